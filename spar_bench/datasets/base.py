@@ -1,0 +1,59 @@
+"""The contract of a data set plug-in: labelled images by index, read without torch."""
+
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Image = NDArray[np.uint8]  # (H, W, 3), RGB
+Mask = NDArray[np.uint8]  # (H, W), class index, IGNORED where unlabelled
+Split = Literal["train", "val"]
+
+IGNORED = 255
+
+
+@dataclass(frozen=True)
+class DatasetSettings:
+    """What a spec says of a data set: its folder, and how many images of it to use."""
+
+    path: str | None = None
+    count: int | None = None
+
+
+class Sample(NamedTuple):
+    """A labelled image."""
+
+    name: str
+    image: Image
+    mask: Mask
+
+
+class Dataset(Protocol):
+    """A data set plug-in: a module of this folder with a class `Dataset` and a `VERSION`.
+
+    `train` is what distillation images are drawn from (labels are never asked for); `val` is what is
+    evaluated. Constructing one lists files and reads no image. Raises NotReady when its files are
+    missing, DataError when one cannot be read.
+    """
+
+    classes: list[list[str]]
+    """Class names by label, each with its synonyms after it."""
+    image_hw: tuple[int, int]
+    """Declared size of an image, height first, in pixels: what costs in a table are stated for."""
+
+    def __init__(self, split: Split, settings: DatasetSettings) -> None: ...
+
+    def __len__(self) -> int: ...
+
+    def identity(self) -> dict[str, Any]:
+        """Return what decides the contents, as JSON; part of every fingerprint made from them."""
+        ...
+
+    def image(self, index: int) -> Image:
+        """Return the image alone, `(H, W, 3)`."""
+        ...
+
+    def sample(self, index: int) -> Sample:
+        """Return name, image `(H, W, 3)` and mask `(H, W)`."""
+        ...

@@ -1,0 +1,105 @@
+"""Find plug-ins by name without importing them: a name is a file's name or an entry point's.
+
+A family is a folder of the package (`losses/`, `backbones/`, `datasets/`, `refiners/`), one module a
+plug-in, and the entry point group of the same name (`spar_bench.losses`, ...), whose entries name a
+module of another distribution. The module holds one object under the family's attribute
+(`loss`, `Backbone`, `Dataset`, `Refiner`) and `VERSION`, an integer that its author raises when its
+numbers change: it is part of the fingerprint of everything made with the plug-in.
+"""
+
+import ast
+import importlib
+import importlib.util
+from functools import cache
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from spar_bench.errors import SparBenchError, UnknownName
+
+ATTRIBUTES = {
+    "backbones": "Backbone",
+    "datasets": "Dataset",
+    "losses": "loss",
+    "refiners": "Refiner",
+}
+_NOT_PLUGINS = {"__init__", "base"}
+
+
+@cache
+def modules(family: str) -> dict[str, str]:
+    """Map each plug-in name of a family to the dotted name of its module, built-in ones first."""
+    folder = Path(__file__).parent / family
+    found = {
+        path.stem: f"spar_bench.{family}.{path.stem}"
+        for path in sorted(folder.glob("*.py"))
+        if path.stem not in _NOT_PLUGINS
+    }
+    for entry in sorted(entry_points(group=f"spar_bench.{family}"), key=lambda entry: entry.name):
+        if entry.name in found:
+            raise SparBenchError(
+                f"entry point spar_bench.{family}: {entry.name!r} is taken by {found[entry.name]}, "
+                f"but {entry.value} claims it too; rename one, or uninstall its package"
+            )
+        found[entry.name] = entry.value
+    return found
+
+
+def names(family: str) -> list[str]:
+    """Return the names of a family's plug-ins, sorted; imports none of them."""
+    return sorted(modules(family))
+
+
+def source(family: str, name: str) -> Path:
+    """Return the file of a plug-in's module, found without running it.
+
+    Raises:
+        UnknownName: no plug-in of that name.
+    """
+    known = modules(family)
+    if name not in known:
+        raise UnknownName.among(family.removesuffix("s").replace("losse", "loss"), name, known)
+    top, *rest = known[name].split(".")
+    spec = importlib.util.find_spec(top)
+    if spec is None or spec.origin is None:
+        raise SparBenchError(
+            f"{family} plug-in {name!r}: its module {known[name]} is not installed; "
+            "install its package again"
+        )
+    if not rest:
+        return Path(spec.origin)
+    path = Path(spec.origin).parent.joinpath(*rest)
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
+@cache
+def version(family: str, name: str) -> int:
+    """Return a plug-in's `VERSION`, read from its source without running it.
+
+    Raises:
+        UnknownName: no plug-in of that name.
+        SparBenchError: its module states no `VERSION`.
+    """
+    path = source(family, name)
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        named = [target.id for target in targets if isinstance(target, ast.Name)]
+        value = getattr(node, "value", None)
+        if "VERSION" in named and isinstance(value, ast.Constant) and isinstance(value.value, int):
+            return value.value
+    raise SparBenchError(f"{path}: a plug-in must state VERSION = <integer>, but has none; add it")
+
+
+def load(family: str, name: str) -> Any:
+    """Import a plug-in and return its object.
+
+    Raises:
+        UnknownName: no plug-in of that name.
+        SparBenchError: its module lacks the family's attribute.
+    """
+    path = source(family, name)
+    module = importlib.import_module(modules(family)[name])
+    attribute = ATTRIBUTES[family]
+    if not hasattr(module, attribute):
+        raise SparBenchError(f"{path}: a plug-in of {family} must define {attribute!r}; add it")
+    return getattr(module, attribute)
