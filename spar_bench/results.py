@@ -1,0 +1,213 @@
+"""What a sweep found: rows, costs, per-image counts and previews; written by the session, read by `report`.
+
+`Results.save` writes a folder that needs nothing else to be read back: it travels with the MLflow
+run of its sweep, so that a report can be built where the store is not.
+"""
+
+import dataclasses
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
+
+from spar_bench.accuracy import Counts
+
+Status = Literal["finished", "failed", "blocked", "skipped", "not_measured"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What one image of one size costs with one method; None where it was not measured."""
+
+    image_h: int | None = None
+    image_w: int | None = None
+    n_windows: int | None = None
+    gflops: float | None = None
+    latency_p10_ms: float | None = None
+    latency_p50_ms: float | None = None
+    latency_p90_ms: float | None = None
+    encoder_p50_ms: float | None = None
+    peak_mib: float | None = None
+    params_m: float | None = None
+    device: str | None = None
+    cost_status: Status = "not_measured"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One line of results.csv: a (trial, method, data set, resolution).
+
+    `seed` is None where no seed can move the number (pretrained and teacher).
+    """
+
+    experiment: str
+    group: str
+    trial: str
+    seed: int | None
+    backbone: str
+    method: str
+    inference: str
+    average: str | None
+    refiner: str
+    protocol: str
+    window_px: int | None
+    stride_px: int | None
+    train_short_side_px: str | None
+    loss: str | None
+    trainable: str | None
+    dataset: str
+    eval_short_side_px: int
+    n_images: int | None
+    miou: float | None
+    dtype: str
+    status: Status
+    cost: Cost = Cost()
+    reason: str = ""
+    divides_patch: bool | None = None
+    swept: dict[str, Any] = field(default_factory=dict)
+    stages: dict[str, str] = field(default_factory=dict)
+
+
+COLUMNS = (
+    "experiment group trial seed backbone method inference average refiner protocol window_px stride_px "
+    "train_short_side_px loss trainable dataset eval_short_side_px image_h image_w n_images n_windows miou "
+    "gflops latency_p10_ms latency_p50_ms latency_p90_ms encoder_p50_ms peak_mib params_m device dtype "
+    "status cost_status"
+).split()
+"""The columns of results.csv, in order; one for each swept key that is not among them follows."""
+
+COST_COLUMNS = [
+    "backbone", "method", "inference", "average", "refiner", "window_px", "stride_px", "dtype",
+    *[f.name for f in dataclasses.fields(Cost)],
+]  # fmt: skip
+"""The columns of costs.csv, in order."""
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What the first validation images looked like to one evaluation.
+
+    Lists of equal length: names, images `(H, W, 3)`, truth and prediction `(H, W)`, all uint8.
+    """
+
+    names: list[str]
+    images: list[NDArray[np.uint8]]
+    truths: list[NDArray[np.uint8]]
+    predictions: list[NDArray[np.uint8]]
+
+
+@dataclass(frozen=True)
+class Results:
+    """Everything that a report shows of one sweep.
+
+    `costs` holds one flat dict (keys: COST_COLUMNS) for each method and each further image size;
+    `classes` the class names by data set; `counts` and `previews` are keyed by the fingerprint of
+    the evaluation, which a row has under `stages["evaluate"]`.
+    """
+
+    experiment: str
+    question: str
+    rows: list[Row]
+    costs: list[dict[str, Any]]
+    classes: dict[str, list[str]]
+    counts: dict[str, Counts]
+    previews: dict[str, Preview]
+    provenance: dict[str, Any]
+
+    def save(self, folder: Path) -> None:
+        """Write `results.json`, `counts.safetensors` and `previews.safetensors` into `folder`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        document = {
+            "experiment": self.experiment,
+            "question": self.question,
+            "rows": [dataclasses.asdict(row) for row in self.rows],
+            "costs": self.costs,
+            "classes": self.classes,
+            "preview_names": {key: preview.names for key, preview in self.previews.items()},
+            "provenance": self.provenance,
+        }
+        _replace_text(folder / "results.json", json.dumps(document, indent=1, allow_nan=False))
+        _replace_tensors(
+            folder / "counts.safetensors",
+            {
+                f"{key}/{name}": getattr(counts, name)
+                for key, counts in self.counts.items()
+                for name in ("correct", "predicted", "true")
+            },
+        )
+        _replace_tensors(
+            folder / "previews.safetensors",
+            {
+                f"{key}/{kind}/{index}": array
+                for key, preview in self.previews.items()
+                for kind in ("images", "truths", "predictions")
+                for index, array in enumerate(getattr(preview, kind))
+            },
+        )
+
+    @classmethod
+    def load(cls, folder: Path) -> "Results":
+        """Read back what `save` wrote."""
+        document = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+        counts = load_file(folder / "counts.safetensors")
+        arrays = load_file(folder / "previews.safetensors")
+        return cls(
+            experiment=document["experiment"],
+            question=document["question"],
+            rows=[Row(**row | {"cost": Cost(**row["cost"])}) for row in document["rows"]],
+            costs=document["costs"],
+            classes=document["classes"],
+            counts={
+                key: Counts(*(counts[f"{key}/{name}"] for name in ("correct", "predicted", "true")))
+                for key in sorted({name.split("/")[0] for name in counts})
+            },
+            previews={
+                key: Preview(
+                    names,
+                    *(
+                        [arrays[f"{key}/{kind}/{index}"] for index in range(len(names))]
+                        for kind in ("images", "truths", "predictions")
+                    ),
+                )
+                for key, names in document["preview_names"].items()
+            },
+            provenance=document["provenance"],
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialRecord:
+    """One trial as it is shown in MLflow: its settings, rows, training curve and pictures.
+
+    `curve` holds (step, loss, milliseconds since the epoch); `artifacts` maps a path inside the run's
+    artifacts to a file on disk.
+    """
+
+    trial: str
+    group: str
+    seed: int
+    status: Status
+    reason: str
+    params: dict[str, Any]
+    rows: list[Row]
+    curve: list[tuple[int, float, int]]
+    started_ms: int
+    ended_ms: int
+    artifacts: dict[str, Path]
+
+
+def _replace_text(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def _replace_tensors(path: Path, tensors: dict[str, NDArray[Any]]) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    save_file({key: np.ascontiguousarray(value) for key, value in tensors.items()}, temporary)
+    os.replace(temporary, path)
