@@ -1,0 +1,142 @@
+"""Any open_clip ViT with a class token, read densely as MaskCLIP does.
+
+Shape legend: B images, h x w patches, N = 1 + h * w tokens, D width, C channels.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import open_clip
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from spar_bench.backbones import CONFIG_FILE, sizes
+from spar_bench.backbones.base import Parts
+from spar_bench.errors import NotReady
+from spar_bench.spec.schema import BackboneSpec
+
+VERSION = 1
+
+
+class Backbone:
+    """An open_clip CLIP from a folder, as its `local-dir:` reads it.
+
+    Raises:
+        NotReady: the folder or its weights are missing, or it is not a ViT with a class token.
+    """
+
+    def __init__(self, spec: BackboneSpec) -> None:
+        if spec.path is None:
+            raise NotReady(
+                f"backbone.path: {spec.name} needs the folder of its weights, but none is given; "
+                f"name one that holds {CONFIG_FILE}"
+            )
+        self._build(spec, open_clip_model(Path(spec.path)), Path(spec.path))
+
+    def _build(self, spec: BackboneSpec, model: nn.Module, folder: Path) -> None:
+        known = sizes(spec)
+        assert known is not None, "an open_clip folder states its sizes"
+        visual = model.visual
+        if not isinstance(visual, open_clip.transformer.VisionTransformer):
+            raise NotReady(
+                f"backbone.path: must hold an open_clip ViT with a class token, but {folder} has a "
+                f"{type(visual).__name__}; use another backbone plug-in"
+            )
+        self.sizes = known
+        self.model = model.eval()
+        self.visual: nn.Module = visual
+        self.mean, self.std = visual.preprocess_cfg["mean"], visual.preprocess_cfg["std"]
+        self._resample_by_size = spec.position_embedding == "size"
+        self._tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}")
+
+    def features(self, images: Tensor) -> Tensor:
+        """Encode normalised images `(B, 3, H, W)` to `(B, C, h, w)` in the text's space.
+
+        All blocks but the last run as they are; in the last, attention is replaced by its value
+        path, so that each token keeps its own place. Source: MaskCLIP, arXiv 2112.01071.
+        """
+        visual = self.visual
+        grid_hw = self.sizes.grid_hw((images.shape[-2], images.shape[-1]))
+        x = visual.conv1(images).flatten(2).transpose(1, 2)
+        x = torch.cat([visual.class_embedding.to(x.dtype).expand(len(x), 1, -1), x], dim=1)
+        x = visual.ln_pre(x + self._positions(grid_hw).to(x.dtype))
+        *blocks, last = visual.transformer.resblocks
+        for block in blocks:
+            x = block(x)
+        x = _value_path(last, x[:, 1:])
+        x = visual.ln_post(x) @ visual.proj
+        return x.transpose(1, 2).unflatten(2, grid_hw)
+
+    def encode_text(self, prompts: list[str]) -> Tensor:
+        """Embed prompts to `(T, C)`, normalised."""
+        device = next(self.model.parameters()).device
+        with torch.no_grad():
+            return self.model.encode_text(self.tokenize(prompts).to(device), normalize=True)
+
+    def tokenize(self, prompts: list[str]) -> Tensor:
+        """Return the token ids of prompts, `(T, context length)`."""
+        return self._tokenizer(prompts)
+
+    def parts(self) -> Parts:
+        """Return the trainable parts by open_clip's own names for them."""
+        visual, blocks = self.visual, list(self.visual.transformer.resblocks)
+        return Parts(
+            blocks=[list(block.parameters()) for block in blocks],
+            attention=[[*block.ln_1.parameters(), *block.attn.parameters()] for block in blocks],
+            mlp=[[*block.ln_2.parameters(), *block.mlp.parameters()] for block in blocks],
+            position_embedding=[visual.positional_embedding],
+            patch_embedding=list(visual.conv1.parameters()),
+        )
+
+    def load_visual(self, state: Mapping[str, Tensor]) -> None:
+        """Replace the image tower's weights; every name must match."""
+        self.visual.load_state_dict(state, strict=True)
+
+    def _positions(self, grid_hw: tuple[int, int]) -> Tensor:
+        """Return position embeddings for a grid, `(1, N, D)`.
+
+        Resampled bicubically without antialiasing, and only where the grid is not the native one:
+        by the factor (grid + 0.1) / native, as the paper's code, or by size.
+        """
+        table: Tensor = self.visual.positional_embedding
+        native: tuple[int, int] = self.visual.grid_size
+        if grid_hw == native:
+            return table.unsqueeze(0)
+        maps = table[1:].T.unflatten(1, native).unsqueeze(0)
+        if self._resample_by_size:
+            resampled = F.interpolate(maps, size=grid_hw, mode="bicubic")
+        else:
+            factor = [(n + 0.1) / full for n, full in zip(grid_hw, native, strict=True)]
+            resampled = F.interpolate(maps, scale_factor=factor, mode="bicubic")
+            assert resampled.shape[-2:] == grid_hw, "0.1 keeps the floor at the grid"
+        return torch.cat([table[:1], resampled.flatten(2).squeeze(0).T]).unsqueeze(0)
+
+
+def open_clip_model(folder: Path) -> nn.Module:
+    """Load an open_clip model and its weights from a folder, without the network.
+
+    Raises:
+        NotReady: open_clip cannot read the folder.
+    """
+    try:
+        return open_clip.create_model(
+            f"local-dir:{folder}", require_pretrained=True, weights_only=True
+        )
+    except (OSError, RuntimeError, ValueError) as error:
+        first_line = str(error).splitlines()[0]
+        raise NotReady(
+            f"backbone.path: must be a folder that open_clip's `local-dir:` reads, but {folder}: "
+            f"{first_line}"
+        ) from error
+
+
+def _value_path(block: nn.Module, x: Tensor) -> Tensor:
+    """Run a block with its attention replaced by value and output projection, `(B, n, D)`."""
+    attention = block.attn
+    bias = attention.in_proj_bias
+    value = F.linear(
+        block.ln_1(x), attention.in_proj_weight.chunk(3)[2], None if bias is None else bias.chunk(3)[2]
+    )
+    x = x + block.ls_1(attention.out_proj(value))
+    return x + block.ls_2(block.mlp(block.ln_2(x)))

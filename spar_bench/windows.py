@@ -1,0 +1,129 @@
+"""Sliding-window geometry: where windows lie, and how what they say is stitched together.
+
+Stitching is linear and separable: each window's patch map is upsampled, added at the window's place and
+divided by how many windows cover it. Windows are the product of row and column origins, so rows and
+columns need one small matrix each, borders included:
+
+    stitched (h, w) = rows (h, R * n) @ maps (R * n, K * m) @ columns (w, K * m).T
+
+for R x K windows of n x m patches, laid out side by side. No torch here: a plan counts windows too.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+Matrix = NDArray[np.float64]
+
+
+def origins(length_px: int, window_px: int, stride_px: int) -> list[int]:
+    """Return where windows begin along one axis, in pixels.
+
+    A last window is added flush with the far border when the stride does not end there. An axis
+    shorter than the window holds one window, clipped to it.
+
+    Source: naomikombol/SPAR, segmentor_vit.py @0f63ff2.
+    """
+    last = max(length_px - window_px, 0)
+    regular = list(range(0, last + 1, stride_px))
+    return regular if regular[-1] == last else [*regular, last]
+
+
+def n_windows(image_hw: tuple[int, int], window_px: int, stride_px: int) -> int:
+    """Return the number of windows that cover an image."""
+    rows, columns = (len(origins(length, window_px, stride_px)) for length in image_hw)
+    return rows * columns
+
+
+def upsample_factor(patch_px: int, stride_px: int) -> int:
+    """Return the paper's r: the smallest divisor of the patch with stride a multiple of patch / r.
+
+    Upsampled by r, the maps of all windows lie on one grid of patch_px / r pixels.
+    Source: naomikombol/SPAR, segmentor_vit.py @0f63ff2.
+    """
+    divisors = (r for r in range(1, patch_px + 1) if patch_px % r == 0)
+    return next(r for r in divisors if stride_px % (patch_px // r) == 0)
+
+
+@lru_cache(maxsize=256)
+def resize_matrix(n_in: int, n_out: int) -> Matrix:
+    """Return bilinear resampling along one axis, `(n_out, n_in)`, as `F.interpolate` does it.
+
+    Without antialiasing, corners not aligned, borders repeated.
+    """
+    centres = np.maximum((np.arange(n_out) + 0.5) * (n_in / n_out) - 0.5, 0)
+    low = np.minimum(centres.astype(np.int64), n_in - 1)
+    high = np.minimum(low + 1, n_in - 1)
+    fraction = centres - low
+    matrix = np.zeros((n_out, n_in))
+    np.add.at(matrix, (np.arange(n_out), low), 1 - fraction)
+    np.add.at(matrix, (np.arange(n_out), high), fraction)
+    matrix.setflags(write=False)
+    return matrix
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Windows along one axis of an image, and the matrix that stitches their patches.
+
+    `stitch` is `(n_out, len(origins) * n_patches)`; `extent_px` is the window, clipped to the axis.
+    """
+
+    origins: tuple[int, ...]
+    extent_px: int
+    n_patches: int
+    stitch: Matrix
+
+
+def feature_axis(
+    length_px: int, window_px: int, stride_px: int, *, patch_px: int, upsample: int
+) -> Axis:
+    """Stitch features along one axis onto the patch grid: the distillation target.
+
+    Each map is upsampled by `upsample`, summed on cells of patch_px / upsample pixels, divided by
+    counts, and resampled to length_px / patch_px. Pixels beyond the last whole patch are dropped.
+
+    Raises:
+        ValueError: a window would not begin on a cell.
+    """
+    length = length_px // patch_px * patch_px
+    extent = min(window_px, length)
+    starts = origins(length, extent, stride_px)
+    cell_px = patch_px // upsample
+    if patch_px % upsample or extent % patch_px or any(start % cell_px for start in starts):
+        raise ValueError(
+            f"windows of {extent} px at stride {stride_px} do not lie on cells of "
+            f"{patch_px}/{upsample} px"
+        )
+    n_patches = extent // patch_px
+    enlarge = resize_matrix(n_patches, n_patches * upsample)
+    cells = _average(enlarge, [start // cell_px for start in starts], length // cell_px)
+    reduce = resize_matrix(length // cell_px, length // patch_px)
+    return Axis(tuple(starts), extent, n_patches, reduce @ cells)
+
+
+def pixel_axis(
+    length_px: int, window_px: int, stride_px: int, *, patch_px: int, out_px: int
+) -> Axis:
+    """Stitch what windows say of each pixel along one axis, then resample to `out_px` pixels.
+
+    Each map is upsampled bilinearly to the window's own pixels, summed and divided by counts.
+    """
+    extent = min(window_px, length_px)
+    starts = origins(length_px, extent, stride_px)
+    n_patches = extent // patch_px
+    pixels = _average(resize_matrix(n_patches, extent), starts, length_px)
+    return Axis(tuple(starts), extent, n_patches, resize_matrix(length_px, out_px) @ pixels)
+
+
+def _average(enlarge: Matrix, starts: list[int], length: int) -> Matrix:
+    """Place `enlarge` `(extent, n)` at each start of an axis and divide by the overlap."""
+    extent, n = enlarge.shape
+    total = np.zeros((length, len(starts) * n))
+    counts = np.zeros((length, 1))
+    for index, start in enumerate(starts):
+        total[start : start + extent, index * n : (index + 1) * n] += enlarge
+        counts[start : start + extent] += 1
+    return total / counts
