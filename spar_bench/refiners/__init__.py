@@ -1,1 +1,1 @@
-"""refiners."""
+"""The refiners: one plug-in a file, each a callable `Refiner` and its `VERSION`."""
