@@ -1,17 +1,128 @@
-"""The experiment spec as frozen, closed models: every key a file may hold, its unit and its default."""
+"""The experiment spec as frozen, closed models: every key, its unit and its default."""
 
+import re
+from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationInfo,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from spar_bench.spec.near import nearest
 
 Method = Literal["pretrained", "teacher", "student"]
 Average = Literal["logits", "features"]
 Precision = Literal["float32", "bfloat16", "float16"]
 METHODS: tuple[Method, ...] = ("pretrained", "teacher", "student")
 
-Positive = Annotated[int, Field(gt=0)]
-Probability = Annotated[float, Field(ge=0, le=1)]
+TRAINABLE = (
+    r"^(all|position_embedding|patch_embedding|((attention|mlp)_of_)?last_[1-9][0-9]*_blocks)$"
+)
+
+
+def mistake(text: str, *keys: str) -> PydanticCustomError:
+    """Return a validator's error; `text` is all that is shown after the key.
+
+    `keys` are the keys of the model that are at odds, the one to name first: the mistake is shown
+    at the first of them that is swept, else at the first that the file holds.
+    """
+    return PydanticCustomError("spar_bench", "{text}", {"text": text, "keys": list(keys)})
+
+
+def _not_bool(value: Any) -> Any:
+    """Refuse `true` as a number: pydantic would read it as 1."""
+    if isinstance(value, bool):
+        raise mistake(f"must be a number, but got {str(value).lower()}; write a number")
+    return value
+
+
+def _plugin(family: str) -> AfterValidator:
+    """Accept a plug-in's name: one of `context[family]`; any where no context says."""
+
+    def check(name: str, info: ValidationInfo) -> str:
+        known = (info.context or {}).get(family, [name])
+        if name not in known:
+            raise mistake(f"must be one of the {family}, but got {name!r}; {nearest(name, known)}")
+        return name
+
+    return AfterValidator(check)
+
+
+def _trainable(value: str) -> str:
+    if not re.match(TRAINABLE, value):
+        known = ["all", "position_embedding", "patch_embedding", "last_2_blocks",
+                 "attention_of_last_2_blocks", "mlp_of_last_2_blocks"]  # fmt: skip
+        raise mistake(f"must be a trainable part, but got {value!r}; {nearest(value, known)}")
+    return value
+
+
+def _distinct(values: list[Any]) -> list[Any]:
+    for i, value in enumerate(values):
+        if value in values[:i]:
+            raise mistake(f"must hold each value once, but got {value!r} again; keep one")
+    return values
+
+
+def _templates(value: Any) -> Any:
+    if isinstance(value, str) and value != "openclip_80":
+        raise mistake(f"must be 'openclip_80' or a list of prompts, but got {value!r}; "
+                      "put the prompts in [ ]")  # fmt: skip
+    if isinstance(value, list):
+        for template in value:
+            if isinstance(template, str) and template.count("{}") != 1:
+                raise mistake(f"must have one {{}} in each prompt, but got {template!r}; "
+                              "put {} where the class name goes")  # fmt: skip
+    return value
+
+
+def _upsample(value: Any) -> Any:
+    is_number = isinstance(value, int) and not isinstance(value, bool) and value > 0
+    if not is_number and not (isinstance(value, str) and (value == "auto" or value.isdigit())):
+        raise mistake(f"must be 'auto' or a whole number above 0, but got {value!r}; "
+                      "leave it out for the paper's rule")  # fmt: skip
+    return int(value) if isinstance(value, str) and value != "auto" else value
+
+
+def _home(path: str | None) -> str | None:
+    return None if path is None else str(Path(path).expanduser())
+
+
+def _named(value: Any) -> Any:
+    """Read `patchwork` as `{name: patchwork}`."""
+    return {"name": value} if isinstance(value, str) else value
+
+
+def _one_of(tags: tuple[str, str], is_first: Callable[[Any], bool]) -> Discriminator:
+    """Choose a union's member by hand, so that a mistake is told once, not once a member."""
+    return Discriminator(lambda value: tags[0] if is_first(value) else tags[1])
+
+
+Positive = Annotated[int, BeforeValidator(_not_bool), Field(gt=0)]
+Number = Annotated[float, BeforeValidator(_not_bool)]
+Probability = Annotated[Number, Field(ge=0, le=1)]
 ImageHW = tuple[Positive, Positive]
+FolderPath = Annotated[str | None, AfterValidator(_home)]
+Templates = Annotated[
+    Annotated[Annotated[list[str], Field(min_length=1)], Tag("<list>")]
+    | Annotated[Literal["openclip_80"], Tag("<name>")],
+    _one_of(("<list>", "<name>"), lambda value: isinstance(value, list)),
+    BeforeValidator(_templates),
+]
+
+
+def _needs_path(name: str, path: str | None) -> None:
+    if name == "folder" and path is None:
+        raise mistake("must be given for a folder, but got none; name it", "path", "name")
 
 
 class Part(BaseModel):
@@ -20,36 +131,43 @@ class Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-def _named(value: Any) -> Any:
-    """Read `patchwork` as `{name: patchwork}`."""
-    return {"name": value} if isinstance(value, str) else value
-
-
 class BackboneSpec(Part):
     """The frozen ViT that both teacher and student start from."""
 
-    name: str = Field("openclip", description="A backbone plug-in; `spar-bench backbones` lists them.")
-    path: str | None = Field(
+    name: Annotated[str, _plugin("backbones")] = Field(
+        "openclip", description="A backbone plug-in; `spar-bench backbones` lists them."
+    )
+    path: FolderPath = Field(
         None, description="A folder with open_clip_config.json and weights, as open_clip reads it."
     )
     position_embedding: Literal["scale_factor", "size"] = Field(
         "scale_factor",
-        description="How position embeddings are resampled: by (grid + 0.1) / native, as the paper, or by size.",
+        description="How position embeddings are resampled: by (grid + 0.1) / native, as the "
+        "paper, or by size.",
     )
 
 
 class SourceSpec(Part):
     """Where distillation images are drawn from; labels are never read."""
 
-    name: str = Field("folder", description="A data set plug-in; `spar-bench datasets` lists them.")
-    path: str | None = Field(None, description="The plug-in's folder; `patchwork` needs none.")
+    name: Annotated[str, _plugin("datasets")] = Field(
+        "folder", description="A data set plug-in; `spar-bench datasets` lists them."
+    )
+    path: FolderPath = Field(None, description="The plug-in's folder; `patchwork` needs none.")
+
+    @model_validator(mode="after")
+    def _a_folder_is_named(self) -> "SourceSpec":
+        _needs_path(self.name, self.path)
+        return self
 
 
 class ImagesSpec(Part):
     """The distillation images: each drawn once from the seed."""
 
-    source: Annotated[SourceSpec, BeforeValidator(_named)] = SourceSpec(name="patchwork")
-    count: Positive = Field(200, description="Images drawn; a smaller source is gone through again.")
+    source: Annotated[SourceSpec, BeforeValidator(_named)] = Field(
+        SourceSpec(name="patchwork"), description="Where images come from: a name, or name, path."
+    )
+    count: Positive = Field(200, description="Images drawn; a small source is gone through again.")
     short_side_px: tuple[Positive, Positive] = Field(
         (128, 320), description="Range that the short side after resizing is drawn from, uniformly."
     )
@@ -60,7 +178,8 @@ class ImagesSpec(Part):
     def _range_is_in_order(self) -> "ImagesSpec":
         low, high = self.short_side_px
         if low > high:
-            raise ValueError(f"short_side_px must be [lowest, highest], but got [{low}, {high}]")
+            text = f"must be [lowest, highest], but got [{low}, {high}]; write [{high}, {low}]"
+            raise mistake(text, "short_side_px")
         return self
 
 
@@ -71,132 +190,193 @@ class TeacherSpec(Part):
         None, description="Side of the square window; default: the backbone's native image side."
     )
     stride_px: Positive = Field(24, description="Step between window origins.")
-    upsample: Literal["auto"] | Positive = Field(
+    upsample: Annotated[Literal["auto"] | Positive, BeforeValidator(_upsample)] = Field(
         "auto",
-        description="Factor r by which a window's features are upsampled before stitching; auto: the paper's "
-        "rule, the smallest divisor of the patch for which stride_px is a multiple of patch_px / r.",
+        description="Factor r by which a window's features are upsampled before stitching; auto: "
+        "the paper's rule, the smallest divisor of the patch for which stride_px is a multiple of "
+        "patch_px / r.",
     )
 
     @model_validator(mode="after")
     def _windows_leave_no_gap(self) -> "TeacherSpec":
         if self.window_px is not None and self.stride_px > self.window_px:
-            raise ValueError(
-                f"stride_px must not exceed window_px ({self.window_px}), but got {self.stride_px}: "
-                f"pixels between windows would have no teacher feature; use {self.window_px} or less"
+            text = (
+                f"must not exceed window_px ({self.window_px}), but got {self.stride_px}: pixels "
+                f"between windows would have no teacher feature; use {self.window_px} or less"
             )
+            raise mistake(text, "stride_px", "window_px")
         return self
 
 
 class StudentSpec(Part):
     """How the student learns the teacher's features in one pass."""
 
-    loss: str = Field("mse", description="A loss plug-in; `spar-bench losses` lists them.")
-    trainable: str = Field(
+    loss: Annotated[str, _plugin("losses")] = Field(
+        "mse", description="A loss plug-in; `spar-bench losses` lists them."
+    )
+    trainable: Annotated[str, AfterValidator(_trainable)] = Field(
         "last_2_blocks",
         description="What is trained: all, position_embedding, patch_embedding, last_N_blocks, "
         "attention_of_last_N_blocks or mlp_of_last_N_blocks.",
-        pattern=r"^(all|position_embedding|patch_embedding|((attention|mlp)_of_)?last_[1-9][0-9]*_blocks)$",
+        json_schema_extra={"pattern": TRAINABLE},
     )
     optimiser: Literal["adamw", "sgd"] = "adamw"
-    learning_rate: float = Field(2.0e-5, gt=0)
-    weight_decay: float = Field(1.0e-4, ge=0)
-    epochs: Positive = 10
+    learning_rate: Annotated[Number, Field(gt=0)] = Field(
+        2.0e-5, description="The highest that the schedule reaches."
+    )
+    weight_decay: Annotated[Number, Field(ge=0)] = 1.0e-4
+    epochs: Positive = Field(10, description="Passes over the distillation images.")
     schedule: Literal["constant", "one_cycle", "cosine"] = "constant"
-    accumulate: Positive = Field(2, description="Images whose gradients are averaged in one step.")
-    precision: Precision = Field("float32", description="Of the forward pass; weights stay float32.")
+    accumulate: Positive = Field(2, description="Images whose gradients make one step.")
+    precision: Precision = Field("float32", description="Of the forward pass; weights are float32.")
 
 
 class DatasetSpec(Part):
     """A labelled validation set, and what its classes are called."""
 
-    name: str = Field("folder", description="A data set plug-in; `spar-bench datasets` lists them.")
-    path: str | None = Field(None, description="The plug-in's folder; `patchwork` needs none.")
-    label: str | None = Field(None, description="Name in tables; default: the folder's or plug-in's.")
+    name: Annotated[str, _plugin("datasets")] = Field(
+        "folder", description="A data set plug-in; `spar-bench datasets` lists them."
+    )
+    path: FolderPath = Field(None, description="The plug-in's folder; `patchwork` needs none.")
+    label: str | None = Field(None, description="Name in tables; default: folder's or plug-in's.")
     count: Positive | None = Field(None, description="Use the first images only; default: all.")
-    classes: list[list[str]] | None = Field(
+    classes: list[Annotated[list[str], Field(min_length=1)]] | None = Field(
         None, description="Class names, each a list of synonyms; default: the data set's own."
     )
-    templates: list[str] | None = Field(
+    templates: Templates | None = Field(
         None, description="Prompts with {} for the class; default: evaluate.templates."
     )
-    logit_scale: float | None = Field(None, gt=0, description="Default: evaluate.logit_scale.")
+    logit_scale: Annotated[Number, Field(gt=0)] | None = Field(
+        None, description="Default: evaluate.logit_scale."
+    )
     background_threshold: Probability = Field(
         0.0, description="A pixel whose best probability is lower becomes class 0."
     )
+
+    @model_validator(mode="after")
+    def _a_folder_is_named(self) -> "DatasetSpec":
+        _needs_path(self.name, self.path)
+        return self
 
 
 class EvaluateSpec(Part):
     """Open-vocabulary segmentation of labelled images."""
 
     datasets: list[Annotated[DatasetSpec, BeforeValidator(_named)]] = Field(
-        [DatasetSpec(name="patchwork")], min_length=1
+        [DatasetSpec(name="patchwork")], min_length=1, description="Each a name, or name, path, ..."
     )
-    short_side_px: list[Positive] = Field(
+    short_side_px: Annotated[list[Positive], AfterValidator(_distinct)] = Field(
         [256], min_length=1, description="Resolutions: images are resized to each, truth is not."
     )
-    methods: list[Method] = Field(["pretrained", "teacher", "student"], min_length=1)
+    methods: Annotated[list[Method], AfterValidator(_distinct)] = Field(
+        list(METHODS), min_length=1, description="What is evaluated: see the README's glossary."
+    )
     average: Average = Field("logits", description="What overlapping windows are averaged as.")
-    refiner: str = Field("none", description="A refiner plug-in.")
-    templates: list[str] | Literal["openclip_80"] = Field(
+    refiner: Annotated[str, _plugin("refiners")] = Field("none", description="A refiner plug-in.")
+    templates: Templates = Field(
         "openclip_80", description="Prompts with {} for the class, averaged after normalising."
     )
-    logit_scale: float = Field(40.0, gt=0, description="Factor on cosines before the softmax.")
-    precision: Precision = "float32"
+    logit_scale: Annotated[Number, Field(gt=0)] = Field(
+        40.0, description="Factor on cosines before the softmax."
+    )
+    precision: Precision = Field("float32", description="Of the backbone's forward pass.")
 
 
 class MeasureSpec(Part):
     """What cost is measured on, beside the data sets' own image size."""
 
-    image_hw: list[ImageHW] = Field([], description="Further image sizes, height first; in costs.csv.")
-    latency: bool = Field(True, description="Time every arm; off for a sweep that asks only for mIoU.")
-    seconds: float = Field(2.0, gt=0, description="Time given to each arm, rounds interleaved.")
+    image_hw: list[ImageHW] = Field([], description="Further sizes, height first; in costs.csv.")
+    latency: bool = Field(True, description="Time every arm; off where only mIoU is asked.")
+    seconds: Annotated[Number, Field(gt=0)] = Field(
+        2.0, description="Time given to each arm, rounds interleaved."
+    )
 
 
 class RangeSpec(Part):
     """A number that a search draws."""
 
-    low: float
-    high: float
-    log: bool = False
-    integer: bool = False
-    step: float | None = Field(None, gt=0)
+    low: Number
+    high: Number
+    log: bool = Field(False, description="Draw evenly in the logarithm.")
+    integer: bool = Field(False, description="Draw whole numbers.")
+    step: Annotated[Number, Field(gt=0)] | None = None
+
+    @model_validator(mode="after")
+    def _can_be_drawn_from(self) -> "RangeSpec":
+        if self.low > self.high:
+            text = f"must not exceed high ({self.high:g}), but got {self.low:g}; swap them"
+            raise mistake(text, "low")
+        if self.log and self.low <= 0:
+            raise mistake(f"must be above 0 where log is on, but got {self.low:g}; raise it", "low")
+        if self.log and self.step is not None:
+            text = f"must be left out where log is on, but got {self.step:g}; drop one"
+            raise mistake(text, "step")
+        for name, value in (("low", self.low), ("high", self.high), ("step", self.step or 1)):
+            if self.integer and value != int(value):
+                raise mistake(f"must be a whole number where integer is on, but got {value:g}; "
+                              "round it", name)  # fmt: skip
+        return self
 
 
 class ChoicesSpec(Part):
     """A value that a search picks."""
 
-    choices: list[Any] = Field(min_length=1)
+    choices: Annotated[list[Any], AfterValidator(_distinct)] = Field(min_length=1)
+
+
+def _has_choices(value: Any) -> bool:
+    return isinstance(value, ChoicesSpec) or (isinstance(value, dict) and "choices" in value)
+
+
+Drawn = Annotated[
+    Annotated[ChoicesSpec, Tag("<choices>")] | Annotated[RangeSpec, Tag("<range>")],
+    _one_of(("<choices>", "<range>"), _has_choices),
+]
 
 
 class SearchSpec(Part):
     """An Optuna search in place of a grid: each trial is asked for when the last ones are told."""
 
-    space: dict[str, RangeSpec | ChoicesSpec] = Field(min_length=1)
-    objectives: dict[Literal["miou", "gflops", "latency_p50_ms", "train_gflops"], Literal["maximize", "minimize"]] = Field(
-        {"miou": "maximize"}, min_length=1
+    space: dict[str, Drawn] = Field(
+        min_length=1, description="Dotted key to what it is drawn from: choices, or low and high."
     )
-    trials: Positive = 20
+    objectives: dict[
+        Literal["miou", "gflops", "latency_p50_ms", "train_gflops"], Literal["maximize", "minimize"]
+    ] = Field({"miou": "maximize"}, min_length=1)
+    trials: Positive = Field(20, description="Trials in all, those enqueued among them.")
     sampler: Literal["tpe", "random"] = "tpe"
-    seed: int = 0
-    enqueue: list[dict[str, Any]] = Field([], description="Points tried first, such as the paper's.")
-    prune: bool = Field(False, description="Stop trials whose training loss lags; one objective only.")
+    seed: Annotated[int, BeforeValidator(_not_bool)] = 0
+    enqueue: list[dict[str, Any]] = Field([], description="Points tried first, as the paper's.")
+    prune: bool = Field(False, description="Stop trials whose loss lags; one objective only.")
+
+    @model_validator(mode="after")
+    def _pruning_has_one_objective(self) -> "SearchSpec":
+        if self.prune and len(self.objectives) > 1:
+            text = f"must be off with several objectives, but got it with {len(self.objectives)}"
+            raise mistake(f"{text}; keep one of them, or drop prune", "prune")
+        return self
+
+
+Axes = dict[str, Annotated[list[Any], Field(min_length=1)]]
 
 
 class BlockSpec(Part):
     """One block of a sweep: grid x zip x cases, each with `set`, less `exclude`; or a search."""
 
-    grid: dict[str, list[Any]] = Field({}, description="Dotted key to values; every combination.")
-    zip: dict[str, list[Any]] = Field({}, description="Dotted key to values; taken side by side.")
+    grid: Axes = Field({}, description="Dotted key to values; every combination.")
+    zip: Axes = Field({}, description="Dotted key to values; taken side by side.")
     cases: list[dict[str, Any]] = Field([], description="Points written out.")
-    set: dict[str, Any] = Field({}, description="Dotted key to the value it has in this block.")
+    set: dict[str, Any] = Field({}, description="Dotted key to its value in this block.")
     exclude: list[dict[str, Any]] = Field([], description="Points left out: all keys must match.")
-    search: SearchSpec | None = None
+    search: SearchSpec | None = Field(None, description="In place of a grid; alone in a sweep.")
 
 
 class Settings(Part):
     """All that decides one trial, seed aside: a spec with its sweep resolved."""
 
-    backbone: Annotated[BackboneSpec, BeforeValidator(_named)] = BackboneSpec(name="patchwork")
+    backbone: Annotated[BackboneSpec, BeforeValidator(_named)] = Field(
+        BackboneSpec(name="patchwork"), description="A name, or name, path, ..."
+    )
     images: ImagesSpec = ImagesSpec()
     teacher: TeacherSpec = TeacherSpec()
     student: StudentSpec = StudentSpec()
@@ -208,5 +388,7 @@ class Spec(Settings):
     """An experiment: settings, the seeds of each trial, and what is swept."""
 
     question: str = Field("", description="The claim that the experiment tests, in a sentence.")
-    seeds: list[int] = Field([0], min_length=1)
+    seeds: Annotated[
+        list[Annotated[int, BeforeValidator(_not_bool), Field(ge=0)]], AfterValidator(_distinct)
+    ] = Field([0], min_length=1, description="Each group is one trial a seed.")
     sweep: list[BlockSpec] = Field([], description="Blocks of points; none: a single trial.")

@@ -1,0 +1,233 @@
+"""Read a YAML file as plain values, and remember the line and column of every key and value."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, StringMark
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+from ruamel.yaml.reader import ReaderError
+
+from spar_bench.errors import SpecError
+
+Steps = tuple[str | int, ...]
+"""Where a value is in a file: the keys and indices that lead to it."""
+
+MAX_BYTES = 1 << 20
+MAX_NODES = 100_000  # aliases of aliases make a small file huge
+_VARIABLE = re.compile(r"\$\{(?:([A-Za-z_][A-Za-z0-9_]*)(:-([^}]*))?\})?")
+_SCALARS = {f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null")}
+_DATE = "tag:yaml.org,2002:timestamp"  # YAML reads 2024-01-01 as a date; here it is text
+
+
+class Place(NamedTuple):
+    """A position in a file, both counted from 1."""
+
+    line: int
+    column: int
+
+
+START = Place(1, 1)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One mistake: where it is, the dotted key it is about (or none), and what is wrong."""
+
+    place: Place
+    key: str
+    text: str
+
+    def line(self, path: Path) -> str:
+        """Return `file:line:column: key: text`."""
+        key = f"{self.key}: " if self.key else ""
+        return f"{path}:{self.place.line}:{self.place.column}: {key}{self.text}"
+
+
+def refuse(path: Path, problems: list[Problem]) -> None:
+    """Raise SpecError with one line a distinct mistake, in the order of the file; none: return."""
+    if problems:
+        raise SpecError(*(problem.line(path) for problem in sorted(set(problems), key=_order)))
+
+
+def _order(problem: Problem) -> tuple[Place, str, str]:
+    return problem.place, problem.key, problem.text
+
+
+@dataclass(frozen=True)
+class Document:
+    """A file's values, and where each key and value stands in it."""
+
+    path: Path
+    text: str
+    data: dict[str, Any]
+    keys: dict[Steps, Place] = field(default_factory=dict)
+    values: dict[Steps, Place] = field(default_factory=dict)
+
+    def place_of_value(self, steps: Steps) -> Place:
+        """Return where a value stands; if it is not in the file, the nearest part that is."""
+        while steps not in self.values and steps:
+            steps = steps[:-1]
+            if steps in self.keys:
+                return self.keys[steps]
+        return self.values.get(steps, START)
+
+    def place_of_key(self, steps: Steps) -> Place:
+        """Return where a key stands; for an item of a list, where its value does."""
+        return self.keys.get(steps) or self.place_of_value(steps)
+
+
+def dotted(steps: Steps) -> str:
+    """Write steps as in `evaluate.datasets[0].name`."""
+    text = ""
+    for step in steps:
+        text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else step
+    return text
+
+
+def read_document(path: Path, environ: Mapping[str, str]) -> Document:
+    """Read a YAML file whose top level is a mapping, and fill in `${NAME}` and `${NAME:-default}`.
+
+    Raises:
+        SpecError: the file cannot be read, or is not UTF-8, YAML or a mapping; one line a mistake.
+    """
+    text = _read_text(path)
+    root = _compose(path, text)
+    if not isinstance(root, MappingNode):
+        found = "nothing" if root is None else "a list" if root.id == "sequence" else "a value"
+        text = f"must be a mapping of keys to values, but got {found}; `spar-bench init` writes one"
+        refuse(path, [Problem(START, "", text)])
+    document = Document(path, text, {})
+    reader = _Reader(document, environ)
+    document.data.update(reader.value(root, ()))
+    refuse(path, reader.problems)
+    return document
+
+
+def _read_text(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            raw = file.read(MAX_BYTES + 1)
+    except IsADirectoryError:
+        text = "must be a YAML file, but got a directory; name a file in it"
+    except FileNotFoundError:
+        text = "must be a YAML file, but got no such file; check the path"
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        text = f"must be readable, but got {reason!r}; check the path and its rights"
+    else:
+        if len(raw) <= MAX_BYTES:
+            return _decode(path, raw)
+        text = "must be at most 1 MiB, but got more; a spec is a page of text"
+    raise SpecError(f"{path}: {text}")
+
+
+def _decode(path: Path, raw: bytes) -> str:
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        place = _place_at(raw[: error.start].decode("utf-8-sig"), error.start)
+        text = f"must be UTF-8 text, but got byte 0x{raw[error.start]:02x}; save the file as UTF-8"
+        raise SpecError(Problem(place, "", text).line(path)) from None
+
+
+def _place_at(text: str, offset: int) -> Place:
+    before = text[:offset]
+    return Place(before.count("\n") + 1, len(before) - before.rfind("\n"))
+
+
+def _compose(path: Path, text: str) -> Node | None:
+    try:
+        node: Node | None = YAML(typ="safe", pure=True).compose(text)
+        return node
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = Place(mark.line + 1, mark.column + 1) if isinstance(mark, StringMark) else START
+        found = " ".join(str(error.problem or error.context).split())
+        text = f"must be YAML, but {found}; check indentation, colons and quotes here"
+        problem = Problem(place, "", text)
+    except ReaderError as error:
+        found = f"must be YAML, but got the control character {chr(error.character)!r}; delete it"
+        problem = Problem(_place_at(text, error.position), "", found)
+    except RecursionError:
+        problem = Problem(START, "", "must be YAML of a few levels, but got too many; flatten it")
+    raise SpecError(problem.line(path))
+
+
+class _Reader:
+    """Turns nodes into plain values; collects the mistakes."""
+
+    def __init__(self, document: Document, environ: Mapping[str, str]) -> None:
+        self.document = document
+        self.environ = environ
+        self.problems: list[Problem] = []
+        self._constructor = YAML(typ="safe", pure=True).constructor
+        self._n_nodes = 0
+
+    def value(self, node: Node, steps: Steps) -> Any:
+        """Return the plain value of a node, and note where it stands."""
+        place = _place(node)
+        self.document.values[steps] = place
+        self._n_nodes += 1
+        if self._n_nodes > MAX_NODES or len(steps) > 50:
+            if self._n_nodes < 2 * MAX_NODES:
+                self.problems.append(Problem(START, "", "must be a page of text, but its aliases "
+                                             "make it endless; write the values out"))  # fmt: skip
+            self._n_nodes = 2 * MAX_NODES
+            return None
+        if isinstance(node, MappingNode) and node.tag == "tag:yaml.org,2002:map":
+            return self._mapping(node, steps)
+        if isinstance(node, SequenceNode) and node.tag == "tag:yaml.org,2002:seq":
+            return [self.value(item, (*steps, i)) for i, item in enumerate(node.value)]
+        if isinstance(node, ScalarNode) and node.tag in _SCALARS | {_DATE}:
+            return self._scalar(node, place, steps)
+        text = f"must be a plain value, but got the tag {node.tag!r}; remove the tag"
+        self.problems.append(Problem(place, dotted(steps), text))
+        return None
+
+    def _mapping(self, node: MappingNode, steps: Steps) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            place = _place(key_node)
+            if not isinstance(key_node, ScalarNode):
+                text = "must have text as keys, but got a list or mapping; quote it"
+                self.problems.append(Problem(place, dotted(steps), text))
+                continue
+            key = str(key_node.value)
+            inner = (*steps, key)
+            if key in found:
+                first = self.document.keys[inner].line
+                text = f"must be given once, but got it again (first in line {first}); keep one"
+                self.problems.append(Problem(place, dotted(inner), text))
+                continue
+            self.document.keys[inner] = place
+            found[key] = self.value(value_node, inner)
+        return found
+
+    def _scalar(self, node: ScalarNode, place: Place, steps: Steps) -> Any:
+        if node.tag not in ("tag:yaml.org,2002:str", _DATE):
+            return self._constructor.construct_object(node)
+
+        def fill(match: re.Match[str]) -> str:
+            name, has_default, default = match.groups()
+            if name is None:
+                text = (f"must be ${{NAME}} or ${{NAME:-default}}, but got {node.value!r}; "
+                        "close the brace")  # fmt: skip
+            elif has_default:
+                return self.environ.get(name) or default or ""
+            elif name in self.environ:
+                return self.environ[name]
+            else:
+                text = (f"must name a set environment variable, but got ${{{name}}}; "
+                        f"set {name}, or write ${{{name}:-default}}")  # fmt: skip
+            self.problems.append(Problem(place, dotted(steps), text))
+            return ""
+
+        return _VARIABLE.sub(fill, str(node.value))
+
+
+def _place(node: Node) -> Place:
+    return Place(node.start_mark.line + 1, node.start_mark.column + 1)

@@ -1,0 +1,78 @@
+"""Name a point of a sweep: readable, unique in its experiment, safe as a file name."""
+
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from spar_bench.spec.schema import Settings
+
+MAX_LENGTH = 120
+
+
+def digest(settings: Settings) -> str:
+    """Return the SHA-256 of settings, in hexadecimal."""
+    return hashlib.sha256(canonical(settings).encode()).hexdigest()
+
+
+def canonical(model: BaseModel) -> str:
+    """Write a model out as one JSON text, the same for the same content."""
+    return json.dumps(model.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+
+
+def short_names(keys: Iterable[str]) -> dict[str, str]:
+    """Map each key to its last part where no other has that, `backbone.name` to `backbone`."""
+    short = {key: key.removesuffix(".name").rpartition(".")[2] for key in keys}
+    shared = Counter(short.values())
+    return {key: name if shared[name] == 1 else key for key, name in short.items()}
+
+
+def name(values: dict[str, Any], short: dict[str, str], settings: Settings) -> str:
+    """Write `stride_px=28,loss=mse`; where a value had to be shortened, a hash is added."""
+    if not values:
+        return "base"
+    written = {key: _write(key, value) for key, value in values.items()}
+    text = ",".join(f"{short[key]}={value}" for key, (value, _) in written.items())
+    if len(text) > MAX_LENGTH:
+        return f"{text[:MAX_LENGTH]}~{digest(settings)[:8]}"
+    is_exact = all(exact for _, exact in written.values())
+    return text if is_exact else f"{text}~{digest(settings)[:4]}"
+
+
+def unique(names: Sequence[str], settings: Sequence[Settings]) -> list[str]:
+    """Tell equal names apart by four digits of the settings' hash, or more."""
+    for n_digits in (4, 8, 64):
+        counts = Counter(names)
+        found = [
+            text if counts[text] == 1 else f"{text}~{digest(point)[:n_digits]}"
+            for text, point in zip(names, settings, strict=True)
+        ]
+        if len(set(found)) == len(found):
+            break
+    return found
+
+
+def _write(key: str, value: Any) -> tuple[str, bool]:
+    """Return a value as a part of a file name, and whether it still says all."""
+    if isinstance(value, float):
+        text = f"{value:.4g}"
+        return text, float(text) == value
+    if isinstance(value, bool) or value is None:
+        return {True: "on", False: "off", None: "none"}[value], True
+    if isinstance(value, list | tuple):
+        parts = [_write(key, item) for item in value]
+        return "-".join(text for text, _ in parts), all(exact for _, exact in parts)
+    if isinstance(value, BaseModel):
+        named = [getattr(value, field, None) for field in ("label", "path", "name")]
+        return _safe(Path(next(filter(None, named), "")).name), False
+    text = Path(value).name if key.endswith(".path") else str(value)
+    return _safe(text), _safe(text) == str(value)
+
+
+def _safe(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._+-]+", "_", text)

@@ -1,0 +1,102 @@
+"""Dotted keys: which there are, and how a value is put under one."""
+
+from collections.abc import Iterator
+from difflib import get_close_matches
+from functools import cache
+from typing import Annotated, Any
+
+from pydantic import BaseModel, TypeAdapter
+from pydantic.fields import FieldInfo
+
+from spar_bench.spec.near import nearest
+from spar_bench.spec.schema import Part, Settings
+
+
+def _fields(model: type[Part], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    for name, field in model.model_fields.items():
+        yield prefix + name, field
+        if _is_model(field):
+            assert field.annotation is not None, "a model's field has an annotation"
+            yield from _fields(field.annotation, f"{prefix}{name}.")
+
+
+def _is_model(field: FieldInfo) -> bool:
+    return isinstance(field.annotation, type) and issubclass(field.annotation, Part)
+
+
+FIELDS: dict[str, FieldInfo] = dict(_fields(Settings))
+"""Every key that can be swept, parts such as `backbone` included."""
+PARTS: dict[str, type[Part]] = {
+    key: field.annotation
+    for key, field in FIELDS.items()
+    if isinstance(field.annotation, type) and issubclass(field.annotation, Part)
+}
+
+
+def leaves(key: str) -> list[str]:
+    """Return the keys under a part that hold values; of a key that holds one, itself."""
+    if key not in PARTS:
+        return [key]
+    return [name for name in FIELDS if name.startswith(f"{key}.") and name not in PARTS]
+
+
+def suggestion(key: str) -> str:
+    """Say what an unknown dotted key may have meant; a last part alone is looked for everywhere."""
+    last = key.rpartition(".")[2]
+    fits = [name for name in FIELDS if name.rpartition(".")[2] == last]
+    if fits:
+        return f"did you mean {' or '.join(repr(name) for name in fits[:3])}?"
+    near = get_close_matches(last, {name.rpartition(".")[2] for name in FIELDS}, n=1, cutoff=0.75)
+    if not get_close_matches(key, FIELDS, n=1) and near:
+        return suggestion(near[0])
+    return nearest(key, FIELDS)
+
+
+def named(raw: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Write shorthands out: `{backbone: patchwork}` as `{backbone: {name: patchwork}}`."""
+    return {
+        name: (
+            {"name": value}
+            if prefix + name in PARTS and isinstance(value, str)
+            else named(value, f"{prefix}{name}.")
+            if isinstance(value, dict)
+            else value
+        )
+        for name, value in raw.items()
+    }
+
+
+def put(raw: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
+    """Return a copy of nested dicts with the value under a dotted key, shorthand written out."""
+    if key in PARTS and isinstance(value, str):
+        value = {"name": value}
+    first, _, rest = key.partition(".")
+    if rest:
+        inner = raw.get(first)
+        value = put(inner if isinstance(inner, dict) else {}, rest, value)
+    return {**raw, first: value}
+
+
+def look_up(settings: BaseModel, key: str) -> Any:
+    """Return the value under a dotted key of validated settings."""
+    found: Any = settings
+    for name in key.split("."):
+        found = getattr(found, name)
+    return found
+
+
+def raw_value(raw: dict[str, Any], key: str) -> Any:
+    """Return the value under a dotted key of nested dicts, or what it is when left out."""
+    found: Any = raw
+    for name in key.split("."):
+        if not isinstance(found, dict) or name not in found:
+            return look_up(Settings(), key)
+        found = found[name]
+    return found
+
+
+@cache
+def adapter(key: str) -> TypeAdapter[Any]:
+    """Return what validates the value under one key alone."""
+    field = FIELDS[key]
+    return TypeAdapter(Annotated[field.annotation, *field.metadata])

@@ -1,0 +1,12 @@
+"""Say which known name a misspelt one is nearest to."""
+
+from collections.abc import Collection
+from difflib import get_close_matches
+
+
+def nearest(name: str, known: Collection[str]) -> str:
+    """Return the end of a mistake's line: `did you mean 'x'?`, or else what is known."""
+    near = get_close_matches(name, known, n=1)
+    if near:
+        return f"did you mean {near[0]!r}?"
+    return f"use one of {', '.join(sorted(known))}" if known else "there are none"
