@@ -1,8 +1,8 @@
 """Find plug-ins by name without importing them: a name is a file's name or an entry point's.
 
-A family is a folder of the package (`losses/`, `backbones/`, `datasets/`, `refiners/`), one module a
-plug-in, and the entry point group of the same name (`spar_bench.losses`, ...), whose entries name a
-module of another distribution. The module holds one object under the family's attribute
+A family is a folder of the package (`losses/`, `backbones/`, `datasets/`, `refiners/`), one module
+a plug-in, and the entry point group of the same name (`spar_bench.losses`, ...), whose entries name
+a module of another distribution. The module holds one object under the family's attribute
 (`loss`, `Backbone`, `Dataset`, `Refiner`) and `VERSION`, an integer that its author raises when its
 numbers change: it is part of the fingerprint of everything made with the plug-in.
 """
@@ -23,7 +23,7 @@ ATTRIBUTES = {
     "losses": "loss",
     "refiners": "Refiner",
 }
-_NOT_PLUGINS = {"__init__", "base"}
+_NOT_PLUGINS = {"__init__", "base", "images"}
 
 
 @cache

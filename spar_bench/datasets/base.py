@@ -15,10 +15,11 @@ IGNORED = 255
 
 @dataclass(frozen=True)
 class DatasetSettings:
-    """What a spec says of a data set: its folder, and how many images of it to use."""
+    """What a spec says of a data set: its folder, how many images to use, other class names."""
 
     path: str | None = None
     count: int | None = None
+    classes: list[list[str]] | None = None
 
 
 class Sample(NamedTuple):
@@ -32,17 +33,22 @@ class Sample(NamedTuple):
 class Dataset(Protocol):
     """A data set plug-in: a module of this folder with a class `Dataset` and a `VERSION`.
 
-    `train` is what distillation images are drawn from (labels are never asked for); `val` is what is
-    evaluated. Constructing one lists files and reads no image. Raises NotReady when its files are
-    missing, DataError when one cannot be read.
+    `train` is what distillation images are drawn from (labels are never asked for); `val` is what
+    is evaluated. Constructing one lists files and reads no image. Raises NotReady when its files
+    are missing, DataError when one cannot be read.
     """
 
-    classes: list[list[str]]
-    """Class names by label, each with its synonyms after it."""
-    image_hw: tuple[int, int]
-    """Declared size of an image, height first, in pixels: what costs in a table are stated for."""
-
     def __init__(self, split: Split, settings: DatasetSettings) -> None: ...
+
+    @property
+    def classes(self) -> list[list[str]]:
+        """Class names by label, each with its synonyms after it."""
+        ...
+
+    @property
+    def image_hw(self) -> tuple[int, int]:
+        """Declared size of an image, height first, in pixels: what costs are stated for."""
+        ...
 
     def __len__(self) -> int: ...
 

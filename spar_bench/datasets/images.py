@@ -1,0 +1,123 @@
+"""Read image and mask files of every common kind into arrays, or say in one line why not.
+
+Shape legend: H, W image height and width in pixels.
+"""
+
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from PIL import Image as Pillow
+from PIL import ImageOps, UnidentifiedImageError
+
+from spar_bench.datasets.base import Image, Mask
+from spar_bench.errors import DataError
+
+ENDINGS = frozenset(
+    {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"}
+)
+"""Endings of files that `read_image` reads, in lower case."""
+
+_EIGHT_BIT = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"}
+# What Pillow's decoders raise on broken streams.
+_BROKEN = (OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, struct.error)
+_PNG_DEPTH_AT = 24  # signature 8, length and name of the first chunk 8, width and height 8
+
+
+def read_image(path: Path) -> Image:
+    """Return an image as RGB `(H, W, 3)`, upright as its EXIF tag says.
+
+    Sixteen-bit grey is scaled by 255 / 65535 and rounded; transparent pixels lie on white, as a
+    browser shows them; of several frames the first is taken.
+
+    Raises:
+        DataError: the file is not an image, is damaged, or has no agreed reading in 8 bits.
+    """
+    with _decoding(path, "image"):
+        picture, kind = _open_upright(path)
+        if picture.mode.startswith("I;16") or (picture.mode, kind) == ("I", "PPM"):
+            return _grey_of_16_bits(picture)
+        if picture.mode in _EIGHT_BIT:
+            return _rgb(picture)
+    raise DataError(
+        f"{path}: an image must hold 8 or 16 bits a channel, but has mode {picture.mode}; "
+        "save it as an 8-bit PNG or JPEG"
+    )
+
+
+def read_mask(path: Path) -> Mask:
+    """Return the class indices of a PNG mask, `(H, W)`, upright as its EXIF tag says.
+
+    Read are the indices of a palette, not its colours, and grey values as they are stored, of 1 to
+    16 bits, below 256.
+
+    Raises:
+        DataError: the file is not a PNG, is damaged or in colour, or holds larger values.
+    """
+    with _decoding(path, "mask"):
+        picture, kind = _open_upright(path)
+    if kind != "PNG":  # others may be lossy, or stretch small values in ways that Pillow hides
+        raise DataError(f"{path}: a mask must be a PNG, but is {kind}; save it as an index PNG")
+    if picture.mode not in {"1", "L", "P"} and not picture.mode.startswith("I;16"):
+        raise DataError(
+            f"{path}: a mask must hold one class index a pixel, but has mode {picture.mode}; "
+            "save indices, not colours, as a PNG of mode L or P"
+        )
+    values = np.asarray(picture).astype(np.uint16)
+    if values.max() > 255:
+        raise DataError(
+            f"{path}: a mask must hold class indices below 256, but has {values.max()}; "
+            "number its classes from 0"
+        )
+    if picture.mode == "L":
+        values //= 255 // (2 ** _png_depth(path) - 1)  # Pillow stretches 2 and 4 bits to 0..255
+    return values.astype(np.uint8)
+
+
+@contextmanager
+def _decoding(path: Path, kind: str) -> Iterator[None]:
+    """Turn whatever decoding a damaged file raises into a DataError that names the file."""
+    try:
+        yield
+    except UnidentifiedImageError as error:
+        size = path.stat().st_size
+        found = "no known image format" if size else "an empty file"
+        raise DataError(
+            f"{path}: must be an image, but is {found}; remove or replace it"
+        ) from error
+    except Pillow.DecompressionBombError as error:
+        raise DataError(
+            f"{path}: {kind} is too large to be read safely ({error}); shrink it"
+        ) from error
+    except _BROKEN as error:
+        reason = getattr(error, "strerror", None) or error  # without the path a second time
+        raise DataError(f"{path}: {kind} cannot be read ({reason}); replace it") from error
+
+
+def _open_upright(path: Path) -> tuple[Pillow.Image, str | None]:
+    """Decode a file; return its first frame turned upright, and the name of its format."""
+    with Pillow.open(path) as picture:
+        return ImageOps.exif_transpose(picture), picture.format
+
+
+def _grey_of_16_bits(picture: Pillow.Image) -> Image:
+    grey = np.asarray(picture).astype(np.uint32)
+    grey = (grey * 255 + 32767) // 65535
+    return np.repeat(grey.astype(np.uint8)[:, :, None], 3, axis=2)
+
+
+def _rgb(picture: Pillow.Image) -> Image:
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        white = Pillow.new("RGBA", picture.size, (255, 255, 255, 255))
+        picture = Pillow.alpha_composite(white, picture)
+    return np.array(picture.convert("RGB"))
+
+
+def _png_depth(path: Path) -> int:
+    """Return the bits a sample of a PNG, which Pillow does not tell."""
+    with path.open("rb") as file:
+        file.seek(_PNG_DEPTH_AT)
+        return file.read(1)[0]

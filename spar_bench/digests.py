@@ -1,0 +1,89 @@
+"""SHA-256 of files, remembered between runs so that a large folder is read once.
+
+The memory is one SQLite file in the user's cache folder. A file is known again by its path, size
+and times of change; where the memory cannot be used, files are simply read again.
+"""
+
+import hashlib
+import logging
+import os
+import sqlite3
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+_TABLE = """CREATE TABLE IF NOT EXISTS digest
+(path TEXT PRIMARY KEY, size INTEGER, modified_ns INTEGER, changed_ns INTEGER, sha256 TEXT)"""
+_TIMEOUT_S = 10.0  # another process writes for milliseconds
+_UNUSABLE = (OSError, RuntimeError, sqlite3.Error)  # RuntimeError: there is no home folder
+
+Stamp = tuple[str, int, int, int]
+
+
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of a file's contents, in hex.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    return file_digests([path])[0]
+
+
+def file_digests(paths: Sequence[Path]) -> list[str]:
+    """Return the SHA-256 of each file's contents, in hex, in the order given.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    stamps = [_stamp(path) for path in paths]
+    known = _recall(stamps)
+    fresh: dict[Stamp, str] = {}
+    for path, stamp in zip(paths, stamps, strict=True):
+        if stamp in known or stamp in fresh:
+            continue
+        with path.open("rb") as file:
+            fresh[stamp] = hashlib.file_digest(file, "sha256").hexdigest()
+    still = {stamp: digest for stamp, digest in fresh.items() if _stamp(Path(stamp[0])) == stamp}
+    if still:  # a file that changed while it was read is not remembered
+        _remember(still)
+    return [(known | fresh)[stamp] for stamp in stamps]
+
+
+def _stamp(path: Path) -> Stamp:
+    """Return what a file is known again by; the time of change catches a restored time stamp."""
+    stat = path.stat()
+    return os.path.abspath(path), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+
+
+def _recall(stamps: list[Stamp]) -> dict[Stamp, str]:
+    """Return the digests that are remembered of files unchanged since."""
+    query = "SELECT size, modified_ns, changed_ns, sha256 FROM digest WHERE path = ?"
+    found: dict[Stamp, str] = {}
+    try:
+        with closing(_memory()) as connection:
+            for stamp in set(stamps):
+                row = connection.execute(query, stamp[:1]).fetchone()
+                if row is not None and (stamp[0], *row[:3]) == stamp:
+                    found[stamp] = row[3]
+    except _UNUSABLE as error:  # nothing is lost: what is not recalled is computed
+        log.info("digests are not recalled: %s", error)
+    return found
+
+
+def _remember(fresh: dict[Stamp, str]) -> None:
+    rows = [(*stamp, digest) for stamp, digest in fresh.items()]
+    try:
+        with closing(_memory()) as connection, connection:
+            connection.executemany("INSERT OR REPLACE INTO digest VALUES (?, ?, ?, ?, ?)", rows)
+    except _UNUSABLE as error:
+        log.info("digests are not remembered: %s", error)
+
+
+def _memory() -> sqlite3.Connection:
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "spar-bench"
+    folder.mkdir(parents=True, exist_ok=True)
+    connection = sqlite3.connect(folder / "digests.sqlite3", timeout=_TIMEOUT_S)
+    connection.execute(_TABLE)
+    return connection
