@@ -1,1 +1,16 @@
-"""track."""
+"""The MLflow mirror of finished trials; the only place that imports MLflow, and that late."""
+
+from spar_bench.track.mirror import Mirror
+from spar_bench.track.per_class import per_class_csv
+from spar_bench.track.read import experiments, read_results
+from spar_bench.track.ui import ui_command
+from spar_bench.track.uri import tracking_uri
+
+__all__ = [
+    "Mirror",
+    "experiments",
+    "per_class_csv",
+    "read_results",
+    "tracking_uri",
+    "ui_command",
+]

@@ -1,0 +1,140 @@
+"""An MLflow client on any tracking URI: quiet, no telemetry, on a database never half made."""
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from spar_bench.errors import StoreError
+from spar_bench.track.uri import artifact_root, sqlite_path
+
+ENVIRONMENT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    # A job worker for hosted evaluation writes to the same SQLite file, and locks it.
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+}
+"""What MLflow must find in its environment before it is imported or started."""
+
+_PREFERENCES = {
+    # MLflow logs a traceback for what is raised as one line here.
+    "MLFLOW_LOGGING_LEVEL": "CRITICAL",
+    # The default of 7 keeps a user whose server is down waiting for four minutes.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
+}
+_RESULT_PAGE = 1000
+
+
+def connect(uri: str) -> Any:
+    """Return an `mlflow.tracking.MlflowClient`; a missing SQLite file is made first.
+
+    Raises:
+        StoreError: the store cannot be reached, written or read.
+    """
+    os.environ.update(ENVIRONMENT)
+    for name, value in _PREFERENCES.items():
+        os.environ.setdefault(name, value)
+    with answering(uri):
+        database = sqlite_path(uri)
+        if database is not None:
+            _create(database)
+            _probe(database)
+        from mlflow.tracking import MlflowClient
+
+        client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+        # A server is not asked before the first call.
+        client.search_experiments(max_results=1)
+    return client
+
+
+@contextlib.contextmanager
+def answering(uri: str) -> Iterator[None]:
+    """Turn a store that cannot be reached, written or read into one line; a bug of ours stays one.
+
+    Raises:
+        StoreError: naming the URI, with MLflow's reason.
+    """
+    try:
+        yield
+    except (OSError, sqlite3.Error) as error:
+        raise StoreError(_line(uri, error)) from error
+    except Exception as error:
+        if not _is_stores_fault(error):
+            raise
+        raise StoreError(_line(uri, error)) from error
+
+
+def search_runs(client: Any, experiment_ids: list[str], query: str) -> list[Any]:
+    """Return every active run that the query finds, page by page."""
+    runs: list[Any] = []
+    token: str | None = None
+    while experiment_ids:
+        page = client.search_runs(experiment_ids, query, max_results=_RESULT_PAGE, page_token=token)
+        runs.extend(page)
+        token = page.token
+        if not token:
+            break
+    return runs
+
+
+def experiment_ids(client: Any) -> dict[str, str]:
+    """Return the id of every active experiment by its name."""
+    ids: dict[str, str] = {}
+    token: str | None = None
+    while True:
+        page = client.search_experiments(max_results=_RESULT_PAGE, page_token=token)
+        ids |= {experiment.name: experiment.experiment_id for experiment in page}
+        token = page.token
+        if not token:
+            return ids
+
+
+def _create(database: Path) -> None:
+    """Make a SQLite file with MLflow's tables, all or nothing.
+
+    Two processes that let MLflow make its tables in one fresh file leave it unusable for good.
+    """
+    if database.exists():
+        return
+    database.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(database.with_name(f"{database.name}.lock")):
+        if database.exists():
+            return
+        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+        unfinished = database.with_name(f"{database.name}.new")
+        for suffix in ("", "-journal", "-wal", "-shm"):  # left by a process that was killed here
+            unfinished.with_name(unfinished.name + suffix).unlink(missing_ok=True)
+        store = SqlAlchemyStore(f"sqlite:///{unfinished}", artifact_root(database).as_uri())
+        store.engine.dispose()
+        with contextlib.closing(sqlite3.connect(unfinished)) as connection:
+            # Readers then never wait for the writer; twice as fast when several sweeps write.
+            connection.execute("PRAGMA journal_mode=WAL")
+        os.replace(unfinished, database)
+
+
+def _probe(database: Path) -> None:
+    """Fail now where the file cannot be read or written: MLflow would try for 100 seconds."""
+    with contextlib.closing(sqlite3.connect(database, timeout=20)) as connection:
+        connection.execute("SELECT name FROM sqlite_master").fetchall()
+        connection.execute("BEGIN IMMEDIATE")
+        connection.rollback()
+
+
+def _is_stores_fault(error: Exception) -> bool:
+    """Tell MLflow's and SQLAlchemy's complaints of a store from a bug, without importing either."""
+    package = type(error).__module__.partition(".")[0]
+    code = getattr(error, "error_code", None)
+    return package == "sqlalchemy" or (package == "mlflow" and code != "INVALID_PARAMETER_VALUE")
+
+
+def _line(uri: str, error: Exception) -> str:
+    reason = " ".join(str(error).split())[:300]
+    return (
+        f"tracking URI {uri}: must be a store that MLflow can read and write, but got {reason}; "
+        "make it so, or give another with --tracking-uri."
+    )

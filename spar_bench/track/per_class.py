@@ -1,0 +1,37 @@
+"""The per-class table of a sweep: intersection over union and pixels of each class."""
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from spar_bench.accuracy import Counts, class_iou
+from spar_bench.results import Row
+
+COLUMNS = ["trial", "method", "dataset", "eval_short_side_px", "class", "iou", "n_pixels"]
+"""Columns of per_class.csv; `iou` is a fraction, empty for a class that is nowhere."""
+
+
+def per_class_csv(
+    rows: Iterable[Row], counts: Mapping[str, Counts], classes: Mapping[str, Sequence[str]]
+) -> str:
+    """Return the table as CSV; a row that was not evaluated has no lines in it.
+
+    Args:
+        rows: Rows, which name their evaluation under `stages["evaluate"]`.
+        counts: Pixel counts by fingerprint of the evaluation.
+        classes: Class names by data set.
+    """
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(COLUMNS)
+    for row in rows:
+        evaluated = counts.get(row.stages.get("evaluate", ""))
+        if evaluated is None:
+            continue
+        place = (row.trial, row.method, row.dataset, row.eval_short_side_px)
+        columns = (classes[row.dataset], class_iou(evaluated), evaluated.true.sum(0))
+        for name, iou, n_pixels in zip(*columns, strict=True):
+            table.writerow([*place, name, "" if np.isnan(iou) else f"{iou:.6f}", int(n_pixels)])
+    return text.getvalue()

@@ -1,0 +1,50 @@
+"""How MLflow's own web interface is started on the mirror."""
+
+import ipaddress
+import os
+import sys
+
+from spar_bench.errors import SparBenchError
+from spar_bench.track.client import ENVIRONMENT, answering, connect
+from spar_bench.track.mirror import end_dead_runs
+from spar_bench.track.uri import artifact_root, sqlite_path
+
+
+def ui_command(
+    uri: str, host: str = "127.0.0.1", port: int = 5000
+) -> tuple[list[str], dict[str, str]]:
+    """Return the command that serves the interface, and the environment it needs.
+
+    Dead sweeps' runs are marked as KILLED first, and a missing SQLite file is made.
+
+    Raises:
+        SparBenchError: the host is not this machine alone, or the URI is a server's already.
+        StoreError: the tracking store cannot be reached, written or read.
+    """
+    if not _is_loopback(host):
+        raise SparBenchError(
+            "--host: must be this machine alone, as MLflow asks for no password, "
+            f"but got {host!r}; use 127.0.0.1."
+        )
+    if uri.startswith(("http://", "https://")):
+        raise SparBenchError(
+            f"--tracking-uri: must be a database, but got a server, {uri!r}; open it in a browser."
+        )
+    client = connect(uri)
+    with answering(uri):
+        end_dead_runs(client, uri)
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri]
+    database = sqlite_path(uri)
+    if database is not None:
+        command += ["--default-artifact-root", artifact_root(database).as_uri()]
+    command += ["--host", host, "--port", str(port), "--workers", "1"]
+    return command, {**os.environ, **ENVIRONMENT}
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,40 @@
+"""Where the MLflow mirror lies: the tracking URI, and for SQLite the files that belong to it."""
+
+import os
+from pathlib import Path
+
+from spar_bench.errors import SparBenchError
+
+_SQLITE = "sqlite:///"
+
+
+def tracking_uri(option: str | None) -> str:
+    """Return the option, else MLFLOW_TRACKING_URI, else `mlflow.db` in the working directory.
+
+    A SQLite path is made absolute: MLflow would follow every later change of directory.
+
+    Raises:
+        SparBenchError: it is a folder or a `file:` URI, which MLflow no longer writes.
+    """
+    uri = option or os.environ.get("MLFLOW_TRACKING_URI") or f"{_SQLITE}mlflow.db"
+    path = sqlite_path(uri)
+    if path is not None:
+        return f"{_SQLITE}{path}"
+    scheme = uri.partition("://")[0]
+    if uri.startswith("file:") or (scheme == uri and not uri.startswith("databricks")):
+        place = "--tracking-uri" if option else "MLFLOW_TRACKING_URI"
+        raise SparBenchError(
+            f"{place}: must be a database or a server, but got {uri!r}; "
+            "use sqlite:///mlflow.db or http://host:port."
+        )
+    return uri
+
+
+def sqlite_path(uri: str) -> Path | None:
+    """Return the absolute path of a SQLite file, None for any other store."""
+    return Path(os.path.abspath(uri.removeprefix(_SQLITE))) if uri.startswith(_SQLITE) else None
+
+
+def artifact_root(database: Path) -> Path:
+    """Return the folder that holds the artifacts of a SQLite store: beside the file."""
+    return database.parent / "mlartifacts"
