@@ -8,6 +8,7 @@ import hashlib
 import logging
 import os
 import sqlite3
+import time
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -17,6 +18,7 @@ log = logging.getLogger(__name__)
 _TABLE = """CREATE TABLE IF NOT EXISTS digest
 (path TEXT PRIMARY KEY, size INTEGER, modified_ns INTEGER, changed_ns INTEGER, sha256 TEXT)"""
 _TIMEOUT_S = 10.0  # another process writes for milliseconds
+_TICK_NS = 2_000_000_000  # the coarsest clock of a file system in use
 _UNUSABLE = (OSError, RuntimeError, sqlite3.Error)  # RuntimeError: there is no home folder
 
 Stamp = tuple[str, int, int, int]
@@ -45,9 +47,9 @@ def file_digests(paths: Sequence[Path]) -> list[str]:
             continue
         with path.open("rb") as file:
             fresh[stamp] = hashlib.file_digest(file, "sha256").hexdigest()
-    still = {stamp: digest for stamp, digest in fresh.items() if _stamp(Path(stamp[0])) == stamp}
-    if still:  # a file that changed while it was read is not remembered
-        _remember(still)
+    settled = {stamp: digest for stamp, digest in fresh.items() if _is_settled(stamp)}
+    if settled:
+        _remember(settled)
     return [(known | fresh)[stamp] for stamp in stamps]
 
 
@@ -55,6 +57,15 @@ def _stamp(path: Path) -> Stamp:
     """Return what a file is known again by; the time of change catches a restored time stamp."""
     stat = path.stat()
     return os.path.abspath(path), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+
+
+def _is_settled(stamp: Stamp) -> bool:
+    """Say whether another change of the file would show in its stamp.
+
+    Not where it changed while it was read, nor where it has changed so lately that the next change
+    may bear the same time.
+    """
+    return _stamp(Path(stamp[0])) == stamp and time.time_ns() - stamp[3] > _TICK_NS
 
 
 def _recall(stamps: list[Stamp]) -> dict[Stamp, str]:

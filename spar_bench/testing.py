@@ -1,19 +1,25 @@
 """Contracts that a plug-in's test class inherits, a third party's too; needs pytest.
 
-from spar_bench.testing import LossContract
-from my_package import huber
+Such a test class is short:
 
-class TestHuber(LossContract):
-    @pytest.fixture
-    def loss(self):
-        return huber.loss
+    class TestHuber(LossContract):
+        @pytest.fixture
+        def loss(self):
+            return huber.loss
 """
 
+import json
+from collections.abc import Callable
+
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from spar_bench.datasets.base import IGNORED, Dataset, Split
 from spar_bench.losses.base import Loss
+
+MakeDataset = Callable[[Split, int | None], Dataset]
 
 
 def features(seed: int, *, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -66,3 +72,64 @@ class LossContract:
         rounded = loss(features(0, dtype=torch.bfloat16), features(1, dtype=torch.float16))
 
         assert rounded.item() == pytest.approx(exact.item(), rel=0.02)
+
+
+class DatasetContract:
+    """What every data set must do; inherit, and supply a `make` fixture.
+
+    `make(split, count)` constructs the data set, which has two images or more in each split.
+    """
+
+    def test_classes_have_names_of_their_own(self, make: MakeDataset) -> None:
+        names = [name for synonyms in make("val", None).classes for name in synonyms]
+
+        assert names
+        assert all(name == name.strip() != "" for name in names)
+        assert len(set(names)) == len(names)
+
+    def test_sample_is_an_image_and_the_labels_of_its_pixels(self, make: MakeDataset) -> None:
+        dataset = make("val", 2)
+
+        name, image, mask = dataset.sample(1)
+
+        assert name
+        assert image.dtype == mask.dtype == np.uint8
+        assert image.shape == (*mask.shape, 3)
+        assert set(np.unique(mask)) <= {*range(len(dataset.classes)), IGNORED}
+
+    def test_image_is_that_of_the_sample(self, make: MakeDataset) -> None:
+        dataset = make("val", 2)
+
+        assert np.array_equal(dataset.image(1), dataset.sample(1).image)
+
+    def test_declared_size_is_that_of_the_first_image(self, make: MakeDataset) -> None:
+        dataset = make("val", None)
+
+        assert dataset.image_hw == dataset.image(0).shape[:2]
+
+    @pytest.mark.parametrize("split", ["train", "val"])
+    def test_count_takes_the_first_images(self, make: MakeDataset, split: Split) -> None:
+        all_of_them, first_two = make(split, None), make(split, 2)
+
+        assert len(all_of_them) >= len(first_two) == 2
+        assert np.array_equal(all_of_them.image(1), first_two.image(1))
+
+    @pytest.mark.parametrize("split", ["train", "val"])
+    def test_images_are_the_same_each_time(self, make: MakeDataset, split: Split) -> None:
+        assert np.array_equal(make(split, 2).image(1), make(split, 2).image(1))
+
+    def test_images_differ(self, make: MakeDataset) -> None:
+        dataset = make("val", 2)
+
+        assert not np.array_equal(dataset.image(0), dataset.image(1))
+
+    @pytest.mark.parametrize("split", ["train", "val"])
+    def test_identity_is_json_and_stays(self, make: MakeDataset, split: Split) -> None:
+        identity = make(split, 2).identity()
+
+        assert json.loads(json.dumps(identity)) == identity == make(split, 2).identity()
+
+    def test_identity_tells_splits_and_counts_apart(self, make: MakeDataset) -> None:
+        identities = [make(*which).identity() for which in (("val", 2), ("val", 1), ("train", 2))]
+
+        assert all(a != b for i, a in enumerate(identities) for b in identities[:i])
