@@ -23,25 +23,36 @@ ATTRIBUTES = {
     "losses": "loss",
     "refiners": "Refiner",
 }
+_ONE_OF = {
+    "backbones": "backbone",
+    "datasets": "data set",
+    "losses": "loss",
+    "refiners": "refiner",
+}
 _NOT_PLUGINS = {"__init__", "base", "images"}
 
 
 @cache
 def modules(family: str) -> dict[str, str]:
-    """Map each plug-in name of a family to the dotted name of its module, built-in ones first."""
+    """Map each plug-in name of a family to the dotted name of its module, built-in ones first.
+
+    Raises:
+        SparBenchError: two plug-ins have one name.
+    """
     folder = Path(__file__).parent / family
     found = {
         path.stem: f"spar_bench.{family}.{path.stem}"
         for path in sorted(folder.glob("*.py"))
         if path.stem not in _NOT_PLUGINS
     }
-    for entry in sorted(entry_points(group=f"spar_bench.{family}"), key=lambda entry: entry.name):
+    entries = entry_points(group=f"spar_bench.{family}")
+    for entry in sorted(entries, key=lambda entry: (entry.name, entry.value)):
         if entry.name in found:
             raise SparBenchError(
                 f"entry point spar_bench.{family}: {entry.name!r} is taken by {found[entry.name]}, "
                 f"but {entry.value} claims it too; rename one, or uninstall its package"
             )
-        found[entry.name] = entry.value
+        found[entry.name] = entry.module
     return found
 
 
@@ -55,21 +66,24 @@ def source(family: str, name: str) -> Path:
 
     Raises:
         UnknownName: no plug-in of that name.
+        SparBenchError: its module is not where its entry point says.
     """
     known = modules(family)
     if name not in known:
-        raise UnknownName.among(family.removesuffix("s").replace("losse", "loss"), name, known)
+        raise UnknownName.among(_ONE_OF[family], name, known)
     top, *rest = known[name].split(".")
-    spec = importlib.util.find_spec(top)
-    if spec is None or spec.origin is None:
-        raise SparBenchError(
-            f"{family} plug-in {name!r}: its module {known[name]} is not installed; "
-            "install its package again"
-        )
-    if not rest:
-        return Path(spec.origin)
-    path = Path(spec.origin).parent.joinpath(*rest)
-    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    package = importlib.util.find_spec(top)
+    if package is not None and package.origin is not None and not rest:
+        return Path(package.origin)
+    for folder in (package and package.submodule_search_locations) or []:
+        path = Path(folder).joinpath(*rest)
+        for file in (path.with_name(f"{path.name}.py"), path / "__init__.py"):
+            if file.is_file():
+                return file
+    raise SparBenchError(
+        f"{_ONE_OF[family]} {name!r}: must be installed, but there is no module {known[name]}; "
+        "install its package again"
+    )
 
 
 @cache
@@ -87,7 +101,9 @@ def version(family: str, name: str) -> int:
         value = getattr(node, "value", None)
         if "VERSION" in named and isinstance(value, ast.Constant) and isinstance(value.value, int):
             return value.value
-    raise SparBenchError(f"{path}: a plug-in must state VERSION = <integer>, but has none; add it")
+    raise SparBenchError(
+        f"{path}: a plug-in must state VERSION = <integer>, but has none; add VERSION = 1"
+    )
 
 
 def load(family: str, name: str) -> Any:
@@ -101,5 +117,7 @@ def load(family: str, name: str) -> Any:
     module = importlib.import_module(modules(family)[name])
     attribute = ATTRIBUTES[family]
     if not hasattr(module, attribute):
-        raise SparBenchError(f"{path}: a plug-in of {family} must define {attribute!r}; add it")
+        raise SparBenchError(
+            f"{path}: a {_ONE_OF[family]} must define {attribute!r}, but has none; add it"
+        )
     return getattr(module, attribute)

@@ -9,7 +9,10 @@ from torch import Tensor
 
 
 class Refiner(Protocol):
-    """A refiner plug-in: a module of this folder with a callable `Refiner` and a `VERSION`."""
+    """A refiner plug-in: a module of this folder with a class `Refiner` and a `VERSION`.
+
+    It is constructed once without arguments, and then called for each image.
+    """
 
     def __call__(self, logits: Tensor, image: Tensor) -> Tensor:
         """Return refined scores `(Q, h, w)` for logits `(Q, h, w)` of the image `(3, H, W)`."""
