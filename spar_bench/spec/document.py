@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import NoneType
 from typing import Any, NamedTuple
 
 from ruamel.yaml import YAML
@@ -71,8 +72,6 @@ class Document:
         """Return where a value stands; if it is not in the file, the nearest part that is."""
         while steps not in self.values and steps:
             steps = steps[:-1]
-            if steps in self.keys:
-                return self.keys[steps]
         return self.values.get(steps, START)
 
     def place_of_key(self, steps: Steps) -> Place:
@@ -97,9 +96,10 @@ def read_document(path: Path, environ: Mapping[str, str]) -> Document:
     text = _read_text(path)
     root = _compose(path, text)
     if not isinstance(root, MappingNode):
-        found = "nothing" if root is None else "a list" if root.id == "sequence" else "a value"
+        kinds = {SequenceNode: "a list", ScalarNode: "a single value", NoneType: "nothing"}
+        found = kinds[type(root)]
         text = f"must be a mapping of keys to values, but got {found}; `spar-bench init` writes one"
-        refuse(path, [Problem(START, "", text)])
+        raise SpecError(Problem(START, "", text).line(path))
     document = Document(path, text, {})
     reader = _Reader(document, environ)
     document.data.update(reader.value(root, ()))
@@ -146,8 +146,10 @@ def _compose(path: Path, text: str) -> Node | None:
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = Place(mark.line + 1, mark.column + 1) if isinstance(mark, StringMark) else START
-        found = " ".join(str(error.problem or error.context).split())
-        text = f"must be YAML, but {found}; check indentation, colons and quotes here"
+        found = " ".join(str(error.problem or error.context).split()).removeprefix("but ")
+        is_variable = "${" in "".join(text.splitlines()[place.line - 1 : place.line])
+        way_out = 'write "${NAME}" in quotes' if is_variable else "check the colons and quotes here"
+        text = f"must be YAML, but {found}; {way_out}"
         problem = Problem(place, "", text)
     except ReaderError as error:
         found = f"must be YAML, but got the control character {chr(error.character)!r}; delete it"
@@ -170,6 +172,9 @@ class _Reader:
     def value(self, node: Node, steps: Steps) -> Any:
         """Return the plain value of a node, and note where it stands."""
         place = _place(node)
+        if isinstance(node, MappingNode) or node.value == "":
+            # It stands where its key does: the position of its own may be on a later line.
+            place = self.document.keys.get(steps, place)
         self.document.values[steps] = place
         self._n_nodes += 1
         if self._n_nodes > MAX_NODES or len(steps) > 50:
@@ -184,7 +189,8 @@ class _Reader:
             return [self.value(item, (*steps, i)) for i, item in enumerate(node.value)]
         if isinstance(node, ScalarNode) and node.tag in _SCALARS | {_DATE}:
             return self._scalar(node, place, steps)
-        text = f"must be a plain value, but got the tag {node.tag!r}; remove the tag"
+        tag = str(node.tag).replace("tag:yaml.org,2002:", "!!")
+        text = f"must be a plain value, but got the tag {tag}; remove the tag"
         self.problems.append(Problem(place, dotted(steps), text))
         return None
 

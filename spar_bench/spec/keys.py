@@ -9,27 +9,25 @@ from pydantic import BaseModel, TypeAdapter
 from pydantic.fields import FieldInfo
 
 from spar_bench.spec.near import nearest
-from spar_bench.spec.schema import Part, Settings
+from spar_bench.spec.schema import Part, Settings, Spec
 
 
 def _fields(model: type[Part], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
     for name, field in model.model_fields.items():
         yield prefix + name, field
-        if _is_model(field):
-            assert field.annotation is not None, "a model's field has an annotation"
-            yield from _fields(field.annotation, f"{prefix}{name}.")
+        if (part := _part(field)) is not None:
+            yield from _fields(part, f"{prefix}{name}.")
 
 
-def _is_model(field: FieldInfo) -> bool:
-    return isinstance(field.annotation, type) and issubclass(field.annotation, Part)
+def _part(field: FieldInfo) -> type[Part] | None:
+    found: Any = field.annotation
+    return found if isinstance(found, type) and issubclass(found, Part) else None
 
 
 FIELDS: dict[str, FieldInfo] = dict(_fields(Settings))
 """Every key that can be swept, parts such as `backbone` included."""
 PARTS: dict[str, type[Part]] = {
-    key: field.annotation
-    for key, field in FIELDS.items()
-    if isinstance(field.annotation, type) and issubclass(field.annotation, Part)
+    key: part for key, field in FIELDS.items() if (part := _part(field)) is not None
 }
 
 
@@ -42,14 +40,17 @@ def leaves(key: str) -> list[str]:
 
 def suggestion(key: str) -> str:
     """Say what an unknown dotted key may have meant; a last part alone is looked for everywhere."""
+    if key in set(Spec.model_fields) - set(Settings.model_fields):
+        return "it stands at the top of a file alone, the same for every trial"
     last = key.rpartition(".")[2]
     fits = [name for name in FIELDS if name.rpartition(".")[2] == last]
     if fits:
         return f"did you mean {' or '.join(repr(name) for name in fits[:3])}?"
-    near = get_close_matches(last, {name.rpartition(".")[2] for name in FIELDS}, n=1, cutoff=0.75)
-    if not get_close_matches(key, FIELDS, n=1) and near:
-        return suggestion(near[0])
-    return nearest(key, FIELDS)
+    lasts = get_close_matches(last, {name.rpartition(".")[2] for name in FIELDS}, n=1, cutoff=0.75)
+    if not get_close_matches(key, FIELDS, n=1) and lasts:
+        return suggestion(lasts[0])
+    near = nearest(key, FIELDS)
+    return near if near.startswith("did") else "`spar-bench init` shows them all"
 
 
 def named(raw: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -99,4 +100,7 @@ def raw_value(raw: dict[str, Any], key: str) -> Any:
 def adapter(key: str) -> TypeAdapter[Any]:
     """Return what validates the value under one key alone."""
     field = FIELDS[key]
-    return TypeAdapter(Annotated[field.annotation, *field.metadata])
+    annotation: Any = field.annotation
+    for constraint in field.metadata:
+        annotation = Annotated[annotation, constraint]
+    return TypeAdapter(annotation)

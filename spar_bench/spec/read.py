@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from spar_bench.spec import group as groups
+from spar_bench.spec.blocks import Blocks
 from spar_bench.spec.document import read_document, refuse
 from spar_bench.spec.keys import leaves, look_up, named
+from spar_bench.spec.resolve import Resolver
 from spar_bench.spec.schema import SearchSpec, Settings, Spec
-from spar_bench.spec.sweep import Draft, Expansion, overlay
+from spar_bench.spec.search import Search
+from spar_bench.spec.sweep import Draft, expand, overlay
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,8 @@ class LoadedSpec:
     spec_hash: str
     points: list[Point]
     search: SearchSpec | None
-    base: dict[str, Any] = field(repr=False)
+    resolver: Resolver = field(repr=False, compare=False)
+    base: Draft = field(repr=False, compare=False)
 
 
 def read_spec(path: Path, *, environ: Mapping[str, str] = os.environ) -> LoadedSpec:
@@ -50,23 +54,29 @@ def read_spec(path: Path, *, environ: Mapping[str, str] = os.environ) -> LoadedS
         SpecError: the file has mistakes, one line each: `file:line:column: key: rule, but got ...`.
     """
     document = read_document(path, environ)
-    spec = Spec.model_validate(document.data)
-    base = named({key: document.data[key] for key in Settings.model_fields if key in document.data})
-    expansion = Expansion(document, base)
-    drafts = [draft for index in range(len(spec.sweep)) for draft in expansion.block(index)]
-    refuse(path, expansion.problems)
-    if not spec.sweep:
-        drafts = [Draft(base, {}, ())]
-    settings = [Settings.model_validate(draft.raw) for draft in drafts]
-    search = next((block.search for block in spec.sweep if block.search), None)
+    resolver = Resolver(document)
+    spec, problems = resolver.spec()
+    base = Draft(named({k: v for k, v in document.data.items() if k in Settings.model_fields}))
+    blocks = Blocks(document)
+    drafts = expand(blocks, base.raw)
+    search = Search(blocks, resolver, base.raw)
+    if search.is_asked:
+        base, problems = search.base, problems + search.check()
+    elif not document.data.get("sweep"):
+        drafts = [base]
+    problems += blocks.problems
+    resolved = [resolver.resolve(draft) for draft in drafts]
+    refuse(path, problems + [problem for _, found in resolved for problem in found])
+    assert spec is not None, "a spec without problems is valid"
     return LoadedSpec(
         experiment=experiment_name(path),
         path=path,
         text=document.text,
         spec=spec,
         spec_hash=hashlib.sha256(groups.canonical(spec).encode()).hexdigest(),
-        points=_points(drafts, settings),
-        search=search,
+        points=_points(drafts, [settings for settings, _ in resolved if settings]),
+        search=next((block.search for block in spec.sweep if block.search), None),
+        resolver=resolver,
         base=base,
     )
 
@@ -77,8 +87,12 @@ def resolve_point(loaded: LoadedSpec, values: dict[str, Any]) -> Point:
     Raises:
         SpecError: the values do not go together.
     """
-    draft = overlay(loaded.base, {key: (value, ()) for key, value in values.items()}, {})
-    settings = Settings.model_validate(draft.raw)
+    origins = loaded.base.origins
+    axes = {key: (value, origins.get(key, ())) for key, value in values.items()}
+    draft = overlay(loaded.base.raw, axes, {})
+    settings, problems = loaded.resolver.resolve(draft)
+    refuse(loaded.path, problems)
+    assert settings is not None, "settings without problems are valid"
     keys = list(dict.fromkeys(leaf for key in values for leaf in leaves(key)))
     swept = {key: look_up(settings, key) for key in keys}
     return Point(groups.name(swept, groups.short_names(keys), settings), settings, swept)

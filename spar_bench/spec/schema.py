@@ -1,128 +1,39 @@
 """The experiment spec as frozen, closed models: every key, its unit and its default."""
 
-import re
-from collections.abc import Callable
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
-    Discriminator,
     Field,
     Tag,
-    ValidationInfo,
     model_validator,
 )
-from pydantic_core import PydanticCustomError
 
-from spar_bench.spec.near import nearest
+from spar_bench.spec.values import (
+    FILLED,
+    FolderPath,
+    ImageHW,
+    Number,
+    Positive,
+    PositiveNumber,
+    Probability,
+    Seed,
+    Templates,
+    Trainable,
+    Upsample,
+    mistake,
+    named,
+    not_bool,
+    one_of,
+    plugin,
+)
 
 Method = Literal["pretrained", "teacher", "student"]
 Average = Literal["logits", "features"]
 Precision = Literal["float32", "bfloat16", "float16"]
 METHODS: tuple[Method, ...] = ("pretrained", "teacher", "student")
-
-TRAINABLE = (
-    r"^(all|position_embedding|patch_embedding|((attention|mlp)_of_)?last_[1-9][0-9]*_blocks)$"
-)
-
-
-def mistake(text: str, *keys: str) -> PydanticCustomError:
-    """Return a validator's error; `text` is all that is shown after the key.
-
-    `keys` are the keys of the model that are at odds, the one to name first: the mistake is shown
-    at the first of them that is swept, else at the first that the file holds.
-    """
-    return PydanticCustomError("spar_bench", "{text}", {"text": text, "keys": list(keys)})
-
-
-def _not_bool(value: Any) -> Any:
-    """Refuse `true` as a number: pydantic would read it as 1."""
-    if isinstance(value, bool):
-        raise mistake(f"must be a number, but got {str(value).lower()}; write a number")
-    return value
-
-
-def _plugin(family: str) -> AfterValidator:
-    """Accept a plug-in's name: one of `context[family]`; any where no context says."""
-
-    def check(name: str, info: ValidationInfo) -> str:
-        known = (info.context or {}).get(family, [name])
-        if name not in known:
-            raise mistake(f"must be one of the {family}, but got {name!r}; {nearest(name, known)}")
-        return name
-
-    return AfterValidator(check)
-
-
-def _trainable(value: str) -> str:
-    if not re.match(TRAINABLE, value):
-        known = ["all", "position_embedding", "patch_embedding", "last_2_blocks",
-                 "attention_of_last_2_blocks", "mlp_of_last_2_blocks"]  # fmt: skip
-        raise mistake(f"must be a trainable part, but got {value!r}; {nearest(value, known)}")
-    return value
-
-
-def _distinct(values: list[Any]) -> list[Any]:
-    for i, value in enumerate(values):
-        if value in values[:i]:
-            raise mistake(f"must hold each value once, but got {value!r} again; keep one")
-    return values
-
-
-def _templates(value: Any) -> Any:
-    if isinstance(value, str) and value != "openclip_80":
-        raise mistake(f"must be 'openclip_80' or a list of prompts, but got {value!r}; "
-                      "put the prompts in [ ]")  # fmt: skip
-    if isinstance(value, list):
-        for template in value:
-            if isinstance(template, str) and template.count("{}") != 1:
-                raise mistake(f"must have one {{}} in each prompt, but got {template!r}; "
-                              "put {} where the class name goes")  # fmt: skip
-    return value
-
-
-def _upsample(value: Any) -> Any:
-    is_number = isinstance(value, int) and not isinstance(value, bool) and value > 0
-    if not is_number and not (isinstance(value, str) and (value == "auto" or value.isdigit())):
-        raise mistake(f"must be 'auto' or a whole number above 0, but got {value!r}; "
-                      "leave it out for the paper's rule")  # fmt: skip
-    return int(value) if isinstance(value, str) and value != "auto" else value
-
-
-def _home(path: str | None) -> str | None:
-    return None if path is None else str(Path(path).expanduser())
-
-
-def _named(value: Any) -> Any:
-    """Read `patchwork` as `{name: patchwork}`."""
-    return {"name": value} if isinstance(value, str) else value
-
-
-def _one_of(tags: tuple[str, str], is_first: Callable[[Any], bool]) -> Discriminator:
-    """Choose a union's member by hand, so that a mistake is told once, not once a member."""
-    return Discriminator(lambda value: tags[0] if is_first(value) else tags[1])
-
-
-Positive = Annotated[int, BeforeValidator(_not_bool), Field(gt=0)]
-Number = Annotated[float, BeforeValidator(_not_bool)]
-Probability = Annotated[Number, Field(ge=0, le=1)]
-ImageHW = tuple[Positive, Positive]
-FolderPath = Annotated[str | None, AfterValidator(_home)]
-Templates = Annotated[
-    Annotated[Annotated[list[str], Field(min_length=1)], Tag("<list>")]
-    | Annotated[Literal["openclip_80"], Tag("<name>")],
-    _one_of(("<list>", "<name>"), lambda value: isinstance(value, list)),
-    BeforeValidator(_templates),
-]
-
-
-def _needs_path(name: str, path: str | None) -> None:
-    if name == "folder" and path is None:
-        raise mistake("must be given for a folder, but got none; name it", "path", "name")
 
 
 class Part(BaseModel):
@@ -134,7 +45,7 @@ class Part(BaseModel):
 class BackboneSpec(Part):
     """The frozen ViT that both teacher and student start from."""
 
-    name: Annotated[str, _plugin("backbones")] = Field(
+    name: Annotated[str, plugin("backbones")] = Field(
         "openclip", description="A backbone plug-in; `spar-bench backbones` lists them."
     )
     path: FolderPath = Field(
@@ -147,24 +58,29 @@ class BackboneSpec(Part):
     )
 
 
-class SourceSpec(Part):
-    """Where distillation images are drawn from; labels are never read."""
+class DatasetPart(Part):
+    """Which data set, by plug-in and folder."""
 
-    name: Annotated[str, _plugin("datasets")] = Field(
+    name: Annotated[str, plugin("datasets")] = Field(
         "folder", description="A data set plug-in; `spar-bench datasets` lists them."
     )
     path: FolderPath = Field(None, description="The plug-in's folder; `patchwork` needs none.")
 
     @model_validator(mode="after")
-    def _a_folder_is_named(self) -> "SourceSpec":
-        _needs_path(self.name, self.path)
+    def _a_folder_is_named(self) -> Self:
+        if self.name == "folder" and self.path is None:
+            raise mistake("must be given for a folder, but got none; name it", "path", "name")
         return self
+
+
+class SourceSpec(DatasetPart):
+    """Where distillation images are drawn from; labels are never read."""
 
 
 class ImagesSpec(Part):
     """The distillation images: each drawn once from the seed."""
 
-    source: Annotated[SourceSpec, BeforeValidator(_named)] = Field(
+    source: Annotated[SourceSpec, named(str | SourceSpec)] = Field(
         SourceSpec(name="patchwork"), description="Where images come from: a name, or name, path."
     )
     count: Positive = Field(200, description="Images drawn; a small source is gone through again.")
@@ -190,7 +106,7 @@ class TeacherSpec(Part):
         None, description="Side of the square window; default: the backbone's native image side."
     )
     stride_px: Positive = Field(24, description="Step between window origins.")
-    upsample: Annotated[Literal["auto"] | Positive, BeforeValidator(_upsample)] = Field(
+    upsample: Upsample = Field(
         "auto",
         description="Factor r by which a window's features are upsampled before stitching; auto: "
         "the paper's rule, the smallest divisor of the patch for which stride_px is a multiple of "
@@ -211,33 +127,28 @@ class TeacherSpec(Part):
 class StudentSpec(Part):
     """How the student learns the teacher's features in one pass."""
 
-    loss: Annotated[str, _plugin("losses")] = Field(
+    loss: Annotated[str, plugin("losses")] = Field(
         "mse", description="A loss plug-in; `spar-bench losses` lists them."
     )
-    trainable: Annotated[str, AfterValidator(_trainable)] = Field(
+    trainable: Trainable = Field(
         "last_2_blocks",
         description="What is trained: all, position_embedding, patch_embedding, last_N_blocks, "
         "attention_of_last_N_blocks or mlp_of_last_N_blocks.",
-        json_schema_extra={"pattern": TRAINABLE},
     )
     optimiser: Literal["adamw", "sgd"] = "adamw"
-    learning_rate: Annotated[Number, Field(gt=0)] = Field(
+    learning_rate: PositiveNumber = Field(
         2.0e-5, description="The highest that the schedule reaches."
     )
-    weight_decay: Annotated[Number, Field(ge=0)] = 1.0e-4
+    weight_decay: Annotated[float, Field(ge=0), BeforeValidator(not_bool)] = 1.0e-4
     epochs: Positive = Field(10, description="Passes over the distillation images.")
     schedule: Literal["constant", "one_cycle", "cosine"] = "constant"
     accumulate: Positive = Field(2, description="Images whose gradients make one step.")
     precision: Precision = Field("float32", description="Of the forward pass; weights are float32.")
 
 
-class DatasetSpec(Part):
+class DatasetSpec(DatasetPart):
     """A labelled validation set, and what its classes are called."""
 
-    name: Annotated[str, _plugin("datasets")] = Field(
-        "folder", description="A data set plug-in; `spar-bench datasets` lists them."
-    )
-    path: FolderPath = Field(None, description="The plug-in's folder; `patchwork` needs none.")
     label: str | None = Field(None, description="Name in tables; default: folder's or plug-in's.")
     count: Positive | None = Field(None, description="Use the first images only; default: all.")
     classes: list[Annotated[list[str], Field(min_length=1)]] | None = Field(
@@ -246,39 +157,30 @@ class DatasetSpec(Part):
     templates: Templates | None = Field(
         None, description="Prompts with {} for the class; default: evaluate.templates."
     )
-    logit_scale: Annotated[Number, Field(gt=0)] | None = Field(
-        None, description="Default: evaluate.logit_scale."
-    )
+    logit_scale: PositiveNumber | None = Field(None, description="Default: evaluate.logit_scale.")
     background_threshold: Probability = Field(
         0.0, description="A pixel whose best probability is lower becomes class 0."
     )
-
-    @model_validator(mode="after")
-    def _a_folder_is_named(self) -> "DatasetSpec":
-        _needs_path(self.name, self.path)
-        return self
 
 
 class EvaluateSpec(Part):
     """Open-vocabulary segmentation of labelled images."""
 
-    datasets: list[Annotated[DatasetSpec, BeforeValidator(_named)]] = Field(
+    datasets: list[Annotated[DatasetSpec, named(str | DatasetSpec)]] = Field(
         [DatasetSpec(name="patchwork")], min_length=1, description="Each a name, or name, path, ..."
     )
-    short_side_px: Annotated[list[Positive], AfterValidator(_distinct)] = Field(
-        [256], min_length=1, description="Resolutions: images are resized to each, truth is not."
+    short_side_px: Annotated[list[Positive], *FILLED] = Field(
+        [256], description="Resolutions: images are resized to each, truth is not."
     )
-    methods: Annotated[list[Method], AfterValidator(_distinct)] = Field(
-        list(METHODS), min_length=1, description="What is evaluated: see the README's glossary."
+    methods: Annotated[list[Method], *FILLED] = Field(
+        list(METHODS), description="What is evaluated: see the README's glossary."
     )
     average: Average = Field("logits", description="What overlapping windows are averaged as.")
-    refiner: Annotated[str, _plugin("refiners")] = Field("none", description="A refiner plug-in.")
+    refiner: Annotated[str, plugin("refiners")] = Field("none", description="A refiner plug-in.")
     templates: Templates = Field(
         "openclip_80", description="Prompts with {} for the class, averaged after normalising."
     )
-    logit_scale: Annotated[Number, Field(gt=0)] = Field(
-        40.0, description="Factor on cosines before the softmax."
-    )
+    logit_scale: PositiveNumber = Field(40.0, description="Factor on cosines before the softmax.")
     precision: Precision = Field("float32", description="Of the backbone's forward pass.")
 
 
@@ -287,9 +189,7 @@ class MeasureSpec(Part):
 
     image_hw: list[ImageHW] = Field([], description="Further sizes, height first; in costs.csv.")
     latency: bool = Field(True, description="Time every arm; off where only mIoU is asked.")
-    seconds: Annotated[Number, Field(gt=0)] = Field(
-        2.0, description="Time given to each arm, rounds interleaved."
-    )
+    seconds: PositiveNumber = Field(2.0, description="Time given to each arm, rounds interleaved.")
 
 
 class RangeSpec(Part):
@@ -299,7 +199,7 @@ class RangeSpec(Part):
     high: Number
     log: bool = Field(False, description="Draw evenly in the logarithm.")
     integer: bool = Field(False, description="Draw whole numbers.")
-    step: Annotated[Number, Field(gt=0)] | None = None
+    step: PositiveNumber | None = None
 
     @model_validator(mode="after")
     def _can_be_drawn_from(self) -> "RangeSpec":
@@ -321,7 +221,7 @@ class RangeSpec(Part):
 class ChoicesSpec(Part):
     """A value that a search picks."""
 
-    choices: Annotated[list[Any], AfterValidator(_distinct)] = Field(min_length=1)
+    choices: Annotated[list[Any], *FILLED]
 
 
 def _has_choices(value: Any) -> bool:
@@ -330,7 +230,7 @@ def _has_choices(value: Any) -> bool:
 
 Drawn = Annotated[
     Annotated[ChoicesSpec, Tag("<choices>")] | Annotated[RangeSpec, Tag("<range>")],
-    _one_of(("<choices>", "<range>"), _has_choices),
+    one_of(("<choices>", "<range>"), _has_choices),
 ]
 
 
@@ -345,7 +245,7 @@ class SearchSpec(Part):
     ] = Field({"miou": "maximize"}, min_length=1)
     trials: Positive = Field(20, description="Trials in all, those enqueued among them.")
     sampler: Literal["tpe", "random"] = "tpe"
-    seed: Annotated[int, BeforeValidator(_not_bool)] = 0
+    seed: Seed = 0
     enqueue: list[dict[str, Any]] = Field([], description="Points tried first, as the paper's.")
     prune: bool = Field(False, description="Stop trials whose loss lags; one objective only.")
 
@@ -374,7 +274,7 @@ class BlockSpec(Part):
 class Settings(Part):
     """All that decides one trial, seed aside: a spec with its sweep resolved."""
 
-    backbone: Annotated[BackboneSpec, BeforeValidator(_named)] = Field(
+    backbone: Annotated[BackboneSpec, named(str | BackboneSpec)] = Field(
         BackboneSpec(name="patchwork"), description="A name, or name, path, ..."
     )
     images: ImagesSpec = ImagesSpec()
@@ -388,7 +288,7 @@ class Spec(Settings):
     """An experiment: settings, the seeds of each trial, and what is swept."""
 
     question: str = Field("", description="The claim that the experiment tests, in a sentence.")
-    seeds: Annotated[
-        list[Annotated[int, BeforeValidator(_not_bool), Field(ge=0)]], AfterValidator(_distinct)
-    ] = Field([0], min_length=1, description="Each group is one trial a seed.")
+    seeds: Annotated[list[Seed], *FILLED] = Field(
+        [0], description="Each group is one trial a seed."
+    )
     sweep: list[BlockSpec] = Field([], description="Blocks of points; none: a single trial.")

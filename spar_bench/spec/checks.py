@@ -1,0 +1,102 @@
+"""Check what one value alone cannot tell: settings against the sizes of their backbone."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from spar_bench.errors import SparBenchError
+from spar_bench.spec.schema import BackboneSpec, Settings
+from spar_bench.spec.trainable import parse_trainable
+
+if TYPE_CHECKING:
+    from spar_bench.backbones import Sizes
+
+
+@dataclass(frozen=True)
+class Odds:
+    """Values that do not go together: their dotted keys, the one to name first, and why not."""
+
+    keys: tuple[str, ...]
+    text: str
+
+
+class Checker:
+    """Checks settings; looks each backbone's sizes up once."""
+
+    def __init__(self) -> None:
+        self._sizes: dict[str, Sizes | None] = {}
+
+    def check(self, settings: Settings) -> Iterator[Odds]:
+        """Yield what is at odds in validated settings."""
+        sizes = self._known_sizes(settings.backbone)
+        if sizes is not None:
+            yield from _teacher(settings, sizes)
+            yield from _student(settings, sizes)
+            yield from _resolutions(settings, sizes)
+
+    def _known_sizes(self, backbone: BackboneSpec) -> "Sizes | None":
+        from spar_bench.backbones import sizes  # which imports the schema in its turn
+
+        key = backbone.model_dump_json()
+        if key not in self._sizes:
+            try:
+                self._sizes[key] = sizes(backbone)
+            except SparBenchError:  # weights may come later: `check --ready` asks for them
+                self._sizes[key] = None
+        return self._sizes[key]
+
+
+def _teacher(settings: Settings, sizes: "Sizes") -> Iterator[Odds]:
+    teacher, patch_px = settings.teacher, sizes.patch_px
+    window_px = teacher.window_px or sizes.image_px
+    named = ("teacher.stride_px", "teacher.window_px", "backbone.name", "backbone.path")
+    if teacher.stride_px > window_px:
+        yield Odds(
+            named,
+            f"must not exceed window_px ({window_px}, the backbone's), but got "
+            f"{teacher.stride_px}: pixels between windows would have no teacher feature; "
+            f"use {window_px} or less",
+        )
+        return
+    if window_px % patch_px:
+        near = max(patch_px, round(window_px / patch_px) * patch_px)
+        yield Odds(
+            ("teacher.window_px", "backbone.name", "backbone.path"),
+            f"must be a multiple of the backbone's patch ({patch_px}), but got {window_px}; "
+            f"use {near}",
+        )
+    r = teacher.upsample
+    if r != "auto" and (patch_px % r or teacher.stride_px % (patch_px // r)):
+        fitting = [
+            n for n in range(1, patch_px + 1)
+            if patch_px % n == 0 and teacher.stride_px % (patch_px // n) == 0
+        ]  # fmt: skip
+        yield Odds(
+            ("teacher.upsample", *named),
+            f"must divide the patch ({patch_px}) into cells that divide stride_px "
+            f"({teacher.stride_px}), but got {r}; use auto, or one of {fitting}",
+        )
+
+
+def _student(settings: Settings, sizes: "Sizes") -> Iterator[Odds]:
+    trainable = settings.student.trainable
+    if parse_trainable(trainable).n_blocks > sizes.depth:
+        yield Odds(
+            ("student.trainable", "backbone.name", "backbone.path"),
+            f"must not count more blocks than the backbone has ({sizes.depth}), "
+            f"but got {trainable!r}; count fewer, or use all",
+        )
+
+
+def _resolutions(settings: Settings, sizes: "Sizes") -> Iterator[Odds]:
+    lowest = {
+        "images.short_side_px": settings.images.short_side_px[0],
+        "evaluate.short_side_px": min(settings.evaluate.short_side_px),
+    }
+    for key, value in lowest.items():
+        if value < sizes.patch_px:
+            yield Odds(
+                (key, "backbone.name", "backbone.path"),
+                f"must be at least the backbone's patch ({sizes.patch_px}), but got {value}; "
+                "raise it",
+            )

@@ -1,0 +1,47 @@
+"""Write the spec's JSON Schema, by which editors complete keys and underline mistakes.
+
+`python -m spar_bench.spec.json_schema` writes it anew beside this file, after the models changed.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from spar_bench.spec.keys import FIELDS, PARTS
+from spar_bench.spec.schema import Spec
+
+FILE = Path(__file__).with_name("spec.schema.json")
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON Schema (draft 2020-12) of a spec file."""
+    schema = Spec.model_json_schema(mode="validation")
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+    swept = {"enum": sorted(FIELDS)}
+    block = schema["$defs"]["BlockSpec"]["properties"]
+    for part in ("grid", "zip", "set"):
+        block[part]["propertyNames"] = swept
+    for part in ("cases", "exclude"):
+        block[part]["items"]["propertyNames"] = swept
+    search = schema["$defs"]["SearchSpec"]["properties"]
+    drawn = {"enum": sorted(set(FIELDS) - set(PARTS))}
+    search["space"]["propertyNames"] = drawn
+    search["enqueue"]["items"]["propertyNames"] = drawn
+    return schema
+
+
+def text() -> str:
+    """Return the schema as its file holds it."""
+    return json.dumps(json_schema(), indent=1, sort_keys=True) + "\n"
+
+
+def main() -> None:
+    """Write the schema's file anew."""
+    temporary = FILE.with_suffix(".tmp")
+    temporary.write_text(text(), encoding="utf-8")
+    os.replace(temporary, FILE)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""The kinds of value that a spec holds: validated alone, each mistake told in one line."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, ValidationInfo
+from pydantic_core import PydanticCustomError
+
+from spar_bench.spec.near import nearest
+from spar_bench.spec.trainable import PATTERN
+
+
+def mistake(text: str, *keys: str) -> PydanticCustomError:
+    """Return a validator's error; `text` is all that is shown after the key.
+
+    `keys` are the keys of the model that are at odds, the one to name first: the mistake is shown
+    at the first of them that is swept, else at the first that the file holds.
+    """
+    return PydanticCustomError("spar_bench", "{text}", {"text": text, "keys": list(keys)})
+
+
+def not_bool(value: Any) -> Any:
+    """Refuse `true` as a number: pydantic would read it as 1."""
+    if isinstance(value, bool):
+        raise mistake(f"must be a number, but got {str(value).lower()}; write a number")
+    return value
+
+
+def plugin(family: str) -> AfterValidator:
+    """Accept a plug-in's name: one of `context[family]`; any where no context says."""
+
+    def check(name: str, info: ValidationInfo) -> str:
+        known = (info.context or {}).get(family, [name])
+        if name not in known:
+            raise mistake(f"must be one of the {family}, but got {name!r}; {nearest(name, known)}")
+        return name
+
+    return AfterValidator(check)
+
+
+def _trainable(value: str) -> str:
+    if not re.fullmatch(PATTERN, value):
+        known = ["all", "position_embedding", "patch_embedding", "last_2_blocks",
+                 "attention_of_last_2_blocks", "mlp_of_last_2_blocks"]  # fmt: skip
+        raise mistake(f"must be a trainable part, but got {value!r}; {nearest(value, known)}")
+    return value
+
+
+def _distinct(values: list[Any]) -> list[Any]:
+    """Refuse a list that holds a value twice."""
+    for i, value in enumerate(values):
+        if value in values[:i]:
+            raise mistake(f"must hold each value once, but got {value!r} again; keep one")
+    return values
+
+
+def _templates(value: Any) -> Any:
+    if isinstance(value, str) and value != "openclip_80":
+        raise mistake(f"must be 'openclip_80' or a list of prompts, but got {value!r}; "
+                      "put the prompts in [ ]")  # fmt: skip
+    if isinstance(value, list):
+        for template in value:
+            if isinstance(template, str) and template.count("{}") != 1:
+                raise mistake(f"must have one {{}} in each prompt, but got {template!r}; "
+                              "put {} where the class name goes")  # fmt: skip
+    return value
+
+
+def _upsample(value: Any) -> Any:
+    is_number = isinstance(value, int) and not isinstance(value, bool) and value > 0
+    if not is_number and not (isinstance(value, str) and (value == "auto" or value.isdigit())):
+        raise mistake(f"must be 'auto' or a whole number above 0, but got {value!r}; "
+                      "leave it out for the paper's rule")  # fmt: skip
+    return int(value) if isinstance(value, str) and value != "auto" else value
+
+
+def _home(path: str | None) -> str | None:
+    if path == "":
+        raise mistake("must name a folder, but got an empty text; name it, or leave the key out")
+    return None if path is None else str(Path(path).expanduser())
+
+
+def named(shorthand: Any) -> BeforeValidator:
+    """Read `patchwork` as `{name: patchwork}`; `shorthand` is the type of either, for editors."""
+
+    def write_out(value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    return BeforeValidator(write_out, json_schema_input_type=shorthand)
+
+
+def one_of(tags: tuple[str, str], is_first: Callable[[Any], bool]) -> Discriminator:
+    """Choose a union's member by hand, so that a mistake is told once, not once a member."""
+    return Discriminator(lambda value: tags[0] if is_first(value) else tags[1])
+
+
+# Bounds stand before `not_bool`: the JSON Schema leaves out those that stand after a validator.
+Positive = Annotated[int, Field(gt=0), BeforeValidator(not_bool)]
+Seed = Annotated[int, Field(ge=0), BeforeValidator(not_bool)]
+Number = Annotated[float, BeforeValidator(not_bool)]
+PositiveNumber = Annotated[float, Field(gt=0), BeforeValidator(not_bool)]
+Probability = Annotated[float, Field(ge=0, le=1), BeforeValidator(not_bool)]
+ImageHW = tuple[Positive, Positive]
+FolderPath = Annotated[str | None, AfterValidator(_home)]
+FILLED = (Field(min_length=1), AfterValidator(_distinct))
+"""Of a list: it holds something, and nothing twice."""
+Templates = Annotated[
+    Annotated[Annotated[list[str], Field(min_length=1)], Tag("<list>")]
+    | Annotated[Literal["openclip_80"], Tag("<name>")],
+    one_of(("<list>", "<name>"), lambda value: isinstance(value, list)),
+    BeforeValidator(_templates),
+]
+Trainable = Annotated[
+    str, AfterValidator(_trainable), Field(json_schema_extra={"pattern": PATTERN})
+]
+Upsample = Annotated[Literal["auto"] | Positive, BeforeValidator(_upsample)]
