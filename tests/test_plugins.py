@@ -1,0 +1,231 @@
+"""Plug-ins of another package: listed without being imported, accepted by a spec, loaded."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+LOSS = '''
+"""A third party's loss."""
+
+import torch
+
+VERSION = 7
+
+
+def loss(student, teacher):
+    return (student - teacher.detach()).abs().amax()
+'''
+
+DATASET = '''
+"""A third party's data set."""
+
+import numpy as np
+
+VERSION = 2
+
+
+class Dataset:
+    classes = [["grey"]]
+    image_hw = (4, 6)
+
+    def __init__(self, split, settings):
+        self.count = settings.count or 3
+
+    def __len__(self):
+        return self.count
+
+    def identity(self):
+        return {"count": self.count}
+
+    def image(self, index):
+        return np.full((4, 6, 3), index, np.uint8)
+
+    def sample(self, index):
+        return str(index), self.image(index), np.zeros((4, 6), np.uint8)
+'''
+
+BACKBONE = '''
+"""A third party's backbone."""
+
+VERSION = 4
+
+
+class Backbone:
+    def __init__(self, spec):
+        self.spec = spec
+'''
+
+SIZES = """
+patch_px: 8
+image_px: 64
+width: 32
+depth: 2
+heads: 1
+mlp_ratio: 4.0
+channels: 16
+read_out: maskclip
+"""
+
+ENTRY_POINTS = """
+[spar_bench.losses]
+largest = outsiders.losses.largest
+
+[spar_bench.datasets]
+grey = outsiders.grey
+
+[spar_bench.backbones]
+tiny = outsiders.tiny
+"""
+
+SPEC = """
+backbone: tiny
+images: {source: grey}
+teacher: {window_px: 64, stride_px: 16}
+student: {loss: largest}
+evaluate: {datasets: [grey]}
+"""
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Path:
+    """A folder of installed packages, with one that has plug-ins."""
+    site = tmp_path / "site"
+    install(site, "outsiders", ENTRY_POINTS)
+    package = site / "outsiders"
+    (package / "losses").mkdir(parents=True)
+    (package / "__init__.py").write_text("raise RuntimeError('imported too early')\n")
+    (package / "losses" / "__init__.py").touch()
+    (package / "losses" / "largest.py").write_text(LOSS)
+    (package / "grey.py").write_text(DATASET)
+    (package / "tiny.py").write_text(BACKBONE)
+    (package / "tiny.yaml").write_text(SIZES)
+    return site
+
+
+def install(site: Path, name: str, entry_points: str) -> None:
+    """Do what pip does for a package's entry points."""
+    info = site / f"{name}-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(entry_points)
+
+
+def python(site: Path, code: str) -> str:
+    """Run code where the packages of `site` are installed; return what it prints."""
+    path = os.pathsep.join([str(site), str(Path(__file__).parents[1])])
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"PYTHONPATH": path},
+        cwd=site.parent,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout.strip()
+
+
+REFUSED = """
+from spar_bench import registry
+from spar_bench.errors import SparBenchError
+try:
+    {call}
+except SparBenchError as error:
+    print(error)
+"""
+
+
+def test_plug_ins_are_listed_and_versioned_without_being_imported(site: Path) -> None:
+    out = python(
+        site,
+        "import sys; from spar_bench import registry as r\n"
+        "print('mse' in r.names('losses'), 'largest' in r.names('losses'))\n"
+        "print(*(r.version(*w) for w in "
+        "[('losses', 'largest'), ('datasets', 'grey'), ('backbones', 'tiny')]))\n"
+        "print(r.source('losses', 'largest').name, 'outsiders' in sys.modules)",
+    )
+
+    assert out.split("\n") == ["True True", "7 2 4", "largest.py False"]
+
+
+def test_spec_accepts_them_and_knows_a_backbones_sizes_before_torch(site: Path) -> None:
+    (site.parent / "spec.yaml").write_text(SPEC)
+
+    out = python(
+        site,
+        "import sys; from pathlib import Path; from spar_bench.spec import read_spec\n"
+        "from spar_bench.backbones import sizes\n"
+        "read = read_spec(Path('spec.yaml')).points[0].settings\n"
+        "print(read.student.loss, read.images.source.name, sizes(read.backbone).width)\n"
+        "print(sorted({'torch', 'outsiders'} & set(sys.modules)))",
+    )
+
+    assert out.split("\n") == ["largest grey 32", "[]"]
+
+
+def test_spec_with_a_misspelt_one_is_refused_with_its_name(site: Path) -> None:
+    (site.parent / "spec.yaml").write_text(SPEC.replace("largest", "larges"))
+
+    out = python(
+        site,
+        "from pathlib import Path; from spar_bench.spec import read_spec\n"
+        + REFUSED.format(call="read_spec(Path('spec.yaml'))"),
+    )
+
+    assert "student.loss" in out
+    assert "largest" in out
+    assert len(out.split("\n")) == 1
+
+
+def test_they_load_and_work(site: Path) -> None:
+    (site / "outsiders" / "__init__.py").write_text("")
+
+    out = python(
+        site,
+        "import torch; from spar_bench import registry as r\n"
+        "from spar_bench.datasets.base import DatasetSettings\n"
+        "print(r.load('losses', 'largest')(torch.ones(1, 2, 3, 4), torch.zeros(1, 2, 3, 4)))\n"
+        "data = r.load('datasets', 'grey')('val', DatasetSettings(count=2))\n"
+        "print(len(data), data.sample(1)[1].max())\n"
+        "print(r.load('backbones', 'tiny')('spec').spec)",
+    )
+
+    assert out.split("\n") == ["tensor(1.)", "2 1", "spec"]
+
+
+@pytest.mark.parametrize(
+    ("name", "other"), [("mse", "spar_bench.losses.mse"), ("largest", "outsiders.losses.largest")]
+)
+def test_name_that_is_taken_is_one_clear_error(site: Path, name: str, other: str) -> None:
+    install(site, "rivals", f"[spar_bench.losses]\n{name} = rivals.loss\n")
+
+    out = python(site, REFUSED.format(call="registry.names('losses')"))
+
+    assert out == (
+        f"entry point spar_bench.losses: {name!r} is taken by {other}, "
+        "but rivals.loss claims it too; rename one, or uninstall its package"
+    )
+
+
+def test_plug_in_without_a_version_is_one_clear_error(site: Path) -> None:
+    path = site / "outsiders" / "losses" / "largest.py"
+    path.write_text(LOSS.replace("VERSION = 7", ""))
+
+    out = python(site, REFUSED.format(call="registry.version('losses', 'largest')"))
+
+    assert out == (
+        f"{path}: a plug-in must state VERSION = <integer>, but has none; add VERSION = 1"
+    )
+
+
+def test_plug_in_whose_module_is_gone_is_one_clear_error(site: Path) -> None:
+    (site / "outsiders" / "grey.py").unlink()
+
+    out = python(site, REFUSED.format(call="registry.load('datasets', 'grey')"))
+
+    assert out == (
+        "data set 'grey': must be installed, but there is no module outsiders.grey; "
+        "install its package again"
+    )
