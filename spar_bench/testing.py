@@ -16,6 +16,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from spar_bench.backbones.base import Backbone
 from spar_bench.datasets.base import IGNORED, Dataset, Split
 from spar_bench.losses.base import Loss
 
@@ -133,3 +134,111 @@ class DatasetContract:
         identities = [make(*which).identity() for which in (("val", 2), ("val", 1), ("train", 2))]
 
         assert all(a != b for i, a in enumerate(identities) for b in identities[:i])
+
+
+class BackboneContract:
+    """What every backbone must do; inherit, and supply a `backbone` fixture.
+
+    One whose text tower knows few words supplies `prompts` too: two that differ.
+    """
+
+    @pytest.fixture
+    def prompts(self) -> list[str]:
+        """Two prompts that the text tower knows."""
+        return ["a photo of a car.", "a photo of a tree."]
+
+    @pytest.mark.parametrize("grid_hw", [(2, 2), (2, 3), (3, 2)])
+    def test_features_lie_on_the_grid_height_then_width(
+        self, backbone: Backbone, grid_hw: tuple[int, int]
+    ) -> None:
+        with torch.no_grad():
+            features = backbone.features(images(backbone, grid_hw, 2))
+
+        assert features.shape == (2, backbone.sizes.channels, *grid_hw)
+        assert torch.isfinite(features).all()
+
+    def test_grid_of_any_image_is_the_one_that_is_stated(self, backbone: Backbone) -> None:
+        image_hw = (3 * backbone.sizes.patch_px - 1, 2 * backbone.sizes.patch_px + 1)
+
+        with torch.no_grad():
+            features = backbone.features(torch.zeros(1, 3, *image_hw))
+
+        assert features.shape[-2:] == backbone.sizes.grid_hw(image_hw)
+
+    def test_a_patch_changes_the_features_of_its_own_place_most(self, backbone: Backbone) -> None:
+        patch_px = backbone.sizes.patch_px
+        image = images(backbone, (2, 3), 1)
+        changed = image.clone()
+        changed[:, :, :patch_px, 2 * patch_px :] += 1  # upper right
+
+        with torch.no_grad():
+            change = (backbone.features(changed) - backbone.features(image)).norm(dim=1)
+
+        assert change.flatten().argmax() == 2
+
+    def test_images_of_a_batch_do_not_touch_each_other(self, backbone: Backbone) -> None:
+        batch = images(backbone, (2, 3), 2)
+
+        with torch.no_grad():
+            together, alone = backbone.features(batch)[1:], backbone.features(batch[1:])
+
+        assert torch.allclose(together, alone, atol=1e-4, rtol=1e-4)
+
+    def test_it_is_ready_to_evaluate_in_float32(self, backbone: Backbone) -> None:
+        assert not backbone.visual.training
+        assert {parameter.dtype for parameter in backbone.visual.parameters()} == {torch.float32}
+        assert len(backbone.mean) == len(backbone.std) == 3
+
+    def test_prompts_are_embedded_where_the_features_are(
+        self, backbone: Backbone, prompts: list[str]
+    ) -> None:
+        embeddings = backbone.encode_text([*prompts, prompts[0]])
+
+        assert embeddings.shape == (3, backbone.sizes.channels)
+        assert torch.allclose(embeddings.norm(dim=1), torch.ones(3), atol=1e-4)
+        assert torch.allclose(embeddings[0], embeddings[2], atol=1e-5)
+        assert not torch.allclose(embeddings[0], embeddings[1], atol=1e-3)
+        assert not embeddings.requires_grad
+
+    def test_parts_are_parameters_of_the_image_tower(self, backbone: Backbone) -> None:
+        parts, own = backbone.parts(), set(map(id, backbone.visual.parameters()))
+
+        assert len(parts.blocks) == len(parts.attention) == len(parts.mlp) == backbone.sizes.depth
+        for block, attention, mlp in zip(parts.blocks, parts.attention, parts.mlp, strict=True):
+            assert set(map(id, [*attention, *mlp])) <= set(map(id, block)) <= own
+            assert not set(map(id, attention)) & set(map(id, mlp))
+        assert set(map(id, parts.position_embedding + parts.patch_embedding)) <= own
+
+    def test_gradient_reaches_every_block_and_no_text(self, backbone: Backbone) -> None:
+        backbone.features(images(backbone, (2, 3), 1)).square().mean().backward()  # type: ignore[no-untyped-call]
+
+        for index, block in enumerate(backbone.parts().blocks):
+            gradients = [parameter.grad for parameter in block if parameter.grad is not None]
+            assert any(gradient.abs().sum() > 0 for gradient in gradients), f"block {index}"
+
+    def test_weights_of_a_student_can_be_put_in(self, backbone: Backbone) -> None:
+        image = images(backbone, (2, 3), 1)
+        state = {name: value.clone() for name, value in backbone.visual.state_dict().items()}
+        with torch.no_grad():
+            before = backbone.features(image)
+            for parameter in backbone.visual.parameters():
+                parameter.mul_(1.1)
+            scaled = backbone.features(image)
+            backbone.load_visual(state)
+            after = backbone.features(image)
+
+        assert not torch.allclose(scaled, before, atol=1e-4)
+        assert torch.equal(after, before)
+
+    def test_weights_with_other_names_are_refused(self, backbone: Backbone) -> None:
+        state = dict(backbone.visual.state_dict())
+        state.pop(next(iter(state)))
+
+        with pytest.raises((RuntimeError, KeyError, ValueError)):
+            backbone.load_visual(state)
+
+
+def images(backbone: Backbone, grid_hw: tuple[int, int], n_images: int) -> Tensor:
+    """Draw normalised images `(B, 3, H, W)` of so many patches."""
+    height, width = (n * backbone.sizes.patch_px for n in grid_hw)
+    return torch.randn(n_images, 3, height, width, generator=torch.Generator().manual_seed(0))
