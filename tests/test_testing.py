@@ -39,7 +39,7 @@ class Tower(nn.Module):
         x: Tensor = maps.flatten(2).transpose(1, 2) + self.position
         for block in self.blocks:
             x = block(x)
-        return x.transpose(1, 2).unflatten(2, maps.shape[-2:])
+        return x.transpose(1, 2).reshape(maps.shape)
 
 
 class ToyBackbone:
