@@ -33,6 +33,7 @@ class Checker:
             yield from _teacher(settings, sizes)
             yield from _student(settings, sizes)
             yield from _resolutions(settings, sizes)
+        yield from _labels(settings)
 
     def _known_sizes(self, backbone: BackboneSpec) -> "Sizes | None":
         from spar_bench.backbones import sizes  # which imports the schema in its turn
@@ -100,3 +101,15 @@ def _resolutions(settings: Settings, sizes: "Sizes") -> Iterator[Odds]:
                 f"must be at least the backbone's patch ({sizes.patch_px}), but got {value}; "
                 "raise it",
             )
+
+
+def _labels(settings: Settings) -> Iterator[Odds]:
+    from spar_bench.datasets import label  # which imports the schema in its turn
+
+    labels = [label(dataset) for dataset in settings.evaluate.datasets]
+    twice = next((found for i, found in enumerate(labels) if found in labels[:i]), None)
+    if twice is not None:
+        yield Odds(
+            ("evaluate.datasets",),
+            f"must have a name of its own for each, but got {twice!r} twice; add label: to one",
+        )

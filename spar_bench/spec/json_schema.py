@@ -1,10 +1,9 @@
 """Write the spec's JSON Schema, by which editors complete keys and underline mistakes.
 
-`python -m spar_bench.spec.json_schema` writes it anew beside this file, after the models changed.
+`python -m spar_bench.spec` writes it anew beside this file, after the models changed.
 """
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -34,14 +33,3 @@ def json_schema() -> dict[str, Any]:
 def text() -> str:
     """Return the schema as its file holds it."""
     return json.dumps(json_schema(), indent=1, sort_keys=True) + "\n"
-
-
-def main() -> None:
-    """Write the schema's file anew."""
-    temporary = FILE.with_suffix(".tmp")
-    temporary.write_text(text(), encoding="utf-8")
-    os.replace(temporary, FILE)
-
-
-if __name__ == "__main__":
-    main()

@@ -88,7 +88,7 @@ def resolve_point(loaded: LoadedSpec, values: dict[str, Any]) -> Point:
         SpecError: the values do not go together.
     """
     origins = loaded.base.origins
-    axes = {key: (value, origins.get(key, ())) for key, value in values.items()}
+    axes = {key: (value, origins.get(key, tuple(key.split(".")))) for key, value in values.items()}
     draft = overlay(loaded.base.raw, axes, {})
     settings, problems = loaded.resolver.resolve(draft)
     refuse(loaded.path, problems)
@@ -100,7 +100,7 @@ def resolve_point(loaded: LoadedSpec, values: dict[str, Any]) -> Point:
 
 def experiment_name(path: Path) -> str:
     """Return a spec's path under the nearest folder `experiments`, else its stem; no ending."""
-    parts = path.absolute().with_suffix("").parts
+    parts = Path(os.path.abspath(path)).with_suffix("").parts
     folders = [i for i, part in enumerate(parts[:-1]) if part == "experiments"]
     shown = parts[folders[-1] + 1 :] if folders else parts[-1:]
     return "/".join(re.sub(r"[^A-Za-z0-9._+-]+", "_", part).lstrip(".") or "_" for part in shown)
@@ -116,12 +116,12 @@ def _points(drafts: list[Draft], settings: list[Settings]) -> list[Point]:
     points = [point for point, _ in distinct.values()]
     varying = [key for key in axes if len({str(look_up(point, key)) for point in points}) > 1]
     shown = varying or axes
-    short = groups.short_names(shown)
+    short = groups.short_names(axes)
     names = []
     for point, draft in distinct.values():
-        own = {leaf for key in draft.axes for leaf in leaves(key)}
-        values = {key: look_up(point, key) for key in shown if key in own}
-        names.append(groups.name(values, short, point))
+        own = [key for key in axes if any(key in leaves(wide) for wide in draft.axes)]
+        telling = [key for key in own if key in varying] or own
+        names.append(groups.name({key: look_up(point, key) for key in telling}, short, point))
     unique = groups.unique(names, points)
     return [
         Point(name, point, {key: look_up(point, key) for key in shown})

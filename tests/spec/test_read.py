@@ -1,25 +1,311 @@
 """Points of a spec: how they are expanded, resolved, merged and named."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from spar_bench.spec import LoadedSpec, read_spec, resolve_point
+from spar_bench.errors import SpecError
+from spar_bench.spec import read_spec, resolve_point
+from spar_bench.spec.read import experiment_name
+from tests.spec.conftest import Read
 
 
-@pytest.fixture
-def read(tmp_path: Path):  # type: ignore[no-untyped-def]
-    def read(text: str, **environ: str) -> LoadedSpec:
-        path = tmp_path / "spec.yaml"
-        path.write_text(text, encoding="utf-8")
-        return read_spec(path, environ=environ)
-
-    return read
+def groups(read: Read, text: str) -> list[str]:
+    return [point.group for point in read(text).points]
 
 
-def test_a_spec_without_a_sweep_is_one_point_called_base(read) -> None:  # type: ignore[no-untyped-def]
+def test_a_spec_without_a_sweep_is_one_point_called_base(read: Read) -> None:
     loaded = read("teacher: {window_px: 64, stride_px: 12}\n")
 
     assert [point.group for point in loaded.points] == ["base"]
     assert loaded.points[0].settings.teacher.stride_px == 12
     assert loaded.points[0].swept == {}
+
+
+def test_a_grid_is_every_combination_with_the_last_key_fastest(read: Read) -> None:
+    text = "sweep: [{grid: {student.loss: [mse, l1], student.epochs: [1, 2]}}]"
+
+    assert groups(read, text) == [
+        "loss=mse,epochs=1",
+        "loss=mse,epochs=2",
+        "loss=l1,epochs=1",
+        "loss=l1,epochs=2",
+    ]
+
+
+def test_a_zip_takes_values_side_by_side(read: Read) -> None:
+    points = read(
+        "sweep: [{zip: {teacher.window_px: [64, 32], teacher.stride_px: [16, 8]}}]"
+    ).points
+
+    assert [(p.settings.teacher.window_px, p.settings.teacher.stride_px) for p in points] == [
+        (64, 16),
+        (32, 8),
+    ]
+
+
+def test_grid_zip_and_cases_of_a_block_are_multiplied(read: Read) -> None:
+    text = """
+sweep:
+  - grid: {student.loss: [mse, l1]}
+    zip: {teacher.window_px: [64, 32], teacher.stride_px: [16, 8]}
+    cases: [{student.epochs: 1}, {student.epochs: 2}, {student.epochs: 3}]
+"""
+    assert len(set(groups(read, text))) == 2 * 2 * 3
+
+
+def test_a_case_is_named_by_its_own_keys(read: Read) -> None:
+    text = "sweep: [{cases: [{student.loss: l1, student.epochs: 3}, {student.epochs: 4}]}]"
+
+    assert groups(read, text) == ["loss=l1,epochs=3", "epochs=4"]
+
+
+def test_set_holds_for_its_block_and_is_no_axis(read: Read) -> None:
+    loaded = read("""
+teacher: {window_px: 64, stride_px: 12}
+sweep:
+  - grid: {teacher.stride_px: [64, 28]}
+    set: {evaluate.methods: [teacher]}
+  - grid: {student.trainable: [last_2_blocks, all]}
+""")
+
+    assert [(point.group, point.settings.evaluate.methods) for point in loaded.points] == [
+        ("stride_px=64", ["teacher"]),
+        ("stride_px=28", ["teacher"]),
+        ("trainable=last_2_blocks", ["pretrained", "teacher", "student"]),
+        ("trainable=all", ["pretrained", "teacher", "student"]),
+    ]
+    assert loaded.points[3].swept == {"teacher.stride_px": 12, "student.trainable": "all"}
+
+
+def test_exclude_leaves_out_points_where_all_its_keys_match(read: Read) -> None:
+    text = """
+sweep:
+  - grid: {teacher.window_px: [64, 32], teacher.stride_px: [64, 32]}
+    exclude: [{teacher.window_px: 32, teacher.stride_px: 64.0}]
+"""
+    assert groups(read, text) == [
+        "window_px=64,stride_px=64",
+        "window_px=64,stride_px=32",
+        "window_px=32,stride_px=32",
+    ]
+
+
+def test_exclude_compares_with_what_the_base_and_the_defaults_say(read: Read) -> None:
+    text = """
+student: {epochs: 3}
+sweep:
+  - grid: {student.loss: [mse, l1]}
+    exclude: [{student.loss: l1, student.epochs: 3, student.optimiser: adamw, backbone: patchwork}]
+"""
+    assert groups(read, text) == ["loss=mse"]
+
+
+def test_points_with_equal_settings_are_merged_under_the_first_name(read: Read) -> None:
+    text = """
+sweep:
+  - grid: {student.loss: [mse, l1]}
+  - grid: {student.trainable: [last_2_blocks, all]}
+"""
+    assert groups(read, text) == ["loss=mse", "loss=l1", "trainable=all"]
+
+
+def test_equal_names_of_different_settings_get_a_hash(read: Read) -> None:
+    found = groups(
+        read,
+        """
+sweep:
+  - grid: {student.loss: [mse, l1]}
+  - grid: {student.loss: [mse, cosine]}
+    set: {student.epochs: 3}
+""",
+    )
+
+    assert [name.partition("~")[0] for name in found] == [
+        "loss=mse", "loss=l1", "loss=mse", "loss=cosine",
+    ]  # fmt: skip
+    assert [len(name.partition("~")[2]) for name in found] == [4, 0, 4, 0]
+    assert found[0] != found[2]
+
+
+def test_a_last_part_that_two_swept_keys_share_is_written_in_full(read: Read) -> None:
+    text = """
+sweep:
+  - grid: {evaluate.short_side_px: [[128], [256, 384]], images.short_side_px: [[64, 96]]}
+  - grid: {images.short_side_px: [[64, 64]]}
+"""
+    assert groups(read, text) == [
+        "evaluate.short_side_px=128,images.short_side_px=64-96",
+        "evaluate.short_side_px=256-384,images.short_side_px=64-96",
+        "images.short_side_px=64-64",
+    ]
+
+
+def test_a_shorthand_and_the_key_it_stands_for_are_swept_alike(read: Read) -> None:
+    short = read("sweep: [{grid: {backbone: [patchwork, openclip]}}]")
+    full = read("sweep: [{grid: {backbone.name: [patchwork, openclip]}}]")
+
+    assert [point.group for point in short.points] == ["backbone=patchwork", "backbone=openclip"]
+    assert short.points == full.points
+    assert short.points[1].swept == {"backbone.name": "openclip"}
+
+
+def test_a_swept_key_beside_a_shorthand_keeps_its_name(read: Read) -> None:
+    points = read("backbone: openclip\nsweep: [{grid: {backbone.path: [clip, other/clip]}}]").points
+
+    assert [point.settings.backbone.name for point in points] == ["openclip", "openclip"]
+    assert [point.settings.backbone.path for point in points] == ["clip", "other/clip"]
+    assert [point.group.partition("~")[0] for point in points] == ["path=clip", "path=clip"]
+    assert points[0].group != points[1].group
+
+
+def test_group_names_are_safe_as_file_names(read: Read) -> None:
+    text = """
+sweep:
+  - grid:
+      evaluate.templates: [["a photo of a {}."], ["a/b {}", "c:\\\\d {}"], openclip_80]
+      student.learning_rate: [1e-4, 0.000123456789]
+"""
+    for name in groups(read, text):
+        assert not set(name) & set('/\\:*?"<>| {}')
+        assert len(name) < 150
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("stride.yaml", "stride"),
+        ("my specs/a b.yaml", "a_b"),
+        ("experiments/stride.yaml", "stride"),
+        ("experiments/paper/stride_figure.yaml", "paper/stride_figure"),
+        ("experiments/old/experiments/x.v2.yml", "x.v2"),
+        ("experiments/../x.yaml", "x"),
+        ("experiments/.hidden.yaml", "hidden"),
+    ],
+)
+def test_an_experiment_is_named_by_its_path_under_experiments(path: str, name: str) -> None:
+    assert experiment_name(Path(path)) == name
+
+
+def test_variables_are_filled_in_from_the_environment(read: Read) -> None:
+    loaded = read(
+        """
+question: "${WHO}: ${WHAT:-why}${NOTHING:-}"
+backbone:
+  path: ${DATA:-clip}/x
+images: {count: "${COUNT}"}
+""",
+        WHO="me",
+        COUNT="7",
+        DATA="",
+    )
+
+    assert loaded.spec.question == "me: why"
+    assert loaded.spec.backbone.path == "clip/x"
+    assert loaded.spec.images.count == 7
+
+
+def test_yaml_is_read_as_version_1_2(read: Read) -> None:
+    loaded = read(
+        "question: no\nstudent: {learning_rate: 1e-4, epochs: 010}\nmeasure: {latency: off}"
+    )
+
+    assert loaded.spec.question == "no"
+    assert loaded.spec.student.learning_rate == 1e-4
+    assert loaded.spec.student.epochs == 10
+    assert loaded.spec.measure.latency is False
+
+
+def test_an_alias_repeats_a_value(read: Read) -> None:
+    loaded = read("images: {short_side_px: &range [64, 96]}\nevaluate: {short_side_px: *range}")
+
+    assert loaded.spec.evaluate.short_side_px == [64, 96]
+
+
+def test_the_hash_is_of_the_content_and_not_of_comments_order_or_defaults(read: Read) -> None:
+    plain = read("seeds: [0]\nteacher: {stride_px: 12}")
+    other = read("# why\nteacher: {upsample: auto, stride_px: 12.0}")
+    different = read("teacher: {stride_px: 8}")
+
+    assert plain.spec_hash == other.spec_hash
+    assert plain.spec_hash != different.spec_hash
+    assert len(plain.spec_hash) == 64
+
+
+SEARCH = """
+teacher: {window_px: 64}
+sweep:
+  - set: {student.epochs: 3}
+    search:
+      space:
+        teacher.stride_px: {low: 4, high: 96, integer: true}
+        student.learning_rate: {low: 1e-4, high: 1e-2, log: true}
+      enqueue: [{teacher.stride_px: 12, student.learning_rate: 1e-3}]
+"""
+
+
+def test_a_search_has_no_points_until_it_draws_them(read: Read) -> None:
+    loaded = read(SEARCH)
+
+    assert loaded.points == []
+    assert loaded.search is not None
+    assert loaded.search.enqueue == [{"teacher.stride_px": 12, "student.learning_rate": 1e-3}]
+
+
+def test_a_drawn_point_has_the_values_the_set_ones_and_the_base(read: Read) -> None:
+    point = resolve_point(
+        read(SEARCH), {"teacher.stride_px": 28, "student.learning_rate": 0.00123456789}
+    )
+
+    assert point.swept == {"teacher.stride_px": 28, "student.learning_rate": 0.00123456789}
+    assert point.settings.student.epochs == 3
+    assert point.settings.teacher.window_px == 64
+    assert point.group.startswith("stride_px=28,learning_rate=0.001235~")
+
+
+def test_a_drawn_point_that_cannot_be_is_told_at_the_key_of_its_space(read: Read) -> None:
+    loaded = read(SEARCH)
+
+    with pytest.raises(SpecError) as caught:
+        resolve_point(loaded, {"teacher.stride_px": 65, "student.learning_rate": 1e-3})
+
+    assert str(caught.value) == (
+        "spec.yaml:7:9: teacher.stride_px: must not exceed window_px (64), but got 65: pixels "
+        "between windows would have no teacher feature; use 64 or less"
+    )
+
+
+def test_reading_a_spec_imports_nothing_heavy(folder: Path) -> None:
+    script = """
+import sys
+from pathlib import Path
+from spar_bench.errors import SpecError
+from spar_bench.spec import read_spec
+Path("x.yaml").write_text("teacher: {strid_px: 12}")
+try:
+    read_spec(Path("x.yaml"))
+except SpecError as error:
+    print(error)
+heavy = {"torch", "numpy", "PIL", "open_clip", "timm", "mlflow", "optuna", "pandas", "matplotlib"}
+print(sorted(heavy & set(sys.modules)))
+"""
+    found = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=folder
+    )
+
+    assert found.stdout.splitlines() == [
+        "x.yaml:1:11: teacher.strid_px: must be a known key, but got 'strid_px'; "
+        "did you mean 'stride_px'?",
+        "[]",
+    ]
+
+
+def test_read_spec_takes_the_environment_by_default(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPAR_BENCH_TEST_QUESTION", "why?")
+    Path("spec.yaml").write_text("question: ${SPAR_BENCH_TEST_QUESTION}", encoding="utf-8")
+
+    assert read_spec(Path("spec.yaml")).spec.question == "why?"
