@@ -5,6 +5,7 @@ from spar_bench.track.per_class import per_class_csv
 from spar_bench.track.read import experiments, read_results
 from spar_bench.track.ui import ui_command
 from spar_bench.track.uri import tracking_uri
+from spar_bench.track.view import view_urls
 
 __all__ = [
     "Mirror",
@@ -13,4 +14,5 @@ __all__ = [
     "read_results",
     "tracking_uri",
     "ui_command",
+    "view_urls",
 ]

@@ -105,7 +105,7 @@ def aggregates(rows: Iterable[Row]) -> dict[str, float]:
     values: defaultdict[str, dict[int | None, float]] = defaultdict(dict)
     for row in rows:
         if row.miou is not None and math.isfinite(row.miou):
-            values[f"{_clean(row.group)}/{_row_name(row)}"][row.seed] = row.miou
+            values[f"{_clean(row.group)}.{_row_name(row)}"][row.seed] = row.miou
     metrics: dict[str, float] = {}
     for name, by_seed in values.items():
         metrics[f"miou_mean/{name}"] = mean(by_seed.values())
@@ -156,7 +156,8 @@ def _headline(rows: list[Row]) -> Row:
 
 
 def _row_name(row: Row) -> str:
-    return f"{row.method}/{_clean(row.dataset)}/{row.eval_short_side_px}"
+    # Without a slash: MLflow's charts make a section of all that precedes the last one.
+    return f"{row.method}.{_clean(row.dataset)}.{row.eval_short_side_px}"
 
 
 def _clean(name: str) -> str:

@@ -24,6 +24,7 @@ from spar_bench.track.entry import (
 )
 from spar_bench.track.per_class import per_class_csv
 from spar_bench.track.uri import artifact_root, sqlite_path
+from spar_bench.track.view import VIEW_TAG, view_state
 
 T = TypeVar("T")
 
@@ -147,6 +148,9 @@ class SweepRuns:
         known = self._parent.data.metrics
         means = {k: v for k, v in aggregates(results.rows).items() if known.get(k) != v}
         self._log_points(run_id, [(name, value, _now_ms(), 0) for name, value in means.items()])
+        swept = list(dict.fromkeys(key for row in results.rows for key in row.swept))
+        view = view_state(self._sweep.spec_hash, swept)
+        self._client.set_experiment_tag(self._experiment_id, VIEW_TAG, view)
         table = per_class_csv(results.rows, results.counts, results.classes)
         self._client.log_text(run_id, table, "per_class.csv")
         self._client.log_artifacts(run_id, str(folder), RESULTS)
