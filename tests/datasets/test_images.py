@@ -94,26 +94,36 @@ def test_cmyk_is_converted_to_rgb(tmp_path: Path) -> None:
     assert np.array_equal(read_image(path), np.broadcast_to([0, 255, 255], (2, 3, 3)))
 
 
+SIXTEEN_BITS = np.array([[0, 128, 129], [257, 32896, 65535]], "<u2")
+EIGHT_BITS = [[0, 0, 1], [1, 128, 255]]
+
+
+SIXTEEN_BITS = np.array([[0, 128, 129], [257, 32896, 65535]], "<u2")
+EIGHT_BITS = [[0, 0, 1], [1, 128, 255]]
+
+
 @pytest.mark.parametrize(
     ("name", "dtype", "mode"),
-    [
-        ("a.png", "<u2", "I;16"),
-        ("a.tif", "<u2", "I;16"),
-        ("a.tif", ">u2", "I;16B"),
-        ("a.pgm", "<u2", "I"),
-    ],
+    [("a.png", "<u2", "I;16"), ("a.tif", "<u2", "I;16"), ("a.tif", ">u2", "I;16B")],
 )
 def test_sixteen_bit_grey_is_scaled_to_eight(
     tmp_path: Path, name: str, dtype: str, mode: str
 ) -> None:
-    path = saved(tmp_path / name, np.array([[0, 128, 129], [257, 32896, 65535]], dtype))
+    path = saved(tmp_path / name, SIXTEEN_BITS.astype(dtype))
 
     image = read_image(path)
 
     with Pillow.open(path) as picture:
         assert picture.mode == mode
-    assert image[:, :, 0].tolist() == [[0, 0, 1], [1, 128, 255]]
+    assert image[:, :, 0].tolist() == EIGHT_BITS
     assert image.shape == (2, 3, 3)
+
+
+def test_sixteen_bit_portable_grey_map_is_scaled_to_eight(tmp_path: Path) -> None:
+    path = tmp_path / "a.pgm"
+    path.write_bytes(b"P5 3 2 65535\n" + SIXTEEN_BITS.astype(">u2").tobytes())
+
+    assert read_image(path)[:, :, 0].tolist() == EIGHT_BITS
 
 
 def test_transparent_pixels_lie_on_white(tmp_path: Path) -> None:
