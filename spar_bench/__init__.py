@@ -1,3 +1,44 @@
 """spar-bench: what finer sliding windows buy, what they cost, and whether one pass gets there."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from spar_bench.face import evaluate, load_backbone, measure
+    from spar_bench.run.inference import single_pass, sliding_window
+    from spar_bench.session.read import plan, report
+    from spar_bench.session.sweep import sweep
+    from spar_bench.spec import read_spec
+
 __version__ = "0.1.0"
+
+_HOME = {
+    "load_backbone": "spar_bench.face",
+    "evaluate": "spar_bench.face",
+    "measure": "spar_bench.face",
+    "single_pass": "spar_bench.run.inference",
+    "sliding_window": "spar_bench.run.inference",
+    "read_spec": "spar_bench.spec",
+    "plan": "spar_bench.session.read",
+    "report": "spar_bench.session.read",
+    "sweep": "spar_bench.session.sweep",
+}
+
+__all__ = [
+    "evaluate",
+    "load_backbone",
+    "measure",
+    "plan",
+    "read_spec",
+    "report",
+    "single_pass",
+    "sliding_window",
+    "sweep",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a name of the library's face when it is first asked for; torch comes no sooner."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)

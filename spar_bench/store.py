@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -47,22 +48,20 @@ def digest(value: Any) -> str:
 class Stage:
     """A piece of work, decided wholly by its kind, version, settings and inputs.
 
-    `settings` is JSON; `inputs` maps a role to the fingerprint of the stage that fills it.
+    `settings` is JSON; `inputs` maps a role to the fingerprint of the stage that fills it; `how` is
+    what its maker needs beside, such as where files lie: it decides nothing.
     """
 
     kind: str
     version: int
     settings: dict[str, Any]
     inputs: dict[str, str] = field(default_factory=dict)
+    how: dict[str, Any] = field(default_factory=dict, compare=False)
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over all that decides the stage, as 64 hex digits."""
-        cached = self.__dict__.get("_fingerprint")
-        if cached is None:
-            cached = digest([self.kind, self.version, self.settings, self.inputs])
-            self.__dict__["_fingerprint"] = cached
-        return str(cached)
+        return digest([self.kind, self.version, self.settings, self.inputs])
 
 
 class Damaged(StoreError):
@@ -162,7 +161,11 @@ class Store:
         Raises:
             Damaged: it is there, but not whole.
         """
-        folder = self.root / "stages" / stage.kind / stage.fingerprint
+        return self.find_by_fingerprint(stage.kind, stage.fingerprint)
+
+    def find_by_fingerprint(self, kind: str, fingerprint: str) -> Finished | None:
+        """Return a finished stage by kind and fingerprint, or None; raises as `find` does."""
+        folder = self.root / "stages" / kind / fingerprint
         return self._open(folder) if folder.is_dir() else None
 
     def finished(self) -> Iterator[Finished]:
@@ -213,15 +216,15 @@ class Store:
             shutil.rmtree(folder)
             _verified.difference_update({path for path in _verified if folder in path.parents})
 
-    def fail(self, stage: Stage, reason: str, *, final: bool) -> None:
+    def fail(self, stage: Stage, reason: str, *, outcome: str, final: bool) -> None:
         """Keep why a stage failed; `final`: it would fail again, so only `--retry` repeats it."""
+        words = {"reason": reason, "outcome": outcome, "final": final}
         replace_text(
-            self._failure_path(stage),
-            canonical({"reason": reason, "final": final, "at_ms": time.time_ns() // 1_000_000}),
+            self._failure_path(stage), canonical({**words, "at_ms": time.time_ns() // 1_000_000})
         )
 
     def failure(self, stage: Stage) -> dict[str, Any] | None:
-        """Return `{reason, final, at_ms}` of a stage's last attempt, or None."""
+        """Return `{reason, outcome, final, at_ms}` of a stage's last attempt, or None."""
         path = self._failure_path(stage)
         return _read_json(path) if path.exists() else None
 

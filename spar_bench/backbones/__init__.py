@@ -1,22 +1,27 @@
 """The backbones: one plug-in a file, and beside it a data file with its sizes, read without torch."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
 
 from spar_bench import registry
+from spar_bench.digests import file_digests
 from spar_bench.errors import NotReady
 from spar_bench.spec.schema import BackboneSpec
 
 CONFIG_FILE = "open_clip_config.json"
+WEIGHTS_ENDINGS = {".json", ".safetensors", ".bin", ".pt", ".pth"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
-    """What a plan needs to know of a backbone: the shapes that decide windows, FLOPs and bytes."""
+    """What a plan needs to know of a backbone: the shapes that decide windows, FLOPs and bytes.
+
+    `source` says where its weights come from; `folder` where they lie, "" where a spec must say.
+    """
 
     patch_px: int
     image_px: int
@@ -28,6 +33,7 @@ class Sizes:
     read_out: str
     license: str = ""
     source: str = ""
+    folder: str = ""
 
     def grid_hw(self, image_hw: tuple[int, int]) -> tuple[int, int]:
         """Return the patch grid of an image; a remainder that fills no patch is dropped."""
@@ -47,7 +53,36 @@ def sizes(spec: BackboneSpec) -> Sizes | None:
     data = source.with_suffix(".yaml")
     if not data.exists():
         return None
-    return Sizes(**YAML(typ="safe").load(data))
+    known = Sizes(**YAML(typ="safe").load(data))
+    folder = str((data.parent / known.folder).resolve()) if known.folder else ""
+    return replace(known, folder=folder)
+
+
+def identity(spec: BackboneSpec) -> dict[str, Any]:
+    """Return what decides a backbone's features, as JSON: plug-in, weights by content, settings.
+
+    Raises:
+        UnknownName: no backbone of that name.
+        NotReady: its weights are not there.
+    """
+    known = sizes(spec)
+    folder = Path(known.folder) if known and known.folder else None
+    return {
+        "name": spec.name,
+        "version": registry.version("backbones", spec.name),
+        "position_embedding": spec.position_embedding,
+        "files": {} if folder is None else _checksums(folder),
+    }
+
+
+def _checksums(folder: Path) -> dict[str, str]:
+    files = [path for path in sorted(folder.glob("*")) if path.suffix in WEIGHTS_ENDINGS]
+    if not any(path.suffix != ".json" for path in files):
+        raise NotReady(
+            f"backbone.path: {folder} must hold a config and weights, but has no file that ends in "
+            f"{', '.join(sorted(WEIGHTS_ENDINGS - {'.json'}))}; put the weights there"
+        )
+    return dict(zip([path.name for path in files], file_digests(files), strict=True))
 
 
 def _sizes_of_config(path: Path) -> Sizes:
@@ -66,6 +101,7 @@ def _sizes_of_config(path: Path) -> Sizes:
             channels=config["embed_dim"],
             read_out="maskclip",
             source=str(path.parent),
+            folder=str(path.parent.resolve()),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise NotReady(

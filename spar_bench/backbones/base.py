@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor, nn
 
 from spar_bench.backbones import Sizes
@@ -34,6 +35,10 @@ class Backbone(Protocol):
     std: tuple[float, float, float]
     visual: nn.Module
     """The image tower: what a student copies, trains and saves."""
+
+    def to(self, device: torch.device) -> None:
+        """Move both towers to a device."""
+        ...
 
     def features(self, images: Tensor) -> Tensor:
         """Encode normalised images `(B, 3, H, W)` to dense features `(B, C, h, w)`.

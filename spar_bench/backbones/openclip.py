@@ -18,6 +18,8 @@ from spar_bench.spec.schema import BackboneSpec
 
 VERSION = 1
 
+logging.getLogger("open_clip").setLevel(logging.WARNING)
+
 
 class Backbone:
     """An open_clip CLIP from a folder, as its `local-dir:` reads it.
@@ -49,6 +51,10 @@ class Backbone:
         self.mean, self.std = visual.preprocess_cfg["mean"], visual.preprocess_cfg["std"]
         self._resample_by_size = spec.position_embedding == "size"
         self._tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}")
+
+    def to(self, device: torch.device) -> None:
+        """Move both towers to a device."""
+        self.model.to(device)
 
     def features(self, images: Tensor) -> Tensor:
         """Encode normalised images `(B, 3, H, W)` to `(B, C, h, w)` in the text's space.

@@ -1,0 +1,40 @@
+"""The embedded backbone: a small CLIP of procedural scenes, read as any other open_clip ViT."""
+
+import open_clip
+import torch
+from torch import Tensor
+
+from spar_bench.backbones.openclip import Backbone as OpenClip
+from spar_bench.errors import SparBenchError
+from spar_bench.patchwork import weights
+from spar_bench.spec.schema import BackboneSpec
+
+VERSION = 1
+
+
+class Backbone(OpenClip):
+    """An `open_clip.CLIP` built from the package's config, with the weights shipped beside it.
+
+    Its text tower knows the scenes' class names in open_clip's 80 templates, and no other word.
+    """
+
+    def __init__(self, spec: BackboneSpec) -> None:
+        model = open_clip.create_model(f"local-dir:{weights.MODEL}", load_weights=False)
+        model.load_state_dict(weights.load_state_dict(), strict=True)
+        self._build(spec, model, weights.MODEL)
+
+    def tokenize(self, prompts: list[str]) -> Tensor:
+        """Return the token ids of prompts, `(T, context length)`.
+
+        Raises:
+            SparBenchError: a prompt has a word that the text tower was never taught.
+        """
+        ids = super().tokenize(prompts)
+        unknown = weights.unknown_tokens(ids)
+        if unknown:
+            word = self._tokenizer.decode(torch.tensor(unknown[:1])).strip()
+            raise SparBenchError(
+                f"backbone patchwork: must be asked in words that it was taught, but got {word!r}; "
+                "use the class names of the patchwork scenes in open_clip's 80 templates"
+            )
+        return ids

@@ -1,0 +1,115 @@
+"""Closed-form cost: floating-point operations of reading one image, and of training on it.
+
+One multiply-accumulate is 2 FLOPs. Matrix products and convolutions are counted; element-wise work,
+normalisation, softmax, resampling and stitching are not, as in `torch.utils.flop_counter`, which the
+`cost` stage holds these figures against.
+
+Legend: n patches, N = n + 1 tokens (class token), D width, M hidden width of the MLP, C channels,
+Q text queries.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from spar_bench.backbones import Sizes
+from spar_bench.spec.trainable import parse_trainable
+from spar_bench.windows import n_windows
+
+
+@dataclass(frozen=True)
+class Inference:
+    """How features are read: in one pass, or through a sliding window.
+
+    `average` says as what overlapping windows are averaged; `upsample` is the factor r of feature
+    averaging. Both are None where they do not apply.
+    """
+
+    kind: Literal["single_pass", "sliding_window"]
+    window_px: int | None = None
+    stride_px: int | None = None
+    average: Literal["logits", "features"] | None = None
+    upsample: int | None = None
+
+
+SINGLE_PASS = Inference("single_pass")
+
+
+def windows_of(inference: Inference, image_hw: tuple[int, int]) -> int:
+    """Return how many passes of the encoder one image takes."""
+    if inference.window_px is None or inference.stride_px is None:
+        return 1
+    return n_windows(image_hw, inference.window_px, inference.stride_px)
+
+
+def pass_hw(inference: Inference, image_hw: tuple[int, int]) -> tuple[int, int]:
+    """Return what one pass of the encoder reads: the image, or a window clipped to it."""
+    if inference.window_px is None:
+        return image_hw
+    return min(inference.window_px, image_hw[0]), min(inference.window_px, image_hw[1])
+
+
+def image_flops(
+    sizes: Sizes, inference: Inference, image_hw: tuple[int, int], *, n_queries: int
+) -> int:
+    """Return the FLOPs of reading one image: encoder over all windows, and products with text.
+
+    Averaged as logits, each window meets the text; averaged as features, only the stitched grid.
+    """
+    read_hw = pass_hw(inference, image_hw)
+    passes = windows_of(inference, image_hw)
+    heads = passes if inference.average == "logits" else 1
+    met_hw = read_hw if inference.average == "logits" else image_hw
+    return passes * encoder_flops(sizes, read_hw) + heads * text_flops(sizes, met_hw, n_queries)
+
+
+def encoder_flops(sizes: Sizes, image_hw: tuple[int, int]) -> int:
+    """Return the FLOPs of encoding one image or window to dense features."""
+    n = _n_patches(sizes, image_hw)
+    full_blocks = (sizes.depth - 1) * _block(sizes, n + 1)
+    projection = 2 * n * sizes.width * sizes.channels
+    return _patch_embedding(sizes, n) + full_blocks + _value_block(sizes, n) + projection
+
+
+def text_flops(sizes: Sizes, image_hw: tuple[int, int], n_queries: int) -> int:
+    """Return the FLOPs of the cosines of one feature map with every text query."""
+    return 2 * _n_patches(sizes, image_hw) * sizes.channels * n_queries
+
+
+def training_flops(sizes: Sizes, image_hw: tuple[int, int], trainable: str) -> int:
+    """Return the FLOPs of one forward and backward pass over one image.
+
+    Backward costs a block twice its forward where it trains (its inputs and its weights), once where
+    it only lets gradient through, and nothing before the first part that trains. Where half of a
+    block trains this is an upper bound.
+    """
+    n = _n_patches(sizes, image_hw)
+    blocks = [_block(sizes, n + 1)] * (sizes.depth - 1) + [_value_block(sizes, n)]
+    part = parse_trainable(trainable)
+    if part.n_blocks:
+        backward = 2 * sum(blocks[-part.n_blocks :])
+    else:
+        backward = sum(blocks) * (2 if part.part == "all" else 1)
+    if part.part in ("all", "patch_embedding"):
+        backward += _patch_embedding(sizes, n)
+    return encoder_flops(sizes, image_hw) + backward + 2 * n * sizes.width * sizes.channels
+
+
+def _n_patches(sizes: Sizes, image_hw: tuple[int, int]) -> int:
+    rows, columns = sizes.grid_hw(image_hw)
+    return rows * columns
+
+
+def _patch_embedding(sizes: Sizes, n: int) -> int:
+    return 2 * n * 3 * sizes.patch_px**2 * sizes.width
+
+
+def _block(sizes: Sizes, tokens: int) -> int:
+    """Query, key, value and output 8ND^2, attention 4N^2D, MLP 4NDM."""
+    hidden = int(sizes.width * sizes.mlp_ratio)
+    return tokens * sizes.width * (8 * sizes.width + 4 * tokens + 4 * hidden)
+
+
+def _value_block(sizes: Sizes, n: int) -> int:
+    """Value and output 4nD^2, MLP 4nDM; no attention, and no class token."""
+    hidden = int(sizes.width * sizes.mlp_ratio)
+    return n * sizes.width * (4 * sizes.width + 4 * hidden)

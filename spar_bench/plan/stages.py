@@ -1,0 +1,273 @@
+"""The stages that settings call for: what each is decided by, and what it is made from.
+
+    images ─> targets ─> student ─┐
+                                  ├─> evaluate        cost, latency
+    backbone ─────────────────────┘
+
+A stage's `how` is what its maker needs beside what decides it, such as the folder that images lie
+in: the fingerprint has their contents instead.
+"""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from spar_bench import backbones, registry
+from spar_bench.backbones import Sizes
+from spar_bench.datasets.base import Dataset, DatasetSettings, Split
+from spar_bench.errors import NotReady
+from spar_bench.plan.cost import SINGLE_PASS, Inference
+from spar_bench.spec.schema import (
+    BackboneSpec,
+    DatasetSpec,
+    EvaluateSpec,
+    Method,
+    Settings,
+    SourceSpec,
+)
+from spar_bench.store import Stage, digest
+from spar_bench.windows import upsample_factor
+
+VERSIONS = {"images": 1, "targets": 1, "student": 1, "evaluate": 1, "cost": 1, "latency": 1}
+"""Raised when the numbers that a kind of stage makes change."""
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A data set as one evaluation reads it."""
+
+    spec: DatasetSpec
+    label: str
+    classes: list[list[str]]
+    image_hw: tuple[int, int]
+    n_images: int
+    identity: dict[str, Any]
+
+    @property
+    def n_queries(self) -> int:
+        """Number of prompts' embeddings a pixel is held against: every synonym is its own."""
+        return sum(len(names) for names in self.classes)
+
+
+def known_sizes(spec: BackboneSpec) -> Sizes:
+    """Return a backbone's sizes.
+
+    Raises:
+        NotReady: nothing states them.
+    """
+    sizes = backbones.sizes(spec)
+    if sizes is None:
+        raise NotReady(
+            f"backbone.path: {spec.name} needs the folder of its weights, but none is given; "
+            f"name one that holds {backbones.CONFIG_FILE}"
+        )
+    return sizes
+
+
+def open_dataset(spec: DatasetSpec | SourceSpec, split: Split) -> Dataset:
+    """Construct a data set plug-in; lists its files, reads no image."""
+    settings = DatasetSettings(path=spec.path)
+    if isinstance(spec, DatasetSpec):
+        settings = DatasetSettings(path=spec.path, count=spec.count, classes=spec.classes)
+    dataset: Dataset = registry.load("datasets", spec.name)(split, settings)
+    return dataset
+
+
+def label(spec: DatasetSpec | SourceSpec) -> str:
+    """Return the name of a data set in tables: as the spec says, else its folder's, else its plug-in's."""
+    said = spec.label if isinstance(spec, DatasetSpec) else None
+    return said or (Path(spec.path).name if spec.path else spec.name)
+
+
+def labelled(spec: DatasetSpec) -> Labelled:
+    """Look at a validation set: classes, size and identity."""
+    dataset = open_dataset(spec, "val")
+    return Labelled(
+        spec=spec,
+        label=label(spec),
+        classes=spec.classes or dataset.classes,
+        image_hw=dataset.image_hw,
+        n_images=len(dataset),
+        identity=_identity(spec, dataset),
+    )
+
+
+def _identity(spec: DatasetSpec | SourceSpec, dataset: Dataset) -> dict[str, Any]:
+    return {
+        "name": spec.name,
+        "version": registry.version("datasets", spec.name),
+        **dataset.identity(),
+    }
+
+
+def resized_hw(image_hw: tuple[int, int], short_side_px: int) -> tuple[int, int]:
+    """Return the size of an image whose short side is resized to `short_side_px`, ratio kept."""
+    scale = short_side_px / min(image_hw)
+    return round(image_hw[0] * scale), round(image_hw[1] * scale)
+
+
+def window_px(settings: Settings) -> int:
+    """Return the teacher's window: as the spec says, else the backbone's native side."""
+    return settings.teacher.window_px or known_sizes(settings.backbone).image_px
+
+
+def upsample(settings: Settings) -> int:
+    """Return the factor r that windows' features are upsampled by before stitching."""
+    if settings.teacher.upsample == "auto":
+        return upsample_factor(known_sizes(settings.backbone).patch_px, settings.teacher.stride_px)
+    return settings.teacher.upsample
+
+
+def inference(settings: Settings, method: Method) -> Inference:
+    """Return how a method reads an image when it is evaluated."""
+    if method != "teacher":
+        return SINGLE_PASS
+    average = settings.evaluate.average
+    return Inference(
+        "sliding_window",
+        window_px=window_px(settings),
+        stride_px=settings.teacher.stride_px,
+        average=average,
+        upsample=upsample(settings) if average == "features" else None,
+    )
+
+
+def images_stage(settings: Settings, seed: int) -> Stage:
+    """The drawn list of distillation images."""
+    images, sizes = settings.images, known_sizes(settings.backbone)
+    return Stage(
+        "images",
+        VERSIONS["images"],
+        {
+            "source": _identity(images.source, open_dataset(images.source, "train")),
+            **images.model_dump(mode="json", exclude={"source"}),
+            "seed": seed,
+            "patch_px": sizes.patch_px,
+            "shortest_px": sizes.image_px,
+        },
+        how={"source": images.source},
+    )
+
+
+def targets_stage(settings: Settings, seed: int) -> Stage:
+    """The teacher's features on the distillation images, in half precision."""
+    return Stage(
+        "targets",
+        VERSIONS["targets"],
+        {
+            "backbone": backbones.identity(settings.backbone),
+            "window_px": window_px(settings),
+            "stride_px": settings.teacher.stride_px,
+            "upsample": upsample(settings),
+            "dtype": "float16",
+        },
+        {"images": images_stage(settings, seed).fingerprint},
+        how={"backbone": settings.backbone, "source": settings.images.source},
+    )
+
+
+def student_stage(settings: Settings, seed: int) -> Stage:
+    """The student's weights and training curve."""
+    student = settings.student
+    return Stage(
+        "student",
+        VERSIONS["student"],
+        {
+            "backbone": backbones.identity(settings.backbone),
+            **student.model_dump(mode="json"),
+            "loss_version": registry.version("losses", student.loss),
+            "seed": seed,
+        },
+        {
+            "images": images_stage(settings, seed).fingerprint,
+            "targets": targets_stage(settings, seed).fingerprint,
+        },
+        how={"backbone": settings.backbone, "source": settings.images.source},
+    )
+
+
+def protocol(evaluate: EvaluateSpec, dataset: DatasetSpec) -> dict[str, Any]:
+    """Return all that moves an mIoU beside model, inference and images."""
+    return {
+        "templates": dataset.templates or evaluate.templates,
+        "logit_scale": dataset.logit_scale or evaluate.logit_scale,
+        "background_threshold": dataset.background_threshold,
+        "precision": evaluate.precision,
+        "resize": "bilinear",
+    }
+
+
+def protocol_name(evaluate: EvaluateSpec, dataset: DatasetSpec) -> str:
+    """Return a short name of the protocol: equal names, equal protocols."""
+    return digest(protocol(evaluate, dataset))[:8]
+
+
+def evaluate_stage(
+    settings: Settings, seed: int, method: Method, data: Labelled, short_side_px: int
+) -> Stage:
+    """Per-image pixel counts of one method on one data set at one resolution."""
+    student = {"student": student_stage(settings, seed).fingerprint} if method == "student" else {}
+    refiner = settings.evaluate.refiner
+    return Stage(
+        "evaluate",
+        VERSIONS["evaluate"],
+        {
+            "backbone": backbones.identity(settings.backbone),
+            "inference": asdict(inference(settings, method)),
+            "refiner": [refiner, registry.version("refiners", refiner)],
+            "dataset": data.identity,
+            "classes": data.classes,
+            "short_side_px": short_side_px,
+            "protocol": protocol(settings.evaluate, data.spec),
+        },
+        student,
+        how={"backbone": settings.backbone, "dataset": data.spec, "image_hw": data.image_hw, "n_images": data.n_images},
+    )
+
+
+def cost_stage(
+    settings: Settings, method: Method, image_hw: tuple[int, int], *, n_queries: int
+) -> Stage:
+    """GFLOPs, windows and parameters of reading one image: closed form, held against a counter."""
+    return Stage(
+        "cost",
+        VERSIONS["cost"],
+        arm(settings, method, image_hw, n_queries=n_queries),
+        how={"backbone": settings.backbone},
+    )
+
+
+def arm(
+    settings: Settings, method: Method, image_hw: tuple[int, int], *, n_queries: int
+) -> dict[str, Any]:
+    """Return what decides the cost of reading one image; weights do not."""
+    sizes = asdict(known_sizes(settings.backbone))
+    for label in ("license", "source", "folder"):
+        del sizes[label]
+    refiner = settings.evaluate.refiner
+    return {
+        "backbone": [settings.backbone.name, registry.version("backbones", settings.backbone.name)],
+        "sizes": sizes,
+        "inference": asdict(inference(settings, method)),
+        "refiner": [refiner, registry.version("refiners", refiner)],
+        "image_hw": list(image_hw),
+        "n_queries": n_queries,
+        "precision": settings.evaluate.precision,
+    }
+
+
+def latency_stage(
+    arms: list[dict[str, Any]], place: dict[str, Any], *, seconds: float, how: dict[str, BackboneSpec]
+) -> Stage:
+    """Interleaved timings of all arms of a sweep, in one sitting on one machine.
+
+    `place` is the host, device, versions, threads and batch; `how` maps an arm's digest to a
+    backbone that can be built.
+    """
+    by_digest = {digest(arm): arm for arm in arms}
+    return Stage(
+        "latency",
+        VERSIONS["latency"],
+        {"arms": dict(sorted(by_digest.items())), "place": place, "seconds": seconds},
+        how=dict(how),
+    )

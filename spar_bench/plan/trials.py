@@ -1,0 +1,189 @@
+"""Trials and their stages: what a sweep does, each shared piece once."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from spar_bench.plan import stages as build
+from spar_bench.plan.stages import Labelled
+from spar_bench.spec import Point
+from spar_bench.spec.schema import METHODS, Method, Settings
+from spar_bench.store import Stage, digest
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A line of results.csv to be: one method of a trial on one data set at one resolution.
+
+    `evaluate` and `cost` are fingerprints; `timed` is the key of its timings in the latency stage.
+    """
+
+    method: Method
+    data: Labelled
+    short_side_px: int
+    image_hw: tuple[int, int]
+    evaluate: str
+    cost: str
+    timed: str
+
+
+@dataclass(frozen=True)
+class CostLine:
+    """A line of costs.csv to be: one method at one further image size."""
+
+    method: Method
+    settings: Settings
+    image_hw: tuple[int, int]
+    cost: str
+    timed: str
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One point of a sweep with one seed; `seed` is None where none of its methods has a student."""
+
+    name: str
+    group: str
+    seed: int | None
+    settings: Settings
+    swept: dict[str, Any]
+    arms: list[Arm]
+
+
+@dataclass
+class Plan:
+    """All that a sweep calls for.
+
+    `stages` is in an order in which each stage comes after its inputs; `latency` is the fingerprint
+    of the one sitting in which all arms are timed, or None.
+    """
+
+    trials: list[Trial] = field(default_factory=list)
+    stages: dict[str, Stage] = field(default_factory=dict)
+    costs: list[CostLine] = field(default_factory=list)
+    latency: str | None = None
+
+    def add(self, stage: Stage) -> str:
+        """Add a stage unless it is there, and return its fingerprint."""
+        self.stages.setdefault(stage.fingerprint, stage)
+        return stage.fingerprint
+
+    def needed_by(self, fingerprints: Iterable[str]) -> set[str]:
+        """Return the fingerprints of stages and of all that they are made from."""
+        needed: set[str] = set()
+        open_ends = list(fingerprints)
+        while open_ends:
+            fingerprint = open_ends.pop()
+            if fingerprint not in needed:
+                needed.add(fingerprint)
+                open_ends.extend(self.stages[fingerprint].inputs.values())
+        return needed
+
+    def of_trial(self, trial: Trial) -> set[str]:
+        """Return the fingerprints of all stages that a trial's rows need, timing aside."""
+        return self.needed_by(
+            fingerprint for arm in trial.arms for fingerprint in (arm.evaluate, arm.cost)
+        )
+
+
+def make_plan(points: Iterable[Point], seeds: list[int], place: dict[str, Any]) -> Plan:
+    """Lay out trials and stages; `place` says where latency will be measured.
+
+    A seed draws the distillation images and the student's order, so a method without a student has
+    one row a group: it is in the group's first trial, with no seed.
+
+    Raises:
+        NotReady: weights or data that decide a fingerprint are missing.
+    """
+    plan, timed = Plan(), _Timed()
+    looked_at: dict[str, Labelled] = {}
+    for point in points:
+        data = []
+        for spec in point.settings.evaluate.datasets:
+            key = spec.model_dump_json()
+            looked_at[key] = looked_at.get(key) or build.labelled(spec)
+            data.append(looked_at[key])
+        _add_point(plan, timed, point, seeds, data)
+    if timed.arms:
+        plan.latency = plan.add(
+            build.latency_stage(
+                list(timed.arms.values()), place, seconds=timed.seconds, how=timed.how
+            )
+        )
+    return plan
+
+
+@dataclass
+class _Timed:
+    """The arms to be timed in one sitting, by their digest."""
+
+    arms: dict[str, dict[str, Any]] = field(default_factory=dict)
+    how: dict[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    def add(self, settings: Settings, stage: Stage) -> str:
+        key = digest(stage.settings)
+        if settings.measure.latency:
+            self.arms[key] = stage.settings
+            self.how[key] = settings.backbone
+            self.seconds = max(self.seconds, settings.measure.seconds)
+        return key
+
+
+def _add_point(
+    plan: Plan, timed: _Timed, point: Point, seeds: list[int], data: list[Labelled]
+) -> None:
+    methods = [m for m in METHODS if m in point.settings.evaluate.methods]
+    has_student = "student" in methods
+    for index, seed in enumerate(seeds if has_student else seeds[:1]):
+        asked: list[Method] = methods if index == 0 else ["student"]
+        trial = Trial(
+            name=f"{point.group},seed={seed}" if has_student else point.group,
+            group=point.group,
+            seed=seed if has_student else None,
+            settings=point.settings,
+            swept=point.swept,
+            arms=[
+                _arm(plan, timed, point.settings, seed, method, labelled, short_side_px)
+                for labelled in data
+                for short_side_px in point.settings.evaluate.short_side_px
+                for method in asked
+            ],
+        )
+        plan.trials.append(trial)
+    for method in methods:
+        for image_hw in point.settings.measure.image_hw:
+            stage = build.cost_stage(
+                point.settings, method, image_hw, n_queries=data[0].n_queries
+            )
+            plan.costs.append(
+                CostLine(
+                    method, point.settings, image_hw, plan.add(stage), timed.add(point.settings, stage)
+                )
+            )
+
+
+def _arm(
+    plan: Plan,
+    timed: _Timed,
+    settings: Settings,
+    seed: int,
+    method: Method,
+    data: Labelled,
+    short_side_px: int,
+) -> Arm:
+    if method == "student":
+        plan.add(build.images_stage(settings, seed))
+        plan.add(build.targets_stage(settings, seed))
+        plan.add(build.student_stage(settings, seed))
+    image_hw = build.resized_hw(data.image_hw, short_side_px)
+    cost = build.cost_stage(settings, method, image_hw, n_queries=data.n_queries)
+    return Arm(
+        method=method,
+        data=data,
+        short_side_px=short_side_px,
+        image_hw=image_hw,
+        evaluate=plan.add(build.evaluate_stage(settings, seed, method, data, short_side_px)),
+        cost=plan.add(cost),
+        timed=timed.add(settings, cost),
+    )

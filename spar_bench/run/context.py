@@ -1,0 +1,185 @@
+"""What every stage is made with: device, store, and backbones built once."""
+
+import platform
+import subprocess
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from spar_bench import registry
+from spar_bench.backbones.base import Backbone
+from spar_bench.errors import NotReady
+from spar_bench.run.images import Pictures
+from spar_bench.spec.schema import BackboneSpec, Precision
+from spar_bench.store import Finished, Stage, Store
+
+LIBRARIES = ("torch", "open_clip_torch", "timm", "numpy", "spar-bench")
+
+
+class Interrupted(Exception):
+    """The user asked to stop; raised where nothing is half-written."""
+
+
+class Pruned(Exception):
+    """A search stopped a student whose loss lags behind the others'."""
+
+
+def ignore(*_: Any) -> None:
+    """Take any report and do nothing."""
+
+
+@dataclass
+class Context:
+    """Where stages are made, and how they tell of it.
+
+    `report` takes a stage and the share of it that is done; `prune` a student's epoch and its mean
+    loss, and may raise Pruned; `stop` is set when the user asks to stop. `flops` counts the work done
+    since it was last set to zero, from which later plans estimate time.
+    """
+
+    store: Store
+    device: torch.device
+    report: Callable[[Stage, float], None] = ignore
+    prune: Callable[[int, float], None] = ignore
+    stop: threading.Event = field(default_factory=threading.Event)
+    flops: float = 0.0
+    _backbones: dict[tuple[BackboneSpec, str | None], Backbone] = field(default_factory=dict)
+    _pictures: dict[str, Pictures] = field(default_factory=dict)
+
+    def check(self) -> None:
+        """Stop here if the user asked to.
+
+        Raises:
+            Interrupted: the user asked to stop.
+        """
+        if self.stop.is_set():
+            raise Interrupted
+
+    def finished(self, stage: Stage, role: str, kind: str) -> Finished:
+        """Return the finished stage that fills a role of `stage`."""
+        found = self.store.find_by_fingerprint(kind, stage.inputs[role])
+        assert found is not None, f"{kind} is made before {stage.kind}"
+        return found
+
+    def pictures(self, fingerprint: str, build: Callable[[], Pictures]) -> Pictures:
+        """Return the rendered images of an `images` stage; those of the latest one are kept."""
+        if fingerprint not in self._pictures:
+            self._pictures = {fingerprint: build()}
+        return self._pictures[fingerprint]
+
+    def backbone(self, spec: BackboneSpec, student: Finished | None = None) -> Backbone:
+        """Return a backbone on the device, as pretrained or with a student's weights.
+
+        The latest of each is kept, so that weights are read once, not once a stage.
+        """
+        key = (spec, student.fingerprint if student else None)
+        if key not in self._backbones:
+            self._backbones = {k: v for k, v in self._backbones.items() if k[1] is None}
+            self._backbones[key] = self.new_backbone(spec, student)
+        return self._backbones[key]
+
+    def new_backbone(self, spec: BackboneSpec, student: Finished | None = None) -> Backbone:
+        """Build a backbone on the device, to be changed or thrown away."""
+        backbone: Backbone = registry.load("backbones", spec.name)(spec)
+        if student is not None:
+            trained = load_file(student.path("trained.safetensors"))
+            backbone.load_visual({**backbone.visual.state_dict(), **trained})
+        backbone.to(self.device)
+        return backbone
+
+    def autocast(self, precision: Precision) -> AbstractContextManager[None]:
+        """Return the context in which forward passes run in `precision`."""
+        return torch.autocast(
+            self.device.type,
+            dtype=getattr(torch, precision),
+            enabled=precision != "float32",
+        )
+
+    def made(self, **more: Any) -> dict[str, Any]:
+        """Return how things are made here, for a manifest."""
+        return {
+            "device": device_name(self.device),
+            "host": platform.node(),
+            "python": platform.python_version(),
+            "threads": torch.get_num_threads(),
+            "versions": {name: version(name) for name in LIBRARIES},
+            "commit": _commit(),
+            **more,
+        }
+
+
+def resolve_device(option: str, threads: int | None) -> torch.device:
+    """Return the device that `auto`, `cpu`, `cuda` or `cuda:1` stands for; set the thread count.
+
+    TF32 is switched off: a row that says float32 is computed in it.
+
+    Raises:
+        NotReady: CUDA is asked for and there is none.
+    """
+    if threads is not None:
+        torch.set_num_threads(threads)
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    if option == "auto":
+        option = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(option)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise NotReady(
+            f"--device: must be a device that torch can use here, but {option}: {reason}; "
+            "use --device cpu"
+        ) from error
+    return device
+
+
+def device_name(device: torch.device) -> str:
+    """Return what the device is: the GPU's name, or the processor's."""
+    if device.type == "cuda":
+        return str(torch.cuda.get_device_name(device))
+    return f"cpu {_processor()} x{torch.get_num_threads()}"
+
+
+def place(device: torch.device) -> dict[str, Any]:
+    """Return all that timings depend on beside the arms: two places are equal or not comparable."""
+    return {
+        "host": platform.node(),
+        "device": device_name(device),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "batch": 1,
+    }
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
+            names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+        return names[0]
+    except (OSError, IndexError):
+        return platform.processor() or platform.machine()
+
+
+@cache
+def _commit() -> str | None:
+    """Return the commit that the package is run from, with "+" if its files differ; None if installed."""
+    folder = Path(__file__).parent
+    try:
+        head = _git(folder, "rev-parse", "HEAD")
+        return head + ("+" if _git(folder, "status", "--porcelain", "--", "..") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), *arguments]
+    return subprocess.run(command, capture_output=True, check=True, text=True).stdout.strip()

@@ -1,0 +1,71 @@
+"""GFLOPs of reading an image: the closed form, held against torch's own counter."""
+
+import json
+from contextlib import contextmanager
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from spar_bench.backbones.base import Backbone
+from spar_bench.plan.cost import Inference, encoder_flops, image_flops, pass_hw, windows_of
+from spar_bench.run.context import Context
+from spar_bench.store import Stage, replace_text
+
+TOLERANCE = 0.02
+"""Largest relative difference between the closed form and the counter."""
+
+
+def make_cost(stage: Stage, context: Context) -> dict[str, Any]:
+    """Write `cost.json`: GFLOPs of an image, of one pass, counted and in closed form; windows; parameters.
+
+    Raises:
+        AssertionError: closed form and counter differ by more than TOLERANCE.
+    """
+    settings = stage.settings
+    backbone = context.backbone(stage.how["backbone"])
+    inference, image_hw = Inference(**settings["inference"]), tuple(settings["image_hw"])
+    read_hw = pass_hw(inference, image_hw)
+    expected, counted = encoder_flops(backbone.sizes, read_hw), count_encoder_flops(backbone, read_hw)
+    assert abs(counted - expected) <= TOLERANCE * expected, (
+        f"{settings['backbone'][0]}: the closed form must be within {TOLERANCE:.0%} of the counter, "
+        f"but {expected} and {counted} at {read_hw}"
+    )
+    flops = image_flops(backbone.sizes, inference, image_hw, n_queries=settings["n_queries"])
+    summary = {
+        "gflops": flops / 1e9,
+        "encoder_gflops_a_pass": expected / 1e9,
+        "encoder_gflops_a_pass_counted": counted / 1e9,
+        "n_windows": windows_of(inference, image_hw),
+        "params_m": sum(p.numel() for p in backbone.visual.parameters()) / 1e6,
+    }
+    replace_text(context.store.scratch(stage) / "output" / "cost.json", json.dumps(summary))
+    return summary
+
+
+def count_encoder_flops(backbone: Backbone, image_hw: tuple[int, int]) -> int:
+    """Return what torch counts while one image or window is encoded.
+
+    In eager mode, batch 1, with the fast path of `nn.MultiheadAttention` off: the counter takes that
+    for nothing at all.
+    """
+    device = next(backbone.visual.parameters()).device
+    images = torch.zeros(1, 3, *image_hw, device=device)
+    with _slow_attention(), torch.no_grad(), FlopCounterMode(display=False) as counter:
+        backbone.features(images)
+    by_name = {str(name) for name in counter.get_flop_counts()["Global"]}
+    assert any("attention" in name or "bmm" in name for name in by_name), (
+        f"the counter saw no attention among {sorted(by_name)}"
+    )
+    return int(counter.get_total_flops())
+
+
+@contextmanager
+def _slow_attention() -> Iterator[None]:
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)

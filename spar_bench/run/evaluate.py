@@ -1,0 +1,196 @@
+"""Open-vocabulary segmentation of a validation set: pixel counts an image, for several arms at once.
+
+Shape legend: N images, K classes, C channels, h x w patch grid.
+"""
+
+import json
+import time
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors.numpy import load_file, save
+from torch import Tensor
+
+from spar_bench.accuracy import Counts, miou
+from spar_bench.datasets.base import IGNORED, Mask, Sample
+from spar_bench.plan.cost import Inference, image_flops
+from spar_bench.plan.stages import open_dataset, resized_hw
+from spar_bench.results import Preview
+from spar_bench.run.context import Context
+from spar_bench.run.images import normalise, resize, to_tensor
+from spar_bench.run.segment import Segmenter
+from spar_bench.run.text import classifier
+from spar_bench.store import Finished, Stage, digest, replace_bytes, replace_text
+
+N_PREVIEWS, N_FEATURE_MAPS = 4, 2
+"""First images whose prediction, and whose features, are kept to be looked at."""
+CHECKPOINT_S = 20.0
+"""Seconds between checkpoints: what a kill can cost."""
+
+
+def batch_key(stage: Stage) -> str:
+    """Return a key that stages share when one pass over the images can serve them all.
+
+    Same weights, images and protocol, and windows of one size that are averaged as the same thing:
+    a window that two strides have in common is then encoded once.
+    """
+    inference = stage.settings["inference"]
+    shared = {key: value for key, value in stage.settings.items() if key != "inference"}
+    return digest([shared, stage.inputs, inference["window_px"], inference["average"]])
+
+
+def make_evaluations(stages: list[Stage], context: Context) -> list[dict[str, Any]]:
+    """Evaluate all arms of one `batch_key`; writes counts and previews of each, returns summaries."""
+    first = stages[0]
+    dataset = open_dataset(first.how["dataset"], "val")
+    segmenter = _segmenter(first, context)
+    arms = [Inference(**stage.settings["inference"]) for stage in stages]
+    tally = _Tally(stages, len(dataset), context)
+    saved_at = time.monotonic()
+    while tally.n_done < len(dataset):
+        context.report(first, tally.n_done / len(dataset))
+        _read_one(tally, segmenter, dataset.sample(tally.n_done), arms, first.settings["short_side_px"])
+        if context.stop.is_set() or time.monotonic() - saved_at > CHECKPOINT_S:
+            tally.save()
+            saved_at = time.monotonic()
+        context.check()
+    return [tally.write(arm, stage) for arm, stage in enumerate(stages)]
+
+
+def _segmenter(stage: Stage, context: Context) -> Segmenter:
+    settings, protocol = stage.settings, stage.settings["protocol"]
+    student = context.finished(stage, "student", "student") if stage.inputs else None
+    backbone = context.backbone(stage.how["backbone"], student)
+    return Segmenter(
+        backbone,
+        classifier(
+            backbone,
+            settings["classes"],
+            protocol["templates"],
+            logit_scale=protocol["logit_scale"],
+            background_threshold=protocol["background_threshold"],
+        ),
+        refiner=settings["refiner"][0],
+        precision=protocol["precision"],
+        context=context,
+    )
+
+
+def _read_one(
+    tally: "_Tally",
+    segmenter: Segmenter,
+    sample: Sample,
+    arms: list[Inference],
+    short_side_px: int,
+) -> None:
+    """Read one image with every arm and count its pixels."""
+    backbone, context = segmenter.backbone, tally.context
+    height, width = sample.mask.shape
+    image = resize(to_tensor(sample.image), resized_hw((height, width), short_side_px))
+    image_hw = (image.shape[-2], image.shape[-1])
+    image = normalise(image, backbone.mean, backbone.std).to(context.device)
+    with torch.inference_mode():
+        for arm, (cosines, features) in enumerate(segmenter.cosines(image, arms)):
+            labels = segmenter.labels(cosines, image, (height, width)).to(torch.uint8).cpu().numpy()
+            tally.count(arm, sample, labels)
+            if tally.n_done < N_PREVIEWS:
+                maps = None if tally.n_done >= N_FEATURE_MAPS else features
+                tally.preview(arm, sample, labels, maps)
+    tally.names.append(sample.name)
+    tally.n_done += 1
+    # A window that arms share is encoded once, so the finest arm's work is close to all of it.
+    context.flops += max(image_flops(backbone.sizes, arm, image_hw, n_queries=0) for arm in arms)
+
+
+class _Tally:
+    """Counts of several arms while images go by; goes on where an attempt that was cut short stopped."""
+
+    def __init__(self, stages: list[Stage], n_images: int, context: Context) -> None:
+        self.context, self._stages = context, stages
+        n_classes = len(stages[0].settings["classes"])
+        self.confusion = np.zeros((len(stages), n_classes, n_classes), np.int64)
+        self.counts = np.zeros((len(stages), 3, n_images, n_classes), np.int64)
+        self.names: list[str] = []
+        self.n_done = 0
+        self._arms = digest([stage.fingerprint for stage in stages])
+        self._path = context.store.scratch(stages[0]) / "checkpoint.safetensors"
+        self._resume()
+
+    def count(self, arm: int, sample: Sample, labels: Mask) -> None:
+        """Add one image's pixels to an arm."""
+        n_classes = self.confusion.shape[1]
+        seen = sample.mask != IGNORED
+        pairs = sample.mask[seen].astype(np.int64) * n_classes + labels[seen]
+        confusion = np.bincount(pairs, minlength=n_classes**2).reshape(n_classes, n_classes)
+        self.confusion[arm] += confusion
+        self.counts[arm, :, self.n_done] = confusion.diagonal(), confusion.sum(0), confusion.sum(1)
+
+    def preview(self, arm: int, sample: Sample, labels: Mask, features: Tensor | None) -> None:
+        """Write what one image looked like to an arm."""
+        arrays = {"image": sample.image, "truth": sample.mask, "prediction": labels}
+        if features is not None:
+            arrays["features"] = features.to(torch.float16).cpu().numpy()
+        output = self.context.store.scratch(self._stages[arm]) / "output"
+        content = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
+        replace_bytes(output / preview_name(self.n_done), content)
+
+    def save(self) -> None:
+        """Keep the counts so far."""
+        words = {"arms": self._arms, "names": self.names}
+        content = save(
+            {"confusion": self.confusion, "counts": self.counts},
+            metadata={"state": json.dumps(words)},
+        )
+        replace_bytes(self._path, content)
+
+    def _resume(self) -> None:
+        if not self._path.exists():
+            return
+        with safe_open(self._path, framework="numpy") as file:
+            words = json.loads(file.metadata()["state"])
+            if words["arms"] == self._arms:
+                self.confusion, self.counts = file.get_tensor("confusion"), file.get_tensor("counts")
+                self.names, self.n_done = words["names"], len(words["names"])
+
+    def write(self, arm: int, stage: Stage) -> dict[str, Any]:
+        """Write an arm's counts as the stage's output and return its summary."""
+        output = self.context.store.scratch(stage) / "output"
+        correct, predicted, true = self.counts[arm]
+        counts = Counts(correct, predicted, true)
+        arrays = {"correct": correct, "predicted": predicted, "true": true}
+        arrays["confusion"] = self.confusion[arm]
+        content = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
+        replace_bytes(output / "counts.safetensors", content)
+        replace_text(output / "images.json", json.dumps(self.names))
+        return {"miou": miou(counts), "n_images": len(self.names)}
+
+
+def read_counts(finished: Finished) -> Counts:
+    """Return the per-image pixel counts of a finished evaluation."""
+    arrays = load_file(finished.path("counts.safetensors"))
+    return Counts(arrays["correct"], arrays["predicted"], arrays["true"])
+
+
+def read_preview(finished: Finished) -> Preview:
+    """Return what the first images looked like to a finished evaluation."""
+    names = json.loads(finished.path("images.json").read_text(encoding="utf-8"))[:N_PREVIEWS]
+    arrays = [load_file(finished.path(preview_name(index))) for index in range(len(names))]
+    return Preview(
+        names,
+        [one["image"] for one in arrays],
+        [one["truth"] for one in arrays],
+        [one["prediction"] for one in arrays],
+    )
+
+
+def read_features(finished: Finished) -> NDArray[np.float16] | None:
+    """Return the features `(C, h, w)` of the first image, or None where windows voted on logits."""
+    return load_file(finished.path(preview_name(0))).get("features")
+
+
+def preview_name(index: int) -> str:
+    """Return the file name of what one image looked like."""
+    return f"preview_{index}.safetensors"

@@ -1,0 +1,118 @@
+"""Read an image in one pass, or through a sliding window whose windows are each encoded once.
+
+Shape legend: B images, H x W pixels, h x w patch grid, C channels, D values a patch (features, or
+cosines with each query), K windows side by side, n x m patches of a window.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from spar_bench.backbones.base import Backbone
+from spar_bench.windows import Axis, feature_axis, upsample_factor
+
+Encode = Callable[[Tensor], Tensor]
+WINDOW_BATCH = 64
+"""Windows encoded at once: bounds memory, whatever the image."""
+
+
+def single_pass(backbone: Backbone, images: Tensor) -> Tensor:
+    """Return the features `(B, C, h, w)` of normalised images `(B, 3, H, W)`, read whole."""
+    with torch.inference_mode():
+        return backbone.features(images)
+
+
+def sliding_window(
+    backbone: Backbone,
+    images: Tensor,
+    *,
+    window_px: int,
+    stride_px: int,
+    upsample: int | None = None,
+) -> Tensor:
+    """Return the teacher's features `(B, C, h, w)` on the patch grid: the distillation target.
+
+    Every window's features are upsampled by `upsample` (default: the paper's rule), averaged where
+    windows overlap, and resampled to the patch grid.
+
+    Args:
+        backbone: Any backbone.
+        images: Normalised, `(B, 3, H, W)`; what exceeds whole patches is dropped.
+        window_px: Side of the window, a multiple of the patch; clipped to a smaller image.
+        stride_px: Step between windows; a last one lies flush with the far border.
+        upsample: A divisor of the patch with `stride_px` a multiple of patch / upsample.
+
+    Raises:
+        ValueError: window, stride and upsample do not fit the patch.
+    """
+    patch_px = backbone.sizes.patch_px
+    r = upsample_factor(patch_px, stride_px) if upsample is None else upsample
+    rows, columns = (
+        feature_axis(length, window_px, stride_px, patch_px=patch_px, upsample=r)
+        for length in images.shape[-2:]
+    )
+    with torch.inference_mode():
+        return torch.stack(
+            [stitch(image, backbone.features, [(rows, columns)])[0] for image in images]
+        )
+
+
+def stitch(
+    image: Tensor, encode: Encode, arms: Sequence[tuple[Axis, Axis]], *, batch: int = WINDOW_BATCH
+) -> list[Tensor]:
+    """Stitch what `encode` says of windows, for several strides at once.
+
+    A window that several arms share is encoded once. Windows are taken a row at a time, so memory
+    grows with the image's width, not its area.
+
+    Args:
+        image: Normalised, `(3, H, W)`.
+        encode: Maps windows `(K, 3, eh, ew)` to `(K, D, n, m)`.
+        arms: Row and column axis of each arm; all arms have windows of one size.
+        batch: Windows encoded at once.
+
+    Returns:
+        One `(D, h, w)` for each arm; its h and w are those of the arm's axes.
+    """
+    totals: list[Tensor | None] = [None] * len(arms)
+    for top in sorted({top for rows, _ in arms for top in rows.origins}):
+        present = [i for i, (rows, _) in enumerate(arms) if top in rows.origins]
+        lefts = sorted({left for i in present for left in arms[i][1].origins})
+        extent_hw = arms[present[0]][0].extent_px, arms[present[0]][1].extent_px
+        maps = _encode_row(image, encode, top, lefts, extent_hw, batch)
+        for i in present:
+            rows, columns = arms[i]
+            chosen = maps[[lefts.index(left) for left in columns.origins]]
+            part = _place(chosen, rows, columns, rows.origins.index(top))
+            total = totals[i]
+            totals[i] = part if total is None else total.add_(part)
+    return [total for total in totals if total is not None]
+
+
+def _encode_row(
+    image: Tensor,
+    encode: Encode,
+    top: int,
+    lefts: list[int],
+    extent_hw: tuple[int, int],
+    batch: int,
+) -> Tensor:
+    """Encode the windows of one row of an image, `(K, D, n, m)` in float32."""
+    height, width = extent_hw
+    strip = image[:, top : top + height]
+    windows = torch.stack([strip[:, :, left : left + width] for left in lefts])
+    return torch.cat([encode(chunk).float() for chunk in windows.split(batch)])
+
+
+def _place(maps: Tensor, rows: Axis, columns: Axis, row: int) -> Tensor:
+    """Spread one row of windows `(K, D, n, m)` over the output `(D, h, w)`."""
+    n, m = maps.shape[-2:]
+    across = _matrix(columns, maps).unflatten(1, (len(columns.origins), m))
+    down = _matrix(rows, maps)[:, row * n : (row + 1) * n]
+    spread = torch.einsum("kdnm,wkm->dnw", maps, across)
+    return torch.einsum("hn,dnw->dhw", down, spread)
+
+
+def _matrix(axis: Axis, like: Tensor) -> Tensor:
+    return torch.from_numpy(axis.stitch).to(device=like.device, dtype=like.dtype)

@@ -1,0 +1,206 @@
+"""Time all arms of a sweep in one sitting: interleaved rounds after a warm-up, one sitting at a time.
+
+End to end is from a normalised image on the device to its label map: windows, encoder, stitching,
+upsampling, argmax. The encoder's share is timed inside the same passes.
+"""
+
+import json
+import random
+import statistics
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import gettempdir
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from filelock import FileLock, Timeout
+from torch import Tensor
+
+from spar_bench.backbones.base import Backbone
+from spar_bench.plan.cost import Inference
+from spar_bench.run.context import Context
+from spar_bench.run.memory import peak_mib
+from spar_bench.run.segment import Segmenter
+from spar_bench.run.text import Classifier
+from spar_bench.spec.schema import BackboneSpec
+from spar_bench.store import Stage, replace_text
+
+LONG_PASS_S, LONG_ROUNDS = 2.0, 3
+"""An arm whose pass takes longer gets one warm-up pass and this many rounds."""
+FEWEST_ROUNDS, MOST_ROUNDS = 5, 100
+WARM_PASSES, WARM_SPREAD = 3, 0.02
+"""Warm when so many passes in a row lie within this share of their median, or the time is up."""
+
+
+def make_latency(stage: Stage, context: Context) -> dict[str, Any]:
+    """Write `latency.json`: samples, percentiles in milliseconds and peak memory of each arm.
+
+    Waits for its turn: one sitting at a time on a machine.
+    """
+    with _sitting(context), torch.inference_mode():
+        arms = {
+            key: _Arm(arm, stage.how[key], context) for key, arm in stage.settings["arms"].items()
+        }
+        seconds = stage.settings["seconds"]
+        for done, arm in enumerate(arms.values()):
+            context.check()
+            context.report(stage, 0.3 * done / len(arms))
+            arm.warm_up(seconds / 2)
+        _time_in_rounds(list(arms.values()), seconds, stage, context)
+        found = {key: arm.summary() for key, arm in arms.items()}
+    replace_text(context.store.scratch(stage) / "output" / "latency.json", json.dumps(found))
+    return {"n_arms": len(arms)}
+
+
+@contextmanager
+def _sitting(context: Context) -> Iterator[None]:
+    """Hold the machine's one lock for timing."""
+    lock = FileLock(Path(gettempdir()) / "spar-bench-latency.lock", mode=0o666)
+    while not lock.is_locked:
+        context.check()
+        with suppress(Timeout):
+            lock.acquire(timeout=0.5)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _time_in_rounds(arms: list["_Arm"], seconds: float, stage: Stage, context: Context) -> None:
+    """Time the arms in rounds of random order, so that drift of the machine meets all of them."""
+    shuffle = random.Random(0)
+    left = {id(arm): arm.n_rounds(seconds) for arm in arms}
+    total = sum(left.values())
+    while any(left.values()):
+        turn = [arm for arm in arms if left[id(arm)]]
+        shuffle.shuffle(turn)
+        for arm in turn:
+            context.check()
+            context.report(stage, 0.3 + 0.6 * (1 - sum(left.values()) / total))
+            arm.sample()
+            left[id(arm)] -= 1
+
+
+@dataclass
+class _Stopwatch:
+    """Marks in time on a device: events on CUDA, the wall clock elsewhere."""
+
+    device: torch.device
+
+    def mark(self) -> Any:
+        if self.device.type != "cuda":
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    def seconds(self, start: Any, end: Any) -> float:
+        if self.device.type != "cuda":
+            return float(end - start)
+        end.synchronize()
+        return float(start.elapsed_time(end)) / 1e3
+
+
+@dataclass
+class _TimedBackbone:
+    """A backbone that notes when it encodes."""
+
+    inner: Backbone
+    watch: _Stopwatch
+    spans: list[tuple[Any, Any]] = field(default_factory=list)
+
+    @property
+    def sizes(self) -> Any:
+        return self.inner.sizes
+
+    def features(self, images: Tensor) -> Tensor:
+        start = self.watch.mark()
+        features = self.inner.features(images)
+        self.spans.append((start, self.watch.mark()))
+        return features
+
+
+class _Arm:
+    """One way of reading one image of one size, and what its passes took."""
+
+    def __init__(self, arm: dict[str, Any], spec: BackboneSpec, context: Context) -> None:
+        self._context, self._watch = context, _Stopwatch(context.device)
+        backbone = context.backbone(spec)
+        self._weights_bytes = sum(p.numel() * p.element_size() for p in backbone.visual.parameters())
+        self._timed = _TimedBackbone(backbone, self._watch)
+        self._segmenter = Segmenter(
+            self._timed,  # type: ignore[arg-type]  # all that a segmenter uses of a backbone
+            _random_classifier(arm["n_queries"], backbone.sizes.channels, context.device),
+            refiner=arm["refiner"][0],
+            precision=arm["precision"],
+            context=context,
+        )
+        self._inference = Inference(**arm["inference"])
+        self._image_hw: tuple[int, int] = tuple(arm["image_hw"])
+        self._image = torch.randn(3, *self._image_hw, device=context.device)
+        self._samples: list[tuple[float, float]] = []
+        self._pass_s = 0.0
+
+    def warm_up(self, seconds: float) -> None:
+        """Run until passes agree, at most about `seconds`; keeps no sample."""
+        begun, passes = time.perf_counter(), list[float]()
+        while True:
+            passes.append(self._pass()[0])
+            latest = passes[-WARM_PASSES:]
+            self._pass_s = statistics.median(latest)
+            spread = max(abs(one - self._pass_s) for one in latest)
+            warm = len(latest) == WARM_PASSES and spread <= WARM_SPREAD * self._pass_s
+            if warm or time.perf_counter() - begun > seconds:
+                return
+
+    def n_rounds(self, seconds: float) -> int:
+        """Return how many timed passes fit the time given."""
+        if self._pass_s > LONG_PASS_S:
+            return LONG_ROUNDS
+        return min(max(int(seconds / self._pass_s), FEWEST_ROUNDS), MOST_ROUNDS)
+
+    def sample(self) -> None:
+        """Time one pass."""
+        self._samples.append(self._pass())
+
+    def summary(self) -> dict[str, Any]:
+        """Return percentiles in milliseconds, the samples behind them, and peak memory."""
+        whole, encoder = (np.array(column) * 1e3 for column in zip(*self._samples, strict=True))
+        p10, p50, p90 = np.percentile(whole, [10, 50, 90]).tolist()
+        return {
+            "latency_p10_ms": p10,
+            "latency_p50_ms": p50,
+            "latency_p90_ms": p90,
+            "encoder_p50_ms": float(np.median(encoder)),
+            "peak_mib": peak_mib(self._read, self._context.device, self._weights_bytes),
+            "n": len(whole),
+            "samples_ms": whole.tolist(),
+        }
+
+    def _pass(self) -> tuple[float, float]:
+        """Return the seconds of one pass, end to end and in the encoder."""
+        self._timed.spans.clear()
+        start = self._watch.mark()
+        self._read()
+        whole = self._watch.seconds(start, self._watch.mark())
+        return whole, sum(self._watch.seconds(*span) for span in self._timed.spans)
+
+    def _read(self) -> Tensor:
+        [(cosines, _)] = self._segmenter.cosines(self._image, [self._inference])
+        return self._segmenter.labels(cosines, self._image, self._image_hw)
+
+
+def _random_classifier(n_queries: int, channels: int, device: torch.device) -> Classifier:
+    """Return queries of the right number and size: what they say does not move the time."""
+    return Classifier(
+        queries=F.normalize(torch.randn(n_queries, channels, device=device), dim=1),
+        class_of=torch.arange(n_queries, device=device),
+        n_classes=n_queries,
+        logit_scale=1.0,
+        background_threshold=0.0,
+    )

@@ -1,0 +1,31 @@
+"""Peak memory of a pass: what tensors hold at once, weights included."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.autograd.profiler import profile
+
+MIB = 2**20
+
+
+def peak_mib(run: Callable[[], Tensor], device: torch.device, weights_bytes: int) -> float:
+    """Return the peak of allocated memory during one more pass, in MiB.
+
+    On CUDA the allocator's own figure; on the CPU the profiler's record of allocations, summed in
+    order, beside the weights. Neither counts the libraries or the driver's own memory.
+    """
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        run()
+        torch.cuda.synchronize(device)
+        return torch.cuda.max_memory_allocated(device) / MIB
+    # Kineto takes seconds to begin and writes to stderr; the older record has the same events.
+    with profile(use_kineto=False, profile_memory=True) as profiler:
+        run()
+    held = peak = 0
+    for event in sorted(profiler.function_events, key=lambda event: event.time_range.start):
+        held += event.self_cpu_memory_usage
+        peak = max(peak, held)
+    return (weights_bytes + peak) / MIB

@@ -1,0 +1,82 @@
+"""Label every pixel of an image: features in one pass or by windows, held against text queries.
+
+Shape legend: C channels, Q queries, H x W pixels of the image as read, T x U of the truth.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from spar_bench import registry
+from spar_bench.backbones.base import Backbone
+from spar_bench.plan.cost import Inference, image_flops
+from spar_bench.refiners.base import Refiner
+from spar_bench.run.context import Context
+from spar_bench.run.inference import stitch
+from spar_bench.run.text import Classifier
+from spar_bench.spec.schema import Precision
+from spar_bench.windows import Axis, feature_axis, pixel_axis
+
+
+class Segmenter:
+    """A backbone, its text queries and a refiner, reading images one at a time."""
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        classifier: Classifier,
+        *,
+        refiner: str,
+        precision: Precision,
+        context: Context,
+    ) -> None:
+        self.backbone, self.classifier = backbone, classifier
+        self._refine: Refiner = registry.load("refiners", refiner)()
+        self._precision, self._context = precision, context
+
+    def cosines(self, image: Tensor, arms: Sequence[Inference]) -> list[tuple[Tensor, Tensor | None]]:
+        """Read a normalised image `(3, H, W)` with arms that share window and average.
+
+        Returns, for each arm, cosines with the queries `(Q, h, w)` on the patch grid, or `(Q, H, W)` where windows
+        are averaged as logits; and the features `(C, h, w)` that they come from, if there is one map of them.
+        """
+        if arms[0].kind == "single_pass":
+            features = self._encode(image[None])
+            return [(self.classifier.cosines(features)[0], features[0])] * len(arms)
+        axes = [self._axes(image, arm) for arm in arms]
+        if arms[0].average == "logits":
+            return [(cosines, None) for cosines in stitch(image, self._window_cosines, axes)]
+        maps = stitch(image, self._encode, axes)
+        return [(self.classifier.cosines(features[None])[0], features) for features in maps]
+
+    def labels(self, cosines: Tensor, image: Tensor, truth_hw: tuple[int, int]) -> Tensor:
+        """Return the class of each of the truth's pixels, `(T, U)`, from cosines of any size."""
+        refined = self._refine(cosines, image)
+        if tuple(refined.shape[-2:]) != truth_hw:
+            refined = F.interpolate(refined[None], size=truth_hw, mode="bilinear")[0]
+        return self.classifier.labels(refined)
+
+    def _encode(self, images: Tensor) -> Tensor:
+        with self._context.autocast(self._precision):
+            return self.backbone.features(images)
+
+    def _window_cosines(self, windows: Tensor) -> Tensor:
+        return self.classifier.cosines(self._encode(windows))
+
+    def _axes(self, image: Tensor, arm: Inference) -> tuple[Axis, Axis]:
+        assert arm.window_px is not None and arm.stride_px is not None, "a window slides"
+        height, width = image.shape[-2:]
+        patch_px = self.backbone.sizes.patch_px
+        if arm.average == "logits":
+            return (
+                pixel_axis(height, arm.window_px, arm.stride_px, patch_px=patch_px, out_px=height),
+                pixel_axis(width, arm.window_px, arm.stride_px, patch_px=patch_px, out_px=width),
+            )
+        assert arm.upsample is not None, "features are stitched on cells of patch / r"
+        return (
+            feature_axis(height, arm.window_px, arm.stride_px, patch_px=patch_px, upsample=arm.upsample),
+            feature_axis(width, arm.window_px, arm.stride_px, patch_px=patch_px, upsample=arm.upsample),
+        )

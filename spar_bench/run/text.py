@@ -1,0 +1,80 @@
+"""Class names to queries: each synonym's prompts, embedded, averaged and normalised.
+
+Shape legend: Q queries, K classes, C channels, H x W pixels.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from spar_bench.backbones.base import Backbone
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """Text queries, and which class each is a name of.
+
+    `queries` is `(Q, C)`, normalised; `class_of` `(Q,)` gives the class index of each.
+    """
+
+    queries: Tensor
+    class_of: Tensor
+    n_classes: int
+    logit_scale: float
+    background_threshold: float
+
+    def cosines(self, features: Tensor) -> Tensor:
+        """Return cosines `(B, Q, h, w)` of features `(B, C, h, w)` with each query, in float32."""
+        normalised = F.normalize(features.float(), dim=1)
+        return torch.einsum("bchw,qc->bqhw", normalised, self.queries)
+
+    def labels(self, cosines: Tensor) -> Tensor:
+        """Return the class of each pixel `(H, W)` from cosines `(Q, H, W)`.
+
+        Scaled, softmax over queries, a class as probable as the best of its queries: so the best
+        query's class, or class 0 where that probability is below the background threshold.
+        """
+        best, query = cosines.max(dim=0)
+        labels = self.class_of[query]
+        if self.background_threshold > 0:
+            probability = 1 / ((cosines - best) * self.logit_scale).exp().sum(dim=0)
+            labels = labels.masked_fill(probability < self.background_threshold, 0)
+        return labels
+
+
+def classifier(
+    backbone: Backbone,
+    classes: list[list[str]],
+    templates: list[str] | Literal["openclip_80"],
+    *,
+    logit_scale: float,
+    background_threshold: float,
+) -> Classifier:
+    """Embed every name of every class in every template.
+
+    Prompts are normalised, averaged and normalised again. Source: CLIP's zero-shot classifier.
+    """
+    forms = _openclip_templates() if templates == "openclip_80" else templates
+    queries, class_of = [], []
+    for index, names in enumerate(classes):
+        for name in names:
+            embedded = backbone.encode_text([form.replace("{}", name) for form in forms])
+            queries.append(F.normalize(embedded.float().mean(dim=0), dim=0))
+            class_of.append(index)
+    stacked = torch.stack(queries)
+    return Classifier(
+        queries=stacked,
+        class_of=torch.tensor(class_of, device=stacked.device),
+        n_classes=len(classes),
+        logit_scale=logit_scale,
+        background_threshold=background_threshold,
+    )
+
+
+def _openclip_templates() -> list[str]:
+    import open_clip
+
+    return [str(template("{}")) for template in open_clip.OPENAI_IMAGENET_TEMPLATES]

@@ -1,0 +1,1 @@
+"""From a spec to its report: the one place that knows every part."""

@@ -1,0 +1,231 @@
+"""Rows, records and results of a plan, read out of the store: what is finished, and what is not and why."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import Any
+
+from spar_bench.plan import stages as build
+from spar_bench.plan.trials import Arm, CostLine, Plan, Trial
+from spar_bench.results import Cost, Row, Status
+from spar_bench.store import Damaged, Finished, Stage, Store, digest
+
+NOT_MADE = "it has not been run yet"
+
+
+@dataclass(frozen=True)
+class State:
+    """Where a stage stands: finished, or why not."""
+
+    status: Status
+    reason: str = ""
+    finished: Finished | None = None
+
+
+@dataclass
+class Collector:
+    """Reads a plan's rows out of the store; asks for each stage once."""
+
+    experiment: str
+    plan: Plan
+    store: Store
+    _states: dict[str, State] = field(default_factory=dict)
+
+    def state(self, fingerprint: str) -> State:
+        """Return where a stage stands, a damaged one being as good as missing."""
+        if fingerprint not in self._states:
+            self._states[fingerprint] = self._look(self.plan.stages[fingerprint])
+        return self._states[fingerprint]
+
+    def rows(self, trial: Trial) -> list[Row]:
+        """Return the lines of results.csv that a trial has."""
+        return [self._row(trial, arm) for arm in trial.arms]
+
+    def trial_state(self, trial: Trial) -> State:
+        """Return where a trial stands: finished when all its rows are."""
+        states = [self.state(arm.evaluate) for arm in trial.arms]
+        for status in ("failed", "blocked", "skipped"):
+            for state in states:
+                if state.status == status:
+                    return State("failed" if status == "blocked" else status, state.reason)
+        return State("finished")
+
+    def cost(self, cost: str, timed: str, image_hw: tuple[int, int]) -> Cost:
+        """Return what one image costs, with what has been measured of it."""
+        state = self.state(cost)
+        if state.finished is None:
+            return Cost(
+                image_h=image_hw[0],
+                image_w=image_hw[1],
+                cost_status="failed" if state.status == "failed" else "not_measured",
+            )
+        timing = self._timings.get(timed, {})
+        counted = state.finished.summary
+        return Cost(
+            image_h=image_hw[0],
+            image_w=image_hw[1],
+            n_windows=counted["n_windows"],
+            gflops=counted["gflops"],
+            params_m=counted["params_m"],
+            device=self._device if timing else None,
+            cost_status="finished" if timing else self._latency_status,
+            **{
+                key: timing.get(key)
+                for key in (
+                    "latency_p10_ms",
+                    "latency_p50_ms",
+                    "latency_p90_ms",
+                    "encoder_p50_ms",
+                    "peak_mib",
+                )
+            },
+        )
+
+    def train_gflops(self, trial: Trial) -> float | None:
+        """Return the GFLOPs of training a trial's student, None while it is not trained."""
+        for arm in trial.arms:
+            student = self.plan.stages[arm.evaluate].inputs.get("student")
+            finished = self.state(student).finished if student else None
+            if finished is not None:
+                return float(finished.summary["train_gflops"])
+        return None
+
+    def cost_row(self, line: CostLine) -> dict[str, Any]:
+        """Return a line of costs.csv."""
+        inference = build.inference(line.settings, line.method)
+        return {
+            "backbone": line.settings.backbone.name,
+            "method": line.method,
+            "inference": inference.kind,
+            "average": inference.average,
+            "refiner": line.settings.evaluate.refiner,
+            "window_px": inference.window_px,
+            "stride_px": inference.stride_px,
+            "dtype": line.settings.evaluate.precision,
+            **asdict(self.cost(line.cost, line.timed, line.image_hw)),
+        }
+
+    def _row(self, trial: Trial, arm: Arm) -> Row:
+        settings, state = trial.settings, self.state(arm.evaluate)
+        inference = build.inference(settings, arm.method)
+        taught = arm.method == "student"
+        slides = arm.method != "pretrained"
+        patch_px = build.known_sizes(settings.backbone).patch_px
+        summary = state.finished.summary if state.finished else {}
+        return Row(
+            experiment=self.experiment,
+            group=trial.group,
+            trial=trial.name,
+            seed=trial.seed if taught else None,
+            backbone=backbone_label(trial),
+            method=arm.method,
+            inference=inference.kind,
+            average=inference.average,
+            refiner=settings.evaluate.refiner,
+            protocol=build.protocol_name(settings.evaluate, arm.data.spec),
+            window_px=build.window_px(settings) if slides else None,
+            stride_px=settings.teacher.stride_px if slides else None,
+            train_short_side_px="-".join(map(str, settings.images.short_side_px)) if taught else None,
+            loss=settings.student.loss if taught else None,
+            trainable=settings.student.trainable if taught else None,
+            dataset=arm.data.label,
+            eval_short_side_px=arm.short_side_px,
+            n_images=summary.get("n_images"),
+            miou=summary.get("miou"),
+            dtype=settings.evaluate.precision,
+            status=state.status,
+            cost=self.cost(arm.cost, arm.timed, arm.image_hw),
+            reason=state.reason,
+            divides_patch=settings.teacher.stride_px % patch_px == 0 if slides else None,
+            swept=trial.swept,
+            stages={"evaluate": arm.evaluate, "cost": arm.cost, **self._student(arm)},
+        )
+
+    def _student(self, arm: Arm) -> dict[str, str]:
+        return dict(self.plan.stages[arm.evaluate].inputs)
+
+    def _look(self, stage: Stage) -> State:
+        try:
+            finished = self.store.find(stage)
+        except Damaged as error:
+            return State("skipped", f"{error}; run the sweep again to make it anew")
+        if finished is not None:
+            return State("finished", finished=finished)
+        for fingerprint in stage.inputs.values():
+            needed = self.state(fingerprint)
+            if needed.status in ("failed", "blocked"):
+                return State("blocked", needed.reason)
+        failure = self.store.failure(stage)
+        if failure is None:
+            return State("skipped", NOT_MADE)
+        return State("failed" if failure["outcome"] == "failed" else "skipped", failure["reason"])
+
+    @cached_property
+    def _latency(self) -> State | None:
+        return None if self.plan.latency is None else self.state(self.plan.latency)
+
+    @property
+    def _latency_status(self) -> Status:
+        failed = self._latency is not None and self._latency.status == "failed"
+        return "failed" if failed else "not_measured"
+
+    @cached_property
+    def _timings(self) -> dict[str, dict[str, Any]]:
+        if self._latency is None or self._latency.finished is None:
+            return {}
+        path = self._latency.finished.path("latency.json")
+        timings: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+        return timings
+
+    @cached_property
+    def _device(self) -> str | None:
+        if self.plan.latency is None:
+            return None
+        device: str = self.plan.stages[self.plan.latency].settings["place"]["device"]
+        return device
+
+
+def backbone_label(trial: Trial) -> str:
+    """Return the name of a trial's backbone in tables: its folder's, or its plug-in's."""
+    backbone = trial.settings.backbone
+    return backbone.path.rstrip("/").rsplit("/", 1)[-1] if backbone.path else backbone.name
+
+
+def flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Return nested settings under dotted keys; lists stay whole."""
+    if not isinstance(value, dict):
+        return {prefix: value}
+    return {
+        key: leaf
+        for name, inner in value.items()
+        for key, leaf in flat(inner, f"{prefix}.{name}" if prefix else name).items()
+    }
+
+
+def provenance(
+    plan: Plan, collector: Collector, *, spec_hash: str, seeds: list[int], fingerprints: Iterable[str]
+) -> dict[str, Any]:
+    """Return where every number comes from, out of the stages' manifests."""
+    stages = {}
+    for fingerprint in fingerprints:
+        finished = collector.state(fingerprint).finished
+        if finished is not None:
+            manifest = finished.manifest
+            stages[fingerprint] = {
+                key: manifest[key] for key in ("kind", "version", "inputs", "made")
+            }
+    weights = {
+        digest(stage.settings["backbone"])[:12]: stage.settings["backbone"]
+        for stage in plan.stages.values()
+        if stage.kind == "evaluate"
+    }
+    return {
+        "spec_hash": spec_hash,
+        "seeds": seeds,
+        "commits": sorted({s["made"]["commit"] for s in stages.values() if s["made"]["commit"]}),
+        "devices": sorted({s["made"]["device"] for s in stages.values()}),
+        "versions": sorted({json.dumps(s["made"]["versions"]) for s in stages.values()}),
+        "backbones": weights,
+        "stages": stages,
+    }

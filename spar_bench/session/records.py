@@ -1,0 +1,125 @@
+"""What leaves a sweep: a record of each trial for MLflow, and the results that a report is built from."""
+
+import json
+from pathlib import Path
+
+from spar_bench import report, track
+from spar_bench.plan.trials import Trial
+from spar_bench.results import Results, Row, TrialRecord
+from spar_bench.run.evaluate import read_counts, read_features, read_preview
+from spar_bench.session.collect import Collector, flat, provenance
+from spar_bench.store import Finished, digest, replace_text
+
+
+def trial_record(collector: Collector, trial: Trial) -> TrialRecord:
+    """Return a trial as MLflow shows it; its pictures are drawn once and kept in the store."""
+    rows, state = collector.rows(trial), collector.trial_state(trial)
+    made = [
+        found.manifest["made"]
+        for fingerprint in sorted(collector.plan.of_trial(trial))
+        if (found := collector.state(fingerprint).finished) is not None
+    ]
+    return TrialRecord(
+        trial=trial.name,
+        group=trial.group,
+        seed=trial.seed,
+        status=state.status,
+        reason=state.reason,
+        params=flat(trial.settings.model_dump(mode="json")),
+        rows=rows,
+        curve=_curve(collector, trial),
+        started_ms=min((one["started_ms"] for one in made), default=0),
+        ended_ms=max((one["ended_ms"] for one in made), default=0),
+        artifacts=_artifacts(collector, trial, rows),
+    )
+
+
+def results(
+    collector: Collector,
+    *,
+    question: str,
+    spec_hash: str,
+    seeds: list[int],
+    objectives: dict[str, dict[str, float]],
+) -> Results:
+    """Return everything that a report shows of a sweep."""
+    plan = collector.plan
+    rows = [row for trial in plan.trials for row in collector.rows(trial)]
+    evaluations = _finished_evaluations(collector, rows)
+    return Results(
+        experiment=collector.experiment,
+        question=question,
+        rows=rows,
+        costs=[collector.cost_row(line) for line in plan.costs],
+        classes=_classes(plan.trials),
+        counts={key: read_counts(finished) for key, finished in evaluations.items()},
+        previews={key: read_preview(finished) for key, finished in evaluations.items()},
+        provenance=provenance(
+            plan, collector, spec_hash=spec_hash, seeds=seeds, fingerprints=plan.stages
+        ),
+        objectives=objectives,
+    )
+
+
+def _curve(collector: Collector, trial: Trial) -> list[tuple[int, float, int]]:
+    for arm in trial.arms:
+        student = collector.plan.stages[arm.evaluate].inputs.get("student")
+        finished = collector.state(student).finished if student else None
+        if finished is not None:
+            points = json.loads(finished.path("curve.json").read_text(encoding="utf-8"))
+            return [(step, loss, at_ms) for step, loss, at_ms in points]
+    return []
+
+
+def _artifacts(collector: Collector, trial: Trial, rows: list[Row]) -> dict[str, Path]:
+    """Return a trial's files: per-class table, and pictures of its first data set and resolution."""
+    evaluations = _finished_evaluations(collector, rows)
+    if not evaluations:
+        return {}
+    folder = collector.store.root / "pictures" / digest([trial.name, sorted(evaluations)])
+    first = [
+        row
+        for row in rows
+        if (row.dataset, row.eval_short_side_px) == (rows[0].dataset, rows[0].eval_short_side_px)
+    ]
+    shown = {
+        row.method: evaluations[row.stages["evaluate"]]
+        for row in first
+        if row.stages["evaluate"] in evaluations
+    }
+    classes = _classes([trial])
+    table = folder / "per_class.csv"
+    if not table.exists():
+        if shown:
+            _draw(shown, classes[rows[0].dataset], folder)
+        counts = {key: read_counts(finished) for key, finished in evaluations.items()}
+        replace_text(table, track.per_class_csv(rows, counts, classes))
+    return {path.name: path for path in sorted(folder.glob("[!.]*"))}
+
+
+def _draw(shown: dict[str, Finished], classes: list[str], folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    previews = {method: read_preview(finished) for method, finished in shown.items()}
+    report.draw_panel(previews, classes, folder / "panel.png")
+    features = {
+        method: found
+        for method, finished in shown.items()
+        if (found := read_features(finished)) is not None
+    }
+    if features:
+        report.draw_pca(features, folder / "pca.png")
+
+
+def _finished_evaluations(collector: Collector, rows: list[Row]) -> dict[str, Finished]:
+    found = {
+        row.stages["evaluate"]: collector.state(row.stages["evaluate"]).finished for row in rows
+    }
+    return {key: finished for key, finished in found.items() if finished is not None}
+
+
+def _classes(trials: list[Trial]) -> dict[str, list[str]]:
+    return {
+        arm.data.label: [names[0] for names in arm.data.classes]
+        for trial in trials
+        for arm in trial.arms
+    }
