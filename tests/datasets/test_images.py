@@ -98,10 +98,6 @@ SIXTEEN_BITS = np.array([[0, 128, 129], [257, 32896, 65535]], "<u2")
 EIGHT_BITS = [[0, 0, 1], [1, 128, 255]]
 
 
-SIXTEEN_BITS = np.array([[0, 128, 129], [257, 32896, 65535]], "<u2")
-EIGHT_BITS = [[0, 0, 1], [1, 128, 255]]
-
-
 @pytest.mark.parametrize(
     ("name", "dtype", "mode"),
     [("a.png", "<u2", "I;16"), ("a.tif", "<u2", "I;16"), ("a.tif", ">u2", "I;16B")],
