@@ -3,10 +3,13 @@
 Shape legend: N images, K classes.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+Pixels = NDArray[np.int64] | NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -47,41 +50,68 @@ def miou(counts: Counts) -> float:
     """Return the mean over classes present in prediction or truth, a fraction.
 
     Source: torchmetrics `MulticlassJaccardIndex(average="macro")`, which a test compares with.
+
+    Raises:
+        ValueError: no pixel has a label.
     """
+    if not counts.true.any():
+        raise ValueError("mIoU needs at least one labelled pixel, but got none")
     return float(np.nanmean(class_iou(counts)))
 
 
 def paired_difference(
-    a: Counts, b: Counts, *, n_resamples: int = 2000, seed: int = 0
+    a: Counts | Sequence[Counts],
+    b: Counts | Sequence[Counts],
+    *,
+    n_resamples: int = 2000,
+    seed: int = 0,
 ) -> Difference:
     """Return mIoU of `a` less mIoU of `b`, and the percentile bootstrap interval over images.
 
-    Both must hold the same images in the same order; each resample draws the same images for
-    both, and keeps the classes of the full set.
+    All must hold the same images in the same order; each resample draws the same images for all.
+    Where several are given for one side, as of students of several seeds, their mIoU are averaged.
 
     Raises:
-        ValueError: the images differ.
+        ValueError: the images differ, or a side is empty.
     """
-    if not np.array_equal(a.true, b.true):
-        raise ValueError("a paired difference needs the same images in both, but their truths differ")
+    sides = [[side] if isinstance(side, Counts) else list(side) for side in (a, b)]
+    if not all(sides):
+        raise ValueError("a paired difference needs counts on both sides, but one is empty")
+    first = sides[0][0]
+    if not all(np.array_equal(counts.true, first.true) for side in sides for counts in side):
+        raise ValueError(
+            "a paired difference needs the same images in both, but their truths differ"
+        )
     draws = np.random.default_rng(seed).multinomial(
-        a.n_images, np.full(a.n_images, 1 / a.n_images), size=n_resamples
+        first.n_images, np.full(first.n_images, 1 / first.n_images), size=n_resamples
     )
-    differences = _resampled_miou(a, draws) - _resampled_miou(b, draws)
-    low, high = np.quantile(differences, [0.025, 0.975])
-    return Difference(miou(a) - miou(b), float(low), float(high))
+    resampled = [
+        np.mean([_resampled_miou(counts, draws) for counts in side], axis=0) for side in sides
+    ]
+    value = [np.mean([miou(counts) for counts in side]) for side in sides]
+    # A resample of images without any label has no mIoU (NaN) and says nothing.
+    low, high = np.nanquantile(resampled[0] - resampled[1], [0.025, 0.975])
+    return Difference(float(value[0] - value[1]), float(low), float(high))
 
 
 def _resampled_miou(counts: Counts, draws: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return the mIoU of each resample; `draws` `(R, N)` says how often each image is in it."""
-    iou = _iou(draws @ counts.correct, draws @ counts.predicted, draws @ counts.true)
-    present = ~np.isnan(class_iou(counts))
-    # A class of the full set that a resample happens to miss is left out of that resample's mean.
-    return np.nanmean(iou[:, present], axis=1)
+    """Return the mIoU of each resample, `(R,)`; `draws` `(R, N)` counts each image in it.
+
+    A class that a resample happens to miss is left out of that resample's mean.
+    """
+    # Pixel counts are far below 2**53, so float64 is exact, and unlike int64 it has a fast product.
+    weights = draws.astype(np.float64)
+    iou = _iou(*(weights @ pixels for pixels in (counts.correct, counts.predicted, counts.true)))
+    present = ~np.isnan(iou)
+    n_present = present.sum(axis=1)
+    total = np.where(present, iou, 0.0).sum(axis=1)
+    mean = np.full(len(draws), np.nan)
+    np.divide(total, n_present, out=mean, where=n_present > 0)
+    return mean
 
 
-def _iou(
-    correct: NDArray[np.int64], predicted: NDArray[np.int64], true: NDArray[np.int64]
-) -> NDArray[np.float64]:
+def _iou(correct: Pixels, predicted: Pixels, true: Pixels) -> NDArray[np.float64]:
     union = predicted + true - correct
-    return np.divide(correct, union, out=np.full(union.shape, np.nan), where=union > 0)
+    iou = np.full(union.shape, np.nan)
+    np.divide(correct, union, out=iou, where=union > 0)
+    return iou

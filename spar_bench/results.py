@@ -73,12 +73,7 @@ class Row:
     stages: dict[str, str] = field(default_factory=dict)
 
 
-COLUMNS = (
-    "experiment group trial seed backbone method inference average refiner protocol window_px stride_px "
-    "train_short_side_px loss trainable dataset eval_short_side_px image_h image_w n_images n_windows miou "
-    "gflops latency_p10_ms latency_p50_ms latency_p90_ms encoder_p50_ms peak_mib params_m device dtype "
-    "status cost_status"
-).split()
+COLUMNS = ["experiment", "group", "trial", "seed", "backbone", "method", "inference", "average", "refiner", "protocol", "window_px", "stride_px", "train_short_side_px", "loss", "trainable", "dataset", "eval_short_side_px", "image_h", "image_w", "n_images", "n_windows", "miou", "gflops", "latency_p10_ms", "latency_p50_ms", "latency_p90_ms", "encoder_p50_ms", "peak_mib", "params_m", "device", "dtype", "status", "cost_status"]
 """The columns of results.csv, in order; one for each swept key that is not among them follows."""
 
 COST_COLUMNS = [
@@ -107,7 +102,8 @@ class Results:
 
     `costs` holds one flat dict (keys: COST_COLUMNS) for each method and each further image size;
     `classes` the class names by data set; `counts` and `previews` are keyed by the fingerprint of
-    the evaluation, which a row has under `stages["evaluate"]`.
+    the evaluation, which a row has under `stages["evaluate"]`. `objectives` is what a search scored
+    each trial by: objective to value, by trial; empty for a grid.
     """
 
     experiment: str
@@ -118,6 +114,7 @@ class Results:
     counts: dict[str, Counts]
     previews: dict[str, Preview]
     provenance: dict[str, Any]
+    objectives: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def save(self, folder: Path) -> None:
         """Write `results.json`, `counts.safetensors` and `previews.safetensors` into `folder`."""
@@ -130,6 +127,7 @@ class Results:
             "classes": self.classes,
             "preview_names": {key: preview.names for key, preview in self.previews.items()},
             "provenance": self.provenance,
+            "objectives": self.objectives,
         }
         _replace_text(folder / "results.json", json.dumps(document, indent=1, allow_nan=False))
         _replace_tensors(
@@ -177,6 +175,7 @@ class Results:
                 for key, names in document["preview_names"].items()
             },
             provenance=document["provenance"],
+            objectives=document["objectives"],
         )
 
 
@@ -190,7 +189,7 @@ class TrialRecord:
 
     trial: str
     group: str
-    seed: int
+    seed: int | None
     status: Status
     reason: str
     params: dict[str, Any]

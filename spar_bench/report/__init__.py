@@ -1,1 +1,49 @@
-"""report."""
+"""Turn the results of a sweep into tables, figures and a page.
+
+Everything heavy (pandas, matplotlib, seaborn) is imported when a function is called.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spar_bench.results import Preview, Results
+
+__all__ = ["draw_panel", "draw_pca", "write"]
+
+
+def write(results: Results, folder: Path) -> list[Path]:
+    """Write tables, figures, provenance and a page into `folder`, and return their paths.
+
+    Figures of an earlier report that no longer apply are removed, unless they were altered since.
+    """
+    from spar_bench.report.writing import write_report
+
+    return write_report(results, folder)
+
+
+def draw_panel(previews: Mapping[str, Preview], classes: list[str], path: Path) -> None:
+    """Draw image, truth and the prediction of each key of `previews`, one row an image.
+
+    Raises:
+        ValueError: `previews` is empty, or its previews show different images.
+    """
+    from spar_bench.report.pictures import panel_figure
+    from spar_bench.report.style import save_as
+
+    save_as(lambda: panel_figure(previews, classes), path)
+
+
+def draw_pca(features: Mapping[str, NDArray[np.floating[Any]]], path: Path) -> None:
+    """Draw feature maps `(C, h, w)` in the colours of one PCA basis, one column a key.
+
+    Raises:
+        ValueError: `features` is empty, or its maps differ in channels.
+    """
+    from spar_bench.report.pictures import pca_figure
+    from spar_bench.report.style import save_as
+
+    save_as(lambda: pca_figure(features), path)

@@ -1,0 +1,104 @@
+"""Draw the intersection over union of each class, a bar a method."""
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from numpy.typing import NDArray
+
+from spar_bench.accuracy import Counts, class_iou
+from spar_bench.report import text
+from spar_bench.report.arms import Arm
+from spar_bench.report.style import DIVIDES, PAGE_IN, legend_above, marks, new_figure
+
+MOST_STUDENTS = 4
+MOST_CLASSES_A_ROW = 20
+
+
+def shown_arms(arms: list[Arm]) -> list[Arm]:
+    """Return what a reader compares on one panel: single pass, best teacher, best students."""
+    best_first = sorted((arm for arm in arms if arm.mious), key=lambda arm: -(arm.miou or 0))
+    limits = {"pretrained": 1, "teacher": 1}
+    kept = []
+    for method in dict.fromkeys(arm.method for arm in arms):
+        kept += [a for a in best_first if a.method == method][: limits.get(method, MOST_STUDENTS)]
+    return [arm for arm in arms if arm in kept]
+
+
+def classes_figure(
+    arms: list[Arm], all_arms: list[Arm], counts: Mapping[str, Counts], classes: list[str]
+) -> Figure:
+    """Draw the classes in rows of bars, seeds as mean ± sd.
+
+    `all_arms` decides the colours, so that an arm has the same in every figure.
+    """
+    ious = {arm.name: _class_ious(arm, counts) for arm in shown_arms(arms)}
+    ious = {label: values for label, values in ious.items() if len(values)}
+    frame = _frame(ious, classes)
+    n_rows = math.ceil(len(classes) / MOST_CLASSES_A_ROW)
+    figure = new_figure(PAGE_IN, 0.3 + 1.75 * n_rows)
+    facets = figure.subplots(n_rows, 1, squeeze=False, sharey=True).flatten()
+    colors = {arm.name: _color(arm, all_arms) for arm in arms if arm.name in ious}
+    for facet, numbers in zip(facets, np.array_split(np.arange(len(classes)), n_rows), strict=True):
+        _draw_row(facet, frame[frame["class"].isin(numbers)], colors, [int(n) for n in numbers])
+        _name_classes(facet, [_name(classes[n], frame, int(n)) for n in numbers])
+    handles = {
+        label: Line2D([], [], color=color, marker="s", linestyle="none", markersize=4.5)
+        for label, color in colors.items()
+    }
+    legend_above(figure, handles, columns=6)
+    return figure
+
+
+def _class_ious(arm: Arm, counts: Mapping[str, Counts]) -> NDArray[np.float64]:
+    """Return the IoU of each class for each seed, `(n, K)`."""
+    return np.array([class_iou(counts[key]) for key in arm.evaluations if key in counts])
+
+
+def _frame(ious: Mapping[str, NDArray[np.float64]], classes: list[str]) -> pd.DataFrame:
+    lines = [
+        (number, label, 100 * values[number])
+        for label, seeds in ious.items()
+        for values in seeds
+        for number in range(len(classes))
+    ]
+    return pd.DataFrame(lines, columns=["class", "method", "iou"])
+
+
+def _draw_row(axes: Axes, frame: pd.DataFrame, colors: dict[str, str], numbers: list[int]) -> None:
+    seeds = frame.groupby(["class", "method"]).size().max()
+    sns.barplot(
+        data=frame, x="class", y="iou", hue="method", ax=axes, order=numbers,
+        hue_order=list(colors), palette=colors, saturation=1, width=0.82, legend=False,
+        errorbar="sd" if seeds > 1 else None, err_kws={"linewidth": 0.7, "color": "#222222"},
+    )  # fmt: skip
+    axes.grid(visible=False, axis="x")
+    axes.set_ylim(0, None)
+    axes.set_xlabel("")
+    axes.set_ylabel("IoU (%)")
+
+
+def _name(name: str, frame: pd.DataFrame, number: int) -> str:
+    """Name a class, saying so where no method has a value because it does not occur."""
+    absent = frame.loc[frame["class"] == number, "iou"].isna().all()
+    return text.plot(name) + (" (absent)" if absent else "")
+
+
+def _name_classes(axes: Axes, names: list[str]) -> None:
+    """Write names under the bars, tilted where they would not fit side by side."""
+    room = 105 / len(names)  # letters of the tick size across the page
+    axes.set_xticks(range(len(names)), names)
+    if max(len(name) for name in names) > room:
+        for label in axes.get_xticklabels():
+            label.set(rotation=35, ha="right", rotation_mode="anchor")
+    axes.tick_params(axis="x", length=0)
+
+
+def _color(arm: Arm, all_arms: list[Arm]) -> str:
+    # The best stride may or may not divide by the patch: here all teachers are one colour.
+    return DIVIDES.color if arm.method == "teacher" else marks(all_arms)[arm.label].color

@@ -1,0 +1,99 @@
+"""Tidy data frames of a sweep: results, costs, and paired differences between arms."""
+
+import json
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any
+
+import pandas as pd
+
+from spar_bench.accuracy import paired_difference
+from spar_bench.report.arms import SWEPT_COLUMNS, Arm, agrees, panels_of
+from spar_bench.results import COLUMNS, COST_COLUMNS, Results, Row
+
+_INTEGERS = [
+    "seed", "window_px", "stride_px", "eval_short_side_px", "image_h", "image_w", "n_images",
+    "n_windows",
+]  # fmt: skip
+DIFFERENCE_COLUMNS = [
+    "dataset", "eval_short_side_px", "a", "b", "difference", "low", "high", "n_images",
+]  # fmt: skip
+"""The columns of differences.csv: mIoU of `a` less that of `b`, a fraction, and its 95 % limits."""
+
+
+def results_frame(results: Results) -> pd.DataFrame:
+    """Return one line a row of `results`; a swept key that no column shows has its own."""
+    keys = dict.fromkeys(key for row in results.rows for key in row.swept)
+    extra = [key for key in keys if key not in SWEPT_COLUMNS]
+    lines = [
+        _columns(row) | {key: _cell(row.swept.get(key)) for key in extra} for row in results.rows
+    ]
+    return _typed(pd.DataFrame(lines, columns=[*COLUMNS, *extra]))
+
+
+def costs_frame(results: Results) -> pd.DataFrame:
+    """Return one line a method and image size."""
+    return _typed(pd.DataFrame(results.costs, columns=COST_COLUMNS))
+
+
+def differences_frame(results: Results, arms: list[Arm]) -> pd.DataFrame:
+    """Return paired bootstrap differences over images, one line a comparison that can be made."""
+    lines = []
+    for a, b in _comparisons(arms):
+        sides = [
+            [results.counts[key] for key in arm.evaluations if key in results.counts]
+            for arm in (a, b)
+        ]
+        if not all(sides):
+            continue  # a table shows why: the arm failed, or its counts were not kept
+        difference = paired_difference(*sides)
+        figures = (difference.value, difference.low, difference.high, sides[0][0].n_images)
+        lines.append(
+            dict(zip(DIFFERENCE_COLUMNS, (*a.panel, a.name, b.name, *figures), strict=True))
+        )
+    return pd.DataFrame(lines, columns=DIFFERENCE_COLUMNS)
+
+
+def _comparisons(arms: list[Arm]) -> Iterator[tuple[Arm, Arm]]:
+    """Yield the pairs a reader asks about, data set by data set.
+
+    Single pass against the coarsest stride, every finer stride against the coarsest, each stride
+    against the next finer (and so the next coarser), students against single pass and teacher.
+    """
+    for panel in panels_of(arms):
+        here = [arm for arm in arms if arm.panel == panel]
+        for series in _stride_series([arm for arm in here if arm.method == "teacher"]):
+            coarsest = series[0]
+            yield from ((coarsest, arm) for arm in here if _is(arm, "pretrained", coarsest))
+            yield from ((finer, coarsest) for finer in series[1:])
+            yield from pairwise(series[1:])
+        for student in (arm for arm in here if arm.method == "student"):
+            yield from ((student, arm) for arm in here if _is(arm, "pretrained", student))
+            yield from ((student, arm) for arm in here if _is(arm, "teacher", student))
+
+
+def _is(arm: Arm, method: str, of: Arm) -> bool:
+    return arm.method == method and agrees(arm, of)
+
+
+def _stride_series(teachers: list[Arm]) -> Iterator[list[Arm]]:
+    """Yield teachers that differ in stride alone, coarse to fine."""
+    left = teachers
+    while left:
+        yield [arm for arm in left if agrees(arm, left[0], but=["stride_px"])]
+        left = [arm for arm in left if not agrees(arm, left[0], but=["stride_px"])]
+
+
+def _columns(row: Row) -> dict[str, Any]:
+    values = {**vars(row), **vars(row.cost)}
+    return {name: values[name] for name in COLUMNS}
+
+
+def _cell(value: Any) -> Any:
+    """Return a swept value as one cell: lists and tables as JSON."""
+    return json.dumps(value) if isinstance(value, list | tuple | dict) else value
+
+
+def _typed(frame: pd.DataFrame) -> pd.DataFrame:
+    """Keep counts whole where some are missing; without this pandas would write `12.0`."""
+    return frame.astype({name: "Int64" for name in _INTEGERS if name in frame})

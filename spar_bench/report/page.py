@@ -1,0 +1,86 @@
+"""Write the page of a report: the question, the tables, the figures, and what did not finish."""
+
+import pandas as pd
+
+from spar_bench.report import tables, text
+from spar_bench.report.arms import Arm
+from spar_bench.report.figures import FigurePlan
+from spar_bench.results import Results
+
+_FILES = {
+    "results.csv": "one line a trial, method, data set and resolution; mIoU as a fraction",
+    "costs.csv": "cost of each method at further image sizes",
+    "differences.csv": "paired bootstrap differences over images, with 95 % intervals",
+    "table.md": "the table above",
+    "table.tex": "the same for LaTeX (needs `booktabs`)",
+    "provenance.json": "commit, spec, seeds, versions, device, checksums of weights",
+}
+
+
+def page(
+    results: Results, arms: list[Arm], figures: list[FigurePlan], differences: pd.DataFrame
+) -> str:
+    """Return the page in Markdown; it names figures by the files beside it."""
+    parts = [f"# {text.markdown(results.experiment)}"]
+    if results.question:
+        parts.append(f"> {text.markdown(results.question)}")
+    parts.append(table_markdown(arms))
+    devices = dict.fromkeys(row.cost.device for row in results.rows if row.cost.device)
+    if devices:
+        parts.append("Costs were measured on: " + "; ".join(map(text.markdown, devices)) + ".")
+    parts += [
+        f"![{figure.name}]({figure.name}.png)\n\n{figure.caption} [SVG]({figure.name}.svg)"
+        for figure in figures
+    ]
+    parts += [*_differences(differences), *_unfinished(results)]
+    files = [f"- [{name}]({name}): {what}" for name, what in _FILES.items()]
+    parts.append("## Files\n\n" + "\n".join(files))
+    return "\n\n".join(parts) + "\n"
+
+
+def table_markdown(arms: list[Arm]) -> str:
+    """Return all tables in Markdown, with the note that explains them."""
+    if not arms:
+        return "No results yet."
+    written = [tables.to_markdown(table) for table in tables.result_tables(arms)]
+    return "\n\n".join([*written, text.markdown(tables.NOTE)])
+
+
+def table_latex(arms: list[Arm], experiment: str) -> str:
+    """Return all tables in LaTeX, labelled `tab:<experiment>-<number>`."""
+    found = tables.result_tables(arms) if arms else []
+    written = [tables.to_latex(table, f"{experiment}-{n}") for n, table in enumerate(found, 1)]
+    return "\n\n".join(["% Needs \\usepackage{booktabs}.", *written]) + "\n"
+
+
+def _differences(frame: pd.DataFrame) -> list[str]:
+    """Return the section of paired differences, in points of mIoU; nothing where there are none."""
+    if frame.empty:
+        return []
+    several = len(frame[["dataset", "eval_short_side_px"]].drop_duplicates()) > 1
+    headers = ["Data set", "Short side (px)"] if several else []
+    headers += ["a", "b", "a - b (points of mIoU)", "95 % interval", "Images"]
+    lines = ["| " + " | ".join(headers) + " |", "|" + " --- |" * len(headers)]
+    for line in frame.to_dict("records"):
+        cells = [text.markdown(line["dataset"]), str(line["eval_short_side_px"])] if several else []
+        cells += [text.markdown(line["a"]), text.markdown(line["b"])]
+        cells += [f"{100 * line['difference']:+.1f}"]
+        cells += [f"{100 * line['low']:+.1f} to {100 * line['high']:+.1f}", str(line["n_images"])]
+        lines.append("| " + " | ".join(cells) + " |")
+    told = (
+        "Paired bootstrap over images: each resample draws the same images for both. Where a "
+        "student has several seeds, their mIoU is averaged; the interval is over images, not seeds."
+    )
+    return [f"## Differences\n\n{told}\n\n" + "\n".join(lines)]
+
+
+def _unfinished(results: Results) -> list[str]:
+    """Return the section of rows without a result, and why; nothing where all finished."""
+    lines = [
+        f"- {text.markdown(row.trial)}, {row.method}, {text.markdown(row.dataset)} at "
+        f"{row.eval_short_side_px} px: {row.status.replace('_', ' ')}"
+        + (f" ({text.markdown(row.reason)})" if row.reason else "")
+        for row in results.rows
+        if row.status != "finished"
+    ]
+    return ["## Not finished\n\n" + "\n".join(dict.fromkeys(lines))] if lines else []

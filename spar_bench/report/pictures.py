@@ -1,0 +1,129 @@
+"""Draw images beside their label maps, and feature maps in the colours of their joint PCA."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from numpy.typing import NDArray
+
+from spar_bench.report import text
+from spar_bench.report.colors import IGNORED, class_colors
+from spar_bench.report.style import PAGE_IN, new_figure
+from spar_bench.results import Preview
+
+MOST_IMAGES = 4
+GAP_IN = 0.05
+LINE_IN = 0.135
+
+
+def panel_figure(previews: Mapping[str, Preview], classes: list[str]) -> Figure:
+    """Draw the first images, a row each: image, truth, and a prediction a key of `previews`."""
+    if not previews:
+        raise ValueError("a panel needs at least one preview, but got none")
+    first, *others = previews.values()
+    if any(other.names != first.names for other in others):
+        raise ValueError("a panel needs previews of the same images, but their names differ")
+    n_images = min(MOST_IMAGES, len(first.names))
+    palette = class_colors(len(classes))
+    rows = [
+        [first.images[i], *(palette[p] for p in (first.truths[i], *_predictions(previews, i)))]
+        for i in range(n_images)
+    ]
+    seen = [first.truths, *(preview.predictions for preview in previews.values())]
+    present = np.unique(np.concatenate([m.ravel() for maps in seen for m in maps[:n_images]]))
+    return _grid(["image", "truth", *previews], rows, _legend(present, classes, palette))
+
+
+def pca_figure(features: Mapping[str, NDArray[np.floating[Any]]]) -> Figure:
+    """Draw one column a feature map, coloured by the three principal components of all together."""
+    if len({values.shape[0] for values in features.values()}) != 1:
+        raise ValueError("a joint PCA needs maps of equally many channels, and at least one map")
+    return _grid(list(features), [pca_colors(list(features.values()))], [])
+
+
+def pca_colors(maps: Sequence[NDArray[np.floating[Any]]]) -> list[NDArray[np.uint8]]:
+    """Colour maps `(C, h, w)` as `(h, w, 3)` by their joint three principal components.
+
+    The same feature has the same colour in every map; the outermost hundredth is clipped.
+    """
+    tokens = [values.reshape(values.shape[0], -1).T.astype(np.float64) for values in maps]
+    every = np.concatenate(tokens)
+    mean = every.mean(0)
+    _, vectors = np.linalg.eigh(np.cov(every - mean, rowvar=False).reshape(mean.size, mean.size))
+    basis = vectors[:, ::-1][:, :3]
+    # A principal axis has no sign of its own: let its largest entry be positive.
+    basis = basis * np.sign(basis[np.abs(basis).argmax(0), np.arange(basis.shape[1])])
+    low, high = np.quantile((every - mean) @ basis, [0.01, 0.99], axis=0)
+    spread = np.where(high > low, high - low, 1.0)
+    colored = []
+    for values, its_tokens in zip(maps, tokens, strict=True):
+        share = np.clip(((its_tokens - mean) @ basis - low) / spread, 0, 1)
+        rgb = np.zeros((len(share), 3), np.uint8)
+        rgb[:, : share.shape[1]] = np.round(255 * share)
+        colored.append(rgb.reshape(*values.shape[1:], 3))
+    return colored
+
+
+def _predictions(previews: Mapping[str, Preview], index: int) -> list[NDArray[np.uint8]]:
+    return [preview.predictions[index] for preview in previews.values()]
+
+
+def _legend(
+    present: NDArray[np.uint8], classes: list[str], palette: NDArray[np.uint8]
+) -> list[Patch]:
+    names = {**dict(enumerate(classes)), IGNORED: "ignored"}
+    return [
+        Patch(facecolor=palette[i] / 255, edgecolor="#999999", linewidth=0.4, label=text.plot(name))
+        for i, name in names.items()
+        if i in present
+    ]
+
+
+def _grid(titles: list[str], rows: list[list[NDArray[np.uint8]]], legend: list[Patch]) -> Figure:
+    """Lay out pictures: columns of one width, each row as high as its pictures need."""
+    width = min((PAGE_IN - GAP_IN) / len(titles) - GAP_IN, 1.7)
+    heights = [width * max(p.shape[0] / p.shape[1] for p in row) for row in rows]
+    n_legend = min(len(legend), 7)
+    legend_in = LINE_IN * -(-len(legend) // n_legend) + 0.08 if legend else 0.0
+    titles = [_wrapped(title, width) for title in titles]
+    title_in = LINE_IN * (1 + any("\n" in title for title in titles)) + 0.05
+    total = title_in + sum(heights) + GAP_IN * (len(rows) + 1) + legend_in
+    across = max((width + GAP_IN) * len(titles) + GAP_IN, 3.3)
+    figure = new_figure(across, total)
+    figure.set_layout_engine("none")
+    left = (across - (width + GAP_IN) * len(titles) + GAP_IN) / 2
+    top = total - title_in
+    for row, height in zip(rows, heights, strict=True):
+        for column, picture in enumerate(row):
+            at = (left + column * (width + GAP_IN), top - height)
+            axes = figure.add_axes((at[0] / across, at[1] / total, width / across, height / total))
+            _show(axes, picture)
+            if row is rows[0]:
+                axes.set_title(titles[column], pad=3, va="bottom")
+        top -= height + GAP_IN
+    if legend:
+        figure.legend(handles=legend, loc="lower center", ncols=n_legend, handlelength=1.0)
+    return figure
+
+
+def _show(axes: Axes, picture: NDArray[np.uint8]) -> None:
+    axes.imshow(picture, interpolation="nearest", aspect="equal")
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set(visible=True, linewidth=0.4, color="#999999")
+
+
+def _wrapped(title: str, width_in: float) -> str:
+    """Break a title into two lines where it is wider than its column."""
+    words = text.one_line(title).split()
+    room = width_in * 17  # letters an inch at the title's size
+    lines = [""]
+    for word in words:
+        if lines[-1] and len(lines[-1]) + len(word) >= room:
+            lines.append("")
+        lines[-1] = f"{lines[-1]} {word}".strip()
+    return "\n".join(text.plot(line) for line in lines[:2])

@@ -1,0 +1,141 @@
+"""Find what was swept, and the arms that lie along it."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import seaborn as sns
+
+from spar_bench.report.arms import Arm
+from spar_bench.report.style import DIVIDES, PRETRAINED, STUDENTS, Mark
+
+RESOLUTION = "eval_short_side_px"
+MOST_SERIES = len(STUDENTS)
+
+_TITLES = {
+    "stride_px": "Stride (px)",
+    "window_px": "Window (px)",
+    RESOLUTION: "Short side at evaluation (px)",
+    "train_short_side_px": "Short side in training (px)",
+    "trainable": "Trained part",
+    "average": "Average of windows",
+}
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A setting that was swept: its key, and its values among the arms that finished."""
+
+    key: str
+    values: tuple[Any, ...]
+
+    @property
+    def name(self) -> str:
+        """Name of the figure, without its ending."""
+        names = {RESOLUTION: "resolution", "train_short_side_px": "training_resolution"}
+        return "accuracy_vs_" + names.get(self.key, self.key.split(".")[-1].removesuffix("_px"))
+
+    @property
+    def title(self) -> str:
+        """Title of the axis, with its unit."""
+        return _TITLES.get(self.key, self.key.split(".")[-1].replace("_", " ").capitalize())
+
+    @property
+    def is_numeric(self) -> bool:
+        """Whether the values lie on a line, rather than being names."""
+        return all(isinstance(v, int | float) and not isinstance(v, bool) for v in self.values)
+
+    @property
+    def is_log(self) -> bool:
+        """Whether the values span so much that a linear axis would crowd them."""
+        return bool(min(self.values) > 0 and max(self.values) / min(self.values) >= 6)
+
+    def of(self, arm: Arm) -> Any:
+        """Return where an arm lies on this axis, None where it has no such setting."""
+        is_panel = self.key == RESOLUTION
+        return arm.panel.eval_short_side_px if is_panel else arm.settings.get(self.key)
+
+    def moves(self, arm: Arm) -> bool:
+        """Say whether arms of this method lie at several places of the axis."""
+        return self.key == RESOLUTION or (self.key in arm.varying and self.of(arm) is not None)
+
+
+@dataclass(frozen=True)
+class Series:
+    """Arms in the order of an axis, and their mark; joined when they differ in it alone."""
+
+    label: str
+    arms: list[Arm]
+    mark: Mark
+    joined: bool
+
+
+def swept_axes(arms: Iterable[Arm]) -> list[Axis]:
+    """Return the settings, and the resolution, in which arms that finished differ."""
+    arms = [arm for arm in arms if arm.miou is not None]
+    keys = dict.fromkeys(key for arm in arms for key in (*arm.varying, RESOLUTION))
+    axes = []
+    for key in keys:
+        axis = Axis(key, ())
+        places = {str(axis.of(arm)): axis.of(arm) for arm in arms if axis.moves(arm)}
+        axes.append(Axis(key, tuple(places.values())))
+    return [axis for axis in axes if len(axis.values) > 1 and axis.key != "group"]
+
+
+def series_along(arms: Iterable[Arm], axis: Axis) -> list[Series]:
+    """Group the arms that differ along `axis` alone; of too many for a method, return the best.
+
+    Where few arms differ in it alone, as in a search, a method's arms are one cloud of points.
+    """
+    groups: dict[tuple[Any, ...], list[Arm]] = {}
+    for arm in arms:
+        if axis.moves(arm):
+            rest = ((key, str(value)) for key, value in arm.settings.items() if key != axis.key)
+            groups.setdefault((arm.method, *rest), []).append(arm)
+    if 2 * len(groups) > sum(len(group) for group in groups.values()):
+        return _clouds([arm for group in groups.values() for arm in group], axis)
+    kept = _best(list(groups.values()))
+    return [
+        Series(
+            group[0].label_without(axis.key), _in_order(group, axis), mark, joined=axis.is_numeric
+        )
+        for group, mark in zip(kept, _marks(kept), strict=True)
+    ]
+
+
+def _best(groups: list[list[Arm]]) -> list[list[Arm]]:
+    best = sorted(groups, key=lambda group: -max(arm.miou or 0 for arm in group))
+    kept = []
+    for method in {group[0].method for group in groups}:
+        kept += [group for group in best if group[0].method == method][:MOST_SERIES]
+    return [group for group in groups if group in kept]
+
+
+def _clouds(arms: list[Arm], axis: Axis) -> list[Series]:
+    clouds: dict[str, list[Arm]] = {}
+    for arm in arms:
+        clouds.setdefault(arm.method, []).append(arm)
+    found = _marks(list(clouds.values()))
+    return [
+        Series(method, _in_order(cloud, axis), mark, joined=False)
+        for (method, cloud), mark in zip(clouds.items(), found, strict=True)
+    ]
+
+
+def _in_order(arms: list[Arm], axis: Axis) -> list[Arm]:
+    return sorted(arms, key=axis.of) if axis.is_numeric else arms
+
+
+def _marks(groups: list[list[Arm]]) -> list[Mark]:
+    """Give each group a mark: teachers shades of one colour, students one each."""
+    methods = [group[0].method for group in groups]
+    n_teachers = methods.count("teacher")
+    shades = sns.light_palette(DIVIDES.color, n_teachers + 2, as_cmap=False).as_hex()[2:]
+    found = []
+    for index, method in enumerate(methods):
+        nth = methods[:index].count(method)
+        if method == "teacher":
+            found.append(DIVIDES._replace(color=shades[nth]))
+        else:
+            found.append(STUDENTS[nth % len(STUDENTS)] if method == "student" else PRETRAINED)
+    return found

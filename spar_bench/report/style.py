@@ -1,0 +1,152 @@
+"""How figures look: sizes of a two-column paper, colour-blind-safe colours, a mark for each arm."""
+
+import os
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import matplotlib as mpl
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from spar_bench.report import text
+from spar_bench.report.arms import Arm
+
+COLUMN_IN = 3.3
+PAGE_IN = 7.0
+GREY = "#6b6b6b"
+LIGHT = "#c4c4c4"
+
+_RC: dict[str, Any] = {
+    "figure.dpi": 200,
+    "savefig.dpi": 200,
+    "figure.constrained_layout.use": True,
+    "font.family": "DejaVu Sans",
+    "font.size": 7,
+    "axes.titlesize": 7,
+    "axes.labelsize": 7,
+    "xtick.labelsize": 6.5,
+    "ytick.labelsize": 6.5,
+    "legend.fontsize": 6.5,
+    "legend.frameon": False,
+    "legend.handlelength": 1.8,
+    "legend.columnspacing": 1.2,
+    "legend.borderaxespad": 0.2,
+    "axes.linewidth": 0.6,
+    "axes.grid": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "grid.linewidth": 0.4,
+    "grid.color": "#e6e6e6",
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.minor.width": 0.4,
+    "xtick.major.size": 2.5,
+    "ytick.major.size": 2.5,
+    "xtick.minor.size": 1.5,
+    "lines.linewidth": 1.0,
+    "svg.hashsalt": "spar-bench",
+}
+
+
+class Mark(NamedTuple):
+    """Colour, marker and marker size (points) of an arm, the same in every figure."""
+
+    color: str
+    marker: str
+    size: float
+
+
+_PALETTE = sns.color_palette("colorblind").as_hex()
+PRETRAINED = Mark("#404040", "s", 4.6)
+DIVIDES = Mark(_PALETTE[0], "o", 4.6)
+DOES_NOT_DIVIDE = Mark(_PALETTE[1], "D", 4.4)
+STUDENTS = [
+    Mark(_PALETTE[2], "^", 5.6),
+    Mark(_PALETTE[4], "v", 5.6),
+    Mark(_PALETTE[5], "P", 5.6),
+    Mark(_PALETTE[9], "p", 5.6),
+    Mark(_PALETTE[3], "X", 5.4),
+    Mark("#5b4a9c", "h", 5.4),
+]
+
+
+def marks(arms: Iterable[Arm]) -> dict[str, Mark]:
+    """Return the mark of each arm by its label; more students than marks share the first one."""
+    by_label = {arm.label: arm for arm in arms}
+    students = [label for label, arm in by_label.items() if arm.method == "student"]
+    few = len(students) <= len(STUDENTS)
+    result = {label: STUDENTS[i if few else 0] for i, label in enumerate(students)}
+    for label, arm in by_label.items():
+        if arm.method == "pretrained":
+            result[label] = PRETRAINED
+        elif arm.method == "teacher":
+            result[label] = DOES_NOT_DIVIDE if arm.divides_patch is False else DIVIDES
+    return result
+
+
+def new_figure(width_in: float, height_in: float) -> Figure:
+    """Return an empty figure that belongs to no global state, laid out by constraints."""
+    figure = Figure(figsize=(width_in, height_in))
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def draw_point(axes: Axes, x: float, y: float, mark: Mark, *, sd: float | None) -> None:
+    """Draw a mark at a mIoU in percent, with a bar of `sd` (a fraction) up and down."""
+    axes.errorbar(
+        x,
+        y,
+        yerr=None if sd is None else 100 * sd,
+        color=mark.color,
+        marker=mark.marker,
+        markersize=mark.size,
+        markeredgecolor="white",
+        markeredgewidth=0.5,
+        elinewidth=0.8,
+        capsize=1.8,
+        zorder=4,
+    )
+
+
+def legend_above(figure: Figure, handles: dict[str, Line2D], *, columns: int) -> None:
+    """Write a legend above all axes, where it covers none of them."""
+    if handles:
+        names = [text.plot(name) for name in handles]
+        figure.legend(
+            list(handles.values()),
+            names,
+            loc="outside upper center",
+            ncols=min(columns, len(names)),
+        )
+
+
+@contextmanager
+def house_style() -> Iterator[None]:
+    """Draw in the house style: everything made inside has its sizes and colours."""
+    style: Any = {**sns.axes_style("ticks"), **_RC}
+    with warnings.catch_warnings(), mpl.rc_context(style):
+        # A class may be named in a script the font lacks; its boxes are seen in the picture.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
+        yield
+
+
+def save_as(draw: Callable[[], Figure], *paths: Path) -> None:
+    """Draw a figure in the house style and write it to `paths`, in the formats of their endings."""
+    with house_style():
+        figure = draw()
+        for path in paths:
+            temporary = path.with_name(f".{os.getpid()}.{path.name}")
+            # Without a date, the same results give the same file.
+            metadata = {"Date": None} if path.suffix == ".svg" else {}
+            try:
+                figure.savefig(temporary, format=path.suffix[1:], metadata=metadata)
+                os.replace(temporary, path)
+            finally:
+                temporary.unlink(missing_ok=True)

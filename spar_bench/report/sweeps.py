@@ -1,0 +1,165 @@
+"""Draw accuracy against what was swept: lines over numbers, dots over names."""
+
+import math
+from collections.abc import Iterable
+from typing import Literal
+
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
+
+from spar_bench.report import text
+from spar_bench.report.arms import Arm, Panel, panels_of, value_text
+from spar_bench.report.series import RESOLUTION, Axis, Series, series_along
+from spar_bench.report.style import (
+    COLUMN_IN,
+    DOES_NOT_DIVIDE,
+    PAGE_IN,
+    Mark,
+    draw_point,
+    legend_above,
+    marks,
+    new_figure,
+)
+
+MOST_REFERENCES = 4
+LETTER = 0.021  # width of a letter under the axis, as a share of the axis
+
+
+def axis_figure(arms: list[Arm], axis: Axis) -> Figure:
+    """Draw the arms of one data set along `axis`, a facet for each resolution."""
+    shown = [arm for arm in arms if arm.miou is not None]
+    panels: list[Panel | None] = [None] if axis.key == RESOLUTION else [*panels_of(shown)]
+    series = {
+        p: series_along([arm for arm in shown if p in (None, arm.panel)], axis) for p in panels
+    }
+    columns = min(2, len(panels))
+    rows = math.ceil(len(panels) / columns)
+    n_series = max(len(its) for its in series.values())
+    names = len(axis.values) * (0.12 + 0.1 * n_series) + 0.5
+    height = 2.2 if axis.is_numeric else min(max(names, 1.1), 6.0)
+    figure = new_figure((COLUMN_IN, PAGE_IN)[columns - 1], 0.4 + height * rows)
+    facets = figure.subplots(rows, columns, squeeze=False, sharey=not axis.is_numeric).flatten()
+    handles: dict[str, Line2D] = {}
+    for facet, panel in zip(facets, panels, strict=False):
+        draw = _draw_numbers if axis.is_numeric else _draw_names
+        handles |= draw(facet, series[panel], axis)
+        if panel is not None:
+            still = [arm for arm in shown if arm.panel == panel and not axis.moves(arm)]
+            handles |= _draw_references(facet, still, axis, marks(arms))
+        if len(panels) > 1 and panel is not None:
+            facet.set_title(text.plot(panel.title))
+    for facet in facets[len(panels) :]:
+        facet.remove()
+    legend_above(figure, handles, columns=2 * columns)
+    return figure
+
+
+def _draw_numbers(axes: Axes, series: list[Series], axis: Axis) -> dict[str, Line2D]:
+    """Draw a line a series, mean and sd over seeds at each value; return the legend."""
+    handles = {}
+    alone = sum(its.arms[0].method == "teacher" for its in series) == 1
+    for its in series:
+        _draw_line(axes, its, axis, alone)
+        handles[its.label] = _handle(its.mark, "-" if its.joined else "none")
+        if any(arm.divides_patch is False for arm in its.arms) and axis.key == "stride_px":
+            color = DOES_NOT_DIVIDE.color if alone else its.mark.color
+            handles["does not divide by patch"] = _handle(
+                DOES_NOT_DIVIDE._replace(color=color), "none"
+            )
+    if axis.is_log:
+        axes.set_xscale("log")
+    axes.margins(x=0.06, y=0.1)
+    if any(its.joined for its in series):
+        ticks, words = _written_out(axis)
+        axes.xaxis.set_major_locator(FixedLocator(ticks))
+        axes.xaxis.set_major_formatter(FixedFormatter(words))
+        axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlabel(text.plot(axis.title))
+    axes.set_ylabel("mIoU (%)")
+    return handles
+
+
+def _draw_line(axes: Axes, series: Series, axis: Axis, alone: bool) -> None:
+    x = [axis.of(arm) for arm in series.arms]
+    y = [100 * (arm.miou or 0) for arm in series.arms]
+    if series.joined:
+        axes.plot(x, y, color=series.mark.color, alpha=0.6, zorder=2)
+    for arm, at, miou in zip(series.arms, x, y, strict=True):
+        mark = series.mark
+        if arm.divides_patch is False and axis.key == "stride_px":
+            mark = DOES_NOT_DIVIDE if alone else DOES_NOT_DIVIDE._replace(color=mark.color)
+        draw_point(axes, at, miou, mark, sd=arm.sd)
+
+
+def _written_out(axis: Axis) -> tuple[list[float], list[str]]:
+    """Return ticks and their words: every value, in a second line where the first has no room."""
+    place = math.log if axis.is_log else float
+    values = sorted(axis.values)
+    ticks, words, last = [], [], [-math.inf, -math.inf]
+    for value in values:
+        word = f"{value:.4g}"
+        room = (place(values[-1]) - place(values[0])) * LETTER * (len(word) + 1.2)
+        line = next((line for line in (0, 1) if place(value) - last[line] >= room), None)
+        if line is not None:
+            last[line] = place(value)
+            ticks.append(float(value))
+            words.append("\n" * line + word)
+    return ticks, words
+
+
+def _draw_names(axes: Axes, series: list[Series], axis: Axis) -> dict[str, Line2D]:
+    """Draw a row a value: each seed a faint dot, mean and sd over them; return the legend."""
+    order = [text.plot(value_text(value)) for value in axis.values]
+    lines = [
+        {"value": text.plot(value_text(axis.of(arm))), "series": its.label, "miou": 100 * miou}
+        for its in series
+        for arm in its.arms
+        for miou in arm.mious
+    ]
+    colors = {its.label: its.mark.color for its in series}
+    frame = pd.DataFrame(lines)
+    dodge = len(series) > 1
+    shared = {"data": frame, "x": "miou", "y": "value", "hue": "series", "order": order, "ax": axes}
+    shared |= {"palette": colors, "hue_order": list(colors), "legend": False}
+    if any(len(arm.mious) > 1 for its in series for arm in its.arms):
+        sns.stripplot(**shared, dodge=dodge, jitter=False, size=2.6, alpha=0.45, linewidth=0)
+    sns.pointplot(
+        **shared,
+        dodge=0.8 - 0.8 / len(series) if dodge else False,
+        errorbar="sd",
+        linestyle="none",
+        marker="d",
+        markersize=4.6,
+        markeredgewidth=0,
+        err_kws={"linewidth": 0.9},
+    )
+    axes.margins(x=0.08)
+    axes.set_xlabel("mIoU (%)")
+    axes.set_ylabel(text.plot(axis.title))
+    return {its.label: _handle(its.mark._replace(marker="d"), "none") for its in series if dodge}
+
+
+def _draw_references(
+    axes: Axes, arms: Iterable[Arm], axis: Axis, its_marks: dict[str, Mark]
+) -> dict[str, Line2D]:
+    """Draw a dashed line at each arm that the axis does not move; of too many, the best."""
+    best = sorted(arms, key=lambda arm: -(arm.miou or 0))[:MOST_REFERENCES]
+    handles = {}
+    for arm in sorted(best, key=lambda arm: arm.miou or 0):
+        draw = axes.axhline if axis.is_numeric else axes.axvline
+        color = its_marks[arm.label].color
+        dashes = {"pretrained": (1, 1.5), "teacher": (5, 1.5)}.get(arm.method, (3, 1.5))
+        draw(100 * (arm.miou or 0), color=color, linewidth=0.9, dashes=dashes, zorder=1.5)
+        handles[arm.name] = Line2D([], [], color=color, linewidth=0.9, dashes=dashes)
+    return handles
+
+
+def _handle(mark: Mark, linestyle: Literal["-", "none"]) -> Line2D:
+    return Line2D(
+        [], [], color=mark.color, linestyle=linestyle, marker=mark.marker, markersize=mark.size,
+        markeredgecolor="white", markeredgewidth=0.5,
+    )  # fmt: skip

@@ -1,0 +1,49 @@
+"""Write numbers and names for Markdown, LaTeX, matplotlib and file names."""
+
+import math
+import re
+
+_LATEX = {
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "%": r"\%",
+    "#": r"\#", "_": r"\_", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+    "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", "–": "--",
+    "±": r"\ensuremath{\pm}",
+    "×": r"\ensuremath{\times}", "−": r"\ensuremath{-}",
+}  # fmt: skip
+
+
+def latex(text: str) -> str:
+    """Return `text` so that LaTeX sets it letter by letter."""
+    return "".join(_LATEX.get(letter, letter) for letter in one_line(text))
+
+
+def markdown(text: str) -> str:
+    """Return `text` so that it stays one cell of a Markdown table."""
+    return re.sub(r"([\\`*_|<>\[\]])", r"\\\1", one_line(text))
+
+
+def plot(text: str) -> str:
+    """Return `text` so that matplotlib does not read `$` as mathematics."""
+    return one_line(text).replace("$", r"\$")
+
+
+def one_line(text: str) -> str:
+    """Join the lines of `text`, and drop what cannot be printed."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def file_name(text: str) -> str:
+    """Return `text` with all but letters, digits, `-` and `.` replaced by `_`."""
+    return re.sub(r"[^A-Za-z0-9.-]+", "_", text).strip("._") or "unnamed"
+
+
+def percent(fraction: float) -> str:
+    """Write a fraction as percent with one decimal, without the sign."""
+    return f"{100 * fraction:.1f}"
+
+
+def significant(value: float) -> str:
+    """Write a number with three significant digits, never in powers of ten: 0.900, 12.3, 3312."""
+    if value == 0:
+        return "0"
+    return f"{value:.{max(0, 2 - math.floor(math.log10(abs(value))))}f}"

@@ -1,0 +1,227 @@
+"""Draw accuracy against cost: labelled points, strides joined by a line, the Pareto front."""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
+
+from spar_bench.report import text
+from spar_bench.report.arms import Arm, agrees, panels_of
+from spar_bench.report.placement import Floats, Surroundings, place_labels
+from spar_bench.report.style import (
+    COLUMN_IN,
+    DIVIDES,
+    DOES_NOT_DIVIDE,
+    GREY,
+    LIGHT,
+    PAGE_IN,
+    Mark,
+    draw_point,
+    legend_above,
+    marks,
+    new_figure,
+)
+
+MOST_LABELS = 18
+LABEL_GID = "arm-label"
+
+
+@dataclass(frozen=True)
+class CostAxis:
+    """What accuracy is set against: a file name, a title with its unit, and an arm's value."""
+
+    name: str
+    title: str
+    value: Callable[[Arm], float | None]
+
+
+def pareto_front(costs: Sequence[float], mious: Sequence[float]) -> list[int]:
+    """Return the indices of points that no other beats in both, from cheap to dear."""
+    front: list[int] = []
+    for index in sorted(range(len(costs)), key=lambda i: (costs[i], -mious[i])):
+        if not front or mious[index] > mious[front[-1]]:
+            front.append(index)
+    return front
+
+
+def tradeoff_figure(arms: list[Arm], axis: CostAxis) -> Figure:
+    """Draw a facet for each panel of those `arms` that have both accuracy and this cost."""
+    its_marks = marks(arms)
+    shown = [arm for arm in arms if arm.miou is not None and axis.value(arm) is not None]
+    panels = panels_of(shown)
+    columns = min(2, len(panels))
+    rows = math.ceil(len(panels) / columns)
+    figure = new_figure((COLUMN_IN, PAGE_IN)[columns - 1], 0.3 + 2.5 * rows)
+    facets = figure.subplots(rows, columns, squeeze=False).flatten()
+    for facet, panel in zip(facets, panels, strict=False):
+        here = [arm for arm in shown if arm.panel == panel]
+        _draw_facet(facet, here, axis, its_marks)
+        if len(panels) > 1:
+            facet.set_title(text.plot(panel.title))
+    for facet in facets[len(panels) :]:
+        facet.remove()
+    _add_legend(figure, shown)
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # labels are placed for the axes as they now are
+    for facet, panel in zip(facets, panels, strict=False):
+        _label(facet, [arm for arm in shown if arm.panel == panel], axis, its_marks)
+    return figure
+
+
+def _draw_facet(axes: Axes, arms: list[Arm], axis: CostAxis, its_marks: dict[str, Mark]) -> None:
+    x, y = _coordinates(arms, axis)
+    front = pareto_front(list(x), list(y))
+    _draw_front(axes, x[front], y[front])
+    for line in _stride_lines(arms):
+        axes.plot(
+            *_coordinates(line, axis), color=DIVIDES.color, linewidth=0.9, alpha=0.55, zorder=2
+        )
+    for arm, cost, miou in zip(arms, x, y, strict=True):
+        draw_point(axes, cost, miou, its_marks[arm.label], sd=arm.sd)
+    _scale(axes, x, y)
+    sizes = {(arm.cost.image_h, arm.cost.image_w) for arm in arms}
+    height, width = sizes.pop() if len(sizes) == 1 else (None, None)
+    where = f" of {height}×{width} px" if height and width else ""
+    axes.set_xlabel(axis.title.format(where=where))
+    axes.set_ylabel("mIoU (%)")
+
+
+def _draw_front(axes: Axes, x: Floats, y: Floats) -> None:
+    """Draw what can be had for a cost: level until a dearer point is better."""
+    corners = np.repeat(np.stack([x, y], axis=1), 2, axis=0)
+    axes.plot(corners[1:, 0], corners[:-1, 1], color=LIGHT, linewidth=2.2, zorder=1)
+
+
+def _scale(axes: Axes, x: Floats, y: Floats) -> None:
+    """Set a log axis with room for labels, and ticks that are written out as plain numbers."""
+    axes.set_xscale("log")
+    reach = max(float(np.log10(x.max() / x.min())), 0.6)
+    middle = float(np.log10(x.max() * x.min())) / 2
+    axes.set_xlim(10 ** (middle - 0.6 * reach), 10 ** (middle + 0.6 * reach))
+    spread = max(float(np.ptp(y)), 1.0)
+    axes.set_ylim(float(y.min()) - 0.14 * spread, float(y.max()) + 0.14 * spread)
+    if reach < 2.2:
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if reach < 1.5 else (1, 3)))
+        axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def _coordinates(arms: Iterable[Arm], axis: CostAxis) -> tuple[Floats, Floats]:
+    pairs = [(axis.value(arm), 100 * arm.miou) for arm in arms if arm.miou is not None]
+    return np.array([x for x, _ in pairs], dtype=float), np.array([y for _, y in pairs])
+
+
+def _stride_lines(arms: Iterable[Arm]) -> list[list[Arm]]:
+    """Return teachers that differ in stride alone, coarse to fine."""
+    lines: list[list[Arm]] = []
+    for arm in (arm for arm in arms if arm.method == "teacher"):
+        line = next((its for its in lines if agrees(its[0], arm, but=["stride_px"])), None)
+        if line is None:
+            lines.append([arm])
+        else:
+            line.append(arm)
+    return [line for line in lines if len(line) > 1]
+
+
+def _add_legend(figure: Figure, arms: list[Arm]) -> None:
+    handles = {}
+    told_apart = {arm.divides_patch for arm in arms if arm.method == "teacher"}
+    for divides, mark, name in (
+        (True, DIVIDES, "stride divides by patch"),
+        (False, DOES_NOT_DIVIDE, "does not divide"),
+    ):
+        if divides in told_apart:
+            handles[name] = Line2D(
+                [], [], color=DIVIDES.color, linewidth=0.9, marker=mark.marker,
+                markersize=mark.size, markerfacecolor=mark.color, markeredgecolor="white",
+                markeredgewidth=0.5,
+            )  # fmt: skip
+    handles["Pareto front"] = Line2D([], [], color=LIGHT, linewidth=2.2)
+    legend_above(figure, handles, columns=3)
+
+
+def _label(axes: Axes, arms: list[Arm], axis: CostAxis, its_marks: dict[str, Mark]) -> None:
+    """Write each arm's name beside its point, with a thin line to it where it had to go far."""
+    figure = axes.get_figure()
+    assert isinstance(figure, Figure)
+    point_px = figure.dpi / 72
+    named = _worth_a_label(arms, axis)
+    everyone, anchors = (
+        axes.transData.transform(np.stack(_coordinates(some, axis), axis=1))
+        for some in (arms, named)
+    )
+    halo = [withStroke(linewidth=1.6, foreground="white")]  # legible on a line, too
+    notes = [
+        axes.annotate(
+            text.plot(arm.label), (x, y), xytext=(0, 0), textcoords="offset points", ha="center",
+            va="center", color=_ink(its_marks[arm.label]), gid=LABEL_GID, zorder=6,
+            annotation_clip=False, path_effects=halo,
+        )
+        for arm, x, y in zip(named, *_coordinates(named, axis), strict=True)
+    ]  # fmt: skip
+    extents = [note.get_window_extent() for note in notes]
+    boxes = place_labels(
+        anchors,
+        np.array([[e.width + 2 * point_px, e.height + point_px] for e in extents]),
+        Surroundings(
+            frame=np.array(axes.bbox.extents, dtype=float),
+            points=everyone,
+            radius=3.2 * point_px,
+            curves=_dots_on_curves(axes, step_px=1.5 * point_px),
+        ),
+    )
+    for note, anchor, box in zip(notes, anchors, boxes, strict=True):
+        if box is None:
+            note.remove()
+            continue
+        note.set_position(tuple((box.reshape(2, 2).mean(0) - anchor) / point_px))
+        _lead(axes, anchor, box, point_px)
+
+
+def _lead(axes: Axes, anchor: Floats, box: Floats, point_px: float) -> None:
+    end = np.clip(anchor, box[:2], box[2:])
+    far = float(np.linalg.norm(end - anchor))
+    if far < 7 * point_px:
+        return
+    start = anchor + (end - anchor) * (3.4 * point_px / far)
+    (x0, y0), (x1, y1) = axes.transData.inverted().transform([start, end])
+    axes.plot([x0, x1], [y0, y1], color=GREY, linewidth=0.45, zorder=3, scalex=False, scaley=False)
+
+
+def _worth_a_label(arms: list[Arm], axis: CostAxis) -> list[Arm]:
+    """Return all arms, or of too many the Pareto front and the best of each line and method."""
+    if len(arms) <= MOST_LABELS:
+        return arms
+    x, y = _coordinates(arms, axis)
+    kept = set(pareto_front(list(x), list(y)))
+    for method in {arm.method for arm in arms}:
+        kept.add(max((i for i, arm in enumerate(arms) if arm.method == method), key=lambda i: y[i]))
+    ends = [max(line, key=lambda arm: arm.miou or 0) for line in _stride_lines(arms)]
+    return [arm for i, arm in enumerate(arms) if i in kept or arm in ends]
+
+
+def _ink(mark: Mark) -> str:
+    """Return a darker shade of a mark's colour, so that small letters have contrast."""
+    parts = (int(mark.color[k : k + 2], 16) for k in (1, 3, 5))
+    return "#" + "".join(f"{int(0.62 * part):02x}" for part in parts)
+
+
+def _dots_on_curves(axes: Axes, *, step_px: float) -> Floats:
+    """Return points along every line and error bar drawn in `axes`, in pixels, `(P, 2)`."""
+    paths = [line.get_transform().transform(line.get_xydata()) for line in axes.get_lines()]
+    for bars in axes.collections:
+        paths += [axes.transData.transform(path.vertices) for path in bars.get_paths()]
+    dots = [np.zeros((0, 2))]
+    for path in paths:
+        for start, end in pairwise(path):
+            count = max(int(np.linalg.norm(end - start) / step_px), 1)
+            dots.append(start + np.linspace(0, 1, count + 1)[:, None] * (end - start))
+    return np.concatenate(dots)

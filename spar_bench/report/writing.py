@@ -1,0 +1,67 @@
+"""Write a report into its folder: every file whole or not at all, none left from an older one."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from spar_bench.report.arms import read_arms
+from spar_bench.report.figures import plan_figures
+from spar_bench.report.frames import costs_frame, differences_frame, results_frame
+from spar_bench.report.page import page, table_latex, table_markdown
+from spar_bench.report.style import save_as
+from spar_bench.results import Results
+
+MANIFEST = "manifest.json"
+
+
+def write_report(results: Results, folder: Path) -> list[Path]:
+    """Write all files of the report of `results` into `folder`, and return their paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    arms = read_arms(results)
+    differences = differences_frame(results, arms)
+    figures = plan_figures(results, arms)
+    drawn = []
+    for figure in figures:
+        paths = [folder / f"{figure.name}{ending}" for ending in (".png", ".svg")]
+        save_as(figure.draw, *paths)
+        drawn += paths
+    texts = {
+        "results.csv": results_frame(results).to_csv(index=False),
+        "costs.csv": costs_frame(results).to_csv(index=False),
+        "differences.csv": differences.to_csv(index=False),
+        "table.md": table_markdown(arms) + "\n",
+        "table.tex": table_latex(arms, results.experiment),
+        "provenance.json": json.dumps(results.provenance, indent=2, sort_keys=True) + "\n",
+        "README.md": page(results, arms, figures, differences),
+    }
+    for name, content in texts.items():
+        _replace(folder / name, content)
+    paths = [*(folder / name for name in texts), *drawn]
+    _remove_stale(folder, {path.name for path in paths})
+    _replace(folder / MANIFEST, json.dumps(_checksums(paths), indent=1) + "\n")
+    return [*paths, folder / MANIFEST]
+
+
+def _remove_stale(folder: Path, current: set[str]) -> None:
+    """Remove what an earlier report wrote and this one does not, unless altered since."""
+    manifest = folder / MANIFEST
+    earlier = json.loads(manifest.read_text(encoding="utf-8")) if manifest.is_file() else {}
+    for name, checksum in earlier.items():
+        path = folder / Path(name).name
+        if name not in current and path.is_file() and _checksums([path])[path.name] == checksum:
+            path.unlink()
+
+
+def _checksums(paths: Iterable[Path]) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(paths)}
+
+
+def _replace(path: Path, content: str) -> None:
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        temporary.write_text(content, encoding="utf-8", newline="\n")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
