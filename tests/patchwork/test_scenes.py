@@ -1,6 +1,7 @@
 """Scenes: the same everywhere, exact in their labels, of any size and of varied scale."""
 
 import hashlib
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -51,7 +52,7 @@ def test_every_class_is_seen_in_a_few_scenes() -> None:
 def test_streams_share_no_seed() -> None:
     ends = [(scene_seed(stream, 0), scene_seed(stream, (1 << 32) - 1)) for stream in STREAMS]
 
-    assert all(last < first for (_, last), (first, _) in zip(ends, ends[1:], strict=False))
+    assert all(last < first for (_, last), (first, _) in pairwise(ends))
     with pytest.raises(ValueError, match="index must be"):
         scene_seed("train", 1 << 32)
 

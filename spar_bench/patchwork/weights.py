@@ -1,0 +1,77 @@
+"""Keep the backbone's weights small on disk: half precision, and only the tokens it was taught.
+
+The file holds an open_clip state dict whose token table has one row a known token, and `token_ids`,
+which says where in the full vocabulary each row belongs.
+"""
+
+import os
+from functools import cache
+from pathlib import Path
+
+import open_clip
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from spar_bench.patchwork.scenes import CLASSES
+
+MODEL = Path(__file__).parent / "model"
+WEIGHTS_FILE = "patchwork.safetensors"
+
+_TABLE = "token_embedding.weight"
+_IDS = "token_ids"
+_VOCABULARY = 49408
+
+
+def load_state_dict(folder: Path = MODEL) -> dict[str, Tensor]:
+    """Return the state dict of the whole open_clip model, in float32.
+
+    The rows of tokens it was never taught are zero; `unknown_tokens` tells which those are.
+    """
+    state = load_file(folder / WEIGHTS_FILE)
+    ids = state.pop(_IDS).long()
+    state = {name: weight.float() for name, weight in state.items()}
+    table = torch.zeros(_VOCABULARY, state[_TABLE].shape[1])
+    table[ids] = state[_TABLE]
+    return {**state, _TABLE: table}
+
+
+def save_state_dict(state: dict[str, Tensor], token_ids: Tensor, folder: Path) -> None:
+    """Write a state dict whose token table has one row for each of `token_ids`, in half."""
+    assert len(state[_TABLE]) == len(token_ids), "one row of the table a token"
+    small = {name: weight.detach().half().contiguous() for name, weight in state.items()}
+    unfinished = folder / f"{WEIGHTS_FILE}.unfinished"
+    save_file({**small, _IDS: token_ids.int()}, unfinished)
+    os.replace(unfinished, folder / WEIGHTS_FILE)
+
+
+@cache
+def known_tokens(folder: Path = MODEL) -> frozenset[int]:
+    """Return the tokens that the shipped text tower was taught."""
+    with safe_open(folder / WEIGHTS_FILE, framework="pt") as file:
+        return frozenset(file.get_tensor(_IDS).tolist())
+
+
+def unknown_tokens(token_ids: Tensor) -> list[int]:
+    """Return the tokens among `token_ids`, of any shape, that the text tower was never taught."""
+    known = known_tokens()
+    return [token for token in dict.fromkeys(token_ids.flatten().tolist()) if token not in known]
+
+
+def taught_tokens() -> Tensor:
+    """Return the tokens of every class name in every template, sorted, `(K,)`."""
+    return torch.unique(class_prompts().flatten())
+
+
+@cache
+def class_prompts() -> Tensor:
+    """Return the tokens of every name (synonyms too, in order) in open_clip's 80 templates.
+
+    The shape is `(names, 80, context length)`.
+    """
+    tokenizer = open_clip.get_tokenizer(f"local-dir:{MODEL}")
+    names = [name for names in CLASSES for name in names]
+    return torch.stack(
+        [tokenizer([fill(name) for fill in open_clip.OPENAI_IMAGENET_TEMPLATES]) for name in names]
+    )
