@@ -70,3 +70,11 @@ def test_features_of_all_zeros_give_a_finite_gradient() -> None:
         (gradient,) = torch.autograd.grad(value, student)
 
         assert torch.isfinite(gradient).all(), name
+
+
+def test_cosine_of_equals_never_rounds_below_zero() -> None:
+    loss = registry.load("losses", "cosine")
+    generator = torch.Generator().manual_seed(0)
+    single = [torch.randn(1, 64, 1, 1, generator=generator) for _ in range(100)]
+
+    assert all(loss(one, one) >= 0 for one in single)
