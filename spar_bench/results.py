@@ -1,7 +1,8 @@
-"""What a sweep found: rows, costs, per-image counts and previews; written by the session, read by `report`.
+"""What a sweep found: rows, costs, per-image counts and previews.
 
-`Results.save` writes a folder that needs nothing else to be read back: it travels with the MLflow
-run of its sweep, so that a report can be built where the store is not.
+The session writes it, `report` reads it. `Results.save` writes a folder that needs nothing else to
+be read back: it travels with the MLflow run of its sweep, so that a report can be built where the
+store is not.
 """
 
 import dataclasses
@@ -73,7 +74,13 @@ class Row:
     stages: dict[str, str] = field(default_factory=dict)
 
 
-COLUMNS = ["experiment", "group", "trial", "seed", "backbone", "method", "inference", "average", "refiner", "protocol", "window_px", "stride_px", "train_short_side_px", "loss", "trainable", "dataset", "eval_short_side_px", "image_h", "image_w", "n_images", "n_windows", "miou", "gflops", "latency_p10_ms", "latency_p50_ms", "latency_p90_ms", "encoder_p50_ms", "peak_mib", "params_m", "device", "dtype", "status", "cost_status"]
+COLUMNS = [
+    "experiment", "group", "trial", "seed", "backbone", "method", "inference", "average",
+    "refiner", "protocol", "window_px", "stride_px", "train_short_side_px", "loss", "trainable",
+    "dataset", "eval_short_side_px", "image_h", "image_w", "n_images", "n_windows", "miou",
+    "gflops", "latency_p10_ms", "latency_p50_ms", "latency_p90_ms", "encoder_p50_ms",
+    "peak_mib", "params_m", "device", "dtype", "status", "cost_status",
+]  # fmt: skip
 """The columns of results.csv, in order; one for each swept key that is not among them follows."""
 
 COST_COLUMNS = [
@@ -183,8 +190,8 @@ class Results:
 class TrialRecord:
     """One trial as it is shown in MLflow: its settings, rows, training curve and pictures.
 
-    `curve` holds (step, loss, milliseconds since the epoch); `artifacts` maps a path inside the run's
-    artifacts to a file on disk.
+    `curve` holds (step, loss, milliseconds since the epoch); `artifacts` maps a path inside the
+    run's artifacts to a file on disk.
     """
 
     trial: str
