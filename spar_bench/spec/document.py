@@ -17,8 +17,8 @@ from spar_bench.errors import SpecError
 Steps = tuple[str | int, ...]
 """Where a value is in a file: the keys and indices that lead to it."""
 
-MAX_BYTES = 1 << 20
-MAX_NODES = 100_000  # aliases of aliases make a small file huge
+MAX_BYTES = 1 << 18
+MAX_NODES = 50_000  # aliases of aliases make a small file huge
 _VARIABLE = re.compile(r"\$\{(?:([A-Za-z_][A-Za-z0-9_]*)(:-([^}]*))?\})?")
 _SCALARS = {f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null")}
 _DATE = "tag:yaml.org,2002:timestamp"  # YAML reads 2024-01-01 as a date; here it is text
@@ -60,13 +60,14 @@ def _order(problem: Problem) -> tuple[Place, str, str]:
 
 @dataclass(frozen=True)
 class Document:
-    """A file's values, and where each key and value stands in it."""
+    """A file's values, where each key and value stands in it, and what could not be read of it."""
 
     path: Path
     text: str
-    data: dict[str, Any]
+    data: dict[str, Any] = field(default_factory=dict)
     keys: dict[Steps, Place] = field(default_factory=dict)
     values: dict[Steps, Place] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
 
     def place_of_value(self, steps: Steps) -> Place:
         """Return where a value stands; if it is not in the file, the nearest part that is."""
@@ -91,7 +92,8 @@ def read_document(path: Path, environ: Mapping[str, str]) -> Document:
     """Read a YAML file whose top level is a mapping, and fill in `${NAME}` and `${NAME:-default}`.
 
     Raises:
-        SpecError: the file cannot be read, or is not UTF-8, YAML or a mapping; one line a mistake.
+        SpecError: the file cannot be read, or is not UTF-8, YAML or a mapping; what else is wrong
+            is among the document's problems.
     """
     text = _read_text(path)
     root = _compose(path, text)
@@ -100,10 +102,12 @@ def read_document(path: Path, environ: Mapping[str, str]) -> Document:
         found = kinds[type(root)]
         text = f"must be a mapping of keys to values, but got {found}; `spar-bench init` writes one"
         raise SpecError(Problem(START, "", text).line(path))
-    document = Document(path, text, {})
-    reader = _Reader(document, environ)
-    document.data.update(reader.value(root, ()))
-    refuse(path, reader.problems)
+    document = Document(path, text)
+    try:
+        document.data.update(_Reader(document, environ).value(root, ()))
+    except _Endless:
+        text = "must be a page of text, but its aliases make it endless; write the values out"
+        raise SpecError(Problem(START, "", text).line(path)) from None
     return document
 
 
@@ -121,7 +125,7 @@ def _read_text(path: Path) -> str:
     else:
         if len(raw) <= MAX_BYTES:
             return _decode(path, raw)
-        text = "must be at most 1 MiB, but got more; a spec is a page of text"
+        text = "must be at most 256 KiB, but got more; a spec is a page of text"
     raise SpecError(f"{path}: {text}")
 
 
@@ -159,13 +163,16 @@ def _compose(path: Path, text: str) -> Node | None:
     raise SpecError(problem.line(path))
 
 
+class _Endless(Exception):
+    """Aliases repeat themselves without end, or nearly so."""
+
+
 class _Reader:
-    """Turns nodes into plain values; collects the mistakes."""
+    """Turns nodes into plain values; notes the mistakes in the document."""
 
     def __init__(self, document: Document, environ: Mapping[str, str]) -> None:
         self.document = document
         self.environ = environ
-        self.problems: list[Problem] = []
         self._constructor = YAML(typ="safe", pure=True).constructor
         self._n_nodes = 0
 
@@ -178,11 +185,7 @@ class _Reader:
         self.document.values[steps] = place
         self._n_nodes += 1
         if self._n_nodes > MAX_NODES or len(steps) > 50:
-            if self._n_nodes < 2 * MAX_NODES:
-                self.problems.append(Problem(START, "", "must be a page of text, but its aliases "
-                                             "make it endless; write the values out"))  # fmt: skip
-            self._n_nodes = 2 * MAX_NODES
-            return None
+            raise _Endless
         if isinstance(node, MappingNode) and node.tag == "tag:yaml.org,2002:map":
             return self._mapping(node, steps)
         if isinstance(node, SequenceNode) and node.tag == "tag:yaml.org,2002:seq":
@@ -191,7 +194,7 @@ class _Reader:
             return self._scalar(node, place, steps)
         tag = str(node.tag).replace("tag:yaml.org,2002:", "!!")
         text = f"must be a plain value, but got the tag {tag}; remove the tag"
-        self.problems.append(Problem(place, dotted(steps), text))
+        self.document.problems.append(Problem(place, dotted(steps), text))
         return None
 
     def _mapping(self, node: MappingNode, steps: Steps) -> dict[str, Any]:
@@ -200,14 +203,14 @@ class _Reader:
             place = _place(key_node)
             if not isinstance(key_node, ScalarNode):
                 text = "must have text as keys, but got a list or mapping; quote it"
-                self.problems.append(Problem(place, dotted(steps), text))
+                self.document.problems.append(Problem(place, dotted(steps), text))
                 continue
             key = str(key_node.value)
             inner = (*steps, key)
             if key in found:
                 first = self.document.keys[inner].line
                 text = f"must be given once, but got it again (first in line {first}); keep one"
-                self.problems.append(Problem(place, dotted(inner), text))
+                self.document.problems.append(Problem(place, dotted(inner), text))
                 continue
             self.document.keys[inner] = place
             found[key] = self.value(value_node, inner)
@@ -229,7 +232,7 @@ class _Reader:
             else:
                 text = (f"must name a set environment variable, but got ${{{name}}}; "
                         f"set {name}, or write ${{{name}:-default}}")  # fmt: skip
-            self.problems.append(Problem(place, dotted(steps), text))
+            self.document.problems.append(Problem(place, dotted(steps), text))
             return ""
 
         return _VARIABLE.sub(fill, str(node.value))

@@ -66,7 +66,9 @@ def read_spec(path: Path, *, environ: Mapping[str, str] = os.environ) -> LoadedS
         drafts = [base]
     problems += blocks.problems
     resolved = [resolver.resolve(draft) for draft in drafts]
-    refuse(path, problems + [problem for _, found in resolved for problem in found])
+    problems += [problem for _, found in resolved for problem in found]
+    unread = {problem.place for problem in document.problems}  # what follows of them is no news
+    refuse(path, document.problems + [p for p in problems if p.place not in unread])
     assert spec is not None, "a spec without problems is valid"
     return LoadedSpec(
         experiment=experiment_name(path),

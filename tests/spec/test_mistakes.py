@@ -1,0 +1,133 @@
+"""Every mistake in a spec is one line with its position, and all of a file come at once.
+
+`mistakes.txt` is the table: a name, a spec, and after `---->` the whole lines that it is told in.
+"""
+
+from pathlib import Path
+
+import pytest
+
+from spar_bench.errors import SpecError
+from spar_bench.spec import read_spec
+from tests.spec.conftest import Problems
+
+TABLE = Path(__file__).with_name("mistakes.txt")
+
+
+def mistakes() -> list[tuple[str, str, list[str]]]:
+    """Return name, spec and lines of each entry of the table."""
+    found = []
+    for entry in TABLE.read_text(encoding="utf-8").split("\n\n"):
+        name, _, rest = entry.partition("\n")
+        text, _, lines = rest.partition("---->\n")
+        found.append((name.removeprefix("# "), text, lines.splitlines()))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"), [pytest.param(text, lines, id=name) for name, text, lines in mistakes()]
+)
+def test_a_mistake_is_told_in_these_lines(problems: Problems, text: str, lines: list[str]) -> None:
+    assert problems(text, PRESENT="x") == lines
+
+
+def test_the_table_is_read_whole() -> None:
+    names = [name for name, _, _ in mistakes()]
+
+    assert len(names) == len(set(names)) > 50
+    assert all(lines for _, _, lines in mistakes())
+
+
+FILES = {
+    "latin.yaml": (
+        b"seeds: [0]\nquestion: \xe9\n",
+        "latin.yaml:2:11: must be UTF-8 text, but got byte 0xe9; save the file as UTF-8",
+    ),
+    "utf16.yaml": (
+        "seeds: [0]".encode("utf-16"),
+        "utf16.yaml:1:1: must be UTF-8 text, but got byte 0xff; save the file as UTF-8",
+    ),
+    "after_accents.yaml": (
+        "question: é\xff".encode("latin-1").replace(b"\xe9", "é".encode()),
+        "after_accents.yaml:1:12: must be UTF-8 text, but got byte 0xff; save the file as UTF-8",
+    ),
+    "control.yaml": (
+        b"seeds: [0]\na: \x00\n",
+        "control.yaml:2:4: must be YAML, but got the control character '\\x00'; delete it",
+    ),
+    "large.yaml": (
+        b"#" * (300 << 10),
+        "large.yaml: must be at most 256 KiB, but got more; a spec is a page of text",
+    ),
+    "deep.yaml": (
+        b"question: " + b"[" * 1200,
+        "deep.yaml:1:1: must be YAML of a few levels, but got too many; flatten it",
+    ),
+    "aliases.yaml": (
+        b"a0: &a0 [0, 0, 0, 0, 0, 0, 0, 0, 0, 0]\n"
+        + b"".join(
+            b"a%d: &a%d [%s]\n" % (n, n, b", ".join([b"*a%d" % (n - 1)] * 10)) for n in range(1, 9)
+        ),
+        "aliases.yaml:1:1: must be a page of text, but its aliases make it endless; "
+        "write the values out",
+    ),
+    "empty.yaml": (
+        b"",
+        "empty.yaml:1:1: must be a mapping of keys to values, but got nothing; "
+        "`spar-bench init` writes one",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_that_cannot_be_read_says_why(name: str) -> None:
+    content, line = FILES[name]
+    Path(name).write_bytes(content)
+
+    with pytest.raises(SpecError) as caught:
+        read_spec(Path(name), environ={})
+
+    assert str(caught.value) == line
+
+
+@pytest.mark.parametrize(
+    ("path", "line"),
+    [
+        ("clip", "clip: must be a YAML file, but got a directory; name a file in it"),
+        ("none.yaml", "none.yaml: must be a YAML file, but got no such file; check the path"),
+        (
+            "clip/open_clip_config.json/x.yaml",
+            "clip/open_clip_config.json/x.yaml: must be readable, but got 'not a directory'; "
+            "check the path and its rights",
+        ),
+    ],
+)
+def test_a_path_that_is_no_file_says_so(path: str, line: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        read_spec(Path(path), environ={})
+
+    assert str(caught.value) == line
+
+
+def test_a_byte_order_mark_is_no_mistake(folder: Path) -> None:
+    Path("bom.yaml").write_bytes(b"\xef\xbb\xbfseeds: [3]\n")
+
+    assert read_spec(Path("bom.yaml"), environ={}).spec.seeds == [3]
+
+
+def test_a_backbone_whose_weights_are_missing_is_no_mistake(folder: Path) -> None:
+    text = "backbone: {name: openclip, path: not/there}\nteacher: {window_px: 60, stride_px: 12}"
+    Path("spec.yaml").write_text(text, encoding="utf-8")
+
+    assert len(read_spec(Path("spec.yaml"), environ={}).points) == 1
+
+
+def test_a_mistake_in_an_excluded_point_is_none(folder: Path) -> None:
+    text = """
+sweep:
+  - grid: {teacher.window_px: [32, 64], teacher.stride_px: [16, 48]}
+    exclude: [{teacher.window_px: 32, teacher.stride_px: 48}]
+"""
+    Path("spec.yaml").write_text(text, encoding="utf-8")
+
+    assert len(read_spec(Path("spec.yaml"), environ={}).points) == 3

@@ -1,0 +1,76 @@
+"""The specs that are shipped: they read without a mistake and say what they are for."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from spar_bench.spec import read_spec, starter
+
+ROOT = Path(__file__).parents[2]
+EXPERIMENTS = sorted((ROOT / "experiments").rglob("*.yaml"))
+
+
+def test_the_experiments_are_these() -> None:
+    assert [path.stem for path in EXPERIMENTS] == [
+        "loss", "resolution", "search", "smoke", "stride", "trainable", "window",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+def test_an_experiment_reads_without_a_mistake(path: Path) -> None:
+    loaded = read_spec(path, environ={})
+
+    assert loaded.experiment == path.stem
+    assert loaded.spec.question.endswith("?")
+    assert loaded.points or loaded.search
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+def test_an_experiment_opens_with_claim_command_expectation_and_cost(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    comment = text.partition("\n\n")[0].splitlines()
+
+    assert all(line.startswith("#") for line in comment)
+    assert f"#   spar-bench sweep experiments/{path.name}" in comment
+    assert f"#   spar-bench report {path.stem}" in comment
+    assert any(line.startswith("# Expected: ") for line in comment)
+    assert any(line.startswith("# Cost: ") for line in comment)
+    schema = re.fullmatch(r"# yaml-language-server: \$schema=(.+)", comment[-1])
+    assert schema is not None
+    assert (path.parent / schema[1]).is_file()
+
+
+def test_the_stride_experiment_holds_the_papers_comparison() -> None:
+    points = read_spec(ROOT / "experiments/stride.yaml", environ={}).points
+
+    teachers = [point for point in points if point.settings.evaluate.methods == ["teacher"]]
+    students = [point for point in points if point not in teachers]
+    assert [point.settings.teacher.stride_px for point in teachers] == [64, 32, 28, 16, 12, 8, 4]
+    assert {point.settings.teacher.window_px for point in points} == {64}
+    assert [point.group for point in students] == ["trainable=last_2_blocks", "trainable=all"]
+    assert {point.settings.teacher.stride_px for point in students} == {12}
+    assert all(point.settings.evaluate.datasets[0].count == 48 for point in points)
+
+
+def test_the_search_tries_the_papers_recipe_first() -> None:
+    search = read_spec(ROOT / "experiments/search.yaml", environ={}).search
+
+    assert search is not None
+    assert search.enqueue[0]["student.loss"] == "mse"
+    assert search.enqueue[0]["student.trainable"] == "last_2_blocks"
+    assert search.sampler == "tpe"
+    assert search.objectives == {"miou": "maximize", "train_gflops": "minimize"}
+
+
+def test_the_starter_reads_without_a_mistake(tmp_path: Path) -> None:
+    path = tmp_path / "spec.yaml"
+    path.write_text(starter(), encoding="utf-8")
+
+    assert [point.group for point in read_spec(path, environ={}).points] == [
+        "stride_px=64",
+        "stride_px=28",
+        "stride_px=16",
+        "trainable=last_2_blocks",
+        "trainable=all",
+    ]
