@@ -148,7 +148,7 @@ class Store:
                 (self.root / name).mkdir(parents=True, exist_ok=True)
             if not marker.exists():
                 replace_text(marker, canonical({"format": FORMAT}))
-            found = _read_json(marker).get("format")
+            found = read_json(marker).get("format")
         if found != FORMAT:
             raise StoreError(
                 f"{self.root}: must be a store of format {FORMAT}, but is of format {found!r}; keep it "
@@ -172,7 +172,7 @@ class Store:
         """Yield every finished stage, unchecked; a folder without a manifest is left out."""
         for folder in sorted((self.root / "stages").glob("*/*")):
             if (folder / MANIFEST).is_file():
-                yield Finished(folder, _read_json(folder / MANIFEST))
+                yield Finished(folder, read_json(folder / MANIFEST))
 
     def scratch(self, stage: Stage) -> Path:
         """Return the folder of a stage's work under way, made if needed."""
@@ -189,7 +189,10 @@ class Store:
         scratch = self.scratch(stage)
         output = scratch / "output"
         files = {
-            str(path.relative_to(output)): {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
+            str(path.relative_to(output)): {
+                "bytes": path.stat().st_size,
+                "sha256": file_sha256(path),
+            }
             for path in sorted(output.rglob("*"))
             if path.is_file() and path.name != MANIFEST
         }
@@ -226,7 +229,7 @@ class Store:
     def failure(self, stage: Stage) -> dict[str, Any] | None:
         """Return `{reason, outcome, final, at_ms}` of a stage's last attempt, or None."""
         path = self._failure_path(stage)
-        return _read_json(path) if path.exists() else None
+        return read_json(path) if path.exists() else None
 
     @contextmanager
     def lock(
@@ -257,11 +260,13 @@ class Store:
         if not manifest_path.is_file():
             raise Damaged(folder.name, f"{MANIFEST} is missing")
         try:
-            finished = Finished(folder, _read_json(manifest_path))
+            finished = Finished(folder, read_json(manifest_path))
             small = finished.n_bytes <= HASH_WHOLE_BYTES
         except (StoreError, KeyError, TypeError) as error:
             raise Damaged(folder.name, f"{MANIFEST} cannot be read") from error
-        unverified = small and any(folder / name not in _verified for name in finished.manifest["files"])
+        unverified = small and any(
+            folder / name not in _verified for name in finished.manifest["files"]
+        )
         finished.check(hashed=unverified)
         return finished
 
@@ -311,11 +316,18 @@ def writing(folder: Path) -> Iterator[None]:
         raise
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        StoreError: the file is missing, or not a JSON object.
+    """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise StoreError(f"{path}: must be JSON, but cannot be read: {error}; delete it") from error
     if not isinstance(value, dict):
-        raise StoreError(f"{path}: must be a JSON object, but is a {type(value).__name__}; delete it")
+        raise StoreError(
+            f"{path}: must be a JSON object, but is a {type(value).__name__}; delete it"
+        )
     return value

@@ -3,8 +3,10 @@
 Shape legend: B images, h x w patches, N = 1 + h * w tokens, D width, C channels.
 """
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import open_clip
 import torch
@@ -17,8 +19,6 @@ from spar_bench.errors import NotReady
 from spar_bench.spec.schema import BackboneSpec
 
 VERSION = 1
-
-logging.getLogger("open_clip").setLevel(logging.WARNING)
 
 
 class Backbone:
@@ -48,7 +48,8 @@ class Backbone:
         self.sizes = known
         self.model = model.eval()
         self.visual: nn.Module = visual
-        self.mean, self.std = visual.preprocess_cfg["mean"], visual.preprocess_cfg["std"]
+        preprocess = config(folder)["preprocess_cfg"]
+        self.mean, self.std = tuple(preprocess["mean"]), tuple(preprocess["std"])
         self._resample_by_size = spec.position_embedding == "size"
         self._tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}")
 
@@ -119,6 +120,14 @@ class Backbone:
         return torch.cat([table[:1], resampled.flatten(2).squeeze(0).T]).unsqueeze(0)
 
 
+def config(folder: Path) -> dict[str, Any]:
+    """Read a folder's `open_clip_config.json`; means of CLIP's own where it states none."""
+    read: dict[str, Any] = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+    stated = read.get("preprocess_cfg", {})
+    usual = {"mean": open_clip.OPENAI_DATASET_MEAN, "std": open_clip.OPENAI_DATASET_STD}
+    return {**read, "preprocess_cfg": {**usual, **stated}}
+
+
 def open_clip_model(folder: Path) -> nn.Module:
     """Load an open_clip model and its weights from a folder, without the network.
 
@@ -142,7 +151,9 @@ def _value_path(block: nn.Module, x: Tensor) -> Tensor:
     attention = block.attn
     bias = attention.in_proj_bias
     value = F.linear(
-        block.ln_1(x), attention.in_proj_weight.chunk(3)[2], None if bias is None else bias.chunk(3)[2]
+        block.ln_1(x),
+        attention.in_proj_weight.chunk(3)[2],
+        None if bias is None else bias.chunk(3)[2],
     )
     x = x + block.ls_1(attention.out_proj(value))
     return x + block.ls_2(block.mlp(block.ln_2(x)))

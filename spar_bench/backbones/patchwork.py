@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from spar_bench.backbones.openclip import Backbone as OpenClip
+from spar_bench.backbones.openclip import config
 from spar_bench.errors import SparBenchError
 from spar_bench.patchwork import weights
 from spar_bench.spec.schema import BackboneSpec
@@ -19,7 +20,7 @@ class Backbone(OpenClip):
     """
 
     def __init__(self, spec: BackboneSpec) -> None:
-        model = open_clip.create_model(f"local-dir:{weights.MODEL}", load_weights=False)
+        model = open_clip.CLIP(**config(weights.MODEL)["model_cfg"])
         model.load_state_dict(weights.load_state_dict(), strict=True)
         self._build(spec, model, weights.MODEL)
 

@@ -19,7 +19,14 @@ from spar_bench.store import Finished, Stage
 
 DEFAULT_GFLOPS_PER_S = 60.0
 """Speed assumed where the store has no measured stage of the kind: two laptop cores in float32."""
-_BYTES = {"images": 100, "targets": 2, "student": 4, "evaluate": 24, "cost": 2_000, "latency": 4_000}
+_BYTES = {
+    "images": 100,
+    "targets": 2,
+    "student": 4,
+    "evaluate": 24,
+    "cost": 2_000,
+    "latency": 4_000,
+}
 
 
 @dataclass(frozen=True)
@@ -107,9 +114,7 @@ def _evaluate(plan: Plan, stage: Stage) -> Estimate:
         sizes, inference, image_hw, n_queries=sum(map(len, stage.settings["classes"]))
     )
     n_bytes = stage.how["n_images"] * n_classes * _BYTES["evaluate"]
-    return Estimate(
-        flops * stage.how["n_images"] / 1e9, n_bytes, windows_of(inference, image_hw)
-    )
+    return Estimate(flops * stage.how["n_images"] / 1e9, n_bytes, windows_of(inference, image_hw))
 
 
 def _latency(plan: Plan, stage: Stage) -> Estimate:

@@ -221,7 +221,12 @@ def evaluate_stage(
             "protocol": protocol(settings.evaluate, data.spec),
         },
         student,
-        how={"backbone": settings.backbone, "dataset": data.spec, "image_hw": data.image_hw, "n_images": data.n_images},
+        how={
+            "backbone": settings.backbone,
+            "dataset": data.spec,
+            "image_hw": data.image_hw,
+            "n_images": data.n_images,
+        },
     )
 
 
@@ -257,7 +262,11 @@ def arm(
 
 
 def latency_stage(
-    arms: list[dict[str, Any]], place: dict[str, Any], *, seconds: float, how: dict[str, BackboneSpec]
+    arms: list[dict[str, Any]],
+    place: dict[str, Any],
+    *,
+    seconds: float,
+    how: dict[str, BackboneSpec],
 ) -> Stage:
     """Interleaved timings of all arms of a sweep, in one sitting on one machine.
 

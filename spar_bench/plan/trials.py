@@ -153,12 +153,14 @@ def _add_point(
         plan.trials.append(trial)
     for method in methods:
         for image_hw in point.settings.measure.image_hw:
-            stage = build.cost_stage(
-                point.settings, method, image_hw, n_queries=data[0].n_queries
-            )
+            stage = build.cost_stage(point.settings, method, image_hw, n_queries=data[0].n_queries)
             plan.costs.append(
                 CostLine(
-                    method, point.settings, image_hw, plan.add(stage), timed.add(point.settings, stage)
+                    method,
+                    point.settings,
+                    image_hw,
+                    plan.add(stage),
+                    timed.add(point.settings, stage),
                 )
             )
 

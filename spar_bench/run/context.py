@@ -21,6 +21,8 @@ from spar_bench.run.images import Pictures
 from spar_bench.spec.schema import BackboneSpec, Precision
 from spar_bench.store import Finished, Stage, Store
 
+TRAINED_FILE = "trained.safetensors"
+"""Of a student: the tensors that were trained, by their names in the image tower."""
 LIBRARIES = ("torch", "open_clip_torch", "timm", "numpy", "spar-bench")
 
 
@@ -90,18 +92,10 @@ class Context:
         """Build a backbone on the device, to be changed or thrown away."""
         backbone: Backbone = registry.load("backbones", spec.name)(spec)
         if student is not None:
-            trained = load_file(student.path("trained.safetensors"))
+            trained = load_file(student.path(TRAINED_FILE))
             backbone.load_visual({**backbone.visual.state_dict(), **trained})
         backbone.to(self.device)
         return backbone
-
-    def autocast(self, precision: Precision) -> AbstractContextManager[None]:
-        """Return the context in which forward passes run in `precision`."""
-        return torch.autocast(
-            self.device.type,
-            dtype=getattr(torch, precision),
-            enabled=precision != "float32",
-        )
 
     def made(self, **more: Any) -> dict[str, Any]:
         """Return how things are made here, for a manifest."""
@@ -114,6 +108,12 @@ class Context:
             "commit": _commit(),
             **more,
         }
+
+
+def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[None]:
+    """Return the context in which forward passes on a device run in `precision`."""
+    dtype = getattr(torch, precision)
+    return torch.autocast(device.type, dtype=dtype, enabled=precision != "float32")
 
 
 def resolve_device(option: str, threads: int | None) -> torch.device:
@@ -163,7 +163,9 @@ def place(device: torch.device) -> dict[str, Any]:
 def _processor() -> str:
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as lines:
-            names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+            names = [
+                line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")
+            ]
         return names[0]
     except (OSError, IndexError):
         return platform.processor() or platform.machine()

@@ -1,8 +1,8 @@
 """GFLOPs of reading an image: the closed form, held against torch's own counter."""
 
 import json
-from contextlib import contextmanager
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -27,7 +27,10 @@ def make_cost(stage: Stage, context: Context) -> dict[str, Any]:
     backbone = context.backbone(stage.how["backbone"])
     inference, image_hw = Inference(**settings["inference"]), tuple(settings["image_hw"])
     read_hw = pass_hw(inference, image_hw)
-    expected, counted = encoder_flops(backbone.sizes, read_hw), count_encoder_flops(backbone, read_hw)
+    expected, counted = (
+        encoder_flops(backbone.sizes, read_hw),
+        count_encoder_flops(backbone, read_hw),
+    )
     assert abs(counted - expected) <= TOLERANCE * expected, (
         f"{settings['backbone'][0]}: the closed form must be within {TOLERANCE:.0%} of the counter, "
         f"but {expected} and {counted} at {read_hw}"

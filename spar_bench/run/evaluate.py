@@ -20,13 +20,12 @@ from spar_bench.plan.cost import Inference, image_flops
 from spar_bench.plan.stages import open_dataset, resized_hw
 from spar_bench.results import Preview
 from spar_bench.run.context import Context
-from spar_bench.run.images import normalise, resize, to_tensor
 from spar_bench.run.segment import Segmenter
 from spar_bench.run.text import classifier
 from spar_bench.store import Finished, Stage, digest, replace_bytes, replace_text
 
-N_PREVIEWS, N_FEATURE_MAPS = 4, 2
-"""First images whose prediction, and whose features, are kept to be looked at."""
+N_PREVIEWS = 4
+"""First images whose prediction is kept to be looked at; of the very first, the features too."""
 CHECKPOINT_S = 20.0
 """Seconds between checkpoints: what a kill can cost."""
 
@@ -52,7 +51,9 @@ def make_evaluations(stages: list[Stage], context: Context) -> list[dict[str, An
     saved_at = time.monotonic()
     while tally.n_done < len(dataset):
         context.report(first, tally.n_done / len(dataset))
-        _read_one(tally, segmenter, dataset.sample(tally.n_done), arms, first.settings["short_side_px"])
+        _read_one(
+            tally, segmenter, dataset.sample(tally.n_done), arms, first.settings["short_side_px"]
+        )
         if context.stop.is_set() or time.monotonic() - saved_at > CHECKPOINT_S:
             tally.save()
             saved_at = time.monotonic()
@@ -75,7 +76,7 @@ def _segmenter(stage: Stage, context: Context) -> Segmenter:
         ),
         refiner=settings["refiner"][0],
         precision=protocol["precision"],
-        context=context,
+        device=context.device,
     )
 
 
@@ -87,22 +88,26 @@ def _read_one(
     short_side_px: int,
 ) -> None:
     """Read one image with every arm and count its pixels."""
-    backbone, context = segmenter.backbone, tally.context
     height, width = sample.mask.shape
-    image = resize(to_tensor(sample.image), resized_hw((height, width), short_side_px))
-    image_hw = (image.shape[-2], image.shape[-1])
-    image = normalise(image, backbone.mean, backbone.std).to(context.device)
-    with torch.inference_mode():
-        for arm, (cosines, features) in enumerate(segmenter.cosines(image, arms)):
-            labels = segmenter.labels(cosines, image, (height, width)).to(torch.uint8).cpu().numpy()
-            tally.count(arm, sample, labels)
-            if tally.n_done < N_PREVIEWS:
-                maps = None if tally.n_done >= N_FEATURE_MAPS else features
-                tally.preview(arm, sample, labels, maps)
+    read = segmenter.read(sample.image, short_side_px, (height, width), arms)
+    for arm, (labels, features) in enumerate(read):
+        tally.count(arm, sample, labels)
+        if tally.n_done < N_PREVIEWS:
+            tally.preview(arm, sample, labels, None if tally.n_done else features)
     tally.names.append(sample.name)
     tally.n_done += 1
+    image_hw = resized_hw((height, width), short_side_px)
     # A window that arms share is encoded once, so the finest arm's work is close to all of it.
-    context.flops += max(image_flops(backbone.sizes, arm, image_hw, n_queries=0) for arm in arms)
+    tally.context.flops += max(
+        image_flops(segmenter.backbone.sizes, arm, image_hw, n_queries=0) for arm in arms
+    )
+
+
+def count_pixels(truth: Mask, labels: Mask, n_classes: int) -> NDArray[np.int64]:
+    """Return the confusion matrix `(K, K)` of one image, truth down and prediction across."""
+    seen = truth != IGNORED
+    pairs = truth[seen].astype(np.int64) * n_classes + labels[seen]
+    return np.bincount(pairs, minlength=n_classes**2).reshape(n_classes, n_classes)
 
 
 class _Tally:
@@ -122,9 +127,7 @@ class _Tally:
     def count(self, arm: int, sample: Sample, labels: Mask) -> None:
         """Add one image's pixels to an arm."""
         n_classes = self.confusion.shape[1]
-        seen = sample.mask != IGNORED
-        pairs = sample.mask[seen].astype(np.int64) * n_classes + labels[seen]
-        confusion = np.bincount(pairs, minlength=n_classes**2).reshape(n_classes, n_classes)
+        confusion = count_pixels(sample.mask, labels, n_classes)
         self.confusion[arm] += confusion
         self.counts[arm, :, self.n_done] = confusion.diagonal(), confusion.sum(0), confusion.sum(1)
 
@@ -152,7 +155,10 @@ class _Tally:
         with safe_open(self._path, framework="numpy") as file:
             words = json.loads(file.metadata()["state"])
             if words["arms"] == self._arms:
-                self.confusion, self.counts = file.get_tensor("confusion"), file.get_tensor("counts")
+                self.confusion, self.counts = (
+                    file.get_tensor("confusion"),
+                    file.get_tensor("counts"),
+                )
                 self.names, self.n_done = words["names"], len(words["names"])
 
     def write(self, arm: int, stage: Stage) -> dict[str, Any]:

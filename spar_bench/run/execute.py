@@ -115,16 +115,21 @@ class Executor:
     def _make_batch(self, batch: list[Stage]) -> None:
         """Make stages under their locks; what another sweep made meanwhile is found, not made."""
         context, first = self.context, batch[0]
-        with writing(context.store.root), context.store.lock(
-            [stage.fingerprint for stage in batch],
-            on_wait=lambda _: self.notify("waiting", first, "another sweep is making it"),
-            poll=context.check,
+        with (
+            writing(context.store.root),
+            context.store.lock(
+                [stage.fingerprint for stage in batch],
+                on_wait=lambda _: self.notify("waiting", first, "another sweep is making it"),
+                poll=context.check,
+            ),
         ):
             missing = [stage for stage in batch if self._find(stage) is None]
             for stage in batch:
                 self.outcomes[stage.fingerprint] = "found"
             if missing:
-                self.notify("started", missing[0], f"{len(missing)} in one go" if missing[1:] else "")
+                self.notify(
+                    "started", missing[0], f"{len(missing)} in one go" if missing[1:] else ""
+                )
                 self._try(missing)
 
     def _try(self, stages: list[Stage]) -> None:

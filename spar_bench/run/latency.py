@@ -27,7 +27,7 @@ from spar_bench.run.context import Context
 from spar_bench.run.memory import peak_mib
 from spar_bench.run.segment import Segmenter
 from spar_bench.run.text import Classifier
-from spar_bench.spec.schema import BackboneSpec
+from spar_bench.spec.schema import Precision
 from spar_bench.store import Stage, replace_text
 
 LONG_PASS_S, LONG_ROUNDS = 2.0, 3
@@ -44,7 +44,16 @@ def make_latency(stage: Stage, context: Context) -> dict[str, Any]:
     """
     with _sitting(context), torch.inference_mode():
         arms = {
-            key: _Arm(arm, stage.how[key], context) for key, arm in stage.settings["arms"].items()
+            key: Arm(
+                context.backbone(stage.how[key]),
+                Inference(**arm["inference"]),
+                tuple(arm["image_hw"]),
+                n_queries=arm["n_queries"],
+                refiner=arm["refiner"][0],
+                precision=arm["precision"],
+                device=context.device,
+            )
+            for key, arm in stage.settings["arms"].items()
         }
         seconds = stage.settings["seconds"]
         for done, arm in enumerate(arms.values()):
@@ -71,7 +80,7 @@ def _sitting(context: Context) -> Iterator[None]:
         lock.release()
 
 
-def _time_in_rounds(arms: list["_Arm"], seconds: float, stage: Stage, context: Context) -> None:
+def _time_in_rounds(arms: list["Arm"], seconds: float, stage: Stage, context: Context) -> None:
     """Time the arms in rounds of random order, so that drift of the machine meets all of them."""
     shuffle = random.Random(0)
     left = {id(arm): arm.n_rounds(seconds) for arm in arms}
@@ -125,24 +134,33 @@ class _TimedBackbone:
         return features
 
 
-class _Arm:
+class Arm:
     """One way of reading one image of one size, and what its passes took."""
 
-    def __init__(self, arm: dict[str, Any], spec: BackboneSpec, context: Context) -> None:
-        self._context, self._watch = context, _Stopwatch(context.device)
-        backbone = context.backbone(spec)
-        self._weights_bytes = sum(p.numel() * p.element_size() for p in backbone.visual.parameters())
+    def __init__(
+        self,
+        backbone: Backbone,
+        inference: Inference,
+        image_hw: tuple[int, int],
+        *,
+        n_queries: int,
+        refiner: str = "none",
+        precision: Precision = "float32",
+        device: torch.device,
+    ) -> None:
+        self._device, self._watch = device, _Stopwatch(device)
+        self._inference, self._image_hw = inference, image_hw
+        parameters = list(backbone.visual.parameters())
+        self._weights_bytes = sum(p.numel() * p.element_size() for p in parameters)
         self._timed = _TimedBackbone(backbone, self._watch)
         self._segmenter = Segmenter(
-            self._timed,  # type: ignore[arg-type]  # all that a segmenter uses of a backbone
-            _random_classifier(arm["n_queries"], backbone.sizes.channels, context.device),
-            refiner=arm["refiner"][0],
-            precision=arm["precision"],
-            context=context,
+            self._timed,  # type: ignore[arg-type]  # it has all that a segmenter uses
+            _random_classifier(n_queries, backbone.sizes.channels, device),
+            refiner=refiner,
+            precision=precision,
+            device=device,
         )
-        self._inference = Inference(**arm["inference"])
-        self._image_hw: tuple[int, int] = tuple(arm["image_hw"])
-        self._image = torch.randn(3, *self._image_hw, device=context.device)
+        self._image = torch.randn(3, *image_hw, device=device)
         self._samples: list[tuple[float, float]] = []
         self._pass_s = 0.0
 
@@ -177,7 +195,7 @@ class _Arm:
             "latency_p50_ms": p50,
             "latency_p90_ms": p90,
             "encoder_p50_ms": float(np.median(encoder)),
-            "peak_mib": peak_mib(self._read, self._context.device, self._weights_bytes),
+            "peak_mib": peak_mib(self._read, self._device, self._weights_bytes),
             "n": len(whole),
             "samples_ms": whole.tolist(),
         }

@@ -1,5 +1,6 @@
 """Peak memory of a pass: what tensors hold at once, weights included."""
 
+import os
 from collections.abc import Callable
 
 import torch
@@ -7,6 +8,8 @@ from torch import Tensor
 from torch.autograd.profiler import profile
 
 MIB = 2**20
+
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler writes to stderr otherwise
 
 
 def peak_mib(run: Callable[[], Tensor], device: torch.device, weights_bytes: int) -> float:
@@ -21,7 +24,7 @@ def peak_mib(run: Callable[[], Tensor], device: torch.device, weights_bytes: int
         run()
         torch.cuda.synchronize(device)
         return torch.cuda.max_memory_allocated(device) / MIB
-    # Kineto takes seconds to begin and writes to stderr; the older record has the same events.
+    # Kineto takes seconds to begin; the older record has the same events.
     with profile(use_kineto=False, profile_memory=True) as profiler:
         run()
     held = peak = 0

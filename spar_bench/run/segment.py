@@ -4,7 +4,6 @@ Shape legend: C channels, Q queries, H x W pixels of the image as read, T x U of
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,9 +11,12 @@ from torch import Tensor
 
 from spar_bench import registry
 from spar_bench.backbones.base import Backbone
-from spar_bench.plan.cost import Inference, image_flops
+from spar_bench.datasets.base import Image, Mask
+from spar_bench.plan.cost import Inference
+from spar_bench.plan.stages import resized_hw
 from spar_bench.refiners.base import Refiner
-from spar_bench.run.context import Context
+from spar_bench.run.context import autocast
+from spar_bench.run.images import normalise, resize, to_tensor
 from spar_bench.run.inference import stitch
 from spar_bench.run.text import Classifier
 from spar_bench.spec.schema import Precision
@@ -29,19 +31,39 @@ class Segmenter:
         backbone: Backbone,
         classifier: Classifier,
         *,
-        refiner: str,
-        precision: Precision,
-        context: Context,
+        refiner: str = "none",
+        precision: Precision = "float32",
+        device: torch.device,
     ) -> None:
-        self.backbone, self.classifier = backbone, classifier
+        self.backbone, self.classifier, self.device = backbone, classifier, device
         self._refine: Refiner = registry.load("refiners", refiner)()
-        self._precision, self._context = precision, context
+        self._precision: Precision = precision
 
-    def cosines(self, image: Tensor, arms: Sequence[Inference]) -> list[tuple[Tensor, Tensor | None]]:
+    def read(
+        self, image: Image, short_side_px: int, truth_hw: tuple[int, int], arms: Sequence[Inference]
+    ) -> list[tuple[Mask, Tensor | None]]:
+        """Label an 8-bit image `(H, W, 3)` with arms that share window and average.
+
+        The image is resized; its labels are of the truth's size. Returns labels `(T, U)` of each
+        arm, and the features `(C, h, w)` behind them: None where windows voted on logits.
+        """
+        image_hw = resized_hw((image.shape[0], image.shape[1]), short_side_px)
+        resized = resize(to_tensor(image), image_hw).to(self.device)
+        normalised = normalise(resized, self.backbone.mean, self.backbone.std)
+        with torch.inference_mode():
+            return [
+                (self.labels(cosines, normalised, truth_hw).to(torch.uint8).cpu().numpy(), features)
+                for cosines, features in self.cosines(normalised, arms)
+            ]
+
+    def cosines(
+        self, image: Tensor, arms: Sequence[Inference]
+    ) -> list[tuple[Tensor, Tensor | None]]:
         """Read a normalised image `(3, H, W)` with arms that share window and average.
 
-        Returns, for each arm, cosines with the queries `(Q, h, w)` on the patch grid, or `(Q, H, W)` where windows
-        are averaged as logits; and the features `(C, h, w)` that they come from, if there is one map of them.
+        Returns, for each arm, cosines with the queries, and the features `(C, h, w)` they come from.
+        Cosines are `(Q, h, w)` on the patch grid; where windows are averaged as logits they are
+        `(Q, H, W)`, and there are no features: None.
         """
         if arms[0].kind == "single_pass":
             features = self._encode(image[None])
@@ -60,14 +82,15 @@ class Segmenter:
         return self.classifier.labels(refined)
 
     def _encode(self, images: Tensor) -> Tensor:
-        with self._context.autocast(self._precision):
+        with autocast(self.device, self._precision):
             return self.backbone.features(images)
 
     def _window_cosines(self, windows: Tensor) -> Tensor:
         return self.classifier.cosines(self._encode(windows))
 
     def _axes(self, image: Tensor, arm: Inference) -> tuple[Axis, Axis]:
-        assert arm.window_px is not None and arm.stride_px is not None, "a window slides"
+        assert arm.window_px is not None, "a window slides"
+        assert arm.stride_px is not None, "a window slides"
         height, width = image.shape[-2:]
         patch_px = self.backbone.sizes.patch_px
         if arm.average == "logits":
@@ -77,6 +100,10 @@ class Segmenter:
             )
         assert arm.upsample is not None, "features are stitched on cells of patch / r"
         return (
-            feature_axis(height, arm.window_px, arm.stride_px, patch_px=patch_px, upsample=arm.upsample),
-            feature_axis(width, arm.window_px, arm.stride_px, patch_px=patch_px, upsample=arm.upsample),
+            feature_axis(
+                height, arm.window_px, arm.stride_px, patch_px=patch_px, upsample=arm.upsample
+            ),
+            feature_axis(
+                width, arm.window_px, arm.stride_px, patch_px=patch_px, upsample=arm.upsample
+            ),
         )

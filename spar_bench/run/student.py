@@ -21,7 +21,7 @@ from spar_bench import registry
 from spar_bench.backbones.base import Backbone
 from spar_bench.errors import Diverged
 from spar_bench.plan.cost import training_flops
-from spar_bench.run.context import Context, Interrupted
+from spar_bench.run.context import TRAINED_FILE, Context, Interrupted, autocast
 from spar_bench.run.images import Pictures, normalise
 from spar_bench.run.teach import open_images, read_target
 from spar_bench.run.trainable import set_trainable
@@ -88,19 +88,18 @@ def make_student(stage: Stage, context: Context) -> dict[str, Any]:
         if time.monotonic() - saved_at > CHECKPOINT_S:
             run.save(scratch / "checkpoint.safetensors")
             saved_at = time.monotonic()
-    replace_bytes(scratch / "output" / "trained.safetensors", save(run.trained()))
+    replace_bytes(scratch / "output" / TRAINED_FILE, save(run.trained()))
     replace_text(scratch / "output" / "curve.json", json.dumps(run.curve))
     return {
         "n_steps": run.n_steps,
         "trained_params": sum(p.numel() for p in run.parameters),
         "final_loss": float(np.mean([loss for _, loss, _ in run.curve[-run.steps_an_epoch :]])),
         "train_gflops": run.gflops,
+        "backbone": stage.how["backbone"].model_dump(mode="json"),
     }
 
 
-def _take_step(
-    run: "_Training", pictures: Pictures, targets: Finished, context: Context
-) -> None:
+def _take_step(run: "_Training", pictures: Pictures, targets: Finished, context: Context) -> None:
     """Average the gradients of the next images and update the student once."""
     loss_of: Callable[[Tensor, Tensor], Tensor] = registry.load("losses", run.spec.loss)
     backbone, device = run.backbone, context.device
@@ -110,7 +109,7 @@ def _take_step(
         picture = pictures[position]
         image = normalise(picture, backbone.mean, backbone.std).to(device)
         target = read_target(targets, position).to(device)
-        with context.autocast(run.spec.precision):
+        with autocast(device, run.spec.precision):
             features = backbone.features(image[None])
         loss = loss_of(features.float(), target[None])
         run.scaler.scale(loss / len(positions)).backward()
@@ -225,9 +224,7 @@ class _Training:
 
 def _optimiser(spec: StudentSpec, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
     if spec.optimiser == "adamw":
-        return torch.optim.AdamW(
-            parameters, lr=spec.learning_rate, weight_decay=spec.weight_decay
-        )
+        return torch.optim.AdamW(parameters, lr=spec.learning_rate, weight_decay=spec.weight_decay)
     return torch.optim.SGD(
         parameters, lr=spec.learning_rate, momentum=0.9, weight_decay=spec.weight_decay
     )

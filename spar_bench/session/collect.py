@@ -126,7 +126,9 @@ class Collector:
             protocol=build.protocol_name(settings.evaluate, arm.data.spec),
             window_px=build.window_px(settings) if slides else None,
             stride_px=settings.teacher.stride_px if slides else None,
-            train_short_side_px="-".join(map(str, settings.images.short_side_px)) if taught else None,
+            train_short_side_px="-".join(map(str, settings.images.short_side_px))
+            if taught
+            else None,
             loss=settings.student.loss if taught else None,
             trainable=settings.student.trainable if taught else None,
             dataset=arm.data.label,
@@ -204,7 +206,12 @@ def flat(value: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def provenance(
-    plan: Plan, collector: Collector, *, spec_hash: str, seeds: list[int], fingerprints: Iterable[str]
+    plan: Plan,
+    collector: Collector,
+    *,
+    spec_hash: str,
+    seeds: list[int],
+    fingerprints: Iterable[str],
 ) -> dict[str, Any]:
     """Return where every number comes from, out of the stages' manifests."""
     stages = {}

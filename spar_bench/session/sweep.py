@@ -101,7 +101,9 @@ def sweep(
         Interrupted: `stop` was set; the same call goes on from there.
     """
     loaded = read_spec(path)
-    return _Sweep(loaded, options or Options(), watcher or Silent(), stop or threading.Event()).run()
+    return _Sweep(
+        loaded, options or Options(), watcher or Silent(), stop or threading.Event()
+    ).run()
 
 
 class _Sweep:
@@ -135,7 +137,9 @@ class _Sweep:
         try:
             plan = self._search() if self._loaded.search else self._grid()
         except BaseException as error:
-            self._end(plan, "killed" if isinstance(error, Interrupted | KeyboardInterrupt) else "failed")
+            self._end(
+                plan, "killed" if isinstance(error, Interrupted | KeyboardInterrupt) else "failed"
+            )
             raise
         outcome = self._end(plan, None)
         assert outcome is not None, "a sweep that ran to its end has rows"
