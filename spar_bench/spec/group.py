@@ -32,16 +32,14 @@ def short_names(keys: Iterable[str]) -> dict[str, str]:
     return {key: name if shared[name] == 1 else key for key, name in short.items()}
 
 
-def name(values: dict[str, Any], short: dict[str, str], settings: Settings) -> str:
-    """Write `stride_px=28,loss=mse`; where a value had to be shortened, a hash is added."""
+def name(values: dict[str, Any], short: dict[str, str]) -> tuple[str, bool]:
+    """Return `stride_px=28,loss=mse`, and whether it says all: a long value is shortened."""
     if not values:
-        return "base"
+        return "base", True
     written = {key: _write(key, value) for key, value in values.items()}
     text = ",".join(f"{short[key]}={value}" for key, (value, _) in written.items())
-    if len(text) > MAX_LENGTH:
-        return f"{text[:MAX_LENGTH]}~{digest(settings)[:8]}"
-    is_exact = all(exact for _, exact in written.values())
-    return text if is_exact else f"{text}~{digest(settings)[:4]}"
+    is_exact = all(exact for _, exact in written.values()) and len(text) <= MAX_LENGTH
+    return text[:MAX_LENGTH], is_exact
 
 
 def unique(names: Sequence[str], settings: Sequence[Settings]) -> list[str]:

@@ -97,7 +97,10 @@ def resolve_point(loaded: LoadedSpec, values: dict[str, Any]) -> Point:
     assert settings is not None, "settings without problems are valid"
     keys = list(dict.fromkeys(leaf for key in values for leaf in leaves(key)))
     swept = {key: look_up(settings, key) for key in keys}
-    return Point(groups.name(swept, groups.short_names(keys), settings), settings, swept)
+    name, is_exact = groups.name(swept, groups.short_names(keys))
+    # The points drawn next are not known yet: a shortened name must not be theirs too.
+    group = name if is_exact else f"{name}~{groups.digest(settings)[:8]}"
+    return Point(group, settings, swept)
 
 
 def experiment_name(path: Path) -> str:
@@ -123,7 +126,8 @@ def _points(drafts: list[Draft], settings: list[Settings]) -> list[Point]:
     for point, draft in distinct.values():
         own = [key for key in axes if any(key in leaves(wide) for wide in draft.axes)]
         telling = [key for key in own if key in varying] or own
-        names.append(groups.name({key: look_up(point, key) for key in telling}, short, point))
+        name, _ = groups.name({key: look_up(point, key) for key in telling}, short)
+        names.append(name)
     unique = groups.unique(names, points)
     return [
         Point(name, point, {key: look_up(point, key) for key in shown})

@@ -309,3 +309,34 @@ def test_read_spec_takes_the_environment_by_default(
     Path("spec.yaml").write_text("question: ${SPAR_BENCH_TEST_QUESTION}", encoding="utf-8")
 
     assert read_spec(Path("spec.yaml")).spec.question == "why?"
+
+
+def test_a_whole_part_may_be_swept(read: Read) -> None:
+    points = read("""
+teacher: {window_px: 64, stride_px: 12}
+sweep:
+  - grid:
+      teacher: [{window_px: 64, stride_px: 32}, {window_px: 32, stride_px: 16}]
+      evaluate.datasets: [[patchwork], [{name: folder, path: data/street}]]
+""").points
+
+    assert [point.group for point in points] == [
+        "window_px=64,stride_px=32,datasets=patchwork",
+        "window_px=64,stride_px=32,datasets=street",
+        "window_px=32,stride_px=16,datasets=patchwork",
+        "window_px=32,stride_px=16,datasets=street",
+    ]
+
+
+def test_draws_that_are_written_alike_have_names_of_their_own(read: Read) -> None:
+    loaded = read(SEARCH)
+    draws = [0.00123456781, 0.00123456782, 0.001]
+
+    names = [
+        resolve_point(loaded, {"teacher.stride_px": 28, "student.learning_rate": rate}).group
+        for rate in draws
+    ]
+
+    assert len(set(names)) == 3
+    assert {name.partition("~")[0] for name in names[:2]} == {"stride_px=28,learning_rate=0.001235"}
+    assert names[2] == "stride_px=28,learning_rate=0.001"
