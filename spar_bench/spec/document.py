@@ -81,10 +81,13 @@ class Document:
 
 
 def dotted(steps: Steps) -> str:
-    """Write steps as in `evaluate.datasets[0].name`."""
+    """Write steps as in `evaluate.datasets[0].name`, in one line whatever the keys are."""
     text = ""
     for step in steps:
-        text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else step
+        if isinstance(step, int):
+            text += f"[{step}]"
+        else:
+            text += "." * bool(text) + (step if step.isprintable() else repr(step))
     return text
 
 

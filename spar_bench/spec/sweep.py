@@ -8,6 +8,7 @@ from typing import Any
 from spar_bench.spec.blocks import Blocks
 from spar_bench.spec.document import Steps
 from spar_bench.spec.keys import PARTS, adapter, put, raw_value
+from spar_bench.spec.problems import show
 
 Overrides = dict[str, tuple[Any, Steps]]
 """Dotted key to its value and where that stands in the file."""
@@ -81,7 +82,7 @@ def _without_excluded(
     for i, conditions in enumerate(block.get("exclude", [])):
         matching = {n for n, draft in enumerate(drafts) if _matches(draft, conditions)}
         if not matching:
-            shown = ", ".join(f"{key}: {value}" for key, value in conditions.items())
+            shown = ", ".join(f"{key}: {show(value)}" for key, value in conditions.items())
             text = f"must match a point of the block, but got {shown}; correct it, or delete it"
             blocks.note((*steps, "exclude", i), text)
         excluded |= matching
