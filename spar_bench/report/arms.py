@@ -190,7 +190,7 @@ def _words(text: str) -> str:
 
 
 def _identity(row: Row) -> str:
-    return row.stages.get("evaluate", f"{row.trial}/{row.method}")
+    return row.stages.get("evaluate", f"{row.group}/{row.trial}/{row.method}")
 
 
 def _join(panel: Panel, rows: list[Row]) -> Arm:

@@ -15,6 +15,10 @@ _INTEGERS = [
     "seed", "window_px", "stride_px", "eval_short_side_px", "image_h", "image_w", "n_images",
     "n_windows",
 ]  # fmt: skip
+_NUMBERS = [
+    "miou", "gflops", "latency_p10_ms", "latency_p50_ms", "latency_p90_ms", "encoder_p50_ms",
+    "peak_mib", "params_m",
+]  # fmt: skip
 DIFFERENCE_COLUMNS = [
     "dataset", "eval_short_side_px", "a", "b", "difference", "low", "high", "n_images",
 ]  # fmt: skip
@@ -28,12 +32,12 @@ def results_frame(results: Results) -> pd.DataFrame:
     lines = [
         _columns(row) | {key: _cell(row.swept.get(key)) for key in extra} for row in results.rows
     ]
-    return _typed(pd.DataFrame(lines, columns=[*COLUMNS, *extra]))
+    return _typed(lines, [*COLUMNS, *extra])
 
 
 def costs_frame(results: Results) -> pd.DataFrame:
     """Return one line a method and image size."""
-    return _typed(pd.DataFrame(results.costs, columns=COST_COLUMNS))
+    return _typed(results.costs, COST_COLUMNS)
 
 
 def differences_frame(results: Results, arms: list[Arm]) -> pd.DataFrame:
@@ -94,6 +98,8 @@ def _cell(value: Any) -> Any:
     return json.dumps(value) if isinstance(value, list | tuple | dict) else value
 
 
-def _typed(frame: pd.DataFrame) -> pd.DataFrame:
-    """Keep counts whole where some are missing; without this pandas would write `12.0`."""
-    return frame.astype({name: "Int64" for name in _INTEGERS if name in frame})
+def _typed(lines: list[dict[str, Any]], columns: list[str]) -> pd.DataFrame:
+    """Make a frame whose counts stay whole where some are missing: pandas would write `12.0`."""
+    frame = pd.DataFrame(lines, columns=columns, dtype=object)
+    types = dict.fromkeys(_INTEGERS, "Int64") | dict.fromkeys(_NUMBERS, "float64")
+    return frame.astype({name: kind for name, kind in types.items() if name in columns})

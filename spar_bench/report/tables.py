@@ -144,11 +144,13 @@ def _miou_cell(arm: Arm) -> Cell:
     return Cell(text.percent(arm.miou), sd, len(arm.mious), note)
 
 
-def _cost_column(header: str, name: str) -> Column:
+def _cost_column(
+    header: str, name: str, write: Callable[[float], str] = text.significant
+) -> Column:
     def cell(arm: Arm) -> Cell:
         value = getattr(arm.cost, name)
         if value is not None:
-            return Cell(str(value) if isinstance(value, int) else text.significant(value))
+            return Cell(write(value))
         return _absent(arm)
 
     return Column(header, cell)
@@ -170,7 +172,7 @@ MIOU = Column("mIoU (%)", _miou_cell)
 GFLOPS = _cost_column("GFLOPs", "gflops")
 LATENCY = _cost_column("Latency (ms)", "latency_p50_ms")
 COSTS = [
-    _cost_column("Windows", "n_windows"),
+    _cost_column("Windows", "n_windows", str),
     GFLOPS,
     LATENCY,
     Column("p10–p90 (ms)", _range_cell),

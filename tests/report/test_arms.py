@@ -1,0 +1,127 @@
+"""Rows become arms: seeds joined, shared evaluations shown once, names that tell apart."""
+
+import statistics
+from dataclasses import replace
+
+import pytest
+
+from spar_bench.report.arms import read_arms, say
+from tests.report.synthetic import (
+    baseline,
+    paper_results,
+    results_of,
+    row,
+    stride_results,
+    students,
+    teacher,
+)
+
+
+def test_a_baseline_shared_by_several_trials_is_one_arm() -> None:
+    arms = read_arms(stride_results())
+
+    assert [arm.label for arm in arms if arm.method == "pretrained"] == ["single pass"]
+    assert [arm.label for arm in arms if arm.method == "teacher"] == [
+        f"s = {stride}" for stride in (64, 32, 28, 16, 12, 8, 4)
+    ]
+
+
+def test_seeds_are_joined_into_mean_sd_and_n() -> None:
+    arm = next(a for a in read_arms(stride_results()) if a.label == "SPAR all")
+
+    values = [0.448, 0.452, 0.456]
+    assert arm.mious == pytest.approx(values)
+    assert arm.miou == pytest.approx(statistics.fmean(values))
+    assert arm.sd == pytest.approx(0.004)  # n - 1
+
+
+def test_one_seed_has_no_standard_deviation() -> None:
+    arms = read_arms(stride_results(n_seeds=1))
+
+    assert {arm.sd for arm in arms} == {None}
+
+
+def test_labels_are_those_of_the_papers_figure() -> None:
+    labels = [arm.label for arm in read_arms(paper_results())]
+
+    assert labels[:3] == ["single pass", "s = 512", "s = 256"]
+    assert labels[-1] == "SPAR last 2 blocks"
+
+
+def test_labels_say_what_varies_and_nothing_else() -> None:
+    rows = students("all", 45, n_seeds=1, loss="mse", group="a")
+    rows += students("all", 44, n_seeds=1, loss="cosine", group="b", stages={"evaluate": "x"})
+    rows += [
+        teacher(8, 46, window_px=w, group=f"w{w}", stages={"evaluate": f"w{w}"}) for w in (64, 32)
+    ]
+
+    labels = [arm.label for arm in read_arms(results_of(rows))]
+
+    assert labels == ["w = 64, s = 8", "w = 32, s = 8", "SPAR mse", "SPAR cosine"]
+
+
+def test_a_label_leaves_out_what_an_axis_shows() -> None:
+    arms = read_arms(stride_results())
+
+    assert arms[1].label_without("stride_px") == "sliding window"
+    assert arms[1].name == "teacher s = 64"
+
+
+def test_a_swept_student_setting_does_not_split_the_baseline() -> None:
+    rows = [
+        baseline(38, group=f"lr{rate}", swept={"student.learning_rate": rate})
+        for rate in (1e-3, 1e-4)
+    ]
+
+    (arm,) = read_arms(results_of(rows))
+
+    assert arm.label == "single pass"
+
+
+def test_a_swept_key_without_a_column_is_in_the_label() -> None:
+    rows = [
+        row(
+            "student", 0.4, group=f"e{n}", swept={"student.epochs": n}, stages={"evaluate": f"e{n}"}
+        )
+        for n in (2, 8)
+    ]
+
+    labels = [arm.label for arm in read_arms(results_of(rows))]
+
+    assert labels == ["SPAR epochs = 2", "SPAR epochs = 8"]
+
+
+def test_arms_alike_in_all_that_is_recorded_are_told_apart_by_their_group() -> None:
+    rows = [baseline(38, group=name, stages={"evaluate": name}) for name in ("first", "second")]
+
+    labels = [arm.label for arm in read_arms(results_of(rows))]
+
+    assert labels == ["single pass, first", "single pass, second"]
+
+
+def test_failed_seeds_are_kept_beside_those_that_finished() -> None:
+    rows = students("all", 45)
+    rows[1] = replace(rows[1], miou=None, status="failed")
+
+    (arm,) = read_arms(results_of(rows))
+
+    assert arm.mious == pytest.approx([0.446, 0.454])
+    assert arm.unfinished == ["failed"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("stride_px", 12, "s = 12"),
+        ("trainable", "last_1_blocks", "last block"),
+        ("trainable", "mlp_of_last_2_blocks", "mlp of last 2 blocks"),
+        ("average", "logits", "logit average"),
+        ("refiner", "none", "no refiner"),
+        ("train_short_side_px", "128-320", "train 128-320 px"),
+        ("student.learning_rate", 2e-5, "learning rate = 2e-05"),
+        ("images.crop", [0.25, 0.5], "crop = 0.25–0.5"),
+        ("measure.latency", True, "latency = yes"),
+    ],
+)
+def test_settings_are_put_into_words(name: str, value: object, words: str) -> None:
+    assert say(name, value) == words

@@ -1,0 +1,136 @@
+"""Tables in Markdown and LaTeX, compared with their whole text."""
+
+from dataclasses import replace
+
+import pytest
+
+from spar_bench.report import text
+from spar_bench.report.arms import read_arms
+from spar_bench.report.tables import result_tables, to_latex, to_markdown
+from spar_bench.results import Cost, Row
+from tests.report.synthetic import baseline, cost, results_of, row, students, teacher
+
+STATES: list[Row] = [
+    baseline(38.3, cost=cost(0.9, latency_ms=7)),
+    teacher(64, 44.04, cost=Cost(n_windows=20, gflops=2.6, params_m=1.3)),
+    row("teacher", None, stride_px=12, status="failed", group="f", cost=Cost(cost_status="failed")),
+    row("teacher", None, stride_px=8, status="blocked", group="b"),
+    row("teacher", None, stride_px=4, status="not_measured", group="n"),
+    *students("all", 44.0),
+]
+
+
+def test_markdown_says_failed_blocked_and_not_measured_in_different_words() -> None:
+    (table,) = result_tables(read_arms(results_of(STATES)))
+
+    written = to_markdown(table).splitlines()
+
+    assert written[0] == (
+        "**Accuracy and cost: patchwork, short side 256 px, backbone patchwork, "
+        "protocol openclip 80, type float32, window 64 px, average logits, trained all, "
+        "loss mse, trained at 128-320 px**"
+    )
+    same = "6.84–7.92 | 240 | 1.30 |"
+    nothing = "not measured | not measured"
+    assert written[2:] == [
+        "| Method | Stride (px) | mIoU (%) | Windows | GFLOPs | Latency (ms) | p10–p90 (ms) "
+        "| Peak (MiB) | Parameters (M) |",
+        "| --- | --- | --: | --: | --: | --: | --: | --: | --: |",
+        "| single pass | – | 38.3 | 1 | 0.900 | 7.00 | 6.65–7.70 | 240 | 1.30 |",
+        f"| sliding window | 64 | **44.0** | 20 | 2.60 | {nothing} | not measured | 1.30 |",
+        "| sliding window | 12 | failed |" + " failed |" * 6,
+        f"| sliding window | 8 | blocked | 1 | 0.900 | 7.20 | {same}",
+        f"| sliding window | 4 | not measured | 1 | 0.900 | 7.20 | {same}",
+        f"| SPAR | 12 | **44.0** ± 0.4 (n = 3) | 1 | 0.900 | 7.20 | {same}",
+    ]
+
+
+def test_some_failed_seeds_are_said_in_the_cell() -> None:
+    rows = students("all", 45)
+    rows[2] = replace(rows[2], miou=None, status="blocked")
+
+    (table,) = result_tables(read_arms(results_of(rows)))
+
+    assert "| **44.8** ± 0.3 (n = 2, 1 blocked) |" in to_markdown(table)
+
+
+def test_latex_escapes_sets_the_best_in_bold_and_rules_with_booktabs() -> None:
+    rows = [baseline(38.3, dataset="a_b & 50%"), *students("all", 45, dataset="a_b & 50%")]
+
+    written = to_latex(result_tables(read_arms(results_of(rows)))[0], "ab/c d-1")
+
+    assert r"\caption{Accuracy and cost: a\_b \& 50\%, short side 256 px," in written
+    assert r"\label{tab:ab_c_d-1}" in written
+    assert r"Method & Stride (px) & mIoU (\%) & Windows & GFLOPs" in written
+    assert r"SPAR & 12 & \textbf{45.0} \ensuremath{\pm} 0.4 (n = 3) & 1 & 0.900" in written
+    order = [written.index(rule) for rule in (r"\toprule", r"\midrule", r"\bottomrule")]
+    assert order == sorted(order)
+
+
+def test_several_resolutions_have_a_column_each_with_its_own_best() -> None:
+    rows = [
+        baseline(40, eval_short_side_px=128, stages={"evaluate": "a"}),
+        baseline(30, eval_short_side_px=256, stages={"evaluate": "b"}),
+        teacher(8, 35, eval_short_side_px=256),
+    ]
+
+    tables = result_tables(read_arms(results_of(rows)))
+
+    assert [table.caption.split(":")[0] for table in tables] == [
+        "Accuracy",
+        "Operations",
+        "Latency",
+    ]
+    assert to_markdown(tables[0]).splitlines()[2:] == [
+        "| Method | Stride (px) | mIoU (%), short side 128 px | mIoU (%), short side 256 px |",
+        "| --- | --- | --: | --: |",
+        "| single pass | – | **40.0** | 30.0 |",
+        "| sliding window | 8 | – | **35.0** |",
+    ]
+    latex = to_latex(tables[0], "x")
+    assert r"\multicolumn{1}{c}{short side 128 px}" in latex
+    assert r"\cmidrule(lr){3-3}\cmidrule(lr){4-4}" in latex
+
+
+def test_several_data_sets_and_resolutions_are_both_named() -> None:
+    rows = [
+        baseline(40, dataset=name, eval_short_side_px=side, stages={"evaluate": f"{name}{side}"})
+        for name in ("x", "y")
+        for side in (64, 96)
+    ]
+
+    table = result_tables(read_arms(results_of(rows)))[0]
+
+    assert [name for name, _ in table.groups[1:]] == [
+        "x, short side 64 px",
+        "x, short side 96 px",
+        "y, short side 64 px",
+        "y, short side 96 px",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (0.0123456, "0.0123"),
+        (0.9, "0.900"),
+        (9.999, "10.00"),
+        (12.34, "12.3"),
+        (3312.4, "3312"),
+        (0, "0"),
+    ],
+)
+def test_numbers_have_three_digits_and_no_powers_of_ten(value: float, words: str) -> None:
+    assert text.significant(value) == words
+
+
+def test_names_with_odd_letters_stay_harmless() -> None:
+    odd = "a_$b$ {c}|\n<d>\\"
+
+    assert text.latex(odd) == (
+        r"a\_\$b\$ \{c\}\textbar{} \textless{}d\textgreater{}\textbackslash{}"
+    )
+    assert text.markdown(odd) == r"a\_$b$ {c}\| \<d\>\\"
+    assert text.plot(odd) == r"a_\$b\$ {c}| <d>" + "\\"
+    assert text.file_name("../x y/ä") == "x_y"
+    assert text.file_name("…") == "unnamed"

@@ -1,0 +1,176 @@
+"""Accuracy against cost: the front, the marks, and labels that never overlap."""
+
+import itertools
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from matplotlib.text import Annotation
+
+from spar_bench.report.arms import Arm, read_arms
+from spar_bench.report.figures import GFLOPS, LATENCY
+from spar_bench.report.style import DIVIDES, DOES_NOT_DIVIDE, house_style, marks
+from spar_bench.report.tradeoff import LABEL_GID, pareto_front, tradeoff_figure
+from spar_bench.results import Results
+from tests.report.synthetic import (
+    baseline,
+    cost,
+    paper_results,
+    results_of,
+    row,
+    stride_results,
+    students,
+    teacher,
+)
+
+
+def many_students() -> Results:
+    """Return fourteen students of one cost, half a point apart."""
+    rows = [baseline(38), teacher(12, 46)]
+    for i in range(14):
+        rows += students(f"last_{i + 1}_blocks", 39 + i / 2, stages={"evaluate": f"s{i}"})
+    return results_of(rows)
+
+
+def close_strides() -> Results:
+    """Return ten strides whose points almost coincide."""
+    rows = [
+        teacher(s, 40 + 0.02 * s, cost=cost(10 + 0.1 * s), stages={"evaluate": f"t{s}"})
+        for s in range(2, 12)
+    ]
+    return results_of([*rows, baseline(40.1, cost=cost(10.3))])
+
+
+def resolutions() -> Results:
+    """Return two facets with students of three seeds."""
+    rows = []
+    for side in (128, 256):
+        rows += [baseline(30, eval_short_side_px=side, stages={"evaluate": f"p{side}"})]
+        for name in ("all", "last_2_blocks"):
+            rows += [
+                replace(r, stages={"evaluate": f"{name}{side}{r.seed}"})
+                for r in students(name, 40, eval_short_side_px=side)
+            ]
+    return results_of(rows)
+
+
+def label_boxes(figure: Figure) -> dict[int, list[tuple[str, tuple[float, ...]]]]:
+    """Return each label and its extent in pixels, by the number of its facet."""
+    return {
+        number: [
+            (note.get_text(), note.get_window_extent().extents)
+            for note in axes.texts
+            if isinstance(note, Annotation) and note.get_gid() == LABEL_GID
+        ]
+        for number, axes in enumerate(figure.axes)
+    }
+
+
+@pytest.mark.parametrize(
+    ("results", "n_labels"),
+    [
+        (paper_results, 12),
+        (stride_results, 10),
+        (many_students, 16),
+        (close_strides, 11),
+        (resolutions, 6),
+        (lambda: results_of([baseline(38.3)]), 1),
+    ],
+)
+def test_every_point_has_a_label_that_covers_no_other_and_stays_inside(
+    results: Callable[[], Results], n_labels: int
+) -> None:
+    with house_style():
+        figure = tradeoff_figure(read_arms(results()), GFLOPS)
+        figure.draw_without_rendering()
+        boxes = label_boxes(figure)
+
+    assert sum(len(labels) for labels in boxes.values()) == n_labels
+    for number, labels in boxes.items():
+        left, bottom, right, top = figure.axes[number].bbox.extents
+        for (_, a), (_, b) in itertools.combinations(labels, 2):
+            assert a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1]
+        for _, box in labels:
+            assert left <= box[0]
+            assert bottom <= box[1]
+            assert box[2] <= right
+            assert box[3] <= top
+
+
+def test_labels_name_points_as_the_papers_figure_does() -> None:
+    with house_style():
+        figure = tradeoff_figure(read_arms(paper_results()), LATENCY)
+
+    names = {name for name, _ in label_boxes(figure)[0]}
+    assert {"single pass", "SPAR last 2 blocks", "s = 512", "s = 24"} <= names
+    assert figure.axes[0].get_xscale() == "log"
+
+
+def test_too_many_points_are_labelled_where_it_matters() -> None:
+    rows = [
+        row("student", (30 + i) / 100, group=f"g{i}", trial=f"t{i}", cost=cost(1 + i % 5),
+            swept={"student.epochs": i}, stages={"evaluate": f"e{i}"})
+        for i in range(30)
+    ]  # fmt: skip
+
+    with house_style():
+        figure = tradeoff_figure(read_arms(results_of(rows)), GFLOPS)
+
+    names = {name for name, _ in label_boxes(figure)[0]}
+    assert names == {f"SPAR epochs = {i}" for i in (25, 26, 27, 28, 29)}
+
+
+def test_strides_that_divide_by_the_patch_differ_in_shape_and_colour() -> None:
+    its_marks = marks(read_arms(stride_results()))
+
+    assert its_marks["s = 16"] == DIVIDES
+    assert its_marks["s = 12"] == DOES_NOT_DIVIDE
+    assert DIVIDES.marker != DOES_NOT_DIVIDE.marker
+    assert DIVIDES.color != DOES_NOT_DIVIDE.color
+
+
+def test_students_have_a_mark_each_and_share_one_when_there_are_too_many() -> None:
+    few, many = (marks(read_arms(results())) for results in (stride_results, many_students))
+
+    assert few["SPAR all"] != few["SPAR last 2 blocks"]
+    assert len({mark for name, mark in many.items() if name.startswith("SPAR")}) == 1
+
+
+def test_pareto_front_by_hand() -> None:
+    costs, mious = [3.0, 1.0, 2.0, 2.0, 4.0, 5.0], [0.5, 0.2, 0.1, 0.4, 0.5, 0.9]
+
+    assert pareto_front(costs, mious) == [1, 3, 0, 5]
+
+
+def test_pareto_front_equals_the_definition() -> None:
+    rng = np.random.default_rng(0)
+    costs, mious = rng.integers(1, 12, 40).astype(float), rng.integers(1, 12, 40).astype(float)
+
+    front = pareto_front(list(costs), list(mious))
+
+    def beaten(i: int) -> bool:
+        no_worse = (costs <= costs[i]) & (mious >= mious[i])
+        return bool((no_worse & ((costs < costs[i]) | (mious > mious[i]))).any())
+
+    found = {(costs[i], mious[i]) for i in front}
+    assert found == {(costs[i], mious[i]) for i in range(40) if not beaten(i)}
+
+
+def test_error_bars_span_one_standard_deviation_over_seeds() -> None:
+    with house_style():
+        figure = tradeoff_figure(read_arms(results_of(students("all", 45.2))), GFLOPS)
+
+    (bar,) = (path for lines in figure.axes[0].collections for path in lines.get_paths())
+    np.testing.assert_allclose(bar.vertices[:, 1], [44.8, 45.6])
+
+
+def test_an_arm_without_this_cost_is_left_out() -> None:
+    without: list[Arm] = read_arms(results_of([baseline(38.3), teacher(8, 45)]))
+    without[1] = replace(without[1], cost=replace(without[1].cost, gflops=None))
+
+    with house_style():
+        figure = tradeoff_figure(without, GFLOPS)
+
+    assert [name for name, _ in label_boxes(figure)[0]] == ["single pass"]
