@@ -9,10 +9,8 @@ from spar_bench.spec.document import Problem, Steps
 from spar_bench.spec.keys import FIELDS, PARTS, adapter, raw_value
 from spar_bench.spec.problems import show
 from spar_bench.spec.resolve import Resolver
-from spar_bench.spec.schema import Drawn
+from spar_bench.spec.schema import Drawn, SearchSpec
 from spar_bench.spec.sweep import Draft, comparable, fixed_values, overlay
-
-_DRAWN: TypeAdapter[Any] = TypeAdapter(Drawn)
 
 
 class Search:
@@ -42,18 +40,18 @@ class Search:
         self._check_alone()
         self._check_objectives()
         problems: list[Problem] = []
-        all_known = True
+        is_sound = _is(SearchSpec, self.search)
         for key in mapping(self.search.get("space")):
             steps = (*self.steps, "space", key)
             if key in PARTS:
                 text = f"must be a key that holds a value, but got {key!r}; draw {key}.<key>"
                 self.blocks.note(steps, text, at_key=True)
-                all_known = False
+                is_sound = False
             elif self.blocks.check_key(key, steps):
                 problems += self._check_drawn(key, steps)
             else:
-                all_known = False
-        if all_known and not problems:
+                is_sound = False
+        if is_sound and not problems:
             for index, point in items(self.search.get("enqueue")):
                 problems += self._check_enqueued(point, (*self.steps, "enqueue", index))
         return problems
@@ -74,9 +72,7 @@ class Search:
 
     def _check_drawn(self, key: str, steps: Steps) -> list[Problem]:
         drawn = self.space[key]
-        try:
-            _DRAWN.validate_python(drawn)
-        except ValidationError:
+        if not _is(Drawn, drawn):
             return []  # told with the rest of the file's mistakes
         if "choices" in drawn:
             places = [((*steps, "choices", i), value) for i, value in enumerate(drawn["choices"])]
@@ -105,6 +101,15 @@ class Search:
             self.blocks.note((*steps, key), text)
         axes = {key: (value, (*steps, key)) for key, value in point.items()}
         return [] if outside else self.resolver.resolve(overlay(self.base.raw, axes, {}))[1]
+
+
+def _is(kind: Any, value: Any) -> bool:
+    """Tell whether the schema accepts a value."""
+    try:
+        TypeAdapter(kind).validate_python(value)
+    except ValidationError:
+        return False
+    return True
 
 
 def _is_whole(key: str, drawn: dict[str, Any]) -> bool:
