@@ -18,6 +18,7 @@ from spar_bench.report.style import DIVIDES, PAGE_IN, legend_above, marks, new_f
 
 MOST_STUDENTS = 4
 MOST_CLASSES_A_ROW = 20
+LETTERS_A_ROW = 105
 
 
 def shown_arms(arms: list[Arm]) -> list[Arm]:
@@ -41,12 +42,15 @@ def classes_figure(
     ious = {label: values for label, values in ious.items() if len(values)}
     frame = _frame(ious, classes)
     n_rows = math.ceil(len(classes) / MOST_CLASSES_A_ROW)
-    figure = new_figure(PAGE_IN, 0.3 + 1.75 * n_rows)
+    names = [_name(name, frame, number) for number, name in enumerate(classes)]
+    is_tilted = max(map(len, names)) > LETTERS_A_ROW / min(len(names), MOST_CLASSES_A_ROW)
+    below = 0.034 * max(map(len, names)) if is_tilted else 0.1
+    figure = new_figure(PAGE_IN, 0.1 + (1.55 + below) * n_rows)
     facets = figure.subplots(n_rows, 1, squeeze=False, sharey=True).flatten()
     colors = {arm.name: _color(arm, all_arms) for arm in arms if arm.name in ious}
     for facet, numbers in zip(facets, np.array_split(np.arange(len(classes)), n_rows), strict=True):
         _draw_row(facet, frame[frame["class"].isin(numbers)], colors, [int(n) for n in numbers])
-        _name_classes(facet, [_name(classes[n], frame, int(n)) for n in numbers])
+        _name_classes(facet, [names[n] for n in numbers], is_tilted)
     handles = {
         label: Line2D([], [], color=color, marker="s", linestyle="none", markersize=4.5)
         for label, color in colors.items()
@@ -86,17 +90,15 @@ def _draw_row(axes: Axes, frame: pd.DataFrame, colors: dict[str, str], numbers: 
 def _name(name: str, frame: pd.DataFrame, number: int) -> str:
     """Name a class, saying so where no method has a value because it does not occur."""
     absent = frame.loc[frame["class"] == number, "iou"].isna().all()
-    return text.plot(name) + (" (absent)" if absent else "")
+    return text.plot(name, most=28) + (" (absent)" if absent else "")
 
 
-def _name_classes(axes: Axes, names: list[str]) -> None:
-    """Write names under the bars, tilted where they would not fit side by side."""
-    room = 105 / len(names)  # letters of the tick size across the page
+def _name_classes(axes: Axes, names: list[str], is_tilted: bool) -> None:
     axes.set_xticks(range(len(names)), names)
-    if max(len(name) for name in names) > room:
+    axes.tick_params(axis="x", length=0)
+    if is_tilted:
         for label in axes.get_xticklabels():
             label.set(rotation=35, ha="right", rotation_mode="anchor")
-    axes.tick_params(axis="x", length=0)
 
 
 def _color(arm: Arm, all_arms: list[Arm]) -> str:

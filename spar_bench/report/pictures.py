@@ -11,12 +11,11 @@ from numpy.typing import NDArray
 
 from spar_bench.report import text
 from spar_bench.report.colors import IGNORED, class_colors
-from spar_bench.report.style import PAGE_IN, new_figure
+from spar_bench.report.style import LINE_IN, PAGE_IN, new_figure
 from spar_bench.results import Preview
 
 MOST_IMAGES = 4
 GAP_IN = 0.05
-LINE_IN = 0.135
 
 
 def panel_figure(previews: Mapping[str, Preview], classes: list[str]) -> Figure:
@@ -76,7 +75,12 @@ def _legend(
 ) -> list[Patch]:
     names = {**dict(enumerate(classes)), IGNORED: "ignored"}
     return [
-        Patch(facecolor=palette[i] / 255, edgecolor="#999999", linewidth=0.4, label=text.plot(name))
+        Patch(
+            facecolor=palette[i] / 255,
+            edgecolor="#999999",
+            linewidth=0.4,
+            label=text.plot(name, most=24),
+        )
         for i, name in names.items()
         if i in present
     ]

@@ -1,5 +1,6 @@
 """How figures look: sizes of a two-column paper, colour-blind-safe colours, a mark for each arm."""
 
+import math
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -19,6 +20,8 @@ from spar_bench.report.arms import Arm
 
 COLUMN_IN = 3.3
 PAGE_IN = 7.0
+LINE_IN, LETTER_IN, HANDLE_IN = 0.135, 0.052, 0.4
+"""Height of a line, width of a letter and of a handle in a legend."""
 GREY = "#6b6b6b"
 LIGHT = "#c4c4c4"
 
@@ -116,15 +119,15 @@ def draw_point(axes: Axes, x: float, y: float, mark: Mark, *, sd: float | None) 
 
 
 def legend_above(figure: Figure, handles: dict[str, Line2D], *, columns: int) -> None:
-    """Write a legend above all axes, where it covers none of them."""
-    if handles:
-        names = [text.plot(name) for name in handles]
-        figure.legend(
-            list(handles.values()),
-            names,
-            loc="outside upper center",
-            ncols=min(columns, len(names)),
-        )
+    """Write a legend above all axes, and make the figure higher by what it takes."""
+    if not handles:
+        return
+    names = [text.plot(name, most=44) for name in handles]
+    width, height = figure.get_size_inches()
+    fitting = int(width / (LETTER_IN * max(map(len, names)) + HANDLE_IN))
+    columns = max(1, min(columns, len(names), fitting))
+    figure.set_size_inches(width, height + LINE_IN * math.ceil(len(names) / columns))
+    figure.legend(list(handles.values()), names, loc="outside upper center", ncols=columns)
 
 
 @contextmanager

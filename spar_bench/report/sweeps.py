@@ -26,6 +26,7 @@ from spar_bench.report.style import (
 )
 
 MOST_REFERENCES = 4
+MOST_LETTERS = 30
 LETTER = 0.021  # width of a letter under the axis, as a share of the axis
 
 
@@ -41,7 +42,7 @@ def axis_figure(arms: list[Arm], axis: Axis) -> Figure:
     n_series = max(len(its) for its in series.values())
     names = len(axis.values) * (0.12 + 0.1 * n_series) + 0.5
     height = 2.2 if axis.is_numeric else min(max(names, 1.1), 6.0)
-    figure = new_figure((COLUMN_IN, PAGE_IN)[columns - 1], 0.4 + height * rows)
+    figure = new_figure((COLUMN_IN, PAGE_IN)[columns - 1], 0.1 + height * rows)
     facets = figure.subplots(rows, columns, squeeze=False, sharey=not axis.is_numeric).flatten()
     handles: dict[str, Line2D] = {}
     for facet, panel in zip(facets, panels, strict=False):
@@ -113,9 +114,13 @@ def _written_out(axis: Axis) -> tuple[list[float], list[str]]:
 
 def _draw_names(axes: Axes, series: list[Series], axis: Axis) -> dict[str, Line2D]:
     """Draw a row a value: each seed a faint dot, mean and sd over them; return the legend."""
-    order = [text.plot(value_text(value)) for value in axis.values]
+    order = [text.plot(value_text(value), MOST_LETTERS) for value in axis.values]
     lines = [
-        {"value": text.plot(value_text(axis.of(arm))), "series": its.label, "miou": 100 * miou}
+        {
+            "value": text.plot(value_text(axis.of(arm)), MOST_LETTERS),
+            "series": its.label,
+            "miou": 100 * miou,
+        }
         for its in series
         for arm in its.arms
         for miou in arm.mious

@@ -22,9 +22,12 @@ def markdown(text: str) -> str:
     return re.sub(r"([\\`*_|<>\[\]])", r"\\\1", one_line(text))
 
 
-def plot(text: str) -> str:
-    """Return `text` so that matplotlib does not read `$` as mathematics."""
-    return one_line(text).replace("$", r"\$")
+def plot(text: str, most: int = 60) -> str:
+    """Return at most `most` letters of `text`; matplotlib reads no `$` of it as mathematics."""
+    line = one_line(text)
+    if len(line) > most:
+        line = line[: most - 1].rstrip() + "…"
+    return line.replace("$", r"\$")
 
 
 def one_line(text: str) -> str:

@@ -58,7 +58,7 @@ def tradeoff_figure(arms: list[Arm], axis: CostAxis) -> Figure:
     panels = panels_of(shown)
     columns = min(2, len(panels))
     rows = math.ceil(len(panels) / columns)
-    figure = new_figure((COLUMN_IN, PAGE_IN)[columns - 1], 0.3 + 2.5 * rows)
+    figure = new_figure((COLUMN_IN, PAGE_IN)[columns - 1], 0.15 + 2.5 * rows)
     facets = figure.subplots(rows, columns, squeeze=False).flatten()
     for facet, panel in zip(facets, panels, strict=False):
         here = [arm for arm in shown if arm.panel == panel]

@@ -1,0 +1,131 @@
+"""The qualitative panel, the colours of classes and the joint PCA of features."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.decomposition import PCA
+
+from spar_bench.report import draw_panel, draw_pca
+from spar_bench.report.colors import class_colors
+from spar_bench.report.pictures import panel_figure, pca_colors
+from spar_bench.report.style import house_style
+from spar_bench.results import Preview
+from tests.report.synthetic import CLASSES, preview_of
+
+
+def test_a_panel_has_a_row_an_image_and_a_column_a_method() -> None:
+    previews = {"single pass": preview_of(1), "SPAR": preview_of(2)}
+
+    with house_style():
+        figure = panel_figure(previews, CLASSES)
+
+    assert len(figure.axes) == 3 * 4
+    titles = [axes.get_title() for axes in figure.axes[:4]]
+    assert titles == ["image", "truth", "single pass", "SPAR"]
+    shown = [axes.get_images()[0].get_array() for axes in figure.axes[:4]]
+    np.testing.assert_array_equal(shown[0], previews["SPAR"].images[0])
+    np.testing.assert_array_equal(
+        shown[3], class_colors(len(CLASSES))[previews["SPAR"].predictions[0]]
+    )
+
+
+def test_a_panels_legend_names_the_classes_that_occur() -> None:
+    labels = np.array([[0, 2, 255]], np.uint8)
+    image = np.zeros((1, 3, 3), np.uint8)
+    preview = Preview(["x"], [image], [labels], [np.zeros_like(labels)])
+
+    with house_style():
+        figure = panel_figure({"single pass": preview}, ["road", "sky", "c$t$", "dog"])
+
+    (legend,) = figure.legends
+    assert [entry.get_text() for entry in legend.get_texts()] == ["road", r"c\$t\$", "ignored"]
+
+
+def test_pictures_keep_their_shape_and_touch_no_other() -> None:
+    with house_style():
+        figure = panel_figure({"a": preview_of(1)}, CLASSES)
+        figure.draw_without_rendering()
+
+    for axes in figure.axes:
+        height, width = axes.get_images()[0].get_array().shape[:2]
+        box = axes.get_window_extent()
+        assert box.height / box.width == pytest.approx(height / width, rel=0.02)
+
+
+def test_previews_of_different_images_are_refused(tmp_path: Path) -> None:
+    first, other = preview_of(1), preview_of(2)
+    other.names[0] = "another.png"
+
+    with pytest.raises(ValueError, match="same images"):
+        draw_panel({"a": first, "b": other}, CLASSES, tmp_path / "x.png")
+    with pytest.raises(ValueError, match="got none"):
+        draw_panel({}, CLASSES, tmp_path / "x.png")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_drawing_writes_that_file_alone(tmp_path: Path) -> None:
+    draw_panel({"a": preview_of(1)}, CLASSES, tmp_path / "panel.png")
+    draw_pca({"a": np.random.default_rng(0).normal(size=(5, 3, 4))}, tmp_path / "pca.png")
+
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["panel.png", "pca.png"]
+    with Image.open(tmp_path / "panel.png") as picture:
+        assert picture.format == "PNG"
+        assert picture.width == round(200 * (3 * 1.75 + 0.05))
+
+
+def test_a_class_in_a_script_the_font_lacks_does_not_stop_a_report(tmp_path: Path) -> None:
+    draw_panel({"道": preview_of(1)}, ["道路"] * len(CLASSES), tmp_path / "panel.png")
+
+    assert (tmp_path / "panel.png").stat().st_size > 1000
+
+
+def test_colours_of_classes_are_apart_for_everyone_and_do_not_change_with_their_number() -> None:
+    colors = class_colors(20)
+
+    assert len(np.unique(colors[:20], axis=0)) == 20
+    assert (colors[20:] == 255).all()
+    np.testing.assert_array_equal(class_colors(5)[:5], colors[:5])
+    # A deuteranope still sees apart what a plain grey-level copy would not.
+    apart = np.abs(colors[:8, None].astype(int) - colors[None, :8]).max(-1)
+    assert apart[~np.eye(8, dtype=bool)].min() > 60
+
+
+def test_pca_colours_are_those_of_the_joint_principal_components() -> None:
+    rng = np.random.default_rng(0)
+    scale = np.array([5.0, 3, 2, 0.1, 0.1])[:, None, None]
+    maps = [rng.normal(size=(5, 4, 6)) * scale, rng.normal(size=(5, 3, 2)) * scale]
+
+    colored = pca_colors(maps)
+
+    assert [picture.shape for picture in colored] == [(4, 6, 3), (3, 2, 3)]
+    tokens = np.concatenate([values.reshape(5, -1).T for values in maps])
+    expected = PCA(3).fit_transform(tokens)
+    got = np.concatenate([picture.reshape(-1, 3) for picture in colored]).astype(float)
+    for component in range(3):
+        inside = (got[:, component] > 0) & (got[:, component] < 255)
+        correlation = np.corrcoef(got[inside, component], expected[inside, component])[0, 1]
+        assert abs(correlation) > 0.999
+
+
+def test_the_same_feature_has_the_same_colour_in_every_map() -> None:
+    values = np.random.default_rng(1).normal(size=(8, 4, 6))
+
+    whole, part = pca_colors([values, values[:, 1:, ::2]])
+
+    np.testing.assert_array_equal(whole[1:, ::2], part)
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_features_of_few_channels_or_all_alike_can_be_drawn(channels: int) -> None:
+    (picture,) = pca_colors([np.ones((channels, 3, 4))])
+
+    assert picture.shape == (3, 4, 3)
+
+
+def test_features_of_different_channels_are_refused(tmp_path: Path) -> None:
+    maps = {"a": np.ones((4, 2, 3)), "b": np.ones((5, 2, 3))}
+
+    with pytest.raises(ValueError, match="equally many channels"):
+        draw_pca(maps, tmp_path / "pca.png")

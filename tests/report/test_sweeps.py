@@ -1,0 +1,169 @@
+"""Accuracy along what was swept: which axes there are, what lies on them, what is drawn."""
+
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from spar_bench.report.arms import Arm, read_arms
+from spar_bench.report.series import Axis, series_along, swept_axes
+from spar_bench.report.style import house_style
+from spar_bench.report.sweeps import axis_figure
+from spar_bench.results import Row
+from tests.report.synthetic import (
+    STRIDES,
+    baseline,
+    results_of,
+    row,
+    stride_results,
+    students,
+    teacher,
+)
+
+
+def arms_of(rows: list[Row]) -> list[Arm]:
+    """Return the arms of rows, each row an evaluation of its own."""
+    return read_arms(
+        results_of([replace(r, stages={"evaluate": f"e{i}"}) for i, r in enumerate(rows)])
+    )
+
+
+def drawn(arms: list[Arm], axis: Axis) -> Figure:
+    """Draw `axis` and lay it out."""
+    with house_style():
+        figure = axis_figure(arms, axis)
+        figure.draw_without_rendering()
+    return figure
+
+
+def resolution_rows() -> list[Row]:
+    """Return single pass, teacher and student at three resolutions."""
+    return [
+        replace(r, eval_short_side_px=side)
+        for side in (128, 256, 512)
+        for r in (baseline(30), teacher(8, 40), *students("all", 38))
+    ]
+
+
+def search_rows() -> list[Row]:
+    """Return twelve students, no two alike in any setting but the trained part."""
+    return [
+        row("student", 0.4 + i / 100, group=f"g{i}", trial=f"t{i}",
+            swept={"student.learning_rate": 10.0 ** (-5 + i / 4), "student.epochs": 2 + i})
+        for i in range(12)
+    ]  # fmt: skip
+
+
+def test_the_axes_are_the_settings_in_which_arms_differ() -> None:
+    axes = swept_axes(read_arms(stride_results()))
+
+    assert [(axis.name, axis.values) for axis in axes] == [
+        ("accuracy_vs_stride", tuple(STRIDES)),
+        ("accuracy_vs_trainable", ("last_2_blocks", "all")),
+    ]
+
+
+def test_a_sweep_over_resolutions_has_that_axis_and_a_line_a_method() -> None:
+    arms = arms_of(resolution_rows())
+
+    (axis,) = swept_axes(arms)
+    series = series_along(arms, axis)
+
+    assert axis.name == "accuracy_vs_resolution"
+    assert [its.label for its in series] == ["single pass", "s = 8", "SPAR all"]
+    assert [axis.of(arm) for arm in series[1].arms] == [128, 256, 512]
+
+
+def test_an_axis_on_which_everything_failed_is_none() -> None:
+    rows = [teacher(s, 40) for s in (8, 16)]
+
+    assert swept_axes(arms_of([replace(r, miou=None, status="failed") for r in rows])) == []
+
+
+def test_windows_by_strides_are_a_line_a_window() -> None:
+    arms = arms_of(
+        [teacher(s, 40, window_px=w, group=f"{w}/{s}") for w in (48, 64) for s in (8, 16)]
+    )
+    stride = next(axis for axis in swept_axes(arms) if axis.key == "stride_px")
+
+    series = series_along(arms, stride)
+
+    assert [its.label for its in series] == ["w = 64", "w = 48"]
+    assert [[arm.settings["stride_px"] for arm in its.arms] for its in series] == [[8, 16]] * 2
+    assert series[0].mark.color != series[1].mark.color
+
+
+def test_a_search_is_a_cloud_of_points_on_a_log_axis() -> None:
+    arms = arms_of(search_rows())
+    rate = next(axis for axis in swept_axes(arms) if axis.name == "accuracy_vs_learning_rate")
+
+    (cloud,) = series_along(arms, rate)
+
+    assert rate.is_log
+    assert not cloud.joined
+    assert len(cloud.arms) == 12
+
+
+def test_every_stride_is_written_under_the_axis_in_one_of_two_lines() -> None:
+    arms = read_arms(stride_results())
+    figure = drawn(arms, swept_axes(arms)[0])
+
+    (axes,) = figure.axes
+    words = [label.get_text() for label in axes.get_xticklabels()]
+    assert [int(word) for word in words] == sorted(STRIDES)
+    assert [word for word in words if word.startswith("\n")] == ["\n32"]
+    boxes = [label.get_window_extent().extents for label in axes.get_xticklabels()]
+    first_line = [box for word, box in zip(words, boxes, strict=True) if not word.startswith("\n")]
+    assert all(a[2] < b[0] for a, b in pairwise(first_line))
+
+
+def test_methods_that_an_axis_does_not_move_are_level_lines() -> None:
+    arms = read_arms(stride_results())
+
+    figure = drawn(arms, swept_axes(arms)[0])
+
+    level = {
+        round(float(np.asarray(line.get_ydata())[0]), 1)
+        for line in figure.axes[0].get_lines()
+        if list(np.asarray(line.get_xdata())) == [0, 1]
+    }
+    assert level == {38.3, 42.7, 45.2}
+    (legend,) = figure.legends
+    names = [entry.get_text() for entry in legend.get_texts()]
+    assert names[-3:] == ["single pass", "SPAR last 2 blocks", "SPAR all"]
+
+
+def test_names_are_rows_with_mean_and_sd_over_seeds() -> None:
+    arms = read_arms(stride_results())
+
+    figure = drawn(arms, swept_axes(arms)[1])
+
+    (axes,) = figure.axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["last 2 blocks", "all"]
+    bars = sorted(
+        tuple(np.round(np.asarray(line.get_xdata(), dtype=float), 2))
+        for line in axes.get_lines()
+        if len(np.asarray(line.get_xdata())) == 2 and line.get_linestyle() == "-"
+    )
+    assert bars == [(42.3, 43.1), (44.8, 45.6)]
+
+
+@pytest.mark.parametrize("axis", range(2))
+def test_several_resolutions_are_facets_with_their_own_titles(axis: int) -> None:
+    rows = [
+        replace(r, eval_short_side_px=side, loss=loss, group=loss)
+        for side in (128, 256, 512)
+        for loss in ("mse", "cosine")
+        for r in students("all", 38, n_seeds=2)
+    ]
+    rows += [teacher(s, 40, eval_short_side_px=side) for s in (8, 16) for side in (128, 256, 512)]
+    arms = arms_of(rows)
+    by_name: dict[str, Any] = {axis.name: axis for axis in swept_axes(arms)}
+
+    figure = drawn(arms, by_name[("accuracy_vs_loss", "accuracy_vs_stride")[axis]])
+
+    titles = [axes.get_title() for axes in figure.axes]
+    assert titles == [f"short side {side} px" for side in (128, 256, 512)]
