@@ -22,7 +22,7 @@ Read = Callable[..., LoadedSpec]
 Problems = Callable[..., list[str]]
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Work in an empty folder that has a backbone of patch 8, image 64 and depth 5 in `clip/`."""
     monkeypatch.setattr(registry, "names", PLUGINS.__getitem__)

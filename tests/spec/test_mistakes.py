@@ -11,6 +11,8 @@ from spar_bench.errors import SpecError
 from spar_bench.spec import read_spec
 from tests.spec.conftest import Problems
 
+pytestmark = pytest.mark.usefixtures("folder")
+
 TABLE = Path(__file__).with_name("mistakes.txt")
 
 

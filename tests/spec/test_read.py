@@ -11,6 +11,8 @@ from spar_bench.spec import read_spec, resolve_point
 from spar_bench.spec.read import experiment_name
 from tests.spec.conftest import Read
 
+pytestmark = pytest.mark.usefixtures("folder")
+
 
 def groups(read: Read, text: str) -> list[str]:
     return [point.group for point in read(text).points]

@@ -1,4 +1,4 @@
-"""The specs that are shipped: they read without a mistake and say what they are for."""
+"""The specs that are shipped: read with the plug-ins that there are, they have no mistake."""
 
 import re
 from pathlib import Path
