@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from spar_bench.face import evaluate, load_backbone, measure
     from spar_bench.run.inference import single_pass, sliding_window
-    from spar_bench.session.read import plan, report
+    from spar_bench.session.read import plan_sweep, write_report
     from spar_bench.session.sweep import sweep
     from spar_bench.spec import read_spec
 
@@ -19,8 +19,8 @@ _HOME = {
     "single_pass": "spar_bench.run.inference",
     "sliding_window": "spar_bench.run.inference",
     "read_spec": "spar_bench.spec",
-    "plan": "spar_bench.session.read",
-    "report": "spar_bench.session.read",
+    "plan_sweep": "spar_bench.session.read",
+    "write_report": "spar_bench.session.read",
     "sweep": "spar_bench.session.sweep",
 }
 
@@ -28,12 +28,12 @@ __all__ = [
     "evaluate",
     "load_backbone",
     "measure",
-    "plan",
+    "plan_sweep",
     "read_spec",
-    "report",
     "single_pass",
     "sliding_window",
     "sweep",
+    "write_report",
 ]
 
 

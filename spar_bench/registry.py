@@ -106,6 +106,12 @@ def version(family: str, name: str) -> int:
     )
 
 
+def purpose(family: str, name: str) -> str:
+    """Return the first line of a plug-in's docstring, read without running it."""
+    text = ast.get_docstring(ast.parse(source(family, name).read_text(encoding="utf-8"))) or ""
+    return text.partition("\n")[0]
+
+
 def load(family: str, name: str) -> Any:
     """Import a plug-in and return its object.
 

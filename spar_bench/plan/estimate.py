@@ -51,12 +51,12 @@ def estimate(plan: Plan, stage: Stage) -> Estimate:
     return Estimate(0.0, _BYTES[stage.kind] * int(stage.settings.get("count", 1)))
 
 
-def speeds(finished: Iterable[Finished], device: str) -> dict[str, float]:
-    """Return the measured GFLOP/s of each kind of stage on a device: the median of those made."""
+def speeds(finished: Iterable[Finished]) -> dict[str, float]:
+    """Return the measured GFLOP/s of each kind of stage: the median of those made."""
     found: dict[str, list[float]] = {}
     for stage in finished:
         made = stage.manifest["made"]
-        if made.get("device") == device and made.get("gflops") and made.get("seconds"):
+        if made.get("gflops") and made.get("seconds"):
             found.setdefault(stage.manifest["kind"], []).append(made["gflops"] / made["seconds"])
     return {kind: sorted(values)[len(values) // 2] for kind, values in found.items()}
 

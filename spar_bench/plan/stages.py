@@ -9,10 +9,9 @@ in: the fingerprint has their contents instead.
 """
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
-from spar_bench import backbones, registry
+from spar_bench import backbones, datasets, registry
 from spar_bench.backbones import Sizes
 from spar_bench.datasets.base import Dataset, DatasetSettings, Split
 from spar_bench.errors import NotReady
@@ -73,18 +72,12 @@ def open_dataset(spec: DatasetSpec | SourceSpec, split: Split) -> Dataset:
     return dataset
 
 
-def label(spec: DatasetSpec | SourceSpec) -> str:
-    """Return the name of a data set in tables: as the spec says, else its folder's, else its plug-in's."""
-    said = spec.label if isinstance(spec, DatasetSpec) else None
-    return said or (Path(spec.path).name if spec.path else spec.name)
-
-
 def labelled(spec: DatasetSpec) -> Labelled:
     """Look at a validation set: classes, size and identity."""
     dataset = open_dataset(spec, "val")
     return Labelled(
         spec=spec,
-        label=label(spec),
+        label=datasets.label(spec),
         classes=spec.classes or dataset.classes,
         image_hw=dataset.image_hw,
         n_images=len(dataset),
@@ -228,6 +221,17 @@ def evaluate_stage(
             "n_images": data.n_images,
         },
     )
+
+
+def batch_key(stage: Stage) -> str:
+    """Return a key that stages share when one pass over the images can serve them all.
+
+    Same weights, images and protocol, and windows of one size that are averaged as the same thing:
+    a window that two strides have in common is then encoded once.
+    """
+    inference = stage.settings["inference"]
+    shared = {key: value for key, value in stage.settings.items() if key != "inference"}
+    return digest([shared, stage.inputs, inference["window_px"], inference["average"]])
 
 
 def cost_stage(

@@ -30,17 +30,6 @@ CHECKPOINT_S = 20.0
 """Seconds between checkpoints: what a kill can cost."""
 
 
-def batch_key(stage: Stage) -> str:
-    """Return a key that stages share when one pass over the images can serve them all.
-
-    Same weights, images and protocol, and windows of one size that are averaged as the same thing:
-    a window that two strides have in common is then encoded once.
-    """
-    inference = stage.settings["inference"]
-    shared = {key: value for key, value in stage.settings.items() if key != "inference"}
-    return digest([shared, stage.inputs, inference["window_px"], inference["average"]])
-
-
 def make_evaluations(stages: list[Stage], context: Context) -> list[dict[str, Any]]:
     """Evaluate all arms of one `batch_key`; writes counts and previews of each, returns summaries."""
     first = stages[0]

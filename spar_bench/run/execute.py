@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from spar_bench.errors import Diverged, SparBenchError, StoreError
+from spar_bench.plan.stages import batch_key
 from spar_bench.plan.trials import Plan
 from spar_bench.run.context import Context, Interrupted, Pruned
 from spar_bench.run.cost import make_cost
-from spar_bench.run.evaluate import batch_key, make_evaluations
+from spar_bench.run.evaluate import make_evaluations
 from spar_bench.run.latency import make_latency
 from spar_bench.run.student import make_student
 from spar_bench.run.teach import make_images, make_targets

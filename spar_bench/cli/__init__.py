@@ -1,0 +1,59 @@
+"""The command line: parse, one call into the library, print.
+
+Everything heavy is imported inside the command that needs it, so that `--help` answers at once.
+"""
+
+import logging
+from typing import Any
+
+import click
+
+from spar_bench import __version__
+from spar_bench.cli.inspect import (
+    backbones,
+    check,
+    completion,
+    datasets,
+    doctor,
+    explain,
+    init,
+    losses,
+    status,
+)
+from spar_bench.cli.run import patchwork, plan, report, sweep, ui
+from spar_bench.cli.store import cache
+from spar_bench.errors import SparBenchError
+
+
+class Main(click.Group):
+    """Prints our own errors as one line each, exit code 2; bugs keep their traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except SparBenchError as error:
+            click.echo(str(error), err=True)
+            ctx.exit(2)
+
+
+@click.group(cls=Main, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="spar-bench")
+def main() -> None:
+    """Measure what a finer sliding window buys, what it costs, and whether one pass gets there.
+
+    Begin with `spar-bench sweep experiments/stride.yaml`, then `spar-bench report`.
+    """
+    log = logging.getLogger("spar_bench")
+    if not log.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+        log.addHandler(handler)
+        log.propagate = False
+
+
+for command in (
+    *(init, check, plan, sweep, report, ui, status, explain, cache),
+    *(doctor, backbones, datasets, losses, completion, patchwork),
+):
+    main.add_command(command)

@@ -1,0 +1,58 @@
+"""Arguments and options that several commands have, and how numbers are shown."""
+
+from pathlib import Path
+
+import click
+
+spec_argument = click.argument("spec", type=click.Path(path_type=Path))
+store_option = click.option(
+    "--store",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path(".spar_bench"),
+    show_default=True,
+    help="Folder of finished work.",
+)
+tracking_option = click.option(
+    "--tracking-uri",
+    metavar="URI",
+    help="MLflow store  [default: $MLFLOW_TRACKING_URI, else sqlite:///mlflow.db here]",
+)
+seeds_option = click.option(
+    "--seeds",
+    "n_seeds",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Seeds 0 to N - 1 in place of the spec's.",
+)
+
+
+def span(seconds: float) -> str:
+    """Return a time as people say it: 8 s, 3 min, 1 h 40 min."""
+    if seconds < 99.5:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def size(n_bytes: float) -> str:
+    """Return a number of bytes with its unit."""
+    for unit in ("B", "kB", "MB"):
+        if n_bytes < 1000:
+            return f"{n_bytes:.3g} {unit}"
+        n_bytes /= 1000
+    return f"{n_bytes:.3g} GB"
+
+
+def table(header: list[str], rows: list[list[str]], *, right: str = "") -> str:
+    """Return aligned columns as plain text; `right` has an `r` for each column set flush right."""
+    cells = [header, *rows]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
+    flush = right.ljust(len(header), "l")
+    lines = (
+        "  ".join(
+            cell.rjust(width) if side == "r" else cell.ljust(width)
+            for cell, width, side in zip(row, widths, flush, strict=True)
+        ).rstrip()
+        for row in cells
+    )
+    return "\n".join(lines)

@@ -1,0 +1,249 @@
+"""Commands that do work: plan, sweep, report, ui, and the making of the embedded backbone."""
+
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+import click
+
+from spar_bench.cli.options import (
+    seeds_option,
+    size,
+    span,
+    spec_argument,
+    store_option,
+    table,
+    tracking_option,
+)
+
+if TYPE_CHECKING:
+    from spar_bench.session.read import PlanView
+    from spar_bench.session.sweep import Outcome
+
+INTERRUPTED = 130
+
+
+@click.command()
+@spec_argument
+@store_option
+@seeds_option
+def plan(spec: Path, store: Path, n_seeds: int | None) -> None:
+    """Show what sweeping SPEC would do: trials, shared stages, windows, GFLOPs, bytes and time."""
+    _show_plan(spec, store, n_seeds)
+
+
+@click.command()
+@spec_argument
+@store_option
+@tracking_option
+@seeds_option
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:1.")
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads  [default: torch's]")
+@click.option("--only", multiple=True, metavar="TRIAL", help="Run this trial or group; repeatable.")
+@click.option("--retry", is_flag=True, help="Also repeat students whose loss was not finite.")
+@click.option("--fail-fast", is_flag=True, help="Stop after the first failure.")
+@click.option("--dry-run", is_flag=True, help="Show the plan and stop.")
+def sweep(
+    spec: Path,
+    store: Path,
+    tracking_uri: str | None,
+    n_seeds: int | None,
+    device: str,
+    threads: int | None,
+    only: tuple[str, ...],
+    retry: bool,
+    fail_fast: bool,
+    dry_run: bool,
+) -> None:
+    """Run the experiment SPEC; what is finished is not run again.
+
+    Ctrl-C once finishes what is being written and stops; the same command goes on from there. Exit
+    code 1 says that some trials failed, 2 that the request cannot be run.
+    """
+    if dry_run:
+        _show_plan(spec, store, n_seeds)
+        return
+    from spar_bench.spec import read_spec
+
+    read_spec(spec)  # a mistake in the spec is told before torch is imported
+    from spar_bench.cli.progress import watching
+    from spar_bench.run.context import Interrupted
+    from spar_bench.session.sweep import Options
+    from spar_bench.session.sweep import sweep as run
+
+    options = Options(
+        store=store,
+        tracking_uri=tracking_uri,
+        device=device,
+        threads=threads,
+        n_seeds=n_seeds,
+        only=only,
+        retry=retry,
+        fail_fast=fail_fast,
+    )
+    stop = threading.Event()
+    try:
+        with _stopping(stop), watching() as watcher:
+            outcome = run(spec, options, watcher=watcher, stop=stop)
+    except Interrupted:
+        click.echo("Stopped. Everything finished is kept; run the same command to go on.", err=True)
+        raise SystemExit(INTERRUPTED) from None
+    _say_how_it_went(outcome)
+
+
+@click.command()
+@click.argument("experiments", nargs=-1, metavar="[EXPERIMENT]...")
+@click.option(
+    "--folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("reports"),
+    show_default=True,
+    help="Each experiment has its own folder in it.",
+)
+@tracking_option
+def report(experiments: tuple[str, ...], folder: Path, tracking_uri: str | None) -> None:
+    """Write tables and figures of finished sweeps to reports/EXPERIMENT/; all if none is named."""
+    from spar_bench.session.read import write_report
+
+    written = write_report(experiments, folder=folder, tracking_uri=tracking_uri)
+    for name, paths in written.items():
+        click.echo(f"{folder / name}: {len(paths)} files; begin with {folder / name / 'README.md'}")
+
+
+@click.command()
+@tracking_option
+@click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True)
+def ui(tracking_uri: str | None, port: int) -> None:
+    """Browse runs in the MLflow UI, on this machine only."""
+    from spar_bench import track
+
+    command, environment = track.ui_command(track.tracking_uri(tracking_uri), port=port)
+    click.echo(f"MLflow UI on http://127.0.0.1:{port} (Ctrl-C stops it)")
+    raise SystemExit(subprocess.run(command, env=environment, check=False).returncode)
+
+
+@click.group()
+def patchwork() -> None:
+    """The embedded backbone and its scenes."""
+
+
+@patchwork.command()
+@click.option(
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("patchwork"),
+    show_default=True,
+    help="Folder of the weights; an attempt that was cut short goes on in it.",
+)
+@click.option("--steps", type=click.IntRange(min=1), help="Steps  [default: the recipe's]")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads  [default: torch's]")
+def pretrain(output: Path, steps: int | None, seed: int, threads: int | None) -> None:
+    """Make the embedded backbone's weights anew: the recipe of those in the package."""
+    from spar_bench.patchwork import pretrain as recipe
+
+    made = recipe.pretrain(
+        output,
+        steps=steps or recipe.STEPS,
+        seed=seed,
+        threads=threads,
+        on_progress=click.echo,
+    )
+    click.echo(made)
+
+
+def _show_plan(spec: Path, store: Path, n_seeds: int | None) -> None:
+    from spar_bench.session.read import plan_sweep
+
+    view = plan_sweep(spec, store=store, seeds=None if n_seeds is None else list(range(n_seeds)))
+    click.echo(_plan_text(view))
+
+
+def _plan_text(view: "PlanView") -> str:
+    """Lay out groups, stages and totals of a plan as text."""
+    plan, loaded = view.plan, view.loaded
+    trials = table(
+        ["trial", "methods", "stages", "to do"],
+        [
+            [
+                trial.name,
+                ", ".join(dict.fromkeys(arm.method for arm in trial.arms)),
+                str(len(needed := plan.of_trial(trial))),
+                str(sum(one.stage.fingerprint in needed for one in view.missing)),
+            ]
+            for trial in plan.trials
+        ],
+        right="llrr",
+    )
+    stages = table(
+        ["stage", "fingerprint", "state", "trials", "windows", "GFLOPs", "store", "time"],
+        [
+            [
+                one.stage.kind,
+                one.stage.fingerprint[:12],
+                "to do" if one.status == "skipped" else one.status,
+                str(one.n_trials),
+                str(one.estimate.n_windows),
+                f"{one.estimate.gflops:.3g}",
+                size(one.estimate.n_bytes),
+                span(one.seconds),
+            ]
+            for one in view.stages
+        ],
+        right="lllrrrrr",
+    )
+    return "\n".join(
+        [f"{loaded.experiment}: {loaded.spec.question}", "", trials, "", stages, "", _total(view)]
+    )
+
+
+def _total(view: "PlanView") -> str:
+    todo = view.missing
+    basis = "speeds measured here" if view.measured else "a guess: nothing is measured here yet"
+    search = view.loaded.search
+    more = f" A search asks for {search.trials} trials, one after another." if search else ""
+    return (
+        f"{len(view.plan.trials)} trials, {len(view.stages)} stages, {len(todo)} to do: about "
+        f"{span(view.seconds)} ({basis}), "
+        f"{size(sum(one.estimate.n_bytes for one in todo))} in the store.{more}"
+    )
+
+
+@contextmanager
+def _stopping(stop: threading.Event) -> Iterator[None]:
+    """Let the first Ctrl-C or SIGTERM ask for a stop, and the second end the program at once."""
+
+    def ask(number: int, _: FrameType | None) -> None:
+        if stop.is_set():
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        stop.set()
+        click.echo("Stopping after what is being written; once more ends at once.", err=True)
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _say_how_it_went(outcome: "Outcome") -> None:
+    """Print what was made and what failed; exit code 1 if anything did."""
+    done = len(outcome.rows) - len(outcome.unfinished)
+    click.echo(
+        f"{outcome.experiment}: {done} of {len(outcome.rows)} rows finished, "
+        f"{outcome.n_made} stages made now. Next: spar-bench report {outcome.experiment}"
+    )
+    reasons = {
+        f"{row.trial}: {row.reason}" for row in outcome.unfinished if row.status != "skipped"
+    }
+    for reason in sorted(reasons):
+        click.echo(f"failed: {reason}", err=True)
+    if reasons or outcome.failures:
+        raise SystemExit(1)

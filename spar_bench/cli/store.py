@@ -1,0 +1,73 @@
+"""The `cache` commands: what the store holds, whether it is whole, and what nothing needs any more."""
+
+from pathlib import Path
+
+import click
+
+from spar_bench.cli.options import size, store_option, table
+
+
+@click.group()
+def cache() -> None:
+    """Look after the store of finished work."""
+
+
+@cache.command("ls")
+@store_option
+def list_(store: Path) -> None:
+    """List what is stored, by kind of stage."""
+    from spar_bench.store import Store
+
+    held: dict[str, list[int]] = {}
+    for stage in Store(store).finished():
+        held.setdefault(stage.manifest["kind"], []).append(stage.n_bytes)
+    rows = [[kind, str(len(sizes)), size(sum(sizes))] for kind, sizes in sorted(held.items())]
+    total = [["total", str(sum(map(len, held.values()))), size(sum(map(sum, held.values())))]]
+    click.echo(table(["kind", "stages", "size"], rows + total, right="lrr"))
+
+
+@cache.command()
+@store_option
+def verify(store: Path) -> None:
+    """Read every stored file and hold it against its checksum; exit code 1 if one differs."""
+    from spar_bench.store import Damaged, Store
+
+    opened, n_whole, damaged = Store(store), 0, []
+    for stage in opened.finished():
+        try:
+            stage.check(hashed=True)
+            n_whole += 1
+        except Damaged as error:
+            damaged.append(str(error))
+    for line in damaged:
+        click.echo(line, err=True)
+    click.echo(f"{n_whole} stages are whole, {len(damaged)} damaged")
+    if damaged:
+        click.echo("the next sweep makes damaged stages anew", err=True)
+        raise SystemExit(1)
+
+
+@cache.command()
+@click.argument(
+    "specs",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    default=Path("experiments"),
+)
+@store_option
+@click.option("--yes", is_flag=True, help="Delete; without it, only say what would go.")
+def gc(specs: Path, store: Path, yes: bool) -> None:
+    """Delete what no spec under the folder SPECS (default: experiments) reaches."""
+    from spar_bench.session.keep import unreachable
+    from spar_bench.store import Store
+
+    opened = Store(store)
+    gone = unreachable(opened, specs)
+    freed = size(sum(stage.n_bytes for stage in gone))
+    for stage in gone:
+        click.echo(f"{stage.manifest['kind']}  {stage.fingerprint[:12]}  {size(stage.n_bytes)}")
+        if yes:
+            opened.discard(stage.fingerprint)
+    if yes:
+        click.echo(f"deleted {len(gone)} stages, {freed}")
+    else:
+        click.echo(f"{len(gone)} stages, {freed}, would be deleted; --yes deletes them")
