@@ -23,8 +23,8 @@ ONLY_IN = {
     "pandas": ["report/"],
     "seaborn": ["report/"],
     "matplotlib": ["report/"],
-    "click": ["cli.py"],
-    "rich": ["cli.py", "progress.py"],
+    "click": ["cli"],
+    "rich": ["cli"],
     "pytest": ["testing.py"],
 }
 """Libraries that have one place."""

@@ -58,6 +58,21 @@ def sizes(spec: BackboneSpec) -> Sizes | None:
     return replace(known, folder=folder)
 
 
+def known_sizes(spec: BackboneSpec) -> Sizes:
+    """Return a backbone's sizes.
+
+    Raises:
+        NotReady: nothing states them.
+    """
+    known = sizes(spec)
+    if known is None:
+        raise NotReady(
+            f"backbone.path: {spec.name} needs the folder of its weights, but none is given; "
+            f"name one that holds {CONFIG_FILE}"
+        )
+    return known
+
+
 def identity(spec: BackboneSpec) -> dict[str, Any]:
     """Return what decides a backbone's features, as JSON: plug-in, weights by content, settings.
 
@@ -65,13 +80,12 @@ def identity(spec: BackboneSpec) -> dict[str, Any]:
         UnknownName: no backbone of that name.
         NotReady: its weights are not there.
     """
-    known = sizes(spec)
-    folder = Path(known.folder) if known and known.folder else None
+    known = known_sizes(spec)
     return {
         "name": spec.name,
         "version": registry.version("backbones", spec.name),
         "position_embedding": spec.position_embedding,
-        "files": {} if folder is None else _checksums(folder),
+        "files": _checksums(Path(known.folder)) if known.folder else {},
     }
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from spar_bench.backbones import Sizes
+from spar_bench.backbones import Sizes, known_sizes
 from spar_bench.plan.cost import (
     Inference,
     encoder_flops,
@@ -13,7 +13,7 @@ from spar_bench.plan.cost import (
     training_flops,
     windows_of,
 )
-from spar_bench.plan.stages import known_sizes, open_dataset, resized_hw
+from spar_bench.plan.stages import open_dataset, resized_hw
 from spar_bench.plan.trials import Plan
 from spar_bench.store import Finished, Stage
 

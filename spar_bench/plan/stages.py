@@ -12,9 +12,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from spar_bench import backbones, datasets, registry
-from spar_bench.backbones import Sizes
+from spar_bench.backbones import known_sizes
 from spar_bench.datasets.base import Dataset, DatasetSettings, Split
-from spar_bench.errors import NotReady
 from spar_bench.plan.cost import SINGLE_PASS, Inference
 from spar_bench.spec.schema import (
     BackboneSpec,
@@ -46,21 +45,6 @@ class Labelled:
     def n_queries(self) -> int:
         """Number of prompts' embeddings a pixel is held against: every synonym is its own."""
         return sum(len(names) for names in self.classes)
-
-
-def known_sizes(spec: BackboneSpec) -> Sizes:
-    """Return a backbone's sizes.
-
-    Raises:
-        NotReady: nothing states them.
-    """
-    sizes = backbones.sizes(spec)
-    if sizes is None:
-        raise NotReady(
-            f"backbone.path: {spec.name} needs the folder of its weights, but none is given; "
-            f"name one that holds {backbones.CONFIG_FILE}"
-        )
-    return sizes
 
 
 def open_dataset(spec: DatasetSpec | SourceSpec, split: Split) -> Dataset:

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
+from spar_bench.backbones import known_sizes
 from spar_bench.plan import stages as build
 from spar_bench.plan.trials import Arm, CostLine, Plan, Trial
 from spar_bench.results import Cost, Row, Status
@@ -111,7 +112,7 @@ class Collector:
         inference = build.inference(settings, arm.method)
         taught = arm.method == "student"
         slides = arm.method != "pretrained"
-        patch_px = build.known_sizes(settings.backbone).patch_px
+        patch_px = known_sizes(settings.backbone).patch_px
         summary = state.finished.summary if state.finished else {}
         return Row(
             experiment=self.experiment,

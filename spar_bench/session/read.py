@@ -12,6 +12,7 @@ from spar_bench.plan.stages import batch_key
 from spar_bench.plan.trials import Plan, make_plan
 from spar_bench.results import Row, Status
 from spar_bench.session.collect import Collector
+from spar_bench.session.ready import known_points
 from spar_bench.spec import LoadedSpec, read_spec
 from spar_bench.store import DEFAULT_ROOT, Finished, Stage, Store
 
@@ -99,7 +100,8 @@ def plan_sweep(
 
 def lay_out(loaded: LoadedSpec, store: Store, seeds: list[int]) -> Plan:
     """Return the plan of a spec, its timings being those of the place where they were last made."""
-    first = make_plan(loaded.points, seeds, {})
+    points = known_points(loaded)
+    first = make_plan(points, seeds, {})
     if first.latency is None:
         return first
     arms = first.stages[first.latency].settings["arms"]
@@ -111,7 +113,7 @@ def lay_out(loaded: LoadedSpec, store: Store, seeds: list[int]) -> Plan:
     if not sittings:
         return first
     newest = max(sittings, key=lambda stage: stage.manifest["made"]["ended_ms"])
-    return make_plan(loaded.points, seeds, newest.manifest["settings"]["place"])
+    return make_plan(points, seeds, newest.manifest["settings"]["place"])
 
 
 def standing(path: Path, *, store: Path = DEFAULT_ROOT) -> Standing:

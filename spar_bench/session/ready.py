@@ -1,29 +1,32 @@
 """What a spec needs that is not there: weights and data, found without torch."""
 
+from collections.abc import Callable
+from functools import partial
+
 from spar_bench import backbones
 from spar_bench.errors import NotReady, SparBenchError
-from spar_bench.plan.stages import known_sizes, open_dataset
-from spar_bench.spec import LoadedSpec
+from spar_bench.plan.stages import open_dataset
+from spar_bench.spec import LoadedSpec, Point, resolve_point
+
+
+def known_points(loaded: LoadedSpec) -> list[Point]:
+    """Return the points of a sweep; of a search, those that it begins with."""
+    if loaded.search is None:
+        return loaded.points
+    enqueued = [resolve_point(loaded, values) for values in loaded.search.enqueue]
+    return enqueued or [resolve_point(loaded, {})]
 
 
 def missing(loaded: LoadedSpec) -> list[str]:
     """Return a line for each backbone and data set of a spec that is not there, each once."""
-    settings = [point.settings for point in loaded.points] or [loaded.spec]
-    checks = {}
-    for one in settings:
-        checks[one.backbone.model_dump_json()] = lambda spec=one.backbone: (
-            known_sizes(spec),
-            backbones.identity(spec),
-        )
+    checks: dict[str, Callable[[], object]] = {}
+    for one in (point.settings for point in known_points(loaded)):
+        checks[one.backbone.model_dump_json()] = partial(backbones.identity, one.backbone)
         if "student" in one.evaluate.methods:
             source = one.images.source
-            checks[f"train {source.model_dump_json()}"] = lambda spec=source: open_dataset(
-                spec, "train"
-            )
-        for dataset in one.evaluate.datasets:
-            checks[f"val {dataset.model_dump_json()}"] = lambda spec=dataset: open_dataset(
-                spec, "val"
-            )
+            checks[f"train {source.model_dump_json()}"] = partial(open_dataset, source, "train")
+        for data in one.evaluate.datasets:
+            checks[f"val {data.model_dump_json()}"] = partial(open_dataset, data, "val")
     found = []
     for check in checks.values():
         try:

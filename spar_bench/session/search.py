@@ -13,6 +13,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
+from spar_bench.errors import SpecError
 from spar_bench.plan.trials import Trial
 from spar_bench.run.context import Pruned
 from spar_bench.session.collect import Collector
@@ -91,7 +92,8 @@ class Searcher:
 
     def past(self) -> list[Point]:
         """Return the points that were tried, in order."""
-        return [self._point(trial.user_attrs["values"]) for trial in self._counted()]
+        drawn = [trial.user_attrs.get("values") for trial in self._counted()]
+        return [self._point(values) for values in drawn if values is not None]
 
     def __iter__(self) -> Iterator[Asked]:
         """Ask for one point after another until the budget is spent; each must be told of."""
@@ -106,8 +108,15 @@ class Searcher:
             self._study.sampler = self._sampler(len(self._study.trials))
             trial = self._study.ask()
             values = {key: self._suggest(trial, key) for key in self.search.space}
+            try:
+                point = self._point(values)
+            except SpecError as error:
+                # A draw may be impossible, such as a stride over its window: the search goes on.
+                trial.set_user_attr(FAILED, str(error))
+                self._study.tell(trial, state=TrialState.FAIL)
+                continue
             trial.set_user_attr("values", values)
-            yield Asked(self._point(values), trial, self._study, self.search)
+            yield Asked(point, trial, self._study, self.search)
 
     def _counted(self) -> list[optuna.trial.FrozenTrial]:
         """Return the trials that ended by themselves; one that a kill ended is asked for again."""
