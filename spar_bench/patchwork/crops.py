@@ -1,10 +1,10 @@
 """Cut small pictures, and the tags of what they show, out of a pool of drawn scenes.
 
-Legend: S scenes, B pictures, K classes.
+Legend: S scenes, B pictures, K classes, R = 4 regions of a collage, N patches.
 """
 
 from dataclasses import dataclass
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 import torch
@@ -15,17 +15,25 @@ from torch import Tensor
 from spar_bench.patchwork.scenes import CLASSES, draw_scene, scene_seed
 
 PICTURE_PX = 64
+PATCH_PX = 8
+N_REGIONS = 4
+LEAST_SHARE = 0.04
+"""Of a picture: a class that is there, but covers less, is neither tagged nor denied."""
+
 _SCENE_HW = (256, 320)
 _SPREADS = (1.0, 1.6)  # every other scene is less crowded, so that its pictures have fewer tags
 _ENLARGED = (0.62, 1.7)  # every other pair of scenes is seen from nearer or farther
+_CUT_SHARES = (0.4, 0.2, 0.2, 0.2)  # of pictures: whole, cut into two either way, into four
+
+Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class Pool:
     """Scenes to cut from: images `(S, 256, 320, 3)` and labels `(S, 256, 320)`."""
 
-    images: NDArray[np.uint8]
-    labels: NDArray[np.uint8]
+    images: Pixels
+    labels: Pixels
 
     @classmethod
     def draw(cls, n_scenes: int) -> Self:
@@ -36,14 +44,14 @@ class Pool:
             images[index], labels[index] = _draw(index)
         return cls(images, labels)
 
-    def pictures(self, rng: np.random.Generator, n: int) -> tuple[Tensor, Tensor]:
+    def pictures(self, rng: np.random.Generator, n: int) -> tuple[Pixels, Pixels]:
         """Cut `n` pictures at random, turned, mirrored and recoloured.
 
-        Returns images `(B, 3, 64, 64)`, uint8, and the share of each class in them `(B, K)`.
+        Returns images `(B, 64, 64, 3)` and labels `(B, 64, 64)`.
         """
         height, width = self.labels.shape[1:]
         images = np.empty((n, PICTURE_PX, PICTURE_PX, 3), np.uint8)
-        labels = np.empty((n, PICTURE_PX, PICTURE_PX), np.intp)
+        labels = np.empty((n, PICTURE_PX, PICTURE_PX), np.uint8)
         scene = rng.integers(len(self.labels), size=n)
         top = rng.integers(height - PICTURE_PX + 1, size=n)
         left = rng.integers(width - PICTURE_PX + 1, size=n)
@@ -52,16 +60,69 @@ class Pool:
         negative = rng.integers(2, size=(n, 3)).astype(np.uint8) * 255
         for i in range(n):
             window = slice(top[i], top[i] + PICTURE_PX), slice(left[i], left[i] + PICTURE_PX)
-            picture = self.images[scene[i]][window]
-            images[i] = _posed(picture, pose[i])[:, :, channels[i]] ^ negative[i]
-            labels[i] = self.labels[scene[i]][window]
-        flat = labels.reshape(n, -1) + np.arange(n)[:, None] * len(CLASSES)
-        pixels = np.bincount(flat.ravel(), minlength=n * len(CLASSES)).reshape(n, len(CLASSES))
-        shares = torch.from_numpy(pixels / PICTURE_PX**2).float()
-        return torch.from_numpy(images).permute(0, 3, 1, 2), shares
+            picture = _posed(self.images[scene[i]][window], pose[i])
+            images[i] = picture[:, :, channels[i]] ^ negative[i]
+            labels[i] = _posed(self.labels[scene[i]][window], pose[i])
+        return images, labels
 
 
-def _draw(index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+class Batch(NamedTuple):
+    """Pictures to learn from: images `(B, 3, 64, 64)`, uint8; regions `(B, N)`; tags `(B, R, K)`.
+
+    A tag is 1 where a region shows the class, 0 where it does not, NaN where it is not to be asked.
+    """
+
+    images: Tensor
+    regions: Tensor
+    tags: Tensor
+
+
+def draw_batch(pool: Pool, rng: np.random.Generator, n: int) -> Batch:
+    """Draw `n` pictures with their tags; some are collages of two or four, tagged region by region.
+
+    What a collage teaches is that a patch should speak for its own surroundings: what its
+    neighbour across the seam shows is no help.
+    """
+    images, labels = pool.pictures(rng, n)
+    regions = _cut(rng, n)
+    of_pixel = regions.repeat(PATCH_PX, axis=1).repeat(PATCH_PX, axis=2)
+    glued, glued_labels = images.copy(), labels.copy()
+    for region in range(1, N_REGIONS):
+        here = of_pixel == region
+        glued[here] = np.roll(images, region, axis=0)[here]
+        glued_labels[here] = np.roll(labels, region, axis=0)[here]
+    return Batch(
+        images=torch.from_numpy(glued).permute(0, 3, 1, 2),
+        regions=torch.from_numpy(regions.reshape(n, -1)),
+        tags=torch.from_numpy(_tags(glued_labels, of_pixel)),
+    )
+
+
+def _cut(rng: np.random.Generator, n: int) -> NDArray[np.intp]:
+    """Say which region each patch belongs to, `(B, 8, 8)`: none cut, one way, or both ways."""
+    patch = np.arange(PICTURE_PX // PATCH_PX)
+    kind = rng.choice(4, size=n, p=_CUT_SHARES)
+    down, across = rng.integers(2, len(patch) - 1, size=(2, n))
+    below = (patch >= down[:, None]) & ((kind == 1) | (kind == 3))[:, None]
+    right = (patch >= across[:, None]) & ((kind == 2) | (kind == 3))[:, None]
+    regions: NDArray[np.intp] = (2 * below[:, :, None] + right[:, None, :]).astype(np.intp)
+    return regions
+
+
+def _tags(labels: Pixels, regions: NDArray[np.intp]) -> NDArray[np.float32]:
+    """Return the tags of each region of each picture, `(B, R, K)`."""
+    n, n_classes = len(labels), len(CLASSES)
+    place = (np.arange(n)[:, None, None] * N_REGIONS + regions) * n_classes + labels
+    pixels = np.bincount(place.ravel(), minlength=n * N_REGIONS * n_classes)
+    pixels = pixels.reshape(n, N_REGIONS, n_classes)
+    size = pixels.sum(axis=2, keepdims=True)
+    share = pixels / np.maximum(size, 1)
+    tags: NDArray[np.float32] = (share >= LEAST_SHARE).astype(np.float32)
+    tags[((share > 0) & (share < LEAST_SHARE)) | (size == 0)] = np.nan
+    return tags
+
+
+def _draw(index: int) -> tuple[Pixels, Pixels]:
     """Draw one scene of the pool at its own spread and magnification."""
     seed, spread = scene_seed("pretrain", index), _SPREADS[index % 2]
     if index % 4 < 2:
@@ -77,10 +138,10 @@ def _draw(index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     )
 
 
-def _posed(picture: NDArray[np.uint8], pose: int) -> NDArray[np.uint8]:
+def _posed(picture: Pixels, pose: int) -> Pixels:
     """Return one of the eight rotations and mirror images of a picture."""
     if pose & 1:
         picture = picture[:, ::-1]
     if pose & 2:
         picture = picture[::-1]
-    return picture.transpose(1, 0, 2) if pose & 4 else picture
+    return picture.swapaxes(0, 1) if pose & 4 else picture

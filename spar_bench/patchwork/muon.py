@@ -29,14 +29,15 @@ class Muon:
             buffer.lerp_(matrix.grad, 1 - momentum)
             step = orthogonalise(matrix.grad.lerp(buffer, momentum))
             matrix.mul_(1 - learning_rate * self._weight_decay)
-            matrix.sub_(step, alpha=learning_rate * max(1, matrix.shape[0] / matrix.shape[1]) ** 0.5)
+            scale = max(1, matrix.shape[0] / matrix.shape[1]) ** 0.5
+            matrix.sub_(step, alpha=learning_rate * scale)
 
 
 def orthogonalise(matrix: Tensor, n_iterations: int = 5) -> Tensor:
     """Return `matrix` with all its singular values brought near 1, by Newton and Schulz."""
     a, b, c = _COEFFICIENTS
     is_tall = matrix.shape[0] > matrix.shape[1]
-    x = (matrix.T if is_tall else matrix).bfloat16()
+    x: Tensor = (matrix.T if is_tall else matrix).bfloat16()
     x = x / (x.norm() + 1e-7)
     for _ in range(n_iterations):
         gram = x @ x.T

@@ -29,9 +29,10 @@ _STREAM_LENGTH = 1 << 32
 # At scale 1; the least and the greatest of a range are drawn as `_spread` says.
 SCENE_SCALE = (0.7, 1.6)
 REGION_PX = 92.0
-SHAPE_CELL_PX = 80.0
+SHAPE_CELL_PX = 56.0
 SHAPE_SHARE = 0.9
-SHAPE_RADIUS_PX = (20.0, 36.0)
+SHAPE_RADIUS_PX = (14.0, 25.0)
+RIM = np.float32(0.12)  # of a shape's radius, black on a light shape and white on a dark one
 PERIOD_PX = (9.0, 15.0)
 NOISE_LEVELS = 8.0
 
@@ -162,6 +163,10 @@ def _draw_shape(image: Floats, labels: NDArray[np.uint8], shape: _Shape) -> None
     distance_px = SHAPE_DISTANCE[shape.kind](u, v) * shape.radius_px
     cover = np.clip(np.float32(0.5) - distance_px, 0, 1)[:, :, None]
     lit = shape.colour * (1 + np.float32(0.08) * (u + v)[:, :, None])
+    rim = np.float32(0 if shape.colour.sum() > 3 * 127.5 else 255)
+    lit += np.clip(distance_px + RIM * shape.radius_px + np.float32(0.5), 0, 1)[:, :, None] * (
+        rim - lit
+    )
     box += cover * (lit - box)
     box_labels[distance_px < 0] = len(TEXTURES) + shape.kind
 

@@ -32,7 +32,7 @@ def load_state_dict(folder: Path = MODEL) -> dict[str, Tensor]:
     state = load_file(folder / WEIGHTS_FILE)
     ids = state.pop(_IDS).long()
     state = {name: weight.float() for name, weight in state.items()}
-    table = torch.zeros(_VOCABULARY, state[_TABLE].shape[1])
+    table: Tensor = torch.zeros(_VOCABULARY, state[_TABLE].shape[1])
     table[ids] = state[_TABLE]
     return {**state, _TABLE: table}
 
@@ -59,19 +59,13 @@ def unknown_tokens(token_ids: Tensor) -> list[int]:
     return [token for token in dict.fromkeys(token_ids.flatten().tolist()) if token not in known]
 
 
-def taught_tokens() -> Tensor:
-    """Return the tokens of every class name in every template, sorted, `(K,)`."""
-    return torch.unique(class_prompts().flatten())
+def taught_prompts() -> list[Tensor]:
+    """Return the tokens of each class in every name and each of open_clip's 80 templates.
 
-
-@cache
-def class_prompts() -> Tensor:
-    """Return the tokens of every name (synonyms too, in order) in open_clip's 80 templates.
-
-    The shape is `(names, 80, context length)`.
+    One `(names * 80, context length)` a class.
     """
     tokenizer = open_clip.get_tokenizer(f"local-dir:{MODEL}")
-    names = [name for names in CLASSES for name in names]
-    return torch.stack(
-        [tokenizer([fill(name) for fill in open_clip.OPENAI_IMAGENET_TEMPLATES]) for name in names]
-    )
+    return [
+        tokenizer([fill(name) for name in names for fill in open_clip.OPENAI_IMAGENET_TEMPLATES])
+        for names in CLASSES
+    ]

@@ -1,0 +1,153 @@
+"""A pretraining under way: model, optimisers and how far they have come, kept on disk exactly."""
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from open_clip.model import CLIP
+from safetensors import safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from spar_bench.backbones import CONFIG_FILE
+from spar_bench.errors import SparBenchError
+from spar_bench.patchwork import weights
+from spar_bench.patchwork.muon import Muon
+from spar_bench.store import replace_bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What the shipped weights were made with, apart from the seed and the number of steps."""
+
+    n_scenes: int = 2400
+    batch: int = 128
+    prompts_a_class: int = 2
+    matrix_learning_rate: float = 2e-2
+    learning_rate: float = 1e-3
+    scale_learning_rate: float = 1e-2
+    weight_decay: float = 0.05
+    warm_up_steps: int = 100
+    decay_share: float = 0.4
+    clip_norm: float = 1.0
+    value_path_share: float = 0.5
+    largest_logit_scale: float = 60.0
+
+
+class Training:
+    """The model and its optimisers, and how far they have come."""
+
+    def __init__(self, seed: int, steps: int, recipe: Recipe) -> None:
+        self.seed, self.steps, self.recipe = seed, steps, recipe
+        self.step, self.loss, self.seconds = 0, 0.0, 0.0
+        prompts = weights.taught_prompts()
+        self.tokens = torch.unique(torch.cat(prompts))
+        self.prompts = [torch.searchsorted(self.tokens, each) for each in prompts]
+        torch.manual_seed(seed)
+        self.model = _new_model(len(self.tokens))
+        matrices = {
+            name: weight
+            for name, weight in self.model.named_parameters()
+            if weight.ndim == 2 and "resblocks" in name
+        }
+        self.muon = Muon(matrices.values(), weight_decay=recipe.weight_decay)
+        others = [(n, w) for n, w in self.model.named_parameters() if n not in matrices]
+        scales = [w for n, w in others if n.startswith("logit_")]
+        decayed = [w for n, w in others if w.ndim >= 2]
+        rest = [w for n, w in others if w.ndim == 1]
+        self.adam = torch.optim.AdamW(
+            [
+                {"params": scales, "peak": recipe.scale_learning_rate, "weight_decay": 0.0},
+                {"params": decayed, "peak": recipe.learning_rate},
+                {"params": rest, "peak": recipe.learning_rate, "weight_decay": 0.0},
+            ],
+            weight_decay=recipe.weight_decay,
+            betas=(0.9, 0.98),
+        )
+
+    def update(self) -> None:
+        """Take one step along the gradients."""
+        share = self.learning_rate_share()
+        nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
+        for group in self.adam.param_groups:
+            group["lr"] = share * group["peak"]
+        self.adam.step()
+        self.muon.step(share * self.recipe.matrix_learning_rate)
+        self.model.zero_grad(set_to_none=True)
+        with torch.no_grad():
+            self.model.logit_scale.clamp_(max=math.log(self.recipe.largest_logit_scale))
+        self.step += 1
+
+    def save(self, path: Path) -> None:
+        """Write all that later steps depend on."""
+        tensors = {f"model.{n}": w for n, w in self.model.state_dict().items()}
+        tensors |= {f"muon.{i}": momentum for i, momentum in enumerate(self.muon.momenta)}
+        for i, kept in self.adam.state_dict()["state"].items():
+            tensors |= {f"adam.{i}.{name}": value for name, value in kept.items()}
+        words = {
+            "seed": self.seed,
+            "recipe": asdict(self.recipe),
+            "level_until": self.level_until,
+            "step": self.step,
+            "loss": self.loss,
+            "seconds": self.seconds,
+        }
+        replace_bytes(path, save(tensors, metadata={"state": json.dumps(words)}))
+
+    def resume(self, path: Path) -> None:
+        """Go on from what `save` wrote.
+
+        Raises:
+            SparBenchError: it is of a pretraining that took other steps.
+        """
+        with safe_open(path, framework="pt") as file:
+            words = json.loads(file.metadata()["state"])
+            tensors = {name: file.get_tensor(name) for name in list(file.keys())}
+        self.step, self.loss, self.seconds = words["step"], words["loss"], words["seconds"]
+        is_ours = words["seed"] == self.seed and words["recipe"] == asdict(self.recipe)
+        same_rates = words["level_until"] == self.level_until or self.step <= min(
+            words["level_until"], self.level_until
+        )
+        if not (is_ours and same_rates):
+            raise SparBenchError(
+                f"{path}: must be of the same seed, recipe and learning rates, but is of seed "
+                f"{words['seed']} and level until step {words['level_until']:.0f}; "
+                "name another folder, or delete it"
+            )
+        self.model.load_state_dict(_under("model.", tensors))
+        for i, momentum in enumerate(self.muon.momenta):
+            momentum.copy_(tensors[f"muon.{i}"])
+        n_adam = sum(len(group["params"]) for group in self.adam.param_groups)
+        state = {i: _under(f"adam.{i}.", tensors) for i in range(n_adam)}
+        self.adam.load_state_dict({**self.adam.state_dict(), "state": state})
+
+    @property
+    def level_until(self) -> float:
+        """The step at which the learning rate begins to fall."""
+        return (1 - self.recipe.decay_share) * self.steps
+
+    def learning_rate_share(self) -> float:
+        """Return the share of its peak that the learning rate has: up, level, down to zero."""
+        falling = (self.steps - self.step) / (self.steps - self.level_until)
+        return min(1.0, (self.step + 1) / self.recipe.warm_up_steps, falling)
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {n.removeprefix(prefix): w for n, w in tensors.items() if n.startswith(prefix)}
+
+
+def _new_model(n_tokens: int) -> CLIP:
+    """Build the model with a vocabulary of the taught tokens alone."""
+    config = open_clip_config()["model_cfg"]
+    return CLIP(**{**config, "text_cfg": {**config["text_cfg"], "vocab_size": n_tokens}})
+
+
+@cache
+def open_clip_config() -> dict[str, Any]:
+    """Return the config of the model in the package."""
+    config: dict[str, Any] = json.loads((weights.MODEL / CONFIG_FILE).read_text(encoding="utf-8"))
+    return config
