@@ -104,7 +104,8 @@ def _grid(titles: list[str], rows: list[list[NDArray[np.uint8]]], legend: list[P
         for column, picture in enumerate(row):
             at = (left + column * (width + GAP_IN), top - height)
             axes = figure.add_axes((at[0] / across, at[1] / total, width / across, height / total))
-            _show(axes, picture)
+            # A photograph is smoothed when it is made smaller; a label or a feature never is.
+            _show(axes, picture, "antialiased" if titles[column] == "image" else "nearest")
             if row is rows[0]:
                 axes.set_title(titles[column], pad=3, va="bottom")
         top -= height + GAP_IN
@@ -113,8 +114,8 @@ def _grid(titles: list[str], rows: list[list[NDArray[np.uint8]]], legend: list[P
     return figure
 
 
-def _show(axes: Axes, picture: NDArray[np.uint8]) -> None:
-    axes.imshow(picture, interpolation="nearest", aspect="equal")
+def _show(axes: Axes, picture: NDArray[np.uint8], interpolation: Any) -> None:
+    axes.imshow(picture, interpolation=interpolation, aspect="equal")
     axes.set_xticks([])
     axes.set_yticks([])
     for spine in axes.spines.values():

@@ -20,7 +20,7 @@ from spar_bench.report.arms import Arm
 
 COLUMN_IN = 3.3
 PAGE_IN = 7.0
-LINE_IN, LETTER_IN, HANDLE_IN = 0.135, 0.052, 0.4
+LINE_IN, LETTER_IN, HANDLE_IN = 0.135, 0.045, 0.33
 """Height of a line, width of a letter and of a handle in a legend."""
 GREY = "#6b6b6b"
 LIGHT = "#c4c4c4"
@@ -124,10 +124,17 @@ def legend_above(figure: Figure, handles: dict[str, Line2D], *, columns: int) ->
         return
     names = [text.plot(name, most=44) for name in handles]
     width, height = figure.get_size_inches()
-    fitting = int(width / (LETTER_IN * max(map(len, names)) + HANDLE_IN))
-    columns = max(1, min(columns, len(names), fitting))
+    columns = min(columns, len(names))
+    while columns > 1 and _legend_width_in(names, columns) > width:
+        columns -= 1
     figure.set_size_inches(width, height + LINE_IN * math.ceil(len(names) / columns))
     figure.legend(list(handles.values()), names, loc="outside upper center", ncols=columns)
+
+
+def _legend_width_in(names: list[str], columns: int) -> float:
+    rows = math.ceil(len(names) / columns)
+    widest = [max(map(len, names[at : at + rows])) for at in range(0, len(names), rows)]
+    return sum(LETTER_IN * letters + HANDLE_IN for letters in widest)
 
 
 @contextmanager

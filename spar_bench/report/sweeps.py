@@ -12,11 +12,12 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
 from spar_bench.report import text
-from spar_bench.report.arms import Arm, Panel, panels_of, value_text
+from spar_bench.report.arms import Arm, Panel, agrees, panels_of, value_text
 from spar_bench.report.series import RESOLUTION, Axis, Series, series_along
 from spar_bench.report.style import (
     COLUMN_IN,
     DOES_NOT_DIVIDE,
+    LETTER_IN,
     PAGE_IN,
     Mark,
     draw_point,
@@ -27,7 +28,7 @@ from spar_bench.report.style import (
 
 MOST_REFERENCES = 4
 MOST_LETTERS = 30
-LETTER = 0.021  # width of a letter under the axis, as a share of the axis
+LETTER = 0.0175  # width of a letter under the axis, as a share of the axis
 
 
 def axis_figure(arms: list[Arm], axis: Axis) -> Figure:
@@ -41,16 +42,20 @@ def axis_figure(arms: list[Arm], axis: Axis) -> Figure:
     rows = math.ceil(len(panels) / columns)
     n_series = max(len(its) for its in series.values())
     names = len(axis.values) * (0.12 + 0.1 * n_series) + 0.5
-    height = 2.2 if axis.is_numeric else min(max(names, 1.1), 6.0)
+    title = 0.5 + LETTER_IN * len(axis.title)
+    height = 2.2 if axis.is_numeric else max(min(names, 6.0), 1.1, title / rows)
     figure = new_figure((COLUMN_IN, PAGE_IN)[columns - 1], 0.1 + height * rows)
     facets = figure.subplots(rows, columns, squeeze=False, sharey=not axis.is_numeric).flatten()
+    if not axis.is_numeric:
+        figure.supylabel(text.plot(axis.title), fontsize=7)
     handles: dict[str, Line2D] = {}
+    its_marks = marks(arms)
     for facet, panel in zip(facets, panels, strict=False):
         draw = _draw_numbers if axis.is_numeric else _draw_names
         handles |= draw(facet, series[panel], axis)
         if panel is not None:
-            still = [arm for arm in shown if arm.panel == panel and not axis.moves(arm)]
-            handles |= _draw_references(facet, still, axis, marks(arms))
+            still = _references([arm for arm in shown if arm.panel == panel], axis)
+            handles |= _draw_references(facet, still, axis, its_marks)
         if len(panels) > 1 and panel is not None:
             facet.set_title(text.plot(panel.title))
     for facet in facets[len(panels) :]:
@@ -144,17 +149,27 @@ def _draw_names(axes: Axes, series: list[Series], axis: Axis) -> dict[str, Line2
     )
     axes.margins(x=0.08)
     axes.set_xlabel("mIoU (%)")
-    axes.set_ylabel(text.plot(axis.title))
+    axes.set_ylabel("")
     return {its.label: _handle(its.mark._replace(marker="d"), "none") for its in series if dodge}
+
+
+def _references(arms: list[Arm], axis: Axis) -> list[Arm]:
+    """Return what the axis does not move, but belongs to what it moves: a student's own teacher.
+
+    Of too many, the best are kept; the lowest comes first.
+    """
+    moved = [arm for arm in arms if axis.moves(arm)]
+    still = [arm for arm in arms if arm not in moved]
+    related = [arm for arm in still if any(agrees(arm, other, but=[axis.key]) for other in moved)]
+    return sorted(related, key=lambda arm: arm.miou or 0)[-MOST_REFERENCES:]
 
 
 def _draw_references(
     axes: Axes, arms: Iterable[Arm], axis: Axis, its_marks: dict[str, Mark]
 ) -> dict[str, Line2D]:
-    """Draw a dashed line at each arm that the axis does not move; of too many, the best."""
-    best = sorted(arms, key=lambda arm: -(arm.miou or 0))[:MOST_REFERENCES]
+    """Draw a dashed line at each of `arms`; return the legend."""
     handles = {}
-    for arm in sorted(best, key=lambda arm: arm.miou or 0):
+    for arm in arms:
         draw = axes.axhline if axis.is_numeric else axes.axvline
         color = its_marks[arm.label].color
         dashes = {"pretrained": (1, 1.5), "teacher": (5, 1.5)}.get(arm.method, (3, 1.5))

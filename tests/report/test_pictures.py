@@ -49,7 +49,7 @@ def test_pictures_keep_their_shape_and_touch_no_other() -> None:
         figure.draw_without_rendering()
 
     for axes in figure.axes:
-        height, width = axes.get_images()[0].get_array().shape[:2]
+        height, width = np.asarray(axes.get_images()[0].get_array()).shape[:2]
         box = axes.get_window_extent()
         assert box.height / box.width == pytest.approx(height / width, rel=0.02)
 

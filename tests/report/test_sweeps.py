@@ -136,6 +136,15 @@ def test_methods_that_an_axis_does_not_move_are_level_lines() -> None:
     assert names[-3:] == ["single pass", "SPAR last 2 blocks", "SPAR all"]
 
 
+def test_students_are_set_against_their_own_teacher_and_single_pass() -> None:
+    arms = read_arms(stride_results())
+
+    figure = drawn(arms, swept_axes(arms)[1])
+
+    (legend,) = figure.legends
+    assert [entry.get_text() for entry in legend.get_texts()] == ["single pass", "teacher s = 12"]
+
+
 def test_names_are_rows_with_mean_and_sd_over_seeds() -> None:
     arms = read_arms(stride_results())
 

@@ -163,7 +163,7 @@ def test_error_bars_span_one_standard_deviation_over_seeds() -> None:
         figure = tradeoff_figure(read_arms(results_of(students("all", 45.2))), GFLOPS)
 
     (bar,) = (path for lines in figure.axes[0].collections for path in lines.get_paths())
-    np.testing.assert_allclose(bar.vertices[:, 1], [44.8, 45.6])
+    np.testing.assert_allclose(np.asarray(bar.vertices)[:, 1], [44.8, 45.6])
 
 
 def test_an_arm_without_this_cost_is_left_out() -> None:
