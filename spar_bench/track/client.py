@@ -133,7 +133,7 @@ def _is_stores_fault(error: Exception) -> bool:
 
 
 def _line(uri: str, error: Exception) -> str:
-    reason = " ".join(str(error).split())[:300]
+    reason = " ".join(str(error).split())[:200]
     return (
         f"tracking URI {uri}: must be a store that MLflow can read and write, but got {reason}; "
         "make it so, or give another with --tracking-uri."

@@ -60,9 +60,10 @@ class Entry:
         tags = {
             "spar.trial": trial.trial,
             "spar.group": trial.group,
-            "spar.seed": str(trial.seed),
             "spar.status": trial.status,
         }
+        if trial.seed is not None:
+            tags["spar.seed"] = str(trial.seed)
         if trial.rows:
             tags["spar.headline"] = _headline(trial.rows).method
         if trial.reason:

@@ -95,8 +95,9 @@ class SweepRuns:
         metrics = _missing(entry.metrics, run.data.metrics)
         self._log_params(run_id, _missing(entry.params, run.data.params))
         self._log_points(run_id, [(k, v, trial.ended_ms, 0) for k, v in metrics.items()])
-        # Before the points, so that a curve cut short is known for this one and completed.
-        self._client.set_tag(run_id, "spar.curve", entry.curve_digest)
+        if entry.curve:
+            # Before the points, so that a curve cut short is known for this one and completed.
+            self._client.set_tag(run_id, "spar.curve", entry.curve_digest)
         self._log_points(run_id, [(CURVE, loss, at_ms, step) for step, loss, at_ms in entry.curve])
         self._log_artifacts(run_id, trial)
         for name in _OPTIONAL_TAGS:

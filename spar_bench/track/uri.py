@@ -14,15 +14,22 @@ def tracking_uri(option: str | None) -> str:
     A SQLite path is made absolute: MLflow would follow every later change of directory.
 
     Raises:
-        SparBenchError: it is a folder or a `file:` URI, which MLflow no longer writes.
+        SparBenchError: it is a folder or a `file:` URI, which MLflow no longer writes, or a SQLite
+            path that MLflow would misread.
     """
     uri = option or os.environ.get("MLFLOW_TRACKING_URI") or f"{_SQLITE}mlflow.db"
     path = sqlite_path(uri)
+    place = "--tracking-uri" if option else "MLFLOW_TRACKING_URI"
     if path is not None:
+        # SQLAlchemy releases differ in whether they decode these in a path.
+        if set("%?#") & set(str(path)):
+            raise SparBenchError(
+                f"{place}: a SQLite path must have no %, ? or # in it, but got {str(path)!r}; "
+                "give another, such as sqlite:////tmp/mlflow.db."
+            )
         return f"{_SQLITE}{path}"
     scheme = uri.partition("://")[0]
     if uri.startswith("file:") or (scheme == uri and not uri.startswith("databricks")):
-        place = "--tracking-uri" if option else "MLFLOW_TRACKING_URI"
         raise SparBenchError(
             f"{place}: must be a database or a server, but got {uri!r}; "
             "use sqlite:///mlflow.db or http://host:port."

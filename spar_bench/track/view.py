@@ -1,8 +1,8 @@
 """A prepared view of a sweep in MLflow's interface: its trials, swept settings, metrics and plots.
 
 MLflow opens an experiment with the trials folded away and no metric shown. It keeps a view that a
-user shares as an experiment's tag, opened by `?viewStateShareKey=`; this writes such a tag. Should a
-version of MLflow not know it, the address opens the plain page.
+user shares as an experiment's tag, opened by `?viewStateShareKey=`; this writes such a tag. Where a
+version of MLflow does not know it, the plain page is shown.
 """
 
 import json

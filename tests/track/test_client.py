@@ -1,0 +1,119 @@
+"""Opening a store: made whole by any number of processes, or refused in one line."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from spar_bench.errors import StoreError
+from spar_bench.track import Mirror
+from tests.track.conftest import make_results, make_row, query
+
+SWEEPS = """
+import os, sys, time
+from pathlib import Path
+from mlflow.tracking import MlflowClient  # once, for six processes that then start together
+from spar_bench.track import Mirror
+from tests.track.conftest import make_trial, mirror
+
+uri, folder, n = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
+children = []
+for index in range(n):
+    child = os.fork()
+    if child == 0:
+        trials = [make_trial(trial=f"t{i}") for i in range(3)]
+        mirror(uri, folder / str(index), trials, experiment=f"e{index % 2}")
+        os._exit(0)
+    children.append(child)
+codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+sys.exit(sum(code != 0 for code in codes))
+"""
+
+ENDLESS = """
+import sys, time
+from spar_bench.track import Mirror
+from tests.track.conftest import make_trial
+
+sweep = Mirror(sys.argv[1])
+sweep.start("stride", "", "5bec" * 16, {})
+sweep.record(make_trial())
+print("mirrored", flush=True)
+time.sleep(600)
+"""
+
+
+def test_fresh_database_is_made_in_wal_mode_with_nothing_beside_it(uri: str) -> None:
+    Mirror(uri)
+
+    assert query(uri, "PRAGMA journal_mode") == [("wal",)]
+
+
+def test_file_that_is_no_database_is_one_line_at_once(tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db").write_text("no database\n" * 100)
+
+    with pytest.raises(StoreError, match=r"^tracking URI .*file is not a database.*") as caught:
+        Mirror(f"sqlite:///{tmp_path}/mlflow.db")
+    assert "\n" not in str(caught.value)
+
+
+def test_folder_in_the_databases_place_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"^tracking URI .*unable to open database file"):
+        Mirror(f"sqlite:///{tmp_path}")
+
+
+def test_file_in_the_folders_place_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+
+    with pytest.raises(StoreError, match=r"^tracking URI .*File exists"):
+        Mirror(f"sqlite:///{tmp_path}/file/mlflow.db")
+
+
+def test_server_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+
+    with pytest.raises(StoreError, match=r"^tracking URI http://127.0.0.1:9: must be") as caught:
+        Mirror("http://127.0.0.1:9")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.slow
+def test_six_processes_at_once_share_one_fresh_file(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path}/fresh/mlflow.db"
+
+    ended = subprocess.run([sys.executable, "-c", SWEEPS, uri, str(tmp_path), "6"], check=False)
+
+    assert ended.returncode == 0
+    runs = query(
+        uri, "SELECT e.name, r.name, r.status FROM runs r JOIN experiments e USING (experiment_id)"
+    )
+    assert sorted(runs) == [
+        (experiment, name, "FINISHED")
+        for experiment in ("e0", "e1")
+        for name in (f"{experiment} 5bec5bec", "t0", "t1", "t2")
+    ]
+    assert not list((tmp_path / "fresh").glob("*.new*"))
+
+
+@pytest.mark.slow
+def test_sweep_ended_by_kill_9_is_found_and_taken_up_again(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    with subprocess.Popen(
+        [sys.executable, "-c", ENDLESS, uri], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "mirrored\n"
+        process.kill()
+    status = "SELECT status FROM runs ORDER BY name"
+    left = query(uri, status)
+
+    Mirror(uri).start("window", "", "0" * 64, {})
+    ended = query(uri, status)
+    again = Mirror(uri)
+    again.start("stride", "", "5bec" * 16, {})
+    make_results([make_row()]).save(tmp_path / "results")
+    again.finish(tmp_path / "results", "finished")
+
+    assert left == [("RUNNING",), ("FINISHED",)]
+    assert ended[:2] == [("KILLED",), ("FINISHED",)]
+    assert query(uri, status)[:2] == [("FINISHED",), ("FINISHED",)]

@@ -1,0 +1,69 @@
+"""Results come back from MLflow as they were logged."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from spar_bench.errors import NotReady
+from spar_bench.track import Mirror, experiments, read_results
+from tests.track.conftest import make_results, make_row, make_trial, mirror, query
+
+
+def test_results_come_back_as_they_were(uri: str, tmp_path: Path) -> None:
+    mirror(uri, tmp_path, [make_trial()])
+
+    results = read_results(uri, "stride", tmp_path / "back")
+
+    assert results.rows == [make_row()]
+    expected = make_results([]).counts["teacher28"]
+    np.testing.assert_array_equal(results.counts["teacher28"].correct, expected.correct)
+
+
+def test_newest_is_what_was_swept_last_even_when_nothing_was_left_to_do(
+    uri: str, tmp_path: Path
+) -> None:
+    old, new = (make_trial(rows=[make_row(miou=miou)]) for miou in (0.25, 0.75))
+    mirror(uri, tmp_path, [old], spec_hash="01d" * 20)
+    mirror(uri, tmp_path, [new], spec_hash="4e3" * 20)
+    after_new = read_results(uri, "stride", tmp_path / "1")
+    mirror(uri, tmp_path, [old], spec_hash="01d" * 20)
+
+    after_old = read_results(uri, "stride", tmp_path / "2")
+
+    assert [after_new.rows[0].miou, after_old.rows[0].miou] == [0.75, 0.25]
+
+
+def test_stopping_a_second_sweep_keeps_the_results_of_the_first(uri: str, tmp_path: Path) -> None:
+    mirror(uri, tmp_path, [make_trial()])
+    mirror(uri, tmp_path, [make_trial()], status="killed")
+
+    assert read_results(uri, "stride", tmp_path / "back").rows == [make_row()]
+
+
+@pytest.mark.parametrize("experiment", ["stride", "never/heard of"])
+def test_experiment_without_results_is_named_with_a_way_out(
+    uri: str, tmp_path: Path, experiment: str
+) -> None:
+    mirror(uri, tmp_path, [make_trial()], status="killed")
+
+    with pytest.raises(NotReady, match=rf"'{experiment}'.*run spar-bench sweep"):
+        read_results(uri, experiment, tmp_path / "back")
+
+
+def test_results_that_were_being_written_are_refused(uri: str, tmp_path: Path) -> None:
+    mirror(uri, tmp_path, [make_trial()])
+    (uploaded,) = (tmp_path / "a b").rglob("results/results.json")
+    uploaded.write_text(uploaded.read_text().replace("0.5", "0.6"))
+
+    with pytest.raises(NotReady, match=r"stopped while writing"):
+        read_results(uri, "stride", tmp_path / "back")
+
+
+def test_experiments_are_those_with_results(uri: str, tmp_path: Path) -> None:
+    mirror(uri, tmp_path, [make_trial()], experiment="paper/stride")
+    mirror(uri, tmp_path, [make_trial()], experiment="window")
+    Mirror(uri).start("loss", "", "10" * 32, {})
+
+    assert query(uri, "SELECT count(*) FROM experiments") == [(4,)]
+    assert experiments(uri) == ["paper/stride", "window"]

@@ -1,0 +1,34 @@
+"""Where the mirror lies, by option, environment and default."""
+
+from pathlib import Path
+
+import pytest
+
+from spar_bench.errors import SparBenchError
+from spar_bench.track import tracking_uri
+
+
+def test_default_is_a_file_in_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+    assert tracking_uri(None) == f"sqlite:///{tmp_path}/mlflow.db"
+
+
+def test_option_comes_before_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///of/environment.db")
+
+    assert tracking_uri(None) == f"sqlite:///{tmp_path}/of/environment.db"
+    assert tracking_uri("sqlite:////absolute.db") == "sqlite:////absolute.db"
+    assert tracking_uri("http://host:5000") == "http://host:5000"
+
+
+@pytest.mark.parametrize("uri", ["mlruns", "./mlflow.db", "file:///mlruns", "sqlite:///50%.db"])
+def test_what_mlflow_cannot_write_is_refused_in_one_line(uri: str) -> None:
+    with pytest.raises(SparBenchError, match=r"^--tracking-uri: .*, but got '.*'; .*\.$"):
+        tracking_uri(uri)
