@@ -18,10 +18,10 @@ from spar_bench.backbones.base import Backbone
 from spar_bench.errors import NotReady
 from spar_bench.plan.cost import SINGLE_PASS, Inference, image_flops, windows_of
 from spar_bench.plan.stages import open_dataset
+from spar_bench.run.context import TRAINED_FILE
 from spar_bench.run.evaluate import count_pixels
 from spar_bench.run.latency import Arm
 from spar_bench.run.segment import Segmenter
-from spar_bench.run.context import TRAINED_FILE
 from spar_bench.run.text import classifier
 from spar_bench.spec.schema import Average, BackboneSpec, DatasetSpec, EvaluateSpec
 from spar_bench.store import MANIFEST, read_json
@@ -148,7 +148,7 @@ def measure(
         timing = arm.summary()
     return {
         "gflops": image_flops(backbone.sizes, inference, image_hw, n_queries=n_queries) / 1e9,
-        "n_windows": windows_of(inference, image_hw),
+        "n_windows": windows_of(backbone.sizes, inference, image_hw),
         **timing,
     }
 

@@ -1,14 +1,15 @@
 """Sliding-window geometry: where windows lie, and how what they say is stitched together.
 
-Stitching is linear and separable: each window's patch map is upsampled, added at the window's place and
-divided by how many windows cover it. Windows are the product of row and column origins, so rows and
-columns need one small matrix each, borders included:
+Stitching is linear and separable: each window's patch map is upsampled, added at the window's place
+and divided by how many windows cover it. Windows are the product of row and column origins, so rows
+and columns need one small matrix each, borders included:
 
     stitched (h, w) = rows (h, R * n) @ maps (R * n, K * m) @ columns (w, K * m).T
 
 for R x K windows of n x m patches, laid out side by side. No torch here: a plan counts windows too.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -35,6 +36,20 @@ def n_windows(image_hw: tuple[int, int], window_px: int, stride_px: int) -> int:
     """Return the number of windows that cover an image."""
     rows, columns = (len(origins(length, window_px, stride_px)) for length in image_hw)
     return rows * columns
+
+
+def n_encoded(image_hw: tuple[int, int], window_px: int, strides_px: Sequence[int]) -> int:
+    """Return how many windows are encoded for several strides at once: shared ones count once."""
+    arms = [[origins(length, window_px, stride) for length in image_hw] for stride in strides_px]
+    tops = {top for rows, _ in arms for top in rows}
+    return sum(
+        len({left for rows, columns in arms if top in rows for left in columns}) for top in tops
+    )
+
+
+def whole_patches(length_px: int, patch_px: int) -> int:
+    """Return the part of a length that whole patches fill, in pixels."""
+    return length_px // patch_px * patch_px
 
 
 def upsample_factor(patch_px: int, stride_px: int) -> int:
@@ -86,13 +101,14 @@ def feature_axis(
     counts, and resampled to length_px / patch_px. Pixels beyond the last whole patch are dropped.
 
     Raises:
-        ValueError: a window would not begin on a cell.
+        ValueError: windows leave gaps, or one would not begin on a cell.
     """
-    length = length_px // patch_px * patch_px
+    _require_tiling(window_px, stride_px, patch_px)
+    length = whole_patches(length_px, patch_px)
     extent = min(window_px, length)
     starts = origins(length, extent, stride_px)
     cell_px = patch_px // upsample
-    if patch_px % upsample or extent % patch_px or any(start % cell_px for start in starts):
+    if patch_px % upsample or any(start % cell_px for start in starts):
         raise ValueError(
             f"windows of {extent} px at stride {stride_px} do not lie on cells of "
             f"{patch_px}/{upsample} px"
@@ -110,12 +126,24 @@ def pixel_axis(
     """Stitch what windows say of each pixel along one axis, then resample to `out_px` pixels.
 
     Each map is upsampled bilinearly to the window's own pixels, summed and divided by counts.
+
+    Raises:
+        ValueError: windows leave gaps, or are not whole patches.
     """
+    _require_tiling(window_px, stride_px, patch_px)
     extent = min(window_px, length_px)
     starts = origins(length_px, extent, stride_px)
     n_patches = extent // patch_px
     pixels = _average(resize_matrix(n_patches, extent), starts, length_px)
     return Axis(tuple(starts), extent, n_patches, resize_matrix(length_px, out_px) @ pixels)
+
+
+def _require_tiling(window_px: int, stride_px: int, patch_px: int) -> None:
+    if stride_px > window_px or window_px % patch_px:
+        raise ValueError(
+            f"a window must be whole patches of {patch_px} px and at least its stride, but got "
+            f"{window_px} px at stride {stride_px}"
+        )
 
 
 def _average(enlarge: Matrix, starts: list[int], length: int) -> Matrix:

@@ -1,8 +1,8 @@
 """Closed-form cost: floating-point operations of reading one image, and of training on it.
 
 One multiply-accumulate is 2 FLOPs. Matrix products and convolutions are counted; element-wise work,
-normalisation, softmax, resampling and stitching are not, as in `torch.utils.flop_counter`, which the
-`cost` stage holds these figures against.
+normalisation, softmax, resampling and stitching are not, as in `torch.utils.flop_counter`, which
+the `cost` stage holds these figures against.
 
 Legend: n patches, N = n + 1 tokens (class token), D width, M hidden width of the MLP, C channels,
 Q text queries.
@@ -13,7 +13,7 @@ from typing import Literal
 
 from spar_bench.backbones import Sizes
 from spar_bench.spec.trainable import parse_trainable
-from spar_bench.windows import n_windows
+from spar_bench.windows import n_windows, whole_patches
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,17 @@ class Inference:
 SINGLE_PASS = Inference("single_pass")
 
 
-def windows_of(inference: Inference, image_hw: tuple[int, int]) -> int:
-    """Return how many passes of the encoder one image takes."""
+def windows_of(sizes: Sizes, inference: Inference, image_hw: tuple[int, int]) -> int:
+    """Return how many passes of the encoder one image takes.
+
+    Windows whose features are averaged slide over the whole patches of the image only.
+    """
     if inference.window_px is None or inference.stride_px is None:
         return 1
-    return n_windows(image_hw, inference.window_px, inference.stride_px)
+    height, width = image_hw
+    if inference.average == "features":
+        height, width = (whole_patches(side, sizes.patch_px) for side in image_hw)
+    return n_windows((height, width), inference.window_px, inference.stride_px)
 
 
 def pass_hw(inference: Inference, image_hw: tuple[int, int]) -> tuple[int, int]:
@@ -56,7 +62,7 @@ def image_flops(
     Averaged as logits, each window meets the text; averaged as features, only the stitched grid.
     """
     read_hw = pass_hw(inference, image_hw)
-    passes = windows_of(inference, image_hw)
+    passes = windows_of(sizes, inference, image_hw)
     heads = passes if inference.average == "logits" else 1
     met_hw = read_hw if inference.average == "logits" else image_hw
     return passes * encoder_flops(sizes, read_hw) + heads * text_flops(sizes, met_hw, n_queries)
@@ -78,20 +84,28 @@ def text_flops(sizes: Sizes, image_hw: tuple[int, int], n_queries: int) -> int:
 def training_flops(sizes: Sizes, image_hw: tuple[int, int], trainable: str) -> int:
     """Return the FLOPs of one forward and backward pass over one image.
 
-    Backward costs a block twice its forward where it trains (its inputs and its weights), once where
-    it only lets gradient through, and nothing before the first part that trains. Where half of a
-    block trains this is an upper bound.
+    Backward costs a matrix product with weights once for its input and once more for the weights
+    where they train; the products inside attention 2.5 times, since fused kernels compute the first
+    of the two again; and nothing comes before the first part that trains.
     """
     n = _n_patches(sizes, image_hw)
-    blocks = [_block(sizes, n + 1)] * (sizes.depth - 1) + [_value_block(sizes, n)]
-    part = parse_trainable(trainable)
-    if part.n_blocks:
-        backward = 2 * sum(blocks[-part.n_blocks :])
-    else:
-        backward = sum(blocks) * (2 if part.part == "all" else 1)
-    if part.part in ("all", "patch_embedding"):
+    asked = parse_trainable(trainable)
+    depth = asked.n_blocks or sizes.depth
+    projection = 2 * n * sizes.width * sizes.channels
+    backward = projection * (2 if asked.part == "all" else 1)
+    if asked.part in ("all", "patch_embedding"):
         backward += _patch_embedding(sizes, n)
-    return encoder_flops(sizes, image_hw) + backward + 2 * n * sizes.width * sizes.channels
+    for place in range(sizes.depth - depth, sizes.depth):
+        is_last = place == sizes.depth - 1
+        linear = _value_linear(sizes, n) if is_last else _attention_linear(sizes, n + 1)
+        mixing = 0 if is_last else _mixing(sizes, n + 1)
+        mlp = _mlp(sizes, n if is_last else n + 1)
+        backward += mlp * (2 if asked.part in ("all", "blocks", "mlp") else 1)
+        if asked.part == "mlp" and place == sizes.depth - depth:
+            continue  # its MLP is the first thing that trains
+        backward += linear * (2 if asked.part in ("all", "blocks", "attention") else 1)
+        backward += mixing * 5 // 2
+    return encoder_flops(sizes, image_hw) + backward
 
 
 def _n_patches(sizes: Sizes, image_hw: tuple[int, int]) -> int:
@@ -104,12 +118,29 @@ def _patch_embedding(sizes: Sizes, n: int) -> int:
 
 
 def _block(sizes: Sizes, tokens: int) -> int:
-    """Query, key, value and output 8ND^2, attention 4N^2D, MLP 4NDM."""
-    hidden = int(sizes.width * sizes.mlp_ratio)
-    return tokens * sizes.width * (8 * sizes.width + 4 * tokens + 4 * hidden)
+    return _attention_linear(sizes, tokens) + _mixing(sizes, tokens) + _mlp(sizes, tokens)
 
 
 def _value_block(sizes: Sizes, n: int) -> int:
-    """Value and output 4nD^2, MLP 4nDM; no attention, and no class token."""
-    hidden = int(sizes.width * sizes.mlp_ratio)
-    return n * sizes.width * (4 * sizes.width + 4 * hidden)
+    """No attention, and no class token."""
+    return _value_linear(sizes, n) + _mlp(sizes, n)
+
+
+def _attention_linear(sizes: Sizes, tokens: int) -> int:
+    """Query, key, value and output: 8ND^2."""
+    return 8 * tokens * sizes.width**2
+
+
+def _value_linear(sizes: Sizes, n: int) -> int:
+    """Value and output: 4nD^2."""
+    return 4 * n * sizes.width**2
+
+
+def _mixing(sizes: Sizes, tokens: int) -> int:
+    """Products of queries with keys and of weights with values: 4N^2D."""
+    return 4 * tokens**2 * sizes.width
+
+
+def _mlp(sizes: Sizes, tokens: int) -> int:
+    """Both layers: 4NDM."""
+    return 4 * tokens * sizes.width * int(sizes.width * sizes.mlp_ratio)

@@ -90,7 +90,7 @@ def _targets(plan: Plan, stage: Stage) -> Estimate:
         stride_px=stage.settings["stride_px"],
         average="features",
     )
-    passes = windows_of(inference, image_hw)
+    passes = windows_of(sizes, inference, image_hw)
     flops = images["count"] * passes * encoder_flops(sizes, pass_hw(inference, image_hw))
     rows, columns = sizes.grid_hw(image_hw)
     n_bytes = images["count"] * rows * columns * sizes.channels * _BYTES["targets"]
@@ -114,7 +114,9 @@ def _evaluate(plan: Plan, stage: Stage) -> Estimate:
         sizes, inference, image_hw, n_queries=sum(map(len, stage.settings["classes"]))
     )
     n_bytes = stage.how["n_images"] * n_classes * _BYTES["evaluate"]
-    return Estimate(flops * stage.how["n_images"] / 1e9, n_bytes, windows_of(inference, image_hw))
+    return Estimate(
+        flops * stage.how["n_images"] / 1e9, n_bytes, windows_of(sizes, inference, image_hw)
+    )
 
 
 def _latency(plan: Plan, stage: Stage) -> Estimate:

@@ -18,7 +18,7 @@ TOLERANCE = 0.02
 
 
 def make_cost(stage: Stage, context: Context) -> dict[str, Any]:
-    """Write `cost.json`: GFLOPs of an image, of one pass, counted and in closed form; windows; parameters.
+    """Write `cost.json`: GFLOPs of an image and of one pass, windows, parameters.
 
     Raises:
         AssertionError: closed form and counter differ by more than TOLERANCE.
@@ -32,15 +32,15 @@ def make_cost(stage: Stage, context: Context) -> dict[str, Any]:
         count_encoder_flops(backbone, read_hw),
     )
     assert abs(counted - expected) <= TOLERANCE * expected, (
-        f"{settings['backbone'][0]}: the closed form must be within {TOLERANCE:.0%} of the counter, "
-        f"but {expected} and {counted} at {read_hw}"
+        f"{settings['backbone'][0]}: the closed form must be within {TOLERANCE:.0%} of the "
+        f"counter, but {expected} and {counted} at {read_hw}"
     )
     flops = image_flops(backbone.sizes, inference, image_hw, n_queries=settings["n_queries"])
     summary = {
         "gflops": flops / 1e9,
         "encoder_gflops_a_pass": expected / 1e9,
         "encoder_gflops_a_pass_counted": counted / 1e9,
-        "n_windows": windows_of(inference, image_hw),
+        "n_windows": windows_of(backbone.sizes, inference, image_hw),
         "params_m": sum(p.numel() for p in backbone.visual.parameters()) / 1e6,
     }
     replace_text(context.store.scratch(stage) / "output" / "cost.json", json.dumps(summary))
@@ -50,8 +50,8 @@ def make_cost(stage: Stage, context: Context) -> dict[str, Any]:
 def count_encoder_flops(backbone: Backbone, image_hw: tuple[int, int]) -> int:
     """Return what torch counts while one image or window is encoded.
 
-    In eager mode, batch 1, with the fast path of `nn.MultiheadAttention` off: the counter takes that
-    for nothing at all.
+    In eager mode, batch 1, with the fast path of `nn.MultiheadAttention` off: the counter takes
+    that for nothing at all.
     """
     device = next(backbone.visual.parameters()).device
     images = torch.zeros(1, 3, *image_hw, device=device)
