@@ -81,15 +81,22 @@ def test_a_class_in_a_script_the_font_lacks_does_not_stop_a_report(tmp_path: Pat
     assert (tmp_path / "panel.png").stat().st_size > 1000
 
 
-def test_colours_of_classes_are_apart_for_everyone_and_do_not_change_with_their_number() -> None:
+def test_colours_of_classes_differ_and_do_not_change_with_their_number() -> None:
     colors = class_colors(20)
 
     assert len(np.unique(colors[:20], axis=0)) == 20
     assert (colors[20:] == 255).all()
     np.testing.assert_array_equal(class_colors(5)[:5], colors[:5])
-    # A deuteranope still sees apart what a plain grey-level copy would not.
-    apart = np.abs(colors[:8, None].astype(int) - colors[None, :8]).max(-1)
-    assert apart[~np.eye(8, dtype=bool)].min() > 60
+
+
+def test_the_first_colours_are_apart_for_a_deuteranope_too() -> None:
+    linear = (class_colors(10)[:10] / 255.0) ** 2.2
+    # Vienot, Brettel and Mollon 1999: another simulation than the one the colours were chosen by.
+    seen = linear @ np.array([[0.29275, 0.29275, -0.02234], [0.70725, 0.70725, 0.02234], [0, 0, 1]])
+
+    shown = 255 * np.clip(seen, 0, 1) ** (1 / 2.2)
+    apart = np.linalg.norm(shown[:, None] - shown[None], axis=-1)[~np.eye(10, dtype=bool)]
+    assert apart.min() > 25
 
 
 def test_pca_colours_are_those_of_the_joint_principal_components() -> None:
