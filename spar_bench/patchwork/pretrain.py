@@ -21,6 +21,7 @@ from spar_bench.backbones.patchwork import Backbone
 from spar_bench.datasets.base import DatasetSettings
 from spar_bench.datasets.patchwork import Dataset
 from spar_bench.errors import Diverged
+from spar_bench.files import replace_bytes, replace_text
 from spar_bench.patchwork import weights
 from spar_bench.patchwork.crops import Pool, draw_batch
 from spar_bench.patchwork.measure import WINDOW_PX, validation_miou
@@ -29,7 +30,6 @@ from spar_bench.patchwork.training import Recipe, Training, open_clip_config
 from spar_bench.run.context import device_name
 from spar_bench.run.images import normalise
 from spar_bench.spec.schema import BackboneSpec
-from spar_bench.store import replace_bytes, replace_text
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
 REPORT_FILE = "pretraining.json"

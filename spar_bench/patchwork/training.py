@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from spar_bench.backbones import CONFIG_FILE
 from spar_bench.errors import SparBenchError
+from spar_bench.files import replace_bytes
 from spar_bench.patchwork import weights
 from spar_bench.patchwork.muon import Muon
-from spar_bench.store import replace_bytes
 
 
 @dataclass(frozen=True, kw_only=True)
