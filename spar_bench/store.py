@@ -1,136 +1,44 @@
-"""The record of finished work: one folder a stage, named by its fingerprint, there only when complete.
+"""The record of finished work: one folder a stage, named by its fingerprint, there when complete.
 
     <root>/store.json                    the format of the store
     <root>/stages/<kind>/<fingerprint>/  files of a finished stage, and manifest.json
-    <root>/scratch/<fingerprint>/        work under way; survives a kill, so the next attempt goes on
+    <root>/scratch/<fingerprint>/        work under way; survives a kill: the next attempt goes on
     <root>/failures/<fingerprint>.json   why the last attempt failed
     <root>/locks/<fingerprint>           held by whoever is making the stage
 
-A finished stage is renamed into place after its manifest (files, sizes, SHA-256) is written, so a
-folder under `stages/` means complete. Nothing is pickled.
+A finished stage is renamed into place after its manifest (files, sizes, SHA-256, and its own) is
+written, so a folder under `stages/` means complete. Nothing is pickled.
 """
 
-import errno
-import hashlib
 import json
 import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
-from functools import cached_property
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
 from spar_bench.errors import StoreError
+from spar_bench.files import file_sha256, sweep_up
+from spar_bench.files import read_json as read_json
+from spar_bench.files import replace_bytes as replace_bytes
+from spar_bench.files import replace_text as replace_text
+from spar_bench.files import writing as writing
+from spar_bench.stage import MANIFEST as MANIFEST
+from spar_bench.stage import Damaged as Damaged
+from spar_bench.stage import Finished as Finished
+from spar_bench.stage import Stage as Stage
+from spar_bench.stage import canonical as canonical
+from spar_bench.stage import digest as digest
+from spar_bench.stage import forget_verified, read_manifest
 
 FORMAT = 1
 DEFAULT_ROOT = Path(".spar_bench")
-MANIFEST = "manifest.json"
 HASH_WHOLE_BYTES = 64 << 20
 """A stage up to this size is hashed whole when first opened; a larger one file by file as read."""
-
-
-def canonical(value: Any) -> str:
-    """Return JSON with sorted keys and no spaces: equal values give equal text."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-
-
-def digest(value: Any) -> str:
-    """Return the SHA-256 of a JSON value as 64 hex digits."""
-    return hashlib.sha256(canonical(value).encode()).hexdigest()
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A piece of work, decided wholly by its kind, version, settings and inputs.
-
-    `settings` is JSON; `inputs` maps a role to the fingerprint of the stage that fills it; `how` is
-    what its maker needs beside, such as where files lie: it decides nothing.
-    """
-
-    kind: str
-    version: int
-    settings: dict[str, Any]
-    inputs: dict[str, str] = field(default_factory=dict)
-    how: dict[str, Any] = field(default_factory=dict, compare=False)
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """SHA-256 over all that decides the stage, as 64 hex digits."""
-        return digest([self.kind, self.version, self.settings, self.inputs])
-
-
-class Damaged(StoreError):
-    """A file of a finished stage is missing, truncated or altered."""
-
-    def __init__(self, fingerprint: str, detail: str) -> None:
-        self.fingerprint = fingerprint
-        super().__init__(f"store: stage {fingerprint[:12]}: {detail}")
-
-
-@dataclass(frozen=True)
-class Finished:
-    """A finished stage: its folder and its manifest."""
-
-    folder: Path
-    manifest: dict[str, Any]
-
-    @property
-    def fingerprint(self) -> str:
-        """The stage's fingerprint."""
-        return self.folder.name
-
-    @property
-    def summary(self) -> dict[str, Any]:
-        """What the stage said of its result, as JSON."""
-        return dict(self.manifest["summary"])
-
-    @property
-    def n_bytes(self) -> int:
-        """Size of the stage's files."""
-        return sum(entry["bytes"] for entry in self.manifest["files"].values())
-
-    def path(self, name: str) -> Path:
-        """Return a file of the stage, its checksum verified the first time this process asks.
-
-        Raises:
-            Damaged: the file is missing, truncated or altered.
-        """
-        path = self.folder / name
-        if path not in _verified:
-            self._check(name, hashed=True)
-            _verified.add(path)
-        return path
-
-    def check(self, *, hashed: bool) -> None:
-        """Check every file's size and, if `hashed`, its SHA-256.
-
-        Raises:
-            Damaged: at the first file that is missing, truncated or altered.
-        """
-        for name in self.manifest["files"]:
-            self._check(name, hashed=hashed)
-            if hashed:
-                _verified.add(self.folder / name)
-
-    def _check(self, name: str, *, hashed: bool) -> None:
-        path, expected = self.folder / name, self.manifest["files"][name]
-        if not path.is_file():
-            raise Damaged(self.fingerprint, f"{name} is missing")
-        if path.stat().st_size != expected["bytes"]:
-            raise Damaged(
-                self.fingerprint,
-                f"{name} has {path.stat().st_size} bytes, but the manifest says {expected['bytes']}",
-            )
-        if hashed and file_sha256(path) != expected["sha256"]:
-            raise Damaged(self.fingerprint, f"{name} differs from its checksum")
-
-
-_verified: set[Path] = set()
 
 
 class Store:
@@ -151,8 +59,9 @@ class Store:
             found = read_json(marker).get("format")
         if found != FORMAT:
             raise StoreError(
-                f"{self.root}: must be a store of format {FORMAT}, but is of format {found!r}; keep it "
-                "with the release that made it and give a new folder by --store, or delete it"
+                f"{self.root}: must be a store of format {FORMAT}, but is of format {found!r}; "
+                "keep it with the release that made it and name a new folder by --store, or delete "
+                "it"
             )
 
     def find(self, stage: Stage) -> Finished | None:
@@ -169,16 +78,29 @@ class Store:
         return self._open(folder) if folder.is_dir() else None
 
     def finished(self) -> Iterator[Finished]:
-        """Yield every finished stage, unchecked; a folder without a manifest is left out."""
-        for folder in sorted((self.root / "stages").glob("*/*")):
-            if (folder / MANIFEST).is_file():
-                yield Finished(folder, read_json(folder / MANIFEST))
+        """Yield every finished stage, its files unchecked; `unreadable` tells of those left out."""
+        for folder in self._folders():
+            with suppress(Damaged):
+                yield Finished(folder, read_manifest(folder))
+
+    def unreadable(self) -> Iterator[Damaged]:
+        """Yield what is wrong with each stage whose manifest is missing or damaged."""
+        for folder in self._folders():
+            try:
+                read_manifest(folder)
+            except Damaged as damage:
+                yield damage
 
     def scratch(self, stage: Stage) -> Path:
         """Return the folder of a stage's work under way, made if needed."""
         folder = self.root / "scratch" / stage.fingerprint
-        (folder / "output").mkdir(parents=True, exist_ok=True)
+        with writing(self.root):
+            (folder / "output").mkdir(parents=True, exist_ok=True)
         return folder
+
+    def forget_scratch(self, stage: Stage) -> None:
+        """Delete a stage's work under way, so that the next attempt begins anew."""
+        shutil.rmtree(self.root / "scratch" / stage.fingerprint, ignore_errors=True)
 
     def finish(self, stage: Stage, *, summary: dict[str, Any], made: dict[str, Any]) -> Finished:
         """Turn a stage's `scratch/.../output` into the finished stage.
@@ -188,6 +110,7 @@ class Store:
         """
         scratch = self.scratch(stage)
         output = scratch / "output"
+        sweep_up(output)
         files = {
             str(path.relative_to(output)): {
                 "bytes": path.stat().st_size,
@@ -205,19 +128,42 @@ class Store:
             "summary": summary,
             "made": made,
         }
+        manifest["sha256"] = digest(manifest)
         replace_text(output / MANIFEST, json.dumps(manifest, indent=1, allow_nan=False))
         folder = self.root / "stages" / stage.kind / stage.fingerprint
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(output, folder)
-        shutil.rmtree(scratch, ignore_errors=True)
-        self._failure_path(stage).unlink(missing_ok=True)
+        with writing(self.root):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(output, folder)
+            shutil.rmtree(scratch, ignore_errors=True)
+            self._failure_path(stage).unlink(missing_ok=True)
         return Finished(folder, manifest)
 
     def discard(self, fingerprint: str) -> None:
-        """Delete a damaged stage, so that the next look finds it missing."""
+        """Delete a finished stage, so that the next look finds it missing."""
         for folder in (self.root / "stages").glob(f"*/{fingerprint}"):
-            shutil.rmtree(folder)
-            _verified.difference_update({path for path in _verified if folder in path.parents})
+            forget_verified(folder)
+            with writing(self.root):
+                shutil.rmtree(folder)
+
+    def reopen(self, stage: Stage) -> str:
+        """Turn a damaged stage back into work under way; returns what is wrong, "" if it is whole.
+
+        Its whole files are kept: a maker that goes on where it stopped makes only the others. Every
+        checksum is looked at again. To be called under the stage's lock.
+        """
+        folder = self.root / "stages" / stage.kind / stage.fingerprint
+        forget_verified(folder)
+        try:
+            finished = self.find(stage)
+            if finished is not None:
+                finished.check(hashed=True)
+            return ""
+        except Damaged as damage:
+            with writing(self.root):
+                self.forget_scratch(stage)
+                _delete_damaged_files(folder)
+                os.replace(folder, self.scratch(stage) / "output")
+            return str(damage)
 
     def fail(self, stage: Stage, reason: str, *, outcome: str, final: bool) -> None:
         """Keep why a stage failed; `final`: it would fail again, so only `--retry` repeats it."""
@@ -227,15 +173,20 @@ class Store:
         )
 
     def failure(self, stage: Stage) -> dict[str, Any] | None:
-        """Return `{reason, outcome, final, at_ms}` of a stage's last attempt, or None."""
+        """Return `{reason, outcome, final, at_ms}` of a stage's last attempt, or None.
+
+        A note that cannot be read is none: the stage is tried again.
+        """
         path = self._failure_path(stage)
-        return read_json(path) if path.exists() else None
+        with suppress(StoreError):
+            return read_json(path) if path.exists() else None
+        return None
 
     @contextmanager
     def lock(
         self, names: Iterable[str], *, on_wait: Callable[[str], None], poll: Callable[[], None]
     ) -> Iterator[None]:
-        """Hold the locks of several stages, taken in sorted order so that two sweeps cannot deadlock.
+        """Hold the locks of several stages, in sorted order so that two sweeps cannot deadlock.
 
         `on_wait` is called once with the name that is held elsewhere; `poll` twice a second while
         waiting, and may raise.
@@ -256,78 +207,24 @@ class Store:
             yield
 
     def _open(self, folder: Path) -> Finished:
-        manifest_path = folder / MANIFEST
-        if not manifest_path.is_file():
-            raise Damaged(folder.name, f"{MANIFEST} is missing")
-        try:
-            finished = Finished(folder, read_json(manifest_path))
-            small = finished.n_bytes <= HASH_WHOLE_BYTES
-        except (StoreError, KeyError, TypeError) as error:
-            raise Damaged(folder.name, f"{MANIFEST} cannot be read") from error
-        unverified = small and any(
-            folder / name not in _verified for name in finished.manifest["files"]
-        )
-        finished.check(hashed=unverified)
+        finished = Finished(folder, read_manifest(folder))
+        finished.check(hashed=finished.n_bytes <= HASH_WHOLE_BYTES and not finished.is_verified)
         return finished
+
+    def _folders(self) -> list[Path]:
+        return sorted(path for path in (self.root / "stages").glob("*/*") if path.is_dir())
 
     def _failure_path(self, stage: Stage) -> Path:
         return self.root / "failures" / f"{stage.fingerprint}.json"
 
 
-def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes as 64 hex digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def replace_text(path: Path, text: str) -> None:
-    """Write a text file under a temporary name, then rename it into place."""
-    replace_bytes(path, text.encode())
-
-
-def replace_bytes(path: Path, content: bytes) -> None:
-    """Write a file under a temporary name, then rename it into place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
-
-
-@contextmanager
-def writing(folder: Path) -> Iterator[None]:
-    """Turn "no space" and "not allowed" under `folder` into one line with a way out.
-
-    Raises:
-        StoreError: the disk is full, or the folder cannot be written.
-    """
+def _delete_damaged_files(folder: Path) -> None:
+    """Delete a stage's manifest and all files that it does not vouch for."""
     try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StoreError(
-                f"{folder}: must have room to write, but the disk is full; finished work is kept: "
-                "free some space and run the same command again"
-            ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
-            raise StoreError(
-                f"{folder}: must be a folder that can be written, but {error.strerror or error}: "
-                f"{error.filename}; choose another one"
-            ) from error
-        raise
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object.
-
-    Raises:
-        StoreError: the file is missing, or not a JSON object.
-    """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise StoreError(f"{path}: must be JSON, but cannot be read: {error}; delete it") from error
-    if not isinstance(value, dict):
-        raise StoreError(
-            f"{path}: must be a JSON object, but is a {type(value).__name__}; delete it"
-        )
-    return value
+        files = read_manifest(folder)["files"]
+    except Damaged:
+        files = {}
+    for path in [path for path in folder.rglob("*") if path.is_file()]:
+        entry = files.get(str(path.relative_to(folder)))
+        if entry is None or file_sha256(path) != entry["sha256"]:
+            path.unlink()

@@ -1,0 +1,140 @@
+"""A stage: a piece of work with a fingerprint, and its folder of files once it is finished."""
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from spar_bench.errors import StoreError
+from spar_bench.files import file_sha256, read_json
+
+MANIFEST = "manifest.json"
+
+
+def canonical(value: Any) -> str:
+    """Return JSON with sorted keys and no spaces: equal values give equal text."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def digest(value: Any) -> str:
+    """Return the SHA-256 of a JSON value as 64 hex digits."""
+    return hashlib.sha256(canonical(value).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A piece of work, decided wholly by its kind, version, settings and inputs.
+
+    `settings` is JSON; `inputs` maps a role to the fingerprint of the stage that fills it; `how` is
+    what its maker needs beside, such as where files lie: it decides nothing.
+    """
+
+    kind: str
+    version: int
+    settings: dict[str, Any]
+    inputs: dict[str, str] = field(default_factory=dict)
+    how: dict[str, Any] = field(default_factory=dict, compare=False)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over all that decides the stage, as 64 hex digits."""
+        return digest([self.kind, self.version, self.settings, self.inputs])
+
+
+class Damaged(StoreError):
+    """A file of a finished stage is missing, truncated or altered."""
+
+    def __init__(self, fingerprint: str, detail: str) -> None:
+        self.fingerprint = fingerprint
+        super().__init__(f"store: stage {fingerprint[:12]}: {detail}")
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A finished stage: its folder and its manifest."""
+
+    folder: Path
+    manifest: dict[str, Any]
+
+    @property
+    def fingerprint(self) -> str:
+        """The stage's fingerprint."""
+        return self.folder.name
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What the stage said of its result, as JSON."""
+        return dict(self.manifest["summary"])
+
+    @property
+    def n_bytes(self) -> int:
+        """Size of the stage's files."""
+        return sum(entry["bytes"] for entry in self.manifest["files"].values())
+
+    @property
+    def is_verified(self) -> bool:
+        """Whether this process has held every file against its checksum."""
+        return all(self.folder / name in _verified for name in self.manifest["files"])
+
+    def path(self, name: str) -> Path:
+        """Return a file of the stage, its checksum verified the first time this process asks.
+
+        Raises:
+            Damaged: the file is missing, truncated or altered.
+        """
+        path = self.folder / name
+        if path not in _verified:
+            self._check(name, hashed=True)
+            _verified.add(path)
+        return path
+
+    def check(self, *, hashed: bool) -> None:
+        """Check every file's size and, if `hashed`, its SHA-256.
+
+        Raises:
+            Damaged: at the first file that is missing, truncated or altered.
+        """
+        for name in self.manifest["files"]:
+            self._check(name, hashed=hashed)
+            if hashed:
+                _verified.add(self.folder / name)
+
+    def _check(self, name: str, *, hashed: bool) -> None:
+        path, expected = self.folder / name, self.manifest["files"][name]
+        try:
+            n_bytes = path.stat().st_size
+            sha256 = file_sha256(path) if hashed and n_bytes == expected["bytes"] else None
+        except OSError as error:
+            raise Damaged(self.fingerprint, f"{name} is missing or cannot be read") from error
+        if n_bytes != expected["bytes"]:
+            raise Damaged(
+                self.fingerprint, f"{name} must have {expected['bytes']} bytes, but has {n_bytes}"
+            )
+        if hashed and sha256 != expected["sha256"]:
+            raise Damaged(self.fingerprint, f"{name} differs from its checksum")
+
+
+_verified: set[Path] = set()
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Return the manifest of a finished stage, held against its own checksum.
+
+    Raises:
+        Damaged: it is missing, cannot be read, or was altered.
+    """
+    try:
+        manifest = read_json(folder / MANIFEST)
+        stated = digest({key: value for key, value in manifest.items() if key != "sha256"})
+    except (StoreError, ValueError) as error:  # JSON has no NaN, but Python reads one
+        raise Damaged(folder.name, f"{MANIFEST} is missing or cannot be read") from error
+    if manifest.get("sha256") != stated:
+        raise Damaged(folder.name, f"{MANIFEST} differs from its checksum")
+    return manifest
+
+
+def forget_verified(folder: Path) -> None:
+    """Look at the checksums of a stage's files again when they are next asked for."""
+    _verified.difference_update({path for path in _verified if folder in path.parents})
