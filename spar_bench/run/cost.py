@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from spar_bench.backbones.base import Backbone
@@ -50,12 +51,12 @@ def make_cost(stage: Stage, context: Context) -> dict[str, Any]:
 def count_encoder_flops(backbone: Backbone, image_hw: tuple[int, int]) -> int:
     """Return what torch counts while one image or window is encoded.
 
-    In eager mode, batch 1, with the fast path of `nn.MultiheadAttention` off: the counter takes
-    that for nothing at all.
+    In eager mode, batch 1, with attention as plain matrix products: the counter takes the fast path
+    of `nn.MultiheadAttention` for nothing at all, and before torch 2.15 the CPU's fused kernel too.
     """
     device = next(backbone.visual.parameters()).device
     images = torch.zeros(1, 3, *image_hw, device=device)
-    with _slow_attention(), torch.no_grad(), FlopCounterMode(display=False) as counter:
+    with _plain_attention(), torch.no_grad(), FlopCounterMode(display=False) as counter:
         backbone.features(images)
     by_name = {str(name) for name in counter.get_flop_counts()["Global"]}
     assert any("attention" in name or "bmm" in name for name in by_name), (
@@ -65,10 +66,11 @@ def count_encoder_flops(backbone: Backbone, image_hw: tuple[int, int]) -> int:
 
 
 @contextmanager
-def _slow_attention() -> Iterator[None]:
+def _plain_attention() -> Iterator[None]:
     before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        yield
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
     finally:
         torch.backends.mha.set_fastpath_enabled(before)
