@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from spar_bench import registry
 from spar_bench.accuracy import Counts, class_iou, miou
-from spar_bench.backbones import CONFIG_FILE
+from spar_bench.backbones import CONFIG_FILE, identity
 from spar_bench.backbones.base import Backbone
 from spar_bench.errors import NotReady
 from spar_bench.plan.cost import SINGLE_PASS, Inference, image_flops, windows_of
@@ -24,7 +24,7 @@ from spar_bench.run.latency import Arm
 from spar_bench.run.segment import Segmenter
 from spar_bench.run.text import classifier
 from spar_bench.spec.schema import Average, BackboneSpec, DatasetSpec, EvaluateSpec
-from spar_bench.store import MANIFEST, read_json
+from spar_bench.stage import Finished, read_manifest
 from spar_bench.windows import upsample_factor
 
 
@@ -41,24 +41,31 @@ def load_backbone(name: str | Path, *, device: str = "cpu") -> Backbone:
     """Return a backbone ready to read images.
 
     Args:
-        name: A plug-in's name, a folder with `open_clip_config.json`, or a finished student's folder
-            in the store (`.spar_bench/stages/student/...`).
+        name: A plug-in's name, a folder with `open_clip_config.json`, or a finished student's
+            folder in the store (`.spar_bench/stages/student/...`).
         device: Where its weights go.
 
     Raises:
         UnknownName: neither a folder nor a plug-in has that name.
-        NotReady: its weights are missing.
+        NotReady: its weights are missing, or a student's are not those it was trained from.
+        Damaged: a student's weights were altered.
     """
     folder = Path(name)
     trained = {}
     if (folder / TRAINED_FILE).is_file():
-        spec = BackboneSpec(**read_json(folder / MANIFEST)["summary"]["backbone"])
-        trained = load_file(folder / TRAINED_FILE)
+        student = Finished(folder, read_manifest(folder))
+        spec = BackboneSpec(**student.summary["backbone"])
+        if identity(spec) != student.manifest["settings"]["backbone"]:
+            raise NotReady(
+                f"{folder}: must meet the backbone it was trained from, but "
+                f"{spec.path or spec.name} has changed since; put the old weights back"
+            )
+        trained = load_file(student.path(TRAINED_FILE))
     elif folder.is_dir():
         if not (folder / CONFIG_FILE).is_file():
             raise NotReady(
-                f"{folder}: must hold {CONFIG_FILE} or a student's {TRAINED_FILE}, but holds neither; "
-                "name another folder, or a plug-in"
+                f"{folder}: must hold {CONFIG_FILE} or a student's {TRAINED_FILE}, but holds "
+                "neither; name another folder, or a plug-in"
             )
         spec = BackboneSpec(path=str(folder))
     else:
@@ -141,11 +148,10 @@ def measure(
     inference = _inference(backbone, window_px, stride_px, "logits")
     device = next(backbone.visual.parameters()).device
     arm = Arm(backbone, inference, image_hw, n_queries=n_queries, device=device)
-    with torch.inference_mode():
-        arm.warm_up(seconds / 2)
-        for _ in range(arm.n_rounds(seconds)):
-            arm.sample()
-        timing = arm.summary()
+    arm.warm_up(seconds / 2)
+    for _ in range(arm.n_rounds(seconds)):
+        arm.sample()
+    timing = arm.summary()
     return {
         "gflops": image_flops(backbone.sizes, inference, image_hw, n_queries=n_queries) / 1e9,
         "n_windows": windows_of(backbone.sizes, inference, image_hw),

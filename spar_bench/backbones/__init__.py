@@ -1,4 +1,4 @@
-"""The backbones: one plug-in a file, and beside it a data file with its sizes, read without torch."""
+"""The backbones: one plug-in a file, and its sizes in a data file beside it, read without torch."""
 
 import json
 from dataclasses import dataclass, replace
@@ -13,7 +13,8 @@ from spar_bench.errors import NotReady
 from spar_bench.spec.schema import BackboneSpec
 
 CONFIG_FILE = "open_clip_config.json"
-WEIGHTS_ENDINGS = {".json", ".safetensors", ".bin", ".pt", ".pth"}
+WEIGHTS_ENDINGS = {".safetensors", ".bin", ".pt", ".pth"}
+_DECIDING_ENDINGS = {*WEIGHTS_ENDINGS, ".json", ".txt", ".model"}  # the last two: tokenizers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,11 +91,11 @@ def identity(spec: BackboneSpec) -> dict[str, Any]:
 
 
 def _checksums(folder: Path) -> dict[str, str]:
-    files = [path for path in sorted(folder.glob("*")) if path.suffix in WEIGHTS_ENDINGS]
-    if not any(path.suffix != ".json" for path in files):
+    files = [path for path in sorted(folder.glob("*")) if path.suffix in _DECIDING_ENDINGS]
+    if not any(path.suffix in WEIGHTS_ENDINGS for path in files):
         raise NotReady(
             f"backbone.path: {folder} must hold a config and weights, but has no file that ends in "
-            f"{', '.join(sorted(WEIGHTS_ENDINGS - {'.json'}))}; put the weights there"
+            f"{', '.join(sorted(WEIGHTS_ENDINGS))}; put the weights there"
         )
     return dict(zip([path.name for path in files], file_digests(files), strict=True))
 
@@ -104,6 +105,9 @@ def _sizes_of_config(path: Path) -> Sizes:
     try:
         config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["model_cfg"]
         vision = config["vision_cfg"]
+        stated = [vision.get(key, 1) for key in ("patch_size", "image_size", "layers", "width")]
+        if "timm_model_name" in vision or not all(isinstance(size, int) for size in stated):
+            raise ValueError("it is not open_clip's own ViT for square images")
         width, head_width = vision.get("width", 768), vision.get("head_width", 64)
         return Sizes(
             patch_px=vision.get("patch_size", 16),
@@ -119,6 +123,6 @@ def _sizes_of_config(path: Path) -> Sizes:
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise NotReady(
-            f"backbone.path: must be a folder with a readable {CONFIG_FILE}, but {path}: {error!r}; "
-            "name the folder that open_clip's `local-dir:` would take"
+            f"backbone.path: must be a folder with a readable {CONFIG_FILE}, but {path}: "
+            f"{error!r}; name the folder that open_clip's `local-dir:` would take"
         ) from error

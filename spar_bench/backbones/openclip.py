@@ -39,15 +39,16 @@ class Backbone:
     def _build(self, spec: BackboneSpec, model: nn.Module, folder: Path) -> None:
         known = sizes(spec)
         assert known is not None, "an open_clip folder states its sizes"
-        visual = model.visual
-        if not isinstance(visual, open_clip.transformer.VisionTransformer):
+        visual: Any = model.visual
+        if not _is_plain_vit(visual):
             raise NotReady(
-                f"backbone.path: must hold an open_clip ViT with a class token, but {folder} has a "
-                f"{type(visual).__name__}; use another backbone plug-in"
+                f"backbone.path: must hold a plain open_clip ViT with a class token, but {folder} "
+                f"has another {type(visual).__name__}; use another backbone plug-in"
             )
         self.sizes = known
-        self.model = model.eval()
+        self.model: Any = model.eval()
         self.visual: nn.Module = visual
+        self._tower: Any = visual  # open_clip states no types
         preprocess = config(folder)["preprocess_cfg"]
         self.mean, self.std = tuple(preprocess["mean"]), tuple(preprocess["std"])
         self._resample_by_size = spec.position_embedding == "size"
@@ -63,7 +64,7 @@ class Backbone:
         All blocks but the last run as they are; in the last, attention is replaced by its value
         path, so that each token keeps its own place. Source: MaskCLIP, arXiv 2112.01071.
         """
-        visual = self.visual
+        visual = self._tower
         grid_hw = self.sizes.grid_hw((images.shape[-2], images.shape[-1]))
         x = visual.conv1(images).flatten(2).transpose(1, 2)
         x = torch.cat([visual.class_embedding.to(x.dtype).expand(len(x), 1, -1), x], dim=1)
@@ -72,22 +73,26 @@ class Backbone:
         for block in blocks:
             x = block(x)
         x = _value_path(last, x[:, 1:])
-        x = visual.ln_post(x) @ visual.proj
-        return x.transpose(1, 2).unflatten(2, grid_hw)
+        projected: Tensor = visual.ln_post(x) @ visual.proj
+        return projected.transpose(1, 2).reshape(len(x), -1, *grid_hw)
 
     def encode_text(self, prompts: list[str]) -> Tensor:
         """Embed prompts to `(T, C)`, normalised."""
         device = next(self.model.parameters()).device
         with torch.no_grad():
-            return self.model.encode_text(self.tokenize(prompts).to(device), normalize=True)
+            embedded: Tensor = self.model.encode_text(
+                self.tokenize(prompts).to(device), normalize=True
+            )
+        return embedded
 
     def tokenize(self, prompts: list[str]) -> Tensor:
         """Return the token ids of prompts, `(T, context length)`."""
-        return self._tokenizer(prompts)
+        ids: Tensor = self._tokenizer(prompts)
+        return ids
 
     def parts(self) -> Parts:
         """Return the trainable parts by open_clip's own names for them."""
-        visual, blocks = self.visual, list(self.visual.transformer.resblocks)
+        visual, blocks = self._tower, list(self._tower.transformer.resblocks)
         return Parts(
             blocks=[list(block.parameters()) for block in blocks],
             attention=[[*block.ln_1.parameters(), *block.attn.parameters()] for block in blocks],
@@ -106,11 +111,11 @@ class Backbone:
         Resampled bicubically without antialiasing, and only where the grid is not the native one:
         by the factor (grid + 0.1) / native, as the paper's code, or by size.
         """
-        table: Tensor = self.visual.positional_embedding
-        native: tuple[int, int] = self.visual.grid_size
+        table: Tensor = self._tower.positional_embedding
+        native: tuple[int, int] = self._tower.grid_size
         if grid_hw == native:
             return table.unsqueeze(0)
-        maps = table[1:].T.unflatten(1, native).unsqueeze(0)
+        maps = table[1:].T.reshape(1, -1, *native)
         if self._resample_by_size:
             resampled = F.interpolate(maps, size=grid_hw, mode="bicubic")
         else:
@@ -135,18 +140,31 @@ def open_clip_model(folder: Path) -> nn.Module:
         NotReady: open_clip cannot read the folder.
     """
     try:
-        return open_clip.create_model(
+        model: nn.Module = open_clip.create_model(
             f"local-dir:{folder}", require_pretrained=True, weights_only=True
         )
-    except (OSError, RuntimeError, ValueError) as error:
-        first_line = str(error).splitlines()[0]
+        return model
+    except Exception as error:  # a folder can be wrong in as many ways as torch has readers
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise NotReady(
             f"backbone.path: must be a folder that open_clip's `local-dir:` reads, but {folder}: "
-            f"{first_line}"
+            f"{reason}; put whole weights there, or name another folder"
         ) from error
 
 
-def _value_path(block: nn.Module, x: Tensor) -> Tensor:
+def _is_plain_vit(visual: Any) -> bool:
+    """Tell whether a tower is open_clip's own ViT, as CLIP has it, without an attention pool."""
+    return (
+        isinstance(visual, open_clip.transformer.VisionTransformer)
+        and visual.attn_pool is None
+        and all(
+            isinstance(block, open_clip.transformer.ResidualAttentionBlock)
+            for block in visual.transformer.resblocks
+        )
+    )
+
+
+def _value_path(block: Any, x: Tensor) -> Tensor:
     """Run a block with its attention replaced by value and output projection, `(B, n, D)`."""
     attention = block.attn
     bias = attention.in_proj_bias
@@ -156,4 +174,5 @@ def _value_path(block: nn.Module, x: Tensor) -> Tensor:
         None if bias is None else bias.chunk(3)[2],
     )
     x = x + block.ls_1(attention.out_proj(value))
-    return x + block.ls_2(block.mlp(block.ln_2(x)))
+    last: Tensor = block.ls_2(block.mlp(block.ln_2(x)))
+    return x + last

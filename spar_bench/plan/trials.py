@@ -40,7 +40,7 @@ class CostLine:
 
 @dataclass(frozen=True)
 class Trial:
-    """One point of a sweep with one seed; `seed` is None where none of its methods has a student."""
+    """One point of a sweep with one seed, which is None where none of its methods has a student."""
 
     name: str
     group: str

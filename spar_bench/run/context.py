@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +43,8 @@ class Context:
     """Where stages are made, and how they tell of it.
 
     `report` takes a stage and the share of it that is done; `prune` a student's epoch and its mean
-    loss, and may raise Pruned; `stop` is set when the user asks to stop. `flops` counts the work done
-    since it was last set to zero, from which later plans estimate time.
+    loss, and may raise Pruned; `stop` is set when the user asks to stop. `flops` counts the work
+    done since it was last set to zero, from which later plans estimate time.
     """
 
     store: Store
@@ -104,7 +104,7 @@ class Context:
             "host": platform.node(),
             "python": platform.python_version(),
             "threads": torch.get_num_threads(),
-            "versions": {name: version(name) for name in LIBRARIES},
+            "versions": {name: _version(name) for name in LIBRARIES},
             "commit": _commit(),
             **more,
         }
@@ -171,11 +171,22 @@ def _processor() -> str:
         return platform.processor() or platform.machine()
 
 
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:  # run from a checkout that is not installed
+        return None
+
+
 @cache
 def _commit() -> str | None:
-    """Return the commit that the package is run from, with "+" if its files differ; None if installed."""
+    """Return the commit that the package runs from, with "+" if its files differ, or None.
+
+    An environment inside somebody's repository is not ours: there this file is not tracked.
+    """
     folder = Path(__file__).parent
     try:
+        _git(folder, "ls-files", "--error-unmatch", Path(__file__).name)
         head = _git(folder, "rev-parse", "HEAD")
         return head + ("+" if _git(folder, "status", "--porcelain", "--", "..") else "")
     except (OSError, subprocess.CalledProcessError):

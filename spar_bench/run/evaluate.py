@@ -1,4 +1,4 @@
-"""Open-vocabulary segmentation of a validation set: pixel counts an image, for several arms at once.
+"""Open-vocabulary segmentation of a validation set: pixel counts, for several arms at once.
 
 Shape legend: N images, K classes, C channels, h x w patch grid.
 """
@@ -10,19 +10,22 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import safe_open
 from safetensors.numpy import load_file, save
 from torch import Tensor
 
 from spar_bench.accuracy import Counts, miou
+from spar_bench.backbones import Sizes
 from spar_bench.datasets.base import IGNORED, Mask, Sample
-from spar_bench.plan.cost import Inference, image_flops
+from spar_bench.files import replace_bytes, replace_text
+from spar_bench.plan.cost import Inference, encoder_flops, pass_hw
 from spar_bench.plan.stages import open_dataset, resized_hw
 from spar_bench.results import Preview
-from spar_bench.run.context import Context
+from spar_bench.run.checkpoint import is_whole, load_checkpoint, save_checkpoint
+from spar_bench.run.context import Context, Interrupted
 from spar_bench.run.segment import Segmenter
 from spar_bench.run.text import classifier
-from spar_bench.store import Finished, Stage, digest, replace_bytes, replace_text
+from spar_bench.store import Finished, Stage, digest
+from spar_bench.windows import n_encoded
 
 N_PREVIEWS = 4
 """First images whose prediction is kept to be looked at; of the very first, the features too."""
@@ -31,7 +34,7 @@ CHECKPOINT_S = 20.0
 
 
 def make_evaluations(stages: list[Stage], context: Context) -> list[dict[str, Any]]:
-    """Evaluate all arms of one `batch_key`; writes counts and previews of each, returns summaries."""
+    """Evaluate all arms of one `batch_key`; writes counts and previews, returns summaries."""
     first = stages[0]
     dataset = open_dataset(first.how["dataset"], "val")
     segmenter = _segmenter(first, context)
@@ -39,14 +42,18 @@ def make_evaluations(stages: list[Stage], context: Context) -> list[dict[str, An
     tally = _Tally(stages, len(dataset), context)
     saved_at = time.monotonic()
     while tally.n_done < len(dataset):
+        try:
+            context.check()
+        except Interrupted:
+            tally.save()
+            raise
         context.report(first, tally.n_done / len(dataset))
         _read_one(
             tally, segmenter, dataset.sample(tally.n_done), arms, first.settings["short_side_px"]
         )
-        if context.stop.is_set() or time.monotonic() - saved_at > CHECKPOINT_S:
+        if time.monotonic() - saved_at > CHECKPOINT_S:
             tally.save()
             saved_at = time.monotonic()
-        context.check()
     return [tally.write(arm, stage) for arm, stage in enumerate(stages)]
 
 
@@ -86,10 +93,17 @@ def _read_one(
     tally.names.append(sample.name)
     tally.n_done += 1
     image_hw = resized_hw((height, width), short_side_px)
-    # A window that arms share is encoded once, so the finest arm's work is close to all of it.
-    tally.context.flops += max(
-        image_flops(segmenter.backbone.sizes, arm, image_hw, n_queries=0) for arm in arms
-    )
+    tally.context.flops += _shared_flops(segmenter.backbone.sizes, arms, image_hw)
+
+
+def _shared_flops(sizes: Sizes, arms: list[Inference], image_hw: tuple[int, int]) -> int:
+    """Return the FLOPs of encoding one image for all arms: a window that they share counts once."""
+    window_px = arms[0].window_px
+    if window_px is None:
+        return encoder_flops(sizes, image_hw)
+    strides = [arm.stride_px for arm in arms if arm.stride_px is not None]
+    n_passes = n_encoded(image_hw, window_px, strides)
+    return n_passes * encoder_flops(sizes, pass_hw(arms[0], image_hw))
 
 
 def count_pixels(truth: Mask, labels: Mask, n_classes: int) -> NDArray[np.int64]:
@@ -100,7 +114,7 @@ def count_pixels(truth: Mask, labels: Mask, n_classes: int) -> NDArray[np.int64]
 
 
 class _Tally:
-    """Counts of several arms while images go by; goes on where an attempt that was cut short stopped."""
+    """Counts of several arms while images go by; goes on where an earlier attempt was cut short."""
 
     def __init__(self, stages: list[Stage], n_images: int, context: Context) -> None:
         self.context, self._stages = context, stages
@@ -132,23 +146,27 @@ class _Tally:
     def save(self) -> None:
         """Keep the counts so far."""
         words = {"arms": self._arms, "names": self.names}
-        content = save(
-            {"confusion": self.confusion, "counts": self.counts},
-            metadata={"state": json.dumps(words)},
-        )
-        replace_bytes(self._path, content)
+        tensors = {
+            "confusion": torch.from_numpy(self.confusion),
+            "counts": torch.from_numpy(self.counts),
+        }
+        save_checkpoint(self._path, tensors, words)
 
     def _resume(self) -> None:
-        if not self._path.exists():
+        checkpoint = load_checkpoint(self._path)
+        if checkpoint is None:
             return
-        with safe_open(self._path, framework="numpy") as file:
-            words = json.loads(file.metadata()["state"])
-            if words["arms"] == self._arms:
-                self.confusion, self.counts = (
-                    file.get_tensor("confusion"),
-                    file.get_tensor("counts"),
-                )
-                self.names, self.n_done = words["names"], len(words["names"])
+        tensors, words = checkpoint
+        if words["arms"] == self._arms and self._has_previews(len(words["names"])):
+            self.confusion = tensors["confusion"].numpy()
+            self.counts = tensors["counts"].numpy()
+            self.names, self.n_done = words["names"], len(words["names"])
+
+    def _has_previews(self, n_done: int) -> bool:
+        """Tell whether what was written beside a checkpoint is there still, in every scratch."""
+        outputs = [self.context.store.scratch(stage) / "output" for stage in self._stages]
+        names = [preview_name(index) for index in range(min(n_done, N_PREVIEWS))]
+        return all(is_whole(output / name) for output in outputs for name in names)
 
     def write(self, arm: int, stage: Stage) -> dict[str, Any]:
         """Write an arm's counts as the stage's output and return its summary."""
@@ -183,7 +201,8 @@ def read_preview(finished: Finished) -> Preview:
 
 def read_features(finished: Finished) -> NDArray[np.float16] | None:
     """Return the features `(C, h, w)` of the first image, or None where windows voted on logits."""
-    return load_file(finished.path(preview_name(0))).get("features")
+    features: NDArray[np.float16] | None = load_file(finished.path(preview_name(0))).get("features")
+    return features
 
 
 def preview_name(index: int) -> str:

@@ -3,7 +3,8 @@
 import logging
 import time
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -22,6 +23,7 @@ log = logging.getLogger(__name__)
 
 Maker = Callable[[list[Stage], Context], list[dict[str, Any]]]
 Outcome = Literal["found", "made", "failed", "blocked", "pruned", "skipped"]
+_NOT_THERE = ("failed", "blocked", "pruned", "skipped")
 Note = Literal["started", "waiting", "made", "failed", "blocked", "pruned", "damaged"]
 
 
@@ -63,44 +65,64 @@ class Executor:
     reasons: dict[str, str] = field(default_factory=dict)
 
     def make(self, fingerprints: Iterable[str]) -> bool:
-        """Make stages and their inputs, in the plan's order; tell whether there was anything to make.
+        """Make stages and what they are made from; tell whether there was anything to make.
+
+        What a finished stage was made from is not asked for again; where it is damaged, it is made
+        anew.
 
         Raises:
             Interrupted: the user asked to stop; what was under way goes on from where it was.
             StoreError: the store cannot be written.
         """
-        needed = self.plan.needed_by(fingerprints)
+        asked = set(fingerprints)
+        needed = self.plan.needed_by(asked)
+        lacking = self._lacking(asked, needed)
         for fingerprint, stage in self.plan.stages.items():
-            if fingerprint in needed and self.outcomes.get(fingerprint) in (None, "skipped"):
+            if fingerprint in lacking and self._is_open(fingerprint):
                 self.context.check()
                 self._settle(stage)
-        return any(self.outcomes.get(fingerprint) != "found" for fingerprint in needed)
+        return any(self.outcomes.get(fingerprint, "found") != "found" for fingerprint in needed)
+
+    def _is_open(self, fingerprint: str) -> bool:
+        return self.outcomes.get(fingerprint) in (None, "skipped")
+
+    def _lacking(self, asked: set[str], needed: set[str]) -> set[str]:
+        """Return the stages asked for, what those not there are made from, and all damaged ones."""
+        lacking = set(asked)
+        for fingerprint, stage in reversed(self.plan.stages.items()):
+            if fingerprint not in needed or not self._is_open(fingerprint):
+                continue
+            try:
+                is_there = self.context.store.find(stage) is not None
+            except Damaged:
+                is_there = False
+                lacking.add(fingerprint)
+            if fingerprint in lacking and not is_there and self._given_up(stage) is None:
+                lacking.update(stage.inputs.values())
+        return lacking
+
+    def _given_up(self, stage: Stage) -> dict[str, Any] | None:
+        """Return the failure of a stage that is not tried again, or None."""
+        past = self.context.store.failure(stage)
+        return past if past and past["final"] and not self.retry else None
 
     def _settle(self, stage: Stage) -> None:
         """Find a stage, or make it, or say why not."""
-        store, fingerprint = self.context.store, stage.fingerprint
-        past = store.failure(stage)
+        lost = [i for i in stage.inputs.values() if self.outcomes.get(i) in _NOT_THERE]
         if self._find(stage) is not None:
-            self.outcomes[fingerprint] = "found"
-        elif any(self.outcomes[i] not in ("found", "made") for i in stage.inputs.values()):
-            self.outcomes[fingerprint] = "blocked"
-            self.reasons[fingerprint] = "a stage that it needs " + next(
-                self.reasons.get(i, "was not made")
-                for i in stage.inputs.values()
-                if self.outcomes[i] not in ("found", "made")
-            )
-            self.notify("blocked", stage, self.reasons[fingerprint])
-        elif self.fail_fast and "failed" in self.outcomes.values():
-            self.outcomes[fingerprint] = "skipped"
-        elif past and past["final"] and not self.retry:
-            self.outcomes[fingerprint] = past["outcome"]
-            self.reasons[fingerprint] = past["reason"]
-            self.notify(past["outcome"], stage, past["reason"])
+            self.outcomes[stage.fingerprint] = "found"
+        elif (past := self._given_up(stage)) is not None:
+            self._tell([stage], past["outcome"], past["reason"])
+        elif any(self.outcomes[i] != "skipped" for i in lost):
+            reason = next(self.reasons[i] for i in lost if i in self.reasons)
+            self._tell([stage], "blocked", f"a stage that it needs was not made: {reason}")
+        elif lost or (self.fail_fast and "failed" in self.outcomes.values()):
+            self.outcomes[stage.fingerprint] = "skipped"
         else:
             self._make_batch(self._batch(stage))
 
     def _batch(self, stage: Stage) -> list[Stage]:
-        """Return the missing stages that are made together with one: evaluations of shared windows."""
+        """Return the missing stages made together with one: evaluations that share windows."""
         if stage.kind != "evaluate":
             return [stage]
         key = batch_key(stage)
@@ -109,59 +131,75 @@ class Executor:
             for other in self.plan.stages.values()
             if other.kind == "evaluate"
             and other.fingerprint in self.wanted
+            and self._is_open(other.fingerprint)
             and batch_key(other) == key
             and self._find(other) is None
         ]
 
     def _make_batch(self, batch: list[Stage]) -> None:
         """Make stages under their locks; what another sweep made meanwhile is found, not made."""
-        context, first = self.context, batch[0]
-        with (
-            writing(context.store.root),
-            context.store.lock(
-                [stage.fingerprint for stage in batch],
-                on_wait=lambda _: self.notify("waiting", first, "another sweep is making it"),
-                poll=context.check,
-            ),
-        ):
+        with self._locked(batch):
             missing = [stage for stage in batch if self._find(stage) is None]
             for stage in batch:
                 self.outcomes[stage.fingerprint] = "found"
+            for stage in missing:
+                self._reopen(stage)
             if missing:
                 self.notify(
                     "started", missing[0], f"{len(missing)} in one go" if missing[1:] else ""
                 )
                 self._try(missing)
 
+    @contextmanager
+    def _locked(self, stages: list[Stage]) -> Iterator[None]:
+        context = self.context
+        with (
+            writing(context.store.root),
+            context.store.lock(
+                [stage.fingerprint for stage in stages],
+                on_wait=lambda _: self.notify("waiting", stages[0], "another sweep is making it"),
+                poll=context.check,
+            ),
+        ):
+            yield
+
     def _try(self, stages: list[Stage]) -> None:
         """Make stages and record how it went."""
         try:
             self._make_and_finish(stages)
-        except (Interrupted, StoreError, OSError):
-            for stage in stages:
-                del self.outcomes[stage.fingerprint]
-            raise
         except Pruned as error:
             self._record(stages, "pruned", str(error), final=True)
         except Diverged as error:
             self._record(stages, "failed", str(error), final=True)
-        except SparBenchError as error:
-            self._record(stages, "failed", str(error), final=False)
         except Exception as error:
+            stops_all = isinstance(error, StoreError) and not isinstance(error, Damaged)
+            if stops_all or isinstance(error, Interrupted):
+                for stage in stages:
+                    del self.outcomes[stage.fingerprint]
+                raise
+            if isinstance(error, SparBenchError):
+                self._record(stages, "failed", str(error), final=False)
+                return
             # A bug in one trial, ours or a plug-in's, must not cost the others: it is kept whole.
             log.error("stage %s failed\n%s", stages[0].fingerprint[:12], traceback.format_exc())
-            self._record(stages, "failed", f"{type(error).__name__}: {error}", final=False)
+            if stages[1:]:
+                for stage in stages:
+                    self._try([stage])
+            else:
+                self._record(stages, "failed", f"{type(error).__name__}: {error}", final=False)
 
     def _make_and_finish(self, stages: list[Stage]) -> None:
-        context = self.context
-        started, begun, context.flops = time.time_ns(), time.monotonic(), 0.0
-        try:
-            summaries = MAKERS[stages[0].kind](stages, context)
-        except Damaged as error:
-            self.notify("damaged", self.plan.stages[error.fingerprint], str(error))
-            context.store.discard(error.fingerprint)
-            self._make_batch([self.plan.stages[error.fingerprint]])
-            summaries = MAKERS[stages[0].kind](stages, context)
+        context, mended = self.context, set[str]()
+        while True:
+            started, begun, context.flops = time.time_ns(), time.monotonic(), 0.0
+            try:
+                summaries = MAKERS[stages[0].kind](stages, context)
+                break
+            except Damaged as damage:
+                if damage.fingerprint in mended:
+                    raise
+                mended.add(damage.fingerprint)
+                self._mend(self.plan.stages[damage.fingerprint])
         seconds = time.monotonic() - begun
         for stage, summary in zip(stages, summaries, strict=True):
             made = context.made(
@@ -174,22 +212,50 @@ class Executor:
             self.outcomes[stage.fingerprint] = "made"
             self.notify("made", stage, f"{seconds:.1f} s")
 
+    def _mend(self, stage: Stage) -> None:
+        """Make a stage anew that was found damaged while it was read.
+
+        Its lock is taken while those of stages made from it are held, never the other way round, so
+        that two sweeps cannot wait for each other.
+
+        Raises:
+            SparBenchError: it could not be made.
+        """
+        with self._locked([stage]):
+            self._reopen(stage)
+        self.outcomes.pop(stage.fingerprint, None)
+        self.make([stage.fingerprint])
+        if self.outcomes[stage.fingerprint] not in ("found", "made"):
+            reason = self.reasons.get(stage.fingerprint, "")
+            raise SparBenchError(f"{stage.kind} was damaged and could not be made anew: {reason}")
+
+    def _reopen(self, stage: Stage) -> None:
+        damage = self.context.store.reopen(stage)
+        if damage:
+            self.notify("damaged", stage, damage)
+
     def _record(
         self, stages: list[Stage], outcome: Literal["failed", "pruned"], reason: str, *, final: bool
     ) -> None:
+        """Keep why stages failed; where that is final, a retry begins anew."""
+        left = [stage for stage in stages if self.outcomes[stage.fingerprint] != "made"]
+        for stage in left:
+            self.context.store.fail(stage, reason, outcome=outcome, final=final)
+            if final:
+                self.context.store.forget_scratch(stage)
+        self._tell(left, outcome, reason)
+
+    def _tell(
+        self, stages: list[Stage], outcome: Literal["failed", "pruned", "blocked"], reason: str
+    ) -> None:
         for stage in stages:
-            if self.outcomes[stage.fingerprint] == "made":
-                continue
             self.outcomes[stage.fingerprint] = outcome
             self.reasons[stage.fingerprint] = reason
-            self.context.store.fail(stage, reason, outcome=outcome, final=final)
             self.notify(outcome, stage, reason)
 
     def _find(self, stage: Stage) -> Finished | None:
-        """Return a finished stage; a damaged one is reported, discarded, and so missing."""
+        """Return a finished stage; a damaged one is as good as missing."""
         try:
             return self.context.store.find(stage)
-        except Damaged as error:
-            self.notify("damaged", stage, str(error))
-            self.context.store.discard(stage.fingerprint)
+        except Damaged:
             return None

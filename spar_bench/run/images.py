@@ -1,4 +1,4 @@
-"""Distillation images: drawn once from the seed, rendered the same way each time they are asked for.
+"""Distillation images: drawn once from the seed, rendered the same way each time.
 
 Shape legend: H, W image height and width in pixels, values 0 to 1 until normalised.
 """
@@ -18,7 +18,10 @@ from spar_bench.plan.stages import resized_hw
 CACHE_BYTES = 1 << 30
 """Rendered images kept in memory, as 8-bit; further ones are rendered again."""
 SMALLEST_CROP = 0.4
-"""A crop's sides are uniform shares of the image's, from this to 1. Source: naomikombol/SPAR, generate_images.py @0f63ff2."""
+"""A crop's sides are uniform shares of the image's, from this to 1.
+
+Source: naomikombol/SPAR, generate_images.py @0f63ff2.
+"""
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ def draw(settings: dict[str, Any], n_source: int) -> list[Drawn]:
 
 def to_tensor(image: Image) -> Tensor:
     """Return an 8-bit image `(H, W, 3)` as float `(3, H, W)`, 0 to 1."""
-    return torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).float() / 255
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
 
 
 def resize(image: Tensor, image_hw: tuple[int, int]) -> Tensor:
@@ -107,7 +110,7 @@ def render(image: Tensor, drawn: Drawn, *, patch_px: int, shortest_px: int) -> T
 
 
 class Pictures:
-    """The images of an `images` stage by position, rendered on demand and kept while memory allows."""
+    """The images of an `images` stage by position, rendered on demand, kept while memory allows."""
 
     def __init__(self, source: Dataset, drawn: list[Drawn], settings: dict[str, Any]) -> None:
         self._source, self._drawn, self._settings = source, drawn, settings
@@ -118,7 +121,7 @@ class Pictures:
         return len(self._drawn)
 
     def __getitem__(self, position: int) -> Tensor:
-        """Return the image at a position of the drawn list, `(3, H, W)`, 0 to 1 in steps of 1/255."""
+        """Return the image at a position of the list, `(3, H, W)`, 0 to 1 in steps of 1/255."""
         if position not in self._kept:
             drawn = self._drawn[position]
             picture = render(

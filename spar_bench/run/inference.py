@@ -76,43 +76,40 @@ def stitch(
         One `(D, h, w)` for each arm; its h and w are those of the arm's axes.
     """
     totals: list[Tensor | None] = [None] * len(arms)
+    matrices = [
+        (_matrix(rows, image.device), _matrix(columns, image.device)) for rows, columns in arms
+    ]
     for top in sorted({top for rows, _ in arms for top in rows.origins}):
         present = [i for i, (rows, _) in enumerate(arms) if top in rows.origins]
         lefts = sorted({left for i in present for left in arms[i][1].origins})
         extent_hw = arms[present[0]][0].extent_px, arms[present[0]][1].extent_px
-        maps = _encode_row(image, encode, top, lefts, extent_hw, batch)
+        strip = image[:, top : top + extent_hw[0]]
+        maps = _encode_row(strip, encode, lefts, extent_hw[1], batch)
         for i in present:
             rows, columns = arms[i]
             chosen = maps[[lefts.index(left) for left in columns.origins]]
-            part = _place(chosen, rows, columns, rows.origins.index(top))
+            part = _place(chosen, *matrices[i], rows.origins.index(top))
             total = totals[i]
             totals[i] = part if total is None else total.add_(part)
     return [total for total in totals if total is not None]
 
 
-def _encode_row(
-    image: Tensor,
-    encode: Encode,
-    top: int,
-    lefts: list[int],
-    extent_hw: tuple[int, int],
-    batch: int,
-) -> Tensor:
-    """Encode the windows of one row of an image, `(K, D, n, m)` in float32."""
-    height, width = extent_hw
-    strip = image[:, top : top + height]
-    windows = torch.stack([strip[:, :, left : left + width] for left in lefts])
-    return torch.cat([encode(chunk).float() for chunk in windows.split(batch)])
+def _encode_row(strip: Tensor, encode: Encode, lefts: list[int], width: int, batch: int) -> Tensor:
+    """Encode the windows of one row of an image `(3, eh, W)` to `(K, D, n, m)` in float32."""
+    maps = []
+    for first in range(0, len(lefts), batch):
+        chunk = lefts[first : first + batch]
+        windows = torch.stack([strip[:, :, left : left + width] for left in chunk])
+        maps.append(encode(windows).float())
+    return torch.cat(maps)
 
 
-def _place(maps: Tensor, rows: Axis, columns: Axis, row: int) -> Tensor:
+def _place(maps: Tensor, down: Tensor, across: Tensor, row: int) -> Tensor:
     """Spread one row of windows `(K, D, n, m)` over the output `(D, h, w)`."""
     n, m = maps.shape[-2:]
-    across = _matrix(columns, maps).unflatten(1, (len(columns.origins), m))
-    down = _matrix(rows, maps)[:, row * n : (row + 1) * n]
-    spread = torch.einsum("kdnm,wkm->dnw", maps, across)
-    return torch.einsum("hn,dnw->dhw", down, spread)
+    spread = torch.einsum("kdnm,wkm->dnw", maps, across.reshape(len(across), -1, m))
+    return torch.einsum("hn,dnw->dhw", down[:, row * n : (row + 1) * n], spread)
 
 
-def _matrix(axis: Axis, like: Tensor) -> Tensor:
-    return torch.from_numpy(axis.stitch).to(device=like.device, dtype=like.dtype)
+def _matrix(axis: Axis, device: torch.device) -> Tensor:
+    return torch.from_numpy(axis.stitch).float().to(device)

@@ -1,4 +1,4 @@
-"""Time all arms of a sweep in one sitting: interleaved rounds after a warm-up, one sitting at a time.
+"""Time all arms of a sweep in one sitting: interleaved rounds after a warm-up, one at a time.
 
 End to end is from a normalised image on the device to its label map: windows, encoder, stitching,
 upsampling, argmax. The encoder's share is timed inside the same passes.
@@ -42,7 +42,7 @@ def make_latency(stage: Stage, context: Context) -> dict[str, Any]:
 
     Waits for its turn: one sitting at a time on a machine.
     """
-    with _sitting(context), torch.inference_mode():
+    with _sitting(context):
         arms = {
             key: Arm(
                 context.backbone(stage.how[key]),
@@ -104,7 +104,7 @@ class _Stopwatch:
     def mark(self) -> Any:
         if self.device.type != "cuda":
             return time.perf_counter()
-        event = torch.cuda.Event(enable_timing=True)
+        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
         event.record()
         return event
 
@@ -208,6 +208,7 @@ class Arm:
         whole = self._watch.seconds(start, self._watch.mark())
         return whole, sum(self._watch.seconds(*span) for span in self._timed.spans)
 
+    @torch.inference_mode()
     def _read(self) -> Tensor:
         [(cosines, _)] = self._segmenter.cosines(self._image, [self._inference])
         return self._segmenter.labels(cosines, self._image, self._image_hw)

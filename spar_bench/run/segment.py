@@ -12,6 +12,7 @@ from torch import Tensor
 from spar_bench import registry
 from spar_bench.backbones.base import Backbone
 from spar_bench.datasets.base import Image, Mask
+from spar_bench.errors import SparBenchError
 from spar_bench.plan.cost import Inference
 from spar_bench.plan.stages import resized_hw
 from spar_bench.refiners.base import Refiner
@@ -46,22 +47,31 @@ class Segmenter:
 
         The image is resized; its labels are of the truth's size. Returns labels `(T, U)` of each
         arm, and the features `(C, h, w)` behind them: None where windows voted on logits.
+
+        Raises:
+            SparBenchError: features are not finite, so that labels would mean nothing.
         """
         image_hw = resized_hw((image.shape[0], image.shape[1]), short_side_px)
         resized = resize(to_tensor(image), image_hw).to(self.device)
         normalised = normalise(resized, self.backbone.mean, self.backbone.std)
         with torch.inference_mode():
-            return [
-                (self.labels(cosines, normalised, truth_hw).to(torch.uint8).cpu().numpy(), features)
-                for cosines, features in self.cosines(normalised, arms)
-            ]
+            found = []
+            for cosines, features in self.cosines(normalised, arms):
+                if not cosines.isfinite().all():
+                    raise SparBenchError(
+                        f"evaluate: features must be finite, but are not in {self._precision}; "
+                        "use evaluate.precision: float32, or look at the weights"
+                    )
+                labels = self.labels(cosines, normalised, truth_hw)
+                found.append((labels.to(torch.uint8).cpu().numpy(), features))
+            return found
 
     def cosines(
         self, image: Tensor, arms: Sequence[Inference]
     ) -> list[tuple[Tensor, Tensor | None]]:
         """Read a normalised image `(3, H, W)` with arms that share window and average.
 
-        Returns, for each arm, cosines with the queries, and the features `(C, h, w)` they come from.
+        Returns, for each arm, cosines with the queries, and the features `(C, h, w)` behind them.
         Cosines are `(Q, h, w)` on the patch grid; where windows are averaged as logits they are
         `(Q, H, W)`, and there are no features: None.
         """

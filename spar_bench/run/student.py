@@ -13,20 +13,21 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from spar_bench import registry
 from spar_bench.backbones.base import Backbone
 from spar_bench.errors import Diverged
+from spar_bench.files import replace_bytes, replace_text
 from spar_bench.plan.cost import training_flops
+from spar_bench.run.checkpoint import load_checkpoint, save_checkpoint
 from spar_bench.run.context import TRAINED_FILE, Context, Interrupted, autocast
 from spar_bench.run.images import Pictures, normalise
 from spar_bench.run.teach import open_images, read_target
 from spar_bench.run.trainable import set_trainable
 from spar_bench.spec.schema import StudentSpec
-from spar_bench.store import Finished, Stage, replace_bytes, replace_text
+from spar_bench.store import Finished, Stage
 
 CHECKPOINT_S = 20.0
 """Seconds between checkpoints: what a kill can cost."""
@@ -37,8 +38,8 @@ ONE_CYCLE_START, ONE_CYCLE_END = 1 / 25, 1 / 250_000
 def learning_rate_factor(schedule: str, step: int, n_steps: int) -> float:
     """Return the factor on the learning rate at a step, 0 to n_steps - 1.
 
-    `one_cycle` rises by a half cosine from 1/25 over the first 30 %, then falls to 1/250000; `cosine` falls
-    from 1 to 0. Source: torch's OneCycleLR with its defaults, momentum left alone.
+    `one_cycle` rises by a half cosine from 1/25 over the first 30 %, then falls to 1/250000;
+    `cosine` falls from 1 to 0. Source: torch's OneCycleLR with its defaults, momentum left alone.
     """
     if schedule == "constant":
         return 1.0
@@ -55,7 +56,7 @@ def _half_cosine(start: float, end: float, share: float) -> float:
 
 
 def order(n_images: int, seed: int, epoch: int) -> list[int]:
-    """Return the order of images in an epoch, which seed and epoch alone decide: a resume has it too."""
+    """Return the order of images in an epoch, which seed and epoch alone decide."""
     return [int(i) for i in np.random.default_rng([seed, epoch]).permutation(n_images)]
 
 
@@ -72,8 +73,7 @@ def make_student(stage: Stage, context: Context) -> dict[str, Any]:
     backbone = context.new_backbone(stage.how["backbone"])
     scratch = context.store.scratch(stage)
     run = _Training(backbone, spec, stage.settings["seed"], len(pictures))
-    if (scratch / "checkpoint.safetensors").exists():
-        run.resume(scratch / "checkpoint.safetensors")
+    run.resume(scratch / "checkpoint.safetensors")
     saved_at = time.monotonic()
     while run.step < run.n_steps:
         try:
@@ -88,6 +88,8 @@ def make_student(stage: Stage, context: Context) -> dict[str, Any]:
         if time.monotonic() - saved_at > CHECKPOINT_S:
             run.save(scratch / "checkpoint.safetensors")
             saved_at = time.monotonic()
+    if not all(tensor.isfinite().all() for tensor in run.trained().values()):
+        raise _diverged("weights", math.nan, run)  # the last step broke them: no loss shows it
     replace_bytes(scratch / "output" / TRAINED_FILE, save(run.trained()))
     replace_text(scratch / "output" / "curve.json", json.dumps(run.curve))
     return {
@@ -112,7 +114,7 @@ def _take_step(run: "_Training", pictures: Pictures, targets: Finished, context:
         with autocast(device, run.spec.precision):
             features = backbone.features(image[None])
         loss = loss_of(features.float(), target[None])
-        run.scaler.scale(loss / len(positions)).backward()
+        run.scaler.scale(loss / len(positions)).backward()  # type: ignore[no-untyped-call]
         losses.append(loss.detach())
         image_hw = (picture.shape[-2], picture.shape[-1])
         flops = training_flops(backbone.sizes, image_hw, run.spec.trainable)
@@ -120,11 +122,15 @@ def _take_step(run: "_Training", pictures: Pictures, targets: Finished, context:
         run.gflops += flops / 1e9
     mean_loss = float(torch.stack(losses).mean())
     if not math.isfinite(mean_loss):
-        raise Diverged(
-            f"student: the loss must stay finite, but is {mean_loss} at step {run.step} of "
-            f"{run.n_steps}; lower student.learning_rate ({run.spec.learning_rate})"
-        )
+        raise _diverged("loss", mean_loss, run)
     run.update(mean_loss)
+
+
+def _diverged(what: str, value: float, run: "_Training") -> Diverged:
+    return Diverged(
+        f"student: the {what} must stay finite, but is {value} at step {run.step} of "
+        f"{run.n_steps}; lower student.learning_rate ({run.spec.learning_rate})"
+    )
 
 
 @dataclass
@@ -197,14 +203,14 @@ class _Training:
             "curve": self.curve,
             "scaler": self.scaler.state_dict(),
         }
-        replace_bytes(path, save(tensors, metadata={"state": json.dumps(words)}))
+        save_checkpoint(path, tensors, words)
 
     def resume(self, path: Path) -> None:
-        """Go back to the state that `save` wrote."""
-        device = self.parameters[0].device
-        with safe_open(path, framework="pt", device=str(device)) as file:
-            words = json.loads(file.metadata()["state"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        """Go back to the state that `save` wrote, if it did."""
+        checkpoint = load_checkpoint(path)
+        if checkpoint is None:
+            return
+        tensors, words = checkpoint
         named: dict[str, nn.Parameter] = dict(self.backbone.visual.named_parameters())
         state: dict[int, dict[str, Tensor]] = {}
         with torch.no_grad():

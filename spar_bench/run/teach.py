@@ -1,4 +1,4 @@
-"""The first two stages: the drawn list of distillation images, and the teacher's features on them."""
+"""The first two stages: the list of distillation images, and the teacher's features on them."""
 
 import json
 from typing import Any
@@ -7,12 +7,15 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from spar_bench.errors import SparBenchError
+from spar_bench.files import replace_bytes, replace_text
 from spar_bench.plan.cost import encoder_flops
 from spar_bench.plan.stages import open_dataset
+from spar_bench.run.checkpoint import is_whole
 from spar_bench.run.context import Context
 from spar_bench.run.images import Drawn, Pictures, draw, normalise
 from spar_bench.run.inference import sliding_window
-from spar_bench.store import Finished, Stage, replace_bytes, replace_text
+from spar_bench.store import Finished, Stage
 from spar_bench.windows import n_windows
 
 
@@ -57,7 +60,7 @@ def make_targets(stage: Stage, context: Context) -> dict[str, Any]:
         passes = n_windows(image_hw, window_px, stride_px)
         n_passes += passes
         path = output / target_name(position)
-        if path.exists():
+        if is_whole(path):
             continue
         image = normalise(picture, backbone.mean, backbone.std).to(context.device)
         features = sliding_window(
@@ -66,8 +69,13 @@ def make_targets(stage: Stage, context: Context) -> dict[str, Any]:
             window_px=window_px,
             stride_px=stride_px,
             upsample=stage.settings["upsample"],
-        )[0]
-        replace_bytes(path, save({"features": features.to(torch.float16).cpu().contiguous()}))
+        )[0].to(torch.float16)
+        if not features.isfinite().all():
+            raise SparBenchError(
+                f"targets: the teacher's features must be finite in half precision, but those of "
+                f"image {position} are not; look at the weights of the backbone"
+            )
+        replace_bytes(path, save({"features": features.cpu().contiguous()}))
         read_hw = (min(window_px, image_hw[0]), min(window_px, image_hw[1]))
         context.flops += passes * encoder_flops(backbone.sizes, read_hw)
     return {"n_images": len(pictures), "n_windows": n_passes}
@@ -75,7 +83,8 @@ def make_targets(stage: Stage, context: Context) -> dict[str, Any]:
 
 def read_target(targets: Finished, position: int) -> Tensor:
     """Return the teacher's features on one image, `(C, h, w)` in float32."""
-    return load_file(targets.path(target_name(position)))["features"].float()
+    features: Tensor = load_file(targets.path(target_name(position)))["features"]
+    return features.float()
 
 
 def target_name(position: int) -> str:

@@ -1,4 +1,4 @@
-"""Which parameters a student trains: found on every backbone by the same names, never silently none."""
+"""Which parameters a student trains: the same names on every backbone, and never silently none."""
 
 from torch import nn
 
@@ -17,8 +17,8 @@ def set_trainable(backbone: Backbone, trainable: str) -> list[nn.Parameter]:
     backbone.visual.requires_grad_(False)
     if asked.n_blocks > len(parts.blocks):
         raise SpecError(
-            f"student.trainable: must name at most {len(parts.blocks)} blocks of this backbone, but "
-            f"got {trainable}; use last_{len(parts.blocks)}_blocks or fewer"
+            f"student.trainable: must name at most {len(parts.blocks)} blocks of this backbone, "
+            f"but got {trainable}; use last_{len(parts.blocks)}_blocks or fewer"
         )
     if asked.part == "all":
         chosen = list(backbone.visual.parameters())
@@ -31,8 +31,8 @@ def set_trainable(backbone: Backbone, trainable: str) -> list[nn.Parameter]:
         chosen = [parameter for block in blocks[-asked.n_blocks :] for parameter in block]
     if not chosen:
         raise SpecError(
-            f"student.trainable: must match parameters of the backbone, but {trainable} matches none; "
-            "choose another part"
+            f"student.trainable: must match parameters of the backbone, but {trainable} matches "
+            "none; choose another part"
         )
     for parameter in chosen:
         parameter.requires_grad_(True)
