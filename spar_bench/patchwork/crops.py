@@ -113,8 +113,8 @@ def _tags(labels: Pixels, regions: NDArray[np.intp]) -> NDArray[np.float32]:
     """Return the tags of each region of each picture, `(B, R, K)`."""
     n, n_classes = len(labels), len(CLASSES)
     place = (np.arange(n)[:, None, None] * N_REGIONS + regions) * n_classes + labels
-    pixels = np.bincount(place.ravel(), minlength=n * N_REGIONS * n_classes)
-    pixels = pixels.reshape(n, N_REGIONS, n_classes)
+    counts = np.bincount(place.ravel(), minlength=n * N_REGIONS * n_classes)
+    pixels = counts.reshape(n, N_REGIONS, n_classes)
     size = pixels.sum(axis=2, keepdims=True)
     share = pixels / np.maximum(size, 1)
     tags: NDArray[np.float32] = (share >= LEAST_SHARE).astype(np.float32)
