@@ -1,7 +1,6 @@
 """The embedded backbone: a small CLIP of procedural scenes, read as any other open_clip ViT."""
 
 import open_clip
-import torch
 from torch import Tensor
 
 from spar_bench.backbones.openclip import Backbone as OpenClip
@@ -33,7 +32,7 @@ class Backbone(OpenClip):
         ids = super().tokenize(prompts)
         unknown = weights.unknown_tokens(ids)
         if unknown:
-            word = self._tokenizer.decode(torch.tensor(unknown[:1])).strip()
+            word = self._tokenizer.decode(unknown[:1]).strip()
             raise SparBenchError(
                 f"backbone patchwork: must be asked in words that it was taught, but got {word!r}; "
                 "use the class names of the patchwork scenes in open_clip's 80 templates"

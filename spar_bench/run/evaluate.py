@@ -61,15 +61,19 @@ def _segmenter(stage: Stage, context: Context) -> Segmenter:
     settings, protocol = stage.settings, stage.settings["protocol"]
     student = context.finished(stage, "student", "student") if stage.inputs else None
     backbone = context.backbone(stage.how["backbone"], student)
-    return Segmenter(
-        backbone,
-        classifier(
+    embedded = context.classifier(
+        digest([settings["backbone"], settings["classes"], protocol]),
+        lambda: classifier(
             backbone,
             settings["classes"],
             protocol["templates"],
             logit_scale=protocol["logit_scale"],
             background_threshold=protocol["background_threshold"],
         ),
+    )
+    return Segmenter(
+        backbone,
+        embedded,
         refiner=settings["refiner"][0],
         precision=protocol["precision"],
         device=context.device,

@@ -1,0 +1,26 @@
+"""What tests of running share: a small model and a few photographs, written once."""
+
+from pathlib import Path
+
+import pytest
+
+from spar_bench.store import Store
+from tests.run.tiny import write_clip, write_photographs
+
+
+@pytest.fixture(scope="session")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a small open_clip model."""
+    return write_clip(tmp_path_factory.mktemp("clip") / "clip")
+
+
+@pytest.fixture(scope="session")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of labelled noise."""
+    return write_photographs(tmp_path_factory.mktemp("photographs") / "noise")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """An empty store."""
+    return Store(tmp_path / "store")

@@ -1,0 +1,167 @@
+"""Stitching by matrices against plain loops that follow the paper's description."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from spar_bench.backbones.base import Backbone
+from spar_bench.backbones.openclip import Backbone as OpenClip
+from spar_bench.run.inference import single_pass, sliding_window, stitch
+from spar_bench.spec.schema import BackboneSpec
+from spar_bench.windows import feature_axis, origins, pixel_axis, upsample_factor
+from tests.test_testing import ToyBackbone
+
+PATCH, WINDOW = 4, 16
+IMAGES_HW = [(32, 48), (28, 20), (36, 16), (12, 40), (8, 12), (48, 44)]
+
+
+class Small(ToyBackbone):
+    """A toy read in windows of four patches a side; what it says of one depends on all."""
+
+
+def by_loops(backbone: Backbone, image: Tensor, stride_px: int, r: int) -> Tensor:
+    """Average upsampled maps on cells of patch / r pixels, then resample to the patch grid."""
+    height, width = image.shape[-2:]
+    cell = PATCH // r
+    total = torch.zeros(6, height // cell, width // cell)
+    counts = torch.zeros(height // cell, width // cell)
+    extent_h, extent_w = min(WINDOW, height), min(WINDOW, width)
+    for top in origins(height, extent_h, stride_px):
+        for left in origins(width, extent_w, stride_px):
+            window = image[None, :, top : top + extent_h, left : left + extent_w]
+            features = backbone.features(window)
+            large = F.interpolate(features, scale_factor=r, mode="bilinear")[0]
+            y, x = top // cell, left // cell
+            total[:, y : y + large.shape[1], x : x + large.shape[2]] += large
+            counts[y : y + large.shape[1], x : x + large.shape[2]] += 1
+    assert counts.min() >= 1
+    size = height // PATCH, width // PATCH
+    return F.interpolate((total / counts)[None], size=size, mode="bilinear")[0]
+
+
+@pytest.mark.parametrize("stride_px", [16, 8, 6, 4, 3, 10])
+@pytest.mark.parametrize("image_hw", IMAGES_HW)
+def test_features_are_stitched_as_by_plain_loops(image_hw: tuple[int, int], stride_px: int) -> None:
+    backbone, images = Small(), torch.randn(2, 3, *image_hw)
+
+    found = sliding_window(backbone, images, window_px=WINDOW, stride_px=stride_px)
+
+    r = upsample_factor(PATCH, stride_px)
+    with torch.no_grad():
+        expected = torch.stack([by_loops(backbone, image, stride_px, r) for image in images])
+    assert torch.allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("r", [1, 2, 4])
+def test_upsampling_is_a_setting(r: int) -> None:
+    backbone, image = Small(), torch.randn(3, 28, 40)
+
+    found = sliding_window(backbone, image[None], window_px=WINDOW, stride_px=8, upsample=r)[0]
+
+    with torch.no_grad():
+        assert torch.allclose(found, by_loops(backbone, image, 8, r), atol=1e-5)
+
+
+def test_pixels_beyond_the_last_whole_patch_are_dropped() -> None:
+    backbone, image = Small(), torch.randn(1, 3, 31, 42)
+
+    found = sliding_window(backbone, image, window_px=WINDOW, stride_px=6)
+
+    cropped = sliding_window(backbone, image[..., :28, :40], window_px=WINDOW, stride_px=6)
+    assert torch.equal(found, cropped)
+
+
+@pytest.mark.parametrize("out_hw", [(28, 41), (50, 33)])
+@pytest.mark.parametrize("stride_px", [16, 6, 5])
+@pytest.mark.parametrize("image_hw", [(28, 41), (33, 16), (13, 30)])
+def test_pixels_are_stitched_as_by_plain_loops(
+    image_hw: tuple[int, int], stride_px: int, out_hw: tuple[int, int]
+) -> None:
+    backbone, image = Small(), torch.randn(3, *image_hw)
+    rows, columns = (
+        pixel_axis(length, WINDOW, stride_px, patch_px=PATCH, out_px=out)
+        for length, out in zip(image_hw, out_hw, strict=True)
+    )
+
+    with torch.no_grad():
+        [found] = stitch(image, backbone.features, [(rows, columns)])
+
+        total, counts = torch.zeros(6, *image_hw), torch.zeros(image_hw)
+        extent_h, extent_w = (min(WINDOW, length) for length in image_hw)
+        for top in origins(image_hw[0], extent_h, stride_px):
+            for left in origins(image_hw[1], extent_w, stride_px):
+                place = slice(top, top + extent_h), slice(left, left + extent_w)
+                features = backbone.features(image[None, :, *place])
+                total[:, *place] += F.interpolate(
+                    features, size=(extent_h, extent_w), mode="bilinear"
+                )[0]
+                counts[place] += 1
+        expected = F.interpolate((total / counts)[None], size=out_hw, mode="bilinear")[0]
+    assert torch.allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("image_hw", [(28, 44), (12, 40)])
+def test_several_strides_at_once_encode_each_window_once_and_say_the_same(
+    image_hw: tuple[int, int],
+) -> None:
+    backbone, image, strides = Small(), torch.randn(3, *image_hw), [16, 8, 6, 4]
+    seen: Counter[bytes] = Counter()
+    arms = [
+        tuple(
+            feature_axis(n, WINDOW, s, patch_px=PATCH, upsample=upsample_factor(PATCH, s))
+            for n in image_hw
+        )
+        for s in strides
+    ]
+
+    def encode(windows: Tensor) -> Tensor:
+        assert len(windows) <= 5
+        seen.update(window.numpy().tobytes() for window in windows)
+        return backbone.features(windows)
+
+    with torch.no_grad():
+        together = stitch(image, encode, [(rows, columns) for rows, columns in arms], batch=5)
+
+    extents = [min(WINDOW, length) for length in image_hw]
+    corners = {
+        (top, left)
+        for s in strides
+        for top in origins(image_hw[0], extents[0], s)
+        for left in origins(image_hw[1], extents[1], s)
+    }
+    assert set(seen.values()) == {1}
+    assert len(seen) == len(corners)
+    for stride, found in zip(strides, together, strict=True):
+        alone = sliding_window(backbone, image[None], window_px=WINDOW, stride_px=stride)[0]
+        assert torch.allclose(found, alone, atol=1e-5)
+
+
+def test_half_precision_maps_are_stitched_in_float32() -> None:
+    image, axis = torch.randn(3, 32, 32), feature_axis(32, 16, 6, patch_px=4, upsample=2)
+
+    def ones(windows: Tensor) -> Tensor:
+        return torch.full((len(windows), 2, 4, 4), 0.1, dtype=torch.bfloat16)
+
+    [found] = stitch(image, ones, [(axis, axis)])
+
+    assert found.dtype == torch.float32
+    value = torch.tensor(0.1, dtype=torch.bfloat16).float()
+    assert torch.allclose(found, value.expand_as(found), atol=1e-6)
+
+
+def test_one_window_as_large_as_the_image_is_a_single_pass(clip: Path) -> None:
+    backbone = OpenClip(BackboneSpec(name="openclip", path=str(clip)))
+    images = torch.randn(2, 3, 32, 32)
+
+    windows = sliding_window(backbone, images, window_px=32, stride_px=32)
+
+    assert torch.allclose(windows, single_pass(backbone, images), atol=1e-5)
+
+
+def test_window_of_broken_patches_is_refused() -> None:
+    with pytest.raises(ValueError, match="whole patches of 4 px"):
+        sliding_window(Small(), torch.zeros(1, 3, 32, 32), window_px=18, stride_px=6)

@@ -1,0 +1,112 @@
+"""A small open_clip model with random weights, photographs, and plans made of them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import open_clip
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from spar_bench.plan.trials import Plan, make_plan
+from spar_bench.run.context import Context
+from spar_bench.run.execute import Executor, Note
+from spar_bench.spec import Point
+from spar_bench.spec.schema import Settings
+from spar_bench.store import Stage, Store
+
+CPU = torch.device("cpu")
+CLASSES = ["sky", "road", "tree"]
+MODEL = {
+    "embed_dim": 12,
+    "vision_cfg": {"image_size": 32, "patch_size": 8, "width": 16, "layers": 3, "head_width": 8},
+    "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 8, "heads": 2, "layers": 1},
+}
+PLACE = {"host": "here", "device": "cpu", "threads": 1, "torch": "2", "batch": 1}
+
+
+def write_clip(folder: Path, *, seed: int = 0, **vision: Any) -> Path:
+    """Write an open_clip folder: patch 8, image 32, three blocks of width 16."""
+    torch.manual_seed(seed)
+    config = {**MODEL, "vision_cfg": {**MODEL["vision_cfg"], **vision}}  # type: ignore[dict-item]
+    model = open_clip.CLIP(**config)
+    with torch.no_grad():
+        for parameter in model.visual.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape))
+    folder.mkdir(parents=True)
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config}))
+    state = {name: value.contiguous() for name, value in model.state_dict().items()}
+    save_file(state, folder / "open_clip_model.safetensors")
+    return folder
+
+
+def write_photographs(folder: Path, *, seed: int = 0, n_val: int = 3) -> Path:
+    """Write a `folder` data set of noise: non-square images, masks with ignored pixels."""
+    generator = np.random.default_rng(seed)
+    for split, count in (("train", 3), ("val", n_val)):
+        (folder / f"{split}_images").mkdir(parents=True, exist_ok=True)
+        for index in range(count):
+            image = generator.integers(0, 256, (40 + 6 * index, 70, 3), dtype=np.uint8)
+            Image.fromarray(image).save(folder / f"{split}_images" / f"{index}.png")
+    (folder / "val_masks").mkdir(exist_ok=True)
+    for index in range(n_val):
+        mask = generator.integers(0, len(CLASSES), (40 + 6 * index, 70), dtype=np.uint8)
+        mask[:4] = 255
+        Image.fromarray(mask).save(folder / "val_masks" / f"{index}.png")
+    (folder / "classes.txt").write_text("\n".join(CLASSES))
+    return folder
+
+
+def settings(clip: Path, photographs: Path, **changes: Any) -> Settings:
+    """Return settings small enough for a test; `changes` has dotted keys, `.` written `__`."""
+    spec: dict[str, Any] = {
+        "backbone": {"name": "openclip", "path": str(clip)},
+        "images": {
+            "source": {"name": "folder", "path": str(photographs)},
+            "count": 3,
+            "short_side_px": [32, 48],
+        },
+        "teacher": {"window_px": 32, "stride_px": 12},
+        "student": {"epochs": 2, "learning_rate": 1e-3},
+        "evaluate": {
+            "datasets": [{"name": "folder", "path": str(photographs), "templates": ["a {}."]}],
+            "short_side_px": [40],
+        },
+        "measure": {"latency": False},
+    }
+    for key, value in changes.items():
+        *path, last = key.split("__")
+        part = spec
+        for name in path:
+            part = part[name]
+        part[last] = value
+    return Settings.model_validate(spec)
+
+
+def plan_of(*points: Settings, seeds: tuple[int, ...] = (0,)) -> Plan:
+    """Return the plan of groups g0, g1, ..."""
+    listed = [Point(group=f"g{i}", settings=one, swept={}) for i, one in enumerate(points)]
+    return make_plan(listed, list(seeds), PLACE)
+
+
+class Notes:
+    """Remembers what an executor tells."""
+
+    def __init__(self) -> None:
+        self.all: list[tuple[Note, str, str]] = []
+
+    def __call__(self, note: Note, stage: Stage, text: str) -> None:
+        self.all.append((note, stage.kind, text))
+
+    def kinds(self, note: Note) -> list[str]:
+        """Return the kinds of the stages of which a note was given."""
+        return [kind for one, kind, _ in self.all if one == note]
+
+
+def executor(plan: Plan, store: Store, **options: Any) -> tuple[Executor, Notes]:
+    """Return what makes a whole plan on the CPU, and what it will tell."""
+    notes = Notes()
+    context = options.pop("context", None) or Context(store, CPU)
+    return Executor(plan, context, set(plan.stages), notify=notes, **options), notes

@@ -1,0 +1,127 @@
+"""Window geometry against the paper's counts, torch's resampling and plain loops."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from spar_bench.windows import (
+    feature_axis,
+    n_encoded,
+    n_windows,
+    origins,
+    pixel_axis,
+    resize_matrix,
+    upsample_factor,
+    whole_patches,
+)
+
+
+@pytest.mark.parametrize(
+    ("length_px", "window_px", "stride_px", "expected"),
+    [
+        (64, 64, 64, [0]),
+        (128, 64, 32, [0, 32, 64]),
+        (130, 64, 32, [0, 32, 64, 66]),  # flush with the border
+        (100, 64, 64, [0, 36]),
+        (40, 64, 32, [0]),  # clipped
+        (65, 64, 1, [0, 1]),
+    ],
+)
+def test_windows_begin_every_stride_and_flush_with_the_border(
+    length_px: int, window_px: int, stride_px: int, expected: list[int]
+) -> None:
+    assert origins(length_px, window_px, stride_px) == expected
+
+
+@pytest.mark.parametrize(
+    ("stride_px", "expected"),
+    [(512, 8), (256, 21), (128, 65), (64, 225), (56, 319), (40, 560), (32, 833), (24, 1495),
+     (16, 3201), (8, 12545)],
+)  # fmt: skip
+def test_windows_of_a_street_scene_are_as_many_as_in_the_paper(
+    stride_px: int, expected: int
+) -> None:
+    assert n_windows((1024, 2048), 512, stride_px) == expected
+    assert n_windows((2048, 1024), 512, stride_px) == expected
+
+
+@pytest.mark.parametrize("image_hw", [(70, 133), (64, 200), (30, 90)])
+def test_union_of_strides_counts_each_window_once(image_hw: tuple[int, int]) -> None:
+    strides, corners = [32, 24, 16, 12], set()
+    for stride in strides:
+        corners |= set(product(*(origins(length, 48, stride) for length in image_hw)))
+
+    assert n_encoded(image_hw, 48, strides) == len(corners)
+    assert n_encoded(image_hw, 48, [24]) == n_windows(image_hw, 48, 24)
+
+
+def test_upsampling_follows_the_papers_rule() -> None:
+    by_stride_at_16 = {24: 2, 40: 2, 56: 2, 8: 2, 16: 1, 32: 1, 512: 1, 12: 4, 6: 8, 5: 16, 4: 4}
+    by_stride_at_8 = {64: 1, 28: 2, 12: 2, 4: 2, 6: 4, 3: 8}
+
+    assert {stride: upsample_factor(16, stride) for stride in by_stride_at_16} == by_stride_at_16
+    assert {stride: upsample_factor(8, stride) for stride in by_stride_at_8} == by_stride_at_8
+    assert upsample_factor(14, 21) == 2
+
+
+@pytest.mark.parametrize(
+    ("n_in", "n_out"), [(1, 1), (1, 5), (4, 8), (7, 7), (7, 20), (20, 7), (13, 5), (3, 64), (64, 9)]
+)
+def test_resize_matrix_resamples_as_torch_does(n_in: int, n_out: int) -> None:
+    values = torch.randn(1, 2, n_in, dtype=torch.float64)
+
+    expected = F.interpolate(values, size=n_out, mode="linear")
+
+    found = values @ torch.from_numpy(resize_matrix(n_in, n_out).copy()).T
+    assert torch.allclose(found, expected, atol=1e-12)
+
+
+def test_resize_matrix_cannot_be_changed_behind_the_cache() -> None:
+    with pytest.raises(ValueError, match="read-only"):
+        resize_matrix(3, 5)[0, 0] = 2
+
+
+@pytest.mark.parametrize("length_px", [96, 101, 64, 40, 44])
+@pytest.mark.parametrize("stride_px", [64, 28, 24, 12, 5])
+def test_stitching_keeps_what_all_windows_agree_on(length_px: int, stride_px: int) -> None:
+    upsample = upsample_factor(8, stride_px)
+    features = feature_axis(length_px, 64, stride_px, patch_px=8, upsample=upsample)
+    pixels = pixel_axis(length_px, 64, stride_px, patch_px=8, out_px=31)
+
+    assert features.stitch.shape == (length_px // 8, len(features.origins) * features.n_patches)
+    assert pixels.stitch.shape == (31, len(pixels.origins) * pixels.n_patches)
+    for axis in (features, pixels):
+        assert np.allclose(axis.stitch.sum(axis=1), 1)
+        assert axis.stitch.min() >= 0
+
+
+def test_window_is_clipped_to_a_smaller_image() -> None:
+    axis = feature_axis(44, 64, 48, patch_px=8, upsample=1)
+    pixels = pixel_axis(44, 64, 48, patch_px=8, out_px=44)
+
+    assert (axis.origins, axis.extent_px, axis.n_patches) == ((0,), 40, 5)
+    assert (pixels.origins, pixels.extent_px, pixels.n_patches) == ((0,), 44, 5)
+
+
+def test_windows_off_the_cells_of_the_grid_are_refused() -> None:
+    with pytest.raises(ValueError, match="do not lie on cells of 8/1 px"):
+        feature_axis(128, 64, 12, patch_px=8, upsample=1)
+    with pytest.raises(ValueError, match="do not lie on cells of 8/3 px"):
+        feature_axis(128, 64, 16, patch_px=8, upsample=3)
+
+
+@pytest.mark.parametrize(("window_px", "stride_px"), [(64, 72), (60, 12)])
+def test_gaps_between_windows_and_broken_patches_are_refused(
+    window_px: int, stride_px: int
+) -> None:
+    with pytest.raises(ValueError, match="must be whole patches of 8 px and at least its stride"):
+        feature_axis(256, window_px, stride_px, patch_px=8, upsample=2)
+    with pytest.raises(ValueError, match="must be whole patches of 8 px and at least its stride"):
+        pixel_axis(256, window_px, stride_px, patch_px=8, out_px=256)
+
+
+def test_whole_patches_drop_the_rest() -> None:
+    assert [whole_patches(length, 16) for length in (15, 16, 47, 48)] == [0, 16, 32, 48]
