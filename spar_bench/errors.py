@@ -1,11 +1,11 @@
 """The mistakes a user can make, each shown as one line and exit code 2.
 
     SparBenchError
-    ├── SpecError        a spec file says something that cannot be run (several lines: one a mistake)
+    ├── SpecError        a spec file says what cannot be run (several lines: one a mistake)
     ├── UnknownName      no plug-in, trial or experiment of that name
     ├── NotReady         weights, data or results that the work needs are missing
     ├── DataError        an image, a mask or a class list cannot be read
-    ├── StoreError       the store is of another version, damaged beyond repair, or cannot be written
+    ├── StoreError       the store is of another version, damaged for good, or cannot be written
     └── Diverged         a student's loss is no longer finite
 
 Anything else is a bug and keeps its traceback.
@@ -34,7 +34,8 @@ class UnknownName(SparBenchError):
     def among(cls, kind: str, name: str, known: Iterable[str]) -> "UnknownName":
         """Build the message: what is unknown, the nearest known name, and all of them."""
         names = sorted(known)
-        return cls(f"unknown {kind} {name!r}.{did_you_mean(name, names)} Known: {', '.join(names)}.")
+        near = did_you_mean(name, names)
+        return cls(f"unknown {kind} {name!r}.{near} Known: {', '.join(names)}.")
 
 
 class NotReady(SparBenchError):

@@ -1,4 +1,4 @@
-"""Real photographs from spec to report: street scenes with labels, and those that libraries carry."""
+"""Real photographs from spec to report: labelled street scenes, and those that libraries carry."""
 
 import csv
 import json
