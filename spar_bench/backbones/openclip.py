@@ -5,6 +5,7 @@ Shape legend: B images, h x w patches, N = 1 + h * w tokens, D width, C channels
 
 import json
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,12 @@ class Backbone:
         preprocess = config(folder)["preprocess_cfg"]
         self.mean, self.std = tuple(preprocess["mean"]), tuple(preprocess["std"])
         self._resample_by_size = spec.position_embedding == "size"
-        self._tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}")
+        self._folder = folder
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        """Built when the first prompt comes: a student that trains meets none."""
+        return open_clip.get_tokenizer(f"local-dir:{self._folder}")
 
     def to(self, device: torch.device) -> None:
         """Move both towers to a device."""
