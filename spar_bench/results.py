@@ -7,16 +7,16 @@ store is not.
 
 import dataclasses
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from spar_bench.accuracy import Counts
+from spar_bench.files import replace_bytes, replace_text
 
 Status = Literal["finished", "failed", "blocked", "skipped", "not_measured"]
 
@@ -124,8 +124,11 @@ class Results:
     objectives: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def save(self, folder: Path) -> None:
-        """Write `results.json`, `counts.safetensors` and `previews.safetensors` into `folder`."""
-        folder.mkdir(parents=True, exist_ok=True)
+        """Write `results.json`, `counts.safetensors` and `previews.safetensors` into `folder`.
+
+        Raises:
+            StoreError: the disk is full, or the folder cannot be written.
+        """
         document = {
             "experiment": self.experiment,
             "question": self.question,
@@ -136,7 +139,7 @@ class Results:
             "provenance": self.provenance,
             "objectives": self.objectives,
         }
-        _replace_text(folder / "results.json", json.dumps(document, indent=1, allow_nan=False))
+        replace_text(folder / "results.json", json.dumps(document, indent=1, allow_nan=False))
         _replace_tensors(
             folder / "counts.safetensors",
             {
@@ -164,7 +167,7 @@ class Results:
         return cls(
             experiment=document["experiment"],
             question=document["question"],
-            rows=[Row(**row | {"cost": Cost(**row["cost"])}) for row in document["rows"]],
+            rows=_rows(document),
             costs=document["costs"],
             classes=document["classes"],
             counts={
@@ -184,6 +187,11 @@ class Results:
             provenance=document["provenance"],
             objectives=document["objectives"],
         )
+
+
+def read_rows(folder: Path) -> list[Row]:
+    """Return the rows alone of what `Results.save` wrote: one file, so whole even after a kill."""
+    return _rows(json.loads((folder / "results.json").read_text(encoding="utf-8")))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,13 +215,9 @@ class TrialRecord:
     artifacts: dict[str, Path]
 
 
-def _replace_text(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+def _rows(document: dict[str, Any]) -> list[Row]:
+    return [Row(**row | {"cost": Cost(**row["cost"])}) for row in document["rows"]]
 
 
 def _replace_tensors(path: Path, tensors: dict[str, NDArray[Any]]) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    save_file({key: np.ascontiguousarray(value) for key, value in tensors.items()}, temporary)
-    os.replace(temporary, path)
+    replace_bytes(path, save({key: np.ascontiguousarray(value) for key, value in tensors.items()}))

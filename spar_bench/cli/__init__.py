@@ -3,7 +3,6 @@
 Everything heavy is imported inside the command that needs it, so that `--help` answers at once.
 """
 
-import logging
 from typing import Any
 
 import click
@@ -20,7 +19,9 @@ from spar_bench.cli.inspect import (
     losses,
     status,
 )
+from spar_bench.cli.log import quieten_libraries, show_our_log
 from spar_bench.cli.run import patchwork, plan, report, sweep, ui
+from spar_bench.cli.stopping import INTERRUPTED
 from spar_bench.cli.store import cache
 from spar_bench.errors import SparBenchError
 
@@ -35,6 +36,9 @@ class Main(click.Group):
         except SparBenchError as error:
             click.echo(str(error), err=True)
             ctx.exit(2)
+        except KeyboardInterrupt:
+            click.echo("Stopped.", err=True)
+            ctx.exit(INTERRUPTED)
 
 
 @click.group(cls=Main, context_settings={"help_option_names": ["-h", "--help"]})
@@ -44,12 +48,8 @@ def main() -> None:
 
     Begin with `spar-bench sweep experiments/stride.yaml`, then `spar-bench report`.
     """
-    log = logging.getLogger("spar_bench")
-    if not log.handlers:
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
-        log.addHandler(handler)
-        log.propagate = False
+    quieten_libraries()
+    show_our_log()
 
 
 for command in (

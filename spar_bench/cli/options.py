@@ -1,13 +1,18 @@
 """Arguments and options that several commands have, and how numbers are shown."""
 
+import textwrap
 from pathlib import Path
 
 import click
 
-spec_argument = click.argument("spec", type=click.Path(path_type=Path))
+from spar_bench.cli.completion import spec_files
+
+LINE_CHARACTERS, FEWEST_CHARACTERS = 80, 20
+
+spec_argument = click.argument("spec", type=click.Path(path_type=Path), shell_complete=spec_files)
 store_option = click.option(
     "--store",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=click.Path(path_type=Path),
     default=Path(".spar_bench"),
     show_default=True,
     help="Folder of finished work.",
@@ -44,8 +49,11 @@ def size(n_bytes: float) -> str:
 
 
 def table(header: list[str], rows: list[list[str]], *, right: str = "") -> str:
-    """Return aligned columns as plain text; `right` has an `r` for each column set flush right."""
-    cells = [header, *rows]
+    """Return aligned columns as plain text; `right` has an `r` for each column set flush right.
+
+    A last column of sentences is wrapped where that keeps lines within 80 characters.
+    """
+    cells = [line for row in [header, *rows] for line in _wrapped(row, [header, *rows])]
     widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
     flush = right.ljust(len(header), "l")
     lines = (
@@ -56,3 +64,13 @@ def table(header: list[str], rows: list[list[str]], *, right: str = "") -> str:
         for row in cells
     )
     return "\n".join(lines)
+
+
+def _wrapped(row: list[str], cells: list[list[str]]) -> list[list[str]]:
+    """Return a row as lines, its last cell wrapped if the table is too wide and there is room."""
+    before = sum(max(len(one[i]) for one in cells) + 2 for i in range(len(row) - 1))
+    room = LINE_CHARACTERS - before
+    if room < FEWEST_CHARACTERS:
+        return [row]
+    first, *more = textwrap.wrap(row[-1], room, break_long_words=False) or [""]
+    return [[*row[:-1], first], *([*[""] * (len(row) - 1), line] for line in more)]

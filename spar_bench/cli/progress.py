@@ -8,9 +8,11 @@ from contextlib import contextmanager
 import click
 from rich.console import Console
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 
 from spar_bench.cli.options import span
+from spar_bench.cli.stopping import STOPPING, Stopper
 from spar_bench.plan.estimate import estimate
 from spar_bench.plan.stages import batch_key
 from spar_bench.plan.trials import Plan
@@ -21,19 +23,27 @@ from spar_bench.store import Stage, Store
 
 LINE_EVERY_S = 30.0
 """Seconds between lines on the progress of one stage where there is no terminal."""
-_SECONDS_A_STAGE = 1.0  # what a stage costs beside its arithmetic
-_GFLOPS_A_STAGE = 60.0 * _SECONDS_A_STAGE
+TROUBLES = ("failed", "damaged", "waiting", "pruned")
+BAR_CELLS, NARROW_CELLS = 20, 80
+"""Width of the bar in characters, and of a terminal that has no room for it."""
+_GFLOPS_A_STAGE = 60.0  # about a second: what a stage costs beside its arithmetic
 
 
 @contextmanager
-def watching() -> Iterator[Watcher]:
+def watching(stopper: Stopper) -> Iterator[Watcher]:
     """Show a sweep until it ends: in place on a terminal, line by line elsewhere."""
-    if not sys.stderr.isatty():
+    console = Console(stderr=True, highlight=False)
+    if not sys.stderr.isatty() or console.is_dumb_terminal:
         yield Lines()
         return
-    board = Board()
-    with Live(console=Console(stderr=True), refresh_per_second=4, get_renderable=board.render):
-        yield board
+    board = Board(console, stopper)
+    # What it replaces is what commands and logs print to, so that their lines stay above the table.
+    with Live(console=console, refresh_per_second=4, get_renderable=board.render):
+        stopper.is_shown = True
+        try:
+            yield board
+        finally:
+            stopper.is_shown = False
 
 
 class Tally:
@@ -44,73 +54,69 @@ class Tally:
         self.done: set[str] = set()
         self.failed: set[str] = set()
         self.current: Stage | None = None
+        self.current_trials = ""
         self.share = 0.0
         self._work: dict[str, float] = {}
         self._key: dict[str, str] = {}
-        self._found: set[str] = set()
         self._begun = time.monotonic()
 
     def planned(self, plan: Plan, store: Store) -> None:
-        """Take a plan, and what of it is finished already."""
-        self.plan, self._work = plan, {}
+        """Take a plan, and what of it is finished already; the next of a search takes its place."""
         collector = Collector("", plan, store)
+        done, work, keys = set[str](), dict[str, float](), dict[str, str]()
         for fingerprint, stage in plan.stages.items():
             # Evaluations that share windows are made together: the dearest stands for all.
             key = batch_key(stage) if stage.kind == "evaluate" else fingerprint
-            work = estimate(plan, stage).gflops + _GFLOPS_A_STAGE
-            self._key[fingerprint] = key
-            if collector.state(fingerprint).status == "finished":
-                self.done.add(fingerprint)
-                self._found.add(key)
-            else:
-                self._found.discard(key)
-                self._work[key] = max(self._work.get(key, 0.0), work)
+            keys[fingerprint], state = key, collector.state(fingerprint)
+            if state.status == "finished":
+                done.add(fingerprint)
+            elif not state.final:
+                ahead = estimate(plan, stage).gflops + _GFLOPS_A_STAGE
+                work[key] = max(work.get(key, 0.0), ahead)
+        # Whole at once: a live table is drawn by another thread.
+        self.plan, self.done, self._work, self._key = plan, done, work, keys
+        self._begun = time.monotonic()
 
     def note(self, note: Note, stage: Stage, text: str) -> None:
         """Take what happened to a stage."""
         if note in ("started", "waiting"):
-            self.current, self.share = stage, 0.0
+            self._turn_to(stage)
         elif note == "made":
-            self.done.add(stage.fingerprint)
-            self.current = None
+            self.done = self.done | {stage.fingerprint}
         elif note in ("failed", "blocked", "pruned"):
-            self.failed.add(stage.fingerprint)
+            self.failed = self.failed | {stage.fingerprint}
+        if note in ("made", "failed", "pruned"):
+            self.current = None
 
     def progress(self, stage: Stage, share: float) -> None:
         """Take the share of a stage that is done."""
-        self.current, self.share = stage, share
+        if self.current is not stage:
+            self._turn_to(stage)
+        self.share = share
 
-    @property
     def seconds_left(self) -> float | None:
-        """Time left at the speed so far; None before there is one."""
-        ended = {
-            self._key[fingerprint]
-            for fingerprint in self.done | self.failed
-            if fingerprint in self._key
-        }
-        worked = sum(work for key, work in self._work.items() if key in ended)
-        if self.current is not None and self._key[self.current.fingerprint] not in ended:
-            worked += self.share * self._work.get(self._key[self.current.fingerprint], 0.0)
+        """Return the time left at the speed so far; None before there is one."""
+        work, keys, current = self._work, self._key, self.current
+        ended = {keys[one] for one in self.done | self.failed if one in keys}
+        worked = sum(ahead for key, ahead in work.items() if key in ended)
+        if current is not None and (key := keys.get(current.fingerprint, "")) not in ended:
+            worked += self.share * work.get(key, 0.0)
         if worked <= 0:
             return None
-        left = sum(self._work.values()) - worked
+        left = sum(work.values()) - worked
         return (time.monotonic() - self._begun) * left / worked
+
+    def n_done(self) -> str:
+        """Return how many stages are finished, of how many."""
+        return f"{len(self.done)}/{len(self.plan.stages)}"
 
     def trials_of(self, stage: Stage) -> str:
         """Return the trials that a stage is made for, shortened."""
         names = [t.name for t in self.plan.trials if stage.fingerprint in self.plan.of_trial(t)]
         return names[0] + (f" and {len(names) - 1} more" if names[1:] else "") if names else "all"
 
-    def counts(self) -> str:
-        """Return done, failed and time left in words."""
-        stages = self.plan.stages
-        left = self.seconds_left
-        parts = [f"{len(self.done & stages.keys())}/{len(stages)} stages"]
-        if self.failed:
-            parts.append(f"{len(self.failed)} failed")
-        if left is not None and len(self.done) < len(stages):
-            parts.append(f"about {span(left)} left")
-        return ", ".join(parts)
+    def _turn_to(self, stage: Stage) -> None:
+        self.current, self.current_trials, self.share = stage, self.trials_of(stage), 0.0
 
 
 class Lines(Tally):
@@ -126,14 +132,24 @@ class Lines(Tally):
         trials = self.trials_of(stage)
         detail = f": {text}" if text else ""
         self._say(
-            f"{note} {stage.kind} {stage.fingerprint[:12]} ({trials}){detail} [{self.counts()}]"
+            f"{note} {stage.kind} {stage.fingerprint[:12]} ({trials}){detail} [{self._counts()}]"
         )
 
     def progress(self, stage: Stage, share: float) -> None:
         """Print how far a long stage is."""
         super().progress(stage, share)
         if time.monotonic() - self._said_at > LINE_EVERY_S:
-            self._say(f"{share:4.0%} {stage.kind} {stage.fingerprint[:12]} [{self.counts()}]")
+            self._say(f"{share:4.0%} {stage.kind} {stage.fingerprint[:12]} [{self._counts()}]")
+
+    def _counts(self) -> str:
+        """Return done, failed and time left in words."""
+        left = self.seconds_left()
+        parts = [f"{self.n_done()} stages"]
+        if self.failed:
+            parts.append(f"{len(self.failed)} failed")
+        if left is not None and len(self.done) < len(self.plan.stages):
+            parts.append(f"about {span(left)} left")
+        return ", ".join(parts)
 
     def _say(self, line: str) -> None:
         click.echo(line, err=True)
@@ -141,38 +157,41 @@ class Lines(Tally):
 
 
 class Board(Tally):
-    """A table that is redrawn in place, with what went wrong above it."""
+    """A table that is redrawn in place; what goes wrong is printed above it and stays."""
 
-    def __init__(self) -> None:
+    def __init__(self, console: Console, stopper: Stopper) -> None:
         super().__init__()
-        self._troubles: list[str] = []
+        self._console, self._stopper = console, stopper
 
     def note(self, note: Note, stage: Stage, text: str) -> None:
-        """Take what happened; troubles stay in sight."""
+        """Take what happened; print what went wrong."""
         super().note(note, stage, text)
-        if note in ("failed", "damaged", "waiting", "pruned"):
-            self._troubles.append(f"{note} {stage.kind} ({self.trials_of(stage)}): {text}")
+        if note in TROUBLES:
+            line = f"{note} {stage.kind} {stage.fingerprint[:12]} ({self.trials_of(stage)}): {text}"
+            self._console.print(escape(line), soft_wrap=True)
 
     def render(self) -> Table:
-        """Draw the stage under way, and the numbers of the sweep."""
-        board = Table(show_header=True, box=None, pad_edge=False, header_style="bold")
-        for name in ("stage", "trial", "progress", "done", "failed", "left"):
-            board.add_column(name)
-        stage, left = self.current, self.seconds_left
-        done = len(self.done & self.plan.stages.keys())
+        """Draw the stage under way, and the numbers of the sweep, in three lines at most."""
+        board = Table(show_header=True, box=None, pad_edge=False, header_style="bold", expand=True)
+        board.add_column("stage", no_wrap=True, min_width=8)
+        board.add_column("trial", no_wrap=True, overflow="ellipsis", ratio=1)
+        for name in ("progress", "done", "failed", "left"):
+            board.add_column(name, no_wrap=True, justify="left" if name == "progress" else "right")
+        stage, left = self.current, self.seconds_left()
+        bar = f"{_bar(self.share)} " if self._console.width >= NARROW_CELLS else ""
         board.add_row(
             stage.kind if stage else "",
-            self.trials_of(stage) if stage else "",
-            f"{_bar(self.share)} {self.share:4.0%}" if stage else "",
-            f"{done}/{len(self.plan.stages)}",
+            escape(self.current_trials) if stage else "",
+            f"{bar}{self.share:4.0%}" if stage else "",
+            self.n_done(),
             str(len(self.failed)),
             "" if left is None else span(left),
         )
-        for trouble in self._troubles[-8:]:
-            board.add_row("", trouble)
+        if self._stopper.event.is_set():
+            board.caption, board.caption_justify = STOPPING, "left"
         return board
 
 
-def _bar(share: float, width: int = 20) -> str:
-    filled = round(share * width)
-    return "█" * filled + "░" * (width - filled)
+def _bar(share: float) -> str:
+    filled = round(share * BAR_CELLS)
+    return "█" * filled + "░" * (BAR_CELLS - filled)

@@ -1,16 +1,12 @@
 """Commands that do work: plan, sweep, report, ui, and the making of the embedded backbone."""
 
-import signal
 import subprocess
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from spar_bench.cli.completion import swept_experiments, trials_to_come
 from spar_bench.cli.options import (
     seeds_option,
     size,
@@ -20,12 +16,11 @@ from spar_bench.cli.options import (
     table,
     tracking_option,
 )
+from spar_bench.cli.stopping import INTERRUPTED, Stopper
 
 if TYPE_CHECKING:
     from spar_bench.session.read import PlanView
     from spar_bench.session.sweep import Outcome
-
-INTERRUPTED = 130
 
 
 @click.command()
@@ -44,7 +39,13 @@ def plan(spec: Path, store: Path, n_seeds: int | None) -> None:
 @seeds_option
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:1.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads  [default: torch's]")
-@click.option("--only", multiple=True, metavar="TRIAL", help="Run this trial or group; repeatable.")
+@click.option(
+    "--only",
+    multiple=True,
+    metavar="TRIAL",
+    help="Run this trial or group; repeatable.",
+    shell_complete=trials_to_come,
+)
 @click.option("--retry", is_flag=True, help="Also repeat students whose loss was not finite.")
 @click.option("--fail-fast", is_flag=True, help="Stop after the first failure.")
 @click.option("--dry-run", is_flag=True, help="Show the plan and stop.")
@@ -66,38 +67,46 @@ def sweep(
     code 1 says that some trials failed, 2 that the request cannot be run.
     """
     if dry_run:
-        _show_plan(spec, store, n_seeds)
+        _show_plan(spec, store, n_seeds, only)
         return
     from spar_bench.spec import read_spec
 
     read_spec(spec)  # a mistake in the spec is told before torch is imported
+    stopper = Stopper()
+    with stopper.listening():
+        outcome = _sweep(
+            spec,
+            stopper,
+            store=store,
+            tracking_uri=tracking_uri,
+            device=device,
+            threads=threads,
+            n_seeds=n_seeds,
+            only=only,
+            retry=retry,
+            fail_fast=fail_fast,
+        )
+    _say_how_it_went(outcome)
+
+
+def _sweep(spec: Path, stopper: Stopper, **options: Any) -> "Outcome":
     from spar_bench.cli.progress import watching
     from spar_bench.run.context import Interrupted
     from spar_bench.session.sweep import Options
     from spar_bench.session.sweep import sweep as run
 
-    options = Options(
-        store=store,
-        tracking_uri=tracking_uri,
-        device=device,
-        threads=threads,
-        n_seeds=n_seeds,
-        only=only,
-        retry=retry,
-        fail_fast=fail_fast,
-    )
-    stop = threading.Event()
     try:
-        with _stopping(stop), watching() as watcher:
-            outcome = run(spec, options, watcher=watcher, stop=stop)
+        with watching(stopper) as watcher:
+            return run(spec, Options(**options), watcher=watcher, stop=stopper.event)
     except Interrupted:
         click.echo("Stopped. Everything finished is kept; run the same command to go on.", err=True)
         raise SystemExit(INTERRUPTED) from None
-    _say_how_it_went(outcome)
 
 
 @click.command()
-@click.argument("experiments", nargs=-1, metavar="[EXPERIMENT]...")
+@click.argument(
+    "experiments", nargs=-1, metavar="[EXPERIMENT]...", shell_complete=swept_experiments
+)
 @click.option(
     "--folder",
     type=click.Path(file_okay=False, path_type=Path),
@@ -124,7 +133,10 @@ def ui(tracking_uri: str | None, port: int) -> None:
 
     command, environment = track.ui_command(track.tracking_uri(tracking_uri), port=port)
     click.echo(f"MLflow UI on http://127.0.0.1:{port} (Ctrl-C stops it)")
-    raise SystemExit(subprocess.run(command, env=environment, check=False).returncode)
+    try:
+        raise SystemExit(subprocess.run(command, env=environment, check=False).returncode)
+    except KeyboardInterrupt:  # the server had it too, and has ended
+        click.echo()
 
 
 @click.group()
@@ -157,10 +169,11 @@ def pretrain(output: Path, steps: int | None, seed: int, threads: int | None) ->
     click.echo(made)
 
 
-def _show_plan(spec: Path, store: Path, n_seeds: int | None) -> None:
+def _show_plan(spec: Path, store: Path, n_seeds: int | None, only: tuple[str, ...] = ()) -> None:
     from spar_bench.session.read import plan_sweep
 
-    view = plan_sweep(spec, store=store, seeds=None if n_seeds is None else list(range(n_seeds)))
+    seeds = None if n_seeds is None else list(range(n_seeds))
+    view = plan_sweep(spec, store=store, seeds=seeds, only=only)
     click.echo(_plan_text(view))
 
 
@@ -214,25 +227,6 @@ def _total(view: "PlanView") -> str:
     )
 
 
-@contextmanager
-def _stopping(stop: threading.Event) -> Iterator[None]:
-    """Let the first Ctrl-C or SIGTERM ask for a stop, and the second end the program at once."""
-
-    def ask(number: int, _: FrameType | None) -> None:
-        if stop.is_set():
-            signal.signal(number, signal.SIG_DFL)
-            signal.raise_signal(number)
-        stop.set()
-        click.echo("Stopping after what is being written; once more ends at once.", err=True)
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def _say_how_it_went(outcome: "Outcome") -> None:
     """Print what was made and what failed; exit code 1 if anything did."""
     done = len(outcome.rows) - len(outcome.unfinished)
@@ -240,10 +234,11 @@ def _say_how_it_went(outcome: "Outcome") -> None:
         f"{outcome.experiment}: {done} of {len(outcome.rows)} rows finished, "
         f"{outcome.n_made} stages made now. Next: spar-bench report {outcome.experiment}"
     )
-    reasons = {
-        f"{row.trial}: {row.reason}" for row in outcome.unfinished if row.status != "skipped"
-    }
-    for reason in sorted(reasons):
-        click.echo(f"failed: {reason}", err=True)
-    if reasons or outcome.failures:
+    failed = [row for row in outcome.unfinished if row.status in ("failed", "blocked")]
+    told = {row.reason for row in failed}
+    lines = {f"{row.trial}: {row.reason}" for row in failed}
+    lines |= {f"{kind}: {why}" for kind, why in outcome.failures.values() if why not in told}
+    for line in sorted(lines):
+        click.echo(f"failed: {line}", err=True)
+    if lines:
         raise SystemExit(1)

@@ -1,4 +1,4 @@
-"""The `cache` commands: what the store holds, whether it is whole, and what nothing needs any more."""
+"""The `cache` commands: what the store holds, whether it is whole, what nothing needs."""
 
 from pathlib import Path
 
@@ -32,7 +32,8 @@ def verify(store: Path) -> None:
     """Read every stored file and hold it against its checksum; exit code 1 if one differs."""
     from spar_bench.store import Damaged, Store
 
-    opened, n_whole, damaged = Store(store), 0, []
+    opened, n_whole = Store(store), 0
+    damaged = [str(error) for error in opened.unreadable()]
     for stage in opened.finished():
         try:
             stage.check(hashed=True)

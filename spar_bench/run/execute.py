@@ -53,6 +53,7 @@ class Executor:
         notify: Told of every stage that starts, ends, waits for another sweep, or is found damaged.
         retry: Also repeat stages that failed for good, such as a diverged student.
         fail_fast: Make nothing more after the first failure.
+        keep_pruned: Leave students alone that a search has pruned; no other sweep does.
     """
 
     plan: Plan
@@ -61,6 +62,7 @@ class Executor:
     notify: Callable[[Note, Stage, str], None]
     retry: bool = False
     fail_fast: bool = False
+    keep_pruned: bool = False
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
 
@@ -104,7 +106,9 @@ class Executor:
     def _given_up(self, stage: Stage) -> dict[str, Any] | None:
         """Return the failure of a stage that is not tried again, or None."""
         past = self.context.store.failure(stage)
-        return past if past and past["final"] and not self.retry else None
+        if past is None or not past["final"] or self.retry:
+            return None
+        return past if self.keep_pruned or past["outcome"] != "pruned" else None
 
     def _settle(self, stage: Stage) -> None:
         """Find a stage, or make it, or say why not."""

@@ -1,4 +1,4 @@
-"""Rows, records and results of a plan, read out of the store: what is finished, and what is not and why."""
+"""Rows of a plan, read out of the store: what is finished, and what is not and why."""
 
 import json
 from collections.abc import Iterable
@@ -17,11 +17,12 @@ NOT_MADE = "it has not been run yet"
 
 @dataclass(frozen=True)
 class State:
-    """Where a stage stands: finished, or why not."""
+    """Where a stage stands: finished, or why not; `final`: the next sweep does not try it again."""
 
     status: Status
     reason: str = ""
     finished: Finished | None = None
+    final: bool = False
 
 
 @dataclass
@@ -142,11 +143,19 @@ class Collector:
             reason=state.reason,
             divides_patch=settings.teacher.stride_px % patch_px == 0 if slides else None,
             swept=trial.swept,
-            stages={"evaluate": arm.evaluate, "cost": arm.cost, **self._student(arm)},
+            stages=self._stages(arm),
         )
 
-    def _student(self, arm: Arm) -> dict[str, str]:
-        return dict(self.plan.stages[arm.evaluate].inputs)
+    def _stages(self, arm: Arm) -> dict[str, str]:
+        """Return the stages that a row's numbers are of, by role."""
+        stages = {
+            "evaluate": arm.evaluate,
+            "cost": arm.cost,
+            **self.plan.stages[arm.evaluate].inputs,
+        }
+        if self.plan.latency is not None and arm.timed in self._timings:
+            stages["latency"] = self.plan.latency
+        return stages
 
     def _look(self, stage: Stage) -> State:
         try:
@@ -158,11 +167,16 @@ class Collector:
         for fingerprint in stage.inputs.values():
             needed = self.state(fingerprint)
             if needed.status in ("failed", "blocked"):
-                return State("blocked", needed.reason)
+                return State("blocked", needed.reason, final=needed.final)
         failure = self.store.failure(stage)
         if failure is None:
             return State("skipped", NOT_MADE)
-        return State("failed" if failure["outcome"] == "failed" else "skipped", failure["reason"])
+        failed = failure["outcome"] == "failed"
+        return State(
+            "failed" if failed else "skipped",
+            failure["reason"],
+            final=failed and failure["final"],
+        )
 
     @cached_property
     def _latency(self) -> State | None:

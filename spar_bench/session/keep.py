@@ -4,9 +4,9 @@ from pathlib import Path
 
 from spar_bench.errors import NotReady
 from spar_bench.plan.trials import make_plan
-from spar_bench.session.search import Searcher
-from spar_bench.spec import LoadedSpec, read_spec
-from spar_bench.store import Finished, Store, canonical, read_json
+from spar_bench.session.choice import known_points, known_seeds
+from spar_bench.spec import read_spec
+from spar_bench.store import Finished, Store, canonical
 
 
 def unreachable(store: Store, folder: Path) -> list[Finished]:
@@ -25,8 +25,8 @@ def unreachable(store: Store, folder: Path) -> list[Finished]:
     reached: set[str] = set()
     for path in paths:
         loaded = read_spec(path)
-        points = Searcher(loaded, store).past() if loaded.search else loaded.points
-        for fingerprint, stage in make_plan(points, _seeds(loaded, store), {}).stages.items():
+        plan = make_plan(known_points(loaded, store), known_seeds(loaded, store), {})
+        for fingerprint, stage in plan.stages.items():
             arms = stage.settings.get("arms")
             reached.add(canonical(arms) if stage.kind == "latency" else fingerprint)
     return [stage for stage in store.finished() if _key(stage) not in reached]
@@ -36,9 +36,3 @@ def _key(stage: Finished) -> str:
     if stage.manifest["kind"] == "latency":
         return canonical(stage.manifest["settings"]["arms"])
     return stage.fingerprint
-
-
-def _seeds(loaded: LoadedSpec, store: Store) -> list[int]:
-    path = store.root / "results" / loaded.experiment / "results.json"
-    swept = read_json(path)["provenance"]["seeds"] if path.exists() else []
-    return sorted({*loaded.spec.seeds, *swept})

@@ -10,22 +10,26 @@ from spar_bench.errors import NotReady, UnknownName
 from spar_bench.plan.estimate import DEFAULT_GFLOPS_PER_S, Estimate, estimate, speeds
 from spar_bench.plan.stages import batch_key
 from spar_bench.plan.trials import Plan, make_plan
-from spar_bench.results import Row, Status
+from spar_bench.results import Row, Status, read_rows
+from spar_bench.session.choice import chosen, known_points, known_seeds, wanted
 from spar_bench.session.collect import Collector
-from spar_bench.session.ready import known_points
 from spar_bench.spec import LoadedSpec, read_spec
-from spar_bench.store import DEFAULT_ROOT, Finished, Stage, Store
+from spar_bench.spec.read import experiment_name
+from spar_bench.store import DEFAULT_ROOT, Finished, Stage, Store, writing
+from spar_bench.track.uri import sqlite_path
 
 
 @dataclass(frozen=True)
 class PlannedStage:
     """A stage of a plan: where it stands, how many trials share it, and what it will take.
 
-    `seconds` is 0 for a finished stage.
+    `to_do` says whether a sweep would make it: not where it is finished, nor where it failed for
+    good. `seconds` is 0 where it would not.
     """
 
     stage: Stage
     status: Status
+    to_do: bool
     n_trials: int
     estimate: Estimate
     seconds: float
@@ -42,8 +46,8 @@ class PlanView:
 
     @property
     def missing(self) -> list[PlannedStage]:
-        """The stages that are not finished."""
-        return [stage for stage in self.stages if stage.status != "finished"]
+        """The stages that a sweep would make."""
+        return [stage for stage in self.stages if stage.to_do]
 
     @property
     def seconds(self) -> float:
@@ -66,33 +70,45 @@ class Standing:
 
 
 def plan_sweep(
-    path: Path, *, store: Path = DEFAULT_ROOT, seeds: list[int] | None = None
+    path: Path,
+    *,
+    store: Path = DEFAULT_ROOT,
+    seeds: list[int] | None = None,
+    only: tuple[str, ...] = (),
 ) -> PlanView:
     """Return what a sweep of a spec file would do, and about how long it would take.
 
-    A search is planned for the points that are tried first; what it asks for later is not known.
+    A search is planned for the points that it has tried and those that it begins with; what it
+    asks for later is not known.
 
     Raises:
         SpecError: the spec has mistakes.
         NotReady: weights or data are missing.
+        UnknownName: no trial has a name of `only`.
     """
     loaded = read_spec(path)
     opened = Store(store)
     laid_out = lay_out(loaded, opened, seeds or loaded.spec.seeds)
+    laid_out.trials = chosen(laid_out.trials, only)
+    asked = wanted(laid_out, laid_out.trials)
     collector = Collector(loaded.experiment, laid_out, opened)
     sharing = [laid_out.of_trial(trial) for trial in laid_out.trials]
     measured = speeds(opened.finished())
     stages = []
     for fingerprint, stage in laid_out.stages.items():
-        status, expected = collector.state(fingerprint).status, estimate(laid_out, stage)
+        if fingerprint not in asked:
+            continue
+        state, expected = collector.state(fingerprint), estimate(laid_out, stage)
+        to_do = state.status != "finished" and not state.final
         speed = measured.get(stage.kind, DEFAULT_GFLOPS_PER_S)
         stages.append(
             PlannedStage(
                 stage=stage,
-                status=status,
+                status=state.status,
+                to_do=to_do,
                 n_trials=sum(fingerprint in needed for needed in sharing),
                 estimate=expected,
-                seconds=0.0 if status == "finished" else expected.gflops / speed,
+                seconds=expected.gflops / speed if to_do else 0.0,
             )
         )
     return PlanView(loaded, laid_out, stages, bool(measured))
@@ -100,7 +116,7 @@ def plan_sweep(
 
 def lay_out(loaded: LoadedSpec, store: Store, seeds: list[int]) -> Plan:
     """Return the plan of a spec, its timings being those of the place where they were last made."""
-    points = known_points(loaded)
+    points = known_points(loaded, store)
     first = make_plan(points, seeds, {})
     if first.latency is None:
         return first
@@ -119,7 +135,7 @@ def lay_out(loaded: LoadedSpec, store: Store, seeds: list[int]) -> Plan:
 def standing(path: Path, *, store: Path = DEFAULT_ROOT) -> Standing:
     """Return how far the experiment of a spec file is, as the store has it."""
     loaded, opened = read_spec(path), Store(store)
-    laid_out = lay_out(loaded, opened, loaded.spec.seeds)
+    laid_out = lay_out(loaded, opened, known_seeds(loaded, opened))
     collector = Collector(loaded.experiment, laid_out, opened)
     counts: dict[Status, int] = {}
     failures = {}
@@ -150,23 +166,23 @@ def explain(name: str, *, store: Path = DEFAULT_ROOT) -> list[Explained]:
         UnknownName: no finished sweep has a trial of that name, or several have.
     """
     opened = Store(store)
-    found = [
-        row
-        for row in _rows(opened)
-        if name
-        in (row.trial, row.group, f"{row.experiment}/{row.trial}", f"{row.experiment}/{row.group}")
-    ]
-    if not found:
-        raise UnknownName.among(
-            "trial", name, {f"{row.experiment}/{row.trial}" for row in _rows(opened)}
+    rows = _rows(opened)
+    if not rows:
+        raise NotReady(
+            f"{opened.root}: must hold a finished sweep, but holds none; run `spar-bench sweep` on "
+            "a spec first"
         )
+    found = [row for row in rows if name in _names(row)]
+    if not found:
+        raise UnknownName.among("trial", name, {f"{row.experiment}/{row.trial}" for row in rows})
     experiments = sorted({row.experiment for row in found})
     if len(experiments) > 1:
         raise UnknownName(
             f"trial {name!r}: must be of one experiment, but {', '.join(experiments)} have one; "
             f"say {experiments[0]}/{name}"
         )
-    return [Explained(row, _lineage(opened, row)) for row in found]
+    kept = {stage.fingerprint: stage for stage in opened.finished()}
+    return [Explained(row, _lineage(kept, row)) for row in found]
 
 
 def write_report(
@@ -178,40 +194,61 @@ def write_report(
     """Write the tables and figures of finished sweeps; returns their files by experiment.
 
     Args:
-        experiments: Names; none: every experiment that the tracking store has.
+        experiments: Names, or their specs' paths; none: all that the tracking store has.
         folder: Each experiment has its own folder in it.
         tracking_uri: Where the sweeps were mirrored to.
 
     Raises:
-        NotReady: there is no finished sweep.
+        NotReady: there is no finished sweep; of several, the others' reports are written.
+        StoreError: the tracking store cannot be read, or the folder not written.
     """
     uri = track.tracking_uri(tracking_uri)
-    names = list(experiments) or track.experiments(uri)
-    if not names:
+    database = sqlite_path(uri)
+    is_there = database is None or database.exists()
+    names = [_experiment(name) for name in experiments]
+    if is_there and not names:
+        names = track.experiments(uri)
+    if not names or not is_there:
         raise NotReady(
-            f"{uri}: must hold a finished sweep, but holds none; run `spar-bench sweep` on a spec first"
+            f"{uri}: must hold a finished sweep, but holds none; run `spar-bench sweep` on a spec "
+            "first"
         )
-    written = {}
+    written, missing = {}, []
     for name in names:
         with tempfile.TemporaryDirectory() as scratch:
-            results = track.read_results(uri, name, Path(scratch))
+            try:
+                results = track.read_results(uri, name, Path(scratch))
+            except NotReady as error:  # the others are written all the same
+                missing.append(str(error))
+                continue
+        with writing(folder / name):
             written[name] = report.write(results, folder / name)
+    if missing:
+        raise NotReady("\n".join(missing))
     return written
 
 
+def _experiment(name: str) -> str:
+    """Return an experiment's name, given that or its spec's path."""
+    return experiment_name(Path(name)) if name.endswith((".yaml", ".yml")) else name
+
+
+def _names(row: Row) -> set[str]:
+    """Return what a row's trial may be called by."""
+    short = {row.trial, row.group}
+    return short | {f"{row.experiment}/{name}" for name in short}
+
+
 def _rows(store: Store) -> list[Row]:
-    from spar_bench.results import Results
-
-    folders = sorted((store.root / "results").rglob("results.json"))
-    return [row for path in folders for row in Results.load(path.parent).rows]
+    folders = sorted(path.parent for path in (store.root / "results").rglob("results.json"))
+    return [row for folder in folders for row in read_rows(folder)]
 
 
-def _lineage(store: Store, row: Row) -> dict[str, Finished]:
+def _lineage(kept: dict[str, Finished], row: Row) -> dict[str, Finished]:
     """Return a row's stages and all that they were made from, by fingerprint."""
-    by_fingerprint = {stage.fingerprint: stage for stage in store.finished()}
     open_ends, lineage = list(row.stages.values()), dict[str, Finished]()
     while open_ends:
-        stage = by_fingerprint.get(open_ends.pop())
+        stage = kept.get(open_ends.pop())
         if stage is not None and stage.fingerprint not in lineage:
             lineage[stage.fingerprint] = stage
             open_ends.extend(stage.manifest["inputs"].values())

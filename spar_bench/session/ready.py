@@ -6,21 +6,14 @@ from functools import partial
 from spar_bench import backbones
 from spar_bench.errors import NotReady, SparBenchError
 from spar_bench.plan.stages import open_dataset
-from spar_bench.spec import LoadedSpec, Point, resolve_point
-
-
-def known_points(loaded: LoadedSpec) -> list[Point]:
-    """Return the points of a sweep; of a search, those that it begins with."""
-    if loaded.search is None:
-        return loaded.points
-    enqueued = [resolve_point(loaded, values) for values in loaded.search.enqueue]
-    return enqueued or [resolve_point(loaded, {})]
+from spar_bench.session.choice import first_points
+from spar_bench.spec import LoadedSpec
 
 
 def missing(loaded: LoadedSpec) -> list[str]:
     """Return a line for each backbone and data set of a spec that is not there, each once."""
     checks: dict[str, Callable[[], object]] = {}
-    for one in (point.settings for point in known_points(loaded)):
+    for one in (point.settings for point in first_points(loaded)):
         checks[one.backbone.model_dump_json()] = partial(backbones.identity, one.backbone)
         if "student" in one.evaluate.methods:
             source = one.images.source

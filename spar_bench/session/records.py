@@ -1,4 +1,4 @@
-"""What leaves a sweep: a record of each trial for MLflow, and the results that a report is built from."""
+"""What leaves a sweep: each trial as MLflow shows it, and the results for a report."""
 
 import json
 from pathlib import Path
@@ -72,7 +72,7 @@ def _curve(collector: Collector, trial: Trial) -> list[tuple[int, float, int]]:
 
 
 def _artifacts(collector: Collector, trial: Trial, rows: list[Row]) -> dict[str, Path]:
-    """Return a trial's files: per-class table, and pictures of its first data set and resolution."""
+    """Return a trial's files: per-class table; pictures of its first data set and resolution."""
     evaluations = _finished_evaluations(collector, rows)
     if not evaluations:
         return {}

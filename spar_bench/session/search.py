@@ -1,11 +1,12 @@
 """Optuna as an adviser: asked for each point of a search, told what it scored.
 
-The study lies in the store as a journal. The sampler's seed depends on how many trials there are, so
-a search that was killed goes on as if it had not been; one trial is one fingerprint.
+The study lies in the store as a journal. What is drawn depends on the trial's number, its key and
+what was told before, so a search that was killed goes on as if it had not been.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -15,14 +16,13 @@ from optuna.trial import TrialState
 
 from spar_bench.errors import SpecError
 from spar_bench.plan.trials import Trial
-from spar_bench.run.context import Pruned
 from spar_bench.session.collect import Collector
 from spar_bench.spec import LoadedSpec, Point, resolve_point
 from spar_bench.spec.schema import ChoicesSpec, SearchSpec
-from spar_bench.store import Store, canonical, digest
+from spar_bench.store import Store, canonical, digest, writing
 
-FAILED = "failed"
-"""Marks a trial that failed by itself; one that a kill ended fails without it, and is asked again."""
+VALUES, IMPOSSIBLE = "values", "impossible"
+"""What a trial keeps: the values drawn, and why they do not go together if they do not."""
 
 
 @dataclass
@@ -35,19 +35,24 @@ class Asked:
     search: SearchSpec
 
     def report(self, epoch: int, loss: float) -> None:
-        """Tell the pruner a student's mean loss after an epoch.
+        """Tell the pruner a student's mean loss after an epoch; of several seeds, the first's.
 
         Raises:
             Pruned: it lags behind the median of the others.
         """
-        known = self.study.trials[self.trial.number].intermediate_values
-        if not self.search.prune or epoch in known:
+        from spar_bench.run.context import Pruned
+
+        if not self.search.prune:
             return
-        [direction] = self.search.objectives.values()
-        self.trial.report(-loss if direction == "maximize" else loss, epoch)
+        known = self.study.trials[self.trial.number].intermediate_values
+        if epoch not in known:
+            [direction] = self.search.objectives.values()
+            self.trial.report(-loss if direction == "maximize" else loss, epoch)
+        # Also of an epoch that a killed attempt told of: it may have been the one that decided.
         if self.trial.should_prune():
+            last = max(epoch, *known, 0)
             raise Pruned(
-                f"pruned by the search after epoch {epoch}: its loss lags behind the others'"
+                f"pruned by the search after epoch {last}: its loss lags behind the others'"
             )
 
     def tell(self, collector: Collector) -> None:
@@ -59,30 +64,28 @@ class Asked:
             self.study.tell(self.trial, means)
             return
         failed = any(collector.trial_state(trial).status == "failed" for trial in trials)
-        if failed:
-            self.trial.set_user_attr(FAILED, True)
         self.study.tell(self.trial, state=TrialState.FAIL if failed else TrialState.PRUNED)
 
 
 class Searcher:
     """The points that a search has tried, and those that it asks for next.
 
-    One process at a time holds a study; another that runs the same spec waits, then finds all done.
+    To be built and used under the lock of its `study_name`: one process at a time writes a study;
+    another that runs the same spec waits, then finds all done.
     """
 
     def __init__(self, loaded: LoadedSpec, store: Store) -> None:
         assert loaded.search is not None, "only a spec with a search is searched"
         self.search, self._loaded = loaded.search, loaded
         self.objectives = list(loaded.search.objectives)
-        self.name = digest(["study", loaded.spec_hash])
-        folder = store.root / "studies"
-        folder.mkdir(exist_ok=True)
+        path = _journal(loaded, store)
+        with writing(path.parent):
+            path.parent.mkdir(exist_ok=True)
+            _cut_unfinished_line(path)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._study = optuna.create_study(
-            study_name=self.name,
-            storage=JournalStorage(
-                JournalFileBackend(str(folder / f"{self.name}.journal"), lock_obj=_Held())
-            ),
+            study_name=study_name(loaded),
+            storage=JournalStorage(_Journal(path)),
             directions=list(self.search.objectives.values()),
             pruner=optuna.pruners.MedianPruner(n_startup_trials=3, n_warmup_steps=1)
             if self.search.prune
@@ -92,49 +95,43 @@ class Searcher:
 
     def past(self) -> list[Point]:
         """Return the points that were tried, in order."""
-        drawn = [trial.user_attrs.get("values") for trial in self._counted()]
-        return [self._point(values) for values in drawn if values is not None]
+        return _points(self._loaded, _ended(self._study))
+
+    @property
+    def n_tried(self) -> int:
+        """How much of the budget is spent."""
+        return len(_ended(self._study))
 
     def __iter__(self) -> Iterator[Asked]:
-        """Ask for one point after another until the budget is spent; each must be told of."""
-        for trial in self._study.get_trials(states=[TrialState.RUNNING]):
-            self._study.enqueue_trial(trial.params)
-            self._study.tell(trial.number, state=TrialState.FAIL)
+        """Ask for one point after another until the budget is spent; each must be told of.
+
+        A draw that is impossible, such as a stride over its window, is spent too.
+        """
         for values in self.search.enqueue:
             labelled = {key: self._label(key, value) for key, value in values.items()}
             self._study.enqueue_trial(labelled, skip_if_exists=True)
-        while len(self._counted()) < self.search.trials:
-            # A sampler of its own for each trial: the same points, however often we start again.
-            self._study.sampler = self._sampler(len(self._study.trials))
-            trial = self._study.ask()
+        while self.n_tried < self.search.trials:
+            trial = self._next()
             values = {key: self._suggest(trial, key) for key in self.search.space}
             try:
-                point = self._point(values)
+                point = resolve_point(self._loaded, values)
             except SpecError as error:
-                # A draw may be impossible, such as a stride over its window: the search goes on.
-                trial.set_user_attr(FAILED, str(error))
+                trial.set_user_attr(IMPOSSIBLE, str(error))
                 self._study.tell(trial, state=TrialState.FAIL)
                 continue
-            trial.set_user_attr("values", values)
+            trial.set_user_attr(VALUES, values)
             yield Asked(point, trial, self._study, self.search)
 
-    def _counted(self) -> list[optuna.trial.FrozenTrial]:
-        """Return the trials that ended by themselves; one that a kill ended is asked for again."""
-        ended = self._study.get_trials(
-            states=[TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL]
-        )
-        return [t for t in ended if t.state != TrialState.FAIL or FAILED in t.user_attrs]
-
-    def _point(self, values: dict[str, Any]) -> Point:
-        return resolve_point(self._loaded, values)
-
-    def _sampler(self, n_trials: int) -> optuna.samplers.BaseSampler:
-        seed = self.search.seed + n_trials
-        if self.search.sampler == "random":
-            return optuna.samplers.RandomSampler(seed=seed)
-        return optuna.samplers.TPESampler(seed=seed)
+    def _next(self) -> optuna.trial.Trial:
+        """Return the trial that a kill cut short, else a new one."""
+        cut_short = self._study.get_trials(states=[TrialState.RUNNING])
+        if cut_short:
+            return optuna.trial.Trial(self._study, cut_short[0]._trial_id)
+        return self._study.ask()
 
     def _suggest(self, trial: optuna.trial.Trial, key: str) -> Any:
+        # Of its own for each value, so that a trial cut short between two of them ends up the same.
+        self._study.sampler = self._sampler(trial.number, key)
         axis = self.search.space[key]
         if isinstance(axis, ChoicesSpec):
             labels = {_as_label(choice): choice for choice in axis.choices}
@@ -144,15 +141,40 @@ class Searcher:
             return trial.suggest_int(key, int(axis.low), int(axis.high), step=step, log=axis.log)
         return trial.suggest_float(key, axis.low, axis.high, step=axis.step, log=axis.log)
 
+    def _sampler(self, number: int, key: str) -> optuna.samplers.BaseSampler:
+        seed = int(digest([self.search.seed, number, key])[:8], 16)
+        if self.search.sampler == "random":
+            return optuna.samplers.RandomSampler(seed=seed)
+        return optuna.samplers.TPESampler(seed=seed)
+
     def _label(self, key: str, value: Any) -> Any:
         return _as_label(value) if isinstance(self.search.space[key], ChoicesSpec) else value
 
 
-def score(collector: Collector, trial: Trial, objectives: list[str]) -> dict[str, float]:
+def study_name(loaded: LoadedSpec) -> str:
+    """Return what a search's study and its lock are called."""
+    return digest(["study", loaded.spec_hash])
+
+
+def past_points(loaded: LoadedSpec, store: Store) -> list[Point]:
+    """Return the points that a search has tried or is trying, in order; writes nothing."""
+    path = _journal(loaded, store)
+    if not path.exists():
+        return []
+    try:
+        study = optuna.load_study(
+            study_name=study_name(loaded), storage=JournalStorage(_Journal(path))
+        )
+    except KeyError:  # killed before it had begun
+        return []
+    return _points(loaded, study.get_trials())
+
+
+def score(collector: Collector, trial: Trial, objectives: Sequence[str]) -> dict[str, float]:
     """Return what a trial scored by each objective; empty where one has no number yet.
 
-    Accuracy and cost are means over data sets and resolutions of the trial's main method: its student,
-    else its teacher, else the pretrained backbone.
+    Accuracy and cost are means over data sets and resolutions of the trial's main method: its
+    student, else its teacher, else the pretrained backbone.
     """
     rows = collector.rows(trial)
     main = [row for row in rows if row.method == rows[-1].method]
@@ -167,6 +189,19 @@ def score(collector: Collector, trial: Trial, objectives: list[str]) -> dict[str
     return {n: v for n, v in found.items() if v is not None} if None not in found.values() else {}
 
 
+class _Journal(JournalFileBackend):  # type: ignore[misc]  # optuna's types are not read
+    """Optuna's journal in a file; a full disk is told in one line."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(str(path), lock_obj=_Held())
+        self._folder = path.parent
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        """Write what happened at the end of the file."""
+        with writing(self._folder):
+            super().append_logs(logs)
+
+
 class _Held:
     """The journal's lock, which the study's own file lock stands for: a kill leaves none behind."""
 
@@ -176,6 +211,29 @@ class _Held:
 
     def release(self) -> None:
         """Do nothing: it is let go when the study's lock is."""
+
+
+def _journal(loaded: LoadedSpec, store: Store) -> Path:
+    return store.root / "studies" / f"{study_name(loaded)}.journal"
+
+
+def _cut_unfinished_line(path: Path) -> None:
+    """Cut what a kill left of a line: what is written after it could not be read."""
+    if not path.exists():
+        return
+    with path.open("r+b") as file:
+        content = file.read()
+        file.truncate(content.rfind(b"\n") + 1)
+
+
+def _ended(study: optuna.study.Study) -> list[optuna.trial.FrozenTrial]:
+    states = [TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL]
+    return list(study.get_trials(states=states))
+
+
+def _points(loaded: LoadedSpec, trials: list[optuna.trial.FrozenTrial]) -> list[Point]:
+    drawn = [trial.user_attrs.get(VALUES) for trial in trials]
+    return [resolve_point(loaded, values) for values in drawn if values is not None]
 
 
 def _as_label(choice: Any) -> Any:

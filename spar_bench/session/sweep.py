@@ -1,22 +1,24 @@
 """Run an experiment: plan it, make what is missing, mirror it to MLflow, hand over its results."""
 
 import logging
+import tempfile
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 from spar_bench import track
-from spar_bench.errors import UnknownName
+from spar_bench.errors import SparBenchError, StoreError
 from spar_bench.plan.trials import Plan, Trial, make_plan
 from spar_bench.results import Row
-from spar_bench.run.context import Context, Interrupted, ignore, place, resolve_device
+from spar_bench.run.context import Context, ignore, place, resolve_device
 from spar_bench.run.execute import Executor, Note
+from spar_bench.session.choice import chosen, made_last, seeds_of, wanted
 from spar_bench.session.collect import Collector
 from spar_bench.session.ready import require_ready
 from spar_bench.session.records import results, trial_record
-from spar_bench.session.search import Searcher, score
+from spar_bench.session.search import Searcher, score, study_name
 from spar_bench.spec import LoadedSpec, Point, read_spec
 from spar_bench.store import DEFAULT_ROOT, Stage, Store, digest
 
@@ -56,8 +58,8 @@ class Silent:
 class Options:
     """How a sweep runs; none of it moves a number.
 
-    `n_seeds` overrides the spec's seeds by 0, 1, ...; `only` names trials; `tracking_uri` is an MLflow
-    URI, by default that of the environment, then `mlflow.db` in the working directory.
+    `n_seeds` overrides the spec's seeds by 0, 1, ...; `only` names trials; `tracking_uri` is an
+    MLflow URI, by default that of the environment, then `mlflow.db` in the working directory.
     """
 
     store: Path = DEFAULT_ROOT
@@ -72,12 +74,16 @@ class Options:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a sweep ended: its rows, and how many stages this run made or saw fail."""
+    """How a sweep ended: its rows, how many stages it made now, and what failed, by fingerprint.
+
+    A failure is the stage's kind and the reason; those of earlier sweeps that were not tried again
+    are among them.
+    """
 
     experiment: str
     rows: list[Row]
     n_made: int
-    failures: dict[str, str]
+    failures: dict[str, tuple[str, str]]
 
     @property
     def unfinished(self) -> list[Row]:
@@ -112,6 +118,11 @@ class _Sweep:
     def __init__(
         self, loaded: LoadedSpec, options: Options, watcher: Watcher, stop: threading.Event
     ) -> None:
+        if loaded.search and options.only:
+            raise SparBenchError(
+                f"--only: must be left out where a search asks for its trials one by one, but got "
+                f"{options.only[0]!r}; leave it out"
+            )
         require_ready(loaded)
         device = resolve_device(options.device, options.threads)
         self._loaded, self._options, self._watcher = loaded, options, watcher
@@ -122,47 +133,50 @@ class _Sweep:
         self._mirror = track.Mirror(track.tracking_uri(options.tracking_uri))
         self._spec_hash = digest([loaded.spec_hash, self._seeds])
         self._objectives: dict[str, dict[str, float]] = {}
-        self._failures: dict[str, str] = {}
+        self._failures: dict[str, tuple[str, str]] = {}
         self._n_made = 0
 
     def run(self) -> Outcome:
         """Run all trials, then time all arms in one sitting."""
+        plan = Plan() if self._loaded.search else self._plan(self._loaded.points)
+        trials = chosen(plan.trials, self._options.only)
         self._mirror.start(
             self._loaded.experiment,
             self._loaded.text,
             self._spec_hash,
             {"seeds": self._seeds, "question": self._loaded.spec.question},
         )
-        plan = Plan()
         try:
-            plan = self._search() if self._loaded.search else self._grid()
-        except BaseException as error:
-            self._end(
-                plan, "killed" if isinstance(error, Interrupted | KeyboardInterrupt) else "failed"
-            )
+            if self._loaded.search:
+                plan = self._search()
+            else:
+                self._execute(plan, trials, timed=True)
+            return self._finish(plan)
+        except BaseException:
+            self._give_up()
             raise
-        outcome = self._end(plan, None)
-        assert outcome is not None, "a sweep that ran to its end has rows"
-        return outcome
-
-    def _grid(self) -> Plan:
-        plan = self._plan(self._loaded.points)
-        trials = chosen(plan.trials, self._options.only)
-        self._execute(plan, trials, timed=True)
-        return plan
 
     def _search(self) -> Plan:
         """Ask for one trial after another; all arms are timed at the end, in one sitting."""
-        searcher = Searcher(self._loaded, self._store)
-        name = [searcher.name]
-        with self._store.lock(name, on_wait=_say_waiting, poll=self._context.check):
+        with self._store.lock(
+            [study_name(self._loaded)], on_wait=_say_waiting, poll=self._context.check
+        ):
+            searcher = Searcher(self._loaded, self._store)
             points = searcher.past()
             for asked in searcher:
                 points.append(asked.point)
+                log.info(
+                    "trial %d of %d: %s",
+                    searcher.n_tried + 1,
+                    searcher.search.trials,
+                    asked.point.group,
+                )
                 plan = self._plan([asked.point])
                 self._context.prune = asked.report
                 self._execute(plan, plan.trials, timed="latency_p50_ms" in searcher.objectives)
                 asked.tell(Collector(self._loaded.experiment, plan, self._store))
+                if self._options.fail_fast and self._failures:
+                    break
             self._context.prune = ignore
             plan = self._plan({point.group: point for point in points}.values())
             self._execute(plan, plan.trials, timed=True)
@@ -178,23 +192,20 @@ class _Sweep:
 
     def _execute(self, plan: Plan, trials: list[Trial], *, timed: bool) -> None:
         """Make the stages of trials, mirroring each trial as it ends and again with its timings."""
-        last = {line.cost for line in plan.costs}
-        if timed and plan.latency is not None:
-            last.add(plan.latency)
-        wanted = last.union(*(plan.of_trial(trial) for trial in trials))
         executor = Executor(
             plan,
             self._context,
-            plan.needed_by(wanted),
+            wanted(plan, trials, timed=timed),
             notify=self._note,
             retry=self._options.retry,
             fail_fast=self._options.fail_fast,
+            keep_pruned=self._loaded.search is not None and self._loaded.search.prune,
         )
         for trial in trials:
             made = executor.make(plan.of_trial(trial))
             if made:
                 self._record(plan, trial)
-        executor.make(last)
+        executor.make(made_last(plan, timed=timed))
         for trial in trials:
             self._record(plan, trial)
 
@@ -202,50 +213,40 @@ class _Sweep:
         collector = Collector(self._loaded.experiment, plan, self._store)
         self._mirror.record(trial_record(collector, trial))
 
-    def _end(self, plan: Plan, status: Literal["failed", "killed"] | None) -> Outcome | None:
+    def _finish(self, plan: Plan) -> Outcome:
         """Save the results, end the MLflow run, and say how it went."""
-        collector = Collector(self._loaded.experiment, plan, self._store)
-        folder = self._store.root / "results" / self._loaded.experiment
-        if status is not None:
-            self._mirror.finish(folder, status)
-            return None
         found = results(
-            collector,
+            Collector(self._loaded.experiment, plan, self._store),
             question=self._loaded.spec.question,
             spec_hash=self._spec_hash,
             seeds=self._seeds,
             objectives=self._objectives,
         )
-        found.save(folder)
+        found.save(self._results_folder)
         failed = any(row.status in ("failed", "blocked") for row in found.rows)
-        self._mirror.finish(folder, "failed" if failed else "finished")
+        # A copy of its own: another sweep of this spec may be saving its results just now.
+        with tempfile.TemporaryDirectory() as own:
+            found.save(Path(own))
+            self._mirror.finish(Path(own), "failed" if failed else "finished")
         return Outcome(self._loaded.experiment, found.rows, self._n_made, self._failures)
+
+    def _give_up(self) -> None:
+        """End the MLflow run of a sweep that was cut short; why it was is told, whatever comes."""
+        try:
+            self._mirror.finish(self._results_folder, "killed")
+        except StoreError as error:
+            log.warning("the sweep's end is not shown in MLflow: %s", error)
+
+    @property
+    def _results_folder(self) -> Path:
+        return self._store.root / "results" / self._loaded.experiment
 
     def _note(self, note: Note, stage: Stage, text: str) -> None:
         self._n_made += note == "made"
         if note == "failed":
-            self._failures[stage.fingerprint] = text
+            self._failures[stage.fingerprint] = stage.kind, text
         self._watcher.note(note, stage, text)
 
 
 def _say_waiting(_: str) -> None:
     log.info("another sweep runs this search; waiting for it")
-
-
-def seeds_of(loaded: LoadedSpec, n_seeds: int | None) -> list[int]:
-    """Return the seeds of a run: 0 to `n_seeds` - 1, or the spec's."""
-    return loaded.spec.seeds if n_seeds is None else list(range(n_seeds))
-
-
-def chosen(trials: list[Trial], only: Iterable[str]) -> list[Trial]:
-    """Return the trials named, by trial or by group; all of them if none is.
-
-    Raises:
-        UnknownName: no trial has a name given.
-    """
-    names = list(only)
-    known = {name for trial in trials for name in (trial.name, trial.group)}
-    for name in names:
-        if name not in known:
-            raise UnknownName.among("trial", name, known)
-    return [t for t in trials if not names or t.name in names or t.group in names]

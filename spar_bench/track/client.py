@@ -15,6 +15,7 @@ from spar_bench.track.uri import artifact_root, sqlite_path
 ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     # A job worker for hosted evaluation writes to the same SQLite file, and locks it.
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
 }

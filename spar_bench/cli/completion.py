@@ -1,0 +1,75 @@
+"""What the shell completes: specs, trials and experiments."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import click
+from click.shell_completion import CompletionItem
+
+from spar_bench.errors import SparBenchError
+
+ENDINGS = (".yaml", ".yml")
+
+
+def spec_files(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete folders and YAML files."""
+    typed = Path(incomplete)
+    folder = typed if incomplete.endswith("/") or not incomplete else typed.parent
+    try:
+        entries = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    except OSError:  # there is nothing to complete
+        return []
+    offered = [
+        f"{path}/" if path.is_dir() else str(path)
+        for path in entries
+        if path.is_dir() or path.suffix in ENDINGS
+    ]
+    return _among(offered, incomplete)
+
+
+def trials_to_come(
+    context: click.Context, _: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Complete the trials and groups of the spec that is named on the line."""
+    from spar_bench.plan.trials import make_plan
+    from spar_bench.spec import read_spec
+
+    if not context.params.get("spec"):
+        return []
+    try:
+        loaded = read_spec(context.params["spec"])
+        trials = make_plan(loaded.points, loaded.spec.seeds, {}).trials
+    except SparBenchError:  # told when the command is run
+        return []
+    return _among({name for t in trials for name in (t.name, t.group)}, incomplete)
+
+
+def swept_trials(
+    context: click.Context, _: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Complete the trials of finished sweeps, with their experiments once a slash is typed."""
+    from spar_bench.results import read_rows
+
+    rows = [row for folder in _results(context) for row in read_rows(folder)]
+    names = {row.trial for row in rows} | {f"{row.experiment}/{row.trial}" for row in rows}
+    return _among(names, incomplete)
+
+
+def swept_experiments(
+    context: click.Context, _: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Complete the experiments that the store has results of."""
+    root = _root(context)
+    return _among((f.relative_to(root).as_posix() for f in _results(context)), incomplete)
+
+
+def _root(context: click.Context) -> Path:
+    return Path(context.params.get("store") or ".spar_bench") / "results"
+
+
+def _results(context: click.Context) -> list[Path]:
+    return sorted(path.parent for path in _root(context).rglob("results.json"))
+
+
+def _among(names: Iterable[str], incomplete: str) -> list[CompletionItem]:
+    return [CompletionItem(name) for name in sorted(names) if name.startswith(incomplete)]

@@ -1,0 +1,70 @@
+"""Which part of an experiment is meant: points, seeds, and trials by name; no torch."""
+
+from collections.abc import Iterable
+
+from spar_bench.errors import UnknownName
+from spar_bench.plan.trials import Plan, Trial
+from spar_bench.spec import LoadedSpec, Point, resolve_point
+from spar_bench.store import Store, read_json
+
+
+def first_points(loaded: LoadedSpec) -> list[Point]:
+    """Return the points of a sweep; of a search, those that it begins with."""
+    if loaded.search is None:
+        return loaded.points
+    enqueued = [resolve_point(loaded, values) for values in loaded.search.enqueue]
+    return enqueued or [resolve_point(loaded, {})]
+
+
+def known_points(loaded: LoadedSpec, store: Store) -> list[Point]:
+    """Return the points of a sweep; of a search, those tried and those that it begins with."""
+    if loaded.search is None:
+        return loaded.points
+    # Optuna is not needed to look at a grid.
+    from spar_bench.session.search import past_points
+
+    past = past_points(loaded, store)
+    begun = past or first_points(loaded)
+    enqueued = first_points(loaded) if loaded.search.enqueue else []
+    return list({point.group: point for point in (*begun, *enqueued)}.values())
+
+
+def seeds_of(loaded: LoadedSpec, n_seeds: int | None) -> list[int]:
+    """Return the seeds of a run: 0 to `n_seeds` - 1, or the spec's."""
+    return loaded.spec.seeds if n_seeds is None else list(range(n_seeds))
+
+
+def known_seeds(loaded: LoadedSpec, store: Store) -> list[int]:
+    """Return the seeds of the spec, and those that it was last swept with."""
+    path = store.root / "results" / loaded.experiment / "results.json"
+    swept = read_json(path)["provenance"]["seeds"] if path.exists() else []
+    return sorted({*loaded.spec.seeds, *swept})
+
+
+def chosen(trials: list[Trial], only: Iterable[str]) -> list[Trial]:
+    """Return the trials named, by trial or by group; all of them if none is.
+
+    Raises:
+        UnknownName: no trial has a name given.
+    """
+    names = list(only)
+    known = {name for trial in trials for name in (trial.name, trial.group)}
+    for name in names:
+        if name not in known:
+            raise UnknownName.among("trial", name, known)
+    return [t for t in trials if not names or t.name in names or t.group in names]
+
+
+def made_last(plan: Plan, *, timed: bool) -> set[str]:
+    """Return the stages made once all trials are: costs at further sizes, and the timings."""
+    last = {line.cost for line in plan.costs}
+    if timed and plan.latency is not None:
+        last.add(plan.latency)
+    return last
+
+
+def wanted(plan: Plan, trials: Iterable[Trial], *, timed: bool = True) -> set[str]:
+    """Return all stages that a sweep of these trials asks for."""
+    return plan.needed_by(
+        made_last(plan, timed=timed).union(*(plan.of_trial(trial) for trial in trials))
+    )
