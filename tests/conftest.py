@@ -18,6 +18,7 @@ def _fixed_seeds() -> None:
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+    torch.set_num_threads(1)  # small tensors: a second thread only waits
 
 
 @pytest.fixture(autouse=True, scope="session")

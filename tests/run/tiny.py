@@ -28,16 +28,20 @@ PLACE = {"host": "here", "device": "cpu", "threads": 1, "torch": "2", "batch": 1
 
 
 def write_clip(folder: Path, *, seed: int = 0, **vision: Any) -> Path:
-    """Write an open_clip folder: patch 8, image 32, three blocks of width 16."""
-    torch.manual_seed(seed)
+    """Write an open_clip folder: patch 8, image 32, three blocks of width 16.
+
+    Weights are drawn by name, so that they do not depend on how open_clip initialises its own.
+    """
     config = {**MODEL, "vision_cfg": {**MODEL["vision_cfg"], **vision}}  # type: ignore[dict-item]
     model = open_clip.CLIP(**config)
-    with torch.no_grad():
-        for parameter in model.visual.parameters():
-            parameter.add_(0.05 * torch.randn(parameter.shape))
     folder.mkdir(parents=True)
     (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config}))
-    state = {name: value.contiguous() for name, value in model.state_dict().items()}
+    generator = np.random.default_rng(seed)
+    state = {}
+    for name, value in sorted(model.state_dict().items()):
+        drawn = 0.2 * generator.standard_normal(tuple(value.shape))
+        drawn += 1.0 if "ln_" in name and name.endswith("weight") else 0.0
+        state[name] = torch.as_tensor(drawn).float()
     save_file(state, folder / "open_clip_model.safetensors")
     return folder
 

@@ -1,0 +1,303 @@
+"""Students: schedules against torch's, exact resume, what trains, and a golden loss curve."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from spar_bench.backbones.openclip import Backbone as OpenClip
+from spar_bench.errors import Diverged
+from spar_bench.plan.cost import training_flops
+from spar_bench.plan.trials import Plan
+from spar_bench.run.context import TRAINED_FILE, Context, Interrupted
+from spar_bench.run.images import normalise
+from spar_bench.run.student import learning_rate_factor, make_student, order
+from spar_bench.run.teach import open_images, read_target
+from spar_bench.spec.schema import BackboneSpec
+from spar_bench.store import Stage, Store
+from tests.run.tiny import CPU, executor, plan_of, settings
+
+GOLDEN = Path(__file__).parent.parent / "golden" / "distill_cpu.txt"
+GOLDEN_TOLERANCE = 1e-4
+"""Relative; losses are bit-identical on one machine, and differ by rounding between machines."""
+
+
+@pytest.fixture(scope="module")
+def taught(clip: Path, photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """A store that holds images and targets of seed 0."""
+    store = Store(tmp_path_factory.mktemp("taught"))
+    plan = plan_of(settings(clip, photographs))
+    targets = [s.fingerprint for s in plan.stages.values() if s.kind == "targets"]
+    executor(plan, store)[0].make(targets)
+    return store
+
+
+@pytest.fixture
+def stage_of(clip: Path, photographs: Path) -> Any:
+    """Return the student stage of settings."""
+
+    def build(**changes: Any) -> Stage:
+        named = {f"student__{key}": value for key, value in changes.items()}
+        plan: Plan = plan_of(settings(clip, photographs, **named))
+        [stage] = [s for s in plan.stages.values() if s.kind == "student"]
+        return stage
+
+    return build
+
+
+def train(stage: Stage, store: Store, **options: Any) -> tuple[dict[str, Any], Path]:
+    """Make a student's files; returns its summary and the folder that they are in."""
+    context = Context(store, CPU, **options)
+    store.forget_scratch(stage)
+    summary = make_student(stage, context)
+    return summary, store.scratch(stage) / "output"
+
+
+def losses(folder: Path) -> list[tuple[int, float]]:
+    return [(step, loss) for step, loss, _ in json.loads((folder / "curve.json").read_text())]
+
+
+@pytest.mark.parametrize("n_steps", [1, 2, 3, 7, 50, 333])
+def test_one_cycle_is_torchs_own(n_steps: int) -> None:
+    optimiser = torch.optim.AdamW([nn.Parameter(torch.zeros(1))], lr=1e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, max_lr=1e-3, total_steps=n_steps, cycle_momentum=False
+    )
+    expected = []
+    for step in range(n_steps):
+        expected.append(schedule.get_last_lr()[0])
+        optimiser.step()
+        if step < n_steps - 1:
+            schedule.step()
+
+    found = [1e-3 * learning_rate_factor("one_cycle", step, n_steps) for step in range(n_steps)]
+
+    assert found == pytest.approx(expected, rel=1e-9, abs=1e-15)
+
+
+@pytest.mark.parametrize("n_steps", [1, 7, 50])
+def test_cosine_is_torchs_own(n_steps: int) -> None:
+    optimiser = torch.optim.AdamW([nn.Parameter(torch.zeros(1))], lr=1e-3)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=n_steps)
+    expected = []
+    for _ in range(n_steps):
+        expected.append(schedule.get_last_lr()[0])
+        optimiser.step()
+        schedule.step()
+
+    found = [1e-3 * learning_rate_factor("cosine", step, n_steps) for step in range(n_steps)]
+
+    assert found == pytest.approx(expected, rel=1e-9, abs=1e-15)
+
+
+def test_constant_schedule_stays() -> None:
+    assert {learning_rate_factor("constant", step, 9) for step in range(9)} == {1.0}
+
+
+def test_order_visits_every_image_once_and_depends_on_seed_and_epoch() -> None:
+    orders = [order(20, seed, epoch) for seed in (0, 1) for epoch in (0, 1)]
+
+    assert all(sorted(one) == list(range(20)) for one in orders)
+    assert len({tuple(one) for one in orders}) == 4
+    assert order(20, 1, 1) == orders[3]
+
+
+@pytest.mark.parametrize(
+    ("trainable", "prefixes"),
+    [
+        ("all", [""]),
+        ("last_1_blocks", ["transformer.resblocks.2."]),
+        ("last_2_blocks", ["transformer.resblocks.1.", "transformer.resblocks.2."]),
+        ("position_embedding", ["positional_embedding"]),
+        ("patch_embedding", ["conv1."]),
+        ("attention_of_last_1_blocks", [f"transformer.resblocks.2.{n}." for n in ("attn", "ln_1")]),
+        (
+            "mlp_of_last_2_blocks",
+            [f"transformer.resblocks.{i}.{n}." for i in (1, 2) for n in ("mlp", "ln_2")],
+        ),
+    ],
+)
+def test_only_what_is_asked_for_moves(
+    stage_of: Any, taught: Store, clip: Path, trainable: str, prefixes: list[str]
+) -> None:
+    before = OpenClip(BackboneSpec(name="openclip", path=str(clip))).visual.state_dict()
+
+    summary, folder = train(stage_of(trainable=trainable, epochs=1, weight_decay=0.1), taught)
+
+    trained = load_file(folder / TRAINED_FILE)
+    expected = {name for name in before if name.startswith(tuple(prefixes))}
+    assert expected
+    assert trained.keys() == expected
+    assert all(not torch.equal(trained[name], before[name]) for name in expected)
+    assert summary["trained_params"] == sum(before[name].numel() for name in expected)
+
+
+def by_hand(clip: Path, stage: Stage, store: Store, *, accumulate: int) -> list[float]:
+    """Train all parameters as the settings say, in plain torch; return the loss of each step."""
+    context = Context(store, CPU)
+    pictures = open_images(stage, context)
+    targets = context.finished(stage, "targets", "targets")
+    backbone = OpenClip(BackboneSpec(name="openclip", path=str(clip)))
+    optimiser = torch.optim.AdamW(backbone.visual.parameters(), lr=1e-3, weight_decay=1e-4)
+    found = []
+    for epoch in range(2):
+        positions = order(3, 0, epoch)
+        for first in range(0, 3, accumulate):
+            optimiser.zero_grad()
+            batch = positions[first : first + accumulate]
+            one_by_one = []
+            for position in batch:
+                image = normalise(pictures[position], backbone.mean, backbone.std)
+                features = backbone.features(image[None])[0]
+                loss = (features - read_target(targets, position)).square().mean()
+                (loss / len(batch)).backward()  # type: ignore[no-untyped-call]
+                one_by_one.append(loss.item())
+            optimiser.step()
+            found.append(sum(one_by_one) / len(batch))
+    return found
+
+
+@pytest.mark.parametrize("accumulate", [1, 2, 3, 5])
+def test_training_is_plain_regression_of_the_targets(
+    stage_of: Any, taught: Store, clip: Path, accumulate: int
+) -> None:
+    stage = stage_of(trainable="all", accumulate=accumulate)
+
+    summary, folder = train(stage, taught)
+
+    expected = by_hand(clip, stage, taught, accumulate=accumulate)
+    assert [loss for _, loss in losses(folder)] == pytest.approx(expected, rel=1e-4)
+    assert [step for step, _ in losses(folder)] == list(range(summary["n_steps"]))
+    last_epoch = expected[len(expected) // 2 :]
+    assert summary["final_loss"] == pytest.approx(sum(last_epoch) / len(last_epoch), rel=1e-4)
+
+
+def test_cost_of_training_is_summed_over_every_picture_seen(stage_of: Any, taught: Store) -> None:
+    stage = stage_of(epochs=2)
+
+    summary, _ = train(stage, taught)
+
+    context = Context(taught, CPU)
+    pictures = open_images(stage, context)
+    sizes = context.backbone(stage.how["backbone"]).sizes
+    shapes = [pictures[i].shape[-2:] for i in range(3)]
+    flops = 2 * sum(training_flops(sizes, (h, w), "last_2_blocks") for h, w in shapes)
+    assert summary["train_gflops"] == pytest.approx(flops / 1e9)
+
+
+def stopping_at(step: int) -> Iterator[bool]:
+    """Say False so many times, then True."""
+    yield from [False] * step
+    while True:
+        yield True
+
+
+@pytest.mark.parametrize("step", [0, 1, 3, 5])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"trainable": "all", "schedule": "one_cycle"},
+        {"optimiser": "sgd", "schedule": "cosine", "learning_rate": 0.1},
+        {"precision": "bfloat16", "accumulate": 1},
+        {"precision": "float16"},
+    ],
+)
+def test_resumed_student_is_the_uninterrupted_one_bit_for_bit(
+    stage_of: Any,
+    taught: Store,
+    monkeypatch: pytest.MonkeyPatch,
+    changes: dict[str, Any],
+    step: int,
+) -> None:
+    stage = stage_of(epochs=3, **changes)
+    _, folder = train(stage, taught)
+    expected, curve = load_file(folder / TRAINED_FILE), losses(folder)
+    taught.forget_scratch(stage)
+    looks = stopping_at(step)
+
+    def check(self: Context) -> None:
+        if next(looks):
+            raise Interrupted
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Context, "check", check)
+        with pytest.raises(Interrupted):
+            make_student(stage, Context(taught, CPU))
+
+    make_student(stage, Context(taught, CPU))
+
+    resumed = load_file(folder / TRAINED_FILE)
+    assert resumed.keys() == expected.keys()
+    assert all(torch.equal(resumed[name], expected[name]) for name in expected)
+    assert losses(folder) == curve
+
+
+@pytest.mark.parametrize("content", [b"", b"\x10\x00\x00\x00\x00\x00\x00\x00{", b"x" * 100])
+def test_checkpoint_that_cannot_be_read_is_begun_anew(
+    stage_of: Any, taught: Store, content: bytes
+) -> None:
+    stage = stage_of()
+    _, folder = train(stage, taught)
+    curve = losses(folder)
+    (folder.parent / "checkpoint.safetensors").write_bytes(content)
+
+    make_student(stage, Context(taught, CPU))
+
+    assert losses(folder) == curve
+
+
+def test_students_losses_are_the_golden_ones(stage_of: Any, taught: Store) -> None:
+    _, folder = train(stage_of(trainable="all", epochs=4, schedule="one_cycle"), taught)
+
+    golden = [line.split() for line in GOLDEN.read_text().splitlines() if line[:1] != "#"]
+    assert [step for step, _ in losses(folder)] == [int(step) for step, _ in golden]
+    expected = [float(loss) for _, loss in golden]
+    assert [loss for _, loss in losses(folder)] == pytest.approx(expected, rel=GOLDEN_TOLERANCE)
+    assert expected[-1] < expected[0]
+
+
+def test_loss_that_is_not_finite_ends_the_student(stage_of: Any, taught: Store) -> None:
+    stage = stage_of(learning_rate=1e30)
+
+    with pytest.raises(Diverged, match=r"loss must stay finite, but is (nan|inf) at step 1 of 4"):
+        train(stage, taught)
+
+
+def test_weights_that_the_last_step_broke_end_the_student(
+    stage_of: Any, taught: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def finite_without_a_gradient(student: Tensor, teacher: Tensor) -> Tensor:
+        return (student * 0).abs().sqrt().sum() + teacher.sum()
+
+    monkeypatch.setattr("spar_bench.losses.mse.loss", finite_without_a_gradient)
+    stage = stage_of(epochs=1, accumulate=3)
+
+    with pytest.raises(Diverged, match="weights must stay finite, but is nan at step 1 of 1"):
+        train(stage, taught)
+
+
+def test_pruner_is_told_the_mean_loss_of_each_epoch(stage_of: Any, taught: Store) -> None:
+    told = list[tuple[int, float]]()
+
+    _, folder = train(stage_of(epochs=3), taught, prune=lambda *args: told.append(args))
+
+    curve = [loss for _, loss in losses(folder)]
+    means = [sum(curve[i : i + 2]) / 2 for i in (0, 2, 4)]
+    assert [epoch for epoch, _ in told] == [1, 2, 3]
+    assert [loss for _, loss in told] == pytest.approx(means)
+
+
+def test_student_is_distilled_on_half_precision_targets(
+    stage_of: Any, taught: Store, clip: Path
+) -> None:
+    stage = stage_of()
+    context = Context(taught, CPU)
+    targets = context.finished(stage, "targets", "targets")
+
+    assert load_file(targets.path("000000.safetensors"))["features"].dtype == torch.float16
+    assert read_target(targets, 0).dtype == torch.float32
