@@ -179,6 +179,7 @@ def _processor() -> str:
         return platform.processor() or platform.machine()
 
 
+@cache
 def _version(name: str) -> str | None:
     try:
         return version(name)

@@ -241,11 +241,11 @@ class Executor:
     def _record(
         self, stages: list[Stage], outcome: Literal["failed", "pruned"], reason: str, *, final: bool
     ) -> None:
-        """Keep why stages failed; where that is final, a retry begins anew."""
+        """Keep why stages failed; where that is for good, a retry begins anew."""
         left = [stage for stage in stages if self.outcomes[stage.fingerprint] != "made"]
         for stage in left:
             self.context.store.fail(stage, reason, outcome=outcome, final=final)
-            if final:
+            if final and outcome == "failed":
                 self.context.store.forget_scratch(stage)
         self._tell(left, outcome, reason)
 
