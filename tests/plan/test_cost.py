@@ -1,0 +1,182 @@
+"""Closed forms against torch's counter, and by hand."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from spar_bench.backbones import Sizes, known_sizes
+from spar_bench.backbones.openclip import Backbone as OpenClip
+from spar_bench.plan.cost import (
+    SINGLE_PASS,
+    Inference,
+    encoder_flops,
+    image_flops,
+    pass_hw,
+    text_flops,
+    training_flops,
+    windows_of,
+)
+from spar_bench.run.trainable import set_trainable
+from spar_bench.spec.schema import BackboneSpec
+from tests.run.tiny import write_clip
+
+VIT_B_16 = Sizes(
+    patch_px=16, image_px=224, width=768, depth=12, heads=12, mlp_ratio=4.0, channels=512,
+    read_out="maskclip",
+)  # fmt: skip
+PATCHWORK = known_sizes(BackboneSpec(name="patchwork"))
+LIKE_CAMVID: dict[str, Any] = {
+    "image_size": 128, "patch_size": 16, "width": 160, "layers": 6, "head_width": 32,
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _slow_attention() -> Iterator[None]:
+    """Have the counter see attention."""
+    torch.backends.mha.set_fastpath_enabled(False)
+    yield
+    torch.backends.mha.set_fastpath_enabled(True)
+
+
+class OnMeta(OpenClip):
+    """A tower that has shapes and no numbers."""
+
+    def __init__(self, sizes: Sizes) -> None:
+        vision = {
+            "image_size": sizes.image_px, "patch_size": sizes.patch_px, "width": sizes.width,
+            "layers": sizes.depth, "head_width": sizes.width // sizes.heads,
+        }  # fmt: skip
+        text = {"vocab_size": 8, "width": 8, "heads": 1, "layers": 1, "context_length": 4}
+        with torch.device("meta"):
+            model = open_clip.CLIP(sizes.channels, vision, text)
+        self.sizes, self._resample_by_size = sizes, False
+        self.visual = self._tower = model.visual.eval()
+
+
+def counted(sizes: Sizes, image_hw: tuple[int, int]) -> int:
+    backbone = OnMeta(sizes)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        backbone.features(torch.zeros(1, 3, *image_hw, device="meta"))
+    return int(counter.get_total_flops())
+
+
+def test_vit_b_16_without_the_read_out_is_the_known_figure() -> None:
+    n, width = 196, 768
+    whole = encoder_flops(VIT_B_16, (224, 224))
+
+    attention_and_class_token = (
+        197 * width * (8 * width + 4 * 197 + 16 * width) - n * width * (4 + 16) * width
+    )
+    projection = 2 * n * width * 512
+    assert whole + attention_and_class_token - projection == pytest.approx(35.13e9, rel=1e-3)
+
+
+@pytest.mark.parametrize("image_hw", [(224, 224), (336, 512), (250, 449)])
+def test_vit_b_16_is_what_torch_counts(image_hw: tuple[int, int]) -> None:
+    assert encoder_flops(VIT_B_16, image_hw) == pytest.approx(
+        counted(VIT_B_16, image_hw), rel=0.001
+    )
+
+
+@pytest.mark.parametrize("image_hw", [(64, 64), (256, 320), (100, 90)])
+def test_patchwork_is_what_torch_counts(image_hw: tuple[int, int]) -> None:
+    assert encoder_flops(PATCHWORK, image_hw) == pytest.approx(
+        counted(PATCHWORK, image_hw), rel=0.001
+    )
+
+
+def test_model_of_street_scenes_is_what_torch_counts(tmp_path: Path) -> None:
+    folder = write_clip(tmp_path / "clip", pool_type="avg", **LIKE_CAMVID)
+    backbone = OpenClip(BackboneSpec(name="openclip", path=str(folder)))
+
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        backbone.features(torch.zeros(1, 3, 160, 240))
+
+    assert encoder_flops(backbone.sizes, (160, 240)) == pytest.approx(
+        counter.get_total_flops(), rel=0.001
+    )
+
+
+@pytest.mark.parametrize(
+    ("trainable", "n_through"),
+    [
+        ("all", 4),
+        ("position_embedding", 4),
+        ("patch_embedding", 4),
+        ("last_1_blocks", 0),  # the last block has no attention
+        ("last_2_blocks", 1),
+        ("last_5_blocks", 4),
+        ("attention_of_last_1_blocks", 0),
+        ("attention_of_last_3_blocks", 2),
+        ("mlp_of_last_1_blocks", 0),
+        ("mlp_of_last_2_blocks", 0),  # gradient ends at the MLP of the last but one
+        ("mlp_of_last_3_blocks", 1),
+    ],
+)
+@pytest.mark.parametrize("image_hw", [(96, 128), (256, 320)])
+def test_training_is_what_torch_counts(
+    image_hw: tuple[int, int], trainable: str, n_through: int
+) -> None:
+    backbone = OnMeta(PATCHWORK)
+    set_trainable(backbone, trainable)
+
+    with FlopCounterMode(display=False) as counter:
+        features = backbone.features(torch.zeros(1, 3, *image_hw, device="meta"))
+        features.square().mean().backward()  # type: ignore[no-untyped-call]
+
+    # On this device attention is plain products, of which fused kernels repeat the first.
+    n_tokens = (image_hw[0] // 8) * (image_hw[1] // 8) + 1
+    repeated = n_through * 2 * n_tokens**2 * PATCHWORK.width
+    expected = counter.get_total_flops() + repeated
+    assert training_flops(PATCHWORK, image_hw, trainable) == pytest.approx(expected, rel=1e-6)
+
+
+def windows(stride_px: int, average: Any, window_px: int = 64) -> Inference:
+    upsample = 2 if average == "features" else None
+    return Inference("sliding_window", window_px, stride_px, average, upsample)
+
+
+def test_windows_of_averaged_features_slide_over_whole_patches_only() -> None:
+    image_hw = 69, 133  # 64 x 128 in whole patches of 8
+
+    assert windows_of(PATCHWORK, windows(4, "features"), image_hw) == 1 * 17
+    assert windows_of(PATCHWORK, windows(4, "logits"), image_hw) == 3 * 19
+    assert windows_of(PATCHWORK, SINGLE_PASS, image_hw) == 1
+
+
+@pytest.mark.parametrize("average", ["logits", "features"])
+def test_an_image_costs_its_windows_and_its_products_with_text(average: Any) -> None:
+    inference, image_hw = windows(12, average), (256, 320)
+
+    found = image_flops(PATCHWORK, inference, image_hw, n_queries=25)
+
+    n_passes = 17 * 23
+    a_window, text = encoder_flops(PATCHWORK, (64, 64)), 2 * 128 * 25
+    n_texts = n_passes * 64 if average == "logits" else 32 * 40
+    assert found == n_passes * a_window + n_texts * text
+
+
+def test_single_pass_costs_one_pass() -> None:
+    found = image_flops(PATCHWORK, SINGLE_PASS, (256, 320), n_queries=25)
+
+    assert found == encoder_flops(PATCHWORK, (256, 320)) + text_flops(PATCHWORK, (256, 320), 25)
+
+
+def test_fine_teacher_costs_many_students() -> None:
+    teacher, student = (
+        image_flops(PATCHWORK, inference, (256, 320), n_queries=25)
+        for inference in (windows(12, "logits"), SINGLE_PASS)
+    )
+
+    assert teacher > 8 * student
+
+
+def test_window_is_clipped_to_a_smaller_image() -> None:
+    assert pass_hw(windows(12, "logits"), (40, 320)) == (40, 64)
+    assert pass_hw(SINGLE_PASS, (40, 320)) == (40, 320)
+    assert windows_of(PATCHWORK, windows(32, "logits"), (40, 320)) == 1 * 9

@@ -1,0 +1,126 @@
+"""Trials and their arms: who has which rows, and which timings go into one sitting."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from spar_bench.plan.estimate import estimate, speeds
+from spar_bench.plan.trials import Plan
+from spar_bench.stage import Finished
+from tests.run.tiny import plan_of, settings
+
+
+def arms(plan: Plan) -> list[list[tuple[str, int]]]:
+    return [[(arm.method, arm.short_side_px) for arm in trial.arms] for trial in plan.trials]
+
+
+def test_each_seed_is_a_trial_and_what_no_seed_moves_is_in_the_first(
+    clip: Path, photographs: Path
+) -> None:
+    plan = plan_of(settings(clip, photographs, evaluate__short_side_px=[40, 48]), seeds=(0, 5))
+
+    assert [(t.name, t.group, t.seed) for t in plan.trials] == [
+        ("g0,seed=0", "g0", 0),
+        ("g0,seed=5", "g0", 5),
+    ]
+    assert arms(plan) == [
+        [("pretrained", 40), ("teacher", 40), ("student", 40),
+         ("pretrained", 48), ("teacher", 48), ("student", 48)],
+        [("student", 40), ("student", 48)],
+    ]  # fmt: skip
+
+
+def test_group_without_a_student_has_one_trial_and_no_seed(clip: Path, photographs: Path) -> None:
+    plan = plan_of(settings(clip, photographs, evaluate__methods=["teacher"]), seeds=(0, 1, 2))
+
+    assert [(t.name, t.seed) for t in plan.trials] == [("g0", None)]
+    assert {stage.kind for stage in plan.stages.values()} == {"evaluate", "cost"}
+
+
+def test_stages_come_after_what_they_are_made_from(clip: Path, photographs: Path) -> None:
+    plan = plan_of(settings(clip, photographs), settings(clip, photographs, student__loss="l1"))
+
+    seen: set[str] = set()
+    for fingerprint, stage in plan.stages.items():
+        assert set(stage.inputs.values()) <= seen
+        seen.add(fingerprint)
+
+
+def test_what_a_trial_needs_reaches_down_to_its_images(clip: Path, photographs: Path) -> None:
+    plan = plan_of(
+        settings(clip, photographs, evaluate__methods=["student"]),
+        settings(clip, photographs, evaluate__methods=["teacher"]),
+    )
+
+    kinds = [sorted(plan.stages[f].kind for f in plan.of_trial(trial)) for trial in plan.trials]
+
+    assert kinds == [["cost", "evaluate", "images", "student", "targets"], ["cost", "evaluate"]]
+
+
+def test_same_work_of_two_points_is_one_stage(clip: Path, photographs: Path) -> None:
+    plan = plan_of(settings(clip, photographs), settings(clip, photographs, student__loss="l1"))
+
+    kinds = [stage.kind for stage in plan.stages.values()]
+
+    assert {kind: kinds.count(kind) for kind in set(kinds)} == {
+        "images": 1, "targets": 1, "student": 2, "evaluate": 2 + 2, "cost": 2,
+    }  # fmt: skip
+
+
+def test_all_arms_are_timed_in_one_sitting_each_once(clip: Path, photographs: Path) -> None:
+    timed: dict[str, Any] = {"measure": {"latency": True, "seconds": 1.0}}
+    longer: dict[str, Any] = {"measure": {"seconds": 3.0, "image_hw": [[64, 80]]}}
+    plan = plan_of(
+        settings(clip, photographs, **timed),
+        settings(clip, photographs, teacher__stride_px=16, **longer),
+        settings(clip, photographs, evaluate__average="features"),
+    )
+
+    assert plan.latency is not None
+    sitting = plan.stages[plan.latency]
+    # Single pass and two teachers at 48 x 62 or so; single pass and a teacher at 64 x 80.
+    assert len(sitting.settings["arms"]) == 5
+    assert sitting.settings["seconds"] == 3.0
+    assert {line.timed for line in plan.costs} <= set(sitting.settings["arms"])
+    timed_arms = {arm.timed for trial in plan.trials[:2] for arm in trial.arms}
+    assert timed_arms <= set(sitting.settings["arms"])
+    assert [line.image_hw for line in plan.costs] == [(64, 80)] * 3
+
+
+def test_another_place_or_arm_is_another_sitting(clip: Path, photographs: Path) -> None:
+    timed: dict[str, Any] = {"measure": {"latency": True}}
+    one = plan_of(settings(clip, photographs, **timed))
+    two = plan_of(settings(clip, photographs, teacher__stride_px=16, **timed))
+
+    assert one.latency != two.latency
+
+
+def test_estimates_are_of_the_declared_image_and_all_it_is_read_by(
+    clip: Path, photographs: Path
+) -> None:
+    plan = plan_of(settings(clip, photographs, measure={"latency": True}))
+    by_kind: dict[str, list[Any]] = {}
+    for stage in plan.stages.values():
+        by_kind.setdefault(stage.kind, []).append(estimate(plan, stage))
+
+    assert [one.n_windows for one in by_kind["evaluate"]] == [1, 2 * 5, 1]
+    assert by_kind["evaluate"][1].gflops > 3 * by_kind["evaluate"][0].gflops
+    assert all(one.n_bytes > 0 for several in by_kind.values() for one in several)
+    assert by_kind["student"][0].gflops > 0
+    assert by_kind["targets"][0].gflops > 0
+    assert by_kind["latency"][0].gflops > 0
+
+
+@pytest.mark.parametrize(
+    ("rates", "expected"), [([(10, 2), (30, 1), (9, 3)], 5.0), ([(10, 0), (0, 3)], None)]
+)
+def test_speed_is_the_median_of_what_was_measured(
+    tmp_path: Path, rates: list[tuple[float, float]], expected: float | None
+) -> None:
+    finished = [
+        Finished(tmp_path, {"kind": "targets", "made": {"gflops": gflops, "seconds": seconds}})
+        for gflops, seconds in rates
+    ]
+
+    assert speeds(finished).get("targets") == expected
