@@ -31,6 +31,8 @@ from spar_bench.run.context import device_name
 from spar_bench.run.images import normalise
 from spar_bench.spec.schema import BackboneSpec
 
+STEPS = 5000
+"""Of the weights in the package."""
 CHECKPOINT_FILE = "checkpoint.safetensors"
 REPORT_FILE = "pretraining.json"
 TEACHER_STRIDE_PX = 12
@@ -57,6 +59,15 @@ class PretrainReport:
     device: str
     torch: str
     recipe: dict[str, Any]
+
+    def __str__(self) -> str:
+        """Say it in a line."""
+        return (
+            f"seed {self.seed}, {self.steps} steps in {self.seconds / 60:.0f} min ({self.device}): "
+            f"on {self.n_images} validation scenes mIoU {100 * self.single_pass_miou:.1f} % in a "
+            f"single pass, {100 * self.teacher_miou:.1f} % by windows of {self.window_px} px at "
+            f"stride {self.stride_px}"
+        )
 
 
 _RECIPE = Recipe()

@@ -105,6 +105,8 @@ def test_report_says_what_it_took_and_what_came_of_it(tmp_path: Path) -> None:
     assert (written["window_px"], written["stride_px"], written["n_images"]) == (64, 12, 48)
     assert written["recipe"]["batch"] == 4
     assert written["loss"] > 0
+    assert str(report).startswith("seed 3, 5 steps in 0 min")
+    assert "mIoU 25.0 % in a single pass, 50.0 % by windows of 64 px at stride 12" in str(report)
 
 
 def test_loss_that_is_not_finite_ends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
