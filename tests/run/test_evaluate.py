@@ -1,0 +1,190 @@
+"""Evaluation from images to mIoU, against torchmetrics on predictions made in plain torch."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torchmetrics.classification import MulticlassJaccardIndex
+
+from spar_bench.accuracy import class_iou
+from spar_bench.backbones.openclip import Backbone as OpenClip
+from spar_bench.datasets.images import read_image, read_mask
+from spar_bench.errors import SparBenchError
+from spar_bench.plan.cost import SINGLE_PASS, Inference
+from spar_bench.run.evaluate import count_pixels, read_counts, read_features, read_preview
+from spar_bench.run.images import normalise, resize, to_tensor
+from spar_bench.run.inference import sliding_window
+from spar_bench.run.segment import Segmenter
+from spar_bench.run.text import classifier
+from spar_bench.spec.schema import BackboneSpec
+from spar_bench.store import Store
+from tests.run.tiny import CLASSES, CPU, executor, plan_of, settings
+
+
+@pytest.fixture(scope="module")
+def backbone(clip: Path) -> OpenClip:
+    """The small model."""
+    return OpenClip(BackboneSpec(name="openclip", path=str(clip)))
+
+
+def labels_by_hand(
+    backbone: OpenClip, image: Any, truth_hw: tuple[int, int], average: str | None
+) -> torch.Tensor:
+    """Label an image at short side 40 in one pass, or with window 32 and stride 12."""
+    scale = 40 / min(image.shape[:2])
+    image_hw = round(image.shape[0] * scale), round(image.shape[1] * scale)
+    pixels = torch.tensor(image).permute(2, 0, 1)[None] / 255
+    if image_hw != image.shape[:2]:
+        pixels = F.interpolate(pixels, size=image_hw, mode="bilinear", align_corners=False)
+    mean, std = (torch.tensor(v)[:, None, None] for v in (backbone.mean, backbone.std))
+    pixels = (pixels - mean) / std
+    text = F.normalize(torch.cat([backbone.encode_text([f"a {name}."]) for name in CLASSES]), dim=1)
+
+    def cosines(features: torch.Tensor) -> torch.Tensor:
+        return torch.einsum("bchw,kc->bkhw", F.normalize(features, dim=1), text)
+
+    with torch.no_grad():
+        if average is None:
+            scores = cosines(backbone.features(pixels))
+        elif average == "features":
+            found = sliding_window(backbone, pixels, window_px=32, stride_px=12)
+            scores = cosines(found.clone())
+        else:
+            total, counts = torch.zeros(1, len(CLASSES), *image_hw), torch.zeros(image_hw)
+            for top in sorted({*range(0, image_hw[0] - 31, 12), image_hw[0] - 32}):
+                for left in sorted({*range(0, image_hw[1] - 31, 12), image_hw[1] - 32}):
+                    place = slice(top, top + 32), slice(left, left + 32)
+                    said = cosines(backbone.features(pixels[:, :, *place]))
+                    total[:, :, *place] += F.interpolate(said, size=(32, 32), mode="bilinear")
+                    counts[place] += 1
+            scores = total / counts
+        return F.interpolate(scores, size=truth_hw, mode="bilinear")[0].argmax(0)
+
+
+@pytest.mark.parametrize(
+    ("method", "average"), [("pretrained", None), ("teacher", "logits"), ("teacher", "features")]
+)
+def test_miou_is_torchmetrics_on_labels_made_by_hand(
+    clip: Path,
+    photographs: Path,
+    store: Store,
+    backbone: OpenClip,
+    method: str,
+    average: str | None,
+) -> None:
+    changes = {"evaluate__average": average} if average else {}
+    plan = plan_of(settings(clip, photographs, evaluate__methods=[method], **changes))
+    [stage] = [s for s in plan.stages.values() if s.kind == "evaluate"]
+    executor(plan, store)[0].make([stage.fingerprint])
+    finished = store.find(stage)
+    assert finished is not None
+
+    metric = MulticlassJaccardIndex(len(CLASSES), average="macro", ignore_index=255)
+    each = MulticlassJaccardIndex(len(CLASSES), average="none", ignore_index=255)
+    preview, confusions = read_preview(finished), []
+    for index in range(3):
+        image = read_image(photographs / "val_images" / f"{index}.png")
+        truth = read_mask(photographs / "val_masks" / f"{index}.png")
+        labels = labels_by_hand(backbone, image, (truth.shape[0], truth.shape[1]), average)
+        metric.update(labels[None], torch.tensor(truth)[None].long())
+        each.update(labels[None], torch.tensor(truth)[None].long())
+        differing = (preview.predictions[index] != labels.numpy()).mean()
+        assert differing < 0.002  # rounding moves a pixel between equal classes
+        confusions.append(count_pixels(truth, labels.numpy().astype(np.uint8), 3))
+        assert np.array_equal(preview.truths[index], truth)
+        assert np.array_equal(preview.images[index], image)
+    counts = read_counts(finished)
+
+    assert finished.summary["miou"] == pytest.approx(float(metric.compute()), abs=2e-3)
+    assert class_iou(counts) == pytest.approx(each.compute().numpy(), abs=3e-3)
+    assert np.array_equal(counts.true, np.stack([c.sum(1) for c in confusions]))
+    assert finished.summary["n_images"] == 3
+    features = read_features(finished)
+    assert (features is None) == (average == "logits")
+    assert features is None or features.shape == (12, 5, 8)
+
+
+def test_confusion_matrix_of_an_image_leaves_ignored_pixels_out() -> None:
+    truth = np.array([[0, 0, 1], [2, 255, 255]], np.uint8)
+    labels = np.array([[0, 1, 1], [0, 2, 1]], np.uint8)
+
+    confusion = count_pixels(truth, labels, 3)
+
+    assert confusion.tolist() == [[1, 1, 0], [0, 1, 0], [1, 0, 0]]
+
+
+def segmenter(backbone: OpenClip, **options: Any) -> Segmenter:
+    texts = classifier(
+        backbone, [[name] for name in CLASSES], ["a {}."], logit_scale=40, background_threshold=0
+    )
+    return Segmenter(backbone, texts, device=CPU, **options)
+
+
+def inference(window_px: int, stride_px: int, average: Any) -> Inference:
+    return Inference("sliding_window", window_px, stride_px, average,
+                     2 if average == "features" else None)  # fmt: skip
+
+
+@pytest.mark.parametrize("average", ["logits", "features"])
+@pytest.mark.parametrize("window_px", [32, 64])
+def test_several_strides_at_once_label_as_each_alone(
+    backbone: OpenClip, average: str, window_px: int
+) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (50, 75, 3), dtype=np.uint8)
+    arms = [inference(window_px, stride, average) for stride in (28, 12, 16)]
+    reader = segmenter(backbone)
+
+    together = reader.read(image, 40, (50, 75), arms)
+
+    for arm, (labels, _) in zip(arms, together, strict=True):
+        [(alone, _)] = reader.read(image, 40, (50, 75), [arm])
+        assert labels.shape == (50, 75)
+        assert (labels != alone).mean() < 0.002
+
+
+def test_window_as_large_as_the_image_labels_as_a_single_pass(backbone: OpenClip) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (32, 48, 3), dtype=np.uint8)
+    reader = segmenter(backbone)
+
+    [(whole, _)] = reader.read(image, 32, (32, 48), [SINGLE_PASS])
+    arm = Inference("sliding_window", 48, 48, "features", 1)  # r = 2 is a small blur by itself
+    [(windows, _)] = reader.read(image, 32, (32, 48), [arm])
+
+    assert (whole != windows).mean() < 0.002
+
+
+def test_bfloat16_labels_most_pixels_alike(backbone: OpenClip) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (40, 64, 3), dtype=np.uint8)
+
+    [(exact, _)] = segmenter(backbone).read(image, 40, (40, 64), [SINGLE_PASS])
+    rounded = segmenter(backbone, precision="bfloat16")
+    [(labels, features)] = rounded.read(image, 40, (40, 64), [SINGLE_PASS])
+
+    assert features is not None
+    assert features.dtype == torch.bfloat16
+    assert (labels == exact).mean() > 0
+    assert (labels == exact).mean() > 0.9
+
+
+def test_features_that_are_not_finite_are_an_error(clip: Path) -> None:
+    broken = OpenClip(BackboneSpec(name="openclip", path=str(clip)))
+    with torch.no_grad():
+        broken.visual.get_parameter("ln_post.weight")[0] = torch.nan
+    image = np.zeros((40, 64, 3), np.uint8)
+
+    with pytest.raises(SparBenchError, match="features must be finite, but are not in float32"):
+        segmenter(broken).read(image, 40, (40, 64), [SINGLE_PASS])
+
+
+def test_image_is_resized_as_torch_does_and_normalised() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (20, 31, 3), dtype=np.uint8)
+
+    found = normalise(resize(to_tensor(image), (10, 16)), (0.1, 0.2, 0.3), (0.5, 0.6, 0.7))
+
+    pixels = torch.tensor(image).permute(2, 0, 1)[None].float() / 255
+    small = F.interpolate(pixels, size=(10, 16), mode="bilinear")[0]
+    for channel, (mean, std) in enumerate([(0.1, 0.5), (0.2, 0.6), (0.3, 0.7)]):
+        assert torch.allclose(found[channel], (small[channel] - mean) / std, atol=1e-6)

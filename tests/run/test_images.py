@@ -1,0 +1,113 @@
+"""Distillation images: drawn once from the seed, rendered the same way each time."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from spar_bench.datasets.base import DatasetSettings
+from spar_bench.datasets.patchwork import Dataset
+from spar_bench.run import images
+from spar_bench.run.images import Drawn, Pictures, draw, render, to_tensor
+
+SETTINGS: dict[str, Any] = {
+    "count": 200, "short_side_px": [40, 72], "crop": 0.5, "flip": 0.25, "seed": 3,
+    "patch_px": 8, "shortest_px": 32,
+}  # fmt: skip
+
+
+def test_list_depends_on_the_seed_alone() -> None:
+    assert draw(SETTINGS, 50) == draw(SETTINGS, 50)
+    assert draw(SETTINGS, 50) != draw({**SETTINGS, "seed": 4}, 50)
+
+
+def test_small_source_is_gone_through_again_and_a_large_one_sampled() -> None:
+    again, sample = draw(SETTINGS, 50), draw(SETTINGS, 1000)
+
+    assert [sorted(one.index for one in again[i : i + 50]) for i in range(0, 200, 50)] == [
+        list(range(50))
+    ] * 4
+    assert len({one.index for one in sample}) == 200
+    assert max(one.index for one in sample) > 800
+
+
+def test_sizes_crops_and_flips_are_drawn_as_the_settings_say() -> None:
+    drawn = draw({**SETTINGS, "count": 4000}, 50)
+
+    sides = [one.short_side_px for one in drawn]
+    crops = [one.crop for one in drawn if one.crop is not None]
+    assert (min(sides), max(sides)) == (40, 72)
+    assert len(crops) / 4000 == pytest.approx(0.5, abs=0.03)
+    assert sum(one.flip for one in drawn) / 4000 == pytest.approx(0.25, abs=0.03)
+    assert all(0.4 <= share <= 1 for crop in crops for share in crop[:2])
+    assert np.mean([crop[0] for crop in crops]) == pytest.approx(0.7, abs=0.02)
+
+
+@pytest.mark.parametrize(("crop", "flip", "expected"), [(0.0, 0.0, 0), (1.0, 1.0, 200)])
+def test_never_and_always_are_meant(crop: float, flip: float, expected: int) -> None:
+    drawn = draw({**SETTINGS, "crop": crop, "flip": flip}, 50)
+
+    assert sum(one.crop is not None for one in drawn) == expected
+    assert sum(one.flip for one in drawn) == expected
+
+
+def test_drawn_image_survives_json() -> None:
+    for one in draw(SETTINGS, 50)[:20]:
+        assert Drawn.from_json(one.to_json()) == one
+
+
+def test_whole_image_is_resized_and_cut_to_whole_patches() -> None:
+    image = torch.rand(3, 60, 90)
+
+    found = render(image, Drawn(0, 45, None, flip=False), patch_px=8, shortest_px=32)
+
+    expected = F.interpolate(image[None], size=(45, 68), mode="bilinear")[0, :, :40, :64]
+    assert torch.equal(found, expected)
+
+
+def test_crop_lies_where_it_was_drawn_and_is_mirrored_after() -> None:
+    image = torch.rand(3, 80, 120)
+    drawn = Drawn(0, 80, (0.5, 0.6, 1.0, 0.5), flip=True)
+
+    found = render(image, drawn, patch_px=8, shortest_px=32)
+
+    # 40 of 80 rows at the far border; 72 of 120 columns in the middle.
+    assert torch.equal(found, image[:, 40:80, 24:96].flip(-1))
+
+
+def test_crop_keeps_the_shortest_side_where_the_image_has_it() -> None:
+    drawn = Drawn(0, 50, (0.4, 0.4, 0.0, 0.0), flip=False)
+
+    tall, small = torch.rand(3, 100, 50), torch.rand(3, 20, 20)
+
+    assert render(tall, drawn, patch_px=8, shortest_px=32).shape == (3, 40, 32)
+    tiny = Drawn(0, 20, (0.4, 0.4, 0.0, 0.0), flip=False)
+    assert render(small, tiny, patch_px=8, shortest_px=32).shape == (3, 16, 16)
+
+
+@pytest.mark.parametrize("cache_bytes", [0, 10_000, 1 << 30])
+def test_pictures_are_the_same_kept_or_rendered_again(
+    monkeypatch: pytest.MonkeyPatch, cache_bytes: int
+) -> None:
+    source = Dataset("train", DatasetSettings(count=2))
+    drawn = draw({**SETTINGS, "count": 3}, 2)
+    expected = [
+        render(to_tensor(source.image(one.index)), one, patch_px=8, shortest_px=32) for one in drawn
+    ]
+    monkeypatch.setattr(images, "CACHE_BYTES", cache_bytes)
+    pictures = Pictures(source, drawn, SETTINGS)
+
+    for _ in range(2):
+        for position, picture in enumerate(expected):
+            found = pictures[position]
+            assert torch.equal(found, (picture * 255).round() / 255)
+    assert pictures._kept_bytes <= cache_bytes
+
+
+def test_read_only_image_is_read_without_a_warning() -> None:
+    image = np.zeros((4, 5, 3), np.uint8)
+    image.setflags(write=False)
+
+    assert to_tensor(image).shape == (3, 4, 5)

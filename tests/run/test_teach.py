@@ -1,0 +1,85 @@
+"""Targets: the teacher's features on each drawn image, and how an attempt goes on."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from spar_bench.backbones.openclip import Backbone as OpenClip
+from spar_bench.plan.trials import Plan
+from spar_bench.run.context import Context
+from spar_bench.run.images import normalise
+from spar_bench.run.inference import sliding_window
+from spar_bench.run.teach import open_images, read_target
+from spar_bench.spec.schema import BackboneSpec
+from spar_bench.store import Stage, Store
+from tests.run.tiny import CPU, executor, plan_of, settings
+
+
+def only(plan: Plan, kind: str) -> Stage:
+    [stage] = [stage for stage in plan.stages.values() if stage.kind == kind]
+    return stage
+
+
+@pytest.mark.parametrize("changes", [{}, {"teacher__stride_px": 16}, {"teacher__upsample": 4}])
+def test_targets_are_the_sliding_windows_features_in_half_precision(
+    clip: Path, photographs: Path, store: Store, changes: dict[str, Any]
+) -> None:
+    one = settings(clip, photographs, **changes)
+    plan = plan_of(one)
+    executor(plan, store)[0].make([only(plan, "targets").fingerprint])
+
+    targets = store.find(only(plan, "targets"))
+    backbone = OpenClip(BackboneSpec(name="openclip", path=str(clip)))
+    pictures = open_images(only(plan, "student"), Context(store, CPU))
+    assert targets is not None
+    assert sorted(targets.manifest["files"]) == [f"{i:06d}.safetensors" for i in range(3)]
+    n_windows = 0
+    for position in range(3):
+        image = normalise(pictures[position], backbone.mean, backbone.std)
+        expected = sliding_window(
+            backbone,
+            image[None],
+            window_px=32,
+            stride_px=one.teacher.stride_px,
+            upsample=4 if changes.get("teacher__upsample") else None,
+        )[0]
+        found = read_target(targets, position)
+        assert torch.allclose(found, expected, atol=2e-3)
+        assert found.shape == (12, image.shape[1] // 8, image.shape[2] // 8)
+        tops, lefts = (
+            len({*range(0, side - 31, one.teacher.stride_px), side - 32})
+            for side in image.shape[-2:]
+        )
+        n_windows += tops * lefts
+    assert targets.summary == {"n_images": 3, "n_windows": n_windows}
+
+
+def test_half_written_target_of_an_earlier_attempt_is_written_again(
+    clip: Path, photographs: Path, store: Store
+) -> None:
+    plan = plan_of(settings(clip, photographs))
+    stage = only(plan, "targets")
+    (store.scratch(stage) / "output" / "000001.safetensors").write_bytes(b"\x00" * 100)
+
+    executor(plan, store)[0].make([stage.fingerprint])
+
+    targets = store.find(stage)
+    assert targets is not None
+    assert load_file(targets.path("000001.safetensors"))["features"].isfinite().all()
+
+
+def test_features_beyond_half_precision_are_told(
+    clip: Path, photographs: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = OpenClip.features
+    monkeypatch.setattr(OpenClip, "features", lambda self, images: 1e6 * real(self, images))
+    plan = plan_of(settings(clip, photographs))
+    making, notes = executor(plan, store)
+
+    making.make([only(plan, "targets").fingerprint])
+
+    assert notes.kinds("failed") == ["targets"]
+    assert "must be finite in half precision, but those of image 0 are not" in notes.all[-1][2]
