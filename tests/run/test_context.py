@@ -1,0 +1,111 @@
+"""Devices, what manifests record, and backbones built once."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from spar_bench.errors import NotReady
+from spar_bench.run import context
+from spar_bench.run.context import (
+    TRAINED_FILE,
+    Context,
+    Interrupted,
+    autocast,
+    device_name,
+    place,
+    resolve_device,
+)
+from spar_bench.spec.schema import BackboneSpec
+from spar_bench.store import Finished, Stage, Store
+from tests.run.tiny import CPU
+
+
+def test_device_that_is_not_there_is_told_in_one_line() -> None:
+    for option in ("cuda:99", "gpu", "cuda:x"):
+        with pytest.raises(NotReady, match=f"--device: .* but {option}: .*; use --device cpu"):
+            resolve_device(option, None)
+
+
+def test_threads_are_set_and_tf32_is_off() -> None:
+    before = torch.get_num_threads()
+    try:
+        assert resolve_device("cpu", 3) == CPU
+        assert torch.get_num_threads() == 3
+        assert device_name(CPU).endswith(" x3")
+        assert place(CPU)["threads"] == 3
+        assert not torch.backends.cuda.matmul.allow_tf32
+        assert not torch.backends.cudnn.allow_tf32
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_autocast_of_float32_changes_nothing() -> None:
+    x = torch.randn(4, 4)
+
+    with autocast(CPU, "float32"):
+        assert (x @ x).dtype == torch.float32
+    for precision in ("bfloat16", "float16"):
+        with autocast(CPU, precision):
+            assert (x @ x).dtype == getattr(torch, precision)
+
+
+def test_manifest_records_device_and_versions(store: Store) -> None:
+    made = Context(store, CPU).made(seconds=1.5)
+
+    assert made["seconds"] == 1.5
+    assert made["device"].startswith("cpu ")
+    assert torch.__version__.startswith(made["versions"]["torch"].split("+")[0])
+    assert made["versions"].keys() == set(context.LIBRARIES)
+
+
+def test_package_that_is_not_installed_has_no_version() -> None:
+    assert context._version("no-such-package-anywhere") is None
+
+
+def test_commit_of_an_environment_in_somebodys_repository_is_not_ours(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    installed = tmp_path / "project" / ".venv" / "context.py"
+    installed.parent.mkdir(parents=True)
+    installed.write_text("")
+    context._git(tmp_path, "init", "-q", "project")
+    monkeypatch.setattr(context, "__file__", str(installed))
+    context._commit.cache_clear()
+
+    assert context._commit() is None
+
+    context._commit.cache_clear()
+
+
+def test_backbones_are_built_once_and_only_the_latest_student_is_kept(
+    clip: Path, store: Store
+) -> None:
+    spec, held = BackboneSpec(name="openclip", path=str(clip)), Context(store, CPU)
+    pretrained = held.backbone(spec)
+    name = "transformer.resblocks.2.ln_2.weight"
+    students = []
+    for value in (2.0, 3.0):
+        stage = Stage("student", 1, {"value": value})
+        save_file({name: torch.full((16,), value)}, store.scratch(stage) / "output" / TRAINED_FILE)
+        students.append(store.finish(stage, summary={}, made={}))
+
+    def weight(student: Finished) -> float:
+        return float(held.backbone(spec, student).visual.state_dict()[name][0])
+
+    assert held.backbone(spec) is pretrained
+    assert [weight(student) for student in students] == [2.0, 3.0]
+    assert held.backbone(spec, students[1]) is held.backbone(spec, students[1])
+    assert len(held._backbones) == 2
+    assert float(pretrained.visual.state_dict()[name][0]) not in (2.0, 3.0)
+
+
+def test_asked_to_stop_it_stops_at_the_next_look(store: Store) -> None:
+    held = Context(store, CPU)
+    held.check()
+
+    held.stop.set()
+
+    with pytest.raises(Interrupted):
+        held.check()

@@ -1,0 +1,219 @@
+"""Timing by a clock that only passes advance: rounds, warm-up, percentiles, the machine's lock."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from filelock import FileLock
+from torch import Tensor
+
+from spar_bench.plan.cost import SINGLE_PASS, Inference
+from spar_bench.run import latency
+from spar_bench.run.context import Context, Interrupted
+from spar_bench.run.latency import FEWEST_ROUNDS, LONG_ROUNDS, MOST_ROUNDS, Arm
+from spar_bench.store import Stage, Store
+from tests.run.tiny import CPU, executor, plan_of, settings
+from tests.test_testing import ToyBackbone
+
+WINDOWS = Inference("sliding_window", 16, 8, "logits")
+
+
+class Clock:
+    """Time that stands still unless it is told."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The clock that timing looks at."""
+    clock = Clock()
+    monkeypatch.setattr(latency, "time", SimpleNamespace(perf_counter=clock))
+    return clock
+
+
+class Slow(ToyBackbone):
+    """A toy that takes `seconds` a pass, and as long again for each of `hiccups`."""
+
+    def __init__(self, clock: Clock, seconds: float, passes: list["Slow"] | None = None) -> None:
+        super().__init__()
+        self.clock, self.seconds, self.n_passes = clock, seconds, 0
+        self.passes: list[Slow] = [] if passes is None else passes
+        self.extra: Callable[[int], float] = lambda n: 0.0
+
+    def features(self, images: Tensor) -> Tensor:
+        self.clock.now += self.seconds + self.extra(self.n_passes)
+        self.n_passes += 1
+        self.passes.append(self)
+        return super().features(images)
+
+
+def arm(backbone: Slow, inference: Inference = SINGLE_PASS) -> Arm:
+    return Arm(backbone, inference, (24, 32), n_queries=3, device=CPU)
+
+
+def test_warm_up_ends_when_three_passes_agree(clock: Clock) -> None:
+    backbone = Slow(clock, 0.010)
+    backbone.extra = lambda n: 0.005 * max(3 - n, 0)  # 25, 20, 15, 10, 10, 10 ms
+
+    arm(backbone).warm_up(60.0)
+
+    assert backbone.n_passes == 6
+
+
+def test_warm_up_of_a_restless_machine_ends_with_its_time(clock: Clock) -> None:
+    backbone = Slow(clock, 0.010)
+    backbone.extra = lambda n: 0.010 * (n % 2)
+
+    arm(backbone).warm_up(0.3)
+
+    assert clock.now == pytest.approx(0.315, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("seconds_a_pass", "expected"),
+    [(0.001, MOST_ROUNDS), (0.1, 20), (1.5, FEWEST_ROUNDS), (3.0, LONG_ROUNDS)],
+)
+def test_rounds_fit_the_time_given_within_bounds(
+    clock: Clock, seconds_a_pass: float, expected: int
+) -> None:
+    timed = arm(Slow(clock, seconds_a_pass))
+    timed.warm_up(1.0)
+
+    assert timed.n_rounds(2.0001) == expected
+
+
+def test_long_pass_is_warmed_up_once(clock: Clock) -> None:
+    backbone = Slow(clock, 3.0)
+
+    arm(backbone).warm_up(1.0)
+
+    assert backbone.n_passes == 1
+
+
+def test_summary_is_percentiles_of_the_samples_in_milliseconds(clock: Clock) -> None:
+    backbone = Slow(clock, 0.010)
+    timed = arm(backbone)
+    backbone.extra = lambda n: 0.001 * n  # 10, 11, ... 20 ms
+
+    for _ in range(11):
+        timed.sample()
+    found = timed.summary()
+
+    assert found["n"] == 11
+    assert found["samples_ms"] == pytest.approx([10.0 + n for n in range(11)])
+    assert found["latency_p10_ms"] == pytest.approx(11)
+    assert found["latency_p50_ms"] == found["encoder_p50_ms"] == pytest.approx(15)
+    assert found["latency_p90_ms"] == pytest.approx(19)
+    assert found["peak_mib"] > 0
+
+
+def test_encoder_is_timed_inside_the_whole_pass(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timed = arm(Slow(clock, 0.010), WINDOWS)
+    real = timed._segmenter.labels
+
+    def slow_labels(*args: Any) -> Tensor:
+        clock.now += 0.007
+        return real(*args)
+
+    monkeypatch.setattr(timed._segmenter, "labels", slow_labels)
+    timed.sample()
+    found = timed.summary()
+
+    # Windows of 16 px at stride 8 on 24 x 32: two rows, each encoded in one batch.
+    assert found["encoder_p50_ms"] == pytest.approx(20)
+    assert found["latency_p50_ms"] == pytest.approx(27)
+
+
+def test_arms_take_turns_in_an_order_that_changes(clock: Clock, store: Store) -> None:
+    passes: list[Slow] = []
+    backbones = [Slow(clock, 0.1, passes) for _ in range(4)]
+    arms = [arm(backbone) for backbone in backbones]
+    for one in arms:
+        one.warm_up(1.0)
+    passes.clear()
+
+    latency._time_in_rounds(arms, 1.0001, Stage("latency", 1, {}), Context(store, CPU))
+
+    rounds = [passes[i : i + 4] for i in range(0, len(passes), 4)]
+    assert len(rounds) == 10
+    assert all({id(one) for one in turn} == {id(one) for one in backbones} for turn in rounds)
+    assert len({tuple(map(id, turn)) for turn in rounds}) > 3
+
+
+def test_slow_arms_end_earlier_and_the_fast_go_on(clock: Clock, store: Store) -> None:
+    slow, fast = Slow(clock, 3.0), Slow(clock, 0.1)
+    arms = [arm(slow), arm(fast)]
+    for one in arms:
+        one.warm_up(0.5)
+    before = slow.n_passes, fast.n_passes
+
+    latency._time_in_rounds(arms, 1.0001, Stage("latency", 1, {}), Context(store, CPU))
+
+    assert (slow.n_passes - before[0], fast.n_passes - before[1]) == (LONG_ROUNDS, 10)
+
+
+def test_weights_of_a_timed_backbone_can_still_train(clock: Clock) -> None:
+    backbone = Slow(clock, 0.1)
+    timed = arm(backbone)
+
+    timed.sample()
+
+    backbone.features(torch.zeros(1, 3, 24, 32)).sum().backward()  # type: ignore[no-untyped-call]
+    assert not any(parameter.is_inference() for parameter in backbone.visual.parameters())
+
+
+@pytest.fixture
+def machine_lock(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A machine of our own, where nobody else times."""
+    monkeypatch.setattr(latency, "gettempdir", lambda: str(tmp_path))
+    return tmp_path / "spar-bench-latency.lock"
+
+
+def test_sitting_times_every_arm_of_a_plan(
+    clip: Path, photographs: Path, store: Store, machine_lock: Path
+) -> None:
+    measure = {"latency": True, "seconds": 0.01, "image_hw": [[48, 64]]}
+    plan = plan_of(settings(clip, photographs, measure=measure))
+    assert plan.latency is not None
+    making, _ = executor(plan, store)
+
+    making.make([plan.latency])
+
+    finished = store.find(plan.stages[plan.latency])
+    assert finished is not None
+    found = json.loads(finished.path("latency.json").read_text())
+    assert found.keys() == plan.stages[plan.latency].settings["arms"].keys()
+    assert finished.summary == {"n_arms": len(found)} == {"n_arms": 4}
+    for timing in found.values():
+        ordered = [timing[f"latency_{p}_ms"] for p in ("p10", "p50", "p90")]
+        assert 0 < ordered[0] <= ordered[1] <= ordered[2]
+        assert timing["encoder_p50_ms"] > 0
+        assert timing["n"] == len(timing["samples_ms"]) >= FEWEST_ROUNDS
+
+
+def test_who_waits_for_a_sitting_can_be_interrupted(store: Store, machine_lock: Path) -> None:
+    context = Context(store, CPU)
+    context.stop.set()
+
+    with FileLock(machine_lock), pytest.raises(Interrupted), latency._sitting(context):
+        pytest.fail("the machine is taken")
+
+
+def test_sitting_lets_go_of_the_machine_when_it_fails(store: Store, machine_lock: Path) -> None:
+    context = Context(store, CPU)
+
+    with pytest.raises(ZeroDivisionError), latency._sitting(context):
+        raise ZeroDivisionError
+    with FileLock(machine_lock, timeout=0):
+        pass

@@ -1,0 +1,59 @@
+"""Peak memory of computations whose tensors are counted by hand."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from spar_bench.run.memory import MIB, peak_mib
+from tests.run.tiny import CPU
+
+N = MIB // 4  # floats in a MiB
+
+
+def chain(x: Tensor) -> Tensor:
+    a = x + 1
+    b = a + 1
+    c = b + 1  # a, b, c
+    del a
+    return c + 1  # b, c and the result
+
+
+def freed_before_the_end(x: Tensor) -> Tensor:
+    a = torch.empty(8 * N)
+    del a
+    return x + 1
+
+
+def joined(x: Tensor) -> Tensor:
+    a = x + 1
+    b = torch.cat([a, a, a, a])  # a and four times a
+    del a
+    return b[:N] + 1  # b is alive, and the result
+
+
+def replaced(x: Tensor) -> Tensor:
+    for _ in range(10):
+        x = x + 1  # the old one goes when the new one is there; the first is not ours
+    return x
+
+
+def product(x: Tensor) -> Tensor:
+    image, weight = torch.zeros(1024, 512), torch.zeros(512, 512)  # 2 and 1
+    return torch.nn.functional.linear(image, weight)  # 2
+
+
+@pytest.mark.parametrize(
+    ("run", "expected_mib"),
+    [(chain, 3), (freed_before_the_end, 8), (joined, 5), (replaced, 2), (product, 5)],
+)
+def test_peak_is_what_tensors_hold_at_once_and_the_weights(
+    run: Callable[[Tensor], Tensor], expected_mib: int
+) -> None:
+    x = torch.zeros(N)
+
+    with torch.inference_mode():
+        found = peak_mib(lambda: run(x), CPU, 3 * MIB)
+
+    assert found == pytest.approx(3 + expected_mib, abs=0.001)

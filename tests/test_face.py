@@ -1,0 +1,138 @@
+"""The library without the command line: load, read, score and measure."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import spar_bench as sb
+from spar_bench.backbones.base import Backbone
+from spar_bench.errors import NotReady, UnknownName
+from spar_bench.plan.cost import SINGLE_PASS, image_flops
+from spar_bench.spec.schema import DatasetSpec
+from spar_bench.stage import MANIFEST, Damaged, digest
+from spar_bench.store import Store
+from tests.run.conftest import clip, photographs
+from tests.run.tiny import executor, plan_of, settings, write_clip
+
+__all__ = ["clip", "photographs"]
+
+
+@pytest.fixture(scope="module")
+def student(clip: Path, photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished student."""
+    store = Store(tmp_path_factory.mktemp("student"))
+    plan = plan_of(settings(clip, photographs))
+    [stage] = [stage for stage in plan.stages.values() if stage.kind == "student"]
+    executor(plan, store)[0].make([stage.fingerprint])
+    found = store.find(stage)
+    assert found is not None
+    return found.folder
+
+
+@pytest.fixture
+def backbone(clip: Path) -> Backbone:
+    """The small model."""
+    return sb.load_backbone(clip)
+
+
+def test_backbone_is_loaded_by_name_or_folder(clip: Path, backbone: Backbone) -> None:
+    assert sb.load_backbone("patchwork").sizes.width == 128
+    assert backbone.sizes.width == 16
+    assert sb.load_backbone(str(clip)).sizes == backbone.sizes
+
+
+def test_student_is_its_backbone_with_what_was_trained(student: Path, backbone: Backbone) -> None:
+    loaded, image = sb.load_backbone(student), torch.randn(1, 3, 32, 48)
+
+    before, after = backbone.visual.state_dict(), loaded.visual.state_dict()
+
+    moved = {name.split(".")[2] for name in before if not torch.equal(before[name], after[name])}
+    assert moved == {"1", "2"}  # the last two blocks of three
+    assert not torch.equal(sb.single_pass(loaded, image), sb.single_pass(backbone, image))
+
+
+def test_student_whose_weights_were_altered_is_refused(student: Path, tmp_path: Path) -> None:
+    folder = tmp_path / student.name
+    shutil.copytree(student, folder)
+    path = folder / "trained.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+
+    with pytest.raises(Damaged, match=r"trained\.safetensors differs from its checksum"):
+        sb.load_backbone(folder)
+
+
+def test_student_whose_backbone_has_changed_is_refused(student: Path, tmp_path: Path) -> None:
+    folder, other = tmp_path / student.name, write_clip(tmp_path / "clip", seed=1)
+    shutil.copytree(student, folder)
+    manifest = json.loads((folder / MANIFEST).read_text())
+    manifest["summary"]["backbone"]["path"] = str(other)
+    del manifest["sha256"]
+    manifest["sha256"] = digest(manifest)
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+
+    with pytest.raises(NotReady, match="has changed since; put the old weights back"):
+        sb.load_backbone(folder)
+
+
+def test_folder_with_nothing_to_load_and_unknown_name_are_told(tmp_path: Path) -> None:
+    with pytest.raises(NotReady, match=r"must hold open_clip_config\.json or a student's"):
+        sb.load_backbone(tmp_path)
+    with pytest.raises(
+        UnknownName, match=r"unknown backbone 'patchwrk'\. Did you mean 'patchwork'"
+    ):
+        sb.load_backbone("patchwrk")
+
+
+@pytest.mark.parametrize("method", ["pretrained", "teacher", "student"])
+@pytest.mark.parametrize("average", ["logits", "features"])
+def test_score_is_that_of_a_sweep(
+    clip: Path, photographs: Path, student: Path, tmp_path: Path, method: str, average: str
+) -> None:
+    plan = plan_of(
+        settings(clip, photographs, evaluate__methods=[method], evaluate__average=average)
+    )
+    [arm] = plan.trials[0].arms
+    store = Store(tmp_path / "store")
+    executor(plan, store)[0].make([arm.evaluate])
+    finished = store.find(plan.stages[arm.evaluate])
+    assert finished is not None
+    data = DatasetSpec(name="folder", path=str(photographs), templates=["a {}."])
+
+    found = sb.evaluate(
+        sb.load_backbone(student if method == "student" else clip),
+        data,
+        short_side_px=40,
+        stride_px=12 if method == "teacher" else None,
+        average=average,  # type: ignore[arg-type]
+    )
+
+    assert found.miou == finished.summary["miou"]
+    assert list(found.class_iou) == ["sky", "road", "tree"]
+    assert np.mean(list(found.class_iou.values())) == pytest.approx(found.miou)
+
+
+def test_stride_beyond_the_window_is_a_callers_mistake(
+    backbone: Backbone, photographs: Path
+) -> None:
+    data = DatasetSpec(name="folder", path=str(photographs), templates=["a {}."])
+
+    with pytest.raises(ValueError, match="at least its stride"):
+        sb.evaluate(backbone, data, short_side_px=40, window_px=16, stride_px=24)
+
+
+@pytest.mark.parametrize(("stride_px", "n_windows"), [(None, 1), (16, 2 * 3)])
+def test_cost_of_reading_an_image_is_measured(
+    backbone: Backbone, stride_px: int | None, n_windows: int
+) -> None:
+    found = sb.measure(backbone, (48, 64), stride_px=stride_px, n_queries=5, seconds=0.01)
+
+    assert found["n_windows"] == n_windows
+    assert 0 < found["encoder_p50_ms"] <= found["latency_p90_ms"]
+    assert found["latency_p10_ms"] <= found["latency_p50_ms"] <= found["latency_p90_ms"]
+    if stride_px is None:
+        flops = image_flops(backbone.sizes, SINGLE_PASS, (48, 64), n_queries=5)
+        assert found["gflops"] == pytest.approx(flops / 1e9)
