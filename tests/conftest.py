@@ -10,6 +10,9 @@ import pytest
 import torch
 
 import spar_bench
+from tests.places import database, here, in_swept, swept
+
+__all__ = ["database", "here", "in_swept", "swept"]
 
 
 @pytest.fixture(autouse=True)

@@ -34,10 +34,13 @@ def trials_to_come(
     from spar_bench.plan.trials import make_plan
     from spar_bench.spec import read_spec
 
-    if not context.params.get("spec"):
+    # Click has not told arguments apart yet where the option before the cursor lacks its value.
+    named = [context.params.get("spec"), *context.args]
+    specs = [Path(name) for name in named if name and str(name).endswith(ENDINGS)]
+    if not specs:
         return []
     try:
-        loaded = read_spec(context.params["spec"])
+        loaded = read_spec(specs[0])
         trials = make_plan(loaded.points, loaded.spec.seeds, {}).trials
     except SparBenchError:  # told when the command is run
         return []
@@ -73,3 +76,8 @@ def _results(context: click.Context) -> list[Path]:
 
 def _among(names: Iterable[str], incomplete: str) -> list[CompletionItem]:
     return [CompletionItem(name) for name in sorted(names) if name.startswith(incomplete)]
+
+
+def specs_here() -> list[Path]:
+    """Return the specs of the working directory."""
+    return sorted(path for path in Path("experiments").rglob("*") if path.suffix in ENDINGS)

@@ -1,29 +1,18 @@
-"""Commands that only look: specs, standings, provenance, this machine, plug-ins."""
+"""Commands about specs and their sweeps that run nothing: init, check, status, explain."""
 
-import os
-import platform
-import shutil
-import sys
 from datetime import datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from click.shell_completion import get_completion_class
 
-from spar_bench.cli.completion import ENDINGS, spec_files, swept_trials
-from spar_bench.cli.options import size, span, store_option, table, tracking_option
+from spar_bench.cli.completion import spec_files, specs_here, swept_trials
+from spar_bench.cli.options import span, store_option, table
 from spar_bench.errors import SparBenchError
 
 if TYPE_CHECKING:
     from spar_bench.session.read import Explained
     from spar_bench.store import Finished
-
-LIBRARIES = (
-    *("torch", "torchvision", "open_clip_torch", "timm", "mlflow", "optuna", "pandas"),
-    *("seaborn", "numpy", "safetensors", "pydantic"),
-)
 
 
 @click.command()
@@ -109,7 +98,7 @@ def status(specs: tuple[Path, ...], store: Path) -> None:
 
 
 def _own_specs() -> list[Path]:
-    found = _specs_here()
+    found = specs_here()
     if not found:
         raise SparBenchError(
             "experiments/: must hold specs, but has no YAML file; name one, or write one by "
@@ -175,144 +164,3 @@ def _made(stage: "Finished") -> list[str]:
         f"    commit {made['commit'] or 'not known'}; {versions}",
         f"    {stage.folder}",
     ]
-
-
-@click.command()
-@store_option
-@tracking_option
-def doctor(store: Path, tracking_uri: str | None) -> None:
-    """Say what this machine has: versions, device, room, weights and data, and what to do."""
-    from spar_bench.track import tracking_uri as resolve
-
-    click.echo(f"python          {platform.python_version()} ({sys.executable})")
-    for name in LIBRARIES:
-        click.echo(f"{name:<15} {_version(name)}")
-    click.echo(f"device          {_device()}")
-    click.echo(f"store           {_store(store)}")
-    click.echo(f"tracking        {resolve(tracking_uri)}")
-    click.echo("\n" + _backbones() + "\n\n" + _datasets() + "\n\n" + _specs())
-
-
-def _store(root: Path) -> str:
-    """Tell whether the store is there and can be used, and how much room it has."""
-    from spar_bench.store import Store
-
-    free = size(shutil.disk_usage(_existing(root)).free)
-    if not root.exists():
-        return f"{root.absolute()} (will be made, {free} free)"
-    try:
-        n_stages = len(list(Store(root).finished()))
-    except SparBenchError as error:
-        return str(error)
-    return f"{root.absolute()} ({n_stages} stages, {free} free)"
-
-
-def _specs() -> str:
-    """Tell of each spec of this folder whether it can be swept, or what it lacks."""
-    from spar_bench.session.ready import missing
-    from spar_bench.spec import read_spec
-
-    lines = []
-    for path in _specs_here():
-        try:
-            gaps = missing(read_spec(path))
-        except SparBenchError:
-            lines.append(f"{path}: has mistakes; spar-bench check {path} tells them")
-            continue
-        lines.append(f"{path}: " + ("ready" if not gaps else f"{len(gaps)} missing"))
-        lines += [f"  {line}" for line in gaps]
-    return "\n".join(lines) or "no specs in experiments/; spar-bench init writes one"
-
-
-@click.command()
-def backbones() -> None:
-    """List backbones: sizes, licence, where weights come from, and whether they are found."""
-    click.echo(_backbones())
-
-
-@click.command()
-def datasets() -> None:
-    """List data set plug-ins and what each reads."""
-    click.echo(_datasets())
-
-
-@click.command()
-def losses() -> None:
-    """List distillation losses and what each does."""
-    click.echo(_family("losses"))
-
-
-@click.command()
-@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
-def completion(shell: str) -> None:
-    """Print the completion script for SHELL: eval "$(spar-bench completion bash)"."""
-    from spar_bench.cli import main
-
-    kind = get_completion_class(shell)
-    assert kind is not None, "click completes bash, zsh and fish"
-    click.echo(kind(main, {}, "spar-bench", "_SPAR_BENCH_COMPLETE").source())
-
-
-def _specs_here() -> list[Path]:
-    return sorted(path for path in Path("experiments").rglob("*") if path.suffix in ENDINGS)
-
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "missing: install spar-bench again"
-
-
-def _device() -> str:
-    try:
-        import torch
-    except (ImportError, OSError) as error:  # a broken installation is what one looks for here
-        return f"torch cannot be loaded: {error}; install spar-bench again"
-    if torch.cuda.is_available():
-        free, total = torch.cuda.mem_get_info()
-        name = torch.cuda.get_device_name()
-        return f"{name}, {size(free)} of {size(total)} free, CUDA {torch.version.cuda}"
-    threads = f"{torch.get_num_threads()} threads of {os.cpu_count()} cores"
-    return f"cpu, {threads}; no CUDA device is seen"
-
-
-def _existing(path: Path) -> Path:
-    return next(parent for parent in (path.absolute(), *path.absolute().parents) if parent.exists())
-
-
-def _family(family: str) -> str:
-    from spar_bench import registry
-
-    return table(
-        ["name", "version", "what it is"],
-        [
-            [name, str(registry.version(family, name)), registry.purpose(family, name)]
-            for name in registry.names(family)
-        ],
-    )
-
-
-def _backbones() -> str:
-    from spar_bench import backbones, registry
-    from spar_bench.spec.schema import BackboneSpec
-
-    rows = []
-    for name in registry.names("backbones"):
-        sizes = backbones.sizes(BackboneSpec(name=name))
-        if sizes is None:
-            rows.append(
-                [name, "", "", "", "", "say backbone.path: " + registry.purpose("backbones", name)]
-            )
-            continue
-        found = "found" if sizes.folder else "give backbone.path"
-        rows.append(
-            [name, f"{sizes.patch_px}", f"{sizes.image_px}", sizes.license, found, sizes.source]
-        )
-    return table(
-        ["backbone", "patch px", "image px", "licence", "weights", "source"], rows, right="lrrlll"
-    )
-
-
-def _datasets() -> str:
-    return _family("datasets")

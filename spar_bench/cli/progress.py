@@ -180,7 +180,7 @@ class Board(Tally):
         stage, left = self.current, self.seconds_left()
         bar = f"{_bar(self.share)} " if self._console.width >= NARROW_CELLS else ""
         board.add_row(
-            stage.kind if stage else "",
+            stage.kind if stage else "" if self.plan.stages else "starting",
             escape(self.current_trials) if stage else "",
             f"{bar}{self.share:4.0%}" if stage else "",
             self.n_done(),

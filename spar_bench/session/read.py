@@ -92,26 +92,26 @@ def plan_sweep(
     laid_out.trials = chosen(laid_out.trials, only)
     asked = wanted(laid_out, laid_out.trials)
     collector = Collector(loaded.experiment, laid_out, opened)
-    sharing = [laid_out.of_trial(trial) for trial in laid_out.trials]
     measured = speeds(opened.finished())
-    stages = []
-    for fingerprint, stage in laid_out.stages.items():
-        if fingerprint not in asked:
-            continue
-        state, expected = collector.state(fingerprint), estimate(laid_out, stage)
-        to_do = state.status != "finished" and not state.final
-        speed = measured.get(stage.kind, DEFAULT_GFLOPS_PER_S)
-        stages.append(
-            PlannedStage(
-                stage=stage,
-                status=state.status,
-                to_do=to_do,
-                n_trials=sum(fingerprint in needed for needed in sharing),
-                estimate=expected,
-                seconds=expected.gflops / speed if to_do else 0.0,
-            )
-        )
+    stages = [
+        _planned(collector, stage, measured.get(stage.kind, DEFAULT_GFLOPS_PER_S))
+        for fingerprint, stage in laid_out.stages.items()
+        if fingerprint in asked
+    ]
     return PlanView(loaded, laid_out, stages, bool(measured))
+
+
+def _planned(collector: Collector, stage: Stage, gflops_per_s: float) -> PlannedStage:
+    plan, state = collector.plan, collector.state(stage.fingerprint)
+    to_do, expected = state.status != "finished" and not state.final, estimate(plan, stage)
+    return PlannedStage(
+        stage=stage,
+        status=state.status,
+        to_do=to_do,
+        n_trials=sum(stage.fingerprint in plan.of_trial(trial) for trial in plan.trials),
+        estimate=expected,
+        seconds=expected.gflops / gflops_per_s if to_do else 0.0,
+    )
 
 
 def lay_out(loaded: LoadedSpec, store: Store, seeds: list[int]) -> Plan:
@@ -203,18 +203,8 @@ def write_report(
         StoreError: the tracking store cannot be read, or the folder not written.
     """
     uri = track.tracking_uri(tracking_uri)
-    database = sqlite_path(uri)
-    is_there = database is None or database.exists()
-    names = [_experiment(name) for name in experiments]
-    if is_there and not names:
-        names = track.experiments(uri)
-    if not names or not is_there:
-        raise NotReady(
-            f"{uri}: must hold a finished sweep, but holds none; run `spar-bench sweep` on a spec "
-            "first"
-        )
     written, missing = {}, []
-    for name in names:
+    for name in _reported(uri, experiments):
         with tempfile.TemporaryDirectory() as scratch:
             try:
                 results = track.read_results(uri, name, Path(scratch))
@@ -228,9 +218,19 @@ def write_report(
     return written
 
 
-def _experiment(name: str) -> str:
-    """Return an experiment's name, given that or its spec's path."""
-    return experiment_name(Path(name)) if name.endswith((".yaml", ".yml")) else name
+def _reported(uri: str, asked: Iterable[str]) -> list[str]:
+    """Return the experiments asked for, by name or by their specs' paths, or all."""
+    database = sqlite_path(uri)
+    is_there = database is None or database.exists()
+    names = [experiment_name(Path(n)) if n.endswith((".yaml", ".yml")) else n for n in asked]
+    if is_there and not names:
+        names = track.experiments(uri)
+    if not names or not is_there:
+        raise NotReady(
+            f"{uri}: must hold a finished sweep, but holds none; run `spar-bench sweep` on a spec "
+            "first"
+        )
+    return names
 
 
 def _names(row: Row) -> set[str]:

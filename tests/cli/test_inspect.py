@@ -1,0 +1,241 @@
+"""The commands that only look: what they print, and that they are light."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.shell_completion import ShellComplete
+
+from spar_bench.cli import main
+from spar_bench.cli.options import size, span, table
+from tests.small import TINY, copy_store, one_line, spar_bench, write_spec
+
+HEAVY = ["torch", "open_clip", "timm", "mlflow", "optuna", "pandas", "matplotlib", "scipy"]
+
+
+def completed(*line: str) -> list[str]:
+    """Return what the shell offers for the last word of a command line."""
+    shell = ShellComplete(main, {}, "spar-bench", "_SPAR_BENCH_COMPLETE")
+    return [item.value for item in shell.get_completions(list(line[:-1]), line[-1])]
+
+
+def test_looking_loads_nothing_heavy(in_swept: Path) -> None:
+    code = f"""
+import sys
+from spar_bench.cli import main
+for line in ["--help", "check {{}}", "plan {{}}", "sweep --dry-run {{}}", "status",
+             "explain stride_px=32", "cache ls", "cache verify", "cache gc", "backbones",
+             "datasets", "losses", "completion bash", "init new/spec.yaml"]:
+    try:
+        main(line.format("experiments/tiny.yaml").split(), standalone_mode=False)
+    except SystemExit as end:
+        assert not end.code, line
+print(*sorted({set(HEAVY)} & set(sys.modules)), file=sys.stderr)
+"""
+
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    shutil.rmtree("new")
+
+    assert (result.returncode, result.stderr.strip()) == (0, "")
+
+
+def test_help_of_every_command_is_there() -> None:
+    for name, command in main.commands.items():
+        assert command.help, name
+        assert spar_bench(name, "--help").stdout.startswith("Usage:")
+
+
+def test_help_loads_none_of_our_parts_that_load_others() -> None:
+    code = (
+        "import sys, spar_bench.cli; print(*[m for m in sys.modules if m.startswith('pydantic')])"
+    )
+
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+
+    assert (result.stdout.strip(), result.stderr) == ("", "")
+
+
+def test_plan_shows_trials_stages_and_totals(here: Path) -> None:
+    said = spar_bench("plan", write_spec(TINY)).stdout
+
+    assert said.splitlines()[0] == "tiny: Does it run?"
+    assert "learning_rate=0.001,seed=0  pretrained, student       6      6" in said
+    assert "3 trials, 10 stages, 10 to do" in said
+    assert "a guess: nothing is measured here yet" in said
+
+
+def test_plan_of_more_seeds_adds_students_alone(in_swept: Path) -> None:
+    said = spar_bench("plan", "experiments/tiny.yaml", "--seeds", "3").stdout
+
+    assert "5 trials, 22 stages, 8 to do" in said
+    assert "speeds measured here" in said
+
+
+def test_status_counts_trials_of_every_spec(in_swept: Path) -> None:
+    said = spar_bench("status").stdout.splitlines()
+
+    assert said[0].split() == ["experiment", "trials", "finished", "failed", "to", "do"]
+    assert said[1].split() == ["tiny", "3", "3", "0", "0"]
+
+
+def test_status_of_a_half_done_sweep_and_of_a_spec_with_mistakes(here: Path, swept: Path) -> None:
+    copy_store(swept)
+    shutil.rmtree(next(Path(".spar_bench/stages/student").iterdir()))
+    shutil.rmtree(Path(".spar_bench/stages/evaluate"))
+    write_spec("teachr: {}\n", "wrong")
+
+    result = spar_bench("status", exits=2)
+
+    assert "tiny             3         0       0      3" in result.stdout
+    assert "wrong.yaml:1:1" in one_line(result)
+
+
+def test_status_without_specs_is_one_line(here: Path) -> None:
+    assert "spar-bench init" in one_line(spar_bench("status", exits=2))
+
+
+def test_explain_tells_the_stage_of_every_number(in_swept: Path) -> None:
+    results = json.loads(Path(".spar_bench/results/tiny/results.json").read_text())
+    [row] = [row for row in results["rows"] if row["method"] == "student"]
+
+    said = spar_bench("explain", "tiny/learning_rate=0.001").stdout
+
+    student = said.split("\n\n")[1].splitlines()
+    assert student[0] == "tiny/learning_rate=0.001,seed=0  student on patchwork at 72 px  finished"
+    numbers = {line.split()[0]: line.split()[1:] for line in student[2:8]}
+    stages = row["stages"]
+    assert numbers["miou"] == [f"{row['miou']:.6g}", "evaluate", stages["evaluate"][:12]]
+    assert numbers["gflops"] == [f"{row['cost']['gflops']:.6g}", "cost", stages["cost"][:12]]
+    assert numbers["latency_p50_ms"][1:] == ["latency", stages["latency"][:12]]
+    kinds = {line.split()[0] for line in student if line.startswith("  ") and line[2] != " "}
+    assert kinds >= {"images", "targets", "student", "evaluate", "cost", "latency"}
+
+
+def test_explain_says_what_was_not_measured_and_what_is_gone(here: Path, swept: Path) -> None:
+    copy_store(swept)
+    [latency] = Path(".spar_bench/stages/latency").iterdir()
+    shutil.rmtree(latency)
+    path = Path(".spar_bench/results/tiny/results.json")
+    results = json.loads(path.read_text())
+    for row in results["rows"]:
+        row["cost"]["peak_mib"] = None
+    path.write_text(json.dumps(results))
+
+    said = spar_bench("explain", "stride_px=32").stdout
+
+    assert re.search(r"peak_mib +not measured\n", said)
+    assert f"{latency.name[:12]}  is not in the store any more" in said
+
+
+def test_explain_of_an_unknown_trial_or_an_empty_store_is_one_line(here: Path, swept: Path) -> None:
+    empty = spar_bench("explain", "stride_px=32", exits=2)
+    copy_store(swept)
+    unknown = spar_bench("explain", "tiny/stride_px=33", exits=2)
+
+    assert "must hold a finished sweep" in one_line(empty)
+    assert "Did you mean 'tiny/stride_px=32'?" in one_line(unknown)
+
+
+def test_init_writes_a_spec_that_reads_well_and_refuses_to_overwrite(here: Path) -> None:
+    spar_bench("init", "mine/first.yaml")
+
+    assert "reads well" in spar_bench("check", "mine/first.yaml", "--ready").stdout
+    assert "must be a new file" in one_line(spar_bench("init", "mine/first.yaml", exits=2))
+
+
+def test_doctor_tells_versions_store_plug_ins_and_specs(in_swept: Path) -> None:
+    said = spar_bench("doctor").stdout
+
+    for name in ("torch", "device", "store", "tracking", "patchwork", "folder"):
+        assert any(line.startswith(name) for line in said.splitlines()), name
+    assert "(14 stages, " in said
+    assert "experiments/tiny.yaml: ready" in said
+
+
+def test_doctor_of_a_broken_installation_says_what_is_broken(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    write_spec("evaluate: {datasets: [{path: nowhere}]}\n", "lacking")
+    write_spec("teachr: {}\n", "wrong")
+    Path(".spar_bench").write_text("not a folder")
+
+    said = spar_bench("doctor").stdout
+
+    assert "torch cannot be loaded" in said
+    assert "must be a folder that can be written" in said
+    assert "experiments/lacking.yaml: 1 missing\n  nowhere" in said
+    assert "experiments/wrong.yaml: has mistakes; spar-bench check" in said
+
+
+@pytest.mark.parametrize("command", ["backbones", "datasets", "losses"])
+def test_plug_ins_are_listed_within_80_characters(command: str) -> None:
+    said = spar_bench(command).stdout
+
+    assert max(map(len, said.splitlines())) <= 80
+    assert any(name in said for name in ("patchwork", "mse"))
+
+
+def test_shell_completes_specs_trials_and_experiments(in_swept: Path) -> None:
+    assert "experiments/" in completed("sweep", "")
+    assert completed("check", "experiments/t") == ["experiments/tiny.yaml"]
+    assert completed("plan", "nowhere/") == []
+    strides = ["stride_px=32", "stride_px=64"]
+    assert completed("sweep", "experiments/tiny.yaml", "--only", "stride") == strides
+    assert completed("explain", "stride") == strides
+    assert completed("explain", "tiny/stride_px=6") == ["tiny/stride_px=64"]
+    assert completed("report", "t") == ["tiny"]
+
+
+def test_completion_of_an_unreadable_spec_offers_nothing(here: Path) -> None:
+    assert completed("sweep", write_spec("teachr: {}\n"), "--only", "") == []
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_script_is_printed(shell: str) -> None:
+    assert "_SPAR_BENCH_COMPLETE" in spar_bench("completion", shell).stdout
+
+
+def test_ctrl_c_in_any_command_exits_130_and_a_bug_keeps_its_traceback(
+    in_swept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr("spar_bench.session.read.plan_sweep", stopped)
+    result = spar_bench("plan", "experiments/tiny.yaml", exits=130)
+    monkeypatch.setattr("spar_bench.session.read.plan_sweep", broken)
+
+    assert one_line(result) == "Stopped."
+    with pytest.raises(RuntimeError, match="a bug"):
+        spar_bench("plan", "experiments/tiny.yaml")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(0.2, "0 s"), (99.4, "99 s"), (150, "2 min"), (5999, "1 h 40 min"), (7260, "2 h 01 min")],
+)
+def test_times_are_shown_as_people_say_them(seconds: float, said: str) -> None:
+    assert span(seconds) == said
+
+
+@pytest.mark.parametrize(("n_bytes", "said"), [(0, "0 B"), (1500, "1.5 kB"), (2e12, "2e+03 GB")])
+def test_sizes_have_their_unit(n_bytes: float, said: str) -> None:
+    assert size(n_bytes) == said
+
+
+def test_last_column_is_wrapped_only_where_there_is_room() -> None:
+    sentence = "word " * 20
+    wide = [["x" * 70, sentence.strip()]]
+
+    wrapped = table(["name", "what"], [["a", sentence.strip()]]).splitlines()
+
+    assert (len(wrapped), max(map(len, wrapped)) <= 80) == (3, True)
+    assert len(table(["name", "what"], wide).splitlines()) == 2

@@ -1,0 +1,147 @@
+"""What is shown while a sweep runs: a table on a terminal, lines elsewhere."""
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from spar_bench.cli.progress import Board, Lines, Tally
+from spar_bench.cli.stopping import STOPPING, Stopper
+from spar_bench.plan.trials import Plan, make_plan
+from spar_bench.spec import read_spec
+from spar_bench.store import Store
+from tests.small import DIVERGING, TINY, write_spec
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """Return an empty store."""
+    return Store(tmp_path / "store")
+
+
+@pytest.fixture
+def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
+    """Return the plan of three trials and ten stages."""
+    monkeypatch.chdir(tmp_path)
+    return make_plan(read_spec(Path(write_spec(TINY))).points, [0], {})
+
+
+def board_of(width: int) -> tuple[Board, io.StringIO]:
+    """Return a live table on a terminal of that width, and what is printed above it."""
+    above = io.StringIO()
+    console = Console(file=above, width=width, force_terminal=True, color_system=None)
+    return Board(console, Stopper()), above
+
+
+def drawn(board: Board, width: int) -> list[str]:
+    """Return the lines of the table on a terminal of that width."""
+    console = Console(file=io.StringIO(), width=width, record=True)
+    console.print(board.render())
+    return [line.rstrip() for line in console.export_text().splitlines()]
+
+
+@pytest.mark.parametrize("width", [40, 60, 79, 80, 200])
+def test_table_has_two_lines_of_the_terminals_width_at_most(
+    plan: Plan, store: Store, width: int
+) -> None:
+    board, _ = board_of(width)
+    board.planned(plan, store)
+    student = next(s for s in plan.stages.values() if s.kind == "student")
+
+    board.note("started", student, "")
+    board.progress(student, 0.25)
+
+    lines = drawn(board, width)
+    assert len(lines) == 2
+    assert max(map(len, lines)) <= width
+    assert lines[1].startswith("student")
+    assert "25%" in lines[1]
+    assert ("█████░" in lines[1]) == (width >= 80)
+
+
+def test_table_before_the_plan_is_known_says_that_it_starts() -> None:
+    board, _ = board_of(100)
+
+    assert drawn(board, 100)[1].split() == ["starting", "0/0", "0"]
+
+
+def test_trouble_is_printed_above_the_table_and_stays(plan: Plan, store: Store) -> None:
+    board, above = board_of(100)
+    board.planned(plan, store)
+    stage = next(s for s in plan.stages.values() if s.kind == "student")
+
+    board.note("failed", stage, "[red]no[/red]")
+    board.note("made", stage, "1.0 s")
+
+    said = f"failed student {stage.fingerprint[:12]} (learning_rate=0.001,seed=0): [red]no[/red]\n"
+    assert above.getvalue() == said
+    assert drawn(board, 100)[1].split() == ["1/10", "1", "0", "s"]
+
+
+def test_table_says_that_it_stops(plan: Plan, store: Store) -> None:
+    board, _ = board_of(100)
+    board.planned(plan, store)
+
+    board._stopper.event.set()
+
+    assert drawn(board, 100)[-1].strip() == STOPPING
+
+
+def test_time_left_follows_the_work_done(
+    plan: Plan, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr("spar_bench.cli.progress.time.monotonic", lambda: now[0])
+    tally = Tally()
+    tally.planned(plan, store)
+    before = tally.seconds_left()
+
+    now[0] += 60
+    for stage in plan.stages.values():
+        tally.note("started", stage, "")
+        tally.progress(stage, 0.5)
+        halfway = tally.seconds_left()
+        tally.note("made", stage, "")
+    at_end = tally.seconds_left()
+
+    assert before is None
+    assert halfway is not None
+    assert 0 < halfway < 10
+    assert at_end == pytest.approx(0)
+
+
+def test_stage_that_failed_for_good_is_no_work_ahead(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    plan = make_plan(read_spec(Path(write_spec(DIVERGING))).points, [0], {})
+    failed = next(s for s in plan.stages.values() if s.kind == "student")
+    store.fail(failed, "diverged", outcome="failed", final=True)
+    tally = Tally()
+
+    tally.planned(plan, store)
+
+    blocked = [s for s in plan.stages.values() if failed.fingerprint in s.inputs.values()]
+    assert not {failed.fingerprint, blocked[0].fingerprint} & tally._work.keys()
+    assert len(tally._work) == 5
+
+
+def test_lines_tell_stage_trials_and_counts(
+    plan: Plan, store: Store, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("spar_bench.cli.progress.LINE_EVERY_S", -1.0)
+    lines, stage = Lines(), next(s for s in plan.stages.values() if s.kind == "images")
+    lines.planned(plan, store)
+
+    lines.note("started", stage, "")
+    lines.progress(stage, 0.5)
+    lines.note("failed", stage, "no room")
+
+    trial, name = "(learning_rate=0.001,seed=0)", stage.fingerprint[:12]
+    started, halfway, failed = capsys.readouterr().err.splitlines()
+    assert started == f"started images {name} {trial} [0/10 stages]"
+    assert halfway.startswith(f" 50% images {name} [0/10 stages, about ")
+    assert failed.startswith(
+        f"failed images {name} {trial}: no room [0/10 stages, 1 failed, about "
+    )

@@ -1,0 +1,117 @@
+"""`report` and `cache` as they are typed."""
+
+import csv
+import shutil
+from pathlib import Path
+
+import pytest
+
+from spar_bench.store import Store
+from tests.small import copy_store, one_line, spar_bench, write_spec
+
+
+def test_report_of_a_spec_or_of_all_writes_tables_and_figures(
+    in_swept: Path, tmp_path: Path
+) -> None:
+    spar_bench("report", "experiments/tiny.yaml", "--folder", str(tmp_path / "one"))
+    result = spar_bench("report", "--folder", str(tmp_path / "all"))
+
+    assert result.stderr == ""
+    assert f"begin with {tmp_path}/all/tiny/README.md" in result.stdout
+    names = sorted(path.name for path in (tmp_path / "all" / "tiny").iterdir())
+    assert names == sorted(path.name for path in (tmp_path / "one" / "tiny").iterdir())
+    with (tmp_path / "all" / "tiny" / "results.csv").open() as file:
+        assert [row["status"] for row in csv.DictReader(file)] == ["finished"] * 4
+
+
+def test_report_without_results_is_one_line_and_makes_no_database(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.chdir(tmp_path)
+
+    for arguments in ([], ["stride"]):
+        result = spar_bench("report", *arguments, exits=2)
+
+        assert "must hold a finished sweep, but holds none" in one_line(result)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unknown_experiment_is_one_line_and_the_others_are_written(
+    in_swept: Path, tmp_path: Path
+) -> None:
+    result = spar_bench("report", "strid", "tiny", "--folder", str(tmp_path), exits=2)
+
+    assert "must hold results of 'strid'" in one_line(result)
+    assert (tmp_path / "tiny" / "results.csv").exists()
+
+
+def test_report_into_a_folder_that_cannot_be_written_is_one_line(
+    in_swept: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+
+    result = spar_bench("report", "--folder", str(tmp_path / "file" / "reports"), exits=2)
+
+    assert "must be a folder that can be written" in one_line(result)
+
+
+def test_gc_deletes_what_no_spec_reaches_and_keeps_the_rest(here: Path, swept: Path) -> None:
+    spec = Path(copy_store(swept))
+    spec.write_text(spec.read_text().replace("[64, 32]", "[64]"))
+
+    told = spar_bench("cache", "gc")
+    n_told = len(list(Store(Path(".spar_bench")).finished()))
+    deleted = spar_bench("cache", "gc", "--yes")
+
+    # Of stride 32: its evaluation, its cost at two sizes, and the timings, which were of all arms.
+    assert told.stdout.splitlines()[-1].startswith("4 stages, ")
+    assert n_told == 14
+    assert deleted.stdout.splitlines()[-1].startswith("deleted 4 stages, ")
+    kinds = [stage.manifest["kind"] for stage in Store(Path(".spar_bench")).finished()]
+    assert sorted(kinds) == ["cost"] * 4 + ["evaluate"] * 3 + ["images", "student", "targets"]
+
+
+def test_gc_keeps_what_more_seeds_were_swept_with(here: Path, swept: Path) -> None:
+    copy_store(swept)
+    text = Path("experiments/tiny.yaml").read_text()
+    Path("experiments/tiny.yaml").write_text(text.replace("backbone:", "seeds: [3]\nbackbone:"))
+
+    assert spar_bench("cache", "gc").stdout.startswith("0 stages")
+    shutil.rmtree(".spar_bench/results")
+    assert "4 stages, " in spar_bench("cache", "gc").stdout
+
+
+@pytest.mark.parametrize("text", ["teachr: {}\n", "evaluate: {datasets: [{path: nowhere}]}\n"])
+def test_gc_deletes_nothing_where_a_spec_cannot_be_read(here: Path, swept: Path, text: str) -> None:
+    copy_store(swept)
+    write_spec(text, "wrong")
+
+    one_line(spar_bench("cache", "gc", "--yes", exits=2))
+
+    assert len(list(Store(Path(".spar_bench")).finished())) == 14
+
+
+def test_gc_without_specs_deletes_nothing(here: Path, swept: Path) -> None:
+    copy_store(swept)
+    shutil.rmtree("experiments")
+    Path("experiments").mkdir()
+
+    result = spar_bench("cache", "gc", "--yes", exits=2)
+
+    assert "must hold specs, but has no YAML file" in one_line(result)
+    assert len(list(Store(Path(".spar_bench")).finished())) == 14
+
+
+def test_cache_ls_lists_kinds_with_their_sizes(in_swept: Path) -> None:
+    lines = spar_bench("cache", "ls").stdout.splitlines()
+
+    assert [line.split()[:2] for line in lines[1:]] == [
+        ["cost", "6"],
+        ["evaluate", "4"],
+        ["images", "1"],
+        ["latency", "1"],
+        ["student", "1"],
+        ["targets", "1"],
+        ["total", "14"],
+    ]

@@ -1,0 +1,215 @@
+"""A search asks for its points in one order, whatever kills it, and tells what they scored."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from optuna.trial import TrialState
+
+from spar_bench.results import Results
+from spar_bench.run.context import Pruned
+from spar_bench.session.search import Asked, Searcher, past_points, study_name
+from spar_bench.spec import read_spec
+from spar_bench.store import Store
+from tests.small import UNTIMED, one_line, runs, spar_bench, write_spec
+
+TEACHERS = (
+    UNTIMED
+    + """\
+sweep:
+  - set: {evaluate.methods: [teacher]}
+    search:
+      trials: 5
+      seed: 3
+      sampler: random
+      objectives: {miou: maximize, gflops: minimize}
+      space:
+        teacher.window_px: {choices: [32, 64]}
+        teacher.stride_px: {choices: [16, 32, 64]}
+      enqueue: [{teacher.window_px: 64, teacher.stride_px: 64}]
+"""
+)
+"""Two objectives; one of the six points, a stride of 64 for a window of 32, is impossible."""
+STUDENTS = (
+    UNTIMED
+    + """\
+sweep:
+  - set: {evaluate.methods: [student]}
+    search:
+      trials: 7
+      sampler: SAMPLER
+      objectives: {miou: maximize}
+      prune: true
+      space:
+        student.learning_rate: {low: 1.0e-4, high: 1.0e-2, log: true}
+        student.epochs: {low: 2, high: 6, integer: true}
+        student.loss: {choices: [mse, l1]}
+      enqueue: [{student.learning_rate: 1.0e-3, student.epochs: 4, student.loss: mse}]
+"""
+)
+
+
+class Killed(BaseException):
+    """Ends a search in a test as kill -9 would: nothing is told."""
+
+
+@pytest.fixture(params=["tpe", "random"])
+def spec(request: pytest.FixtureRequest, here: Path) -> Path:
+    """Return a search over students, by either sampler."""
+    return Path(write_spec(STUDENTS.replace("SAMPLER", request.param)))
+
+
+def lead(spec: Path, store: Path, *, until: int = 99) -> list[str]:
+    """Search with made-up scores, killed after `until` points were asked for; return all groups."""
+    searcher = Searcher(read_spec(spec), Store(store))
+    for n_asked, asked in enumerate(searcher, 1):
+        if n_asked == until:
+            break  # the point is asked for, and nothing is told of it
+        asked.study.tell(asked.trial, [asked.trial.params["student.learning_rate"] * 50])
+    return [point.group for point in past_points(read_spec(spec), Store(store))]
+
+
+@pytest.mark.parametrize("until", range(1, 8))
+def test_search_killed_after_any_point_asks_for_the_same_points(
+    spec: Path, tmp_path: Path, until: int
+) -> None:
+    undisturbed = lead(spec, tmp_path / "a")
+
+    lead(spec, tmp_path / "b", until=until)
+    resumed = lead(spec, tmp_path / "b")
+
+    assert resumed == undisturbed
+    assert len(set(undisturbed)) == 7
+    assert undisturbed[0] == "learning_rate=0.001,epochs=4,loss=mse"
+
+
+@pytest.mark.parametrize("n_drawn", [0, 1, 2])
+def test_search_killed_between_two_values_of_a_point_draws_the_same(
+    spec: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_drawn: int
+) -> None:
+    undisturbed = lead(spec, tmp_path / "a")
+    real, left = Searcher._suggest, iter(range(3 * 3 + n_drawn))
+
+    def suggest(self: Searcher, trial: object, key: str) -> object:
+        if next(left, None) is None:
+            raise Killed
+        return real(self, trial, key)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Searcher, "_suggest", suggest)
+        with pytest.raises(Killed):
+            lead(spec, tmp_path / "b")
+    resumed = lead(spec, tmp_path / "b")
+
+    assert resumed == undisturbed
+
+
+def test_journal_cut_in_the_middle_of_a_line_is_mended(spec: Path, tmp_path: Path) -> None:
+    undisturbed = lead(spec, tmp_path / "a")
+    lead(spec, tmp_path / "b", until=4)
+    [journal] = (tmp_path / "b" / "studies").iterdir()
+    with journal.open("ab") as file:
+        file.write(b'{"op_code":6,"work')
+
+    known = past_points(read_spec(spec), Store(tmp_path / "b"))
+    resumed = lead(spec, tmp_path / "b")
+
+    assert [point.group for point in known] == undisturbed[:4]
+    assert resumed == undisturbed
+    assert all(json.loads(line) for line in journal.read_text().splitlines())
+
+
+def test_looking_at_a_search_writes_nothing(spec: Path, tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+
+    assert past_points(read_spec(spec), store) == []
+    assert not (store.root / "studies").exists()
+
+
+def test_finished_search_asks_for_nothing(spec: Path, tmp_path: Path) -> None:
+    lead(spec, tmp_path)
+
+    assert list(Searcher(read_spec(spec), Store(tmp_path))) == []
+
+
+def why_pruned(asked: Asked, losses: list[float]) -> str:
+    """Return why a student with these losses is pruned, or nothing."""
+    try:
+        for epoch, loss in enumerate(losses, 1):
+            asked.report(epoch, loss)
+    except Pruned as error:
+        return str(error)
+    return ""
+
+
+def after_three_good(spec: Path, store: Path) -> Iterator[Asked]:
+    """Yield what is asked for after three points whose losses were low."""
+    for asked in Searcher(read_spec(spec), Store(store)):
+        if asked.trial.number >= 3:
+            yield asked
+        else:
+            assert why_pruned(asked, [0.3, 0.2, 0.1]) == ""
+            asked.study.tell(asked.trial, [0.5])
+
+
+def test_student_whose_loss_lags_behind_the_median_is_pruned(spec: Path, tmp_path: Path) -> None:
+    lagging = next(after_three_good(spec, tmp_path / "a"))
+    leading = next(after_three_good(spec, tmp_path / "b"))
+
+    assert "after epoch 1: its loss lags" in why_pruned(lagging, [0.9, 0.8, 0.7])
+    assert why_pruned(leading, [0.2, 0.1, 0.05]) == ""
+
+
+def test_kill_between_pruning_and_its_record_prunes_again(spec: Path, tmp_path: Path) -> None:
+    first = why_pruned(next(after_three_good(spec, tmp_path)), [0.9])
+
+    again = next(after_three_good(spec, tmp_path))
+
+    assert again.trial.number == 3
+    assert why_pruned(again, [0.9]) == first != ""
+
+
+def test_search_for_two_objectives_goes_past_an_impossible_draw(here: Path) -> None:
+    spec = write_spec(TEACHERS)
+
+    first = spar_bench("sweep", spec)
+    found = Results.load(Path(".spar_bench/results/tiny"))
+    second = spar_bench("sweep", spec)
+    looked = spar_bench("status", spec).stdout + spar_bench("plan", spec).stdout
+
+    study = Searcher(read_spec(Path(spec)), Store(Path(".spar_bench")))._study
+    impossible = {"teacher.window_px": 32, "teacher.stride_px": 64}
+    is_possible = [trial.params != impossible for trial in study.trials]
+    assert (len(is_possible), all(is_possible)) == (5, False)
+    assert [t.state == TrialState.COMPLETE for t in study.trials] == is_possible
+    assert "trial 1 of 5: window_px=64,stride_px=64" in first.stderr
+    assert {tuple(scored) for scored in found.objectives.values()} == {("miou", "gflops")}
+    row = found.rows[0]
+    scored = found.objectives[row.trial]
+    assert (scored["miou"], scored["gflops"]) == (row.miou, row.cost.gflops)
+    assert ", 0 stages made now" in second.stdout
+    n_trials = str(len(found.rows))
+    assert looked.splitlines()[1].split() == ["tiny", n_trials, n_trials, "0", "0"]
+    assert "A search asks for 5 trials, one after another." in looked
+    assert {status for _, status in runs()} == {"FINISHED"}
+
+
+def test_trials_of_a_search_cannot_be_named(here: Path) -> None:
+    result = spar_bench("sweep", write_spec(TEACHERS), "--only", "stride_px=64", exits=2)
+
+    assert "--only: must be left out where a search asks" in one_line(result)
+
+
+def test_fail_fast_ends_a_search_at_the_first_failure(here: Path) -> None:
+    text = STUDENTS.replace("SAMPLER", "random").replace(
+        "low: 1.0e-4, high: 1.0e-2", "low: 1.0e+29, high: 1.0e+30"
+    )
+    spec = write_spec(text.split("      enqueue")[0])
+
+    result = spar_bench("sweep", spec, "--fail-fast", exits=1)
+
+    assert "0 of 1 rows finished" in result.stdout
+    loaded = read_spec(Path(spec))
+    assert len(past_points(loaded, Store(Path(".spar_bench")))) == 1
+    assert (Path(".spar_bench/locks") / study_name(loaded)).exists()

@@ -1,0 +1,91 @@
+"""Sweeps from Python: stopped anywhere they go on, and a mirror that fails hides nothing."""
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from spar_bench.errors import StoreError
+from spar_bench.plan.trials import Plan
+from spar_bench.results import Row, read_rows
+from spar_bench.run.context import Interrupted
+from spar_bench.session.sweep import Options, Silent, sweep
+from spar_bench.stage import Stage
+from spar_bench.store import Store
+from spar_bench.track import Mirror
+from tests.small import TINY, runs, write_spec
+
+
+class StopAt(Silent):
+    """Asks for a stop when a stage of a kind starts."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind, self.stop = kind, threading.Event()
+        self.seen: list[str] = []
+
+    def planned(self, plan: Plan, store: Store) -> None:
+        """Take the plan."""
+        self.seen.append(f"{len(plan.stages)} planned")
+
+    def note(self, note: str, stage: Stage, text: str) -> None:
+        """Ask for a stop where it is due."""
+        self.seen.append(f"{note} {stage.kind}")
+        if (note, stage.kind) == ("started", self.kind):
+            self.stop.set()
+
+
+def told(rows: list[Row]) -> list[tuple[str, str, str, float | None]]:
+    """Return what must not depend on how often a sweep was stopped."""
+    return [(row.trial, row.method, row.status, row.miou) for row in rows]
+
+
+@pytest.mark.parametrize("kind", ["evaluate", "targets", "student"])
+def test_stopped_sweep_goes_on_and_ends_as_an_undisturbed_one(
+    here: Path, swept: Path, kind: str
+) -> None:
+    path, watcher = Path(write_spec(TINY)), StopAt(kind)
+
+    with pytest.raises(Interrupted):
+        sweep(path, watcher=watcher, stop=watcher.stop)
+    stopped = {status for _, status in runs()}
+    outcome = sweep(path)
+
+    assert watcher.seen[0] == "10 planned"
+    assert f"made {kind}" not in watcher.seen
+    assert "KILLED" in stopped
+    assert "RUNNING" not in stopped
+    assert told(outcome.rows) == told(read_rows(swept / ".spar_bench/results/tiny"))
+    assert [status for _, status in runs()] == ["FINISHED"] * 4
+
+
+def test_why_a_sweep_ended_is_told_though_its_mirror_fails_too(
+    here: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = Path(write_spec(TINY))
+
+    def no_room(*_: object, **__: object) -> None:
+        raise StoreError("the disk is full")
+
+    def no_database(*_: object) -> None:
+        raise StoreError("the database is gone")
+
+    monkeypatch.setattr(Store, "finish", no_room)
+    monkeypatch.setattr(Mirror, "finish", no_database)
+
+    with pytest.raises(StoreError, match="the disk is full"):
+        sweep(path)
+
+    assert "the sweep's end is not shown in MLflow: the database is gone" in caplog.text
+
+
+def test_options_name_seeds_and_store(here: Path, tmp_path: Path) -> None:
+    text = TINY.split("sweep:")[0] + "sweep: [{set: {evaluate.methods: [student]}}]\n"
+
+    outcome = sweep(Path(write_spec(text)), Options(store=tmp_path / "elsewhere", n_seeds=2))
+
+    assert [(row.trial, row.seed) for row in outcome.rows] == [
+        ("base,seed=0", 0),
+        ("base,seed=1", 1),
+    ]
+    assert (tmp_path / "elsewhere" / "store.json").exists()
+    assert not Path(".spar_bench").exists()
