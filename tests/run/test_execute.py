@@ -211,17 +211,45 @@ def test_killed_between_the_ends_of_a_batch_the_rest_is_made_alone(
     assert contents(store, plan) == undisturbed
 
 
+def teachers_of(plan: Plan) -> list[Stage]:
+    return [s for s in of_kind(plan, "evaluate") if s.settings["inference"]["window_px"]]
+
+
+def interrupted_evaluation(
+    plan: Plan, store: Store, patch: pytest.MonkeyPatch, arms: list[Stage]
+) -> None:
+    """Evaluate some arms together, and stop after an image or two."""
+    making, _ = executor(plan, store)
+    making.wanted = {arm.fingerprint for arm in arms}
+    with patch.context() as inner:
+        interrupt_after(inner, 3)
+        with pytest.raises(Interrupted):
+            making.make(making.wanted)
+    assert (store.scratch(arms[0]) / "checkpoint.safetensors").exists()
+
+
 def test_checkpoint_of_another_batch_is_not_gone_on_from(
     plan: Plan, store: Store, undisturbed: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = next(s for s in of_kind(plan, "evaluate") if s.settings["inference"]["window_px"])
-    alone, _ = executor(plan, store)
-    alone.wanted = {first.fingerprint}
-    with monkeypatch.context() as patch:
-        interrupt_after(patch, 3)
-        with pytest.raises(Interrupted):
-            alone.make([first.fingerprint])
-    assert (store.scratch(first) / "checkpoint.safetensors").exists()
+    first, second, third = teachers_of(plan)
+    interrupted_evaluation(plan, store, monkeypatch, [third])  # its pictures are there
+    interrupted_evaluation(plan, store, monkeypatch, [first, second])
+    making, notes = executor(plan, store)
+    making.wanted = {first.fingerprint, third.fingerprint}
+
+    making.make(making.wanted)
+    executor(plan, store)[0].make(plan.stages)
+
+    assert notes.kinds("made") == ["evaluate", "evaluate"]
+    assert contents(store, plan) == undisturbed
+
+
+def test_checkpoint_without_the_pictures_beside_it_is_not_gone_on_from(
+    plan: Plan, store: Store, undisturbed: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arms = teachers_of(plan)
+    interrupted_evaluation(plan, store, monkeypatch, arms)
+    store.forget_scratch(arms[1])
 
     executor(plan, store)[0].make(plan.stages)
 

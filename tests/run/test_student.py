@@ -16,9 +16,9 @@ from spar_bench.plan.cost import training_flops
 from spar_bench.plan.trials import Plan
 from spar_bench.run.context import TRAINED_FILE, Context, Interrupted
 from spar_bench.run.images import normalise
-from spar_bench.run.student import learning_rate_factor, make_student, order
+from spar_bench.run.student import _Training, learning_rate_factor, make_student, order
 from spar_bench.run.teach import open_images, read_target
-from spar_bench.spec.schema import BackboneSpec
+from spar_bench.spec.schema import BackboneSpec, StudentSpec
 from spar_bench.store import Stage, Store
 from tests.run.tiny import CPU, executor, plan_of, settings
 
@@ -235,6 +235,23 @@ def test_resumed_student_is_the_uninterrupted_one_bit_for_bit(
     assert resumed.keys() == expected.keys()
     assert all(torch.equal(resumed[name], expected[name]) for name in expected)
     assert losses(folder) == curve
+
+
+def test_scale_of_half_precision_gradients_is_part_of_a_checkpoint(
+    clip: Path, tmp_path: Path
+) -> None:
+    spec = StudentSpec(precision="float16", trainable="all")
+    runs = [
+        _Training(OpenClip(BackboneSpec(name="openclip", path=str(clip))), spec, 0, 3)
+        for _ in range(2)
+    ]
+    state = {**runs[0].scaler.state_dict(), "scale": 128.0, "_growth_tracker": 7}
+    runs[0].scaler.load_state_dict(state)
+
+    runs[0].save(tmp_path / "checkpoint.safetensors")
+    runs[1].resume(tmp_path / "checkpoint.safetensors")
+
+    assert runs[1].scaler.state_dict() == state
 
 
 @pytest.mark.parametrize("content", [b"", b"\x10\x00\x00\x00\x00\x00\x00\x00{", b"x" * 100])
