@@ -22,18 +22,17 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from spar_bench.errors import StoreError
-from spar_bench.files import file_sha256, sweep_up
-from spar_bench.files import read_json as read_json
-from spar_bench.files import replace_bytes as replace_bytes
-from spar_bench.files import replace_text as replace_text
-from spar_bench.files import writing as writing
-from spar_bench.stage import MANIFEST as MANIFEST
-from spar_bench.stage import Damaged as Damaged
-from spar_bench.stage import Finished as Finished
-from spar_bench.stage import Stage as Stage
-from spar_bench.stage import canonical as canonical
-from spar_bench.stage import digest as digest
-from spar_bench.stage import forget_verified, read_manifest
+from spar_bench.files import file_sha256, read_json, replace_text, sweep_up, writing
+from spar_bench.stage import (
+    MANIFEST,
+    Damaged,
+    Finished,
+    Stage,
+    canonical,
+    digest,
+    forget_verified,
+    read_manifest,
+)
 
 FORMAT = 1
 DEFAULT_ROOT = Path(".spar_bench")

@@ -9,18 +9,10 @@ from typing import Any
 import pytest
 
 from spar_bench.errors import StoreError
+from spar_bench.files import replace_text
 from spar_bench.run.context import Interrupted, ignore
-from spar_bench.store import (
-    FORMAT,
-    MANIFEST,
-    Damaged,
-    Finished,
-    Stage,
-    Store,
-    canonical,
-    digest,
-    replace_text,
-)
+from spar_bench.stage import MANIFEST, Damaged, Finished, Stage, canonical, digest
+from spar_bench.store import FORMAT, Store
 
 STAGE = Stage("images", 1, {"seed": 0, "scale": 0.1}, {"source": "ab"})
 

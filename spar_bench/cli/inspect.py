@@ -12,15 +12,15 @@ from spar_bench.errors import SparBenchError
 
 if TYPE_CHECKING:
     from spar_bench.session.read import Explained
-    from spar_bench.store import Finished
+    from spar_bench.stage import Finished
 
 
 @click.command()
 @click.argument("path", type=click.Path(path_type=Path), default=Path("experiments/first.yaml"))
 def init(path: Path) -> None:
     """Write a commented spec to begin from to PATH (default: experiments/first.yaml)."""
+    from spar_bench.files import replace_text, writing
     from spar_bench.spec.starter import starter
-    from spar_bench.store import replace_text, writing
 
     if path.exists():
         raise SparBenchError(f"{path}: must be a new file, but is there already; name another")

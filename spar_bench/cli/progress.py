@@ -19,7 +19,8 @@ from spar_bench.plan.trials import Plan
 from spar_bench.run.execute import Note
 from spar_bench.session.collect import Collector
 from spar_bench.session.sweep import Watcher
-from spar_bench.store import Stage, Store
+from spar_bench.stage import Stage
+from spar_bench.store import Store
 
 LINE_EVERY_S = 30.0
 """Seconds between lines on the progress of one stage where there is no terminal."""

@@ -30,7 +30,8 @@ def list_(store: Path) -> None:
 @store_option
 def verify(store: Path) -> None:
     """Read every stored file and hold it against its checksum; exit code 1 if one differs."""
-    from spar_bench.store import Damaged, Store
+    from spar_bench.stage import Damaged
+    from spar_bench.store import Store
 
     opened, n_whole = Store(store), 0
     damaged = [str(error) for error in opened.unreadable()]

@@ -15,7 +15,7 @@ from spar_bench.plan.cost import (
 )
 from spar_bench.plan.stages import open_dataset, resized_hw
 from spar_bench.plan.trials import Plan
-from spar_bench.store import Finished, Stage
+from spar_bench.stage import Finished, Stage
 
 DEFAULT_GFLOPS_PER_S = 60.0
 """Speed assumed where the store has no measured stage of the kind: two laptop cores in float32."""

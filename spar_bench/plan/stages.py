@@ -23,7 +23,7 @@ from spar_bench.spec.schema import (
     Settings,
     SourceSpec,
 )
-from spar_bench.store import Stage, digest
+from spar_bench.stage import Stage, digest
 from spar_bench.windows import upsample_factor
 
 VERSIONS = {"images": 1, "targets": 1, "student": 1, "evaluate": 1, "cost": 1, "latency": 1}

@@ -8,7 +8,7 @@ from spar_bench.plan import stages as build
 from spar_bench.plan.stages import Labelled
 from spar_bench.spec import Point
 from spar_bench.spec.schema import METHODS, Method, Settings
-from spar_bench.store import Stage, digest
+from spar_bench.stage import Stage, digest
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,8 @@ from spar_bench.errors import NotReady
 from spar_bench.run.images import Pictures
 from spar_bench.run.text import Classifier
 from spar_bench.spec.schema import BackboneSpec, Precision
-from spar_bench.store import Finished, Stage, Store
+from spar_bench.stage import Finished, Stage
+from spar_bench.store import Store
 
 TRAINED_FILE = "trained.safetensors"
 """Of a student: the tensors that were trained, by their names in the image tower."""

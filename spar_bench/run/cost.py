@@ -10,9 +10,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from spar_bench.backbones.base import Backbone
+from spar_bench.files import replace_text
 from spar_bench.plan.cost import Inference, encoder_flops, image_flops, pass_hw, windows_of
 from spar_bench.run.context import Context
-from spar_bench.store import Stage, replace_text
+from spar_bench.stage import Stage
 
 TOLERANCE = 0.02
 """Largest relative difference between the closed form and the counter."""

@@ -24,7 +24,7 @@ from spar_bench.run.checkpoint import is_whole, load_checkpoint, save_checkpoint
 from spar_bench.run.context import Context, Interrupted
 from spar_bench.run.segment import Segmenter
 from spar_bench.run.text import classifier
-from spar_bench.store import Finished, Stage, digest
+from spar_bench.stage import Finished, Stage, digest
 from spar_bench.windows import n_encoded
 
 N_PREVIEWS = 4

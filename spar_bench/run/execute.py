@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from spar_bench.errors import Diverged, SparBenchError, StoreError
+from spar_bench.files import writing
 from spar_bench.plan.stages import batch_key
 from spar_bench.plan.trials import Plan
 from spar_bench.run.context import Context, Interrupted, Pruned
@@ -17,7 +18,7 @@ from spar_bench.run.evaluate import make_evaluations
 from spar_bench.run.latency import make_latency
 from spar_bench.run.student import make_student
 from spar_bench.run.teach import make_images, make_targets
-from spar_bench.store import Damaged, Finished, Stage, writing
+from spar_bench.stage import Damaged, Finished, Stage
 
 log = logging.getLogger(__name__)
 

@@ -22,13 +22,14 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 
 from spar_bench.backbones.base import Backbone
+from spar_bench.files import replace_text
 from spar_bench.plan.cost import Inference
 from spar_bench.run.context import Context
 from spar_bench.run.memory import peak_mib
 from spar_bench.run.segment import Segmenter
 from spar_bench.run.text import Classifier
 from spar_bench.spec.schema import Precision
-from spar_bench.store import Stage, replace_text
+from spar_bench.stage import Stage
 
 LONG_PASS_S, LONG_ROUNDS = 2.0, 3
 """An arm whose pass takes longer gets one warm-up pass and this many rounds."""
@@ -105,7 +106,7 @@ class _Stopwatch:
         if self.device.type != "cuda":
             return time.perf_counter()
         event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-        event.record()
+        event.record(torch.cuda.current_stream(self.device))  # not that of device 0
         return event
 
     def seconds(self, start: Any, end: Any) -> float:

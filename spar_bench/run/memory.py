@@ -13,17 +13,19 @@ os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler writes to st
 
 
 def peak_mib(run: Callable[[], Tensor], device: torch.device, weights_bytes: int) -> float:
-    """Return the peak of allocated memory during one more pass, in MiB.
+    """Return the peak of what one more pass allocates, and the weights, in MiB.
 
-    On CUDA the allocator's own figure; on the CPU the profiler's record of allocations, summed in
-    order, beside the weights. Neither counts the libraries or the driver's own memory.
+    On CUDA the allocator's own figure, less what was there before; on the CPU the profiler's record
+    of allocations, summed in order. What else is kept on the device, the libraries and the driver
+    are not in it, nor what a kernel takes and gives back by itself.
     """
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
         run()
         torch.cuda.synchronize(device)
-        return torch.cuda.max_memory_allocated(device) / MIB
+        return (weights_bytes + torch.cuda.max_memory_allocated(device) - before) / MIB
     # Kineto takes seconds to begin; the older record has the same events.
     with profile(use_kineto=False, profile_memory=True) as profiler:
         run()

@@ -27,7 +27,7 @@ from spar_bench.run.images import Pictures, normalise
 from spar_bench.run.teach import open_images, read_target
 from spar_bench.run.trainable import set_trainable
 from spar_bench.spec.schema import StudentSpec
-from spar_bench.store import Finished, Stage
+from spar_bench.stage import Finished, Stage
 
 CHECKPOINT_S = 20.0
 """Seconds between checkpoints: what a kill can cost."""

@@ -15,7 +15,7 @@ from spar_bench.run.checkpoint import is_whole
 from spar_bench.run.context import Context
 from spar_bench.run.images import Drawn, Pictures, draw, normalise
 from spar_bench.run.inference import sliding_window
-from spar_bench.store import Finished, Stage
+from spar_bench.stage import Finished, Stage
 from spar_bench.windows import n_windows
 
 

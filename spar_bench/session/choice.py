@@ -3,9 +3,10 @@
 from collections.abc import Iterable
 
 from spar_bench.errors import UnknownName
+from spar_bench.files import read_json
 from spar_bench.plan.trials import Plan, Trial
 from spar_bench.spec import LoadedSpec, Point, resolve_point
-from spar_bench.store import Store, read_json
+from spar_bench.store import Store
 
 
 def first_points(loaded: LoadedSpec) -> list[Point]:

@@ -10,7 +10,8 @@ from spar_bench.backbones import known_sizes
 from spar_bench.plan import stages as build
 from spar_bench.plan.trials import Arm, CostLine, Plan, Trial
 from spar_bench.results import Cost, Row, Status
-from spar_bench.store import Damaged, Finished, Stage, Store, digest
+from spar_bench.stage import Damaged, Finished, Stage, digest
+from spar_bench.store import Store
 
 NOT_MADE = "it has not been run yet"
 

@@ -6,7 +6,8 @@ from spar_bench.errors import NotReady
 from spar_bench.plan.trials import make_plan
 from spar_bench.session.choice import known_points, known_seeds
 from spar_bench.spec import read_spec
-from spar_bench.store import Finished, Store, canonical
+from spar_bench.stage import Finished, canonical
+from spar_bench.store import Store
 
 
 def unreachable(store: Store, folder: Path) -> list[Finished]:

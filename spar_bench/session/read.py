@@ -7,6 +7,7 @@ from pathlib import Path
 
 from spar_bench import report, track
 from spar_bench.errors import NotReady, UnknownName
+from spar_bench.files import writing
 from spar_bench.plan.estimate import DEFAULT_GFLOPS_PER_S, Estimate, estimate, speeds
 from spar_bench.plan.stages import batch_key
 from spar_bench.plan.trials import Plan, make_plan
@@ -15,7 +16,8 @@ from spar_bench.session.choice import chosen, known_points, known_seeds, wanted
 from spar_bench.session.collect import Collector
 from spar_bench.spec import LoadedSpec, read_spec
 from spar_bench.spec.read import experiment_name
-from spar_bench.store import DEFAULT_ROOT, Finished, Stage, Store, writing
+from spar_bench.stage import Finished, Stage
+from spar_bench.store import DEFAULT_ROOT, Store
 from spar_bench.track.uri import sqlite_path
 
 

@@ -4,11 +4,12 @@ import json
 from pathlib import Path
 
 from spar_bench import report, track
+from spar_bench.files import replace_text, writing
 from spar_bench.plan.trials import Trial
 from spar_bench.results import Results, Row, TrialRecord
 from spar_bench.run.evaluate import read_counts, read_features, read_preview
 from spar_bench.session.collect import Collector, flat, provenance
-from spar_bench.store import Finished, digest, replace_text
+from spar_bench.stage import Finished, digest
 
 
 def trial_record(collector: Collector, trial: Trial) -> TrialRecord:
@@ -98,16 +99,17 @@ def _artifacts(collector: Collector, trial: Trial, rows: list[Row]) -> dict[str,
 
 
 def _draw(shown: dict[str, Finished], classes: list[str], folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
     previews = {method: read_preview(finished) for method, finished in shown.items()}
-    report.draw_panel(previews, classes, folder / "panel.png")
     features = {
         method: found
         for method, finished in shown.items()
         if (found := read_features(finished)) is not None
     }
-    if features:
-        report.draw_pca(features, folder / "pca.png")
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        report.draw_panel(previews, classes, folder / "panel.png")
+        if features:
+            report.draw_pca(features, folder / "pca.png")
 
 
 def _finished_evaluations(collector: Collector, rows: list[Row]) -> dict[str, Finished]:

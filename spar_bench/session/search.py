@@ -15,11 +15,13 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from spar_bench.errors import SpecError
+from spar_bench.files import writing
 from spar_bench.plan.trials import Trial
 from spar_bench.session.collect import Collector
 from spar_bench.spec import LoadedSpec, Point, resolve_point
 from spar_bench.spec.schema import ChoicesSpec, SearchSpec
-from spar_bench.store import Store, canonical, digest, writing
+from spar_bench.stage import canonical, digest
+from spar_bench.store import Store
 
 VALUES, IMPOSSIBLE = "values", "impossible"
 """What a trial keeps: the values drawn, and why they do not go together if they do not."""

@@ -20,7 +20,8 @@ from spar_bench.session.ready import require_ready
 from spar_bench.session.records import results, trial_record
 from spar_bench.session.search import Searcher, score, study_name
 from spar_bench.spec import LoadedSpec, Point, read_spec
-from spar_bench.store import DEFAULT_ROOT, Stage, Store, digest
+from spar_bench.stage import Stage, digest
+from spar_bench.store import DEFAULT_ROOT, Store
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ import pytest
 from spar_bench.plan.stages import batch_key, resized_hw
 from spar_bench.plan.trials import Plan
 from spar_bench.spec.schema import Settings
-from spar_bench.store import Stage
+from spar_bench.stage import Stage
 from tests.run.tiny import plan_of, settings, write_clip, write_photographs
 
 KINDS = ["images", "targets", "student", "cost"]

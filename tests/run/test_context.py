@@ -18,7 +18,8 @@ from spar_bench.run.context import (
     resolve_device,
 )
 from spar_bench.spec.schema import BackboneSpec
-from spar_bench.store import Finished, Stage, Store
+from spar_bench.stage import Finished, Stage
+from spar_bench.store import Store
 from tests.run.tiny import CPU
 
 

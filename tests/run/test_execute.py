@@ -16,7 +16,8 @@ from spar_bench.errors import DataError, StoreError
 from spar_bench.plan.trials import Plan
 from spar_bench.run import execute
 from spar_bench.run.context import Context, Interrupted, Pruned
-from spar_bench.store import MANIFEST, Finished, Stage, Store
+from spar_bench.stage import MANIFEST, Finished, Stage
+from spar_bench.store import Store
 from tests.run.tiny import CPU, executor, plan_of, settings
 
 

@@ -15,7 +15,8 @@ from spar_bench.plan.cost import SINGLE_PASS, Inference
 from spar_bench.run import latency
 from spar_bench.run.context import Context, Interrupted
 from spar_bench.run.latency import FEWEST_ROUNDS, LONG_ROUNDS, MOST_ROUNDS, Arm
-from spar_bench.store import Stage, Store
+from spar_bench.stage import Stage
+from spar_bench.store import Store
 from tests.run.tiny import CPU, executor, plan_of, settings
 from tests.test_testing import ToyBackbone
 
@@ -53,6 +54,7 @@ class Slow(ToyBackbone):
         self.clock.now += self.seconds + self.extra(self.n_passes)
         self.n_passes += 1
         self.passes.append(self)
+        self.keeps_gradients = not torch.is_inference_mode_enabled()
         return super().features(images)
 
 
@@ -163,11 +165,12 @@ def test_slow_arms_end_earlier_and_the_fast_go_on(clock: Clock, store: Store) ->
     assert (slow.n_passes - before[0], fast.n_passes - before[1]) == (LONG_ROUNDS, 10)
 
 
-def test_weights_of_a_timed_backbone_can_still_train(clock: Clock) -> None:
+def test_no_gradient_is_timed_and_weights_can_still_train(clock: Clock) -> None:
     backbone = Slow(clock, 0.1)
     timed = arm(backbone)
 
     timed.sample()
+    assert not backbone.keeps_gradients
 
     backbone.features(torch.zeros(1, 3, 24, 32)).sum().backward()  # type: ignore[no-untyped-call]
     assert not any(parameter.is_inference() for parameter in backbone.visual.parameters())

@@ -19,7 +19,8 @@ from spar_bench.run.images import normalise
 from spar_bench.run.student import _Training, learning_rate_factor, make_student, order
 from spar_bench.run.teach import open_images, read_target
 from spar_bench.spec.schema import BackboneSpec, StudentSpec
-from spar_bench.store import Stage, Store
+from spar_bench.stage import Stage
+from spar_bench.store import Store
 from tests.run.tiny import CPU, executor, plan_of, settings
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "distill_cpu.txt"

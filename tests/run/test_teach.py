@@ -14,7 +14,8 @@ from spar_bench.run.images import normalise
 from spar_bench.run.inference import sliding_window
 from spar_bench.run.teach import open_images, read_target
 from spar_bench.spec.schema import BackboneSpec
-from spar_bench.store import Stage, Store
+from spar_bench.stage import Stage
+from spar_bench.store import Store
 from tests.run.tiny import CPU, executor, plan_of, settings
 
 

@@ -15,7 +15,8 @@ from spar_bench.run.context import Context
 from spar_bench.run.execute import Executor, Note
 from spar_bench.spec import Point
 from spar_bench.spec.schema import Settings
-from spar_bench.store import Stage, Store
+from spar_bench.stage import Stage
+from spar_bench.store import Store
 
 CPU = torch.device("cpu")
 CLASSES = ["sky", "road", "tree"]
