@@ -3,6 +3,7 @@
 import csv
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 
 from spar_bench.results import read_rows
 from spar_bench.store import Store
-from tests.small import HEAD, UNTIMED, runs, write_spec
+from tests.small import HEAD, TINY, UNTIMED, runs, write_spec
 
 pytestmark = pytest.mark.slow
 
@@ -58,15 +59,21 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 class Command:
     """A command in a process of its own, in a folder of its own."""
 
-    def __init__(self, folder: Path, environment: dict[str, str], *arguments: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        environment: dict[str, str],
+        *arguments: str,
+        said: Path | None = None,
+    ) -> None:
         code = "from spar_bench.cli import main; main()"
-        self._said = folder / f"said_{time.monotonic_ns()}"
-        with self._said.open("wb") as said:
+        self._said = (said or folder) / f"said_{time.monotonic_ns()}"
+        with self._said.open("wb") as file:
             self.process = subprocess.Popen(
                 [sys.executable, "-c", code, *arguments],
                 cwd=folder,
                 env=environment,
-                stdout=said,
+                stdout=file,
                 stderr=subprocess.STDOUT,
             )
 
@@ -240,13 +247,49 @@ def test_two_searches_at_once_share_one_study(
     assert_mirrored_once(folder, 6)
 
 
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root may mount")
+def test_sweep_on_a_disk_that_is_full_is_one_line_and_goes_on_when_there_is_room(
+    tmp_path: Path, compiled: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("this root may not mount")
+    ends = []
+    try:
+        monkeypatch.chdir(folder)
+        write_spec(TINY)
+        for n_mib in (1, 3, 4, 5, 6, 60):
+            size = f"remount,size={n_mib}m"
+            subprocess.run(["mount", "-o", size, str(folder)], check=True)
+            command = Command(folder, compiled, "sweep", "experiments/tiny.yaml", said=tmp_path)
+            ends.append((command.ends(), command.said))
+        found = told(folder)
+    finally:
+        monkeypatch.undo()
+        subprocess.run(["umount", str(folder)], check=True)
+
+    assert [code for code, _ in ends] == [2] * 5 + [0]
+    for _, said in ends[:-1]:
+        assert "Traceback" not in said
+        assert re.search("disk is full|No space left", said.splitlines()[-1])
+    assert [row[2] for row in found] == ["finished"] * 4
+
+
 def test_starter_runs_through_to_its_report(
     tmp_path: Path, compiled: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    lines = [["init"], ["sweep", "experiments/first.yaml"], ["report", "experiments/first.yaml"]]
+    Command(tmp_path, compiled, "init", "whole.yaml").ends()
+    small = Path("whole.yaml").read_text()
+    for many, few in (("count: 40", "count: 2"), ("count: 16", "count: 2"), ("[256] ", "[128] ")):
+        assert many in small
+        small = small.replace(many, few)
+    write_spec(small.replace("seconds: 1.0", "seconds: 0.05"), "first")
+    lines = [["sweep", "experiments/first.yaml"], ["report", "experiments/first.yaml"]]
 
     codes = [Command(tmp_path, compiled, *line).ends() for line in lines]
 
-    assert codes == [0, 0, 0]
+    assert codes == [0, 0]
     assert (tmp_path / "reports/first/results.csv").exists()
