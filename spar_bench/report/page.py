@@ -32,7 +32,7 @@ def page(
         f"![{figure.name}]({figure.name}.png)\n\n{figure.caption} [SVG]({figure.name}.svg)"
         for figure in figures
     ]
-    parts += [*_differences(differences), *_unfinished(results)]
+    parts += [*_differences(differences), *_remarks(results)]
     files = [f"- [{name}]({name}): {what}" for name, what in _FILES.items()]
     parts.append("## Files\n\n" + "\n".join(files))
     return "\n\n".join(parts) + "\n"
@@ -74,13 +74,13 @@ def _differences(frame: pd.DataFrame) -> list[str]:
     return [f"## Differences\n\n{told}\n\n" + "\n".join(lines)]
 
 
-def _unfinished(results: Results) -> list[str]:
-    """Return the section of rows without a result, and why; nothing where all finished."""
+def _remarks(results: Results) -> list[str]:
+    """Return the section of rows that have no result, or one with a remark; nothing else."""
     lines = [
         f"- {text.markdown(row.trial)}, {row.method}, {text.markdown(row.dataset)} at "
         f"{row.eval_short_side_px} px: {row.status.replace('_', ' ')}"
         + (f" ({text.markdown(row.reason)})" if row.reason else "")
         for row in results.rows
-        if row.status != "finished"
+        if row.status != "finished" or row.reason
     ]
-    return ["## Not finished\n\n" + "\n".join(dict.fromkeys(lines))] if lines else []
+    return ["## Remarks\n\n" + "\n".join(dict.fromkeys(lines))] if lines else []

@@ -141,7 +141,7 @@ class Collector:
             dtype=settings.evaluate.precision,
             status=state.status,
             cost=self.cost(arm.cost, arm.timed, arm.image_hw),
-            reason=state.reason,
+            reason=state.reason or clipped(inference.window_px, arm.image_hw),
             divides_patch=settings.teacher.stride_px % patch_px == 0 if slides else None,
             swept=trial.swept,
             stages=self._stages(arm),
@@ -202,6 +202,14 @@ class Collector:
             return None
         device: str = self.plan.stages[self.plan.latency].settings["place"]["device"]
         return device
+
+
+def clipped(window_px: int | None, image_hw: tuple[int, int]) -> str:
+    """Return a remark where a window does not fit into an image, "" where it does."""
+    if window_px is None or window_px <= min(image_hw):
+        return ""
+    height, width = image_hw
+    return f"the window of {window_px} px is clipped to the image of {height}x{width} px"
 
 
 def backbone_label(trial: Trial) -> str:
