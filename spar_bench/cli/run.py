@@ -1,5 +1,7 @@
 """Commands that do work: plan, sweep, report, ui, and the making of the embedded backbone."""
 
+import os
+import signal
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -131,12 +133,22 @@ def ui(tracking_uri: str | None, port: int) -> None:
     """Browse runs in the MLflow UI, on this machine only."""
     from spar_bench import track
 
-    command, environment = track.ui_command(track.tracking_uri(tracking_uri), port=port)
+    uri = track.tracking_uri(tracking_uri)
+    command, environment = track.ui_command(uri, port=port)
     click.echo(f"MLflow UI on http://127.0.0.1:{port} (Ctrl-C stops it)")
-    try:
-        raise SystemExit(subprocess.run(command, env=environment, check=False).returncode)
-    except KeyboardInterrupt:  # the server had it too, and has ended
-        click.echo()
+    for experiment, address in track.view_urls(uri, port=port).items():
+        click.echo(f"{experiment}: {address}")
+    # The server starts workers; a group of its own lets all of them end with it.
+    with subprocess.Popen(command, env=environment, start_new_session=True) as server:
+
+        def end(*_: object) -> None:
+            os.killpg(server.pid, signal.SIGTERM)
+
+        before = {n: signal.signal(n, end) for n in (signal.SIGINT, signal.SIGTERM)}
+        code = server.wait()
+    for number, handler in before.items():
+        signal.signal(number, handler)
+    raise SystemExit(0 if code == -signal.SIGTERM else code)
 
 
 @click.group()
