@@ -47,7 +47,7 @@ def test_finer_strides_read_street_photographs_better_and_students_catch_up(
     monkeypatch.setenv("SPAR_BENCH_CAMVID", str(CAMVID.resolve()))
     monkeypatch.chdir(tmp_path)
 
-    run("sweep", str(SPEC))
+    run("sweep", str(SPEC), "--threads", str(os.cpu_count()))
     run("report", "camvid")
 
     with (tmp_path / "reports" / "camvid" / "results.csv").open() as file:
