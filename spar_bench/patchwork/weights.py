@@ -4,16 +4,16 @@ The file holds an open_clip state dict whose token table has one row a known tok
 which says where in the full vocabulary each row belongs.
 """
 
-import os
 from functools import cache
 from pathlib import Path
 
 import open_clip
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
+from spar_bench.files import replace_bytes
 from spar_bench.patchwork.scenes import CLASSES
 
 MODEL = Path(__file__).parent / "model"
@@ -41,9 +41,7 @@ def save_state_dict(state: dict[str, Tensor], token_ids: Tensor, folder: Path) -
     """Write a state dict whose token table has one row for each of `token_ids`, in half."""
     assert len(state[_TABLE]) == len(token_ids), "one row of the table a token"
     small = {name: weight.detach().half().contiguous() for name, weight in state.items()}
-    unfinished = folder / f"{WEIGHTS_FILE}.unfinished"
-    save_file({**small, _IDS: token_ids.int()}, unfinished)
-    os.replace(unfinished, folder / WEIGHTS_FILE)
+    replace_bytes(folder / WEIGHTS_FILE, save({**small, _IDS: token_ids.int()}))
 
 
 @cache

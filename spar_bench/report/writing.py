@@ -1,11 +1,10 @@
 """Write a report into its folder: every file whole or not at all, none left from an older one."""
 
-import hashlib
 import json
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from spar_bench.files import file_sha256, replace_text
 from spar_bench.report.arms import read_arms
 from spar_bench.report.figures import plan_figures
 from spar_bench.report.frames import costs_frame, differences_frame, results_frame
@@ -37,10 +36,10 @@ def write_report(results: Results, folder: Path) -> list[Path]:
         "README.md": page(results, arms, figures, differences),
     }
     for name, content in texts.items():
-        _replace(folder / name, content)
+        replace_text(folder / name, content)
     paths = [*(folder / name for name in texts), *drawn]
     _remove_stale(folder, {path.name for path in paths})
-    _replace(folder / MANIFEST, json.dumps(_checksums(paths), indent=1) + "\n")
+    replace_text(folder / MANIFEST, json.dumps(_checksums(paths), indent=1) + "\n")
     return [*paths, folder / MANIFEST]
 
 
@@ -55,13 +54,4 @@ def _remove_stale(folder: Path, current: set[str]) -> None:
 
 
 def _checksums(paths: Iterable[Path]) -> dict[str, str]:
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(paths)}
-
-
-def _replace(path: Path, content: str) -> None:
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        temporary.write_text(content, encoding="utf-8", newline="\n")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    return {path.name: file_sha256(path) for path in sorted(paths)}

@@ -1,15 +1,12 @@
 """Write the spec's JSON Schema anew: `python -m spar_bench.spec`."""
 
-import os
-
+from spar_bench.files import replace_text
 from spar_bench.spec.json_schema import FILE, text
 
 
 def main() -> None:
     """Replace the schema's file."""
-    temporary = FILE.with_suffix(".tmp")
-    temporary.write_text(text(), encoding="utf-8")
-    os.replace(temporary, FILE)
+    replace_text(FILE, text())
 
 
 if __name__ == "__main__":

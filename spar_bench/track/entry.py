@@ -12,6 +12,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from spar_bench.files import file_sha256
 from spar_bench.results import Row, TrialRecord
 
 RUN_STATUS = {
@@ -68,7 +69,7 @@ class Entry:
             tags["spar.headline"] = _headline(trial.rows).method
         if trial.reason:
             tags["spar.reason"] = trial.reason[:_LONGEST_TEXT]
-        contents = {name: _sha256(path) for name, path in sorted(trial.artifacts.items())}
+        contents = {name: file_sha256(path) for name, path in sorted(trial.artifacts.items())}
         return cls(
             params=params,
             metrics=metrics,
@@ -123,7 +124,7 @@ def digest_of(value: Any) -> str:
 def digest_of_folder(folder: Path) -> str:
     """Return the SHA-256 over the names and contents of a folder's files."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return digest_of({path.relative_to(folder).as_posix(): _sha256(path) for path in files})
+    return digest_of({path.relative_to(folder).as_posix(): file_sha256(path) for path in files})
 
 
 def _metrics(rows: list[Row]) -> dict[str, float]:
@@ -167,8 +168,3 @@ def _clean(name: str) -> str:
     if len(clean) > _LONGEST_NAME:
         clean = f"{clean[:_LONGEST_NAME]}_{digest_of(name)[:8]}"
     return clean
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
