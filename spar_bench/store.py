@@ -97,9 +97,19 @@ class Store:
             (folder / "output").mkdir(parents=True, exist_ok=True)
         return folder
 
-    def forget_scratch(self, stage: Stage) -> None:
+    def forget_scratch(self, fingerprint: str) -> None:
         """Delete a stage's work under way, so that the next attempt begins anew."""
-        shutil.rmtree(self.root / "scratch" / stage.fingerprint, ignore_errors=True)
+        shutil.rmtree(self.root / "scratch" / fingerprint, ignore_errors=True)
+
+    def left_off(self) -> dict[str, int]:
+        """Return the bytes of unfinished work that no one is at now, by the stage's fingerprint."""
+        sizes = {}
+        for folder in sorted((self.root / "scratch").iterdir()):
+            with suppress(Timeout), FileLock(self.root / "locks" / folder.name, timeout=0):
+                sizes[folder.name] = sum(
+                    path.stat().st_size for path in folder.rglob("*") if path.is_file()
+                )
+        return sizes
 
     def finish(self, stage: Stage, *, summary: dict[str, Any], made: dict[str, Any]) -> Finished:
         """Turn a stage's `scratch/.../output` into the finished stage.
@@ -159,7 +169,7 @@ class Store:
             return ""
         except Damaged as damage:
             with writing(self.root):
-                self.forget_scratch(stage)
+                self.forget_scratch(stage.fingerprint)
                 _delete_damaged_files(folder)
                 os.replace(folder, self.scratch(stage) / "output")
             return str(damage)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from spar_bench.cli.completion import spec_files, specs_here, swept_trials
-from spar_bench.cli.options import span, store_option, table
+from spar_bench.cli.options import counted, span, store_option, table
 from spar_bench.errors import SparBenchError
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def check(specs: tuple[Path, ...], ready: bool) -> None:
             continue
         gaps = missing(loaded)
         lacking.extend(gaps)
-        n_points = f"{len(loaded.points)} points" if loaded.points else "a search"
+        n_points = counted(len(loaded.points), "point") if loaded.points else "a search"
         click.echo(f"{path}: reads well, {n_points}" + (f", {len(gaps)} missing:" if gaps else ""))
         for line in gaps:
             click.echo(f"  {line}")

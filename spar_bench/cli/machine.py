@@ -11,7 +11,7 @@ import click
 from click.shell_completion import get_completion_class
 
 from spar_bench.cli.completion import specs_here
-from spar_bench.cli.options import size, store_option, table, tracking_option
+from spar_bench.cli.options import counted, size, store_option, table, tracking_option
 from spar_bench.errors import SparBenchError
 
 LIBRARIES = (
@@ -47,7 +47,7 @@ def _store(root: Path) -> str:
         n_stages = len(list(Store(root).finished()))
     except SparBenchError as error:
         return str(error)
-    return f"{root.absolute()} ({n_stages} stages, {free} free)"
+    return f"{root.absolute()} ({counted(n_stages, 'stage')}, {free} free)"
 
 
 def _specs() -> str:

@@ -48,6 +48,11 @@ def size(n_bytes: float) -> str:
     return f"{n_bytes:.3g} GB"
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun: 1 stage, 2 stages."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def table(header: list[str], rows: list[list[str]], *, right: str = "") -> str:
     """Return aligned columns as plain text; `right` has an `r` for each column set flush right.
 

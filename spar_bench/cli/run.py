@@ -10,6 +10,7 @@ import click
 
 from spar_bench.cli.completion import swept_experiments, trials_to_come
 from spar_bench.cli.options import (
+    counted,
     seeds_option,
     size,
     span,
@@ -233,7 +234,8 @@ def _total(view: "PlanView") -> str:
     search = view.loaded.search
     more = f" A search asks for {search.trials} trials, one after another." if search else ""
     return (
-        f"{len(view.plan.trials)} trials, {len(view.stages)} stages, {len(todo)} to do: about "
+        f"{counted(len(view.plan.trials), 'trial')}, {counted(len(view.stages), 'stage')}, "
+        f"{len(todo)} to do: about "
         f"{span(view.seconds)} ({basis}), "
         f"{size(sum(one.estimate.n_bytes for one in todo))} in the store.{more}"
     )
@@ -244,7 +246,7 @@ def _say_how_it_went(outcome: "Outcome") -> None:
     done = len(outcome.rows) - len(outcome.unfinished)
     click.echo(
         f"{outcome.experiment}: {done} of {len(outcome.rows)} rows finished, "
-        f"{outcome.n_made} stages made now. Next: spar-bench report {outcome.experiment}"
+        f"{counted(outcome.n_made, 'stage')} made now. Next: spar-bench report {outcome.experiment}"
     )
     failed = [row for row in outcome.unfinished if row.status in ("failed", "blocked")]
     told = {row.reason for row in failed}

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from spar_bench.cli.options import size, store_option, table
+from spar_bench.cli.options import counted, size, store_option, table
 
 
 @click.group()
@@ -43,7 +43,7 @@ def verify(store: Path) -> None:
             damaged.append(str(error))
     for line in damaged:
         click.echo(line, err=True)
-    click.echo(f"{n_whole} stages are whole, {len(damaged)} damaged")
+    click.echo(f"{counted(n_whole, 'stage')} whole, {len(damaged)} damaged")
     if damaged:
         click.echo("the next sweep makes damaged stages anew", err=True)
         raise SystemExit(1)
@@ -64,12 +64,14 @@ def gc(specs: Path, store: Path, yes: bool) -> None:
 
     opened = Store(store)
     gone = unreachable(opened, specs)
-    freed = size(sum(stage.n_bytes for stage in gone))
-    for stage in gone:
+    for stage in gone.finished:
         click.echo(f"{stage.manifest['kind']}  {stage.fingerprint[:12]}  {size(stage.n_bytes)}")
         if yes:
             opened.discard(stage.fingerprint)
-    if yes:
-        click.echo(f"deleted {len(gone)} stages, {freed}")
-    else:
-        click.echo(f"{len(gone)} stages, {freed}, would be deleted; --yes deletes them")
+    for fingerprint, n_bytes in gone.left_off.items():
+        click.echo(f"unfinished  {fingerprint[:12]}  {size(n_bytes)}")
+        if yes:
+            opened.forget_scratch(fingerprint)
+    n_bytes = sum(stage.n_bytes for stage in gone.finished) + sum(gone.left_off.values())
+    what = f"{counted(len(gone.finished) + len(gone.left_off), 'stage')}, {size(n_bytes)}"
+    click.echo(f"deleted {what}" if yes else f"{what}, would be deleted; --yes deletes them")

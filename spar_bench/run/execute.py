@@ -247,7 +247,7 @@ class Executor:
         for stage in left:
             self.context.store.fail(stage, reason, outcome=outcome, final=final)
             if final and outcome == "failed":
-                self.context.store.forget_scratch(stage)
+                self.context.store.forget_scratch(stage.fingerprint)
         self._tell(left, outcome, reason)
 
     def _tell(

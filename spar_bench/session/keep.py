@@ -1,5 +1,6 @@
-"""Tell which finished stages no spec under a folder reaches."""
+"""Tell which work in the store no spec under a folder reaches."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from spar_bench.errors import NotReady
@@ -10,8 +11,16 @@ from spar_bench.stage import Finished, canonical
 from spar_bench.store import Store
 
 
-def unreachable(store: Store, folder: Path) -> list[Finished]:
-    """Return the finished stages that no spec under `folder` calls for.
+@dataclass(frozen=True)
+class Unreachable:
+    """What no spec calls for: finished stages, and bytes of unfinished work by fingerprint."""
+
+    finished: list[Finished]
+    left_off: dict[str, int]
+
+
+def unreachable(store: Store, folder: Path) -> Unreachable:
+    """Return the work that no spec under `folder` calls for.
 
     Seeds count as they were last swept, and a search's points as far as it has gone; timings are
     kept wherever they were made.
@@ -24,13 +33,18 @@ def unreachable(store: Store, folder: Path) -> list[Finished]:
     if not paths:
         raise NotReady(f"{folder}: must hold specs, but has no YAML file; name their folder")
     reached: set[str] = set()
+    wanted: set[str] = set()
     for path in paths:
         loaded = read_spec(path)
         plan = make_plan(known_points(loaded, store), known_seeds(loaded, store), {})
+        wanted |= plan.stages.keys()
         for fingerprint, stage in plan.stages.items():
             arms = stage.settings.get("arms")
             reached.add(canonical(arms) if stage.kind == "latency" else fingerprint)
-    return [stage for stage in store.finished() if _key(stage) not in reached]
+    return Unreachable(
+        [stage for stage in store.finished() if _key(stage) not in reached],
+        {key: size for key, size in store.left_off().items() if key not in wanted},
+    )
 
 
 def _key(stage: Finished) -> str:

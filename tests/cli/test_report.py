@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from spar_bench.files import replace_text
 from spar_bench.store import Store
 from tests.small import copy_store, one_line, spar_bench, write_spec
 
@@ -70,6 +71,24 @@ def test_gc_deletes_what_no_spec_reaches_and_keeps_the_rest(here: Path, swept: P
     assert deleted.stdout.splitlines()[-1].startswith("deleted 4 stages, ")
     kinds = [stage.manifest["kind"] for stage in Store(Path(".spar_bench")).finished()]
     assert sorted(kinds) == ["cost"] * 4 + ["evaluate"] * 3 + ["images", "student", "targets"]
+
+
+def test_gc_deletes_unfinished_work_unless_someone_is_at_it(here: Path, swept: Path) -> None:
+    copy_store(swept)
+    store = Store(Path(".spar_bench"))
+    for fingerprint in ("left", "held"):
+        replace_text(store.root / "scratch" / fingerprint / "output" / "part", "12345")
+
+    with store.lock(["held"], on_wait=print, poll=lambda: None):
+        told = spar_bench("cache", "gc")
+        deleted = spar_bench("cache", "gc", "--yes")
+
+    assert told.stdout.splitlines() == [
+        "unfinished  left  5 B",
+        "1 stage, 5 B, would be deleted; --yes deletes them",
+    ]
+    assert deleted.stdout.splitlines()[-1] == "deleted 1 stage, 5 B"
+    assert [path.name for path in (store.root / "scratch").iterdir()] == ["held"]
 
 
 def test_gc_keeps_what_more_seeds_were_swept_with(here: Path, swept: Path) -> None:

@@ -120,11 +120,11 @@ def test_altered_file_is_found_and_made_anew(here: Path, swept: Path, name: str)
     whole = spar_bench("cache", "verify")
 
     assert f"stage {path.parent.name[:12]}: {name}" in found.stderr
-    assert "13 stages are whole, 1 damaged" in found.stdout
+    assert "13 stages whole, 1 damaged" in found.stdout
     assert f"damaged evaluate {path.parent.name[:12]}" in mended.stderr
     assert "1 stages made now" in mended.stdout
     assert rows_of() == before
-    assert whole.stdout == "14 stages are whole, 0 damaged\n"
+    assert whole.stdout == "14 stages whole, 0 damaged\n"
 
 
 def test_truncated_targets_are_mended_where_a_new_student_reads_them(

@@ -54,7 +54,7 @@ def stage_of(clip: Path, photographs: Path) -> Any:
 def train(stage: Stage, store: Store, **options: Any) -> tuple[dict[str, Any], Path]:
     """Make a student's files; returns its summary and the folder that they are in."""
     context = Context(store, CPU, **options)
-    store.forget_scratch(stage)
+    store.forget_scratch(stage.fingerprint)
     summary = make_student(stage, context)
     return summary, store.scratch(stage) / "output"
 
@@ -218,7 +218,7 @@ def test_resumed_student_is_the_uninterrupted_one_bit_for_bit(
     stage = stage_of(epochs=3, **changes)
     _, folder = train(stage, taught)
     expected, curve = load_file(folder / TRAINED_FILE), losses(folder)
-    taught.forget_scratch(stage)
+    taught.forget_scratch(stage.fingerprint)
     looks = stopping_at(step)
 
     def check(self: Context) -> None:
