@@ -211,8 +211,12 @@ class _Sweep:
             self._record(plan, trial)
 
     def _record(self, plan: Plan, trial: Trial) -> None:
-        collector = Collector(self._loaded.experiment, plan, self._store)
-        self._mirror.record(trial_record(collector, trial))
+        """Mirror a trial; what the tracking store does not take now is tried again with the next."""
+        record = trial_record(Collector(self._loaded.experiment, plan, self._store), trial)
+        try:
+            self._mirror.record(record)
+        except StoreError as error:
+            log.warning("%s is not shown in MLflow yet: %s", trial.name, error)
 
     def _finish(self, plan: Plan) -> Outcome:
         """Save the results, end the MLflow run, and say how it went."""
