@@ -97,16 +97,20 @@ def paired_difference(
 def _resampled_miou(counts: Counts, draws: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return the mIoU of each resample, `(R,)`; `draws` `(R, N)` counts each image in it.
 
-    A class that a resample happens to miss is left out of that resample's mean.
+    A mean is over the full set's classes, less those whose truth the resample happens to miss: the
+    truth alone decides, so that both sides of a difference leave out the same ones.
     """
     # Pixel counts are far below 2**53, so float64 is exact, and unlike int64 it has a fast product.
     weights = draws.astype(np.float64)
-    iou = _iou(*(weights @ pixels for pixels in (counts.correct, counts.predicted, counts.true)))
-    present = ~np.isnan(iou)
-    n_present = present.sum(axis=1)
-    total = np.where(present, iou, 0.0).sum(axis=1)
+    correct, predicted, true = (
+        weights @ pixels for pixels in (counts.correct, counts.predicted, counts.true)
+    )
+    met = true > 0
+    total = np.where(met, _iou(correct, predicted, true), 0.0).sum(axis=1)
+    n_never_true = int((counts.predicted.any(axis=0) & ~counts.true.any(axis=0)).sum())
+    n_met = met.sum(axis=1)
     mean = np.full(len(draws), np.nan)
-    np.divide(total, n_present, out=mean, where=n_present > 0)
+    np.divide(total, n_met + n_never_true, out=mean, where=n_met > 0)
     return mean
 
 

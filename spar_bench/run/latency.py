@@ -1,4 +1,4 @@
-"""Time all arms of a sweep in one sitting: interleaved rounds after a warm-up, one at a time.
+"""Time all arms of a sweep in one sitting: interleaved after a warm-up, one pass at a time.
 
 End to end is from a normalised image on the device to its label map: windows, encoder, stitching,
 upsampling, argmax. The encoder's share is timed inside the same passes.
@@ -31,9 +31,9 @@ from spar_bench.run.text import Classifier
 from spar_bench.spec.schema import Precision
 from spar_bench.stage import Stage
 
-LONG_PASS_S, LONG_ROUNDS = 2.0, 3
-"""An arm whose pass takes longer gets one warm-up pass and this many rounds."""
-FEWEST_ROUNDS, MOST_ROUNDS = 5, 100
+LONG_PASS_S, LONG_PASSES = 2.0, 3
+"""An arm whose pass takes longer gets one warm-up pass and is timed so often."""
+FEWEST_PASSES, MOST_PASSES = 5, 100
 WARM_PASSES, WARM_SPREAD = 3, 0.02
 """Warm when so many passes in a row lie within this share of their median, or the time is up."""
 
@@ -61,7 +61,7 @@ def make_latency(stage: Stage, context: Context) -> dict[str, Any]:
             context.check()
             context.report(stage, 0.3 * done / len(arms))
             arm.warm_up(seconds / 2)
-        _time_in_rounds(list(arms.values()), seconds, stage, context)
+        _time_in_turns(list(arms.values()), seconds, stage, context)
         found = {key: arm.summary() for key, arm in arms.items()}
     replace_text(context.store.scratch(stage) / "output" / "latency.json", json.dumps(found))
     return {"n_arms": len(arms)}
@@ -81,19 +81,24 @@ def _sitting(context: Context) -> Iterator[None]:
         lock.release()
 
 
-def _time_in_rounds(arms: list["Arm"], seconds: float, stage: Stage, context: Context) -> None:
-    """Time the arms in rounds of random order, so that drift of the machine meets all of them."""
-    shuffle = random.Random(0)
-    left = {id(arm): arm.n_rounds(seconds) for arm in arms}
-    total = sum(left.values())
-    while any(left.values()):
-        turn = [arm for arm in arms if left[id(arm)]]
-        shuffle.shuffle(turn)
-        for arm in turn:
-            context.check()
-            context.report(stage, 0.3 + 0.6 * (1 - sum(left.values()) / total))
-            arm.sample()
-            left[id(arm)] -= 1
+def _time_in_turns(arms: list["Arm"], seconds: float, stage: Stage, context: Context) -> None:
+    """Time the arms in turns spread over the sitting, so that drift of the machine meets all."""
+    turns = _turns([arm.n_passes(seconds) for arm in arms])
+    for done, turn in enumerate(turns):
+        context.check()
+        context.report(stage, 0.3 + 0.6 * done / len(turns))
+        arms[turn].sample()
+
+
+def _turns(n_passes: list[int]) -> list[int]:
+    """Return whose turn it is when: each arm's passes lie evenly over the sitting, with jitter.
+
+    The k-th of an arm's n passes falls at a random time of the k-th n-th of the sitting. An arm of
+    few slow passes and one of many fast ones so see the same machine.
+    """
+    jitter = random.Random(0)
+    at = [((k + jitter.random()) / n, arm) for arm, n in enumerate(n_passes) for k in range(n)]
+    return [arm for _, arm in sorted(at)]
 
 
 @dataclass
@@ -177,11 +182,11 @@ class Arm:
             if warm or time.perf_counter() - begun > seconds:
                 return
 
-    def n_rounds(self, seconds: float) -> int:
+    def n_passes(self, seconds: float) -> int:
         """Return how many timed passes fit the time given."""
         if self._pass_s > LONG_PASS_S:
-            return LONG_ROUNDS
-        return min(max(int(seconds / self._pass_s), FEWEST_ROUNDS), MOST_ROUNDS)
+            return LONG_PASSES
+        return min(max(int(seconds / self._pass_s), FEWEST_PASSES), MOST_PASSES)
 
     def sample(self) -> None:
         """Time one pass."""

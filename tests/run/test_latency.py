@@ -14,7 +14,7 @@ from torch import Tensor
 from spar_bench.plan.cost import SINGLE_PASS, Inference
 from spar_bench.run import latency
 from spar_bench.run.context import Context, Interrupted
-from spar_bench.run.latency import FEWEST_ROUNDS, LONG_ROUNDS, MOST_ROUNDS, Arm
+from spar_bench.run.latency import FEWEST_PASSES, LONG_PASSES, MOST_PASSES, Arm
 from spar_bench.stage import Stage
 from spar_bench.store import Store
 from tests.run.tiny import CPU, executor, plan_of, settings
@@ -82,15 +82,15 @@ def test_warm_up_of_a_restless_machine_ends_with_its_time(clock: Clock) -> None:
 
 @pytest.mark.parametrize(
     ("seconds_a_pass", "expected"),
-    [(0.001, MOST_ROUNDS), (0.1, 20), (1.5, FEWEST_ROUNDS), (3.0, LONG_ROUNDS)],
+    [(0.001, MOST_PASSES), (0.1, 20), (1.5, FEWEST_PASSES), (3.0, LONG_PASSES)],
 )
-def test_rounds_fit_the_time_given_within_bounds(
+def test_passes_fit_the_time_given_within_bounds(
     clock: Clock, seconds_a_pass: float, expected: int
 ) -> None:
     timed = arm(Slow(clock, seconds_a_pass))
     timed.warm_up(1.0)
 
-    assert timed.n_rounds(2.0001) == expected
+    assert timed.n_passes(2.0001) == expected
 
 
 def test_long_pass_is_warmed_up_once(clock: Clock) -> None:
@@ -145,7 +145,7 @@ def test_arms_take_turns_in_an_order_that_changes(clock: Clock, store: Store) ->
         one.warm_up(1.0)
     passes.clear()
 
-    latency._time_in_rounds(arms, 1.0001, Stage("latency", 1, {}), Context(store, CPU))
+    latency._time_in_turns(arms, 1.0001, Stage("latency", 1, {}), Context(store, CPU))
 
     rounds = [passes[i : i + 4] for i in range(0, len(passes), 4)]
     assert len(rounds) == 10
@@ -153,16 +153,30 @@ def test_arms_take_turns_in_an_order_that_changes(clock: Clock, store: Store) ->
     assert len({tuple(map(id, turn)) for turn in rounds}) > 3
 
 
-def test_slow_arms_end_earlier_and_the_fast_go_on(clock: Clock, store: Store) -> None:
-    slow, fast = Slow(clock, 3.0), Slow(clock, 0.1)
+def test_drift_of_the_machine_meets_slow_and_fast_alike(clock: Clock, store: Store) -> None:
+    passes: list[Slow] = []
+    slow, fast = Slow(clock, 3.0, passes), Slow(clock, 0.01, passes)
     arms = [arm(slow), arm(fast)]
     for one in arms:
         one.warm_up(0.5)
-    before = slow.n_passes, fast.n_passes
+    passes.clear()
+    begun, lasts = clock.now, LONG_PASSES * 3.0 + 100 * 0.01
+    slow.extra = lambda n: 3.0 * (clock.now - begun) / lasts  # half as fast again by the end
+    fast.extra = lambda n: 0.01 * (clock.now - begun) / lasts
 
-    latency._time_in_rounds(arms, 1.0001, Stage("latency", 1, {}), Context(store, CPU))
+    latency._time_in_turns(arms, 1.0001, Stage("latency", 1, {}), Context(store, CPU))
 
-    assert (slow.n_passes - before[0], fast.n_passes - before[1]) == (LONG_ROUNDS, 10)
+    assert (passes.count(slow), passes.count(fast)) == (LONG_PASSES, 100)
+    medians = [one.summary()["latency_p50_ms"] for one in arms]
+    assert medians[0] / medians[1] == pytest.approx(300, rel=0.15)
+
+
+def test_turns_lie_evenly_over_the_sitting() -> None:
+    turns = latency._turns([3, 99])
+
+    assert sorted(turns) == [0] * 3 + [1] * 99
+    for third in (turns[:34], turns[34:68], turns[68:]):
+        assert 32 <= third.count(1) <= 34
 
 
 def test_no_gradient_is_timed_and_weights_can_still_train(clock: Clock) -> None:
@@ -202,7 +216,7 @@ def test_sitting_times_every_arm_of_a_plan(
         ordered = [timing[f"latency_{p}_ms"] for p in ("p10", "p50", "p90")]
         assert 0 < ordered[0] <= ordered[1] <= ordered[2]
         assert timing["encoder_p50_ms"] > 0
-        assert timing["n"] == len(timing["samples_ms"]) >= FEWEST_ROUNDS
+        assert timing["n"] == len(timing["samples_ms"]) >= FEWEST_PASSES
 
 
 def test_who_waits_for_a_sitting_can_be_interrupted(store: Store, machine_lock: Path) -> None:
