@@ -149,7 +149,7 @@ def measure(
     device = next(backbone.visual.parameters()).device
     arm = Arm(backbone, inference, image_hw, n_queries=n_queries, device=device)
     arm.warm_up(seconds / 2)
-    for _ in range(arm.n_rounds(seconds)):
+    for _ in range(arm.n_passes(seconds)):
         arm.sample()
     timing = arm.summary()
     return {

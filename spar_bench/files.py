@@ -30,6 +30,8 @@ def replace_bytes(path: Path, content: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             temporary.write_bytes(content)
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())  # else a power cut may leave the name without the contents
             os.replace(temporary, path)
         except BaseException:
             temporary.unlink(missing_ok=True)

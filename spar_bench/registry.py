@@ -95,15 +95,40 @@ def version(family: str, name: str) -> int:
         SparBenchError: its module states no `VERSION`.
     """
     path = source(family, name)
+    value = _constant(path, "VERSION")
+    if not isinstance(value, int):
+        raise SparBenchError(
+            f"{path}: a plug-in must state VERSION = <integer>, but has none; add VERSION = 1"
+        )
+    return value
+
+
+def versions(family: str, name: str) -> dict[str, int]:
+    """Return the versions of a plug-in and of those that it builds on, by name.
+
+    A module whose numbers come from another plug-in's code names it: `BUILDS_ON = "openclip"`.
+
+    Raises:
+        UnknownName: no plug-in of that name.
+        SparBenchError: a module states no `VERSION`.
+    """
+    found: dict[str, int] = {}
+    base: Any = name
+    while base is not None and base not in found:
+        found[base] = version(family, base)
+        base = _constant(source(family, base), "BUILDS_ON")
+    return found
+
+
+def _constant(path: Path, name: str) -> Any:
+    """Return what a module assigns to a name at its top level, or None where it is no literal."""
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
         named = [target.id for target in targets if isinstance(target, ast.Name)]
         value = getattr(node, "value", None)
-        if "VERSION" in named and isinstance(value, ast.Constant) and isinstance(value.value, int):
+        if name in named and isinstance(value, ast.Constant):
             return value.value
-    raise SparBenchError(
-        f"{path}: a plug-in must state VERSION = <integer>, but has none; add VERSION = 1"
-    )
+    return None
 
 
 def purpose(family: str, name: str) -> str:

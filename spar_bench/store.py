@@ -148,10 +148,14 @@ class Store:
         return Finished(folder, manifest)
 
     def discard(self, fingerprint: str) -> None:
-        """Delete a finished stage, so that the next look finds it missing."""
+        """Delete a finished stage, so that the next look finds it missing; not one being made."""
         for folder in (self.root / "stages").glob(f"*/{fingerprint}"):
-            forget_verified(folder)
-            with writing(self.root):
+            with (
+                suppress(Timeout),
+                FileLock(self.root / "locks" / fingerprint, timeout=0),
+                writing(self.root),
+            ):
+                forget_verified(folder)
                 shutil.rmtree(folder)
 
     def reopen(self, stage: Stage) -> str:

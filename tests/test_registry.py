@@ -81,6 +81,11 @@ def test_version_is_read_from_the_source_without_running_it(add_module: Any, lin
     assert registry.version("losses", "mine") == 3
 
 
+def test_versions_are_those_of_the_plug_in_and_of_what_it_builds_on() -> None:
+    assert registry.versions("losses", "mse") == {"mse": 1}
+    assert registry.versions("backbones", "patchwork") == {"patchwork": 1, "openclip": 1}
+
+
 @pytest.mark.parametrize("line", ["", "VERSION = '1'", "VERSION = 1 + 1", "def VERSION(): ..."])
 def test_plug_in_without_a_version_is_refused(add_module: Any, line: str) -> None:
     path = add_module(line)

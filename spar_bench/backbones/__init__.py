@@ -84,7 +84,7 @@ def identity(spec: BackboneSpec) -> dict[str, Any]:
     known = known_sizes(spec)
     return {
         "name": spec.name,
-        "version": registry.version("backbones", spec.name),
+        "versions": registry.versions("backbones", spec.name),
         "position_embedding": spec.position_embedding,
         "files": _checksums(Path(known.folder)) if known.folder else {},
     }

@@ -10,6 +10,7 @@ from spar_bench.patchwork import weights
 from spar_bench.spec.schema import BackboneSpec
 
 VERSION = 1
+BUILDS_ON = "openclip"
 
 
 class Backbone(OpenClip):

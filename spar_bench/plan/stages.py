@@ -13,7 +13,8 @@ from typing import Any
 
 from spar_bench import backbones, datasets, registry
 from spar_bench.backbones import known_sizes
-from spar_bench.datasets.base import Dataset, DatasetSettings, Split
+from spar_bench.datasets.base import IGNORED, Dataset, DatasetSettings, Split
+from spar_bench.errors import DataError, SparBenchError
 from spar_bench.plan.cost import SINGLE_PASS, Inference
 from spar_bench.spec.schema import (
     BackboneSpec,
@@ -57,12 +58,22 @@ def open_dataset(spec: DatasetSpec | SourceSpec, split: Split) -> Dataset:
 
 
 def labelled(spec: DatasetSpec) -> Labelled:
-    """Look at a validation set: classes, size and identity."""
+    """Look at a validation set: classes, size and identity.
+
+    Raises:
+        DataError: it has more classes than labels can tell apart.
+    """
     dataset = open_dataset(spec, "val")
+    classes = spec.classes or dataset.classes
+    if len(classes) > IGNORED:
+        raise DataError(
+            f"{datasets.label(spec)}: must have at most {IGNORED} classes, for labels are 8-bit "
+            f"and {IGNORED} is ignored, but has {len(classes)}; merge or leave out some"
+        )
     return Labelled(
         spec=spec,
         label=datasets.label(spec),
-        classes=spec.classes or dataset.classes,
+        classes=classes,
         image_hw=dataset.image_hw,
         n_images=len(dataset),
         identity=_identity(spec, dataset),
@@ -75,6 +86,28 @@ def _identity(spec: DatasetSpec | SourceSpec, dataset: Dataset) -> dict[str, Any
         "version": registry.version("datasets", spec.name),
         **dataset.identity(),
     }
+
+
+def require_unchanged(stage: Stage) -> None:
+    """Look again at the weights and images that a stage's fingerprint stands for.
+
+    Raises:
+        SparBenchError: they have changed since the plan was made.
+    """
+    now: dict[str, Any] = {}
+    if "source" in stage.settings:
+        source = stage.how["source"]
+        now["source"] = _identity(source, open_dataset(source, "train"))
+    if "dataset" in stage.settings:
+        now["dataset"] = _identity(stage.how["dataset"], open_dataset(stage.how["dataset"], "val"))
+    if "backbone" in stage.settings and stage.kind != "cost":  # weights do not move a cost
+        now["backbone"] = backbones.identity(stage.how["backbone"])
+    for what, identity in now.items():
+        if identity != stage.settings[what]:
+            raise SparBenchError(
+                f"{what}: its files must stay as they are while a sweep runs, but have changed "
+                f"since the {stage.kind} was planned; run the same command again"
+            )
 
 
 def resized_hw(image_hw: tuple[int, int], short_side_px: int) -> tuple[int, int]:
@@ -239,7 +272,10 @@ def arm(
         del sizes[label]
     refiner = settings.evaluate.refiner
     return {
-        "backbone": [settings.backbone.name, registry.version("backbones", settings.backbone.name)],
+        "backbone": [
+            settings.backbone.name,
+            registry.versions("backbones", settings.backbone.name),
+        ],
         "sizes": sizes,
         "inference": asdict(inference(settings, method)),
         "refiner": [refiner, registry.version("refiners", refiner)],

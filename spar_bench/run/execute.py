@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from spar_bench.errors import Diverged, SparBenchError, StoreError
 from spar_bench.files import writing
-from spar_bench.plan.stages import batch_key
+from spar_bench.plan.stages import batch_key, require_unchanged
 from spar_bench.plan.trials import Plan
 from spar_bench.run.context import Context, Interrupted, Pruned
 from spar_bench.run.cost import make_cost
@@ -142,12 +142,17 @@ class Executor:
         ]
 
     def _make_batch(self, batch: list[Stage]) -> None:
-        """Make stages under their locks; what another sweep made meanwhile is found, not made."""
+        """Make stages under their locks; what another sweep made or gave up is left at that."""
         with self._locked(batch):
-            missing = [stage for stage in batch if self._find(stage) is None]
+            missing = []
             for stage in batch:
                 self.outcomes[stage.fingerprint] = "found"
-            for stage in missing:
+                if self._find(stage) is not None:
+                    continue
+                if (past := self._given_up(stage)) is not None:
+                    self._tell([stage], past["outcome"], past["reason"])
+                    continue
+                missing.append(stage)
                 self._reopen(stage)
             if missing:
                 self.notify(
@@ -206,6 +211,12 @@ class Executor:
                 mended.add(damage.fingerprint)
                 self._mend(self.plan.stages[damage.fingerprint])
         seconds = time.monotonic() - begun
+        try:
+            self._require_unchanged(stages[0])
+        except SparBenchError:
+            for stage in stages:
+                context.store.forget_scratch(stage.fingerprint)
+            raise
         for stage, summary in zip(stages, summaries, strict=True):
             made = context.made(
                 started_ms=started // 1_000_000,
@@ -216,6 +227,12 @@ class Executor:
             context.store.finish(stage, summary=summary, made=made)
             self.outcomes[stage.fingerprint] = "made"
             self.notify("made", stage, f"{seconds:.1f} s")
+
+    def _require_unchanged(self, stage: Stage) -> None:
+        """Keep work out of the store that was made from other files than planned; raises."""
+        images = self.plan.stages.get(stage.inputs.get("images", ""))
+        for one in (stage, images) if images else (stage,):
+            require_unchanged(one)
 
     def _mend(self, stage: Stage) -> None:
         """Make a stage anew that was found damaged while it was read.

@@ -1,9 +1,11 @@
 """Which part of an experiment is meant: points, seeds, and trials by name; no torch."""
 
+import json
 from collections.abc import Iterable
+from pathlib import Path
 
 from spar_bench.errors import UnknownName
-from spar_bench.files import read_json
+from spar_bench.files import read_json, replace_text
 from spar_bench.plan.trials import Plan, Trial
 from spar_bench.spec import LoadedSpec, Point, resolve_point
 from spar_bench.store import Store
@@ -37,9 +39,18 @@ def seeds_of(loaded: LoadedSpec, n_seeds: int | None) -> list[int]:
 
 def known_seeds(loaded: LoadedSpec, store: Store) -> list[int]:
     """Return the seeds of the spec, and those that it was last swept with."""
-    path = store.root / "results" / loaded.experiment / "results.json"
-    swept = read_json(path)["provenance"]["seeds"] if path.exists() else []
+    path = _seeds_path(loaded, store)
+    swept = read_json(path)["seeds"] if path.exists() else []
     return sorted({*loaded.spec.seeds, *swept})
+
+
+def note_seeds(loaded: LoadedSpec, store: Store, seeds: list[int]) -> None:
+    """Keep which seeds a sweep is for from its start on: `cache gc` keeps what they reach."""
+    replace_text(_seeds_path(loaded, store), json.dumps({"seeds": seeds}))
+
+
+def _seeds_path(loaded: LoadedSpec, store: Store) -> Path:
+    return store.root / "results" / loaded.experiment / "seeds.json"
 
 
 def chosen(trials: list[Trial], only: Iterable[str]) -> list[Trial]:

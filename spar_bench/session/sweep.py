@@ -14,7 +14,8 @@ from spar_bench.plan.trials import Plan, Trial, make_plan
 from spar_bench.results import Row
 from spar_bench.run.context import Context, ignore, place, resolve_device
 from spar_bench.run.execute import Executor, Note
-from spar_bench.session.choice import chosen, made_last, seeds_of, wanted
+from spar_bench.run.execute import Outcome as StageOutcome
+from spar_bench.session.choice import chosen, made_last, note_seeds, seeds_of, wanted
 from spar_bench.session.collect import Collector
 from spar_bench.session.ready import require_ready
 from spar_bench.session.records import results, trial_record
@@ -135,12 +136,15 @@ class _Sweep:
         self._spec_hash = digest([loaded.spec_hash, self._seeds])
         self._objectives: dict[str, dict[str, float]] = {}
         self._failures: dict[str, tuple[str, str]] = {}
+        self._outcomes: dict[str, StageOutcome] = {}
+        self._reasons: dict[str, str] = {}
         self._n_made = 0
 
     def run(self) -> Outcome:
         """Run all trials, then time all arms in one sitting."""
         plan = Plan() if self._loaded.search else self._plan(self._loaded.points)
         trials = chosen(plan.trials, self._options.only)
+        note_seeds(self._loaded, self._store, self._seeds)
         self._mirror.start(
             self._loaded.experiment,
             self._loaded.text,
@@ -201,9 +205,11 @@ class _Sweep:
             retry=self._options.retry,
             fail_fast=self._options.fail_fast,
             keep_pruned=self._loaded.search is not None and self._loaded.search.prune,
+            outcomes=self._outcomes,
+            reasons=self._reasons,
         )
         for trial in trials:
-            made = executor.make(plan.of_trial(trial))
+            made = executor.make({f for arm in trial.arms for f in (arm.evaluate, arm.cost)})
             if made:
                 self._record(plan, trial)
         executor.make(made_last(plan, timed=timed))
@@ -211,7 +217,7 @@ class _Sweep:
             self._record(plan, trial)
 
     def _record(self, plan: Plan, trial: Trial) -> None:
-        """Mirror a trial; what the tracking store does not take now is tried again with the next."""
+        """Mirror a trial; what the tracking store does not take now is tried with the next."""
         record = trial_record(Collector(self._loaded.experiment, plan, self._store), trial)
         try:
             self._mirror.record(record)

@@ -97,6 +97,8 @@ def test_gc_keeps_what_more_seeds_were_swept_with(here: Path, swept: Path) -> No
     Path("experiments/tiny.yaml").write_text(text.replace("backbone:", "seeds: [3]\nbackbone:"))
 
     assert spar_bench("cache", "gc").stdout.startswith("0 stages")
+    Path(".spar_bench/results/tiny/results.json").unlink()  # as when it was stopped on the way
+    assert spar_bench("cache", "gc").stdout.startswith("0 stages")
     shutil.rmtree(".spar_bench/results")
     assert "4 stages, " in spar_bench("cache", "gc").stdout
 

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from spar_bench.plan.stages import batch_key, resized_hw
+from spar_bench.errors import DataError
+from spar_bench.plan.stages import batch_key, labelled, resized_hw
 from spar_bench.plan.trials import Plan
-from spar_bench.spec.schema import Settings
+from spar_bench.spec.schema import DatasetSpec, Settings
 from spar_bench.stage import Stage
 from tests.run.tiny import plan_of, settings, write_clip, write_photographs
 
@@ -159,6 +160,15 @@ def test_cost_depends_on_shapes_not_on_weights(
 
 def evaluations(plan: Plan) -> list[Stage]:
     return [stage for stage in plan.stages.values() if stage.kind == "evaluate"]
+
+
+def test_more_classes_than_a_label_can_tell_apart_are_refused(photographs: Path) -> None:
+    names = [[f"class {i}"] for i in range(256)]
+    spec = DatasetSpec(name="folder", path=str(photographs), classes=names[:255])
+
+    assert len(labelled(spec).classes) == 255
+    with pytest.raises(DataError, match=r"must have at most 255 classes, .* but has 256"):
+        labelled(spec.model_copy(update={"classes": names}))
 
 
 def test_batch_is_of_one_window_average_model_and_protocol(build: Build) -> None:

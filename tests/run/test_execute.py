@@ -9,7 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
+import numpy as np
 import pytest
+from PIL import Image
 from safetensors.numpy import load_file
 
 from spar_bench.errors import DataError, StoreError
@@ -18,7 +20,7 @@ from spar_bench.run import execute
 from spar_bench.run.context import Context, Interrupted, Pruned
 from spar_bench.stage import MANIFEST, Finished, Stage
 from spar_bench.store import Store
-from tests.run.tiny import CPU, executor, plan_of, settings
+from tests.run.tiny import CPU, executor, plan_of, settings, write_photographs
 
 
 @pytest.fixture(scope="module")
@@ -517,6 +519,48 @@ def test_what_another_sweep_is_making_is_waited_for_and_found(plan: Plan, store:
     assert making.outcomes == {stage.fingerprint: "found"}
     assert notes.kinds("made") == []
     assert other.make([stage.fingerprint]) is False
+
+
+def test_what_another_sweep_gave_up_meanwhile_is_not_tried_again(plan: Plan, store: Store) -> None:
+    stage = of_kind(plan, "cost")[0]
+    making, notes = executor(plan, store)
+    thread = threading.Thread(target=making.make, args=([stage.fingerprint],))
+    with store.lock([stage.fingerprint], on_wait=lambda _: None, poll=lambda: None):
+        thread.start()
+        while not notes.kinds("waiting"):
+            thread.join(0.01)
+        store.fail(stage, "it diverged", outcome="failed", final=True)
+    thread.join(20)
+
+    assert notes.kinds("started") == []
+    assert making.outcomes == {stage.fingerprint: "failed"}
+    assert making.reasons == {stage.fingerprint: "it diverged"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "changed", "what"),
+    [
+        ("images", "train_images/0.png", "source"),
+        ("targets", "train_images/0.png", "source"),
+        ("evaluate", "val_masks/0.png", "dataset"),
+    ],
+)
+def test_files_that_change_after_planning_are_told_of_and_nothing_is_kept(
+    clip: Path, store: Store, tmp_path: Path, kind: str, changed: str, what: str
+) -> None:
+    photographs = write_photographs(tmp_path / "own")
+    plan = plan_of(settings(clip, photographs))
+    stage = next(stage for stage in of_kind(plan, kind))
+    making, _ = executor(plan, store)
+    making.make(stage.inputs.values())
+    Image.fromarray(np.zeros((40, 70), np.uint8)).save(photographs / changed)
+
+    making.make([stage.fingerprint])
+
+    assert making.outcomes[stage.fingerprint] == "failed"
+    assert f"{what}: its files must stay as they are" in making.reasons[stage.fingerprint]
+    assert store.find(stage) is None
+    assert not (store.root / "scratch" / stage.fingerprint).exists()
 
 
 def test_counts_in_the_store_are_one_row_an_image(plan: Plan, whole: Store) -> None:

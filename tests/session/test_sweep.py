@@ -7,13 +7,14 @@ import pytest
 
 from spar_bench.errors import StoreError
 from spar_bench.plan.trials import Plan
-from spar_bench.results import Row, read_rows
+from spar_bench.results import Row, TrialRecord, read_rows
 from spar_bench.run.context import Interrupted
 from spar_bench.session.sweep import Options, Silent, sweep
 from spar_bench.stage import Stage
 from spar_bench.store import Store
 from spar_bench.track import Mirror
-from tests.small import TINY, runs, write_spec
+from spar_bench.track.sweep_runs import SweepRuns
+from tests.small import TINY, copy_store, runs, write_spec
 
 
 class StopAt(Silent):
@@ -76,6 +77,37 @@ def test_why_a_sweep_ended_is_told_though_its_mirror_fails_too(
         sweep(path)
 
     assert "the sweep's end is not shown in MLflow: the database is gone" in caplog.text
+
+
+def test_trial_is_shown_later_where_the_tracking_store_fails_for_a_while(
+    here: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    record, refused = SweepRuns.record, list[str]()
+
+    def refuse_once(self: SweepRuns, trial: TrialRecord) -> None:
+        if not refused:
+            refused.append(trial.trial)
+            raise StoreError("the database is locked")
+        record(self, trial)
+
+    monkeypatch.setattr(SweepRuns, "record", refuse_once)
+
+    sweep(Path(write_spec(TINY)))
+
+    assert f"{refused[0]} is not shown in MLflow yet: the database is locked" in caplog.text
+    assert sorted(status for _, status in runs()) == ["FINISHED"] * 4
+
+
+def test_targets_of_a_finished_student_are_not_made_again(here: Path, swept: Path) -> None:
+    path = Path(copy_store(swept))
+    store = Store(Path(".spar_bench"))
+    [targets] = [stage for stage in store.finished() if stage.manifest["kind"] == "targets"]
+    store.discard(targets.fingerprint)
+
+    outcome = sweep(path)
+
+    assert outcome.n_made == 0
+    assert outcome.unfinished == []
 
 
 def test_options_name_seeds_and_store(here: Path, tmp_path: Path) -> None:
