@@ -195,7 +195,6 @@ def test_bfloat16_labels_most_pixels_alike(backbone: OpenClip) -> None:
     [features] = rounded.features(image, 40, [SINGLE_PASS])
 
     assert features.dtype == torch.bfloat16
-    assert (labels == exact).mean() > 0
     assert (labels == exact).mean() > 0.9
 
 
