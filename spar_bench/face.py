@@ -115,7 +115,7 @@ def evaluate(
     for index in range(len(data)):
         _, image, mask = data.sample(index)
         truth_hw = (mask.shape[0], mask.shape[1])
-        [(labels, _)] = segmenter.read(image, short_side_px, truth_hw, [inference])
+        [labels] = segmenter.read(image, short_side_px, truth_hw, [inference])
         confusion[index] = count_pixels(mask, labels, n_classes)
     counts = Counts(
         np.diagonal(confusion, axis1=1, axis2=2).copy(), confusion.sum(1), confusion.sum(2)

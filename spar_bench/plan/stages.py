@@ -27,8 +27,8 @@ from spar_bench.spec.schema import (
 from spar_bench.stage import Stage, digest
 from spar_bench.windows import upsample_factor
 
-VERSIONS = {"images": 1, "targets": 1, "student": 1, "evaluate": 1, "cost": 1, "latency": 2}
-"""Raised when the numbers that a kind of stage makes change."""
+VERSIONS = {"images": 1, "targets": 1, "student": 1, "evaluate": 2, "cost": 1, "latency": 2}
+"""Raised when the numbers or the files that a kind of stage makes change."""
 
 
 @dataclass(frozen=True)

@@ -37,8 +37,10 @@ def draw_panel(previews: Mapping[str, Preview], classes: list[str], path: Path) 
     save_as(lambda: panel_figure(previews, classes), path)
 
 
-def draw_pca(features: Mapping[str, NDArray[np.floating[Any]]], path: Path) -> None:
-    """Draw feature maps `(C, h, w)` in the colours of one PCA basis, one column a key.
+def draw_pca(
+    image: NDArray[np.uint8], features: Mapping[str, NDArray[np.floating[Any]]], path: Path
+) -> None:
+    """Draw an image `(H, W, 3)` and its features `(C, h, w)`, one column a key, in one PCA basis.
 
     Raises:
         ValueError: `features` is empty, or its maps differ in channels.
@@ -46,4 +48,4 @@ def draw_pca(features: Mapping[str, NDArray[np.floating[Any]]], path: Path) -> N
     from spar_bench.report.pictures import pca_figure
     from spar_bench.report.style import save_as
 
-    save_as(lambda: pca_figure(features), path)
+    save_as(lambda: pca_figure(image, features), path)

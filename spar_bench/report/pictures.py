@@ -36,11 +36,13 @@ def panel_figure(previews: Mapping[str, Preview], classes: list[str]) -> Figure:
     return _grid(["image", "truth", *previews], rows, _legend(present, classes, palette))
 
 
-def pca_figure(features: Mapping[str, NDArray[np.floating[Any]]]) -> Figure:
-    """Draw one column a feature map, coloured by the three principal components of all together."""
+def pca_figure(
+    image: NDArray[np.uint8], features: Mapping[str, NDArray[np.floating[Any]]]
+) -> Figure:
+    """Draw an image, then a column a feature map in the colours of their joint PCA."""
     if len({values.shape[0] for values in features.values()}) != 1:
         raise ValueError("a joint PCA needs maps of equally many channels, and at least one map")
-    return _grid(list(features), [pca_colors(list(features.values()))], [])
+    return _grid(["image", *features], [[image, *pca_colors(list(features.values()))]], [])
 
 
 def pca_colors(maps: Sequence[NDArray[np.floating[Any]]]) -> list[NDArray[np.uint8]]:

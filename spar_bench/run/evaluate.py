@@ -90,14 +90,16 @@ def _read_one(
     """Read one image with every arm and count its pixels."""
     height, width = sample.mask.shape
     read = segmenter.read(sample.image, short_side_px, (height, width), arms)
-    for arm, (labels, features) in enumerate(read):
+    features = [] if tally.n_done else segmenter.features(sample.image, short_side_px, arms)
+    for arm, labels in enumerate(read):
         tally.count(arm, sample, labels)
         if tally.n_done < N_PREVIEWS:
-            tally.preview(arm, sample, labels, None if tally.n_done else features)
+            tally.preview(arm, sample, labels, features[arm] if features else None)
     tally.names.append(sample.name)
     tally.n_done += 1
     image_hw = resized_hw((height, width), short_side_px)
-    tally.context.flops += _shared_flops(segmenter.backbone.sizes, arms, image_hw)
+    n_reads = 2 if features else 1
+    tally.context.flops += n_reads * _shared_flops(segmenter.backbone.sizes, arms, image_hw)
 
 
 def _shared_flops(sizes: Sizes, arms: list[Inference], image_hw: tuple[int, int]) -> int:
@@ -203,9 +205,9 @@ def read_preview(finished: Finished) -> Preview:
     )
 
 
-def read_features(finished: Finished) -> NDArray[np.float16] | None:
-    """Return the features `(C, h, w)` of the first image, or None where windows voted on logits."""
-    features: NDArray[np.float16] | None = load_file(finished.path(preview_name(0))).get("features")
+def read_features(finished: Finished) -> NDArray[np.float16]:
+    """Return the features `(C, h, w)` of the first image, whatever its windows vote on."""
+    features: NDArray[np.float16] = load_file(finished.path(preview_name(0)))["features"]
     return features
 
 

@@ -216,7 +216,7 @@ class Arm:
 
     @torch.inference_mode()
     def _read(self) -> Tensor:
-        [(cosines, _)] = self._segmenter.cosines(self._image, [self._inference])
+        [cosines] = self._segmenter.cosines(self._image, [self._inference])
         return self._segmenter.labels(cosines, self._image, self._image_hw)
 
 

@@ -21,7 +21,7 @@ from spar_bench.run.images import normalise, resize, to_tensor
 from spar_bench.run.inference import stitch
 from spar_bench.run.text import Classifier
 from spar_bench.spec.schema import Precision
-from spar_bench.windows import Axis, feature_axis, pixel_axis
+from spar_bench.windows import Axis, feature_axis, pixel_axis, upsample_factor
 
 
 class Segmenter:
@@ -42,47 +42,46 @@ class Segmenter:
 
     def read(
         self, image: Image, short_side_px: int, truth_hw: tuple[int, int], arms: Sequence[Inference]
-    ) -> list[tuple[Mask, Tensor | None]]:
+    ) -> list[Mask]:
         """Label an 8-bit image `(H, W, 3)` with arms that share window and average.
 
-        The image is resized; its labels are of the truth's size. Returns labels `(T, U)` of each
-        arm, and the features `(C, h, w)` behind them: None where windows voted on logits.
+        The image is resized; the labels `(T, U)` of each arm are of the truth's size.
 
         Raises:
             SparBenchError: features are not finite, so that labels would mean nothing.
         """
-        image_hw = resized_hw((image.shape[0], image.shape[1]), short_side_px)
-        resized = resize(to_tensor(image), image_hw).to(self.device)
-        normalised = normalise(resized, self.backbone.mean, self.backbone.std)
+        normalised = self._prepare(image, short_side_px)
         with torch.inference_mode():
             found = []
-            for cosines, features in self.cosines(normalised, arms):
+            for cosines in self.cosines(normalised, arms):
                 if not cosines.isfinite().all():
                     raise SparBenchError(
                         f"evaluate: features must be finite, but are not in {self._precision}; "
                         "use evaluate.precision: float32, or look at the weights"
                     )
                 labels = self.labels(cosines, normalised, truth_hw)
-                found.append((labels.to(torch.uint8).cpu().numpy(), features))
+                found.append(labels.to(torch.uint8).cpu().numpy())
             return found
 
-    def cosines(
-        self, image: Tensor, arms: Sequence[Inference]
-    ) -> list[tuple[Tensor, Tensor | None]]:
+    def features(self, image: Image, short_side_px: int, arms: Sequence[Inference]) -> list[Tensor]:
+        """Read an 8-bit image to features `(C, h, w)` with arms that share their window.
+
+        Those of windows that vote on logits are averaged too, upsampled by the paper's r.
+        """
+        with torch.inference_mode():
+            return self._features(self._prepare(image, short_side_px), arms)
+
+    def cosines(self, image: Tensor, arms: Sequence[Inference]) -> list[Tensor]:
         """Read a normalised image `(3, H, W)` with arms that share window and average.
 
-        Returns, for each arm, cosines with the queries, and the features `(C, h, w)` behind them.
-        Cosines are `(Q, h, w)` on the patch grid; where windows are averaged as logits they are
-        `(Q, H, W)`, and there are no features: None.
+        Returns each arm's cosines with the queries, `(Q, h, w)` on the patch grid; where windows
+        are averaged as logits they are `(Q, H, W)`.
         """
-        if arms[0].kind == "single_pass":
-            features = self._encode(image[None])
-            return [(self.classifier.cosines(features)[0], features[0])] * len(arms)
-        axes = [self._axes(image, arm) for arm in arms]
         if arms[0].average == "logits":
-            return [(cosines, None) for cosines in stitch(image, self._window_cosines, axes)]
-        maps = stitch(image, self._encode, axes)
-        return [(self.classifier.cosines(features[None])[0], features) for features in maps]
+            axes = [self._pixel_axes(image, arm) for arm in arms]
+            return stitch(image, self._window_cosines, axes)
+        maps = self._features(image, arms)
+        return [self.classifier.cosines(features[None])[0] for features in maps]
 
     def labels(self, cosines: Tensor, image: Tensor, truth_hw: tuple[int, int]) -> Tensor:
         """Return the class of each of the truth's pixels, `(T, U)`, from cosines of any size."""
@@ -91,6 +90,16 @@ class Segmenter:
             refined = F.interpolate(refined[None], size=truth_hw, mode="bilinear")[0]
         return self.classifier.labels(refined)
 
+    def _prepare(self, image: Image, short_side_px: int) -> Tensor:
+        image_hw = resized_hw((image.shape[0], image.shape[1]), short_side_px)
+        resized = resize(to_tensor(image), image_hw).to(self.device)
+        return normalise(resized, self.backbone.mean, self.backbone.std)
+
+    def _features(self, image: Tensor, arms: Sequence[Inference]) -> list[Tensor]:
+        if arms[0].kind == "single_pass":
+            return [self._encode(image[None])[0]] * len(arms)
+        return stitch(image, self._encode, [self._feature_axes(image, arm) for arm in arms])
+
     def _encode(self, images: Tensor) -> Tensor:
         with autocast(self.device, self._precision):
             return self.backbone.features(images)
@@ -98,22 +107,27 @@ class Segmenter:
     def _window_cosines(self, windows: Tensor) -> Tensor:
         return self.classifier.cosines(self._encode(windows))
 
-    def _axes(self, image: Tensor, arm: Inference) -> tuple[Axis, Axis]:
-        assert arm.window_px is not None, "a window slides"
-        assert arm.stride_px is not None, "a window slides"
-        height, width = image.shape[-2:]
+    def _pixel_axes(self, image: Tensor, arm: Inference) -> tuple[Axis, Axis]:
+        window_px, stride_px = _window(arm)
         patch_px = self.backbone.sizes.patch_px
-        if arm.average == "logits":
-            return (
-                pixel_axis(height, arm.window_px, arm.stride_px, patch_px=patch_px, out_px=height),
-                pixel_axis(width, arm.window_px, arm.stride_px, patch_px=patch_px, out_px=width),
-            )
-        assert arm.upsample is not None, "features are stitched on cells of patch / r"
+        height, width = image.shape[-2:]
         return (
-            feature_axis(
-                height, arm.window_px, arm.stride_px, patch_px=patch_px, upsample=arm.upsample
-            ),
-            feature_axis(
-                width, arm.window_px, arm.stride_px, patch_px=patch_px, upsample=arm.upsample
-            ),
+            pixel_axis(height, window_px, stride_px, patch_px=patch_px, out_px=height),
+            pixel_axis(width, window_px, stride_px, patch_px=patch_px, out_px=width),
         )
+
+    def _feature_axes(self, image: Tensor, arm: Inference) -> tuple[Axis, Axis]:
+        window_px, stride_px = _window(arm)
+        patch_px = self.backbone.sizes.patch_px
+        r = arm.upsample or upsample_factor(patch_px, stride_px)
+        height, width = image.shape[-2:]
+        return (
+            feature_axis(height, window_px, stride_px, patch_px=patch_px, upsample=r),
+            feature_axis(width, window_px, stride_px, patch_px=patch_px, upsample=r),
+        )
+
+
+def _window(arm: Inference) -> tuple[int, int]:
+    assert arm.window_px is not None, "a window slides"
+    assert arm.stride_px is not None, "a window slides"
+    return arm.window_px, arm.stride_px

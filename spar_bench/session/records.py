@@ -100,16 +100,12 @@ def _artifacts(collector: Collector, trial: Trial, rows: list[Row]) -> dict[str,
 
 def _draw(shown: dict[str, Finished], classes: list[str], folder: Path) -> None:
     previews = {method: read_preview(finished) for method, finished in shown.items()}
-    features = {
-        method: found
-        for method, finished in shown.items()
-        if (found := read_features(finished)) is not None
-    }
+    image = next(iter(previews.values())).images[0]
+    features = {method: read_features(finished) for method, finished in shown.items()}
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         report.draw_panel(previews, classes, folder / "panel.png")
-        if features:
-            report.draw_pca(features, folder / "pca.png")
+        report.draw_pca(image, features, folder / "pca.png")
 
 
 def _finished_evaluations(collector: Collector, rows: list[Row]) -> dict[str, Finished]:

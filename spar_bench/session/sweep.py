@@ -217,7 +217,7 @@ class _Sweep:
             self._record(plan, trial)
 
     def _record(self, plan: Plan, trial: Trial) -> None:
-        """Mirror a trial; what the tracking store does not take now is tried with the next."""
+        """Mirror a trial; what the tracking store does not take is tried again with the next."""
         record = trial_record(Collector(self._loaded.experiment, plan, self._store), trial)
         try:
             self._mirror.record(record)

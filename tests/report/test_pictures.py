@@ -9,7 +9,7 @@ from sklearn.decomposition import PCA
 
 from spar_bench.report import draw_panel, draw_pca
 from spar_bench.report.colors import class_colors
-from spar_bench.report.pictures import panel_figure, pca_colors
+from spar_bench.report.pictures import panel_figure, pca_colors, pca_figure
 from spar_bench.report.style import house_style
 from spar_bench.results import Preview
 from tests.report.synthetic import CLASSES, preview_of
@@ -67,7 +67,8 @@ def test_previews_of_different_images_are_refused(tmp_path: Path) -> None:
 
 def test_drawing_writes_that_file_alone(tmp_path: Path) -> None:
     draw_panel({"a": preview_of(1)}, CLASSES, tmp_path / "panel.png")
-    draw_pca({"a": np.random.default_rng(0).normal(size=(5, 3, 4))}, tmp_path / "pca.png")
+    maps = {"a": np.random.default_rng(0).normal(size=(5, 3, 4))}
+    draw_pca(np.zeros((30, 40, 3), np.uint8), maps, tmp_path / "pca.png")
 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["panel.png", "pca.png"]
     with Image.open(tmp_path / "panel.png") as picture:
@@ -116,6 +117,19 @@ def test_pca_colours_are_those_of_the_joint_principal_components() -> None:
         assert abs(correlation) > 0.999
 
 
+def test_features_are_drawn_beside_their_image() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
+    maps = {name: np.random.default_rng(1).normal(size=(5, 3, 4)) for name in ("teacher", "SPAR")}
+
+    with house_style():
+        figure = pca_figure(image, maps)
+
+    assert [axes.get_title() for axes in figure.axes] == ["image", "teacher", "SPAR"]
+    shown = [axes.get_images()[0].get_array() for axes in figure.axes]
+    np.testing.assert_array_equal(shown[0], image)
+    np.testing.assert_array_equal(shown[2], pca_colors(list(maps.values()))[1])
+
+
 def test_the_same_feature_has_the_same_colour_in_every_map() -> None:
     values = np.random.default_rng(1).normal(size=(8, 4, 6))
 
@@ -135,4 +149,4 @@ def test_features_of_different_channels_are_refused(tmp_path: Path) -> None:
     maps = {"a": np.ones((4, 2, 3)), "b": np.ones((5, 2, 3))}
 
     with pytest.raises(ValueError, match="equally many channels"):
-        draw_pca(maps, tmp_path / "pca.png")
+        draw_pca(np.zeros((20, 30, 3), np.uint8), maps, tmp_path / "pca.png")

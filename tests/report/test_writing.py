@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from spar_bench.report import write
@@ -189,7 +190,7 @@ def test_a_failure_while_drawing_leaves_the_old_figure_and_no_litter(tmp_path: P
     old.write_bytes(b"old")
 
     with pytest.raises(ValueError, match="at least one map"):
-        draw_pca({}, old)
+        draw_pca(np.zeros((2, 3, 3), np.uint8), {}, old)
 
     assert old.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [old]

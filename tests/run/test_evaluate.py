@@ -16,10 +16,11 @@ from spar_bench.errors import SparBenchError
 from spar_bench.plan.cost import SINGLE_PASS, Inference
 from spar_bench.run.evaluate import count_pixels, read_counts, read_features, read_preview
 from spar_bench.run.images import normalise, resize, to_tensor
-from spar_bench.run.inference import sliding_window
+from spar_bench.run.inference import single_pass, sliding_window
 from spar_bench.run.segment import Segmenter
 from spar_bench.run.text import classifier
 from spar_bench.spec.schema import BackboneSpec
+from spar_bench.stage import Finished
 from spar_bench.store import Store
 from tests.run.tiny import CLASSES, CPU, executor, plan_of, settings
 
@@ -64,10 +65,24 @@ def labels_by_hand(
         return F.interpolate(scores, size=truth_hw, mode="bilinear")[0].argmax(0)
 
 
-@pytest.mark.parametrize(
-    ("method", "average"), [("pretrained", None), ("teacher", "logits"), ("teacher", "features")]
-)
-def test_miou_is_torchmetrics_on_labels_made_by_hand(
+def evaluated(
+    clip: Path, photographs: Path, store: Store, method: str, average: str | None
+) -> Finished:
+    """Make the one evaluation of a method."""
+    changes = {"evaluate__average": average} if average else {}
+    plan = plan_of(settings(clip, photographs, evaluate__methods=[method], **changes))
+    [stage] = [s for s in plan.stages.values() if s.kind == "evaluate"]
+    executor(plan, store)[0].make([stage.fingerprint])
+    finished = store.find(stage)
+    assert finished is not None
+    return finished
+
+
+READINGS = [("pretrained", None), ("teacher", "logits"), ("teacher", "features")]
+
+
+@pytest.mark.parametrize(("method", "average"), READINGS)
+def test_first_images_features_are_kept_however_windows_vote(
     clip: Path,
     photographs: Path,
     store: Store,
@@ -75,36 +90,51 @@ def test_miou_is_torchmetrics_on_labels_made_by_hand(
     method: str,
     average: str | None,
 ) -> None:
-    changes = {"evaluate__average": average} if average else {}
-    plan = plan_of(settings(clip, photographs, evaluate__methods=[method], **changes))
-    [stage] = [s for s in plan.stages.values() if s.kind == "evaluate"]
-    executor(plan, store)[0].make([stage.fingerprint])
-    finished = store.find(stage)
-    assert finished is not None
+    image = read_image(photographs / "val_images" / "0.png")
+    pixels = normalise(to_tensor(image), backbone.mean, backbone.std)[None]
+
+    found = read_features(evaluated(clip, photographs, store, method, average))
+
+    if method == "pretrained":
+        expected = single_pass(backbone, pixels)
+    else:
+        expected = sliding_window(backbone, pixels, window_px=32, stride_px=12)
+    assert found.shape == (12, 5, 8)
+    assert found == pytest.approx(expected[0].numpy(), rel=1e-3, abs=1e-4)  # in half precision
+
+
+@pytest.mark.parametrize(("method", "average"), READINGS)
+def test_miou_is_torchmetrics_on_labels_that_are_those_made_by_hand(
+    clip: Path,
+    photographs: Path,
+    store: Store,
+    backbone: OpenClip,
+    method: str,
+    average: str | None,
+) -> None:
+    finished = evaluated(clip, photographs, store, method, average)
 
     metric = MulticlassJaccardIndex(len(CLASSES), average="macro", ignore_index=255)
     each = MulticlassJaccardIndex(len(CLASSES), average="none", ignore_index=255)
-    preview, confusions = read_preview(finished), []
+    preview, true = read_preview(finished), []
     for index in range(3):
         image = read_image(photographs / "val_images" / f"{index}.png")
         truth = read_mask(photographs / "val_masks" / f"{index}.png")
         labels = labels_by_hand(backbone, image, (truth.shape[0], truth.shape[1]), average)
-        metric.update(labels[None], torch.tensor(truth)[None].long())
-        each.update(labels[None], torch.tensor(truth)[None].long())
-        differing = (preview.predictions[index] != labels.numpy()).mean()
+        predicted = preview.predictions[index]
+        differing = (predicted != labels.numpy()).mean()
         assert differing < 0.002  # rounding moves a pixel between equal classes
-        confusions.append(count_pixels(truth, labels.numpy().astype(np.uint8), 3))
+        metric.update(torch.tensor(predicted)[None], torch.tensor(truth)[None])
+        each.update(torch.tensor(predicted)[None], torch.tensor(truth)[None])
+        true.append(np.bincount(truth[truth != 255], minlength=3))
         assert np.array_equal(preview.truths[index], truth)
         assert np.array_equal(preview.images[index], image)
     counts = read_counts(finished)
 
-    assert finished.summary["miou"] == pytest.approx(float(metric.compute()), abs=2e-3)
-    assert class_iou(counts) == pytest.approx(each.compute().numpy(), abs=3e-3)
-    assert np.array_equal(counts.true, np.stack([c.sum(1) for c in confusions]))
+    assert finished.summary["miou"] == pytest.approx(float(metric.compute()), abs=1e-6)
+    assert class_iou(counts) == pytest.approx(each.compute().numpy(), abs=1e-6)
+    assert np.array_equal(counts.true, np.stack(true))
     assert finished.summary["n_images"] == 3
-    features = read_features(finished)
-    assert (features is None) == (average == "logits")
-    assert features is None or features.shape == (12, 5, 8)
 
 
 def test_confusion_matrix_of_an_image_leaves_ignored_pixels_out() -> None:
@@ -139,8 +169,8 @@ def test_several_strides_at_once_label_as_each_alone(
 
     together = reader.read(image, 40, (50, 75), arms)
 
-    for arm, (labels, _) in zip(arms, together, strict=True):
-        [(alone, _)] = reader.read(image, 40, (50, 75), [arm])
+    for arm, labels in zip(arms, together, strict=True):
+        [alone] = reader.read(image, 40, (50, 75), [arm])
         assert labels.shape == (50, 75)
         assert (labels != alone).mean() < 0.002
 
@@ -149,9 +179,9 @@ def test_window_as_large_as_the_image_labels_as_a_single_pass(backbone: OpenClip
     image = np.random.default_rng(0).integers(0, 256, (32, 48, 3), dtype=np.uint8)
     reader = segmenter(backbone)
 
-    [(whole, _)] = reader.read(image, 32, (32, 48), [SINGLE_PASS])
+    [whole] = reader.read(image, 32, (32, 48), [SINGLE_PASS])
     arm = Inference("sliding_window", 48, 48, "features", 1)  # r = 2 is a small blur by itself
-    [(windows, _)] = reader.read(image, 32, (32, 48), [arm])
+    [windows] = reader.read(image, 32, (32, 48), [arm])
 
     assert (whole != windows).mean() < 0.002
 
@@ -159,13 +189,12 @@ def test_window_as_large_as_the_image_labels_as_a_single_pass(backbone: OpenClip
 def test_bfloat16_labels_most_pixels_alike(backbone: OpenClip) -> None:
     image = np.random.default_rng(0).integers(0, 256, (40, 64, 3), dtype=np.uint8)
 
-    [(exact, _)] = segmenter(backbone).read(image, 40, (40, 64), [SINGLE_PASS])
+    [exact] = segmenter(backbone).read(image, 40, (40, 64), [SINGLE_PASS])
     rounded = segmenter(backbone, precision="bfloat16")
-    [(labels, features)] = rounded.read(image, 40, (40, 64), [SINGLE_PASS])
+    [labels] = rounded.read(image, 40, (40, 64), [SINGLE_PASS])
+    [features] = rounded.features(image, 40, [SINGLE_PASS])
 
-    assert features is not None
     assert features.dtype == torch.bfloat16
-    assert (labels == exact).mean() > 0
     assert (labels == exact).mean() > 0.9
 
 

@@ -121,3 +121,12 @@ def test_options_name_seeds_and_store(here: Path, tmp_path: Path) -> None:
     ]
     assert (tmp_path / "elsewhere" / "store.json").exists()
     assert not Path(".spar_bench").exists()
+
+
+def test_every_trial_has_its_pictures(swept: Path) -> None:
+    found = [
+        sorted(path.name for path in folder.iterdir())
+        for folder in (swept / ".spar_bench" / "pictures").iterdir()
+    ]
+
+    assert found == [["panel.png", "pca.png", "per_class.csv"]] * 3
