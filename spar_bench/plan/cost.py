@@ -108,6 +108,23 @@ def training_flops(sizes: Sizes, image_hw: tuple[int, int], trainable: str) -> i
     return encoder_flops(sizes, image_hw) + backward
 
 
+def trained_params(sizes: Sizes, trainable: str) -> int:
+    """Return how many weights a student trains, biases and norms left out."""
+    asked = parse_trainable(trainable)
+    patches = 3 * sizes.patch_px**2 * sizes.width
+    positions = (sizes.image_px // sizes.patch_px) ** 2 * sizes.width
+    attention, mlp = 4 * sizes.width**2, round(2 * sizes.mlp_ratio * sizes.width**2)
+    n_blocks = min(asked.n_blocks or sizes.depth, sizes.depth)
+    return {
+        "position_embedding": positions,
+        "patch_embedding": patches,
+        "attention": n_blocks * attention,
+        "mlp": n_blocks * mlp,
+        "blocks": n_blocks * (attention + mlp),
+        "all": n_blocks * (attention + mlp) + patches + positions + sizes.width * sizes.channels,
+    }[asked.part]
+
+
 def _n_patches(sizes: Sizes, image_hw: tuple[int, int]) -> int:
     rows, columns = sizes.grid_hw(image_hw)
     return rows * columns

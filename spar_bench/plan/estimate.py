@@ -10,6 +10,7 @@ from spar_bench.plan.cost import (
     encoder_flops,
     image_flops,
     pass_hw,
+    trained_params,
     training_flops,
     windows_of,
 )
@@ -19,11 +20,15 @@ from spar_bench.stage import Finished, Stage
 
 DEFAULT_GFLOPS_PER_S = 60.0
 """Speed assumed where the store has no measured stage of the kind: two laptop cores in float32."""
+N_PREVIEWS = 4
+"""First images of an evaluation kept with their labels, to be looked at; features of the first."""
 _BYTES = {
     "images": 100,
     "targets": 2,
     "student": 4,
     "evaluate": 24,
+    "preview": 5,
+    "features": 2,
     "cost": 2_000,
     "latency": 4_000,
 }
@@ -101,8 +106,8 @@ def _student(plan: Plan, stage: Stage) -> Estimate:
     sizes, images, image_hw = _drawn(plan, stage)
     passes = images["count"] * stage.settings["epochs"]
     flops = passes * training_flops(sizes, image_hw, stage.settings["trainable"])
-    parameters = 12 * sizes.width**2 * sizes.depth
-    return Estimate(flops / 1e9, parameters * _BYTES["student"])
+    n_params = trained_params(sizes, stage.settings["trainable"])
+    return Estimate(flops / 1e9, n_params * _BYTES["student"])
 
 
 def _evaluate(plan: Plan, stage: Stage) -> Estimate:
@@ -113,10 +118,14 @@ def _evaluate(plan: Plan, stage: Stage) -> Estimate:
     flops = image_flops(
         sizes, inference, image_hw, n_queries=sum(map(len, stage.settings["classes"]))
     )
-    n_bytes = stage.how["n_images"] * n_classes * _BYTES["evaluate"]
-    return Estimate(
-        flops * stage.how["n_images"] / 1e9, n_bytes, windows_of(sizes, inference, image_hw)
+    n_images, (height, width) = stage.how["n_images"], stage.how["image_hw"]
+    rows, columns = sizes.grid_hw(image_hw)
+    n_bytes = (
+        n_images * n_classes * _BYTES["evaluate"]
+        + min(n_images, N_PREVIEWS) * height * width * _BYTES["preview"]
+        + rows * columns * sizes.channels * _BYTES["features"]
     )
+    return Estimate(flops * n_images / 1e9, n_bytes, windows_of(sizes, inference, image_hw))
 
 
 def _latency(plan: Plan, stage: Stage) -> Estimate:

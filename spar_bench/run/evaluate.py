@@ -18,6 +18,7 @@ from spar_bench.backbones import Sizes
 from spar_bench.datasets.base import IGNORED, Mask, Sample
 from spar_bench.files import replace_bytes, replace_text
 from spar_bench.plan.cost import Inference, encoder_flops, pass_hw
+from spar_bench.plan.estimate import N_PREVIEWS
 from spar_bench.plan.stages import open_dataset, resized_hw
 from spar_bench.results import Preview
 from spar_bench.run.checkpoint import is_whole, load_checkpoint, save_checkpoint
@@ -27,8 +28,6 @@ from spar_bench.run.text import classifier
 from spar_bench.stage import Finished, Stage, digest
 from spar_bench.windows import n_encoded
 
-N_PREVIEWS = 4
-"""First images whose prediction is kept to be looked at; of the very first, the features too."""
 CHECKPOINT_S = 20.0
 """Seconds between checkpoints: what a kill can cost."""
 

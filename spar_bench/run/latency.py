@@ -5,11 +5,12 @@ upsampling, argmax. The encoder's share is timed inside the same passes.
 """
 
 import json
+import logging
 import random
 import statistics
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import gettempdir
@@ -30,6 +31,8 @@ from spar_bench.run.segment import Segmenter
 from spar_bench.run.text import Classifier
 from spar_bench.spec.schema import Precision
 from spar_bench.stage import Stage
+
+log = logging.getLogger(__name__)
 
 LONG_PASS_S, LONG_PASSES = 2.0, 3
 """An arm whose pass takes longer gets one warm-up pass and is timed so often."""
@@ -71,10 +74,15 @@ def make_latency(stage: Stage, context: Context) -> dict[str, Any]:
 def _sitting(context: Context) -> Iterator[None]:
     """Hold the machine's one lock for timing."""
     lock = FileLock(Path(gettempdir()) / "spar-bench-latency.lock", mode=0o666)
+    is_told = False
     while not lock.is_locked:
         context.check()
-        with suppress(Timeout):
+        try:
             lock.acquire(timeout=0.5)
+        except Timeout:
+            if not is_told:
+                log.info("another sweep is timing on this machine; waiting for it")
+            is_told = True
     try:
         yield
     finally:

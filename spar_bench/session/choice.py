@@ -1,10 +1,12 @@
 """Which part of an experiment is meant: points, seeds, and trials by name; no torch."""
 
 import json
+import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
-from spar_bench.errors import UnknownName
+from spar_bench.errors import SparBenchError, UnknownName
 from spar_bench.files import read_json, replace_text
 from spar_bench.plan.trials import Plan, Trial
 from spar_bench.spec import LoadedSpec, Point, resolve_point
@@ -39,18 +41,37 @@ def seeds_of(loaded: LoadedSpec, n_seeds: int | None) -> list[int]:
 
 def known_seeds(loaded: LoadedSpec, store: Store) -> list[int]:
     """Return the seeds of the spec, and those that it was last swept with."""
-    path = _seeds_path(loaded, store)
-    swept = read_json(path)["seeds"] if path.exists() else []
-    return sorted({*loaded.spec.seeds, *swept})
+    return sorted({*loaded.spec.seeds, *_last_sweep(loaded, store).get("seeds", [])})
 
 
-def note_seeds(loaded: LoadedSpec, store: Store, seeds: list[int]) -> None:
-    """Keep which seeds a sweep is for from its start on: `cache gc` keeps what they reach."""
-    replace_text(_seeds_path(loaded, store), json.dumps({"seeds": seeds}))
+def note_sweep(loaded: LoadedSpec, store: Store, seeds: list[int]) -> list[int]:
+    """Keep a sweep's seeds and spec from its start on; return the seeds that it leaves out.
+
+    `cache gc` keeps what the seeds reach.
+
+    Raises:
+        SparBenchError: another spec, still there, gave its results the same name.
+    """
+    last = _last_sweep(loaded, store)
+    spec = os.path.relpath(loaded.path, store.root)  # both may be moved together
+    other = store.root / last.get("spec", spec)
+    if other.is_file() and not other.samefile(loaded.path):
+        raise SparBenchError(
+            f"{loaded.path}: an experiment must have a name of its own, but "
+            f"{loaded.experiment!r} is that of {os.path.relpath(other)}; rename one of the files, "
+            "or keep them apart by --store"
+        )
+    replace_text(_sweep_path(loaded, store), json.dumps({"seeds": seeds, "spec": spec}))
+    return sorted(set(last.get("seeds", [])) - set(seeds))
 
 
-def _seeds_path(loaded: LoadedSpec, store: Store) -> Path:
-    return store.root / "results" / loaded.experiment / "seeds.json"
+def _last_sweep(loaded: LoadedSpec, store: Store) -> dict[str, Any]:
+    path = _sweep_path(loaded, store)
+    return read_json(path) if path.exists() else {}
+
+
+def _sweep_path(loaded: LoadedSpec, store: Store) -> Path:
+    return store.root / "results" / loaded.experiment / "sweep.json"
 
 
 def chosen(trials: list[Trial], only: Iterable[str]) -> list[Trial]:

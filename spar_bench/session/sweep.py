@@ -15,7 +15,7 @@ from spar_bench.results import Row
 from spar_bench.run.context import Context, ignore, place, resolve_device
 from spar_bench.run.execute import Executor, Note
 from spar_bench.run.execute import Outcome as StageOutcome
-from spar_bench.session.choice import chosen, made_last, note_seeds, seeds_of, wanted
+from spar_bench.session.choice import chosen, made_last, note_sweep, seeds_of, wanted
 from spar_bench.session.collect import Collector
 from spar_bench.session.ready import require_ready
 from spar_bench.session.records import results, trial_record
@@ -144,7 +144,9 @@ class _Sweep:
         """Run all trials, then time all arms in one sitting."""
         plan = Plan() if self._loaded.search else self._plan(self._loaded.points)
         trials = chosen(plan.trials, self._options.only)
-        note_seeds(self._loaded, self._store, self._seeds)
+        left_out = note_sweep(self._loaded, self._store, self._seeds)
+        if left_out:
+            log.info("seeds swept before are left out of the results now: %s", left_out)
         self._mirror.start(
             self._loaded.experiment,
             self._loaded.text,

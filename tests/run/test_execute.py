@@ -15,6 +15,7 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from spar_bench.errors import DataError, StoreError
+from spar_bench.plan.estimate import estimate
 from spar_bench.plan.trials import Plan
 from spar_bench.run import execute
 from spar_bench.run.context import Context, Interrupted, Pruned
@@ -568,3 +569,18 @@ def test_counts_in_the_store_are_one_row_an_image(plan: Plan, whole: Store) -> N
         counts = load_file(finished(whole, stage).path("counts.safetensors"))
         assert counts["true"].shape == (3, 3)
         assert counts["confusion"].sum() == counts["true"].sum() == 70 * (36 + 42 + 48)
+
+
+@pytest.mark.parametrize("trainable", ["last_2_blocks", "all", "mlp_of_last_1_blocks"])
+def test_stored_bytes_are_near_those_that_were_estimated(
+    clip: Path, photographs: Path, store: Store, trainable: str
+) -> None:
+    plan = plan_of(settings(clip, photographs, student__trainable=trainable))
+    executor(plan, store)[0].make(plan.stages)
+
+    for kind, small in (("targets", 0.4), ("student", 0.4), ("evaluate", 0.4)):
+        stages = of_kind(plan, kind)
+        stored = sum(finished(store, stage).n_bytes for stage in stages)
+        estimated = sum(estimate(plan, stage).n_bytes for stage in stages)
+        manifests = 4_000 * len(stages)
+        assert estimated * small < stored < estimated / small + manifests

@@ -1,6 +1,7 @@
 """Timing by a clock that only passes advance: rounds, warm-up, percentiles, the machine's lock."""
 
 import json
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -219,12 +220,17 @@ def test_sitting_times_every_arm_of_a_plan(
         assert timing["n"] == len(timing["samples_ms"]) >= FEWEST_PASSES
 
 
-def test_who_waits_for_a_sitting_can_be_interrupted(store: Store, machine_lock: Path) -> None:
+def test_who_waits_for_a_sitting_says_so_and_can_be_interrupted(
+    store: Store, machine_lock: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "spar_bench")
     context = Context(store, CPU)
-    context.stop.set()
+    threading.Timer(0.7, context.stop.set).start()
 
     with FileLock(machine_lock), pytest.raises(Interrupted), latency._sitting(context):
         pytest.fail("the machine is taken")
+
+    assert caplog.text.count("another sweep is timing on this machine") == 1
 
 
 def test_sitting_lets_go_of_the_machine_when_it_fails(store: Store, machine_lock: Path) -> None:

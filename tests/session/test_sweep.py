@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from spar_bench.errors import StoreError
+from spar_bench.errors import SparBenchError, StoreError
 from spar_bench.plan.trials import Plan
 from spar_bench.results import Row, TrialRecord, read_rows
 from spar_bench.run.context import Interrupted
@@ -14,7 +14,7 @@ from spar_bench.stage import Stage
 from spar_bench.store import Store
 from spar_bench.track import Mirror
 from spar_bench.track.sweep_runs import SweepRuns
-from tests.small import TINY, copy_store, runs, write_spec
+from tests.small import TINY, UNTIMED, copy_store, runs, write_spec
 
 
 class StopAt(Silent):
@@ -130,3 +130,31 @@ def test_every_trial_has_its_pictures(swept: Path) -> None:
     ]
 
     assert found == [["panel.png", "pca.png", "per_class.csv"]] * 3
+
+
+def test_specs_of_one_name_are_told_apart(here: Path, caplog: pytest.LogCaptureFixture) -> None:
+    only = TINY.split("sweep:")[0] + "sweep: [{set: {evaluate.methods: [pretrained]}}]\n"
+    first, second = Path(write_spec(only)), here / "elsewhere" / "tiny.yaml"
+    second.parent.mkdir()
+    second.write_text(only.replace("Does it run?", "And this?"))
+    sweep(first)
+
+    with pytest.raises(SparBenchError, match=r"'tiny' is that of experiments/tiny\.yaml") as told:
+        sweep(second)
+    first.unlink()
+
+    assert str(told.value).endswith("rename one of the files, or keep them apart by --store")
+    assert sweep(second).unfinished == []
+
+
+def test_seeds_that_are_left_out_again_are_told_of(
+    here: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "spar_bench")
+    path = Path(write_spec(UNTIMED + "sweep: [{set: {evaluate.methods: [pretrained]}}]\n"))
+
+    sweep(path, Options(n_seeds=2))
+    assert "left out" not in caplog.text
+    sweep(path)
+
+    assert "seeds swept before are left out of the results now: [1]" in caplog.text
