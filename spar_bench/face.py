@@ -17,7 +17,7 @@ from spar_bench.backbones import CONFIG_FILE, identity
 from spar_bench.backbones.base import Backbone
 from spar_bench.errors import NotReady
 from spar_bench.plan.cost import SINGLE_PASS, Inference, image_flops, windows_of
-from spar_bench.plan.stages import open_dataset
+from spar_bench.plan.stages import class_names, open_dataset
 from spar_bench.run.context import TRAINED_FILE
 from spar_bench.run.evaluate import count_pixels
 from spar_bench.run.latency import Arm
@@ -99,18 +99,19 @@ def evaluate(
     spec = DatasetSpec(name=dataset) if isinstance(dataset, str) else dataset
     data, protocol = open_dataset(spec, "val"), EvaluateSpec()
     inference = _inference(backbone, window_px, stride_px, average)
+    classes = class_names(spec, data)
     segmenter = Segmenter(
         backbone,
         classifier(
             backbone,
-            data.classes,
+            classes,
             spec.templates or protocol.templates,
             logit_scale=spec.logit_scale or protocol.logit_scale,
             background_threshold=spec.background_threshold,
         ),
         device=next(backbone.visual.parameters()).device,
     )
-    n_classes = len(data.classes)
+    n_classes = len(classes)
     confusion = np.zeros((len(data), n_classes, n_classes), np.int64)
     for index in range(len(data)):
         _, image, mask = data.sample(index)
@@ -120,7 +121,7 @@ def evaluate(
     counts = Counts(
         np.diagonal(confusion, axis1=1, axis2=2).copy(), confusion.sum(1), confusion.sum(2)
     )
-    names = [names[0] for names in data.classes]
+    names = [names[0] for names in classes]
     return Evaluation(
         miou(counts), dict(zip(names, class_iou(counts).tolist(), strict=True)), counts
     )

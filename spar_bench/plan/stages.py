@@ -56,13 +56,18 @@ def open_dataset(spec: DatasetSpec | SourceSpec, split: Split) -> Dataset:
     return dataset
 
 
+def class_names(spec: DatasetSpec, dataset: Dataset) -> list[list[str]]:
+    """Return class names by label: the spec's if it has any, though a plug-in may ignore them."""
+    return spec.classes or dataset.classes
+
+
 def labelled(spec: DatasetSpec) -> Labelled:
     """Look at a validation set: classes, size and identity."""
     dataset = open_dataset(spec, "val")
     return Labelled(
         spec=spec,
         label=datasets.label(spec),
-        classes=spec.classes or dataset.classes,
+        classes=class_names(spec, dataset),
         image_hw=dataset.image_hw,
         n_images=len(dataset),
         identity=_identity(spec, dataset),
