@@ -9,16 +9,14 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 
-from spar_bench import registry
 from spar_bench.accuracy import Counts, class_iou, miou
 from spar_bench.backbones import CONFIG_FILE, identity
 from spar_bench.backbones.base import Backbone
 from spar_bench.errors import NotReady
 from spar_bench.plan.cost import SINGLE_PASS, Inference, image_flops, windows_of
 from spar_bench.plan.stages import class_names, open_dataset
-from spar_bench.run.context import TRAINED_FILE
+from spar_bench.run.context import TRAINED_FILE, build_backbone
 from spar_bench.run.evaluate import count_pixels
 from spar_bench.run.latency import Arm
 from spar_bench.run.segment import Segmenter
@@ -51,7 +49,7 @@ def load_backbone(name: str | Path, *, device: str = "cpu") -> Backbone:
         Damaged: a student's weights were altered.
     """
     folder = Path(name)
-    trained = {}
+    student = None
     if (folder / TRAINED_FILE).is_file():
         student = Finished(folder, read_manifest(folder))
         spec = BackboneSpec(**student.summary["backbone"])
@@ -60,7 +58,6 @@ def load_backbone(name: str | Path, *, device: str = "cpu") -> Backbone:
                 f"{folder}: must meet the backbone it was trained from, but "
                 f"{spec.path or spec.name} has changed since; put the old weights back"
             )
-        trained = load_file(student.path(TRAINED_FILE))
     elif folder.is_dir():
         if not (folder / CONFIG_FILE).is_file():
             raise NotReady(
@@ -70,11 +67,7 @@ def load_backbone(name: str | Path, *, device: str = "cpu") -> Backbone:
         spec = BackboneSpec(path=str(folder))
     else:
         spec = BackboneSpec(name=str(name))
-    backbone: Backbone = registry.load("backbones", spec.name)(spec)
-    if trained:
-        backbone.load_visual({**backbone.visual.state_dict(), **trained})
-    backbone.to(torch.device(device))
-    return backbone
+    return build_backbone(spec, torch.device(device), student)
 
 
 def evaluate(
