@@ -107,7 +107,8 @@ def experiment_name(path: Path) -> str:
     parts = Path(os.path.abspath(path)).with_suffix("").parts
     folders = [i for i, part in enumerate(parts[:-1]) if part == "experiments"]
     shown = parts[folders[-1] + 1 :] if folders else parts[-1:]
-    return "/".join(re.sub(r"[^A-Za-z0-9._+-]+", "_", part).lstrip(".") or "_" for part in shown)
+    # No leading dot, which hides a folder, nor hyphen, which `report` would read as an option.
+    return "/".join(re.sub(r"[^\w.+-]+", "_", part).lstrip(".-") or "_" for part in shown)
 
 
 def _points(drafts: list[Draft], settings: list[Settings]) -> list[Point]:
