@@ -9,16 +9,14 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 
-from spar_bench import registry
 from spar_bench.accuracy import Counts, class_iou, miou
 from spar_bench.backbones import CONFIG_FILE, identity
 from spar_bench.backbones.base import Backbone
 from spar_bench.errors import NotReady
 from spar_bench.plan.cost import SINGLE_PASS, Inference, image_flops, windows_of
-from spar_bench.plan.stages import open_dataset
-from spar_bench.run.context import TRAINED_FILE
+from spar_bench.plan.inputs import class_names, open_dataset
+from spar_bench.run.context import TRAINED_FILE, build_backbone
 from spar_bench.run.evaluate import count_pixels
 from spar_bench.run.latency import Arm
 from spar_bench.run.segment import Segmenter
@@ -51,7 +49,7 @@ def load_backbone(name: str | Path, *, device: str = "cpu") -> Backbone:
         Damaged: a student's weights were altered.
     """
     folder = Path(name)
-    trained = {}
+    student = None
     if (folder / TRAINED_FILE).is_file():
         student = Finished(folder, read_manifest(folder))
         spec = BackboneSpec(**student.summary["backbone"])
@@ -60,7 +58,6 @@ def load_backbone(name: str | Path, *, device: str = "cpu") -> Backbone:
                 f"{folder}: must meet the backbone it was trained from, but "
                 f"{spec.path or spec.name} has changed since; put the old weights back"
             )
-        trained = load_file(student.path(TRAINED_FILE))
     elif folder.is_dir():
         if not (folder / CONFIG_FILE).is_file():
             raise NotReady(
@@ -70,11 +67,7 @@ def load_backbone(name: str | Path, *, device: str = "cpu") -> Backbone:
         spec = BackboneSpec(path=str(folder))
     else:
         spec = BackboneSpec(name=str(name))
-    backbone: Backbone = registry.load("backbones", spec.name)(spec)
-    if trained:
-        backbone.load_visual({**backbone.visual.state_dict(), **trained})
-    backbone.to(torch.device(device))
-    return backbone
+    return build_backbone(spec, torch.device(device), student)
 
 
 def evaluate(
@@ -99,18 +92,19 @@ def evaluate(
     spec = DatasetSpec(name=dataset) if isinstance(dataset, str) else dataset
     data, protocol = open_dataset(spec, "val"), EvaluateSpec()
     inference = _inference(backbone, window_px, stride_px, average)
+    classes = class_names(spec, data)
     segmenter = Segmenter(
         backbone,
         classifier(
             backbone,
-            data.classes,
+            classes,
             spec.templates or protocol.templates,
             logit_scale=spec.logit_scale or protocol.logit_scale,
             background_threshold=spec.background_threshold,
         ),
         device=next(backbone.visual.parameters()).device,
     )
-    n_classes = len(data.classes)
+    n_classes = len(classes)
     confusion = np.zeros((len(data), n_classes, n_classes), np.int64)
     for index in range(len(data)):
         _, image, mask = data.sample(index)
@@ -120,7 +114,7 @@ def evaluate(
     counts = Counts(
         np.diagonal(confusion, axis1=1, axis2=2).copy(), confusion.sum(1), confusion.sum(2)
     )
-    names = [names[0] for names in data.classes]
+    names = [names[0] for names in classes]
     return Evaluation(
         miou(counts), dict(zip(names, class_iou(counts).tolist(), strict=True)), counts
     )

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,8 @@ import torch
 
 import spar_bench as sb
 from spar_bench.backbones.base import Backbone
+from spar_bench.datasets import folder
+from spar_bench.datasets.base import DatasetSettings, Split
 from spar_bench.errors import NotReady, UnknownName
 from spar_bench.plan.cost import SINGLE_PASS, image_flops
 from spar_bench.spec.schema import DatasetSpec
@@ -113,6 +116,35 @@ def test_score_is_that_of_a_sweep(
     assert found.miou == finished.summary["miou"]
     assert list(found.class_iou) == ["sky", "road", "tree"]
     assert np.mean(list(found.class_iou.values())) == pytest.approx(found.miou)
+
+
+def test_class_names_of_a_spec_count_as_in_a_sweep_though_the_plug_in_has_its_own(
+    clip: Path, photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Deaf(folder.Dataset):
+        def __init__(self, split: Split, settings: DatasetSettings) -> None:
+            super().__init__(split, replace(settings, classes=None))
+
+    monkeypatch.setattr(folder, "Dataset", Deaf)
+    data = {
+        "name": "folder",
+        "path": str(photographs),
+        "templates": ["a {}."],
+        "classes": [["lamp"], ["bench", "seat"], ["sign"]],
+    }
+    plan = plan_of(
+        settings(clip, photographs, evaluate__methods=["pretrained"], evaluate__datasets=[data])
+    )
+    [arm] = plan.trials[0].arms
+    store = Store(tmp_path / "store")
+    executor(plan, store)[0].make([arm.evaluate])
+    finished = store.find(plan.stages[arm.evaluate])
+    assert finished is not None
+
+    found = sb.evaluate(sb.load_backbone(clip), DatasetSpec(**data), short_side_px=40)
+
+    assert list(found.class_iou) == ["lamp", "bench", "sign"]
+    assert found.miou == finished.summary["miou"]
 
 
 def test_stride_beyond_the_window_is_a_callers_mistake(

@@ -14,7 +14,8 @@ from spar_bench.plan.cost import (
     training_flops,
     windows_of,
 )
-from spar_bench.plan.stages import open_dataset, resized_hw
+from spar_bench.plan.inputs import open_dataset
+from spar_bench.plan.stages import resized_hw
 from spar_bench.plan.trials import Plan
 from spar_bench.stage import Finished, Stage
 

@@ -8,106 +8,25 @@ A stage's `how` is what its maker needs beside what decides it, such as the fold
 in: the fingerprint has their contents instead.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
-from spar_bench import backbones, datasets, registry
+from spar_bench import backbones, registry
 from spar_bench.backbones import known_sizes
-from spar_bench.datasets.base import IGNORED, Dataset, DatasetSettings, Split
-from spar_bench.errors import DataError, SparBenchError
 from spar_bench.plan.cost import SINGLE_PASS, Inference
+from spar_bench.plan.inputs import Labelled, dataset_identity, open_dataset
 from spar_bench.spec.schema import (
     BackboneSpec,
     DatasetSpec,
     EvaluateSpec,
     Method,
     Settings,
-    SourceSpec,
 )
 from spar_bench.stage import Stage, digest
 from spar_bench.windows import upsample_factor
 
 VERSIONS = {"images": 1, "targets": 1, "student": 1, "evaluate": 2, "cost": 1, "latency": 2}
 """Raised when the numbers or the files that a kind of stage makes change."""
-
-
-@dataclass(frozen=True)
-class Labelled:
-    """A data set as one evaluation reads it."""
-
-    spec: DatasetSpec
-    label: str
-    classes: list[list[str]]
-    image_hw: tuple[int, int]
-    n_images: int
-    identity: dict[str, Any]
-
-    @property
-    def n_queries(self) -> int:
-        """Number of prompts' embeddings a pixel is held against: every synonym is its own."""
-        return sum(len(names) for names in self.classes)
-
-
-def open_dataset(spec: DatasetSpec | SourceSpec, split: Split) -> Dataset:
-    """Construct a data set plug-in; lists its files, reads no image."""
-    settings = DatasetSettings(path=spec.path)
-    if isinstance(spec, DatasetSpec):
-        settings = DatasetSettings(path=spec.path, count=spec.count, classes=spec.classes)
-    dataset: Dataset = registry.load("datasets", spec.name)(split, settings)
-    return dataset
-
-
-def labelled(spec: DatasetSpec) -> Labelled:
-    """Look at a validation set: classes, size and identity.
-
-    Raises:
-        DataError: it has more classes than labels can tell apart.
-    """
-    dataset = open_dataset(spec, "val")
-    classes = spec.classes or dataset.classes
-    if len(classes) > IGNORED:
-        raise DataError(
-            f"{datasets.label(spec)}: must have at most {IGNORED} classes, for labels are 8-bit "
-            f"and {IGNORED} is ignored, but has {len(classes)}; merge or leave out some"
-        )
-    return Labelled(
-        spec=spec,
-        label=datasets.label(spec),
-        classes=classes,
-        image_hw=dataset.image_hw,
-        n_images=len(dataset),
-        identity=_identity(spec, dataset),
-    )
-
-
-def _identity(spec: DatasetSpec | SourceSpec, dataset: Dataset) -> dict[str, Any]:
-    return {
-        "name": spec.name,
-        "version": registry.version("datasets", spec.name),
-        **dataset.identity(),
-    }
-
-
-def require_unchanged(stage: Stage) -> None:
-    """Look again at the weights and images that a stage's fingerprint stands for.
-
-    Raises:
-        SparBenchError: they have changed since the plan was made.
-    """
-    now: dict[str, Any] = {}
-    if "source" in stage.settings:
-        source = stage.how["source"]
-        now["source"] = _identity(source, open_dataset(source, "train"))
-    if "dataset" in stage.settings:
-        now["dataset"] = _identity(stage.how["dataset"], open_dataset(stage.how["dataset"], "val"))
-    if "backbone" in stage.settings and stage.kind != "cost":  # weights do not move a cost
-        now["backbone"] = backbones.identity(stage.how["backbone"])
-    for what, identity in now.items():
-        if identity != stage.settings[what]:
-            raise SparBenchError(
-                f"{what}: its files must stay as they are while a sweep runs, but have changed "
-                f"since the {stage.kind} was planned; run the same command again"
-            )
 
 
 def resized_hw(image_hw: tuple[int, int], short_side_px: int) -> tuple[int, int]:
@@ -149,7 +68,7 @@ def images_stage(settings: Settings, seed: int) -> Stage:
         "images",
         VERSIONS["images"],
         {
-            "source": _identity(images.source, open_dataset(images.source, "train")),
+            "source": dataset_identity(images.source, open_dataset(images.source, "train")),
             **images.model_dump(mode="json", exclude={"source"}),
             "seed": seed,
             "patch_px": sizes.patch_px,

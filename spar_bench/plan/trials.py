@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from spar_bench.plan import stages as build
-from spar_bench.plan.stages import Labelled
+from spar_bench.plan.inputs import Labelled, labelled
 from spar_bench.spec import Point
 from spar_bench.spec.schema import METHODS, Method, Settings
 from spar_bench.stage import Stage, digest
@@ -101,7 +101,7 @@ def make_plan(points: Iterable[Point], seeds: list[int], place: dict[str, Any]) 
         data = []
         for spec in point.settings.evaluate.datasets:
             key = spec.model_dump_json()
-            looked_at[key] = looked_at.get(key) or build.labelled(spec)
+            looked_at[key] = looked_at.get(key) or labelled(spec)
             data.append(looked_at[key])
         _add_point(plan, timed, point, seeds, data)
     if timed.arms:

@@ -153,6 +153,18 @@ def agrees(a: Arm, b: Arm, *, but: Collection[str] = ()) -> bool:
     return a.panel == b.panel and all(a.settings[name] == b.settings[name] for name in names)
 
 
+def stride_series(arms: Iterable[Arm]) -> list[list[Arm]]:
+    """Return the teachers among `arms`, one list for those that differ in stride alone."""
+    found: list[list[Arm]] = []
+    for arm in (arm for arm in arms if arm.method == "teacher"):
+        series = next((one for one in found if agrees(one[0], arm, but=["stride_px"])), None)
+        if series is None:
+            found.append([arm])
+        else:
+            series.append(arm)
+    return found
+
+
 def say(name: str, value: Any) -> str:
     """Put a setting into the words of a label: `s = 12`, `last 2 blocks`, `epochs = 8`."""
     text = value_text(value)

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from spar_bench.accuracy import paired_difference
-from spar_bench.report.arms import SWEPT_COLUMNS, Arm, agrees, panels_of
+from spar_bench.report.arms import SWEPT_COLUMNS, Arm, agrees, panels_of, stride_series
 from spar_bench.results import COLUMNS, COST_COLUMNS, Results, Row
 
 _INTEGERS = [
@@ -66,7 +66,7 @@ def _comparisons(arms: list[Arm]) -> Iterator[tuple[Arm, Arm]]:
     """
     for panel in panels_of(arms):
         here = [arm for arm in arms if arm.panel == panel]
-        for series in _stride_series([arm for arm in here if arm.method == "teacher"]):
+        for series in stride_series(here):
             coarsest = series[0]
             yield from ((coarsest, arm) for arm in here if _is(arm, "pretrained", coarsest))
             yield from ((finer, coarsest) for finer in series[1:])
@@ -78,14 +78,6 @@ def _comparisons(arms: list[Arm]) -> Iterator[tuple[Arm, Arm]]:
 
 def _is(arm: Arm, method: str, of: Arm) -> bool:
     return arm.method == method and agrees(arm, of)
-
-
-def _stride_series(teachers: list[Arm]) -> Iterator[list[Arm]]:
-    """Yield teachers that differ in stride alone, coarse to fine."""
-    left = teachers
-    while left:
-        yield [arm for arm in left if agrees(arm, left[0], but=["stride_px"])]
-        left = [arm for arm in left if not agrees(arm, left[0], but=["stride_px"])]
 
 
 def _columns(row: Row) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from spar_bench.report import text
-from spar_bench.report.arms import Arm, agrees, panels_of
+from spar_bench.report.arms import Arm, panels_of, stride_series
 from spar_bench.report.placement import Floats, Surroundings, place_labels
 from spar_bench.report.style import (
     COLUMN_IN,
@@ -120,15 +120,8 @@ def _coordinates(arms: Iterable[Arm], axis: CostAxis) -> tuple[Floats, Floats]:
 
 
 def _stride_lines(arms: Iterable[Arm]) -> list[list[Arm]]:
-    """Return teachers that differ in stride alone, coarse to fine."""
-    lines: list[list[Arm]] = []
-    for arm in (arm for arm in arms if arm.method == "teacher"):
-        line = next((its for its in lines if agrees(its[0], arm, but=["stride_px"])), None)
-        if line is None:
-            lines.append([arm])
-        else:
-            line.append(arm)
-    return [line for line in lines if len(line) > 1]
+    """Return the series of strides that make a line."""
+    return [series for series in stride_series(arms) if len(series) > 1]
 
 
 def _add_legend(figure: Figure, arms: list[Arm]) -> None:

@@ -94,17 +94,8 @@ class Context:
         key = (spec, student.fingerprint if student else None)
         if key not in self._backbones:
             self._backbones = {k: v for k, v in self._backbones.items() if k[1] is None}
-            self._backbones[key] = self.new_backbone(spec, student)
+            self._backbones[key] = build_backbone(spec, self.device, student)
         return self._backbones[key]
-
-    def new_backbone(self, spec: BackboneSpec, student: Finished | None = None) -> Backbone:
-        """Build a backbone on the device, to be changed or thrown away."""
-        backbone: Backbone = registry.load("backbones", spec.name)(spec)
-        if student is not None:
-            trained = load_file(student.path(TRAINED_FILE))
-            backbone.load_visual({**backbone.visual.state_dict(), **trained})
-        backbone.to(self.device)
-        return backbone
 
     def made(self, **more: Any) -> dict[str, Any]:
         """Return how things are made here, for a manifest."""
@@ -117,6 +108,22 @@ class Context:
             "commit": _commit(),
             **more,
         }
+
+
+def build_backbone(
+    spec: BackboneSpec, device: torch.device, student: Finished | None = None
+) -> Backbone:
+    """Build a backbone on a device, as pretrained or with a student's weights.
+
+    Raises:
+        Damaged: the student's weights were altered.
+    """
+    backbone: Backbone = registry.load("backbones", spec.name)(spec)
+    if student is not None:
+        trained = load_file(student.path(TRAINED_FILE))
+        backbone.load_visual({**backbone.visual.state_dict(), **trained})
+    backbone.to(device)
+    return backbone
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[None]:

@@ -19,7 +19,8 @@ from spar_bench.datasets.base import IGNORED, Mask, Sample
 from spar_bench.files import replace_bytes, replace_text
 from spar_bench.plan.cost import Inference, encoder_flops, pass_hw
 from spar_bench.plan.estimate import N_PREVIEWS
-from spar_bench.plan.stages import open_dataset, resized_hw
+from spar_bench.plan.inputs import open_dataset
+from spar_bench.plan.stages import resized_hw
 from spar_bench.results import Preview
 from spar_bench.run.checkpoint import is_whole, load_checkpoint, save_checkpoint
 from spar_bench.run.context import Context, Interrupted

@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 from spar_bench.errors import Diverged, SparBenchError, StoreError
 from spar_bench.files import writing
-from spar_bench.plan.stages import batch_key, require_unchanged
+from spar_bench.plan.inputs import require_unchanged
+from spar_bench.plan.stages import batch_key
 from spar_bench.plan.trials import Plan
 from spar_bench.run.context import Context, Interrupted, Pruned
 from spar_bench.run.cost import make_cost

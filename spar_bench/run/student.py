@@ -22,7 +22,7 @@ from spar_bench.errors import Diverged
 from spar_bench.files import replace_bytes, replace_text
 from spar_bench.plan.cost import training_flops
 from spar_bench.run.checkpoint import load_checkpoint, save_checkpoint
-from spar_bench.run.context import TRAINED_FILE, Context, Interrupted, autocast
+from spar_bench.run.context import TRAINED_FILE, Context, Interrupted, autocast, build_backbone
 from spar_bench.run.images import Pictures, normalise
 from spar_bench.run.teach import open_images, read_target
 from spar_bench.run.trainable import set_trainable
@@ -70,7 +70,7 @@ def make_student(stage: Stage, context: Context) -> dict[str, Any]:
     spec = StudentSpec(**settings)
     pictures = open_images(stage, context)
     targets = context.finished(stage, "targets", "targets")
-    backbone = context.new_backbone(stage.how["backbone"])
+    backbone = build_backbone(stage.how["backbone"], context.device)
     scratch = context.store.scratch(stage)
     run = _Training(backbone, spec, stage.settings["seed"], len(pictures))
     run.resume(scratch / "checkpoint.safetensors")

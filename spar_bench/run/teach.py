@@ -10,7 +10,7 @@ from torch import Tensor
 from spar_bench.errors import SparBenchError
 from spar_bench.files import replace_bytes, replace_text
 from spar_bench.plan.cost import encoder_flops
-from spar_bench.plan.stages import open_dataset
+from spar_bench.plan.inputs import open_dataset
 from spar_bench.run.checkpoint import is_whole
 from spar_bench.run.context import Context
 from spar_bench.run.images import Drawn, Pictures, draw, normalise

@@ -20,6 +20,8 @@ from spar_bench.stage import Finished, Stage
 from spar_bench.store import DEFAULT_ROOT, Store
 from spar_bench.track.uri import sqlite_path
 
+_LONGEST_PART = 255  # bytes; no file system in use takes more in a name
+
 
 @dataclass(frozen=True)
 class PlannedStage:
@@ -201,7 +203,8 @@ def write_report(
         tracking_uri: Where the sweeps were mirrored to.
 
     Raises:
-        NotReady: there is no finished sweep; of several, the others' reports are written.
+        NotReady: there is no finished sweep, or its name is none that a folder of the report could
+            have; of several, the others' reports are written.
         StoreError: the tracking store cannot be read, or the folder not written.
     """
     uri = track.tracking_uri(tracking_uri)
@@ -210,11 +213,12 @@ def write_report(
         with tempfile.TemporaryDirectory() as scratch:
             try:
                 results = track.read_results(uri, name, Path(scratch))
+                own = _own_folder(uri, name, folder)
             except NotReady as error:  # the others are written all the same
                 missing.append(str(error))
                 continue
-        with writing(folder / name):
-            written[name] = report.write(results, folder / name)
+        with writing(own):
+            written[name] = report.write(results, own)
     if missing:
         raise NotReady("\n".join(missing))
     return written
@@ -233,6 +237,17 @@ def _reported(uri: str, asked: Iterable[str]) -> list[str]:
             "first"
         )
     return names
+
+
+def _own_folder(uri: str, experiment: str, folder: Path) -> Path:
+    """Return the folder of an experiment's report; in MLflow it may be renamed to anything."""
+    parts = experiment.split("/")
+    if any(part in ("", ".", "..") or len(part.encode()) > _LONGEST_PART for part in parts):
+        raise NotReady(
+            f"{uri}: an experiment's name must be that of a folder below {folder}, but got "
+            f"{experiment!r}; rename it in MLflow"
+        )
+    return folder / experiment
 
 
 def _names(row: Row) -> set[str]:

@@ -5,7 +5,7 @@ from functools import partial
 
 from spar_bench import backbones
 from spar_bench.errors import NotReady, SparBenchError
-from spar_bench.plan.stages import open_dataset
+from spar_bench.plan.inputs import open_dataset
 from spar_bench.session.choice import first_points
 from spar_bench.spec import LoadedSpec
 

@@ -11,6 +11,10 @@ from spar_bench.run.evaluate import read_counts, read_features, read_preview
 from spar_bench.session.collect import Collector, flat, provenance
 from spar_bench.stage import Finished, digest
 
+_PANEL = "panel.png"
+_DRAWN = 1
+"""Raised when a trial's pictures are drawn otherwise: those in the store are then drawn anew."""
+
 
 def trial_record(collector: Collector, trial: Trial) -> TrialRecord:
     """Return a trial as MLflow shows it; its pictures are drawn once and kept in the store."""
@@ -77,7 +81,9 @@ def _artifacts(collector: Collector, trial: Trial, rows: list[Row]) -> dict[str,
     evaluations = _finished_evaluations(collector, rows)
     if not evaluations:
         return {}
-    folder = collector.store.root / "pictures" / digest([trial.name, sorted(evaluations)])
+    classes = _classes([trial])
+    key = digest([_DRAWN, trial.name, list(evaluations), classes])
+    folder = collector.store.root / "pictures" / key
     first = [
         row
         for row in rows
@@ -88,13 +94,10 @@ def _artifacts(collector: Collector, trial: Trial, rows: list[Row]) -> dict[str,
         for row in first
         if row.stages["evaluate"] in evaluations
     }
-    classes = _classes([trial])
-    table = folder / "per_class.csv"
-    if not table.exists():
-        if shown:
-            _draw(shown, classes[rows[0].dataset], folder)
-        counts = {key: read_counts(finished) for key, finished in evaluations.items()}
-        replace_text(table, track.per_class_csv(rows, counts, classes))
+    if shown and not (folder / _PANEL).exists():
+        _draw(shown, classes[rows[0].dataset], folder)
+    counts = {key: read_counts(finished) for key, finished in evaluations.items()}
+    replace_text(folder / "per_class.csv", track.per_class_csv(rows, counts, classes))
     return {path.name: path for path in sorted(folder.glob("[!.]*"))}
 
 
@@ -104,8 +107,8 @@ def _draw(shown: dict[str, Finished], classes: list[str], folder: Path) -> None:
     features = {method: read_features(finished) for method, finished in shown.items()}
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        report.draw_panel(previews, classes, folder / "panel.png")
         report.draw_pca(image, features, folder / "pca.png")
+        report.draw_panel(previews, classes, folder / _PANEL)  # last: it says that all are drawn
 
 
 def _finished_evaluations(collector: Collector, rows: list[Row]) -> dict[str, Finished]:

@@ -1,7 +1,5 @@
 """Name a point of a sweep: readable, unique in its experiment, safe as a file name."""
 
-import hashlib
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -10,19 +8,15 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from spar_bench import stage
 from spar_bench.spec.schema import Settings
 
 MAX_LENGTH = 120
 
 
-def digest(settings: Settings) -> str:
-    """Return the SHA-256 of settings, in hexadecimal."""
-    return hashlib.sha256(canonical(settings).encode()).hexdigest()
-
-
-def canonical(model: BaseModel) -> str:
-    """Write a model out as one JSON text, the same for the same content."""
-    return json.dumps(model.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+def digest(model: BaseModel) -> str:
+    """Return the SHA-256 of a model's content, in hexadecimal."""
+    return stage.digest(model.model_dump(mode="json"))
 
 
 def short_names(keys: Iterable[str]) -> dict[str, str]:

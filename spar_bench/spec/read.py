@@ -1,6 +1,5 @@
 """Read an experiment: its points resolved and validated, or every mistake and its position."""
 
-import hashlib
 import os
 import re
 from collections.abc import Mapping
@@ -75,7 +74,7 @@ def read_spec(path: Path, *, environ: Mapping[str, str] = os.environ) -> LoadedS
         path=path,
         text=document.text,
         spec=spec,
-        spec_hash=hashlib.sha256(groups.canonical(spec).encode()).hexdigest(),
+        spec_hash=groups.digest(spec),
         points=_points(drafts, [settings for settings, _ in resolved if settings]),
         search=next((block.search for block in spec.sweep if block.search), None),
         resolver=resolver,
@@ -108,14 +107,15 @@ def experiment_name(path: Path) -> str:
     parts = Path(os.path.abspath(path)).with_suffix("").parts
     folders = [i for i, part in enumerate(parts[:-1]) if part == "experiments"]
     shown = parts[folders[-1] + 1 :] if folders else parts[-1:]
-    return "/".join(re.sub(r"[^A-Za-z0-9._+-]+", "_", part).lstrip(".") or "_" for part in shown)
+    # No leading dot, which hides a folder, nor hyphen, which `report` would read as an option.
+    return "/".join(re.sub(r"[^\w.+-]+", "_", part).lstrip(".-") or "_" for part in shown)
 
 
 def _points(drafts: list[Draft], settings: list[Settings]) -> list[Point]:
     """Merge equal points, find which keys vary, and name each point by those it asked for."""
     distinct: dict[str, tuple[Settings, Draft]] = {}
     for draft, point in zip(drafts, settings, strict=True):
-        distinct.setdefault(groups.canonical(point), (point, draft))
+        distinct.setdefault(groups.digest(point), (point, draft))
     swept = dict.fromkeys(key for draft in drafts for key in draft.axes)
     axes = list(dict.fromkeys(leaf for key in swept for leaf in leaves(key)))
     points = [point for point, _ in distinct.values()]

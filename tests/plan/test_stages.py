@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from spar_bench.errors import DataError
-from spar_bench.plan.stages import batch_key, labelled, resized_hw
+from spar_bench.plan.inputs import labelled
+from spar_bench.plan.stages import batch_key, resized_hw
 from spar_bench.plan.trials import Plan
 from spar_bench.spec.schema import DatasetSpec, Settings
 from spar_bench.stage import Stage

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from spar_bench.report.arms import read_arms, say
+from spar_bench.report.arms import read_arms, say, stride_series
 from tests.report.synthetic import (
     baseline,
     paper_results,
@@ -125,3 +125,15 @@ def test_failed_seeds_are_kept_beside_those_that_finished() -> None:
 )
 def test_settings_are_put_into_words(name: str, value: object, words: str) -> None:
     assert say(name, value) == words
+
+
+def test_strides_of_one_window_are_a_series_from_coarse_to_fine() -> None:
+    wide = {"window_px": 128, "group": "wide", "stages": {"evaluate": "wide"}}
+    rows = [teacher(12, 46.7), teacher(32, 45.1), teacher(64, 44.0), teacher(32, 43.0, **wide)]
+
+    series = stride_series(read_arms(results_of([baseline(38.3), *rows])))
+
+    strides = [
+        [(arm.settings["window_px"], arm.settings["stride_px"]) for arm in one] for one in series
+    ]
+    assert strides == [[(128, 32)], [(64, 64), (64, 32), (64, 12)]]

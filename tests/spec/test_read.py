@@ -185,6 +185,11 @@ sweep:
         ("experiments/old/experiments/x.v2.yml", "x.v2"),
         ("experiments/../x.yaml", "x"),
         ("experiments/.hidden.yaml", "hidden"),
+        ("experiments/größe.yaml", "größe"),
+        ("experiments/步幅/窗.yaml", "步幅/窗"),
+        ("experiments/finer strides, (2).yaml", "finer_strides_2_"),
+        ("experiments/--store.yaml", "store"),
+        ("experiments/...yaml", "_"),
     ],
 )
 def test_an_experiment_is_named_by_its_path_under_experiments(path: str, name: str) -> None:
