@@ -5,6 +5,9 @@
     <root>/scratch/<fingerprint>/        work under way; survives a kill: the next attempt goes on
     <root>/failures/<fingerprint>.json   why the last attempt failed
     <root>/locks/<fingerprint>           held by whoever is making the stage
+    <root>/results/<experiment>/         what its report is written from; a sweep writes it anew
+    <root>/studies/<hash>.journal        what a search has tried
+    <root>/pictures/<key>/               drawn for MLflow; drawn anew where they are missing
 
 A finished stage is renamed into place after its manifest (files, sizes, SHA-256, and its own) is
 written, so a folder under `stages/` means complete. Nothing is pickled.
@@ -106,10 +109,16 @@ class Store:
         sizes = {}
         for folder in sorted((self.root / "scratch").iterdir()):
             with suppress(Timeout), FileLock(self.root / "locks" / folder.name, timeout=0):
-                sizes[folder.name] = sum(
-                    path.stat().st_size for path in folder.rglob("*") if path.is_file()
-                )
+                sizes[folder.name] = _n_bytes(folder)
         return sizes
+
+    def pictures_bytes(self) -> int:
+        """Return the size of the pictures, which are drawn anew where they are missing."""
+        return _n_bytes(self.root / "pictures")
+
+    def forget_pictures(self) -> None:
+        """Delete the pictures."""
+        shutil.rmtree(self.root / "pictures", ignore_errors=True)
 
     def finish(self, stage: Stage, *, summary: dict[str, Any], made: dict[str, Any]) -> Finished:
         """Turn a stage's `scratch/.../output` into the finished stage.
@@ -229,6 +238,10 @@ class Store:
 
     def _failure_path(self, stage: Stage) -> Path:
         return self.root / "failures" / f"{stage.fingerprint}.json"
+
+
+def _n_bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def _delete_damaged_files(folder: Path) -> None:

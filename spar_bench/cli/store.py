@@ -72,6 +72,8 @@ def gc(specs: Path, store: Path, yes: bool) -> None:
         click.echo(f"unfinished  {fingerprint[:12]}  {size(n_bytes)}")
         if yes:
             opened.forget_scratch(fingerprint)
-    n_bytes = sum(stage.n_bytes for stage in gone.finished) + sum(gone.left_off.values())
-    what = f"{counted(len(gone.finished) + len(gone.left_off), 'stage')}, {size(n_bytes)}"
+    click.echo(f"pictures, drawn anew when they are needed  {size(gone.pictures_bytes)}")
+    if yes:
+        opened.forget_pictures()
+    what = f"{counted(len(gone.finished) + len(gone.left_off), 'stage')}, {size(gone.n_bytes)}"
     click.echo(f"deleted {what}" if yes else f"{what}, would be deleted; --yes deletes them")

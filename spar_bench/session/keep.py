@@ -13,10 +13,17 @@ from spar_bench.store import Store
 
 @dataclass(frozen=True)
 class Unreachable:
-    """What no spec calls for: finished stages, and bytes of unfinished work by fingerprint."""
+    """What no spec calls for: finished stages, unfinished work by fingerprint, and pictures."""
 
     finished: list[Finished]
     left_off: dict[str, int]
+    pictures_bytes: int
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of it all."""
+        finished = sum(stage.n_bytes for stage in self.finished)
+        return finished + sum(self.left_off.values()) + self.pictures_bytes
 
 
 def unreachable(store: Store, folder: Path) -> Unreachable:
@@ -44,6 +51,7 @@ def unreachable(store: Store, folder: Path) -> Unreachable:
     return Unreachable(
         [stage for stage in store.finished() if _key(stage) not in reached],
         {key: size for key, size in store.left_off().items() if key not in wanted},
+        store.pictures_bytes(),
     )
 
 
