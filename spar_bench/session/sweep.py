@@ -132,7 +132,9 @@ class _Sweep:
         self._store = Store(options.store)
         self._context = Context(self._store, device, report=watcher.progress, stop=stop)
         self._place = place(device)
-        self._mirror = track.Mirror(track.tracking_uri(options.tracking_uri))
+        self._mirror = track.Mirror(
+            track.tracking_uri(options.tracking_uri), poll=self._context.check
+        )
         self._spec_hash = digest([loaded.spec_hash, self._seeds])
         self._objectives: dict[str, dict[str, float]] = {}
         self._failures: dict[str, tuple[str, str]] = {}

@@ -1,6 +1,8 @@
 """The MLflow mirror of a sweep: opened before it, told of each trial, ended with it."""
 
 import logging
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,14 +21,15 @@ class Mirror:
 
     Of several processes that sweep the same spec at once, the first one writes; another takes over
     when it ends or dies, and finds in place what was written. The store, not MLflow, is the record:
-    mirroring again changes nothing, or completes what is missing.
+    mirroring again changes nothing, or completes what is missing. `poll` is called twice a second
+    while another process is waited for, and may raise.
 
     Raises (every method):
         StoreError: the tracking store cannot be reached, written or read.
     """
 
-    def __init__(self, uri: str) -> None:
-        self._uri = uri
+    def __init__(self, uri: str, *, poll: Callable[[], None] = lambda: None) -> None:
+        self._uri, self._poll = uri, poll
         self._client = connect(uri)
         self._waiting: list[TrialRecord] = []
         self._runs: SweepRuns | None = None
@@ -82,9 +85,15 @@ class Mirror:
             if not wait:
                 return False
             _log.info("waiting for another sweep of this spec to end its MLflow run")
-            self._lock.acquire()
+            self._wait(self._lock)
         self._runs = SweepRuns(self._client, self._uri, self._sweep)
         return True
+
+    def _wait(self, lock: FileLock) -> None:
+        while not lock.is_locked:
+            self._poll()
+            with suppress(Timeout):
+                lock.acquire(timeout=0.5)
 
     def _flush(self) -> None:
         assert self._runs is not None, "only a leading mirror writes"

@@ -265,6 +265,22 @@ def test_second_process_on_a_spec_writes_only_when_the_first_is_gone(
     assert query(uri, "SELECT count(*) FROM runs") == [(4,)]
 
 
+def test_waiting_for_the_first_process_to_end_its_run_can_be_interrupted(
+    uri: str, tmp_path: Path
+) -> None:
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    first, second = Mirror(uri), Mirror(uri, poll=stop)
+    for sweep in (first, second):
+        sweep.start("stride", "", SPEC_HASH, {})
+
+    with pytest.raises(KeyboardInterrupt):
+        second.finish(tmp_path, "finished")
+
+    first.finish(tmp_path, "killed")
+
+
 def test_experiment_deleted_by_hand_is_brought_back(uri: str, tmp_path: Path) -> None:
     from mlflow.tracking import MlflowClient
 
