@@ -1,0 +1,95 @@
+"""What a plan starts from: data sets as they are read, and whether files stay as they were."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from spar_bench import backbones, datasets, registry
+from spar_bench.datasets.base import IGNORED, Dataset, DatasetSettings, Split
+from spar_bench.errors import DataError, SparBenchError
+from spar_bench.spec.schema import DatasetSpec, SourceSpec
+from spar_bench.stage import Stage
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A data set as one evaluation reads it."""
+
+    spec: DatasetSpec
+    label: str
+    classes: list[list[str]]
+    image_hw: tuple[int, int]
+    n_images: int
+    identity: dict[str, Any]
+
+    @property
+    def n_queries(self) -> int:
+        """Number of prompts' embeddings a pixel is held against: every synonym is its own."""
+        return sum(len(names) for names in self.classes)
+
+
+def open_dataset(spec: DatasetSpec | SourceSpec, split: Split) -> Dataset:
+    """Construct a data set plug-in; lists its files, reads no image."""
+    settings = DatasetSettings(path=spec.path)
+    if isinstance(spec, DatasetSpec):
+        settings = DatasetSettings(path=spec.path, count=spec.count, classes=spec.classes)
+    dataset: Dataset = registry.load("datasets", spec.name)(split, settings)
+    return dataset
+
+
+def class_names(spec: DatasetSpec, dataset: Dataset) -> list[list[str]]:
+    """Return class names by label: the spec's if it has any, though a plug-in may ignore them.
+
+    Raises:
+        DataError: there are more of them than labels can tell apart.
+    """
+    classes = spec.classes or dataset.classes
+    if len(classes) > IGNORED:
+        raise DataError(
+            f"{datasets.label(spec)}: must have at most {IGNORED} classes, for labels are 8-bit "
+            f"and {IGNORED} is ignored, but has {len(classes)}; merge or leave out some"
+        )
+    return classes
+
+
+def labelled(spec: DatasetSpec) -> Labelled:
+    """Look at a validation set: classes, size and identity; raises as `class_names`."""
+    dataset = open_dataset(spec, "val")
+    return Labelled(
+        spec=spec,
+        label=datasets.label(spec),
+        classes=class_names(spec, dataset),
+        image_hw=dataset.image_hw,
+        n_images=len(dataset),
+        identity=dataset_identity(spec, dataset),
+    )
+
+
+def dataset_identity(spec: DatasetSpec | SourceSpec, dataset: Dataset) -> dict[str, Any]:
+    """Return what decides a data set's images and labels, as JSON: plug-in and contents."""
+    return {
+        "name": spec.name,
+        "version": registry.version("datasets", spec.name),
+        **dataset.identity(),
+    }
+
+
+def require_unchanged(stage: Stage) -> None:
+    """Look again at the weights and images that a stage's fingerprint stands for.
+
+    Raises:
+        SparBenchError: they have changed since the plan was made.
+    """
+    now: dict[str, Any] = {}
+    splits: list[tuple[str, Split]] = [("source", "train"), ("dataset", "val")]
+    for what, split in splits:
+        if what in stage.settings:
+            spec = stage.how[what]
+            now[what] = dataset_identity(spec, open_dataset(spec, split))
+    if "backbone" in stage.settings and stage.kind != "cost":  # weights do not move a cost
+        now["backbone"] = backbones.identity(stage.how["backbone"])
+    for what, identity in now.items():
+        if identity != stage.settings[what]:
+            raise SparBenchError(
+                f"{what}: its files must stay as they are while a sweep runs, but have changed "
+                f"since the {stage.kind} was planned; run the same command again"
+            )
