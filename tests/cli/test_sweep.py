@@ -216,6 +216,15 @@ def test_device_that_is_not_there_is_one_line(here: Path) -> None:
     assert runs() == []
 
 
+def test_more_threads_than_the_machine_can_run_are_refused_in_one_line(here: Path) -> None:
+    swept = spar_bench("sweep", write_spec(TINY), "--threads", "100000", exits=2)
+    pretrained = spar_bench("patchwork", "pretrain", "--threads", "100000", exits=2)
+
+    assert one_line(swept).startswith("--threads: must be 1 to ")
+    assert one_line(pretrained).startswith("--threads: must be 1 to ")
+    assert runs() == []
+
+
 @pytest.mark.parametrize("command", ["check", "plan", "status", "sweep"])
 @pytest.mark.parametrize(
     ("name", "content"),
