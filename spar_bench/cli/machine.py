@@ -24,15 +24,13 @@ LIBRARIES = (
 @store_option
 @tracking_option
 def doctor(store: Path, tracking_uri: str | None) -> None:
-    """Say what this machine has: versions, device, room, weights and data, and what to do."""
-    from spar_bench.track import tracking_uri as resolve
-
+    """Say what this machine has: versions, device, room, tracking, weights, data; what to do."""
     click.echo(f"python          {platform.python_version()} ({sys.executable})")
     for name in LIBRARIES:
         click.echo(f"{name:<15} {_version(name)}")
     click.echo(f"device          {_device()}")
     click.echo(f"store           {_store(store)}")
-    click.echo(f"tracking        {resolve(tracking_uri)}")
+    click.echo(f"tracking        {_tracking(tracking_uri)}")
     click.echo("\n" + _backbones() + "\n\n" + _datasets() + "\n\n" + _specs())
 
 
@@ -48,6 +46,17 @@ def _store(root: Path) -> str:
     except SparBenchError as error:
         return str(error)
     return f"{root.absolute()} ({counted(n_stages, 'stage')}, {free} free)"
+
+
+def _tracking(option: str | None) -> str:
+    """Tell whether the tracking store answers; nothing is made."""
+    from spar_bench import track
+
+    try:
+        uri = track.tracking_uri(option)
+        return f"{uri} ({'answers' if track.answers(uri) else 'will be made'})"
+    except SparBenchError as error:
+        return f"cannot be used: {error}"
 
 
 def _specs() -> str:

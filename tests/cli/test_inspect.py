@@ -172,6 +172,20 @@ def test_doctor_of_a_broken_installation_says_what_is_broken(
     assert "experiments/wrong.yaml: has mistakes; spar-bench check" in said
 
 
+@pytest.mark.parametrize(
+    ("uri", "said"),
+    [
+        ("sqlite:///mlflow.db", "(answers)\n"),
+        ("sqlite:///none.db", "(will be made)\n"),
+        ("http://127.0.0.1:9", "cannot be used: tracking URI http://127.0.0.1:9: must be"),
+        ("mlruns", "cannot be used: --tracking-uri: must be"),
+    ],
+)
+def test_doctor_tells_whether_the_tracking_store_answers(here: Path, uri: str, said: str) -> None:
+    assert said in spar_bench("doctor", "--tracking-uri", uri).stdout
+    assert not Path("none.db").exists()
+
+
 @pytest.mark.parametrize("command", ["backbones", "datasets", "losses"])
 def test_plug_ins_are_listed_within_80_characters(command: str) -> None:
     said = spar_bench(command).stdout
