@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from spar_bench.errors import UnknownName
+from spar_bench.errors import StoreError, UnknownName
 from spar_bench.files import read_json, replace_text
 from spar_bench.plan.trials import Plan, Trial
 from spar_bench.spec import LoadedSpec, Point, resolve_point
@@ -38,10 +38,20 @@ def seeds_of(loaded: LoadedSpec, n_seeds: int | None) -> list[int]:
 
 
 def known_seeds(loaded: LoadedSpec, store: Store) -> list[int]:
-    """Return the seeds of the spec, and those that it was last swept with."""
+    """Return the seeds of the spec, and those that it was last swept with.
+
+    Raises:
+        StoreError: the note of the latter cannot be read.
+    """
     path = _seeds_path(loaded, store)
-    swept = read_json(path)["seeds"] if path.exists() else []
-    return sorted({*loaded.spec.seeds, *swept})
+    try:
+        swept = read_json(path)["seeds"] if path.exists() else []
+        return sorted({*loaded.spec.seeds, *swept})
+    except (StoreError, KeyError, TypeError) as error:
+        raise StoreError(
+            f"{path}: must hold the seeds of the last sweep, but cannot be read; nothing is lost: "
+            f"the next sweep of {loaded.experiment}, with --seeds if that was given, writes it anew"
+        ) from error
 
 
 def note_seeds(loaded: LoadedSpec, store: Store, seeds: list[int]) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spar_bench import report, track
-from spar_bench.errors import NotReady, UnknownName
+from spar_bench.errors import NotReady, StoreError, UnknownName
 from spar_bench.files import writing
 from spar_bench.plan.estimate import DEFAULT_GFLOPS_PER_S, Estimate, estimate, speeds
 from spar_bench.plan.stages import batch_key
@@ -166,15 +166,18 @@ def explain(name: str, *, store: Path = DEFAULT_ROOT) -> list[Explained]:
 
     Raises:
         UnknownName: no finished sweep has a trial of that name, or several have.
+        StoreError: the rows of a sweep that may have it cannot be read.
     """
     opened = Store(store)
-    rows = _rows(opened)
-    if not rows:
+    rows, damaged = _rows(opened)
+    if not rows and not damaged:
         raise NotReady(
             f"{opened.root}: must hold a finished sweep, but holds none; run `spar-bench sweep` on "
             "a spec first"
         )
     found = [row for row in rows if name in _names(row)]
+    if not found and damaged:
+        raise StoreError("\n".join(damaged))
     if not found:
         raise UnknownName.among("trial", name, {f"{row.experiment}/{row.trial}" for row in rows})
     experiments = sorted({row.experiment for row in found})
@@ -241,9 +244,15 @@ def _names(row: Row) -> set[str]:
     return short | {f"{row.experiment}/{name}" for name in short}
 
 
-def _rows(store: Store) -> list[Row]:
-    folders = sorted(path.parent for path in (store.root / "results").rglob("results.json"))
-    return [row for folder in folders for row in read_rows(folder)]
+def _rows(store: Store) -> tuple[list[Row], list[str]]:
+    """Return the rows of all finished sweeps, and what is wrong with those that cannot be read."""
+    rows, damaged = list[Row](), list[str]()
+    for path in sorted((store.root / "results").rglob("results.json")):
+        try:
+            rows += read_rows(path.parent)
+        except StoreError as error:
+            damaged.append(str(error))
+    return rows, damaged
 
 
 def _lineage(kept: dict[str, Finished], row: Row) -> dict[str, Finished]:
