@@ -122,9 +122,10 @@ def report(experiments: tuple[str, ...], folder: Path, tracking_uri: str | None)
     """Write tables and figures of finished sweeps to reports/EXPERIMENT/; all if none is named."""
     from spar_bench.session.read import write_report
 
-    written = write_report(experiments, folder=folder, tracking_uri=tracking_uri)
-    for name, paths in written.items():
+    def tell(name: str, paths: list[Path]) -> None:
         click.echo(f"{folder / name}: {len(paths)} files; begin with {folder / name / 'README.md'}")
+
+    write_report(experiments, folder=folder, tracking_uri=tracking_uri, on_written=tell)
 
 
 @click.command()

@@ -1,7 +1,7 @@
 """Look at experiments without running anything: plans, standings, provenance, reports; no torch."""
 
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -195,6 +195,7 @@ def write_report(
     *,
     folder: Path = Path("reports"),
     tracking_uri: str | None = None,
+    on_written: Callable[[str, list[Path]], None] | None = None,
 ) -> dict[str, list[Path]]:
     """Write the tables and figures of finished sweeps; returns their files by experiment.
 
@@ -202,6 +203,7 @@ def write_report(
         experiments: Names, or their specs' paths; none: all that the tracking store has.
         folder: Each experiment has its own folder in it.
         tracking_uri: Where the sweeps were mirrored to.
+        on_written: Takes each experiment and its files as soon as they are there.
 
     Raises:
         NotReady: there is no finished sweep; of several, the others' reports are written.
@@ -218,6 +220,8 @@ def write_report(
                 continue
         with writing(folder / name):
             written[name] = report.write(results, folder / name)
+        if on_written is not None:
+            on_written(name, written[name])
     if missing:
         raise NotReady("\n".join(missing))
     return written
