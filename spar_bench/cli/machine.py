@@ -95,6 +95,12 @@ def losses() -> None:
 
 
 @click.command()
+def refiners() -> None:
+    """List refiners of class scores and what each does."""
+    click.echo(_family("refiners"))
+
+
+@click.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
     """Print the completion script for SHELL: eval "$(spar-bench completion bash)"."""

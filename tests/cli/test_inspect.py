@@ -29,7 +29,7 @@ import sys
 from spar_bench.cli import main
 for line in ["--help", "check {{}}", "plan {{}}", "sweep --dry-run {{}}", "status",
              "explain stride_px=32", "cache ls", "cache verify", "cache gc", "backbones",
-             "datasets", "losses", "completion bash", "init new/spec.yaml"]:
+             "datasets", "losses", "refiners", "completion bash", "init new/spec.yaml"]:
     try:
         main(line.format("experiments/tiny.yaml").split(), standalone_mode=False)
     except SystemExit as end:
@@ -221,15 +221,24 @@ def test_doctor_tells_whether_the_tracking_store_answers(here: Path, uri: str, s
     assert not Path("none.db").exists()
 
 
-@pytest.mark.parametrize("command", ["backbones", "datasets", "losses"])
-def test_plug_ins_are_listed_within_80_characters(command: str) -> None:
-    said = spar_bench(command).stdout
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [
+        ("backbones", "patchwork"),
+        ("datasets", "patchwork"),
+        ("losses", "mse"),
+        ("refiners", "none"),
+    ],
+)
+def test_plug_ins_are_listed_within_80_characters(command: str, name: str) -> None:
+    said = spar_bench(command).stdout.splitlines()
 
-    assert max(map(len, said.splitlines())) <= 80
-    assert any(name in said for name in ("patchwork", "mse"))
+    assert max(map(len, said)) <= 80
+    assert any(line.startswith(f"{name} ") for line in said)
 
 
 def test_shell_completes_specs_trials_and_experiments(in_swept: Path) -> None:
+    assert completed("refi") == ["refiners"]
     assert "experiments/" in completed("sweep", "")
     assert completed("check", "experiments/t") == ["experiments/tiny.yaml"]
     assert completed("plan", "nowhere/") == []
