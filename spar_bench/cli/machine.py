@@ -138,34 +138,41 @@ def _existing(path: Path) -> Path:
 def _family(family: str) -> str:
     from spar_bench import registry
 
-    return table(
-        ["name", "version", "what it is"],
-        [
-            [name, str(registry.version(family, name)), registry.purpose(family, name)]
-            for name in registry.names(family)
-        ],
-    )
+    rows = [_plug_in(family, name) for name in registry.names(family)]
+    return table(["name", "version", "what it is"], rows)
+
+
+def _plug_in(family: str, name: str) -> list[str]:
+    """Return the row of a plug-in; of one that cannot be used, what is wrong with it."""
+    from spar_bench import registry
+
+    try:
+        return [name, str(registry.version(family, name)), registry.purpose(family, name)]
+    except SparBenchError as error:
+        return [name, "", str(error)]
 
 
 def _backbones() -> str:
+    from spar_bench import registry
+
+    header = ["backbone", "patch px", "image px", "licence", "weights", "source"]
+    rows = [_backbone(name) for name in registry.names("backbones")]
+    return table(header, rows, right="lrrlll")
+
+
+def _backbone(name: str) -> list[str]:
     from spar_bench import backbones, registry
     from spar_bench.spec.schema import BackboneSpec
 
-    rows = []
-    for name in registry.names("backbones"):
-        sizes = backbones.sizes(BackboneSpec(name=name))
+    try:
+        registry.version("backbones", name)
+        sizes, purpose = backbones.sizes(BackboneSpec(name=name)), registry.purpose
         if sizes is None:
-            rows.append(
-                [name, "", "", "", "", "say backbone.path: " + registry.purpose("backbones", name)]
-            )
-            continue
-        found = "found" if sizes.folder else "give backbone.path"
-        rows.append(
-            [name, f"{sizes.patch_px}", f"{sizes.image_px}", sizes.license, found, sizes.source]
-        )
-    return table(
-        ["backbone", "patch px", "image px", "licence", "weights", "source"], rows, right="lrrlll"
-    )
+            return [name, "", "", "", "", f"say backbone.path: {purpose('backbones', name)}"]
+    except SparBenchError as error:
+        return [name, "", "", "", "", str(error)]
+    found = "found" if sizes.folder else "give backbone.path"
+    return [name, f"{sizes.patch_px}", f"{sizes.image_px}", sizes.license, found, sizes.source]
 
 
 def _datasets() -> str:
