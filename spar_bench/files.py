@@ -13,7 +13,10 @@ from typing import Any
 from spar_bench.errors import StoreError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
-_CLOSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR}
+_CLOSED = {
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR),
+    errno.ENOENT,  # in folders that no one can make files in, such as /proc
+}
 _LEFT_BY_A_KILL = ".*.tmp"
 
 

@@ -92,7 +92,7 @@ def version(family: str, name: str) -> int:
 
     Raises:
         UnknownName: no plug-in of that name.
-        SparBenchError: its module states no `VERSION`.
+        SparBenchError: its module states no `VERSION`, or cannot be read.
     """
     path = source(family, name)
     value = _constant(path, "VERSION")
@@ -122,7 +122,7 @@ def versions(family: str, name: str) -> dict[str, int]:
 
 def _constant(path: Path, name: str) -> Any:
     """Return what a module assigns to a name at its top level, or None where it is no literal."""
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+    for node in _parsed(path).body:
         targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
         named = [target.id for target in targets if isinstance(target, ast.Name)]
         value = getattr(node, "value", None)
@@ -131,10 +131,31 @@ def _constant(path: Path, name: str) -> Any:
     return None
 
 
+def _parsed(path: Path) -> ast.Module:
+    try:
+        return ast.parse(path.read_text(encoding="utf-8"), path.name)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise SparBenchError(
+            f"{path}: a plug-in must be a file of Python, but cannot be read: {error}; mend it"
+        ) from error
+
+
 def purpose(family: str, name: str) -> str:
     """Return the first line of a plug-in's docstring, read without running it."""
-    text = ast.get_docstring(ast.parse(source(family, name).read_text(encoding="utf-8"))) or ""
+    text = ast.get_docstring(_parsed(source(family, name))) or ""
     return text.partition("\n")[0]
+
+
+def require(family: str, name: str) -> None:
+    """Refuse a plug-in that a sweep could not use; one of this package is not imported for it.
+
+    Raises:
+        UnknownName: no plug-in of that name.
+        SparBenchError: it states no `VERSION`, cannot be imported, or lacks its object.
+    """
+    versions(family, name)
+    if not modules(family)[name].startswith(f"spar_bench.{family}."):
+        load(family, name)
 
 
 def load(family: str, name: str) -> Any:
@@ -142,10 +163,17 @@ def load(family: str, name: str) -> Any:
 
     Raises:
         UnknownName: no plug-in of that name.
-        SparBenchError: its module lacks the family's attribute.
+        SparBenchError: its module cannot be imported, or lacks the family's attribute.
     """
     path = source(family, name)
-    module = importlib.import_module(modules(family)[name])
+    try:
+        module = importlib.import_module(modules(family)[name])
+    except Exception as error:  # whatever a plug-in's author may raise
+        reason = " ".join(str(error).split())
+        raise SparBenchError(
+            f"{path}: a {_ONE_OF[family]} must be importable, but got {type(error).__name__}: "
+            f"{reason}; mend it, or install what it needs"
+        ) from error
     attribute = ATTRIBUTES[family]
     if not hasattr(module, attribute):
         raise SparBenchError(

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save
 
 from spar_bench.accuracy import Counts
+from spar_bench.errors import StoreError
 from spar_bench.files import replace_bytes, replace_text
 
 Status = Literal["finished", "failed", "blocked", "skipped", "not_measured"]
@@ -190,8 +191,19 @@ class Results:
 
 
 def read_rows(folder: Path) -> list[Row]:
-    """Return the rows alone of what `Results.save` wrote: one file, so whole even after a kill."""
-    return _rows(json.loads((folder / "results.json").read_text(encoding="utf-8")))
+    """Return the rows alone of what `Results.save` wrote: one file, so whole even after a kill.
+
+    Raises:
+        StoreError: the file cannot be read, or holds something else.
+    """
+    path = folder / "results.json"
+    try:
+        return _rows(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StoreError(
+            f"{path}: must hold the rows of a sweep, but cannot be read; nothing is lost: the next "
+            f"sweep of {folder.name} writes it anew"
+        ) from error
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -60,8 +60,8 @@ def spar_bench(*arguments: str, exits: int = 0) -> Result:
 
 
 def one_line(result: Result) -> str:
-    """Return what a command said to standard error, which must be one line."""
-    [line] = result.stderr.splitlines()
+    """Return what a command said to standard error, which must be one line but for its start."""
+    [line] = [line for line in result.stderr.splitlines() if not line.startswith("reading ")]
     return line
 
 

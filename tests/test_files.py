@@ -51,6 +51,11 @@ def test_file_in_place_of_the_folder_is_said(tmp_path: Path) -> None:
         replace_text(tmp_path / "taken" / "file", "x")
 
 
+def test_folder_that_takes_no_files_is_said() -> None:
+    with pytest.raises(StoreError, match=r"^/proc: must be a folder .*No such file or directory"):
+        replace_text(Path("/proc/spar_bench"), "x")
+
+
 def test_other_errors_keep_their_kind(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="Input/output") as caught, writing(tmp_path):
         refuse(errno.EIO)

@@ -220,6 +220,55 @@ def test_plug_in_without_a_version_is_one_clear_error(site: Path) -> None:
     )
 
 
+COMMAND = """
+from spar_bench.cli import main
+print("exit code", main({line!r}.split(), standalone_mode=False) or 0)
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [
+        (LOSS.replace("VERSION = 7", ""), "a plug-in must state VERSION"),
+        ("def loss(:\n", "a plug-in must be a file of Python, but cannot be read: invalid syntax"),
+    ],
+)
+def test_plug_in_that_cannot_be_used_is_told_in_its_row_beside_the_others(
+    site: Path, text: str, wrong: str
+) -> None:
+    path = site / "outsiders" / "losses" / "largest.py"
+    path.write_text(text)
+
+    out = python(site, COMMAND.format(line="losses"))
+
+    assert f"largest {path}: {wrong}" in " ".join(out.split())
+    assert out.endswith("exit code 0")
+    assert out.index("cosine  ") < out.index("largest  ") < out.index("mse  ")
+
+
+@pytest.mark.parametrize(
+    ("package", "loss", "wrong"),
+    [
+        ("", LOSS.replace("VERSION = 7", ""), "a plug-in must state VERSION"),
+        ("", LOSS.replace("import torch", "import nothing_of_it"), "ModuleNotFoundError: No mod"),
+        ("", LOSS.replace("def loss", "def lose"), "a loss must define 'loss'"),
+        ("1 / 0", LOSS, "largest.py: a loss must be importable, but got ZeroDivisionError: div"),
+    ],
+)
+def test_check_tells_of_plug_ins_that_a_sweep_could_not_use(
+    site: Path, package: str, loss: str, wrong: str
+) -> None:
+    (site / "outsiders" / "__init__.py").write_text(package)
+    (site / "outsiders" / "losses" / "largest.py").write_text(loss)
+    (site.parent / "spec.yaml").write_text("backbone: patchwork\nstudent: {loss: largest}\n")
+
+    out = python(site, COMMAND.format(line="check --ready spec.yaml"))
+
+    lines = out.split("\n")
+    assert "spec.yaml: reads well, 1 point, 1 missing:" in lines[0]
+    assert (wrong in lines[1], lines[2:]) == (True, ["exit code 2"])
+
+
 def test_plug_in_whose_module_is_gone_is_one_clear_error(site: Path) -> None:
     (site / "outsiders" / "grey.py").unlink()
 

@@ -10,7 +10,7 @@ import click
 from spar_bench import __version__
 from spar_bench.cli.inspect import check, explain, init, status
 from spar_bench.cli.log import quieten_libraries, show_our_log
-from spar_bench.cli.machine import backbones, completion, datasets, doctor, losses
+from spar_bench.cli.machine import backbones, completion, datasets, doctor, losses, refiners
 from spar_bench.cli.run import patchwork, plan, report, sweep, ui
 from spar_bench.cli.stopping import INTERRUPTED
 from spar_bench.cli.store import cache
@@ -45,6 +45,6 @@ def main() -> None:
 
 for command in (
     *(init, check, plan, sweep, report, ui, status, explain, cache),
-    *(doctor, backbones, datasets, losses, completion, patchwork),
+    *(doctor, backbones, datasets, losses, refiners, completion, patchwork),
 ):
     main.add_command(command)

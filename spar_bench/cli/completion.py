@@ -1,6 +1,7 @@
 """What the shell completes: specs, trials and experiments."""
 
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -53,7 +54,10 @@ def swept_trials(
     """Complete the trials of finished sweeps, with their experiments once a slash is typed."""
     from spar_bench.results import read_rows
 
-    rows = [row for folder in _results(context) for row in read_rows(folder)]
+    rows = []
+    for folder in _results(context):
+        with suppress(SparBenchError):  # told when the command is run
+            rows += read_rows(folder)
     names = {row.trial for row in rows} | {f"{row.experiment}/{row.trial}" for row in rows}
     return _among(names, incomplete)
 

@@ -38,9 +38,11 @@ def init(path: Path) -> None:
     metavar="SPEC...",
     shell_complete=spec_files,
 )
-@click.option("--ready", is_flag=True, help="Exit with 2 when weights or data are missing.")
+@click.option(
+    "--ready", is_flag=True, help="Exit with 2 when plug-ins, weights or data are missing."
+)
 def check(specs: tuple[Path, ...], ready: bool) -> None:
-    """Read each SPEC and tell every mistake in it; list weights and data that are missing."""
+    """Read each SPEC and tell every mistake in it; list plug-ins, weights and data it lacks."""
     from spar_bench.errors import NotReady, SpecError
     from spar_bench.session.ready import missing
     from spar_bench.spec import read_spec

@@ -24,15 +24,13 @@ LIBRARIES = (
 @store_option
 @tracking_option
 def doctor(store: Path, tracking_uri: str | None) -> None:
-    """Say what this machine has: versions, device, room, weights and data, and what to do."""
-    from spar_bench.track import tracking_uri as resolve
-
+    """Say what this machine has: versions, device, room, tracking, weights, data; what to do."""
     click.echo(f"python          {platform.python_version()} ({sys.executable})")
     for name in LIBRARIES:
         click.echo(f"{name:<15} {_version(name)}")
     click.echo(f"device          {_device()}")
     click.echo(f"store           {_store(store)}")
-    click.echo(f"tracking        {resolve(tracking_uri)}")
+    click.echo(f"tracking        {_tracking(tracking_uri)}")
     click.echo("\n" + _backbones() + "\n\n" + _datasets() + "\n\n" + _specs())
 
 
@@ -48,6 +46,17 @@ def _store(root: Path) -> str:
     except SparBenchError as error:
         return str(error)
     return f"{root.absolute()} ({counted(n_stages, 'stage')}, {free} free)"
+
+
+def _tracking(option: str | None) -> str:
+    """Tell whether the tracking store answers; nothing is made."""
+    from spar_bench import track
+
+    try:
+        uri = track.tracking_uri(option)
+        return f"{uri} ({'answers' if track.answers(uri) else 'will be made'})"
+    except SparBenchError as error:
+        return f"cannot be used: {error}"
 
 
 def _specs() -> str:
@@ -83,6 +92,12 @@ def datasets() -> None:
 def losses() -> None:
     """List distillation losses and what each does."""
     click.echo(_family("losses"))
+
+
+@click.command()
+def refiners() -> None:
+    """List refiners of class scores and what each does."""
+    click.echo(_family("refiners"))
 
 
 @click.command()
@@ -123,34 +138,41 @@ def _existing(path: Path) -> Path:
 def _family(family: str) -> str:
     from spar_bench import registry
 
-    return table(
-        ["name", "version", "what it is"],
-        [
-            [name, str(registry.version(family, name)), registry.purpose(family, name)]
-            for name in registry.names(family)
-        ],
-    )
+    rows = [_plug_in(family, name) for name in registry.names(family)]
+    return table(["name", "version", "what it is"], rows)
+
+
+def _plug_in(family: str, name: str) -> list[str]:
+    """Return the row of a plug-in; of one that cannot be used, what is wrong with it."""
+    from spar_bench import registry
+
+    try:
+        return [name, str(registry.version(family, name)), registry.purpose(family, name)]
+    except SparBenchError as error:
+        return [name, "", str(error)]
 
 
 def _backbones() -> str:
+    from spar_bench import registry
+
+    header = ["backbone", "patch px", "image px", "licence", "weights", "source"]
+    rows = [_backbone(name) for name in registry.names("backbones")]
+    return table(header, rows, right="lrrlll")
+
+
+def _backbone(name: str) -> list[str]:
     from spar_bench import backbones, registry
     from spar_bench.spec.schema import BackboneSpec
 
-    rows = []
-    for name in registry.names("backbones"):
-        sizes = backbones.sizes(BackboneSpec(name=name))
+    try:
+        registry.version("backbones", name)
+        sizes, purpose = backbones.sizes(BackboneSpec(name=name)), registry.purpose
         if sizes is None:
-            rows.append(
-                [name, "", "", "", "", "say backbone.path: " + registry.purpose("backbones", name)]
-            )
-            continue
-        found = "found" if sizes.folder else "give backbone.path"
-        rows.append(
-            [name, f"{sizes.patch_px}", f"{sizes.image_px}", sizes.license, found, sizes.source]
-        )
-    return table(
-        ["backbone", "patch px", "image px", "licence", "weights", "source"], rows, right="lrrlll"
-    )
+            return [name, "", "", "", "", f"say backbone.path: {purpose('backbones', name)}"]
+    except SparBenchError as error:
+        return [name, "", "", "", "", str(error)]
+    found = "found" if sizes.folder else "give backbone.path"
+    return [name, f"{sizes.patch_px}", f"{sizes.image_px}", sizes.license, found, sizes.source]
 
 
 def _datasets() -> str:

@@ -77,5 +77,6 @@ def _wrapped(row: list[str], cells: list[list[str]]) -> list[list[str]]:
     room = LINE_CHARACTERS - before
     if room < FEWEST_CHARACTERS:
         return [row]
-    first, *more = textwrap.wrap(row[-1], room, break_long_words=False) or [""]
+    lines = textwrap.wrap(row[-1], room, break_long_words=False, break_on_hyphens=False)
+    first, *more = lines or [""]
     return [[*row[:-1], first], *([*[""] * (len(row) - 1), line] for line in more)]

@@ -72,9 +72,6 @@ def sweep(
     if dry_run:
         _show_plan(spec, store, n_seeds, only)
         return
-    from spar_bench.spec import read_spec
-
-    read_spec(spec)  # a mistake in the spec is told before torch is imported
     stopper = Stopper()
     with stopper.listening():
         outcome = _sweep(
@@ -93,12 +90,18 @@ def sweep(
 
 
 def _sweep(spec: Path, stopper: Stopper, **options: Any) -> "Outcome":
+    from spar_bench.spec import read_spec
+
+    click.echo(f"reading {spec}", err=True)  # what follows takes seconds before it has more to say
+    read_spec(spec)  # a mistake in the spec is told before torch is imported
     from spar_bench.cli.progress import watching
     from spar_bench.run.context import Interrupted
     from spar_bench.session.sweep import Options
     from spar_bench.session.sweep import sweep as run
 
     try:
+        if stopper.event.is_set():
+            raise Interrupted
         with watching(stopper) as watcher:
             return run(spec, Options(**options), watcher=watcher, stop=stopper.event)
     except Interrupted:
@@ -122,9 +125,10 @@ def report(experiments: tuple[str, ...], folder: Path, tracking_uri: str | None)
     """Write tables and figures of finished sweeps to reports/EXPERIMENT/; all if none is named."""
     from spar_bench.session.read import write_report
 
-    written = write_report(experiments, folder=folder, tracking_uri=tracking_uri)
-    for name, paths in written.items():
+    def tell(name: str, paths: list[Path]) -> None:
         click.echo(f"{folder / name}: {len(paths)} files; begin with {folder / name / 'README.md'}")
+
+    write_report(experiments, folder=folder, tracking_uri=tracking_uri, on_written=tell)
 
 
 @click.command()

@@ -6,12 +6,12 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
 
 INTERRUPTED = 130
 """Exit code of a command that Ctrl-C ended."""
 STOPPING = "Stopping after what is being written; once more ends at once."
 _SHOW_CURSOR = b"\x1b[?25h"
+_NUMBERS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Stopper:
@@ -24,21 +24,39 @@ class Stopper:
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Take Ctrl-C and SIGTERM until the end of the block."""
-        numbers = (signal.SIGINT, signal.SIGTERM)
-        before = {number: signal.signal(number, self._ask) for number in numbers}
+        heard, told = os.pipe()
+        os.set_blocking(told, False)
+        # Python runs handlers between its own steps, not within an operation of torch that may take
+        # minutes; the number is written to the pipe at once, and another thread reads it.
+        listener = threading.Thread(target=self._listen, args=(heard,), daemon=True)
+        listener.start()
+        handlers = {number: signal.signal(number, _let_be) for number in _NUMBERS}
+        pipe = signal.set_wakeup_fd(told, warn_on_full_buffer=False)
         try:
             yield
         finally:
-            for number, handler in before.items():
+            signal.set_wakeup_fd(pipe)
+            for number, handler in handlers.items():
                 signal.signal(number, handler)
+            os.close(told)
+            listener.join()
+            os.close(heard)
 
-    def _ask(self, number: int, _: FrameType | None) -> None:
-        # Past Python's buffers: this may interrupt a write to them, not to be entered again.
+    def _listen(self, heard: int) -> None:
+        while number := os.read(heard, 1):
+            if number[0] in _NUMBERS:
+                self._ask()
+
+    def _ask(self) -> None:
+        # Past Python's buffers: the main thread may be within a write to them.
         if self.event.is_set():
             if sys.stderr.isatty():
                 os.write(2, _SHOW_CURSOR)
-            signal.signal(number, signal.SIG_DFL)
-            signal.raise_signal(number)
+            os._exit(INTERRUPTED)  # what is under way lies in scratch, made to outlive a kill
         self.event.set()
         if not self.is_shown:
             os.write(2, f"{STOPPING}\n".encode())
+
+
+def _let_be(*_: object) -> None:
+    """Stand in for Python's own handler: the thread has heard the signal."""

@@ -29,7 +29,10 @@ def list_(store: Path) -> None:
 @cache.command()
 @store_option
 def verify(store: Path) -> None:
-    """Read every stored file and hold it against its checksum; exit code 1 if one differs."""
+    """Hold every file of every finished stage against its checksum; exit code 1 if one differs.
+
+    Results, notes and unfinished work have no checksum: the next sweep writes them anew.
+    """
     from spar_bench.stage import Damaged
     from spar_bench.store import Store
 

@@ -20,6 +20,9 @@ ENDINGS = frozenset(
 )
 """Endings of files that `read_image` reads, in lower case."""
 
+MOST_LONG = 32
+"""Most of long over short side: the short side is what is resized, so a strip becomes endless."""
+
 _EIGHT_BIT = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"}
 # What Pillow's decoders raise on broken streams.
 _BROKEN = (OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, struct.error)
@@ -33,10 +36,16 @@ def read_image(path: Path) -> Image:
     browser shows them; of several frames the first is taken.
 
     Raises:
-        DataError: the file is not an image, is damaged, or has no agreed reading in 8 bits.
+        DataError: the file is not an image, is damaged, is a mere strip, or has no agreed reading
+            in 8 bits.
     """
     with _decoding(path, "image"):
         picture, kind = _open_upright(path)
+        if max(picture.size) > MOST_LONG * min(picture.size):
+            raise DataError(
+                f"{path}: an image must be at most {MOST_LONG} times as long as it is short, "
+                f"but is {picture.height}x{picture.width} px; crop it, or leave it out"
+            )
         if picture.mode.startswith("I;16") or (picture.mode, kind) == ("I", "PPM"):
             return _grey_of_16_bits(picture)
         if picture.mode in _EIGHT_BIT:

@@ -27,7 +27,7 @@ from spar_bench.patchwork.crops import Pool, draw_batch
 from spar_bench.patchwork.measure import WINDOW_PX, validation_miou
 from spar_bench.patchwork.objective import patch_features, tag_loss
 from spar_bench.patchwork.training import Recipe, Training, open_clip_config
-from spar_bench.run.context import device_name
+from spar_bench.run.context import device_name, set_threads
 from spar_bench.run.images import normalise
 from spar_bench.spec.schema import BackboneSpec
 
@@ -98,11 +98,11 @@ def pretrain(
         n_images: Read the first validation scenes only; default: all 48.
 
     Raises:
-        SparBenchError: the checkpoint is of another seed or recipe.
+        SparBenchError: the checkpoint is of another seed or recipe, or the threads are too many.
         Diverged: the loss is no longer finite.
     """
     if threads is not None:
-        torch.set_num_threads(threads)
+        set_threads(threads)
     output.mkdir(parents=True, exist_ok=True)
     state = Training(seed, steps, recipe)
     checkpoint = output / CHECKPOINT_FILE

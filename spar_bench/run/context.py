@@ -1,5 +1,6 @@
 """What every stage is made with: device, store, and backbones built once."""
 
+import os
 import platform
 import subprocess
 import threading
@@ -16,7 +17,7 @@ from safetensors.torch import load_file
 
 from spar_bench import registry
 from spar_bench.backbones.base import Backbone
-from spar_bench.errors import NotReady
+from spar_bench.errors import NotReady, SparBenchError
 from spar_bench.run.images import Pictures
 from spar_bench.run.text import Classifier
 from spar_bench.spec.schema import BackboneSpec, Precision
@@ -26,6 +27,8 @@ from spar_bench.store import Store
 TRAINED_FILE = "trained.safetensors"
 """Of a student: the tensors that were trained, by their names in the image tower."""
 LIBRARIES = ("torch", "open_clip_torch", "timm", "numpy", "spar-bench")
+THREADS_A_CORE = 4
+"""Further threads only wait for each other; torch crashes where the system gives it no more."""
 
 
 class Interrupted(Exception):
@@ -139,9 +142,10 @@ def resolve_device(option: str, threads: int | None) -> torch.device:
 
     Raises:
         NotReady: CUDA is asked for and there is none.
+        SparBenchError: the thread count is not one that this machine can run.
     """
     if threads is not None:
-        torch.set_num_threads(threads)
+        set_threads(threads)
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
     if option == "auto":
@@ -156,6 +160,21 @@ def resolve_device(option: str, threads: int | None) -> torch.device:
             "use --device cpu"
         ) from error
     return device
+
+
+def set_threads(threads: int) -> None:
+    """Have torch compute with so many CPU threads.
+
+    Raises:
+        SparBenchError: there are none, or far more than this machine has cores.
+    """
+    n_cores = os.cpu_count() or 1
+    if not 1 <= threads <= THREADS_A_CORE * n_cores:
+        raise SparBenchError(
+            f"--threads: must be 1 to {THREADS_A_CORE * n_cores}, {THREADS_A_CORE} for each core "
+            f"of this machine, but got {threads}; {n_cores} is the most that helps"
+        )
+    torch.set_num_threads(threads)
 
 
 def device_name(device: torch.device) -> str:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from spar_bench import registry
 from spar_bench.backbones.base import Backbone
-from spar_bench.errors import Diverged
+from spar_bench.errors import Diverged, SparBenchError
 from spar_bench.files import replace_bytes, replace_text
 from spar_bench.plan.cost import training_flops
 from spar_bench.run.checkpoint import load_checkpoint, save_checkpoint
@@ -113,7 +113,7 @@ def _take_step(run: "_Training", pictures: Pictures, targets: Finished, context:
         target = read_target(targets, position).to(device)
         with autocast(device, run.spec.precision):
             features = backbone.features(image[None])
-        loss = loss_of(features.float(), target[None])
+        loss = _scalar(run.spec.loss, loss_of(features.float(), target[None]))
         run.scaler.scale(loss / len(positions)).backward()  # type: ignore[no-untyped-call]
         losses.append(loss.detach())
         image_hw = (picture.shape[-2], picture.shape[-1])
@@ -124,6 +124,23 @@ def _take_step(run: "_Training", pictures: Pictures, targets: Finished, context:
     if not math.isfinite(mean_loss):
         raise _diverged("loss", mean_loss, run)
     run.update(mean_loss)
+
+
+def _scalar(name: str, loss: Any) -> Tensor:
+    """Return what a loss plug-in gave, held to its contract.
+
+    Raises:
+        SparBenchError: it is no scalar `()`, or has no gradient.
+    """
+    if isinstance(loss, Tensor) and loss.shape == () and loss.requires_grad:
+        return loss
+    found = type(loss).__name__
+    if isinstance(loss, Tensor):
+        found = f"{tuple(loss.shape)}, {'with' if loss.requires_grad else 'without'} gradient"
+    raise SparBenchError(
+        f"loss {name!r}: must return a scalar tensor, (), with gradient, but got {found}; mend "
+        f"{registry.source('losses', name)}"
+    )
 
 
 def _diverged(what: str, value: float, run: "_Training") -> Diverged:

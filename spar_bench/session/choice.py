@@ -3,10 +3,11 @@
 import json
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from spar_bench.errors import SparBenchError, UnknownName
+from spar_bench.errors import SparBenchError, StoreError, UnknownName
 from spar_bench.files import read_json, replace_text
 from spar_bench.plan.trials import Plan, Trial
 from spar_bench.spec import LoadedSpec, Point, resolve_point
@@ -40,8 +41,19 @@ def seeds_of(loaded: LoadedSpec, n_seeds: int | None) -> list[int]:
 
 
 def known_seeds(loaded: LoadedSpec, store: Store) -> list[int]:
-    """Return the seeds of the spec, and those that it was last swept with."""
-    return sorted({*loaded.spec.seeds, *_last_sweep(loaded, store).get("seeds", [])})
+    """Return the seeds of the spec, and those that it was last swept with.
+
+    Raises:
+        StoreError: the note of the latter cannot be read.
+    """
+    try:
+        return sorted({*loaded.spec.seeds, *_last_sweep(loaded, store).get("seeds", [])})
+    except (StoreError, TypeError, AttributeError) as error:
+        raise StoreError(
+            f"{_sweep_path(loaded, store)}: must hold the seeds of the last sweep, but cannot be "
+            f"read; nothing is lost: the next sweep of {loaded.experiment}, with --seeds if that "
+            "was given, writes it anew"
+        ) from error
 
 
 def note_sweep(loaded: LoadedSpec, store: Store, seeds: list[int]) -> list[int]:
@@ -52,7 +64,9 @@ def note_sweep(loaded: LoadedSpec, store: Store, seeds: list[int]) -> list[int]:
     Raises:
         SparBenchError: another spec, still there, gave its results the same name.
     """
-    last = _last_sweep(loaded, store)
+    last: dict[str, Any] = {}
+    with suppress(StoreError):  # one that cannot be read is written anew
+        last = _last_sweep(loaded, store)
     spec = os.path.relpath(loaded.path, store.root)  # both may be moved together
     other = store.root / last.get("spec", spec)
     if other.is_file() and not other.samefile(loaded.path):

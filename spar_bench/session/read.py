@@ -1,12 +1,12 @@
 """Look at experiments without running anything: plans, standings, provenance, reports; no torch."""
 
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from spar_bench import report, track
-from spar_bench.errors import NotReady, UnknownName
+from spar_bench.errors import NotReady, StoreError, UnknownName
 from spar_bench.files import writing
 from spar_bench.plan.estimate import DEFAULT_GFLOPS_PER_S, Estimate, estimate, speeds
 from spar_bench.plan.stages import batch_key
@@ -168,15 +168,18 @@ def explain(name: str, *, store: Path = DEFAULT_ROOT) -> list[Explained]:
 
     Raises:
         UnknownName: no finished sweep has a trial of that name, or several have.
+        StoreError: the rows of a sweep that may have it cannot be read.
     """
     opened = Store(store)
-    rows = _rows(opened)
-    if not rows:
+    rows, damaged = _rows(opened)
+    if not rows and not damaged:
         raise NotReady(
             f"{opened.root}: must hold a finished sweep, but holds none; run `spar-bench sweep` on "
             "a spec first"
         )
     found = [row for row in rows if name in _names(row)]
+    if not found and damaged:
+        raise StoreError("\n".join(damaged))
     if not found:
         raise UnknownName.among("trial", name, {f"{row.experiment}/{row.trial}" for row in rows})
     experiments = sorted({row.experiment for row in found})
@@ -194,6 +197,7 @@ def write_report(
     *,
     folder: Path = Path("reports"),
     tracking_uri: str | None = None,
+    on_written: Callable[[str, list[Path]], None] | None = None,
 ) -> dict[str, list[Path]]:
     """Write the tables and figures of finished sweeps; returns their files by experiment.
 
@@ -201,6 +205,7 @@ def write_report(
         experiments: Names, or their specs' paths; none: all that the tracking store has.
         folder: Each experiment has its own folder in it.
         tracking_uri: Where the sweeps were mirrored to.
+        on_written: Takes each experiment and its files as soon as they are there.
 
     Raises:
         NotReady: there is no finished sweep, or its name is none that a folder of the report could
@@ -219,6 +224,8 @@ def write_report(
                 continue
         with writing(own):
             written[name] = report.write(results, own)
+        if on_written is not None:
+            on_written(name, written[name])
     if missing:
         raise NotReady("\n".join(missing))
     return written
@@ -256,9 +263,15 @@ def _names(row: Row) -> set[str]:
     return short | {f"{row.experiment}/{name}" for name in short}
 
 
-def _rows(store: Store) -> list[Row]:
-    folders = sorted(path.parent for path in (store.root / "results").rglob("results.json"))
-    return [row for folder in folders for row in read_rows(folder)]
+def _rows(store: Store) -> tuple[list[Row], list[str]]:
+    """Return the rows of all finished sweeps, and what is wrong with those that cannot be read."""
+    rows, damaged = list[Row](), list[str]()
+    for path in sorted((store.root / "results").rglob("results.json")):
+        try:
+            rows += read_rows(path.parent)
+        except StoreError as error:
+            damaged.append(str(error))
+    return rows, damaged
 
 
 def _lineage(kept: dict[str, Finished], row: Row) -> dict[str, Finished]:

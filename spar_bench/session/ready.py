@@ -1,19 +1,25 @@
-"""What a spec needs that is not there: weights and data, found without torch."""
+"""What a spec needs that is not there: plug-ins, weights and data.
 
-from collections.abc import Callable
+Torch is imported only where a plug-in of another package does so.
+"""
+
+from collections.abc import Callable, Iterator
 from functools import partial
 
-from spar_bench import backbones
+from spar_bench import backbones, registry
 from spar_bench.errors import NotReady, SparBenchError
 from spar_bench.plan.inputs import open_dataset
 from spar_bench.session.choice import first_points
 from spar_bench.spec import LoadedSpec
+from spar_bench.spec.schema import Settings
 
 
 def missing(loaded: LoadedSpec) -> list[str]:
-    """Return a line for each backbone and data set of a spec that is not there, each once."""
+    """Return a line for each plug-in, backbone and data set that cannot be used, each once."""
     checks: dict[str, Callable[[], object]] = {}
     for one in (point.settings for point in first_points(loaded)):
+        for family, name in _plug_ins(one):
+            checks[f"{family} {name}"] = partial(registry.require, family, name)
         checks[one.backbone.model_dump_json()] = partial(backbones.identity, one.backbone)
         if "student" in one.evaluate.methods:
             source = one.images.source
@@ -29,8 +35,18 @@ def missing(loaded: LoadedSpec) -> list[str]:
     return list(dict.fromkeys(found))
 
 
+def _plug_ins(settings: Settings) -> Iterator[tuple[str, str]]:
+    """Yield the family and name of each plug-in that settings ask for."""
+    yield "backbones", settings.backbone.name
+    yield "refiners", settings.evaluate.refiner
+    yield from (("datasets", data.name) for data in settings.evaluate.datasets)
+    if "student" in settings.evaluate.methods:
+        yield "losses", settings.student.loss
+        yield "datasets", settings.images.source.name
+
+
 def require_ready(loaded: LoadedSpec) -> None:
-    """Refuse to start without weights and data.
+    """Refuse to start without plug-ins, weights and data.
 
     Raises:
         NotReady: one line for everything that is missing.

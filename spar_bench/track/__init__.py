@@ -1,5 +1,6 @@
 """The MLflow mirror of finished trials; the only place that imports MLflow, and that late."""
 
+from spar_bench.track.client import answers
 from spar_bench.track.mirror import Mirror
 from spar_bench.track.per_class import per_class_csv
 from spar_bench.track.read import experiments, read_results
@@ -9,6 +10,7 @@ from spar_bench.track.view import view_urls
 
 __all__ = [
     "Mirror",
+    "answers",
     "experiments",
     "per_class_csv",
     "read_results",

@@ -2,10 +2,14 @@
 
 import contextlib
 import os
+import re
+import socket
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from filelock import FileLock
 
@@ -27,6 +31,9 @@ _PREFERENCES = {
     # The default of 7 keeps a user whose server is down waiting for four minutes.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
 }
+_IMPATIENT = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}
+_LISTENS_WITHIN_S = 5.0
+_PORTS = {"http": 80, "https": 443}
 _RESULT_PAGE = 1000
 
 
@@ -44,12 +51,35 @@ def connect(uri: str) -> Any:
         if database is not None:
             _create(database)
             _probe(database)
+        else:
+            _probe_server(uri)
         from mlflow.tracking import MlflowClient
 
         client = MlflowClient(tracking_uri=uri, registry_uri=uri)
         # A server is not asked before the first call.
         client.search_experiments(max_results=1)
     return client
+
+
+def answers(uri: str) -> bool:
+    """Tell whether a store is there; False for a SQLite file that is still to be made.
+
+    Raises:
+        StoreError: the store cannot be reached within seconds, written or read.
+    """
+    database = sqlite_path(uri)
+    if database is not None and not database.exists():
+        return False
+    before = {name: os.environ.get(name) for name in _IMPATIENT}
+    os.environ.update(_IMPATIENT)
+    try:
+        connect(uri)
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
+    return True
 
 
 @contextlib.contextmanager
@@ -61,7 +91,7 @@ def answering(uri: str) -> Iterator[None]:
     """
     try:
         yield
-    except (OSError, sqlite3.Error) as error:
+    except (OSError, sqlite3.Error, ModuleNotFoundError) as error:  # the last: a database's driver
         raise StoreError(_line(uri, error)) from error
     except Exception as error:
         if not _is_stores_fault(error):
@@ -126,15 +156,37 @@ def _probe(database: Path) -> None:
         connection.rollback()
 
 
+def _probe_server(uri: str) -> None:
+    """Fail now where nothing listens: MLflow would try for 15 seconds."""
+    parts = urlsplit(uri)
+    if parts.scheme not in _PORTS or parts.hostname is None:
+        return
+    if parts.scheme in getproxies() and not proxy_bypass(parts.hostname):
+        return
+    address = parts.hostname, parts.port or _PORTS[parts.scheme]
+    with socket.create_connection(address, timeout=_LISTENS_WITHIN_S):
+        pass
+
+
 def _is_stores_fault(error: Exception) -> bool:
     """Tell MLflow's and SQLAlchemy's complaints of a store from a bug, without importing either."""
     package = type(error).__module__.partition(".")[0]
     code = getattr(error, "error_code", None)
-    return package == "sqlalchemy" or (package == "mlflow" and code != "INVALID_PARAMETER_VALUE")
+    if package == "mlflow":
+        return code != "INVALID_PARAMETER_VALUE" or _is_of_scheme(error)
+    return package == "sqlalchemy"
+
+
+def _is_of_scheme(error: Exception) -> bool:
+    return type(error).__name__.endswith("URIException")
 
 
 def _line(uri: str, error: Exception) -> str:
-    reason = " ".join(str(error).split())[:200]
+    reason = " ".join(str(error).split())
+    if _is_of_scheme(error):
+        reason = "a scheme that it does not know"
+    _, from_below, cause = reason.partition("(Caused by ")  # requests tells all that it tried
+    reason = re.sub(r"<[^>]*>[:,]? ?", "", cause.removesuffix(")") if from_below else reason)[:200]
     return (
         f"tracking URI {uri}: must be a store that MLflow can read and write, but got {reason}; "
         "make it so, or give another with --tracking-uri."

@@ -2,6 +2,7 @@
 
 import ipaddress
 import os
+import socket
 import sys
 
 from spar_bench.errors import SparBenchError
@@ -18,7 +19,8 @@ def ui_command(
     Dead sweeps' runs are marked as KILLED first, and a missing SQLite file is made.
 
     Raises:
-        SparBenchError: the host is not this machine alone, or the URI is a server's already.
+        SparBenchError: the host is not this machine alone, the URI is a server's already, or the
+            port is taken.
         StoreError: the tracking store cannot be reached, written or read.
     """
     if not _is_loopback(host):
@@ -30,6 +32,7 @@ def ui_command(
         raise SparBenchError(
             f"--tracking-uri: must be a database, but got a server, {uri!r}; open it in a browser."
         )
+    _require_free(host, port)
     client = connect(uri)
     with answering(uri):
         end_dead_runs(client, uri)
@@ -39,6 +42,19 @@ def ui_command(
         command += ["--default-artifact-root", artifact_root(database).as_uri()]
     command += ["--host", host, "--port", str(port), "--workers", "1"]
     return command, {**os.environ, **ENVIRONMENT}
+
+
+def _require_free(host: str, port: int) -> None:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as listener:
+        # As the server does: a port that was left a moment ago is free.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((host, port))
+        except OSError as error:
+            raise SparBenchError(
+                f"--port: must be one that is free, but {port}: {error.strerror}; give another, or "
+                "end what listens there"
+            ) from error
 
 
 def _is_loopback(host: str) -> bool:

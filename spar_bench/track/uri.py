@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from spar_bench.errors import SparBenchError
 
@@ -14,8 +15,8 @@ def tracking_uri(option: str | None) -> str:
     A SQLite path is made absolute: MLflow would follow every later change of directory.
 
     Raises:
-        SparBenchError: it is a folder or a `file:` URI, which MLflow no longer writes, or a SQLite
-            path that MLflow would misread.
+        SparBenchError: it is a folder or a `file:` URI, which MLflow no longer writes, a SQLite
+            path that MLflow would misread, or a server without a host.
     """
     uri = option or os.environ.get("MLFLOW_TRACKING_URI") or f"{_SQLITE}mlflow.db"
     path = sqlite_path(uri)
@@ -34,7 +35,20 @@ def tracking_uri(option: str | None) -> str:
             f"{place}: must be a database or a server, but got {uri!r}; "
             "use sqlite:///mlflow.db or http://host:port."
         )
+    if scheme in ("http", "https") and not _has_host(uri):
+        raise SparBenchError(
+            f"{place}: a server must have a host, and its port be a number, but got {uri!r}; "
+            "use http://host:port."
+        )
     return uri
+
+
+def _has_host(uri: str) -> bool:
+    try:
+        parts = urlsplit(uri)
+        return bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number, or is too large
+        return False
 
 
 def sqlite_path(uri: str) -> Path | None:

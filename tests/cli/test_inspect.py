@@ -29,7 +29,7 @@ import sys
 from spar_bench.cli import main
 for line in ["--help", "check {{}}", "plan {{}}", "sweep --dry-run {{}}", "status",
              "explain stride_px=32", "cache ls", "cache verify", "cache gc", "backbones",
-             "datasets", "losses", "completion bash", "init new/spec.yaml"]:
+             "datasets", "losses", "refiners", "completion bash", "init new/spec.yaml"]:
     try:
         main(line.format("experiments/tiny.yaml").split(), standalone_mode=False)
     except SystemExit as end:
@@ -140,6 +140,41 @@ def test_explain_of_an_unknown_trial_or_an_empty_store_is_one_line(here: Path, s
     assert "Did you mean 'tiny/stride_px=32'?" in one_line(unknown)
 
 
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"rows": 3}', '{"rows": [{"a": 1}]}'])
+def test_rows_that_cannot_be_read_are_one_line_and_leave_the_others_alone(
+    here: Path, swept: Path, text: str
+) -> None:
+    copy_store(swept)
+    damaged = Path(".spar_bench/results/other/results.json")
+    damaged.parent.mkdir()
+    damaged.write_text(text)
+
+    unknown = spar_bench("explain", "other/stride_px=16", exits=2)
+
+    assert one_line(unknown).startswith(f"{damaged.absolute()}: must hold the rows of a sweep")
+    assert "the next sweep of other writes it anew" in one_line(unknown)
+    assert "tiny/stride_px=32" in spar_bench("explain", "stride_px=32").stdout
+    assert completed("explain", "stride") == ["stride_px=32", "stride_px=64"]
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"seeds": 3}'])
+def test_seeds_that_cannot_be_read_are_one_line_and_leave_the_others_alone(
+    here: Path, swept: Path, text: str
+) -> None:
+    copy_store(swept)
+    write_spec(TINY, "other")
+    Path(".spar_bench/results/tiny/seeds.json").write_text(text)
+
+    stood = spar_bench("status", exits=2)
+    collected = spar_bench("cache", "gc", exits=2)
+
+    assert "other            3" in stood.stdout
+    for result in (stood, collected):
+        assert "must hold the seeds of the last sweep, but cannot be read" in one_line(result)
+    assert "4 of 4 rows finished, 0 stages" in spar_bench("sweep", "experiments/tiny.yaml").stdout
+    assert spar_bench("status").stderr == ""
+
+
 def test_init_writes_a_spec_that_reads_well_and_refuses_to_overwrite(here: Path) -> None:
     spar_bench("init", "mine/first.yaml")
 
@@ -172,15 +207,38 @@ def test_doctor_of_a_broken_installation_says_what_is_broken(
     assert "experiments/wrong.yaml: has mistakes; spar-bench check" in said
 
 
-@pytest.mark.parametrize("command", ["backbones", "datasets", "losses"])
-def test_plug_ins_are_listed_within_80_characters(command: str) -> None:
-    said = spar_bench(command).stdout
+@pytest.mark.parametrize(
+    ("uri", "said"),
+    [
+        ("sqlite:///mlflow.db", "(answers)\n"),
+        ("sqlite:///none.db", "(will be made)\n"),
+        ("http://127.0.0.1:9", "cannot be used: tracking URI http://127.0.0.1:9: must be"),
+        ("mlruns", "cannot be used: --tracking-uri: must be"),
+    ],
+)
+def test_doctor_tells_whether_the_tracking_store_answers(here: Path, uri: str, said: str) -> None:
+    assert said in spar_bench("doctor", "--tracking-uri", uri).stdout
+    assert not Path("none.db").exists()
 
-    assert max(map(len, said.splitlines())) <= 80
-    assert any(name in said for name in ("patchwork", "mse"))
+
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [
+        ("backbones", "patchwork"),
+        ("datasets", "patchwork"),
+        ("losses", "mse"),
+        ("refiners", "none"),
+    ],
+)
+def test_plug_ins_are_listed_within_80_characters(command: str, name: str) -> None:
+    said = spar_bench(command).stdout.splitlines()
+
+    assert max(map(len, said)) <= 80
+    assert any(line.startswith(f"{name} ") for line in said)
 
 
 def test_shell_completes_specs_trials_and_experiments(in_swept: Path) -> None:
+    assert completed("refi") == ["refiners"]
     assert "experiments/" in completed("sweep", "")
     assert completed("check", "experiments/t") == ["experiments/tiny.yaml"]
     assert completed("plan", "nowhere/") == []

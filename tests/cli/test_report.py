@@ -44,6 +44,7 @@ def test_unknown_experiment_is_one_line_and_the_others_are_written(
     result = spar_bench("report", "strid", "tiny", "--folder", str(tmp_path), exits=2)
 
     assert "must hold results of 'strid'" in one_line(result)
+    assert result.stdout.startswith(f"{tmp_path}/tiny: ")
     assert (tmp_path / "tiny" / "results.csv").exists()
 
 

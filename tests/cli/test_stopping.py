@@ -2,10 +2,12 @@
 
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 
-from spar_bench.cli.stopping import STOPPING, Stopper
+from spar_bench.cli.stopping import INTERRUPTED, STOPPING, Stopper
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -33,3 +35,31 @@ def test_signal_is_not_said_twice_where_a_table_shows_it(
 
     assert stopper.event.is_set()
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_second_signal_ends_at_once_while_the_main_thread_is_in_one_long_operation(
+    number: signal.Signals,
+) -> None:
+    # A mutex that is locked twice blocks for good and heeds no signal, as an operation of torch.
+    code = """
+import ctypes
+from spar_bench.cli.stopping import Stopper
+with Stopper().listening():
+    mutex = ctypes.create_string_buffer(64)
+    ctypes.CDLL(None).pthread_mutex_lock(mutex)
+    print("begun", flush=True)
+    ctypes.CDLL(None).pthread_mutex_lock(mutex)
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline() == "begun\n"
+
+        process.send_signal(number)
+        said = process.stderr.readline()
+        process.send_signal(number)
+
+        assert (said, process.wait(timeout=60)) == (f"{STOPPING}\n", INTERRUPTED)

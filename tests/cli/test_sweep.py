@@ -3,11 +3,13 @@
 import errno
 import json
 import os
+import signal
 from pathlib import Path
 
 import pytest
 import torch
 
+from spar_bench.cli.stopping import Stopper
 from spar_bench.results import read_rows
 from spar_bench.store import Store
 from tests.small import (
@@ -55,8 +57,26 @@ def test_finished_sweep_makes_nothing_again_wherever_its_store_is_moved(
     result = spar_bench("sweep", spec)
 
     assert "4 of 4 rows finished, 0 stages made now" in result.stdout
-    assert result.stderr == ""
+    assert result.stderr == f"reading {spec}\n"
     assert rows_of() == before
+
+
+def test_ctrl_c_before_the_first_stage_exits_130_and_makes_nothing(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec, stopper = write_spec(TINY), Stopper()
+
+    def stopped(path: Path) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stopper.event.wait(60)
+
+    monkeypatch.setattr("spar_bench.cli.run.Stopper", lambda: stopper)
+    monkeypatch.setattr("spar_bench.spec.read_spec", stopped)
+    result = spar_bench("sweep", spec, exits=130)
+
+    assert result.stderr.splitlines()[0] == f"reading {spec}"
+    assert "run the same command to go on" in result.stderr
+    assert not Path(".spar_bench").exists()
 
 
 def test_unknown_trial_is_refused_before_anything_is_made(here: Path) -> None:
@@ -213,6 +233,15 @@ def test_device_that_is_not_there_is_one_line(here: Path) -> None:
     result = spar_bench("sweep", write_spec(TINY), "--device", "cuda", exits=2)
 
     assert "--device: must be a device that torch can use here, but cuda" in one_line(result)
+    assert runs() == []
+
+
+def test_more_threads_than_the_machine_can_run_are_refused_in_one_line(here: Path) -> None:
+    swept = spar_bench("sweep", write_spec(TINY), "--threads", "100000", exits=2)
+    pretrained = spar_bench("patchwork", "pretrain", "--threads", "100000", exits=2)
+
+    assert one_line(swept).startswith("--threads: must be 1 to ")
+    assert one_line(pretrained).startswith("--threads: must be 1 to ")
     assert runs() == []
 
 

@@ -169,6 +169,15 @@ def test_image_of_one_pixel_is_read(tmp_path: Path) -> None:
     assert np.array_equal(read_image(saved(tmp_path / "a.png", RGB[:1, :1])), RGB[:1, :1])
 
 
+@pytest.mark.parametrize("image_hw", [(2, 66), (66, 2)])
+def test_strip_is_refused_in_one_line(tmp_path: Path, image_hw: tuple[int, int]) -> None:
+    path = saved(tmp_path / "strip.png", np.zeros((*image_hw, 3), np.uint8))
+
+    said = rf"^{path}: an image must be at most 32 times .* {image_hw[0]}x{image_hw[1]} px; crop it"
+    with pytest.raises(DataError, match=said):
+        read_image(path)
+
+
 def test_first_frame_of_an_animation_is_read(tmp_path: Path) -> None:
     frames = [Pillow.new("RGB", (3, 2), colour) for colour in ("red", "blue")]
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from spar_bench.backbones.openclip import Backbone as OpenClip
-from spar_bench.errors import Diverged
+from spar_bench.errors import Diverged, SparBenchError
 from spar_bench.plan.cost import training_flops
 from spar_bench.plan.trials import Plan
 from spar_bench.run.context import TRAINED_FILE, Context, Interrupted
@@ -284,6 +284,23 @@ def test_loss_that_is_not_finite_ends_the_student(stage_of: Any, taught: Store) 
 
     with pytest.raises(Diverged, match=r"loss must stay finite, but is (nan|inf) at step 1 of 4"):
         train(stage, taught)
+
+
+@pytest.mark.parametrize(
+    ("distance", "found"),
+    [
+        (lambda student, teacher: (student - teacher).mean((1, 2, 3)), r"\(1,\), with gradient"),
+        (lambda student, teacher: (student - teacher).mean().detach(), r"\(\), without gradient"),
+        (lambda student, teacher: 0.5, "float"),
+    ],
+)
+def test_loss_that_is_no_scalar_with_a_gradient_is_named(
+    stage_of: Any, taught: Store, monkeypatch: pytest.MonkeyPatch, distance: Any, found: str
+) -> None:
+    monkeypatch.setattr("spar_bench.losses.mse.loss", distance)
+
+    with pytest.raises(SparBenchError, match=rf"^loss 'mse': must .* but got {found}; mend .*mse"):
+        train(stage_of(), taught)
 
 
 def test_weights_that_the_last_step_broke_end_the_student(

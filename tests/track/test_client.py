@@ -7,14 +7,16 @@ from pathlib import Path
 import pytest
 
 from spar_bench.errors import StoreError
-from spar_bench.track import Mirror
+from spar_bench.track import Mirror, answers
+from spar_bench.track.client import answering
 from tests.track.conftest import make_results, make_row, query
 
 SWEEPS = """
 import os, sys, time
 from pathlib import Path
 from mlflow.tracking import MlflowClient  # once, for six processes that then start together
-from spar_bench.track import Mirror
+from spar_bench.track import Mirror, answers
+from spar_bench.track.client import answering
 from tests.track.conftest import make_trial, mirror
 
 uri, folder, n = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
@@ -32,7 +34,8 @@ sys.exit(sum(code != 0 for code in codes))
 
 ENDLESS = """
 import sys, time
-from spar_bench.track import Mirror
+from spar_bench.track import Mirror, answers
+from spar_bench.track.client import answering
 from tests.track.conftest import make_trial
 
 sweep = Mirror(sys.argv[1])
@@ -75,6 +78,44 @@ def test_server_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(StoreError, match=r"^tracking URI http://127.0.0.1:9: must be") as caught:
         Mirror("http://127.0.0.1:9")
     assert "\n" not in str(caught.value)
+
+
+def test_server_that_is_not_there_is_told_at_once_by_its_reason_alone() -> None:
+    uri = "http://127.0.0.1:9"
+
+    with pytest.raises(StoreError, match=r"but got \[Errno 111\] Connection refused; make it so"):
+        Mirror(uri)
+    with pytest.raises(StoreError, match="Connection refused"):
+        answers(uri)
+
+
+def test_server_that_falls_silent_is_told_by_its_reason_alone() -> None:
+    told = (
+        "API request to http://h:5/api failed with exception HTTPConnectionPool(host='h', port=5): "
+        "Max retries exceeded with url: /api (Caused by NewConnectionError("
+        "'<urllib3.connection.HTTPConnection object at 0x7f>: Connection refused'))"
+    )
+
+    with pytest.raises(StoreError) as caught, answering("http://h:5"):
+        raise OSError(told)
+
+    assert "but got NewConnectionError('Connection refused'); make it so" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("uri", "reason"),
+    [("foo://x", "a scheme that it does not know"), ("mysql+nodriver://h/d", "mysql")],
+)
+def test_uri_that_mlflow_does_not_know_is_one_line(uri: str, reason: str) -> None:
+    with pytest.raises(StoreError, match=rf"^tracking URI .* but got .*{reason}.*; make") as caught:
+        Mirror(uri)
+    assert "\n" not in str(caught.value)
+
+
+def test_looking_at_a_store_makes_none(tmp_path: Path, uri: str) -> None:
+    assert answers(uri)
+    assert not answers(f"sqlite:///{tmp_path}/none.db")
+    assert not (tmp_path / "none.db").exists()
 
 
 @pytest.mark.slow

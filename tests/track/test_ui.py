@@ -1,6 +1,7 @@
 """How MLflow's interface is started, and the view that is prepared for it."""
 
 import json
+import socket
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,15 @@ def test_any_other_host_is_refused(uri: str, host: str) -> None:
 def test_server_uri_is_sent_to_the_browser() -> None:
     with pytest.raises(SparBenchError, match=r"open it in a browser"):
         ui_command("http://127.0.0.1:5000")
+
+
+def test_port_that_is_taken_is_one_line(uri: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+
+        said = rf"^--port: must be one that is free, but {port}: Address already in use; give"
+        with pytest.raises(SparBenchError, match=said):
+            ui_command(uri, port=port)
 
 
 def test_dead_sweeps_are_ended_before_anyone_looks(uri: str) -> None:

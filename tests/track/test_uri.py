@@ -28,7 +28,13 @@ def test_option_comes_before_the_environment(
     assert tracking_uri("http://host:5000") == "http://host:5000"
 
 
-@pytest.mark.parametrize("uri", ["mlruns", "./mlflow.db", "file:///mlruns", "sqlite:///50%.db"])
+@pytest.mark.parametrize(
+    "uri",
+    [
+        *("mlruns", "./mlflow.db", "file:///mlruns", "sqlite:///50%.db"),
+        *("http://", "http://host:port", "http://:5000", "https://host:70000"),
+    ],
+)
 def test_what_mlflow_cannot_write_is_refused_in_one_line(uri: str) -> None:
     with pytest.raises(SparBenchError, match=r"^--tracking-uri: .*, but got '.*'; .*\.$"):
         tracking_uri(uri)
