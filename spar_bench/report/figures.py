@@ -108,7 +108,8 @@ def _of_panels(results: Results, arms: list[Arm]) -> Iterator[FigurePlan]:
         if any(preview.names for preview in previews.values()):
             yield FigurePlan(
                 f"qualitative{suffix}",
-                f"The first validation images{at}, their truth and what each method reads.",
+                f"The first validation images{at}, their truth and what each method reads. Regions "
+                "with room for it have the number of their class.",
                 partial(panel_figure, previews, classes),
             )
 
