@@ -82,7 +82,8 @@ def _along_axes(arms: list[Arm]) -> Iterator[FigurePlan]:
         yield FigurePlan(
             axis.name,
             f"Accuracy along what was swept: {axis.title[0].lower()}{axis.title[1:]}. Bars are one "
-            "standard deviation over seeds; dashed lines are methods that it does not move.",
+            "standard deviation over seeds; dashed lines are methods that it does not move, a "
+            "student's with the value that its teacher had.",
             partial(axis_figure, arms, axis),
         )
 
