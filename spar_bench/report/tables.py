@@ -8,9 +8,11 @@ from spar_bench.report import text
 from spar_bench.report.arms import Arm, Panel, panels_of, value_text
 
 NOTE = (
-    "mIoU in percent, the best of each column in bold; ± is one standard deviation (n - 1) over n "
-    "seeds. Costs are for one image; 1 MAC = 2 FLOPs; latency is the median, then the 10th to 90th "
-    "percentile. A student's window and stride are its teacher's."
+    "mIoU in percent, the best of each mIoU column in bold; ± is one standard deviation (n - 1) "
+    "over n seeds. Costs are for one image; 1 MAC = 2 FLOPs; latency is the median, then the 10th "
+    "to 90th percentile. A student's window and stride are its teacher's. A protocol is named by "
+    "the digest of its prompt templates, logit scale, background threshold, precision and way of "
+    "resizing: equal names, equal protocols."
 )
 _HEADERS = {
     "window_px": "Window (px)",

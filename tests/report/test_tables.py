@@ -4,10 +4,12 @@ from dataclasses import replace
 
 import pytest
 
+from spar_bench.plan.stages import protocol
 from spar_bench.report import text
 from spar_bench.report.arms import read_arms
-from spar_bench.report.tables import result_tables, to_latex, to_markdown
+from spar_bench.report.tables import NOTE, result_tables, to_latex, to_markdown
 from spar_bench.results import Cost, Row
+from spar_bench.spec.schema import DatasetSpec, EvaluateSpec
 from tests.report.synthetic import baseline, cost, results_of, row, students, teacher
 
 STATES: list[Row] = [
@@ -43,6 +45,29 @@ def test_markdown_says_failed_blocked_and_not_measured_in_different_words() -> N
         f"| sliding window | 4 | not measured | 1 | 0.900 | 7.20 | {same}",
         f"| SPAR | 12 | **44.0** ± 0.4 (n = 3) | 1 | 0.900 | 7.20 | {same}",
     ]
+
+
+def test_a_training_size_whose_ends_are_equal_is_one_number() -> None:
+    (table,) = result_tables(
+        read_arms(results_of(students("all", 45, train_short_side_px="96-96")))
+    )
+
+    assert ", trained at 96 px, " in table.caption
+
+
+def test_the_note_says_which_best_is_bold_and_what_a_protocol_is() -> None:
+    (table,) = result_tables(read_arms(results_of([baseline(38), *students("all", 45)])))
+
+    bold = {
+        header
+        for row in table.rows
+        for header, cell in zip(table.headers, row, strict=True)
+        if cell.is_best
+    }
+    assert bold == {"mIoU (%)"}
+    assert "the best of each mIoU column in bold" in NOTE
+    parts = protocol(EvaluateSpec(), DatasetSpec(name="x"))
+    assert all(part.replace("_", " ").removesuffix("ize") in NOTE for part in parts)
 
 
 def test_some_failed_seeds_are_said_in_the_cell() -> None:
