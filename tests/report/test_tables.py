@@ -1,5 +1,6 @@
 """Tables in Markdown and LaTeX, compared with their whole text."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -90,6 +91,40 @@ def test_latex_escapes_sets_the_best_in_bold_and_rules_with_booktabs() -> None:
     assert r"SPAR & 12 & \textbf{45.0} \ensuremath{\pm} 0.4 (n = 3) & 1 & 0.900" in written
     order = [written.index(rule) for rule in (r"\toprule", r"\midrule", r"\bottomrule")]
     assert order == sorted(order)
+
+
+def test_latex_escapes_odd_names_wherever_they_stand_and_closes_what_it_opens() -> None:
+    odd = r"a_b%c#d&e$f{g}h~i^j\k"
+    rows = [
+        baseline(38, dataset=odd, backbone=odd, protocol=odd),
+        *students(odd, 45, dataset=odd, backbone=odd, protocol=odd, loss=odd),
+        *students("all", 44, dataset=odd, backbone=odd, protocol=odd, swept={odd: odd}),
+        baseline(30, dataset="x&y", backbone=odd, protocol=odd, stages={"evaluate": "x"}),
+    ]
+
+    written = [to_latex(t, odd) for t in result_tables(read_arms(results_of(rows)))]
+
+    for table in written:
+        bare = re.sub(r"\\[_%#&${}\\]", "", table)
+        assert not re.search(r"[%#$~^]", bare)
+        assert "_" not in re.sub(r"\\label\{[^}]*\}", "", bare)
+        assert bare.count("{") == bare.count("}")
+        begin, end = (re.findall(rf"\\{word}\{{([a-z*]+)\}}", table) for word in ("begin", "end"))
+        assert begin == end[::-1] == ["table*", "tabular"]
+        body = table[table.index(r"\midrule") : table.index(r"\bottomrule")]
+        columns = re.findall(r"\{@\{\}([lr]+)@\{\}\}", table)[0]
+        rows_of_cells = [re.split(r"(?<!\\)&", line) for line in body.splitlines()[1:]]
+        assert {len(cells) for cells in rows_of_cells} == {len(columns)}
+
+
+def test_latex_sets_a_wide_table_smaller() -> None:
+    (wide,) = result_tables(read_arms(results_of(students("last_2_blocks", 45))))
+    narrow = replace(
+        wide, headers=wide.headers[:4], rows=[r[:4] for r in wide.rows], groups=[("", 4)]
+    )
+
+    assert r"\scriptsize\setlength{\tabcolsep}{4pt}" in to_latex(wide, "x")
+    assert r"\small" in to_latex(narrow, "x")
 
 
 def test_several_resolutions_have_a_column_each_with_its_own_best() -> None:
