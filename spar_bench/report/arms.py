@@ -231,6 +231,8 @@ def _settings(rows: list[Row]) -> dict[str, Any]:
     """Return what may tell an arm from others: columns, and swept keys on which its rows agree."""
     first = rows[0]
     settings = {name: getattr(first, name) for name in _SETTINGS.get(first.method, _SINGLE_PASS)}
+    if sides := settings.get("train_short_side_px"):
+        settings["train_short_side_px"] = "-".join(dict.fromkeys(sides.split("-")))
     for name, value in first.swept.items():
         moves = not name.startswith(_NO_PART_OF.get(first.method, ()))
         if name not in SWEPT_COLUMNS and moves and all(r.swept.get(name) == value for r in rows):

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from spar_bench.accuracy import Counts, class_iou
 from spar_bench.report import text
 from spar_bench.report.arms import Arm
-from spar_bench.report.style import DIVIDES, PAGE_IN, legend_above, marks, new_figure
+from spar_bench.report.style import PAGE_IN, STUDENTS, legend_above, marks, new_figure
 
 MOST_STUDENTS = 4
 MOST_CLASSES_A_ROW = 20
@@ -47,7 +47,7 @@ def classes_figure(
     below = 0.034 * max(map(len, names)) if is_tilted else 0.1
     figure = new_figure(PAGE_IN, 0.1 + (1.55 + below) * n_rows)
     facets = figure.subplots(n_rows, 1, squeeze=False, sharey=True).flatten()
-    colors = {arm.name: _color(arm, all_arms) for arm in arms if arm.name in ious}
+    colors = _colors([arm for arm in arms if arm.name in ious], all_arms)
     for facet, numbers in zip(facets, np.array_split(np.arange(len(classes)), n_rows), strict=True):
         _draw_row(facet, frame[frame["class"].isin(numbers)], colors, [int(n) for n in numbers])
         _name_classes(facet, [names[n] for n in numbers], is_tilted)
@@ -101,6 +101,11 @@ def _name_classes(axes: Axes, names: list[str], is_tilted: bool) -> None:
             label.set(rotation=35, ha="right", rotation_mode="anchor")
 
 
-def _color(arm: Arm, all_arms: list[Arm]) -> str:
-    # The best stride may or may not divide by the patch: here all teachers are one colour.
-    return DIVIDES.color if arm.method == "teacher" else marks(all_arms)[arm.label].color
+def _colors(arms: list[Arm], all_arms: list[Arm]) -> dict[str, str]:
+    """Return the colour of each arm by name: that of its mark, or where they agree, another."""
+    its_marks = marks(all_arms)
+    colors = {arm.name: its_marks[arm.label].color for arm in arms}
+    if len(set(colors.values())) < len(colors):
+        students = [arm.name for arm in arms if arm.method == "student"]
+        colors |= {name: mark.color for name, mark in zip(students, STUDENTS, strict=False)}
+    return colors

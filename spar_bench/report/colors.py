@@ -7,20 +7,19 @@ from numpy.typing import NDArray
 
 IGNORED = 255
 
-_LEVELS = 9
-_RANGE = (0.1, 0.93)
-_DICHROMATS = 2.2
-_DARKEST, _LIGHTEST = 0.4, 0.92
-_TO_CONES = np.array([[0.4122, 0.5363, 0.0514], [0.2119, 0.6807, 0.1074], [0.0883, 0.2817, 0.6300]])
-_TO_LAB = np.array(
-    [[0.2105, 0.7936, -0.0041], [1.9780, -2.4286, 0.4506], [0.0259, 0.7828, -0.8087]]
-)
+_LEVELS = 11
+_DARKEST, _MIDDLE, _LIGHTEST = 12.0, 50.0, 93.0
+_VIVID = 0.03
+_TO_XYZ = np.array(
+    [[0.4339, 0.3762, 0.1899], [0.2127, 0.7152, 0.0722], [0.0178, 0.1095, 0.8728]]
+)  # of the white point's XYZ
 _READERS = [
     np.eye(3),
     np.array([[0.3673, 0.8606, -0.2280], [0.2801, 0.6725, 0.0474], [-0.0118, 0.0429, 0.9689]]),
     np.array([[0.1523, 1.0526, -0.2049], [0.1145, 0.7863, 0.0992], [-0.0039, -0.0481, 1.0520]]),
+    np.array([[1.2555, -0.0767, -0.1788], [-0.0784, 0.9308, 0.1476], [0.0047, 0.6914, 0.3039]]),
 ]
-"""Linear RGB as trichromats, deuteranopes and protanopes see it (Machado et al. 2009)."""
+"""Linear RGB as tri-, deuter-, prot- and tritanopes see it (Machado et al. 2009)."""
 
 
 @cache
@@ -30,16 +29,14 @@ def class_colors(n_classes: int) -> NDArray[np.uint8]:
     Each colour is the one farthest, for the reader worst off, from all before it; the first ones
     do not depend on `n_classes`. Labels that are no class, the ignored among them, are white.
     """
-    steps = np.linspace(*_RANGE, _LEVELS)
+    steps = np.linspace(0, 1, _LEVELS)
     grid = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), axis=-1).reshape(-1, 3)
-    lightness = _oklab(grid, _READERS[0])[:, 0]
-    grid = grid[(lightness > _DARKEST) & (lightness < _LIGHTEST)]
+    light = _lightness(grid)
+    grid = grid[(light > _DARKEST) & (light < _LIGHTEST)]
     candidates = np.concatenate([grid, np.ones((1, 3))])
-    seen = np.stack([_oklab(candidates, reader) for reader in _READERS])
+    seen = np.stack([_seen(candidates, reader) for reader in _READERS])
     colors = np.full((256, 3), 255, np.uint8)
     last = len(candidates) - 1  # white is taken
-    # A dichromat sees far fewer colours: without a weight, theirs alone would decide.
-    seen[1:] *= _DICHROMATS
     distance = np.full(len(candidates), np.inf)
     for label in range(min(n_classes, IGNORED)):
         distance = np.minimum(distance, np.linalg.norm(seen - seen[:, last, None], axis=-1).min(0))
@@ -48,7 +45,28 @@ def class_colors(n_classes: int) -> NDArray[np.uint8]:
     return colors
 
 
-def _oklab(rgb: NDArray[np.float64], reader: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return perceptual coordinates `(N, 3)` of colours `(N, 3)` in 0-1: equal steps look equal."""
+def ink_on(color: NDArray[np.uint8]) -> str:
+    """Return the colour of letters that can be read on `color` `(3,)`: black or white."""
+    return "black" if _lightness(color[None] / 255)[0] > _MIDDLE else "white"
+
+
+def _lightness(rgb: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return L* `(N,)`, from 0, black, to 100, white, of colours `(N, 3)` in 0-1."""
+    return _seen(rgb, _READERS[0])[:, 0]
+
+
+def _seen(rgb: NDArray[np.float64], reader: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return CIELAB `(N, 3)` of colours `(N, 3)` in 0-1 as a reader sees them.
+
+    Steps between vivid colours are shortened: CIELAB takes them for larger than they look.
+    """
     linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
-    return np.asarray(np.cbrt(np.clip(linear @ reader.T, 0, 1) @ _TO_CONES.T) @ _TO_LAB.T)
+    x, y, z = _response(np.clip(linear @ reader.T, 0, 1) @ _TO_XYZ.T).T
+    chroma = np.stack([500 * (x - y), 200 * (y - z)], axis=1)
+    size = np.maximum(np.linalg.norm(chroma, axis=1, keepdims=True), 1e-6)
+    shortened = chroma * np.log1p(_VIVID * size) / (_VIVID * size)
+    return np.concatenate([(116 * y - 16)[:, None], shortened], axis=1)
+
+
+def _response(share: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.where(share > 0.008856, np.cbrt(share), 7.787 * share + 16 / 116)

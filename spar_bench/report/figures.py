@@ -82,7 +82,8 @@ def _along_axes(arms: list[Arm]) -> Iterator[FigurePlan]:
         yield FigurePlan(
             axis.name,
             f"Accuracy along what was swept: {axis.title[0].lower()}{axis.title[1:]}. Bars are one "
-            "standard deviation over seeds; dashed lines are methods that it does not move.",
+            "standard deviation over seeds; dashed lines are methods that it does not move, a "
+            "student's with the value that its teacher had.",
             partial(axis_figure, arms, axis),
         )
 
@@ -108,7 +109,8 @@ def _of_panels(results: Results, arms: list[Arm]) -> Iterator[FigurePlan]:
         if any(preview.names for preview in previews.values()):
             yield FigurePlan(
                 f"qualitative{suffix}",
-                f"The first validation images{at}, their truth and what each method reads.",
+                f"The first validation images{at}, their truth and what each method reads. Regions "
+                "with room for it have the number of their class.",
                 partial(panel_figure, previews, classes),
             )
 

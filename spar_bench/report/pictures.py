@@ -1,6 +1,7 @@
 """Draw images beside their label maps, and feature maps in the colours of their joint PCA."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,16 +11,30 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from spar_bench.report import text
-from spar_bench.report.colors import IGNORED, class_colors
+from spar_bench.report.colors import IGNORED, class_colors, ink_on
+from spar_bench.report.regions import number_places
 from spar_bench.report.style import LINE_IN, PAGE_IN, new_figure
 from spar_bench.results import Preview
 
 MOST_IMAGES = 4
 GAP_IN = 0.05
+NUMBER_PT, NUMBER_IN = 4.0, 0.04
+"""Size of the numbers in regions, and the radius of the disc that one needs."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """Pixels `(H, W, 3)`, and of a label map its labels `(H, W)`: their numbers are written in."""
+
+    pixels: NDArray[np.uint8]
+    labels: NDArray[np.uint8] | None = None
 
 
 def panel_figure(previews: Mapping[str, Preview], classes: list[str]) -> Figure:
-    """Draw the first images, a row each: image, truth, and a prediction a key of `previews`."""
+    """Draw the first images, a row each: image, truth, and a prediction a key of `previews`.
+
+    Classes are told apart by colour, and by the numbers that stand in the legend and in regions.
+    """
     if not previews:
         raise ValueError("a panel needs at least one preview, but got none")
     first, *others = previews.values()
@@ -28,7 +43,10 @@ def panel_figure(previews: Mapping[str, Preview], classes: list[str]) -> Figure:
     n_images = min(MOST_IMAGES, len(first.names))
     palette = class_colors(len(classes))
     rows = [
-        [first.images[i], *(palette[p] for p in (first.truths[i], *_predictions(previews, i)))]
+        [
+            Picture(first.images[i]),
+            *(Picture(palette[p], p) for p in (first.truths[i], *_predictions(previews, i))),
+        ]
         for i in range(n_images)
     ]
     seen = [first.truths, *(preview.predictions for preview in previews.values())]
@@ -42,7 +60,8 @@ def pca_figure(
     """Draw an image, then a column a feature map in the colours of their joint PCA."""
     if len({values.shape[0] for values in features.values()}) != 1:
         raise ValueError("a joint PCA needs maps of equally many channels, and at least one map")
-    return _grid(["image", *features], [[image, *pca_colors(list(features.values()))]], [])
+    row = [Picture(pixels) for pixels in (image, *pca_colors(list(features.values())))]
+    return _grid(["image", *features], [row], [])
 
 
 def pca_colors(maps: Sequence[NDArray[np.floating[Any]]]) -> list[NDArray[np.uint8]]:
@@ -75,23 +94,23 @@ def _predictions(previews: Mapping[str, Preview], index: int) -> list[NDArray[np
 def _legend(
     present: NDArray[np.uint8], classes: list[str], palette: NDArray[np.uint8]
 ) -> list[Patch]:
-    names = {**dict(enumerate(classes)), IGNORED: "ignored"}
+    names = {i: f"{i + 1} {name}" for i, name in enumerate(classes)} | {IGNORED: "ignored"}
     return [
         Patch(
             facecolor=palette[i] / 255,
             edgecolor="#999999",
             linewidth=0.4,
-            label=text.plot(name, most=24),
+            label=text.plot(name, most=26),
         )
         for i, name in names.items()
         if i in present
     ]
 
 
-def _grid(titles: list[str], rows: list[list[NDArray[np.uint8]]], legend: list[Patch]) -> Figure:
+def _grid(titles: list[str], rows: list[list[Picture]], legend: list[Patch]) -> Figure:
     """Lay out pictures: columns of one width, each row as high as its pictures need."""
     width = min((PAGE_IN - GAP_IN) / len(titles) - GAP_IN, 1.7)
-    heights = [width * max(p.shape[0] / p.shape[1] for p in row) for row in rows]
+    heights = [width * max(p.pixels.shape[0] / p.pixels.shape[1] for p in row) for row in rows]
     n_legend = min(len(legend), 7)
     legend_in = LINE_IN * -(-len(legend) // n_legend) + 0.08 if legend else 0.0
     titles = [_wrapped(title, width) for title in titles]
@@ -107,7 +126,8 @@ def _grid(titles: list[str], rows: list[list[NDArray[np.uint8]]], legend: list[P
             at = (left + column * (width + GAP_IN), top - height)
             axes = figure.add_axes((at[0] / across, at[1] / total, width / across, height / total))
             # A photograph is smoothed when it is made smaller; a label or a feature never is.
-            _show(axes, picture, "antialiased" if titles[column] == "image" else "nearest")
+            _show(axes, picture.pixels, "antialiased" if titles[column] == "image" else "nearest")
+            _number(axes, picture, width)
             if row is rows[0]:
                 axes.set_title(titles[column], pad=3, va="bottom")
         top -= height + GAP_IN
@@ -122,6 +142,19 @@ def _show(axes: Axes, picture: NDArray[np.uint8], interpolation: Any) -> None:
     axes.set_yticks([])
     for spine in axes.spines.values():
         spine.set(visible=True, linewidth=0.4, color="#999999")
+
+
+def _number(axes: Axes, picture: Picture, width_in: float) -> None:
+    """Write the number of its class into each region that has room for it."""
+    if picture.labels is None:
+        return
+    for y, x, label in number_places(
+        picture.labels, NUMBER_IN * picture.labels.shape[1] / width_in
+    ):
+        ink = ink_on(picture.pixels[y, x])
+        axes.text(
+            x, y, str(label + 1), color=ink, size=NUMBER_PT, ha="center", va="center_baseline"
+        )
 
 
 def _wrapped(title: str, width_in: float) -> str:

@@ -18,6 +18,7 @@ _ANGLES = np.deg2rad([0, 180, 90, 270, 45, 135, 315, 225, 20, 160, 340, 200, 70,
 _RINGS = 14
 _PASSES = 3
 _LEADER_BLOCKED = 60.0
+_CURVE_COVERED = 4.0
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,8 @@ def _best(candidates: Floats, anchor: Floats, taken: Floats, around: Surrounding
         return None
     nearest = np.clip(anchor, free[:, :2], free[:, 2:])
     cost = np.linalg.norm(nearest - anchor, axis=1)
-    cost += overlap(free, np.concatenate([around.curves, around.curves], axis=1)).sum(1)
+    dots = np.concatenate([around.curves, around.curves], axis=1)
+    cost += _CURVE_COVERED * overlap(free, dots).sum(1)
     cost += _LEADER_BLOCKED * _blocked(nearest, anchor, taken, around.radius)
     return np.asarray(free[int(np.argmin(cost))])
 

@@ -1,13 +1,13 @@
 """Find what was swept, and the arms that lie along it."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import seaborn as sns
 
 from spar_bench.report.arms import Arm
-from spar_bench.report.style import DIVIDES, PRETRAINED, STUDENTS, Mark
+from spar_bench.report.style import DIVIDES, DOES_NOT_DIVIDE, GREY, PRETRAINED, STUDENTS, Mark
 
 RESOLUTION = "eval_short_side_px"
 MOST_SERIES = len(STUDENTS)
@@ -62,12 +62,16 @@ class Axis:
 
 @dataclass(frozen=True)
 class Series:
-    """Arms in the order of an axis, and their mark; joined when they differ in it alone."""
+    """Arms in the order of an axis, and their mark; joined when they differ in it alone.
+
+    `points` holds the mark of each arm, once `marked` has decided it.
+    """
 
     label: str
     arms: list[Arm]
     mark: Mark
     joined: bool
+    points: tuple[Mark, ...] = ()
 
 
 def swept_axes(arms: Iterable[Arm]) -> list[Axis]:
@@ -101,6 +105,37 @@ def series_along(arms: Iterable[Arm], axis: Axis) -> list[Series]:
         )
         for group, mark in zip(kept, _marks(kept), strict=True)
     ]
+
+
+def marked(series: list[Series], its_marks: Mapping[str, Mark]) -> list[Series]:
+    """Give each arm the mark it has in every figure, `its_marks` by label.
+
+    Where several series of one method would then look alike, each arm has that of its series.
+    """
+    found = []
+    for its in series:
+        rivals = [other for other in series if other.arms[0].method == its.arms[0].method]
+        own = tuple(its_marks[arm.label] for arm in its.arms)
+        if not _tell_apart(rivals, its_marks):
+            own = tuple(_of_series(arm, its.mark) for arm in its.arms)
+        elif its.arms[0].method == "student" and len(set(own)) > 1:
+            its = replace(its, mark=its.mark._replace(color=GREY))
+        found.append(replace(its, points=own))
+    return found
+
+
+def _tell_apart(rivals: list[Series], its_marks: Mapping[str, Mark]) -> bool:
+    """Say whether the arms' own marks leave no doubt which of `rivals` an arm belongs to."""
+    labels = [[arm.label for arm in its.arms] for its in rivals]
+    own = [{its_marks[label] for label in its} for its in labels]
+    n_marks = len(set().union(*own))
+    if any(its.joined for its in rivals):
+        return len(rivals) == 1 or n_marks == len(rivals) == sum(map(len, own))
+    return len(rivals) == 1 or n_marks == len({label for its in labels for label in its})
+
+
+def _of_series(arm: Arm, mark: Mark) -> Mark:
+    return DOES_NOT_DIVIDE._replace(color=mark.color) if arm.divides_patch is False else mark
 
 
 def _best(groups: list[list[Arm]]) -> list[list[Arm]]:

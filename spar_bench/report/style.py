@@ -101,12 +101,19 @@ def new_figure(width_in: float, height_in: float) -> Figure:
     return figure
 
 
-def draw_point(axes: Axes, x: float, y: float, mark: Mark, *, sd: float | None) -> None:
-    """Draw a mark at a mIoU in percent, with a bar of `sd` (a fraction) up and down."""
+def draw_point(
+    axes: Axes, x: float, y: float, mark: Mark, *, sd: float | None, across: bool = False
+) -> None:
+    """Draw a mark at a mIoU in percent, with a bar of `sd` (a fraction) along that axis.
+
+    mIoU is `y`, or where the figure lies `across`, `x`.
+    """
+    spread = None if sd is None else 100 * sd
     axes.errorbar(
         x,
         y,
-        yerr=None if sd is None else 100 * sd,
+        xerr=spread if across else None,
+        yerr=None if across else spread,
         color=mark.color,
         marker=mark.marker,
         markersize=mark.size,

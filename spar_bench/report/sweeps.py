@@ -4,16 +4,14 @@ import math
 from collections.abc import Iterable
 from typing import Literal
 
-import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
 from spar_bench.report import text
-from spar_bench.report.arms import Arm, Panel, agrees, panels_of, value_text
-from spar_bench.report.series import RESOLUTION, Axis, Series, series_along
+from spar_bench.report.arms import Arm, Panel, agrees, panels_of, say, value_text
+from spar_bench.report.series import RESOLUTION, Axis, Series, marked, series_along
 from spar_bench.report.style import (
     COLUMN_IN,
     DOES_NOT_DIVIDE,
@@ -52,7 +50,7 @@ def axis_figure(arms: list[Arm], axis: Axis) -> Figure:
     its_marks = marks(arms)
     for facet, panel in zip(facets, panels, strict=False):
         draw = _draw_numbers if axis.is_numeric else _draw_names
-        handles |= draw(facet, series[panel], axis)
+        handles |= draw(facet, marked(series[panel], its_marks), axis)
         if panel is not None:
             still = _references([arm for arm in shown if arm.panel == panel], axis)
             handles |= _draw_references(facet, still, axis, its_marks)
@@ -66,16 +64,10 @@ def axis_figure(arms: list[Arm], axis: Axis) -> Figure:
 
 def _draw_numbers(axes: Axes, series: list[Series], axis: Axis) -> dict[str, Line2D]:
     """Draw a line a series, mean and sd over seeds at each value; return the legend."""
-    handles = {}
-    alone = sum(its.arms[0].method == "teacher" for its in series) == 1
+    handles: dict[str, Line2D] = {}
     for its in series:
-        _draw_line(axes, its, axis, alone)
-        handles[its.label] = _handle(its.mark, "-" if its.joined else "none")
-        if any(arm.divides_patch is False for arm in its.arms) and axis.key == "stride_px":
-            color = DOES_NOT_DIVIDE.color if alone else its.mark.color
-            handles["does not divide by patch"] = _handle(
-                DOES_NOT_DIVIDE._replace(color=color), "none"
-            )
+        _draw_line(axes, its, axis)
+        handles |= _legend_of(its)
     if axis.is_log:
         axes.set_xscale("log")
     axes.margins(x=0.06, y=0.1)
@@ -84,21 +76,35 @@ def _draw_numbers(axes: Axes, series: list[Series], axis: Axis) -> dict[str, Lin
         axes.xaxis.set_major_locator(FixedLocator(ticks))
         axes.xaxis.set_major_formatter(FixedFormatter(words))
         axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_xlabel(text.plot(axis.title))
+    axes.set_xlabel(text.plot(axis.title) + (", log axis" if axis.is_log else ""))
     axes.set_ylabel("mIoU (%)")
     return handles
 
 
-def _draw_line(axes: Axes, series: Series, axis: Axis, alone: bool) -> None:
+def _draw_line(axes: Axes, series: Series, axis: Axis) -> None:
     x = [axis.of(arm) for arm in series.arms]
     y = [100 * (arm.miou or 0) for arm in series.arms]
     if series.joined:
         axes.plot(x, y, color=series.mark.color, alpha=0.6, zorder=2)
-    for arm, at, miou in zip(series.arms, x, y, strict=True):
-        mark = series.mark
-        if arm.divides_patch is False and axis.key == "stride_px":
-            mark = DOES_NOT_DIVIDE if alone else DOES_NOT_DIVIDE._replace(color=mark.color)
+    for arm, mark, at, miou in zip(series.arms, series.points, x, y, strict=True):
         draw_point(axes, at, miou, mark, sd=arm.sd)
+
+
+def _legend_of(series: Series) -> dict[str, Line2D]:
+    """Return what explains a series: one mark, or where its arms differ in it, each of them."""
+    line: Literal["-", "none"] = "-" if series.joined else "none"
+    if len(set(series.points)) == 1:
+        return {series.label: _handle(series.points[0], line)}
+    if series.joined and series.arms[0].method != "teacher":
+        return {series.label: Line2D([], [], color=series.mark.color)}
+    if series.arms[0].method != "teacher":
+        pairs = zip(series.arms, series.points, strict=True)
+        return {arm.label: _handle(mark, line) for arm, mark in pairs}
+    odd = [mark for mark in series.points if mark.marker == DOES_NOT_DIVIDE.marker]
+    return {
+        series.label: _handle(series.mark, line),
+        "does not divide by patch": _handle(odd[0], "none"),
+    }
 
 
 def _written_out(axis: Axis) -> tuple[list[float], list[str]]:
@@ -119,38 +125,23 @@ def _written_out(axis: Axis) -> tuple[list[float], list[str]]:
 
 def _draw_names(axes: Axes, series: list[Series], axis: Axis) -> dict[str, Line2D]:
     """Draw a row a value: each seed a faint dot, mean and sd over them; return the legend."""
-    order = [text.plot(value_text(value), MOST_LETTERS) for value in axis.values]
-    lines = [
-        {
-            "value": text.plot(value_text(axis.of(arm)), MOST_LETTERS),
-            "series": its.label,
-            "miou": 100 * miou,
-        }
-        for its in series
-        for arm in its.arms
-        for miou in arm.mious
-    ]
-    colors = {its.label: its.mark.color for its in series}
-    frame = pd.DataFrame(lines)
-    dodge = len(series) > 1
-    shared = {"data": frame, "x": "miou", "y": "value", "hue": "series", "order": order, "ax": axes}
-    shared |= {"palette": colors, "hue_order": list(colors), "legend": False}
-    if any(len(arm.mious) > 1 for its in series for arm in its.arms):
-        sns.stripplot(**shared, dodge=dodge, jitter=False, size=2.6, alpha=0.45, linewidth=0)
-    sns.pointplot(
-        **shared,
-        dodge=0.8 - 0.8 / len(series) if dodge else False,
-        errorbar="sd",
-        linestyle="none",
-        marker="d",
-        markersize=4.6,
-        markeredgewidth=0,
-        err_kws={"linewidth": 0.9},
-    )
+    for nth, its in enumerate(series):
+        aside = 0.8 * ((nth + 0.5) / len(series) - 0.5)
+        for arm, mark in zip(its.arms, its.points, strict=True):
+            row = axis.values.index(axis.of(arm)) + aside
+            if len(arm.mious) > 1:
+                seeds = [100 * miou for miou in arm.mious]
+                axes.plot(seeds, [row] * len(seeds), "o", color=mark.color, alpha=0.45, ms=2.2)
+            draw_point(axes, 100 * (arm.miou or 0), row, mark, sd=arm.sd, across=True)
+    words = [text.plot(value_text(value), MOST_LETTERS) for value in axis.values]
+    axes.set_yticks(range(len(words)), words)
+    axes.set_ylim(len(words) - 0.5, -0.5)
+    axes.grid(visible=False, axis="y")
     axes.margins(x=0.08)
     axes.set_xlabel("mIoU (%)")
-    axes.set_ylabel("")
-    return {its.label: _handle(its.mark._replace(marker="d"), "none") for its in series if dodge}
+    if len(series) == 1:
+        return {}
+    return {label: handle for its in series for label, handle in _legend_of(its).items()}
 
 
 def _references(arms: list[Arm], axis: Axis) -> list[Arm]:
@@ -174,7 +165,8 @@ def _draw_references(
         color = its_marks[arm.label].color
         dashes = {"pretrained": (1, 1.5), "teacher": (5, 1.5)}.get(arm.method, (3, 1.5))
         draw(100 * (arm.miou or 0), color=color, linewidth=0.9, dashes=dashes, zorder=1.5)
-        handles[arm.name] = Line2D([], [], color=color, linewidth=0.9, dashes=dashes)
+        taught = f" (from {say(axis.key, axis.of(arm))})" if axis.of(arm) is not None else ""
+        handles[arm.name + taught] = Line2D([], [], color=color, linewidth=0.9, dashes=dashes)
     return handles
 
 

@@ -8,10 +8,14 @@ from spar_bench.report import text
 from spar_bench.report.arms import Arm, Panel, panels_of, value_text
 
 NOTE = (
-    "mIoU in percent, the best of each column in bold; ± is one standard deviation (n - 1) over n "
-    "seeds. Costs are for one image; 1 MAC = 2 FLOPs; latency is the median, then the 10th to 90th "
-    "percentile. A student's window and stride are its teacher's."
+    "mIoU in percent, the best of each mIoU column in bold; ± is one standard deviation (n - 1) "
+    "over n seeds. Costs are for one image; 1 MAC = 2 FLOPs; latency is the median, then the 10th "
+    "to 90th percentile. A student's window and stride are its teacher's. A protocol is named by "
+    "the digest of its prompt templates, logit scale, background threshold, precision and way of "
+    "resizing: equal names, equal protocols."
 )
+PAGE_LETTERS, GAP_LETTERS = 105, 2.7
+"""Letters in a line of a two-column page in small type, and what the gap of two columns takes."""
 _HEADERS = {
     "window_px": "Window (px)",
     "stride_px": "Stride (px)",
@@ -200,10 +204,10 @@ def to_markdown(table: Table) -> str:
 
 
 def to_latex(table: Table, label: str) -> str:
-    """Write a table in LaTeX; it needs the packages booktabs and, where wide, graphicx."""
+    """Write a table in LaTeX, to be as wide as a page; it needs the package booktabs."""
     columns = "l" * table.n_words + "r" * (len(table.headers) - table.n_words)
     lines = [
-        r"\begin{table*}[t]", r"\centering", r"\small",
+        r"\begin{table*}[t]", r"\centering", _latex_size(table),
         rf"\caption{{{text.latex(table.caption)}. {text.latex(NOTE)}}}",
         rf"\label{{tab:{text.file_name(label)}}}",
         rf"\begin{{tabular}}{{@{{}}{columns}@{{}}}}", r"\toprule",
@@ -213,6 +217,14 @@ def to_latex(table: Table, label: str) -> str:
         r"\bottomrule", r"\end{tabular}", r"\end{table*}",
     ]  # fmt: skip
     return "\n".join(lines)
+
+
+def _latex_size(table: Table) -> str:
+    """Return the size of letters, and the gap between columns, at which a table fits a page."""
+    rows = [table.headers, *([" ".join([c.words, *_spread(c)]) for c in row] for row in table.rows)]
+    n_letters = sum(max(map(len, column)) for column in zip(*rows, strict=True))
+    is_wide = n_letters + GAP_LETTERS * len(table.headers) > PAGE_LETTERS
+    return r"\scriptsize\setlength{\tabcolsep}{4pt}" if is_wide else r"\small"
 
 
 def _latex_groups(groups: list[tuple[str, int]]) -> list[str]:

@@ -31,6 +31,7 @@ from spar_bench.report.style import (
 
 MOST_LABELS = 18
 LABEL_GID = "arm-label"
+MARGIN_PT = 3.0  # between a label and the edge of the axes
 
 
 @dataclass(frozen=True)
@@ -104,9 +105,9 @@ def _scale(axes: Axes, x: Floats, y: Floats) -> None:
     axes.set_xscale("log")
     reach = max(float(np.log10(x.max() / x.min())), 0.6)
     middle = float(np.log10(x.max() * x.min())) / 2
-    axes.set_xlim(10 ** (middle - 0.6 * reach), 10 ** (middle + 0.6 * reach))
+    axes.set_xlim(10 ** (middle - 0.66 * reach), 10 ** (middle + 0.66 * reach))
     spread = max(float(np.ptp(y)), 1.0)
-    axes.set_ylim(float(y.min()) - 0.14 * spread, float(y.max()) + 0.14 * spread)
+    axes.set_ylim(float(y.min()) - 0.16 * spread, float(y.max()) + 0.16 * spread)
     if reach < 2.2:
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if reach < 1.5 else (1, 3)))
         axes.xaxis.set_minor_locator(NullLocator())
@@ -165,7 +166,7 @@ def _label(axes: Axes, arms: list[Arm], axis: CostAxis, its_marks: dict[str, Mar
         anchors,
         np.array([[e.width + 2 * point_px, e.height + point_px] for e in extents]),
         Surroundings(
-            frame=np.array(axes.bbox.extents, dtype=float),
+            frame=np.array(axes.bbox.padded(-MARGIN_PT * point_px).extents, dtype=float),
             points=everyone,
             radius=3.2 * point_px,
             curves=_dots_on_curves(axes, step_px=1.5 * point_px),

@@ -47,8 +47,8 @@ def known_seeds(loaded: LoadedSpec, store: Store) -> list[int]:
         StoreError: the note of the latter cannot be read.
     """
     try:
-        return sorted({*loaded.spec.seeds, *_last_sweep(loaded, store).get("seeds", [])})
-    except (StoreError, TypeError, AttributeError) as error:
+        return sorted({*loaded.spec.seeds, *_last_sweep(loaded, store)["seeds"]})
+    except (StoreError, KeyError, TypeError) as error:
         raise StoreError(
             f"{_sweep_path(loaded, store)}: must hold the seeds of the last sweep, but cannot be "
             f"read; nothing is lost: the next sweep of {loaded.experiment}, with --seeds if that "
@@ -64,11 +64,11 @@ def note_sweep(loaded: LoadedSpec, store: Store, seeds: list[int]) -> list[int]:
     Raises:
         SparBenchError: another spec, still there, gave its results the same name.
     """
-    last: dict[str, Any] = {}
-    with suppress(StoreError):  # one that cannot be read is written anew
-        last = _last_sweep(loaded, store)
     spec = os.path.relpath(loaded.path, store.root)  # both may be moved together
-    other = store.root / last.get("spec", spec)
+    swept, other = list[int](), store.root / spec
+    with suppress(StoreError, KeyError, TypeError):  # a note that cannot be read is written anew
+        last = _last_sweep(loaded, store)
+        swept, other = list(last["seeds"]), store.root / last["spec"]
     if other.is_file() and not other.samefile(loaded.path):
         raise SparBenchError(
             f"{loaded.path}: an experiment must have a name of its own, but "
@@ -76,12 +76,12 @@ def note_sweep(loaded: LoadedSpec, store: Store, seeds: list[int]) -> list[int]:
             "or keep them apart by --store"
         )
     replace_text(_sweep_path(loaded, store), json.dumps({"seeds": seeds, "spec": spec}))
-    return sorted(set(last.get("seeds", [])) - set(seeds))
+    return sorted(set(swept) - set(seeds))
 
 
 def _last_sweep(loaded: LoadedSpec, store: Store) -> dict[str, Any]:
     path = _sweep_path(loaded, store)
-    return read_json(path) if path.exists() else {}
+    return read_json(path) if path.exists() else {"seeds": [], "spec": loaded.path.absolute()}
 
 
 def _sweep_path(loaded: LoadedSpec, store: Store) -> Path:

@@ -163,7 +163,7 @@ def test_seeds_that_cannot_be_read_are_one_line_and_leave_the_others_alone(
 ) -> None:
     copy_store(swept)
     write_spec(TINY, "other")
-    Path(".spar_bench/results/tiny/seeds.json").write_text(text)
+    Path(".spar_bench/results/tiny/sweep.json").write_text(text)
 
     stood = spar_bench("status", exits=2)
     collected = spar_bench("cache", "gc", exits=2)

@@ -49,6 +49,18 @@ def test_a_bar_is_as_high_as_the_mean_iou_over_seeds() -> None:
     np.testing.assert_allclose(heights, 100 * np.concatenate(expected))
 
 
+def test_the_best_of_many_students_have_a_colour_each() -> None:
+    rows = []
+    for n in range(1, 9):
+        rows += students(f"last_{n}_blocks", 40 + n, n_seeds=1, stages={"evaluate": f"{n}"})
+
+    figure = drawn(results_of(rows), CLASSES)
+
+    (legend,) = figure.legends
+    colors = {line.get_color() for line in legend.get_lines()}
+    assert len(colors) == 4
+
+
 def test_an_absent_class_is_said_to_be_absent() -> None:
     ones = np.ones((2, 3), np.int64)
     ones[:, 1] = 0

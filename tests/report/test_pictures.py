@@ -5,14 +5,36 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from skimage.color import deltaE_cie76, deltaE_ciede2000, rgb2lab
 from sklearn.decomposition import PCA
 
 from spar_bench.report import draw_panel, draw_pca
 from spar_bench.report.colors import class_colors
 from spar_bench.report.pictures import panel_figure, pca_colors, pca_figure
+from spar_bench.report.regions import Place, number_places
 from spar_bench.report.style import house_style
 from spar_bench.results import Preview
 from tests.report.synthetic import CLASSES, preview_of
+
+READERS = {
+    "trichromat": [[1, 0, 0], [0, 1, 0], [0, 0, 1]],
+    "protanope": [
+        [0.152286, 1.052583, -0.204868],
+        [0.114503, 0.786281, 0.099216],
+        [-0.003882, -0.048116, 1.051998],
+    ],
+    "deuteranope": [
+        [0.367322, 0.860646, -0.227968],
+        [0.280085, 0.672501, 0.047413],
+        [-0.011820, 0.042940, 0.968881],
+    ],
+    "tritanope": [
+        [1.255528, -0.076749, -0.178779],
+        [-0.078411, 0.930809, 0.147602],
+        [0.004733, 0.691367, 0.303900],
+    ],
+}
+"""Linear RGB as each sees it: Machado et al. 2009, severity 1.0."""
 
 
 def test_a_panel_has_a_row_an_image_and_a_column_a_method() -> None:
@@ -40,7 +62,33 @@ def test_a_panels_legend_names_the_classes_that_occur() -> None:
         figure = panel_figure({"single pass": preview}, ["road", "sky", "c$t$", "dog"])
 
     (legend,) = figure.legends
-    assert [entry.get_text() for entry in legend.get_texts()] == ["road", r"c\$t\$", "ignored"]
+    assert [entry.get_text() for entry in legend.get_texts()] == [
+        "1 road",
+        r"3 c\$t\$",
+        "ignored",
+    ]
+
+
+def test_a_region_has_a_number_in_its_middle_where_there_is_room() -> None:
+    labels = np.zeros((9, 20), np.uint8)
+    labels[1:8, 2:9] = 3
+    labels[2:7, 12:17] = 3
+    labels[4, 18:] = 5
+    labels[0] = 255
+
+    places = number_places(labels, radius_px=3)
+
+    assert places == [Place(4, 5, 3), Place(4, 14, 3)]
+
+
+def test_numbers_stand_in_truth_and_predictions_but_not_in_the_image() -> None:
+    labels = np.full((30, 40), 2, np.uint8)
+    preview = Preview(["x"], [np.zeros((30, 40, 3), np.uint8)], [labels], [np.zeros_like(labels)])
+
+    with house_style():
+        figure = panel_figure({"single pass": preview}, ["road", "sky", "tree"])
+
+    assert [[t.get_text() for t in axes.texts] for axes in figure.axes] == [[], ["3"], ["1"]]
 
 
 def test_pictures_keep_their_shape_and_touch_no_other() -> None:
@@ -90,14 +138,18 @@ def test_colours_of_classes_differ_and_do_not_change_with_their_number() -> None
     np.testing.assert_array_equal(class_colors(5)[:5], colors[:5])
 
 
-def test_the_first_colours_are_apart_for_a_deuteranope_too() -> None:
-    linear = (class_colors(10)[:10] / 255.0) ** 2.2
-    # Vienot, Brettel and Mollon 1999: another simulation than the one the colours were chosen by.
-    seen = linear @ np.array([[0.29275, 0.29275, -0.02234], [0.70725, 0.70725, 0.02234], [0, 0, 1]])
+@pytest.mark.parametrize("reader", READERS)
+def test_fourteen_colours_and_white_are_apart_for_every_reader(reader: str) -> None:
+    colors = np.concatenate([class_colors(14)[:14], [[255, 255, 255]]]) / 255
+    linear = np.where(colors <= 0.04045, colors / 12.92, ((colors + 0.055) / 1.055) ** 2.4)
+    seen = np.clip(linear @ np.array(READERS[reader]).T, 0, 1)
+    seen = np.where(seen <= 0.0031308, 12.92 * seen, 1.055 * seen ** (1 / 2.4) - 0.055)
 
-    shown = 255 * np.clip(seen, 0, 1) ** (1 / 2.2)
-    apart = np.linalg.norm(shown[:, None] - shown[None], axis=-1)[~np.eye(10, dtype=bool)]
-    assert apart.min() > 25
+    lab = rgb2lab(seen)
+
+    pairs = ~np.eye(15, dtype=bool)
+    assert deltaE_cie76(lab[:, None], lab[None])[pairs].min() > 17
+    assert deltaE_ciede2000(lab[:, None], lab[None])[pairs].min() > 11
 
 
 def test_pca_colours_are_those_of_the_joint_principal_components() -> None:

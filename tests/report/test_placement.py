@@ -111,3 +111,16 @@ def test_the_same_points_give_the_same_places() -> None:
     first, second = (place_labels(anchors, sizes, around(anchors)) for _ in range(2))
 
     np.testing.assert_array_equal(np.array(first), np.array(second))
+
+
+def test_a_label_goes_farther_rather_than_onto_a_line() -> None:
+    across = np.arange(0.0, 600, 12)
+    lines = np.concatenate(
+        [np.stack([across, np.full(50, y)], axis=1) for y in (182.0, 200.0, 218.0)]
+    )
+    anchors = np.array([[300.0, 200.0]])
+
+    (box,) = place_labels(anchors, np.array([[90.0, 18.0]]), around(anchors, lines))
+
+    assert box is not None
+    assert not any(intersect(box, np.concatenate([dot - 0.1, dot + 0.1])) for dot in lines)

@@ -9,8 +9,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from spar_bench.report.arms import Arm, read_arms
-from spar_bench.report.series import Axis, series_along, swept_axes
-from spar_bench.report.style import house_style
+from spar_bench.report.series import Axis, marked, series_along, swept_axes
+from spar_bench.report.style import Mark, house_style, marks
 from spar_bench.report.sweeps import axis_figure
 from spar_bench.results import Row
 from tests.report.synthetic import (
@@ -133,7 +133,12 @@ def test_methods_that_an_axis_does_not_move_are_level_lines() -> None:
     assert level == {38.3, 42.7, 45.2}
     (legend,) = figure.legends
     names = [entry.get_text() for entry in legend.get_texts()]
-    assert names[-3:] == ["single pass", "SPAR last 2 blocks", "SPAR all"]
+    assert names[-3:] == [
+        "single pass",
+        "SPAR last 2 blocks (from s = 12)",
+        "SPAR all (from s = 12)",
+    ]
+    assert figure.axes[0].get_xlabel() == "Stride (px), log axis"
 
 
 def test_students_are_set_against_their_own_teacher_and_single_pass() -> None:
@@ -153,11 +158,47 @@ def test_names_are_rows_with_mean_and_sd_over_seeds() -> None:
     (axes,) = figure.axes
     assert [label.get_text() for label in axes.get_yticklabels()] == ["last 2 blocks", "all"]
     bars = sorted(
-        tuple(np.round(np.asarray(line.get_xdata(), dtype=float), 2))
-        for line in axes.get_lines()
-        if len(np.asarray(line.get_xdata())) == 2 and line.get_linestyle() == "-"
+        tuple(np.round(np.asarray(path.vertices)[:, 0], 2))
+        for bars in axes.collections
+        for path in bars.get_paths()
     )
     assert bars == [(42.3, 43.1), (44.8, 45.6)]
+
+
+def loss_rows(parameter: str, values: list[Any]) -> list[Row]:
+    """Return a student for each of two losses and each value of another setting."""
+    return [
+        row("student", 0.4, loss=loss, group=f"{loss}{value}", swept={parameter: value})
+        for loss in ("mse", "cosine")
+        for value in values
+    ]
+
+
+def points(arms: list[Arm], key: str) -> dict[str, Mark]:
+    """Return the mark of each arm along a swept key, by its label."""
+    axis = next(axis for axis in swept_axes(arms) if axis.key == key)
+    series = marked(series_along(arms, axis), marks(arms))
+    return {a.label: mark for its in series for a, mark in zip(its.arms, its.points, strict=True)}
+
+
+def test_an_arm_has_the_mark_of_the_other_figures() -> None:
+    arms = read_arms(stride_results())
+    crossed = arms_of(loss_rows("student.schedule", ["constant", "one_cycle"]))
+    epochs = arms_of([r for r in loss_rows("student.epochs", [2, 4, 8]) if r.loss == "mse"])
+
+    assert points(arms, "stride_px").items() <= marks(arms).items()
+    assert points(arms, "trainable").items() <= marks(arms).items()
+    assert points(crossed, "loss") == marks(crossed)
+    assert points(epochs, "student.epochs") == marks(epochs)
+
+
+def test_lines_of_one_method_that_cross_an_axis_differ_in_their_marks() -> None:
+    arms = arms_of(loss_rows("student.epochs", [2, 4, 8]))
+
+    found = points(arms, "student.epochs")
+
+    assert {len({m for name, m in found.items() if loss in name}) for loss in ("mse", "cos")} == {1}
+    assert len(set(found.values())) == 2
 
 
 @pytest.mark.parametrize("axis", range(2))

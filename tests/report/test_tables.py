@@ -1,13 +1,16 @@
 """Tables in Markdown and LaTeX, compared with their whole text."""
 
+import re
 from dataclasses import replace
 
 import pytest
 
+from spar_bench.plan.stages import protocol
 from spar_bench.report import text
 from spar_bench.report.arms import read_arms
-from spar_bench.report.tables import result_tables, to_latex, to_markdown
+from spar_bench.report.tables import NOTE, result_tables, to_latex, to_markdown
 from spar_bench.results import Cost, Row
+from spar_bench.spec.schema import DatasetSpec, EvaluateSpec
 from tests.report.synthetic import baseline, cost, results_of, row, students, teacher
 
 STATES: list[Row] = [
@@ -45,6 +48,29 @@ def test_markdown_says_failed_blocked_and_not_measured_in_different_words() -> N
     ]
 
 
+def test_a_training_size_whose_ends_are_equal_is_one_number() -> None:
+    (table,) = result_tables(
+        read_arms(results_of(students("all", 45, train_short_side_px="96-96")))
+    )
+
+    assert ", trained at 96 px, " in table.caption
+
+
+def test_the_note_says_which_best_is_bold_and_what_a_protocol_is() -> None:
+    (table,) = result_tables(read_arms(results_of([baseline(38), *students("all", 45)])))
+
+    bold = {
+        header
+        for row in table.rows
+        for header, cell in zip(table.headers, row, strict=True)
+        if cell.is_best
+    }
+    assert bold == {"mIoU (%)"}
+    assert "the best of each mIoU column in bold" in NOTE
+    parts = protocol(EvaluateSpec(), DatasetSpec(name="x"))
+    assert all(part.replace("_", " ").removesuffix("ize") in NOTE for part in parts)
+
+
 def test_some_failed_seeds_are_said_in_the_cell() -> None:
     rows = students("all", 45)
     rows[2] = replace(rows[2], miou=None, status="blocked")
@@ -65,6 +91,40 @@ def test_latex_escapes_sets_the_best_in_bold_and_rules_with_booktabs() -> None:
     assert r"SPAR & 12 & \textbf{45.0} \ensuremath{\pm} 0.4 (n = 3) & 1 & 0.900" in written
     order = [written.index(rule) for rule in (r"\toprule", r"\midrule", r"\bottomrule")]
     assert order == sorted(order)
+
+
+def test_latex_escapes_odd_names_wherever_they_stand_and_closes_what_it_opens() -> None:
+    odd = r"a_b%c#d&e$f{g}h~i^j\k"
+    rows = [
+        baseline(38, dataset=odd, backbone=odd, protocol=odd),
+        *students(odd, 45, dataset=odd, backbone=odd, protocol=odd, loss=odd),
+        *students("all", 44, dataset=odd, backbone=odd, protocol=odd, swept={odd: odd}),
+        baseline(30, dataset="x&y", backbone=odd, protocol=odd, stages={"evaluate": "x"}),
+    ]
+
+    written = [to_latex(t, odd) for t in result_tables(read_arms(results_of(rows)))]
+
+    for table in written:
+        bare = re.sub(r"\\[_%#&${}\\]", "", table)
+        assert not re.search(r"[%#$~^]", bare)
+        assert "_" not in re.sub(r"\\label\{[^}]*\}", "", bare)
+        assert bare.count("{") == bare.count("}")
+        begin, end = (re.findall(rf"\\{word}\{{([a-z*]+)\}}", table) for word in ("begin", "end"))
+        assert begin == end[::-1] == ["table*", "tabular"]
+        body = table[table.index(r"\midrule") : table.index(r"\bottomrule")]
+        columns = re.findall(r"\{@\{\}([lr]+)@\{\}\}", table)[0]
+        rows_of_cells = [re.split(r"(?<!\\)&", line) for line in body.splitlines()[1:]]
+        assert {len(cells) for cells in rows_of_cells} == {len(columns)}
+
+
+def test_latex_sets_a_wide_table_smaller() -> None:
+    (wide,) = result_tables(read_arms(results_of(students("last_2_blocks", 45))))
+    narrow = replace(
+        wide, headers=wide.headers[:4], rows=[r[:4] for r in wide.rows], groups=[("", 4)]
+    )
+
+    assert r"\scriptsize\setlength{\tabcolsep}{4pt}" in to_latex(wide, "x")
+    assert r"\small" in to_latex(narrow, "x")
 
 
 def test_several_resolutions_have_a_column_each_with_its_own_best() -> None:

@@ -12,7 +12,7 @@ from matplotlib.text import Annotation
 from spar_bench.report.arms import Arm, read_arms
 from spar_bench.report.figures import GFLOPS, LATENCY
 from spar_bench.report.style import DIVIDES, DOES_NOT_DIVIDE, house_style, marks
-from spar_bench.report.tradeoff import LABEL_GID, pareto_front, tradeoff_figure
+from spar_bench.report.tradeoff import LABEL_GID, MARGIN_PT, pareto_front, tradeoff_figure
 from spar_bench.results import Results
 from tests.report.synthetic import (
     baseline,
@@ -89,7 +89,8 @@ def test_every_point_has_a_label_that_covers_no_other_and_stays_inside(
 
     assert sum(len(labels) for labels in boxes.values()) == n_labels
     for number, labels in boxes.items():
-        left, bottom, right, top = figure.axes[number].bbox.extents
+        margin = 0.9 * MARGIN_PT * figure.dpi / 72
+        left, bottom, right, top = figure.axes[number].bbox.padded(-margin).extents
         for (_, a), (_, b) in itertools.combinations(labels, 2):
             assert a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1]
         for _, box in labels:

@@ -1,0 +1,33 @@
+"""Find the regions of a label map that have room for a number, and the place of it."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from spar_bench.report.colors import IGNORED
+
+
+class Place(NamedTuple):
+    """The pixel of a label map on which a number is centred, and the label there."""
+
+    y: int
+    x: int
+    label: int
+
+
+def number_places(labels: NDArray[np.uint8], radius_px: float) -> list[Place]:
+    """Return a place in each region of `labels` `(H, W)` that holds a disc of `radius_px`.
+
+    A region is of one label and in one piece. Its place is the pixel deepest inside it; the
+    border of the map bounds it, and what is ignored has none.
+    """
+    places = []
+    for label in (int(value) for value in np.unique(labels) if value != IGNORED):
+        inside = np.pad(labels == label, 1)
+        depth = ndimage.distance_transform_edt(inside)
+        pieces, n_pieces = ndimage.label(inside)
+        deepest = ndimage.maximum_position(depth, pieces, range(1, n_pieces + 1))
+        places += [Place(y - 1, x - 1, label) for y, x in deepest if depth[y, x] >= radius_px]
+    return places
