@@ -44,27 +44,31 @@ HASH_WHOLE_BYTES = 64 << 20
 
 
 class Store:
-    """The store under one folder; made if it is not there.
+    """The store under one folder; made if it is not there, unless it is only to be looked at.
 
     Raises:
         StoreError: the folder cannot be written, or is a store of another format.
     """
 
-    def __init__(self, root: Path = DEFAULT_ROOT) -> None:
+    def __init__(self, root: Path = DEFAULT_ROOT, *, make: bool = True) -> None:
         self.root = root.absolute()
         marker = self.root / "store.json"
         with writing(self.root):
-            for name in ("stages", "scratch", "failures", "locks"):
-                (self.root / name).mkdir(parents=True, exist_ok=True)
-            if not marker.exists():
-                replace_text(marker, canonical({"format": FORMAT}))
-            found = read_json(marker).get("format")
+            if make:
+                self._make(marker)
+            found = read_json(marker).get("format") if make or _is_there(marker) else FORMAT
         if found != FORMAT:
             raise StoreError(
                 f"{self.root}: must be a store of format {FORMAT}, but is of format {found!r}; "
                 "keep it with the release that made it and name a new folder by --store, or delete "
                 "it"
             )
+
+    def _make(self, marker: Path) -> None:
+        for name in ("stages", "scratch", "failures", "locks"):
+            (self.root / name).mkdir(parents=True, exist_ok=True)
+        if not marker.exists():
+            replace_text(marker, canonical({"format": FORMAT}))
 
     def find(self, stage: Stage) -> Finished | None:
         """Return a finished stage, or None where it is not made.
@@ -107,7 +111,7 @@ class Store:
     def left_off(self) -> dict[str, int]:
         """Return the bytes of unfinished work that no one is at now, by the stage's fingerprint."""
         sizes = {}
-        for folder in sorted((self.root / "scratch").iterdir()):
+        for folder in sorted((self.root / "scratch").glob("*")):
             with suppress(Timeout), FileLock(self.root / "locks" / folder.name, timeout=0):
                 sizes[folder.name] = _n_bytes(folder)
         return sizes
@@ -242,6 +246,15 @@ class Store:
 
 def _n_bytes(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def _is_there(path: Path) -> bool:
+    """Tell whether a file is there; unlike `Path.exists`, raise where its folder is a file."""
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _delete_damaged_files(folder: Path) -> None:

@@ -42,10 +42,11 @@ def _store(root: Path) -> str:
     if not root.exists():
         return f"{root.absolute()} (will be made, {free} free)"
     try:
-        n_stages = len(list(Store(root).finished()))
+        n_stages = len(list(Store(root, make=False).finished()))
     except SparBenchError as error:
         return str(error)
-    return f"{root.absolute()} ({counted(n_stages, 'stage')}, {free} free)"
+    closed = "" if os.access(root, os.W_OK) else ", cannot be written"
+    return f"{root.absolute()} ({counted(n_stages, 'stage')}, {free} free{closed})"
 
 
 def _tracking(option: str | None) -> str:

@@ -19,7 +19,7 @@ def list_(store: Path) -> None:
     from spar_bench.store import Store
 
     held: dict[str, list[int]] = {}
-    for stage in Store(store).finished():
+    for stage in Store(store, make=False).finished():
         held.setdefault(stage.manifest["kind"], []).append(stage.n_bytes)
     rows = [[kind, str(len(sizes)), size(sum(sizes))] for kind, sizes in sorted(held.items())]
     total = [["total", str(sum(map(len, held.values()))), size(sum(map(sum, held.values())))]]
@@ -36,7 +36,7 @@ def verify(store: Path) -> None:
     from spar_bench.stage import Damaged
     from spar_bench.store import Store
 
-    opened, n_whole = Store(store), 0
+    opened, n_whole = Store(store, make=False), 0
     damaged = [str(error) for error in opened.unreadable()]
     for stage in opened.finished():
         try:
@@ -65,7 +65,7 @@ def gc(specs: Path, store: Path, yes: bool) -> None:
     from spar_bench.session.keep import unreachable
     from spar_bench.store import Store
 
-    opened = Store(store)
+    opened = Store(store, make=False)
     gone = unreachable(opened, specs)
     for stage in gone.finished:
         click.echo(f"{stage.manifest['kind']}  {stage.fingerprint[:12]}  {size(stage.n_bytes)}")

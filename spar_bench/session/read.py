@@ -91,7 +91,7 @@ def plan_sweep(
         UnknownName: no trial has a name of `only`.
     """
     loaded = read_spec(path)
-    opened = Store(store)
+    opened = Store(store, make=False)
     laid_out = lay_out(loaded, opened, seeds or loaded.spec.seeds)
     laid_out.trials = chosen(laid_out.trials, only)
     asked = wanted(laid_out, laid_out.trials)
@@ -138,7 +138,7 @@ def lay_out(loaded: LoadedSpec, store: Store, seeds: list[int]) -> Plan:
 
 def standing(path: Path, *, store: Path = DEFAULT_ROOT) -> Standing:
     """Return how far the experiment of a spec file is, as the store has it."""
-    loaded, opened = read_spec(path), Store(store)
+    loaded, opened = read_spec(path), Store(store, make=False)
     laid_out = lay_out(loaded, opened, known_seeds(loaded, opened))
     collector = Collector(loaded.experiment, laid_out, opened)
     counts: dict[Status, int] = {}
@@ -170,7 +170,7 @@ def explain(name: str, *, store: Path = DEFAULT_ROOT) -> list[Explained]:
         UnknownName: no finished sweep has a trial of that name, or several have.
         StoreError: the rows of a sweep that may have it cannot be read.
     """
-    opened = Store(store)
+    opened = Store(store, make=False)
     rows, damaged = _rows(opened)
     if not rows and not damaged:
         raise NotReady(

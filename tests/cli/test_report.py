@@ -8,7 +8,7 @@ import pytest
 
 from spar_bench.files import replace_text
 from spar_bench.store import Store
-from tests.small import copy_store, one_line, spar_bench, write_spec
+from tests.small import TINY, copy_store, one_line, spar_bench, write_spec
 
 
 def test_report_of_a_spec_or_of_all_writes_tables_and_figures(
@@ -127,6 +127,41 @@ def test_gc_without_specs_deletes_nothing(here: Path, swept: Path) -> None:
 
     assert "must hold specs, but has no YAML file" in one_line(result)
     assert len(list(Store(Path(".spar_bench")).finished())) == 14
+
+
+@pytest.mark.parametrize(
+    ("line", "exits"),
+    [
+        ("cache ls", 0),
+        ("cache verify", 0),
+        ("cache gc --yes", 0),
+        ("status", 0),
+        ("plan experiments/tiny.yaml", 0),
+        ("sweep experiments/tiny.yaml --dry-run", 0),
+        ("explain stride_px=32", 2),
+        ("doctor", 0),
+    ],
+)
+def test_looking_at_a_store_that_is_not_there_makes_none(here: Path, line: str, exits: int) -> None:
+    write_spec(TINY)
+
+    spar_bench(*line.split(), "--store", "none", exits=exits)
+
+    assert not Path("none").exists()
+
+
+@pytest.mark.parametrize("line", ["cache ls", "cache verify", "plan experiments/tiny.yaml"])
+def test_looking_at_what_is_no_store_is_one_line(here: Path, line: str) -> None:
+    write_spec(TINY)
+    Path("a_file").write_text("")
+    Path("newer").mkdir()
+    Path("newer/store.json").write_text('{"format":2}')
+
+    at_file = spar_bench(*line.split(), "--store", "a_file", exits=2)
+    at_newer = spar_bench(*line.split(), "--store", "newer", exits=2)
+
+    assert "must be a folder that can be written, but Not a directory" in one_line(at_file)
+    assert "must be a store of format 1, but is of format 2" in one_line(at_newer)
 
 
 def test_cache_ls_lists_kinds_with_their_sizes(in_swept: Path) -> None:

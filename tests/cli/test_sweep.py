@@ -97,7 +97,7 @@ def test_only_the_trial_named_is_run(here: Path) -> None:
 def test_dry_run_shows_the_plan_of_the_trials_named_and_makes_nothing(here: Path) -> None:
     result = spar_bench("sweep", write_spec(TINY), "--dry-run", "--only", "stride_px=64")
 
-    assert "1 trials, 2 stages, 2 to do" in result.stdout
+    assert "1 trial, 2 stages, 2 to do" in result.stdout
     assert "stride_px=32" not in result.stdout
     assert list(Store(Path(".spar_bench")).finished()) == []
 
@@ -142,7 +142,7 @@ def test_altered_file_is_found_and_made_anew(here: Path, swept: Path, name: str)
     assert f"stage {path.parent.name[:12]}: {name}" in found.stderr
     assert "13 stages whole, 1 damaged" in found.stdout
     assert f"damaged evaluate {path.parent.name[:12]}" in mended.stderr
-    assert "1 stages made now" in mended.stdout
+    assert "1 stage made now" in mended.stdout
     assert rows_of() == before
     assert whole.stdout == "14 stages whole, 0 damaged\n"
 
