@@ -59,7 +59,7 @@ def chosen(trials: list[Trial], only: Iterable[str]) -> list[Trial]:
     Raises:
         UnknownName: no trial has a name given.
     """
-    names = list(only)
+    names = [only] if isinstance(only, str) else list(only)
     known = {name for trial in trials for name in (trial.name, trial.group)}
     for name in names:
         if name not in known:

@@ -72,11 +72,11 @@ class Standing:
 
 
 def plan_sweep(
-    path: Path,
+    path: str | Path,
     *,
-    store: Path = DEFAULT_ROOT,
+    store: str | Path = DEFAULT_ROOT,
     seeds: list[int] | None = None,
-    only: tuple[str, ...] = (),
+    only: str | Iterable[str] = (),
 ) -> PlanView:
     """Return what a sweep of a spec file would do, and about how long it would take.
 
@@ -89,7 +89,7 @@ def plan_sweep(
         UnknownName: no trial has a name of `only`.
     """
     loaded = read_spec(path)
-    opened = Store(store)
+    opened = Store(Path(store))
     laid_out = lay_out(loaded, opened, seeds or loaded.spec.seeds)
     laid_out.trials = chosen(laid_out.trials, only)
     asked = wanted(laid_out, laid_out.trials)
@@ -188,15 +188,16 @@ def explain(name: str, *, store: Path = DEFAULT_ROOT) -> list[Explained]:
 
 
 def write_report(
-    experiments: Iterable[str] = (),
+    experiments: str | Iterable[str] = (),
     *,
-    folder: Path = Path("reports"),
+    folder: str | Path = Path("reports"),
     tracking_uri: str | None = None,
 ) -> dict[str, list[Path]]:
     """Write the tables and figures of finished sweeps; returns their files by experiment.
 
     Args:
-        experiments: Names, or their specs' paths; none: all that the tracking store has.
+        experiments: A name or several, or their specs' paths; none: all that the tracking store
+            has.
         folder: Each experiment has its own folder in it.
         tracking_uri: Where the sweeps were mirrored to.
 
@@ -204,9 +205,10 @@ def write_report(
         NotReady: there is no finished sweep; of several, the others' reports are written.
         StoreError: the tracking store cannot be read, or the folder not written.
     """
-    uri = track.tracking_uri(tracking_uri)
+    uri, folder = track.tracking_uri(tracking_uri), Path(folder)
     written, missing = {}, []
-    for name in _reported(uri, experiments):
+    asked = [experiments] if isinstance(experiments, str) else experiments
+    for name in _reported(uri, asked):
         with tempfile.TemporaryDirectory() as scratch:
             try:
                 results = track.read_results(uri, name, Path(scratch))

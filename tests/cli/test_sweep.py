@@ -212,7 +212,7 @@ def test_tracking_server_that_does_not_answer_is_one_line(
 def test_device_that_is_not_there_is_one_line(here: Path) -> None:
     result = spar_bench("sweep", write_spec(TINY), "--device", "cuda", exits=2)
 
-    assert "--device: must be a device that torch can use here, but cuda" in one_line(result)
+    assert "device: must be one that torch can use here, but got 'cuda'" in one_line(result)
     assert runs() == []
 
 
