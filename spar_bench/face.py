@@ -19,7 +19,7 @@ from spar_bench.errors import NotReady
 from spar_bench.plan.cost import SINGLE_PASS, Inference, image_flops, windows_of
 from spar_bench.plan.stages import open_dataset
 from spar_bench.run.context import TRAINED_FILE, resolve_device
-from spar_bench.run.evaluate import count_pixels
+from spar_bench.run.evaluate import count_pixels, require_labels
 from spar_bench.run.latency import Arm
 from spar_bench.run.segment import Segmenter
 from spar_bench.run.text import classifier
@@ -137,6 +137,7 @@ def evaluate(
     counts = Counts(
         np.diagonal(confusion, axis1=1, axis2=2).copy(), confusion.sum(1), confusion.sum(2)
     )
+    require_labels(counts, spec)
     names = [names[0] for names in data.classes]
     return Evaluation(
         miou(counts), dict(zip(names, class_iou(counts).tolist(), strict=True)), counts

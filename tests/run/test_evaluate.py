@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torchmetrics.classification import MulticlassJaccardIndex
 
+import spar_bench as sb
 from spar_bench.accuracy import class_iou
 from spar_bench.backbones.openclip import Backbone as OpenClip
 from spar_bench.datasets.images import read_image, read_mask
-from spar_bench.errors import SparBenchError
+from spar_bench.errors import DataError, SparBenchError
 from spar_bench.plan.cost import SINGLE_PASS, Inference
 from spar_bench.run.evaluate import count_pixels, read_counts, read_features, read_preview
 from spar_bench.run.images import normalise, resize, to_tensor
@@ -21,7 +23,7 @@ from spar_bench.run.segment import Segmenter
 from spar_bench.run.text import classifier
 from spar_bench.spec.schema import BackboneSpec
 from spar_bench.store import Store
-from tests.run.tiny import CLASSES, CPU, executor, plan_of, settings
+from tests.run.tiny import CLASSES, CPU, executor, plan_of, settings, write_photographs
 
 
 @pytest.fixture(scope="module")
@@ -188,3 +190,25 @@ def test_image_is_resized_as_torch_does_and_normalised() -> None:
     small = F.interpolate(pixels, size=(10, 16), mode="bilinear")[0]
     for channel, (mean, std) in enumerate([(0.1, 0.5), (0.2, 0.6), (0.3, 0.7)]):
         assert torch.allclose(found[channel], (small[channel] - mean) / std, atol=1e-6)
+
+
+def test_masks_without_a_labelled_pixel_are_told_by_their_data_sets_name(
+    clip: Path, store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = write_photographs(tmp_path / "dark")
+    for path in (data / "val_masks").iterdir():
+        Image.fromarray(np.full_like(read_mask(path), 255)).save(path)
+    plan = plan_of(settings(clip, data, evaluate__methods=["pretrained"]))
+    [arm] = plan.trials[0].arms
+    making, notes = executor(plan, store)
+
+    making.make([arm.evaluate])
+
+    told = (
+        "data set dark: its masks must label a pixel, but all 3 hold nothing but 255, which is "
+        "ignored; write class indices from 0 into them"
+    )
+    assert ("failed", "evaluate", told) in notes.all
+    assert caplog.text == ""
+    with pytest.raises(DataError, match="data set dark: its masks must label a pixel"):
+        sb.evaluate(sb.load_backbone(clip), arm.data.spec, short_side_px=40)
