@@ -24,7 +24,7 @@ from spar_bench.plan.stages import open_dataset, resized_hw
 from spar_bench.results import Preview
 from spar_bench.run.checkpoint import is_whole, load_checkpoint, save_checkpoint
 from spar_bench.run.context import Context, Interrupted
-from spar_bench.run.segment import Segmenter
+from spar_bench.run.segment import DIVERGED, UNFIT, Segmenter
 from spar_bench.run.text import classifier
 from spar_bench.spec.schema import DatasetSpec
 from spar_bench.stage import Finished, Stage, digest
@@ -79,6 +79,7 @@ def _segmenter(stage: Stage, context: Context) -> Segmenter:
         embedded,
         refiner=settings["refiner"][0],
         precision=protocol["precision"],
+        way_out=DIVERGED if student else UNFIT,
         device=context.device,
     )
 

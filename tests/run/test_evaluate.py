@@ -19,7 +19,7 @@ from spar_bench.plan.cost import SINGLE_PASS, Inference
 from spar_bench.run.evaluate import count_pixels, read_counts, read_features, read_preview
 from spar_bench.run.images import normalise, resize, to_tensor
 from spar_bench.run.inference import sliding_window
-from spar_bench.run.segment import Segmenter
+from spar_bench.run.segment import DIVERGED, Segmenter
 from spar_bench.run.text import classifier
 from spar_bench.spec.schema import BackboneSpec
 from spar_bench.store import Store
@@ -177,8 +177,30 @@ def test_features_that_are_not_finite_are_an_error(clip: Path) -> None:
         broken.visual.get_parameter("ln_post.weight")[0] = torch.nan
     image = np.zeros((40, 64, 3), np.uint8)
 
-    with pytest.raises(SparBenchError, match="features must be finite, but are not in float32"):
-        segmenter(broken).read(image, 40, (40, 64), [SINGLE_PASS])
+    ways_out = {"float32": "look at the backbone's weights", "bfloat16": "use evaluate.precision"}
+    for precision, way_out in ways_out.items():
+        with pytest.raises(SparBenchError, match=f"finite, but are not in {precision}; {way_out}"):
+            segmenter(broken, precision=precision).read(image, 40, (40, 64), [SINGLE_PASS])
+
+
+def test_student_of_broken_weights_is_told_to_learn_slower(
+    clip: Path, photographs: Path, store: Store
+) -> None:
+    plan = plan_of(
+        settings(
+            clip,
+            photographs,
+            student={"epochs": 1, "accumulate": 3, "learning_rate": 1e9},
+            evaluate__methods=["student"],
+        )
+    )
+    [arm] = plan.trials[0].arms
+    making, notes = executor(plan, store)
+
+    making.make([arm.evaluate])
+
+    told = [text for note, _, text in notes.all if note == "failed"]
+    assert told == [f"evaluate: features must be finite, but are not in float32; {DIVERGED}"]
 
 
 def test_image_is_resized_as_torch_does_and_normalised() -> None:
