@@ -42,6 +42,7 @@ def init(path: Path) -> None:
 def check(specs: tuple[Path, ...], ready: bool) -> None:
     """Read each SPEC and tell every mistake in it; list weights and data that are missing."""
     from spar_bench.errors import NotReady, SpecError
+    from spar_bench.session.choice import n_trials
     from spar_bench.session.ready import missing
     from spar_bench.spec import read_spec
 
@@ -55,8 +56,9 @@ def check(specs: tuple[Path, ...], ready: bool) -> None:
             continue
         gaps = missing(loaded)
         lacking.extend(gaps)
-        n_points = counted(len(loaded.points), "point") if loaded.points else "a search"
-        click.echo(f"{path}: reads well, {n_points}" + (f", {len(gaps)} missing:" if gaps else ""))
+        trials = counted(n_trials(loaded.points, loaded.spec.seeds), "trial")
+        found = "a search" if loaded.search else trials
+        click.echo(f"{path}: reads well, {found}" + (f", {len(gaps)} missing:" if gaps else ""))
         for line in gaps:
             click.echo(f"  {line}")
     if problems:

@@ -243,9 +243,9 @@ def _total(view: "PlanView") -> str:
 
 def _say_how_it_went(outcome: "Outcome") -> None:
     """Print what was made and what failed; exit code 1 if anything did."""
-    done = len(outcome.rows) - len(outcome.unfinished)
+    n_done, n_trials = sum(outcome.trials.values()), len(outcome.trials)
     click.echo(
-        f"{outcome.experiment}: {done} of {len(outcome.rows)} rows finished, "
+        f"{outcome.experiment}: {n_done} of {counted(n_trials, 'trial')} finished, "
         f"{counted(outcome.n_made, 'stage')} made now. Next: spar-bench report {outcome.experiment}"
     )
     failed = [row for row in outcome.unfinished if row.status in ("failed", "blocked")]

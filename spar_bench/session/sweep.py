@@ -105,6 +105,12 @@ class Outcome:
         """The rows without a number."""
         return [row for row in self.rows if row.status != "finished"]
 
+    @property
+    def trials(self) -> dict[str, bool]:
+        """Each trial by name, and whether all its rows have a number."""
+        lacking = {row.trial for row in self.unfinished}
+        return {row.trial: row.trial not in lacking for row in self.rows}
+
 
 def sweep(
     path: str | Path,

@@ -140,6 +140,13 @@ def test_explain_of_an_unknown_trial_or_an_empty_store_is_one_line(here: Path, s
     assert "Did you mean 'tiny/stride_px=32'?" in one_line(unknown)
 
 
+def test_check_counts_trials_as_plan_does(here: Path) -> None:
+    spec = write_spec(TINY.replace("evaluate:", "seeds: [0, 1]\nevaluate:", 1))
+
+    assert spar_bench("check", spec).stdout == f"{spec}: reads well, 4 trials\n"
+    assert "4 trials, " in spar_bench("plan", spec).stdout
+
+
 def test_init_writes_a_spec_that_reads_well_and_refuses_to_overwrite(here: Path) -> None:
     spar_bench("init", "mine/first.yaml")
 

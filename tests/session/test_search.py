@@ -209,7 +209,7 @@ def test_fail_fast_ends_a_search_at_the_first_failure(here: Path) -> None:
 
     result = spar_bench("sweep", spec, "--fail-fast", exits=1)
 
-    assert "0 of 1 rows finished" in result.stdout
+    assert "0 of 1 trial finished" in result.stdout
     loaded = read_spec(Path(spec))
     assert len(past_points(loaded, Store(Path(".spar_bench")))) == 1
     assert (Path(".spar_bench/locks") / study_name(loaded)).exists()
