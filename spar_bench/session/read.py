@@ -11,7 +11,7 @@ from spar_bench.files import writing
 from spar_bench.plan.estimate import DEFAULT_GFLOPS_PER_S, Estimate, estimate, speeds
 from spar_bench.plan.stages import batch_key
 from spar_bench.plan.trials import Plan, make_plan
-from spar_bench.results import Row, Status, read_rows
+from spar_bench.results import Results, Row, Status, read_rows
 from spar_bench.session.choice import chosen, known_points, known_seeds, wanted
 from spar_bench.session.collect import Collector
 from spar_bench.spec import LoadedSpec, read_spec
@@ -202,24 +202,41 @@ def write_report(
         tracking_uri: Where the sweeps were mirrored to.
 
     Raises:
-        NotReady: there is no finished sweep; of several, the others' reports are written.
+        NotReady: there is no finished sweep, or one without a finished trial; of several, the
+            others' reports are written.
         StoreError: the tracking store cannot be read, or the folder not written.
     """
     uri, folder = track.tracking_uri(tracking_uri), Path(folder)
     written, missing = {}, []
     asked = [experiments] if isinstance(experiments, str) else experiments
     for name in _reported(uri, asked):
-        with tempfile.TemporaryDirectory() as scratch:
-            try:
-                results = track.read_results(uri, name, Path(scratch))
-            except NotReady as error:  # the others are written all the same
-                missing.append(str(error))
-                continue
+        try:
+            results = _results(uri, name)
+        except NotReady as error:  # the others are written all the same
+            missing.append(str(error))
+            continue
         with writing(folder / name):
             written[name] = report.write(results, folder / name)
     if missing:
         raise NotReady("\n".join(missing))
     return written
+
+
+def _results(uri: str, name: str) -> Results:
+    """Return the results of a sweep in which a trial finished.
+
+    Raises:
+        NotReady: there is none.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        results = track.read_results(uri, name, Path(scratch))
+    if not any(row.status == "finished" for row in results.rows):
+        n_trials = len({row.trial for row in results.rows})
+        raise NotReady(
+            f"{name}: must have a finished trial to report, but none of {n_trials} is; spar-bench "
+            "status says why: mend it, then run the sweep again"
+        )
+    return results
 
 
 def _reported(uri: str, asked: Iterable[str]) -> list[str]:

@@ -99,6 +99,21 @@ def test_diverged_student_is_told_and_the_sweep_goes_on(here: Path) -> None:
     assert "2 trials, 7 stages, 0 to do" in spar_bench("plan", spec).stdout
 
 
+def test_sweep_of_which_nothing_finished_leads_to_no_report(here: Path) -> None:
+    spec = write_spec(DIVERGING.replace(", 1.0e-3", ""))
+
+    result = spar_bench("sweep", spec, exits=1)
+    reported = spar_bench("report", "tiny", exits=2)
+
+    mend = f"mend what failed, then run spar-bench sweep {spec} again"
+    said = f"tiny: 0 of 1 trial finished, 3 stages made now. Next: {mend}\n"
+    assert result.stdout == said
+    assert one_line(reported).startswith(
+        "tiny: must have a finished trial to report, but none of 1 is; spar-bench status says why"
+    )
+    assert not Path("reports").exists()
+
+
 def test_fail_fast_makes_nothing_after_the_first_failure(here: Path) -> None:
     result = spar_bench("sweep", write_spec(DIVERGING), "--fail-fast", exits=1)
 
