@@ -50,8 +50,7 @@ def load_backbone(name: str | Path, *, device: str = "cpu") -> Backbone:
     Args:
         name: A plug-in's name, a folder with `open_clip_config.json`, or a finished student's
             folder in the store (`.spar_bench/stages/student/...`).
-        device: Where its weights go: `auto`, `cpu`, `cuda` or `cuda:1`. As in a sweep, TF32 is
-            switched off.
+        device: Where its weights go: `auto`, `cpu`, `cuda`, `cuda:1`. TF32 is switched off.
 
     Raises:
         UnknownName: neither a folder nor a plug-in has that name.

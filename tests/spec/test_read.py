@@ -276,7 +276,7 @@ def test_a_drawn_point_that_cannot_be_is_told_at_the_key_of_its_space(read: Read
 
     assert str(caught.value) == (
         "spec.yaml:7:9: teacher.stride_px: must not exceed window_px (64), but got 65: pixels "
-        "between windows would have no teacher feature; use 64 or less"
+        "between windows would have no teacher feature; lower it, or raise window_px"
     )
 
 
