@@ -40,10 +40,11 @@ def init(path: Path) -> None:
 )
 @click.option("--ready", is_flag=True, help="Exit with 2 when weights or data are missing.")
 def check(specs: tuple[Path, ...], ready: bool) -> None:
-    """Read each SPEC and tell every mistake in it; list weights and data that are missing."""
+    """Read each SPEC and tell every mistake in it; list what is missing, or may not be meant."""
     from spar_bench.errors import NotReady, SpecError
-    from spar_bench.session.choice import n_trials
+    from spar_bench.session.choice import first_points, n_trials
     from spar_bench.session.ready import missing
+    from spar_bench.session.remarks import remarks
     from spar_bench.spec import read_spec
 
     problems: list[str] = []
@@ -59,7 +60,7 @@ def check(specs: tuple[Path, ...], ready: bool) -> None:
         trials = counted(n_trials(loaded.points, loaded.spec.seeds), "trial")
         found = "a search" if loaded.search else trials
         click.echo(f"{path}: reads well, {found}" + (f", {len(gaps)} missing:" if gaps else ""))
-        for line in gaps:
+        for line in gaps or remarks(point.settings for point in first_points(loaded)):
             click.echo(f"  {line}")
     if problems:
         raise SpecError(*problems)

@@ -223,9 +223,8 @@ def _plan_text(view: "PlanView") -> str:
         ],
         right="lllrrrrr",
     )
-    return "\n".join(
-        [f"{loaded.experiment}: {loaded.spec.question}", "", trials, "", stages, "", _total(view)]
-    )
+    head = f"{loaded.experiment}: {loaded.spec.question}"
+    return "\n".join([head, "", trials, "", stages, "", *view.remarks, _total(view)])
 
 
 def _total(view: "PlanView") -> str:

@@ -14,6 +14,7 @@ from spar_bench.plan.trials import Plan, make_plan
 from spar_bench.results import Results, Row, Status, read_rows
 from spar_bench.session.choice import chosen, known_points, known_seeds, wanted
 from spar_bench.session.collect import Collector
+from spar_bench.session.remarks import remarks
 from spar_bench.spec import LoadedSpec, read_spec
 from spar_bench.spec.read import experiment_name
 from spar_bench.stage import Finished, Stage
@@ -45,6 +46,7 @@ class PlanView:
     plan: Plan
     stages: list[PlannedStage]
     measured: bool
+    remarks: list[str]
 
     @property
     def missing(self) -> list[PlannedStage]:
@@ -100,7 +102,8 @@ def plan_sweep(
         for fingerprint, stage in laid_out.stages.items()
         if fingerprint in asked
     ]
-    return PlanView(loaded, laid_out, stages, bool(measured))
+    said = remarks(trial.settings for trial in laid_out.trials)
+    return PlanView(loaded, laid_out, stages, bool(measured), said)
 
 
 def _planned(collector: Collector, stage: Stage, gflops_per_s: float) -> PlannedStage:

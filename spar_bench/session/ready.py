@@ -4,10 +4,12 @@ from collections.abc import Callable
 from functools import partial
 
 from spar_bench import backbones
+from spar_bench.datasets.base import Split
 from spar_bench.errors import NotReady, SparBenchError
 from spar_bench.plan.stages import open_dataset
 from spar_bench.session.choice import first_points
 from spar_bench.spec import LoadedSpec
+from spar_bench.spec.schema import DatasetSpec, SourceSpec
 
 
 def missing(loaded: LoadedSpec) -> list[str]:
@@ -17,9 +19,9 @@ def missing(loaded: LoadedSpec) -> list[str]:
         checks[one.backbone.model_dump_json()] = partial(backbones.identity, one.backbone)
         if "student" in one.evaluate.methods:
             source = one.images.source
-            checks[f"train {source.model_dump_json()}"] = partial(open_dataset, source, "train")
+            checks[f"train {source.model_dump_json()}"] = partial(_look, source, "train")
         for data in one.evaluate.datasets:
-            checks[f"val {data.model_dump_json()}"] = partial(open_dataset, data, "val")
+            checks[f"val {data.model_dump_json()}"] = partial(_look, data, "val")
     found = []
     for check in checks.values():
         try:
@@ -27,6 +29,11 @@ def missing(loaded: LoadedSpec) -> list[str]:
         except SparBenchError as error:
             found.append(str(error))
     return list(dict.fromkeys(found))
+
+
+def _look(spec: DatasetSpec | SourceSpec, split: Split) -> tuple[int, int]:
+    """Read a data set's first image: what its costs are stated for."""
+    return open_dataset(spec, split).image_hw
 
 
 def require_ready(loaded: LoadedSpec) -> None:
