@@ -7,8 +7,9 @@ if TYPE_CHECKING:
     from spar_bench.face import evaluate, load_backbone, measure
     from spar_bench.run.inference import single_pass, sliding_window
     from spar_bench.session.read import plan_sweep, write_report
-    from spar_bench.session.sweep import sweep
+    from spar_bench.session.sweep import Options, sweep
     from spar_bench.spec import read_spec
+    from spar_bench.spec.schema import DatasetSpec
 
 __version__ = "0.1.0"
 
@@ -22,9 +23,13 @@ _HOME = {
     "plan_sweep": "spar_bench.session.read",
     "write_report": "spar_bench.session.read",
     "sweep": "spar_bench.session.sweep",
+    "Options": "spar_bench.session.sweep",
+    "DatasetSpec": "spar_bench.spec.schema",
 }
 
 __all__ = [
+    "DatasetSpec",
+    "Options",
     "evaluate",
     "load_backbone",
     "measure",

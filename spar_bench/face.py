@@ -5,10 +5,10 @@ Shape legend: N images, K classes.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, get_args
 
 import numpy as np
-import torch
+from pydantic import ValidationError
 
 from spar_bench.accuracy import Counts, class_iou, miou
 from spar_bench.backbones import CONFIG_FILE, identity
@@ -16,8 +16,8 @@ from spar_bench.backbones.base import Backbone
 from spar_bench.errors import NotReady
 from spar_bench.plan.cost import SINGLE_PASS, Inference, image_flops, windows_of
 from spar_bench.plan.inputs import class_names, open_dataset
-from spar_bench.run.context import TRAINED_FILE, build_backbone
-from spar_bench.run.evaluate import count_pixels
+from spar_bench.run.context import TRAINED_FILE, build_backbone, resolve_device
+from spar_bench.run.evaluate import count_pixels, require_labels
 from spar_bench.run.latency import Arm
 from spar_bench.run.segment import Segmenter
 from spar_bench.run.text import classifier
@@ -34,6 +34,13 @@ class Evaluation:
     class_iou: dict[str, float]
     counts: Counts
 
+    def __repr__(self) -> str:
+        """Say the score in one line; the arrays are looked at by name."""
+        return (
+            f"Evaluation(miou={self.miou:.4f}, {len(self.class_iou)} classes, "
+            f"{self.counts.n_images} images)"
+        )
+
 
 def load_backbone(name: str | Path, *, device: str = "cpu") -> Backbone:
     """Return a backbone ready to read images.
@@ -41,13 +48,15 @@ def load_backbone(name: str | Path, *, device: str = "cpu") -> Backbone:
     Args:
         name: A plug-in's name, a folder with `open_clip_config.json`, or a finished student's
             folder in the store (`.spar_bench/stages/student/...`).
-        device: Where its weights go.
+        device: Where its weights go: `auto`, `cpu`, `cuda`, `cuda:1`. TF32 is switched off.
 
     Raises:
         UnknownName: neither a folder nor a plug-in has that name.
-        NotReady: its weights are missing, or a student's are not those it was trained from.
+        NotReady: its weights are missing, a student's are not those it was trained from, or torch
+            cannot use the device.
         Damaged: a student's weights were altered.
     """
+    at = resolve_device(device, None)
     folder = Path(name)
     student = None
     if (folder / TRAINED_FILE).is_file():
@@ -67,7 +76,7 @@ def load_backbone(name: str | Path, *, device: str = "cpu") -> Backbone:
         spec = BackboneSpec(path=str(folder))
     else:
         spec = BackboneSpec(name=str(name))
-    return build_backbone(spec, torch.device(device), student)
+    return build_backbone(spec, at, student)
 
 
 def evaluate(
@@ -88,10 +97,17 @@ def evaluate(
         window_px: Side of the window; default with a stride: the backbone's native side.
         stride_px: Step of the window; None reads each image in one pass.
         average: What overlapping windows are averaged as.
+
+    Raises:
+        ValueError: an argument is out of its range.
+        UnknownName: no data set plug-in has that name.
+        NotReady: the data set is missing.
+        DataError: an image or mask cannot be read, or no pixel has a label.
     """
-    spec = DatasetSpec(name=dataset) if isinstance(dataset, str) else dataset
+    _require_a_patch("evaluate: short_side_px", backbone, short_side_px)
+    spec = _named(dataset) if isinstance(dataset, str) else dataset
     data, protocol = open_dataset(spec, "val"), EvaluateSpec()
-    inference = _inference(backbone, window_px, stride_px, average)
+    inference = _inference("evaluate", backbone, window_px, stride_px, average)
     classes = class_names(spec, data)
     segmenter = Segmenter(
         backbone,
@@ -114,6 +130,7 @@ def evaluate(
     counts = Counts(
         np.diagonal(confusion, axis1=1, axis2=2).copy(), confusion.sum(1), confusion.sum(2)
     )
+    require_labels(counts, spec)
     names = [names[0] for names in classes]
     return Evaluation(
         miou(counts), dict(zip(names, class_iou(counts).tolist(), strict=True)), counts
@@ -138,8 +155,13 @@ def measure(
         stride_px: As in `evaluate`.
         n_queries: Text queries that features are held against.
         seconds: Time given to timing, beside a warm-up.
+
+    Raises:
+        ValueError: an argument is out of its range.
     """
-    inference = _inference(backbone, window_px, stride_px, "logits")
+    _require_a_patch("measure: image_hw", backbone, min(image_hw))
+    _require_positive("measure", n_queries=n_queries, seconds=seconds)
+    inference = _inference("measure", backbone, window_px, stride_px, "logits")
     device = next(backbone.visual.parameters()).device
     arm = Arm(backbone, inference, image_hw, n_queries=n_queries, device=device)
     arm.warm_up(seconds / 2)
@@ -153,13 +175,50 @@ def measure(
     }
 
 
+def _require_positive(caller: str, **numbers: float | None) -> None:
+    """Refuse a number at or below 0; None stands for a default."""
+    for name, number in numbers.items():
+        if number is not None and not number > 0:
+            raise ValueError(f"{caller}: {name}: must be above 0, but got {number!r}; raise it")
+
+
+def _require_a_patch(place: str, backbone: Backbone, side_px: int) -> None:
+    patch_px = backbone.sizes.patch_px
+    if side_px < patch_px:
+        raise ValueError(
+            f"{place}: must be at least the backbone's patch ({patch_px}), but got {side_px}; "
+            "raise it"
+        )
+
+
+def _named(dataset: str) -> DatasetSpec:
+    """Return the data set of a plug-in's name."""
+    try:
+        return DatasetSpec(name=dataset)
+    except ValidationError:  # the one that reads a folder, and is not told which
+        raise ValueError(
+            f"evaluate: dataset: must say which folder, but got {dataset!r} alone; give "
+            'DatasetSpec(path="...")'
+        ) from None
+
+
 def _inference(
+    caller: str,
     backbone: Backbone,
     window_px: int | None,
     stride_px: int | None,
-    average: Literal["logits", "features"],
+    average: Average,
 ) -> Inference:
+    _require_positive(caller, window_px=window_px, stride_px=stride_px)
+    if average not in get_args(Average):
+        ways = " or ".join(get_args(Average))
+        raise ValueError(f"{caller}: average: must be {ways}, but got {average!r}; use one of them")
     if stride_px is None:
+        if window_px is not None:
+            raise ValueError(
+                f"{caller}: window_px: must come with a stride, but got {window_px} alone; give "
+                "stride_px, or leave window_px out to read in one pass"
+            )
         return SINGLE_PASS
     by_features = average == "features"
     return Inference(

@@ -107,11 +107,15 @@ def feature_axis(
     length = whole_patches(length_px, patch_px)
     extent = min(window_px, length)
     starts = origins(length, extent, stride_px)
-    cell_px = patch_px // upsample
-    if patch_px % upsample or any(start % cell_px for start in starts):
+    if upsample < 1 or patch_px % upsample:
         raise ValueError(
-            f"windows of {extent} px at stride {stride_px} do not lie on cells of "
-            f"{patch_px}/{upsample} px"
+            f"upsample: must divide the patch ({patch_px} px), but got {upsample}; leave it out"
+        )
+    cell_px = patch_px // upsample
+    if any(start % cell_px for start in starts):
+        raise ValueError(
+            f"stride_px: must place windows on cells of {patch_px}/{upsample} px, but got "
+            f"{stride_px}; leave upsample out, or use a multiple of {cell_px}"
         )
     n_patches = extent // patch_px
     enlarge = resize_matrix(n_patches, n_patches * upsample)
@@ -139,10 +143,15 @@ def pixel_axis(
 
 
 def _require_tiling(window_px: int, stride_px: int, patch_px: int) -> None:
-    if stride_px > window_px or window_px % patch_px:
+    if window_px < 1 or window_px % patch_px:
+        near = max(1, round(window_px / patch_px)) * patch_px
         raise ValueError(
-            f"a window must be whole patches of {patch_px} px and at least its stride, but got "
-            f"{window_px} px at stride {stride_px}"
+            f"window_px: must be whole patches of {patch_px} px, but got {window_px}; use {near}"
+        )
+    if not 1 <= stride_px <= window_px:
+        raise ValueError(
+            f"stride_px: must be 1 to window_px ({window_px}), for windows leave no gaps, but got "
+            f"{stride_px}; use {window_px} or less, above 0"
         )
 
 

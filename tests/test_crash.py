@@ -174,7 +174,7 @@ def test_sweeps_at_once_on_one_fresh_store_share_all_work(
     n_stages = len(list(Store(folder / ".spar_bench").finished()))
     made = sum(command.said.count("\nmade ") for command in commands)
     assert made == n_stages
-    assert f"9 of {N_ROWS} rows finished" in commands[0].said
+    assert f"5 of {N_TRIALS} trials finished" in commands[0].said
     assert_mirrored_once(folder, N_TRIALS)
 
 
@@ -200,7 +200,7 @@ def test_signal_stops_a_sweep_cleanly_and_it_goes_on(
     assert "KILLED" in stopped
     assert "RUNNING" not in stopped
     assert resumed.ends() == 1
-    assert f"9 of {N_ROWS} rows finished" in resumed.said
+    assert f"5 of {N_TRIALS} trials finished" in resumed.said
 
 
 def test_second_signal_ends_at_once(

@@ -4,18 +4,20 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 import spar_bench as sb
+from spar_bench.accuracy import Counts
 from spar_bench.backbones.base import Backbone
 from spar_bench.datasets import folder
 from spar_bench.datasets.base import DatasetSettings, Split
 from spar_bench.errors import NotReady, UnknownName
+from spar_bench.face import Evaluation
 from spar_bench.plan.cost import SINGLE_PASS, image_flops
-from spar_bench.spec.schema import DatasetSpec
 from spar_bench.stage import MANIFEST, Damaged, digest
 from spar_bench.store import Store
 from tests.run.conftest import clip, photographs
@@ -103,7 +105,7 @@ def test_score_is_that_of_a_sweep(
     executor(plan, store)[0].make([arm.evaluate])
     finished = store.find(plan.stages[arm.evaluate])
     assert finished is not None
-    data = DatasetSpec(name="folder", path=str(photographs), templates=["a {}."])
+    data = sb.DatasetSpec(name="folder", path=str(photographs), templates=["a {}."])
 
     found = sb.evaluate(
         sb.load_backbone(student if method == "student" else clip),
@@ -141,19 +143,74 @@ def test_class_names_of_a_spec_count_as_in_a_sweep_though_the_plug_in_has_its_ow
     finished = store.find(plan.stages[arm.evaluate])
     assert finished is not None
 
-    found = sb.evaluate(sb.load_backbone(clip), DatasetSpec(**data), short_side_px=40)
+    found = sb.evaluate(sb.load_backbone(clip), sb.DatasetSpec(**data), short_side_px=40)
 
     assert list(found.class_iou) == ["lamp", "bench", "sign"]
     assert found.miou == finished.summary["miou"]
 
 
-def test_stride_beyond_the_window_is_a_callers_mistake(
-    backbone: Backbone, photographs: Path
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ({"window_px": 16, "stride_px": 24}, r"stride_px: must be 1 to window_px \(16\)"),
+        ({"stride_px": -3}, "evaluate: stride_px: must be above 0, but got -3"),
+        ({"stride_px": 0}, "evaluate: stride_px: must be above 0, but got 0"),
+        ({"window_px": 16}, "evaluate: window_px: must come with a stride, but got 16 alone"),
+        ({"average": "x"}, "average: must be logits or features, but got 'x'; use one of them"),
+        ({"short_side_px": 3}, "short_side_px: must be at least the backbone's patch"),
+    ],
+)
+def test_evaluation_refuses_arguments_out_of_range(
+    backbone: Backbone, photographs: Path, arguments: dict[str, Any], told: str
 ) -> None:
-    data = DatasetSpec(name="folder", path=str(photographs), templates=["a {}."])
+    data = sb.DatasetSpec(name="folder", path=str(photographs), templates=["a {}."])
 
-    with pytest.raises(ValueError, match="at least its stride"):
-        sb.evaluate(backbone, data, short_side_px=40, window_px=16, stride_px=24)
+    with pytest.raises(ValueError, match=told):
+        sb.evaluate(backbone, data, **{"short_side_px": 40, **arguments})
+
+
+def test_folder_that_is_not_named_is_told_in_one_line(backbone: Backbone) -> None:
+    with pytest.raises(ValueError, match="must say which folder, but got 'folder' alone") as error:
+        sb.evaluate(backbone, "folder")
+
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("image_hw", "arguments", "told"),
+    [
+        ((64, 80), {"seconds": 0}, "measure: seconds: must be above 0, but got 0"),
+        ((64, 80), {"n_queries": 0}, "measure: n_queries: must be above 0, but got 0"),
+        ((64, 80), {"stride_px": 0}, "measure: stride_px: must be above 0, but got 0"),
+        ((64, 1), {}, "measure: image_hw: must be at least the backbone's patch"),
+    ],
+)
+def test_measuring_refuses_arguments_out_of_range(
+    backbone: Backbone, image_hw: tuple[int, int], arguments: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(ValueError, match=told):
+        sb.measure(backbone, image_hw, **arguments)
+
+
+@pytest.mark.parametrize("shape", [(3, 32, 48), (1, 4, 32, 48), (1, 3, 32, 2)])
+def test_images_of_another_shape_are_refused(backbone: Backbone, shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"images: must be \(B, 3, H, W\)"):
+        sb.single_pass(backbone, torch.zeros(shape))
+    with pytest.raises(ValueError, match=r"images: must be \(B, 3, H, W\)"):
+        sb.sliding_window(backbone, torch.zeros(shape), window_px=16, stride_px=8)
+
+
+def test_device_that_is_not_there_is_told(clip: Path) -> None:
+    with pytest.raises(NotReady, match="device: must be one that torch can use here, but got"):
+        sb.load_backbone(clip, device="cuda:99")
+
+
+def test_evaluation_is_shown_in_one_line() -> None:
+    counts = Counts(*(np.full((3, 2), 5 * n) for n in (1, 2, 2)))
+
+    found = Evaluation(1 / 3, {"sky": 1 / 3, "road": 1 / 3}, counts)
+
+    assert repr(found) == "Evaluation(miou=0.3333, 2 classes, 3 images)"
 
 
 @pytest.mark.parametrize(("stride_px", "n_windows"), [(None, 1), (16, 2 * 3)])

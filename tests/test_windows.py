@@ -107,19 +107,29 @@ def test_window_is_clipped_to_a_smaller_image() -> None:
 
 
 def test_windows_off_the_cells_of_the_grid_are_refused() -> None:
-    with pytest.raises(ValueError, match="do not lie on cells of 8/1 px"):
+    with pytest.raises(ValueError, match="must place windows on cells of 8/1 px, but got 12"):
         feature_axis(128, 64, 12, patch_px=8, upsample=1)
-    with pytest.raises(ValueError, match="do not lie on cells of 8/3 px"):
-        feature_axis(128, 64, 16, patch_px=8, upsample=3)
+    for upsample in (3, 0, -2):
+        with pytest.raises(ValueError, match=rf"the patch \(8 px\), but got {upsample}"):
+            feature_axis(128, 64, 16, patch_px=8, upsample=upsample)
 
 
-@pytest.mark.parametrize(("window_px", "stride_px"), [(64, 72), (60, 12)])
+@pytest.mark.parametrize(
+    ("window_px", "stride_px", "told"),
+    [
+        (64, 72, r"stride_px: must be 1 to window_px \(64\).* but got 72"),
+        (64, 0, "stride_px: .* but got 0"),
+        (64, -3, "stride_px: .* but got -3"),
+        (60, 12, "window_px: must be whole patches of 8 px, but got 60; use 64"),
+        (0, 12, "window_px: .* but got 0; use 8"),
+    ],
+)
 def test_gaps_between_windows_and_broken_patches_are_refused(
-    window_px: int, stride_px: int
+    window_px: int, stride_px: int, told: str
 ) -> None:
-    with pytest.raises(ValueError, match="must be whole patches of 8 px and at least its stride"):
+    with pytest.raises(ValueError, match=told):
         feature_axis(256, window_px, stride_px, patch_px=8, upsample=2)
-    with pytest.raises(ValueError, match="must be whole patches of 8 px and at least its stride"):
+    with pytest.raises(ValueError, match=told):
         pixel_axis(256, window_px, stride_px, patch_px=8, out_px=256)
 
 

@@ -42,9 +42,11 @@ def init(path: Path) -> None:
     "--ready", is_flag=True, help="Exit with 2 when plug-ins, weights or data are missing."
 )
 def check(specs: tuple[Path, ...], ready: bool) -> None:
-    """Read each SPEC and tell every mistake in it; list plug-ins, weights and data it lacks."""
+    """Read each SPEC and tell every mistake in it; list what it lacks, or may not mean."""
     from spar_bench.errors import NotReady, SpecError
+    from spar_bench.session.choice import first_points, n_trials
     from spar_bench.session.ready import missing
+    from spar_bench.session.remarks import remarks
     from spar_bench.spec import read_spec
 
     problems: list[str] = []
@@ -57,9 +59,10 @@ def check(specs: tuple[Path, ...], ready: bool) -> None:
             continue
         gaps = missing(loaded)
         lacking.extend(gaps)
-        n_points = counted(len(loaded.points), "point") if loaded.points else "a search"
-        click.echo(f"{path}: reads well, {n_points}" + (f", {len(gaps)} missing:" if gaps else ""))
-        for line in gaps:
+        trials = counted(n_trials(loaded.points, loaded.spec.seeds), "trial")
+        found = "a search" if loaded.search else trials
+        click.echo(f"{path}: reads well, {found}" + (f", {len(gaps)} missing:" if gaps else ""))
+        for line in gaps or remarks(point.settings for point in first_points(loaded)):
             click.echo(f"  {line}")
     if problems:
         raise SpecError(*problems)

@@ -86,7 +86,7 @@ def sweep(
             retry=retry,
             fail_fast=fail_fast,
         )
-    _say_how_it_went(outcome)
+    _say_how_it_went(outcome, spec)
 
 
 def _sweep(spec: Path, stopper: Stopper, **options: Any) -> "Outcome":
@@ -227,9 +227,8 @@ def _plan_text(view: "PlanView") -> str:
         ],
         right="lllrrrrr",
     )
-    return "\n".join(
-        [f"{loaded.experiment}: {loaded.spec.question}", "", trials, "", stages, "", _total(view)]
-    )
+    head = f"{loaded.experiment}: {loaded.spec.question}"
+    return "\n".join([head, "", trials, "", stages, "", *view.remarks, _total(view)])
 
 
 def _total(view: "PlanView") -> str:
@@ -245,12 +244,12 @@ def _total(view: "PlanView") -> str:
     )
 
 
-def _say_how_it_went(outcome: "Outcome") -> None:
-    """Print what was made and what failed; exit code 1 if anything did."""
-    done = len(outcome.rows) - len(outcome.unfinished)
+def _say_how_it_went(outcome: "Outcome", spec: Path) -> None:
+    """Print what was made, what failed and what is next; exit code 1 if anything failed."""
+    n_done, n_trials = sum(outcome.trials.values()), len(outcome.trials)
     click.echo(
-        f"{outcome.experiment}: {done} of {len(outcome.rows)} rows finished, "
-        f"{counted(outcome.n_made, 'stage')} made now. Next: spar-bench report {outcome.experiment}"
+        f"{outcome.experiment}: {n_done} of {counted(n_trials, 'trial')} finished, "
+        f"{counted(outcome.n_made, 'stage')} made now. Next: {_next(outcome, spec)}"
     )
     failed = [row for row in outcome.unfinished if row.status in ("failed", "blocked")]
     told = {row.reason for row in failed}
@@ -260,3 +259,10 @@ def _say_how_it_went(outcome: "Outcome") -> None:
         click.echo(f"failed: {line}", err=True)
     if lines:
         raise SystemExit(1)
+
+
+def _next(outcome: "Outcome", spec: Path) -> str:
+    """Return what to do once a sweep has ended: a report shows nothing where nothing finished."""
+    if len(outcome.unfinished) < len(outcome.rows):
+        return f"spar-bench report {outcome.experiment}"
+    return f"mend what failed, then run spar-bench sweep {spec} again"

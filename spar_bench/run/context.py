@@ -156,8 +156,7 @@ def resolve_device(option: str, threads: int | None) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise NotReady(
-            f"--device: must be a device that torch can use here, but {option}: {reason}; "
-            "use --device cpu"
+            f"device: must be one that torch can use here, but got {option!r}: {reason}; use cpu"
         ) from error
     return device
 

@@ -15,7 +15,9 @@ from torch import Tensor
 
 from spar_bench.accuracy import Counts, miou
 from spar_bench.backbones import Sizes
+from spar_bench.datasets import label
 from spar_bench.datasets.base import IGNORED, Mask, Sample
+from spar_bench.errors import DataError
 from spar_bench.files import replace_bytes, replace_text
 from spar_bench.plan.cost import Inference, encoder_flops, pass_hw
 from spar_bench.plan.estimate import N_PREVIEWS
@@ -24,8 +26,9 @@ from spar_bench.plan.stages import resized_hw
 from spar_bench.results import Preview
 from spar_bench.run.checkpoint import is_whole, load_checkpoint, save_checkpoint
 from spar_bench.run.context import Context, Interrupted
-from spar_bench.run.segment import Segmenter
+from spar_bench.run.segment import DIVERGED, UNFIT, Segmenter
 from spar_bench.run.text import classifier
+from spar_bench.spec.schema import DatasetSpec
 from spar_bench.stage import Finished, Stage, digest
 from spar_bench.windows import n_encoded
 
@@ -76,6 +79,7 @@ def _segmenter(stage: Stage, context: Context) -> Segmenter:
         embedded,
         refiner=settings["refiner"][0],
         precision=protocol["precision"],
+        way_out=DIVERGED if student else UNFIT,
         device=context.device,
     )
 
@@ -184,7 +188,21 @@ class _Tally:
         content = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
         replace_bytes(output / "counts.safetensors", content)
         replace_text(output / "images.json", json.dumps(self.names))
+        require_labels(counts, stage.how["dataset"])
         return {"miou": miou(counts), "n_images": len(self.names)}
+
+
+def require_labels(counts: Counts, dataset: DatasetSpec) -> None:
+    """Refuse a validation set in which nothing can be right or wrong.
+
+    Raises:
+        DataError: no pixel has a label.
+    """
+    if not counts.true.any():
+        raise DataError(
+            f"data set {label(dataset)}: its masks must label a pixel, but all {counts.n_images} "
+            f"hold nothing but {IGNORED}, which is ignored; write class indices from 0 into them"
+        )
 
 
 def read_counts(finished: Finished) -> Counts:

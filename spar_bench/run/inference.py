@@ -18,7 +18,12 @@ WINDOW_BATCH = 64
 
 
 def single_pass(backbone: Backbone, images: Tensor) -> Tensor:
-    """Return the features `(B, C, h, w)` of normalised images `(B, 3, H, W)`, read whole."""
+    """Return the features `(B, C, h, w)` of normalised images `(B, 3, H, W)`, read whole.
+
+    Raises:
+        ValueError: the images have another shape, or are smaller than a patch.
+    """
+    _require_images(backbone, images)
     with torch.inference_mode():
         return backbone.features(images)
 
@@ -44,8 +49,10 @@ def sliding_window(
         upsample: A divisor of the patch with `stride_px` a multiple of patch / upsample.
 
     Raises:
-        ValueError: window, stride and upsample do not fit the patch.
+        ValueError: window, stride and upsample do not fit the patch, or the images have another
+            shape or are smaller than it.
     """
+    _require_images(backbone, images)
     patch_px = backbone.sizes.patch_px
     r = upsample_factor(patch_px, stride_px) if upsample is None else upsample
     rows, columns = (
@@ -55,6 +62,16 @@ def sliding_window(
     with torch.inference_mode():
         return torch.stack(
             [stitch(image, backbone.features, [(rows, columns)])[0] for image in images]
+        )
+
+
+def _require_images(backbone: Backbone, images: Tensor) -> None:
+    """Refuse what is no batch of images, each of a patch at least."""
+    patch_px = backbone.sizes.patch_px
+    if images.ndim != 4 or images.shape[1] != 3 or min(images.shape[2:]) < patch_px:
+        raise ValueError(
+            f"images: must be (B, 3, H, W) with sides of a patch ({patch_px} px) or more, but got "
+            f"{tuple(images.shape)}; add the batch, or resize them"
         )
 
 

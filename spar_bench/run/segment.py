@@ -23,9 +23,16 @@ from spar_bench.run.text import Classifier
 from spar_bench.spec.schema import Precision
 from spar_bench.windows import Axis, feature_axis, pixel_axis, upsample_factor
 
+UNFIT = "look at the backbone's weights"
+DIVERGED = "training broke the student's weights: lower student.learning_rate"
+"""What to do about weights that give no finite features: the pretrained ones, a student's."""
+
 
 class Segmenter:
-    """A backbone, its text queries and a refiner, reading images one at a time."""
+    """A backbone, its text queries and a refiner, reading images one at a time.
+
+    `way_out` is what to do where features are not finite in float32.
+    """
 
     def __init__(
         self,
@@ -34,11 +41,13 @@ class Segmenter:
         *,
         refiner: str = "none",
         precision: Precision = "float32",
+        way_out: str = UNFIT,
         device: torch.device,
     ) -> None:
         self.backbone, self.classifier, self.device = backbone, classifier, device
         self._refine: Refiner = registry.load("refiners", refiner)()
         self._precision: Precision = precision
+        self._way_out = way_out
 
     def read(
         self, image: Image, short_side_px: int, truth_hw: tuple[int, int], arms: Sequence[Inference]
@@ -54,11 +63,7 @@ class Segmenter:
         with torch.inference_mode():
             found = []
             for cosines in self.cosines(normalised, arms):
-                if not cosines.isfinite().all():
-                    raise SparBenchError(
-                        f"evaluate: features must be finite, but are not in {self._precision}; "
-                        "use evaluate.precision: float32, or look at the weights"
-                    )
+                self._require_finite(cosines)
                 labels = self.labels(cosines, normalised, truth_hw)
                 found.append(labels.to(torch.uint8).cpu().numpy())
             return found
@@ -99,6 +104,14 @@ class Segmenter:
         if arms[0].kind == "single_pass":
             return [self._encode(image[None])[0]] * len(arms)
         return stitch(image, self._encode, [self._feature_axes(image, arm) for arm in arms])
+
+    def _require_finite(self, cosines: Tensor) -> None:
+        if not cosines.isfinite().all():
+            is_exact = self._precision == "float32"
+            raise SparBenchError(
+                f"evaluate: features must be finite, but are not in {self._precision}; "
+                + (self._way_out if is_exact else "use evaluate.precision: float32")
+            )
 
     def _encode(self, images: Tensor) -> Tensor:
         with autocast(self.device, self._precision):

@@ -22,6 +22,11 @@ def first_points(loaded: LoadedSpec) -> list[Point]:
     return enqueued or [resolve_point(loaded, {})]
 
 
+def n_trials(points: Iterable[Point], seeds: list[int]) -> int:
+    """Return how many trials points are: one a seed where there is a student, else one."""
+    return sum(len(seeds) if "student" in one.settings.evaluate.methods else 1 for one in points)
+
+
 def known_points(loaded: LoadedSpec, store: Store) -> list[Point]:
     """Return the points of a sweep; of a search, those tried and those that it begins with."""
     if loaded.search is None:
@@ -94,7 +99,7 @@ def chosen(trials: list[Trial], only: Iterable[str]) -> list[Trial]:
     Raises:
         UnknownName: no trial has a name given.
     """
-    names = list(only)
+    names = [only] if isinstance(only, str) else list(only)
     known = {name for trial in trials for name in (trial.name, trial.group)}
     for name in names:
         if name not in known:

@@ -11,9 +11,10 @@ from spar_bench.files import writing
 from spar_bench.plan.estimate import DEFAULT_GFLOPS_PER_S, Estimate, estimate, speeds
 from spar_bench.plan.stages import batch_key
 from spar_bench.plan.trials import Plan, make_plan
-from spar_bench.results import Row, Status, read_rows
+from spar_bench.results import Results, Row, Status, read_rows
 from spar_bench.session.choice import chosen, known_points, known_seeds, wanted
 from spar_bench.session.collect import Collector
+from spar_bench.session.remarks import remarks
 from spar_bench.spec import LoadedSpec, read_spec
 from spar_bench.spec.read import experiment_name
 from spar_bench.stage import Finished, Stage
@@ -47,6 +48,7 @@ class PlanView:
     plan: Plan
     stages: list[PlannedStage]
     measured: bool
+    remarks: list[str]
 
     @property
     def missing(self) -> list[PlannedStage]:
@@ -74,11 +76,11 @@ class Standing:
 
 
 def plan_sweep(
-    path: Path,
+    path: str | Path,
     *,
-    store: Path = DEFAULT_ROOT,
+    store: str | Path = DEFAULT_ROOT,
     seeds: list[int] | None = None,
-    only: tuple[str, ...] = (),
+    only: str | Iterable[str] = (),
 ) -> PlanView:
     """Return what a sweep of a spec file would do, and about how long it would take.
 
@@ -91,7 +93,7 @@ def plan_sweep(
         UnknownName: no trial has a name of `only`.
     """
     loaded = read_spec(path)
-    opened = Store(store, make=False)
+    opened = Store(Path(store), make=False)
     laid_out = lay_out(loaded, opened, seeds or loaded.spec.seeds)
     laid_out.trials = chosen(laid_out.trials, only)
     asked = wanted(laid_out, laid_out.trials)
@@ -102,7 +104,8 @@ def plan_sweep(
         for fingerprint, stage in laid_out.stages.items()
         if fingerprint in asked
     ]
-    return PlanView(loaded, laid_out, stages, bool(measured))
+    said = remarks(trial.settings for trial in laid_out.trials)
+    return PlanView(loaded, laid_out, stages, bool(measured), said)
 
 
 def _planned(collector: Collector, stage: Stage, gflops_per_s: float) -> PlannedStage:
@@ -193,35 +196,35 @@ def explain(name: str, *, store: Path = DEFAULT_ROOT) -> list[Explained]:
 
 
 def write_report(
-    experiments: Iterable[str] = (),
+    experiments: str | Iterable[str] = (),
     *,
-    folder: Path = Path("reports"),
+    folder: str | Path = Path("reports"),
     tracking_uri: str | None = None,
     on_written: Callable[[str, list[Path]], None] | None = None,
 ) -> dict[str, list[Path]]:
     """Write the tables and figures of finished sweeps; returns their files by experiment.
 
     Args:
-        experiments: Names, or their specs' paths; none: all that the tracking store has.
+        experiments: A name or several, or their specs' paths; none: all that the tracking store
+            has.
         folder: Each experiment has its own folder in it.
         tracking_uri: Where the sweeps were mirrored to.
         on_written: Takes each experiment and its files as soon as they are there.
 
     Raises:
-        NotReady: there is no finished sweep, or its name is none that a folder of the report could
-            have; of several, the others' reports are written.
+        NotReady: there is no finished sweep, or one without a finished trial, or its name is none
+            that a folder of the report could have; of several, the others' reports are written.
         StoreError: the tracking store cannot be read, or the folder not written.
     """
-    uri = track.tracking_uri(tracking_uri)
+    uri, folder = track.tracking_uri(tracking_uri), Path(folder)
     written, missing = {}, []
-    for name in _reported(uri, experiments):
-        with tempfile.TemporaryDirectory() as scratch:
-            try:
-                results = track.read_results(uri, name, Path(scratch))
-                own = _own_folder(uri, name, folder)
-            except NotReady as error:  # the others are written all the same
-                missing.append(str(error))
-                continue
+    asked = [experiments] if isinstance(experiments, str) else experiments
+    for name in _reported(uri, asked):
+        try:
+            results, own = _results(uri, name), _own_folder(uri, name, folder)
+        except NotReady as error:  # the others are written all the same
+            missing.append(str(error))
+            continue
         with writing(own):
             written[name] = report.write(results, own)
         if on_written is not None:
@@ -229,6 +232,23 @@ def write_report(
     if missing:
         raise NotReady("\n".join(missing))
     return written
+
+
+def _results(uri: str, name: str) -> Results:
+    """Return the results of a sweep in which a trial finished.
+
+    Raises:
+        NotReady: there is none.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        results = track.read_results(uri, name, Path(scratch))
+    if not any(row.status == "finished" for row in results.rows):
+        n_trials = len({row.trial for row in results.rows})
+        raise NotReady(
+            f"{name}: must have a finished trial to report, but none of {n_trials} is; spar-bench "
+            "status says why: mend it, then run the sweep again"
+        )
+    return results
 
 
 def _reported(uri: str, asked: Iterable[str]) -> list[str]:

@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 from spar_bench import backbones, registry
+from spar_bench.datasets.base import Split
 from spar_bench.errors import NotReady, SparBenchError
 from spar_bench.plan.inputs import open_dataset
 from spar_bench.session.choice import first_points
 from spar_bench.spec import LoadedSpec
-from spar_bench.spec.schema import Settings
+from spar_bench.spec.schema import DatasetSpec, Settings, SourceSpec
 
 
 def missing(loaded: LoadedSpec) -> list[str]:
@@ -23,9 +24,9 @@ def missing(loaded: LoadedSpec) -> list[str]:
         checks[one.backbone.model_dump_json()] = partial(backbones.identity, one.backbone)
         if "student" in one.evaluate.methods:
             source = one.images.source
-            checks[f"train {source.model_dump_json()}"] = partial(open_dataset, source, "train")
+            checks[f"train {source.model_dump_json()}"] = partial(_look, source, "train")
         for data in one.evaluate.datasets:
-            checks[f"val {data.model_dump_json()}"] = partial(open_dataset, data, "val")
+            checks[f"val {data.model_dump_json()}"] = partial(_look, data, "val")
     found = []
     for check in checks.values():
         try:
@@ -43,6 +44,11 @@ def _plug_ins(settings: Settings) -> Iterator[tuple[str, str]]:
     if "student" in settings.evaluate.methods:
         yield "losses", settings.student.loss
         yield "datasets", settings.images.source.name
+
+
+def _look(spec: DatasetSpec | SourceSpec, split: Split) -> tuple[int, int]:
+    """Read a data set's first image: what its costs are stated for."""
+    return open_dataset(spec, split).image_hw
 
 
 def require_ready(loaded: LoadedSpec) -> None:

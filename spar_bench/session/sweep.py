@@ -64,14 +64,27 @@ class Options:
     MLflow URI, by default that of the environment, then `mlflow.db` in the working directory.
     """
 
-    store: Path = DEFAULT_ROOT
+    store: str | Path = DEFAULT_ROOT
     tracking_uri: str | None = None
     device: str = "auto"
     threads: int | None = None
     n_seeds: int | None = None
-    only: tuple[str, ...] = ()
+    only: str | tuple[str, ...] = ()
     retry: bool = False
     fail_fast: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse counts below 1.
+
+        Raises:
+            ValueError: there is one.
+        """
+        for name, count in (("n_seeds", self.n_seeds), ("threads", self.threads)):
+            if count is not None and count < 1:
+                raise ValueError(
+                    f"Options: {name}: must be at least 1, but got {count}; leave it out for the "
+                    "default"
+                )
 
 
 @dataclass(frozen=True)
@@ -92,9 +105,15 @@ class Outcome:
         """The rows without a number."""
         return [row for row in self.rows if row.status != "finished"]
 
+    @property
+    def trials(self) -> dict[str, bool]:
+        """Each trial by name, and whether all its rows have a number."""
+        lacking = {row.trial for row in self.unfinished}
+        return {row.trial: row.trial not in lacking for row in self.rows}
+
 
 def sweep(
-    path: Path,
+    path: str | Path,
     options: Options | None = None,
     *,
     watcher: Watcher | None = None,
@@ -122,14 +141,14 @@ class _Sweep:
     ) -> None:
         if loaded.search and options.only:
             raise SparBenchError(
-                f"--only: must be left out where a search asks for its trials one by one, but got "
-                f"{options.only[0]!r}; leave it out"
+                "only: must be left out where a search asks for its trials one by one, but is "
+                "given; leave it out"
             )
         require_ready(loaded)
         device = resolve_device(options.device, options.threads)
         self._loaded, self._options, self._watcher = loaded, options, watcher
         self._seeds = seeds_of(loaded, options.n_seeds)
-        self._store = Store(options.store)
+        self._store = Store(Path(options.store))
         self._context = Context(self._store, device, report=watcher.progress, stop=stop)
         self._place = place(device)
         self._mirror = track.Mirror(

@@ -35,6 +35,11 @@ class Blocks:
         if not any(block.get(part) for part in parts) and set(block) <= set(parts):
             text = "must have grid, zip, cases, set or search, but got none"
             self.note(steps, f"{text}; fill the block, or delete it")
+        else:
+            for part in ("grid", "zip", "cases"):
+                if block.get(part) in ({}, []):
+                    text = "must hold a point, but got none; fill it, or delete it"
+                    self.note((*steps, part), text, at_key=True)
         given: dict[str, str] = {}
         for part in ("set", "grid", "zip"):
             for key in mapping(block.get(part)):

@@ -44,15 +44,17 @@ class LoadedSpec:
     base: Draft = field(repr=False, compare=False)
 
 
-def read_spec(path: Path, *, environ: Mapping[str, str] = os.environ) -> LoadedSpec:
+def read_spec(path: str | Path, *, environ: Mapping[str, str] | None = None) -> LoadedSpec:
     """Read a spec file; `${NAME}` and `${NAME:-default}` in it are taken from `environ`.
 
-    Paths in a spec are relative to the working directory.
+    Without `environ` they are the process's own. Paths in a spec are relative to the working
+    directory.
 
     Raises:
         SpecError: the file has mistakes, one line each: `file:line:column: key: rule, but got ...`.
     """
-    document = read_document(path, environ)
+    path = Path(path)
+    document = read_document(path, os.environ if environ is None else environ)
     resolver = Resolver(document)
     spec, problems = resolver.spec()
     base = Draft(named({k: v for k, v in document.data.items() if k in Settings.model_fields}))

@@ -118,7 +118,7 @@ class TeacherSpec(Part):
         if self.window_px is not None and self.stride_px > self.window_px:
             text = (
                 f"must not exceed window_px ({self.window_px}), but got {self.stride_px}: pixels "
-                f"between windows would have no teacher feature; use {self.window_px} or less"
+                "between windows would have no teacher feature; lower it, or raise window_px"
             )
             raise mistake(text, "stride_px", "window_px")
         return self

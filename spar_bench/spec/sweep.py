@@ -46,13 +46,15 @@ def expand(blocks: Blocks, base: dict[str, Any]) -> list[Draft]:
     for steps, block in blocks.all():
         if blocks.check(block, steps) and not block.get("search"):
             fixed = fixed_values(block, steps)
-            found = [overlay(base, axes, fixed) for axes in _combinations(block, steps)]
+            factors = _factors(block, steps)
+            _refuse_repeated(factors, blocks)
+            found = [overlay(base, axes, fixed) for axes in _combinations(factors)]
             drafts += _without_excluded(found, blocks, block, steps)
     return drafts
 
 
-def _combinations(block: dict[str, Any], steps: Steps) -> Iterator[Overrides]:
-    """Yield the grid's product times the zip's rows times the cases, the last varying fastest."""
+def _factors(block: dict[str, Any], steps: Steps) -> list[list[Overrides]]:
+    """Return what a block multiplies: each axis of the grid, the zip's rows, and the cases."""
     factors: list[list[Overrides]] = [
         [{key: (value, (*steps, "grid", key, i))} for i, value in enumerate(values)]
         for key, values in block.get("grid", {}).items()
@@ -71,6 +73,24 @@ def _combinations(block: dict[str, Any], steps: Steps) -> Iterator[Overrides]:
                 for i, case in enumerate(cases)
             ]
         )
+    return factors
+
+
+def _refuse_repeated(factors: list[list[Overrides]], blocks: Blocks) -> None:
+    """Note a value of an axis, a row or a case that stands in its list twice."""
+    for factor in factors:
+        seen: set[str] = set()
+        for entry in factor:
+            said = repr({key: comparable(key, value) for key, (value, _) in sorted(entry.items())})
+            if said in seen:
+                shown = ", ".join(f"{key}: {show(value)}" for key, (value, _) in entry.items())
+                text = f"must be given once, but got {shown} again; delete it"
+                blocks.note(next(iter(entry.values()))[1], text)
+            seen.add(said)
+
+
+def _combinations(factors: list[list[Overrides]]) -> Iterator[Overrides]:
+    """Yield the product of factors, the last varying fastest."""
     for combination in itertools.product(*factors):
         yield {key: found for part in combination for key, found in part.items()}
 

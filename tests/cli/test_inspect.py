@@ -171,8 +171,15 @@ def test_seeds_that_cannot_be_read_are_one_line_and_leave_the_others_alone(
     assert "other            3" in stood.stdout
     for result in (stood, collected):
         assert "must hold the seeds of the last sweep, but cannot be read" in one_line(result)
-    assert "4 of 4 rows finished, 0 stages" in spar_bench("sweep", "experiments/tiny.yaml").stdout
+    assert "3 of 3 trials finished, 0 stages" in spar_bench("sweep", "experiments/tiny.yaml").stdout
     assert spar_bench("status").stderr == ""
+
+
+def test_check_counts_trials_as_plan_does(here: Path) -> None:
+    spec = write_spec(TINY.replace("evaluate:", "seeds: [0, 1]\nevaluate:", 1))
+
+    assert spar_bench("check", spec).stdout == f"{spec}: reads well, 4 trials\n"
+    assert "4 trials, " in spar_bench("plan", spec).stdout
 
 
 def test_init_writes_a_spec_that_reads_well_and_refuses_to_overwrite(here: Path) -> None:

@@ -40,7 +40,7 @@ def test_sweep_finishes_every_row_and_shows_each_trial_once_in_mlflow(here: Path
 
     result = spar_bench("sweep", spec)
 
-    said = "tiny: 4 of 4 rows finished, 10 stages made now. Next: spar-bench report tiny\n"
+    said = "tiny: 3 of 3 trials finished, 10 stages made now. Next: spar-bench report tiny\n"
     assert result.stdout == said
     assert all(miou is not None for miou in rows_of().values())
     names = ["learning_rate=0.001,seed=0", "stride_px=32", "stride_px=64"]
@@ -56,7 +56,7 @@ def test_finished_sweep_makes_nothing_again_wherever_its_store_is_moved(
 
     result = spar_bench("sweep", spec)
 
-    assert "4 of 4 rows finished, 0 stages made now" in result.stdout
+    assert "3 of 3 trials finished, 0 stages made now" in result.stdout
     assert result.stderr == f"reading {spec}\n"
     assert rows_of() == before
 
@@ -90,7 +90,7 @@ def test_unknown_trial_is_refused_before_anything_is_made(here: Path) -> None:
 def test_only_the_trial_named_is_run(here: Path) -> None:
     result = spar_bench("sweep", write_spec(TINY), "--only", "stride_px=64")
 
-    assert "1 of 4 rows finished, 2 stages made now" in result.stdout
+    assert "1 of 3 trials finished, 2 stages made now" in result.stdout
     assert {trial for (trial, _), miou in rows_of().items() if miou is not None} == {"stride_px=64"}
 
 
@@ -111,7 +111,7 @@ def test_diverged_student_is_told_and_the_sweep_goes_on(here: Path) -> None:
 
     reason = "failed: learning_rate=1e+30,seed=0: student: the loss must stay finite, but is nan"
     assert reason in first.stderr
-    assert "tiny: 1 of 2 rows finished, 5 stages made now" in first.stdout
+    assert "tiny: 1 of 2 trials finished, 5 stages made now" in first.stdout
     assert ("started student" in second.stderr, reason in second.stderr) == (False, True)
     assert ("started student" in retried.stderr, reason in retried.stderr) == (True, True)
     assert [s for n, s in runs() if n.startswith("learning_rate")] == ["FINISHED", "FAILED"]
@@ -119,10 +119,25 @@ def test_diverged_student_is_told_and_the_sweep_goes_on(here: Path) -> None:
     assert "2 trials, 7 stages, 0 to do" in spar_bench("plan", spec).stdout
 
 
+def test_sweep_of_which_nothing_finished_leads_to_no_report(here: Path) -> None:
+    spec = write_spec(DIVERGING.replace(", 1.0e-3", ""))
+
+    result = spar_bench("sweep", spec, exits=1)
+    reported = spar_bench("report", "tiny", exits=2)
+
+    mend = f"mend what failed, then run spar-bench sweep {spec} again"
+    said = f"tiny: 0 of 1 trial finished, 3 stages made now. Next: {mend}\n"
+    assert result.stdout == said
+    assert one_line(reported).startswith(
+        "tiny: must have a finished trial to report, but none of 1 is; spar-bench status says why"
+    )
+    assert not Path("reports").exists()
+
+
 def test_fail_fast_makes_nothing_after_the_first_failure(here: Path) -> None:
     result = spar_bench("sweep", write_spec(DIVERGING), "--fail-fast", exits=1)
 
-    assert "0 of 2 rows finished" in result.stdout
+    assert "0 of 2 trials finished" in result.stdout
     assert files_of("evaluate", "manifest.json") == []
 
 
@@ -158,7 +173,7 @@ def test_truncated_targets_are_mended_where_a_new_student_reads_them(
     result = spar_bench("sweep", write_spec(UNTIMED + text, "other"))
 
     assert f"damaged targets {path.parent.name[:12]}" in result.stderr
-    assert "1 of 1 rows finished, 3 stages made now" in result.stdout
+    assert "1 of 1 trial finished, 3 stages made now" in result.stdout
 
 
 def test_full_disk_is_one_line_and_loses_nothing(
@@ -179,7 +194,7 @@ def test_full_disk_is_one_line_and_loses_nothing(
 
     assert "the disk is full; finished work is kept" in stopped.stderr.splitlines()[-1]
     assert "Traceback" not in stopped.stderr
-    assert "4 of 4 rows finished" in resumed.stdout
+    assert "3 of 3 trials finished" in resumed.stdout
     assert {status for _, status in runs()} == {"FINISHED"}
 
 
@@ -196,7 +211,7 @@ def test_pruned_student_is_trained_where_a_grid_asks_for_it(here: Path, swept: P
 
     result = spar_bench("sweep", spec)
 
-    assert "4 of 4 rows finished, 2 stages made now" in result.stdout
+    assert "3 of 3 trials finished, 2 stages made now" in result.stdout
 
 
 def test_store_of_another_format_is_one_line(here: Path) -> None:
@@ -232,7 +247,7 @@ def test_tracking_server_that_does_not_answer_is_one_line(
 def test_device_that_is_not_there_is_one_line(here: Path) -> None:
     result = spar_bench("sweep", write_spec(TINY), "--device", "cuda", exits=2)
 
-    assert "--device: must be a device that torch can use here, but cuda" in one_line(result)
+    assert "device: must be one that torch can use here, but got 'cuda'" in one_line(result)
     assert runs() == []
 
 

@@ -25,7 +25,7 @@ from tests.run.tiny import CPU
 
 def test_device_that_is_not_there_is_told_in_one_line() -> None:
     for option in ("cuda:99", "gpu", "cuda:x"):
-        with pytest.raises(NotReady, match=f"--device: .* but {option}: .*; use --device cpu"):
+        with pytest.raises(NotReady, match=f"device: .* but got '{option}': .*; use cpu"):
             resolve_device(option, None)
 
 

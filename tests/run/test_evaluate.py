@@ -7,22 +7,24 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torchmetrics.classification import MulticlassJaccardIndex
 
+import spar_bench as sb
 from spar_bench.accuracy import class_iou
 from spar_bench.backbones.openclip import Backbone as OpenClip
 from spar_bench.datasets.images import read_image, read_mask
-from spar_bench.errors import SparBenchError
+from spar_bench.errors import DataError, SparBenchError
 from spar_bench.plan.cost import SINGLE_PASS, Inference
 from spar_bench.run.evaluate import count_pixels, read_counts, read_features, read_preview
 from spar_bench.run.images import normalise, resize, to_tensor
 from spar_bench.run.inference import single_pass, sliding_window
-from spar_bench.run.segment import Segmenter
+from spar_bench.run.segment import DIVERGED, Segmenter
 from spar_bench.run.text import classifier
 from spar_bench.spec.schema import BackboneSpec
 from spar_bench.stage import Finished
 from spar_bench.store import Store
-from tests.run.tiny import CLASSES, CPU, executor, plan_of, settings
+from tests.run.tiny import CLASSES, CPU, executor, plan_of, settings, write_photographs
 
 
 @pytest.fixture(scope="module")
@@ -204,8 +206,30 @@ def test_features_that_are_not_finite_are_an_error(clip: Path) -> None:
         broken.visual.get_parameter("ln_post.weight")[0] = torch.nan
     image = np.zeros((40, 64, 3), np.uint8)
 
-    with pytest.raises(SparBenchError, match="features must be finite, but are not in float32"):
-        segmenter(broken).read(image, 40, (40, 64), [SINGLE_PASS])
+    ways_out = {"float32": "look at the backbone's weights", "bfloat16": "use evaluate.precision"}
+    for precision, way_out in ways_out.items():
+        with pytest.raises(SparBenchError, match=f"finite, but are not in {precision}; {way_out}"):
+            segmenter(broken, precision=precision).read(image, 40, (40, 64), [SINGLE_PASS])
+
+
+def test_student_of_broken_weights_is_told_to_learn_slower(
+    clip: Path, photographs: Path, store: Store
+) -> None:
+    plan = plan_of(
+        settings(
+            clip,
+            photographs,
+            student={"epochs": 1, "accumulate": 3, "learning_rate": 1e9},
+            evaluate__methods=["student"],
+        )
+    )
+    [arm] = plan.trials[0].arms
+    making, notes = executor(plan, store)
+
+    making.make([arm.evaluate])
+
+    told = [text for note, _, text in notes.all if note == "failed"]
+    assert told == [f"evaluate: features must be finite, but are not in float32; {DIVERGED}"]
 
 
 def test_image_is_resized_as_torch_does_and_normalised() -> None:
@@ -217,3 +241,25 @@ def test_image_is_resized_as_torch_does_and_normalised() -> None:
     small = F.interpolate(pixels, size=(10, 16), mode="bilinear")[0]
     for channel, (mean, std) in enumerate([(0.1, 0.5), (0.2, 0.6), (0.3, 0.7)]):
         assert torch.allclose(found[channel], (small[channel] - mean) / std, atol=1e-6)
+
+
+def test_masks_without_a_labelled_pixel_are_told_by_their_data_sets_name(
+    clip: Path, store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = write_photographs(tmp_path / "dark")
+    for path in (data / "val_masks").iterdir():
+        Image.fromarray(np.full_like(read_mask(path), 255)).save(path)
+    plan = plan_of(settings(clip, data, evaluate__methods=["pretrained"]))
+    [arm] = plan.trials[0].arms
+    making, notes = executor(plan, store)
+
+    making.make([arm.evaluate])
+
+    told = (
+        "data set dark: its masks must label a pixel, but all 3 hold nothing but 255, which is "
+        "ignored; write class indices from 0 into them"
+    )
+    assert ("failed", "evaluate", told) in notes.all
+    assert caplog.text == ""
+    with pytest.raises(DataError, match="data set dark: its masks must label a pixel"):
+        sb.evaluate(sb.load_backbone(clip), arm.data.spec, short_side_px=40)

@@ -198,7 +198,7 @@ def test_search_for_two_objectives_goes_past_an_impossible_draw(here: Path) -> N
 def test_trials_of_a_search_cannot_be_named(here: Path) -> None:
     result = spar_bench("sweep", write_spec(TEACHERS), "--only", "stride_px=64", exits=2)
 
-    assert "--only: must be left out where a search asks" in one_line(result)
+    assert "only: must be left out where a search asks" in one_line(result)
 
 
 def test_fail_fast_ends_a_search_at_the_first_failure(here: Path) -> None:
@@ -209,7 +209,7 @@ def test_fail_fast_ends_a_search_at_the_first_failure(here: Path) -> None:
 
     result = spar_bench("sweep", spec, "--fail-fast", exits=1)
 
-    assert "0 of 1 rows finished" in result.stdout
+    assert "0 of 1 trial finished" in result.stdout
     loaded = read_spec(Path(spec))
     assert len(past_points(loaded, Store(Path(".spar_bench")))) == 1
     assert (Path(".spar_bench/locks") / study_name(loaded)).exists()

@@ -1,5 +1,6 @@
 """Points of a spec: how they are expanded, resolved, merged and named."""
 
+import inspect
 import subprocess
 import sys
 from pathlib import Path
@@ -280,7 +281,7 @@ def test_a_drawn_point_that_cannot_be_is_told_at_the_key_of_its_space(read: Read
 
     assert str(caught.value) == (
         "spec.yaml:7:9: teacher.stride_px: must not exceed window_px (64), but got 65: pixels "
-        "between windows would have no teacher feature; use 64 or less"
+        "between windows would have no teacher feature; lower it, or raise window_px"
     )
 
 
@@ -347,3 +348,13 @@ def test_draws_that_are_written_alike_have_names_of_their_own(read: Read) -> Non
     assert len(set(names)) == 3
     assert {name.partition("~")[0] for name in names[:2]} == {"stride_px=28,learning_rate=0.001235"}
     assert names[2] == "stride_px=28,learning_rate=0.001"
+
+
+def test_environment_is_read_when_a_spec_is_and_stands_in_no_signature(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "asked.yaml").write_text('question: "${SPAR_BENCH_ASKED}"\n', encoding="utf-8")
+    monkeypatch.setenv("SPAR_BENCH_ASKED", "why")
+
+    assert read_spec("asked.yaml").spec.question == "why"
+    assert inspect.signature(read_spec).parameters["environ"].default is None
