@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from spar_bench.face import evaluate, load_backbone, measure
     from spar_bench.run.inference import single_pass, sliding_window
-    from spar_bench.session.read import plan_sweep, write_report
+    from spar_bench.session.read import plan_sweep
+    from spar_bench.session.reports import write_report
     from spar_bench.session.sweep import Options, sweep
     from spar_bench.spec import read_spec
     from spar_bench.spec.schema import DatasetSpec
@@ -21,7 +22,7 @@ _HOME = {
     "sliding_window": "spar_bench.run.inference",
     "read_spec": "spar_bench.spec",
     "plan_sweep": "spar_bench.session.read",
-    "write_report": "spar_bench.session.read",
+    "write_report": "spar_bench.session.reports",
     "sweep": "spar_bench.session.sweep",
     "Options": "spar_bench.session.sweep",
     "DatasetSpec": "spar_bench.spec.schema",

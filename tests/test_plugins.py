@@ -265,7 +265,7 @@ def test_check_tells_of_plug_ins_that_a_sweep_could_not_use(
     out = python(site, COMMAND.format(line="check --ready spec.yaml"))
 
     lines = out.split("\n")
-    assert "spec.yaml: reads well, 1 point, 1 missing:" in lines[0]
+    assert "spec.yaml: reads well, 1 trial, 1 missing:" in lines[0]
     assert (wrong in lines[1], lines[2:]) == (True, ["exit code 2"])
 
 

@@ -123,7 +123,7 @@ def _sweep(spec: Path, stopper: Stopper, **options: Any) -> "Outcome":
 @tracking_option
 def report(experiments: tuple[str, ...], folder: Path, tracking_uri: str | None) -> None:
     """Write tables and figures of finished sweeps to reports/EXPERIMENT/; all if none is named."""
-    from spar_bench.session.read import write_report
+    from spar_bench.session.reports import write_report
 
     def tell(name: str, paths: list[Path]) -> None:
         click.echo(f"{folder / name}: {len(paths)} files; begin with {folder / name / 'README.md'}")

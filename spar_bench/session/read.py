@@ -1,27 +1,20 @@
-"""Look at experiments without running anything: plans, standings, provenance, reports; no torch."""
+"""Look at experiments without running anything: plans, standings, provenance; no torch."""
 
-import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from spar_bench import report, track
 from spar_bench.errors import NotReady, StoreError, UnknownName
-from spar_bench.files import writing
 from spar_bench.plan.estimate import DEFAULT_GFLOPS_PER_S, Estimate, estimate, speeds
 from spar_bench.plan.stages import batch_key
 from spar_bench.plan.trials import Plan, make_plan
-from spar_bench.results import Results, Row, Status, read_rows
+from spar_bench.results import Row, Status, read_rows
 from spar_bench.session.choice import chosen, known_points, known_seeds, wanted
 from spar_bench.session.collect import Collector
 from spar_bench.session.remarks import remarks
 from spar_bench.spec import LoadedSpec, read_spec
-from spar_bench.spec.read import experiment_name
 from spar_bench.stage import Finished, Stage
 from spar_bench.store import DEFAULT_ROOT, Store
-from spar_bench.track.uri import sqlite_path
-
-_LONGEST_PART = 255  # bytes; no file system in use takes more in a name
 
 
 @dataclass(frozen=True)
@@ -193,88 +186,6 @@ def explain(name: str, *, store: Path = DEFAULT_ROOT) -> list[Explained]:
         )
     kept = {stage.fingerprint: stage for stage in opened.finished()}
     return [Explained(row, _lineage(kept, row)) for row in found]
-
-
-def write_report(
-    experiments: str | Iterable[str] = (),
-    *,
-    folder: str | Path = Path("reports"),
-    tracking_uri: str | None = None,
-    on_written: Callable[[str, list[Path]], None] | None = None,
-) -> dict[str, list[Path]]:
-    """Write the tables and figures of finished sweeps; returns their files by experiment.
-
-    Args:
-        experiments: A name or several, or their specs' paths; none: all that the tracking store
-            has.
-        folder: Each experiment has its own folder in it.
-        tracking_uri: Where the sweeps were mirrored to.
-        on_written: Takes each experiment and its files as soon as they are there.
-
-    Raises:
-        NotReady: there is no finished sweep, or one without a finished trial, or its name is none
-            that a folder of the report could have; of several, the others' reports are written.
-        StoreError: the tracking store cannot be read, or the folder not written.
-    """
-    uri, folder = track.tracking_uri(tracking_uri), Path(folder)
-    written, missing = {}, []
-    asked = [experiments] if isinstance(experiments, str) else experiments
-    for name in _reported(uri, asked):
-        try:
-            results, own = _results(uri, name), _own_folder(uri, name, folder)
-        except NotReady as error:  # the others are written all the same
-            missing.append(str(error))
-            continue
-        with writing(own):
-            written[name] = report.write(results, own)
-        if on_written is not None:
-            on_written(name, written[name])
-    if missing:
-        raise NotReady("\n".join(missing))
-    return written
-
-
-def _results(uri: str, name: str) -> Results:
-    """Return the results of a sweep in which a trial finished.
-
-    Raises:
-        NotReady: there is none.
-    """
-    with tempfile.TemporaryDirectory() as scratch:
-        results = track.read_results(uri, name, Path(scratch))
-    if not any(row.status == "finished" for row in results.rows):
-        n_trials = len({row.trial for row in results.rows})
-        raise NotReady(
-            f"{name}: must have a finished trial to report, but none of {n_trials} is; spar-bench "
-            "status says why: mend it, then run the sweep again"
-        )
-    return results
-
-
-def _reported(uri: str, asked: Iterable[str]) -> list[str]:
-    """Return the experiments asked for, by name or by their specs' paths, or all."""
-    database = sqlite_path(uri)
-    is_there = database is None or database.exists()
-    names = [experiment_name(Path(n)) if n.endswith((".yaml", ".yml")) else n for n in asked]
-    if is_there and not names:
-        names = track.experiments(uri)
-    if not names or not is_there:
-        raise NotReady(
-            f"{uri}: must hold a finished sweep, but holds none; run `spar-bench sweep` on a spec "
-            "first"
-        )
-    return names
-
-
-def _own_folder(uri: str, experiment: str, folder: Path) -> Path:
-    """Return the folder of an experiment's report; in MLflow it may be renamed to anything."""
-    parts = experiment.split("/")
-    if any(part in ("", ".", "..") or len(part.encode()) > _LONGEST_PART for part in parts):
-        raise NotReady(
-            f"{uri}: an experiment's name must be that of a folder below {folder}, but got "
-            f"{experiment!r}; rename it in MLflow"
-        )
-    return folder / experiment
 
 
 def _names(row: Row) -> set[str]:

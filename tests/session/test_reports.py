@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from spar_bench.errors import NotReady
-from spar_bench.session.read import write_report
+from spar_bench.session.reports import write_report
 from tests.track.conftest import _database, make_trial, mirror, uri
 
 __all__ = ["_database", "uri"]
