@@ -14,6 +14,9 @@ Anything else is a bug and keeps its traceback.
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+SHOWN_NAMES = 12
+"""Of known names, how many are listed where none is near: a sweep may have thousands."""
+
 
 class SparBenchError(Exception):
     """A mistake in the request, not in the program."""
@@ -32,10 +35,13 @@ class UnknownName(SparBenchError):
 
     @classmethod
     def among(cls, kind: str, name: str, known: Iterable[str]) -> "UnknownName":
-        """Build the message: what is unknown, the nearest known name, and all of them."""
+        """Build the message: what is unknown, and the nearest known name, else the first few."""
         names = sorted(known)
-        near = did_you_mean(name, names)
-        return cls(f"unknown {kind} {name!r}.{near} Known: {', '.join(names)}.")
+        near = get_close_matches(name, names, n=1)
+        more = f" or {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
+        listed = f"use one of {', '.join(names[:SHOWN_NAMES])}{more}" if names else "there are none"
+        way_out = f"did you mean {near[0]!r}?" if near else listed
+        return cls(f"{kind}: must be a known name, but got {name!r}; {way_out}")
 
 
 class NotReady(SparBenchError):
@@ -52,9 +58,3 @@ class StoreError(SparBenchError):
 
 class Diverged(SparBenchError):
     """A student's loss is no longer finite."""
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return " Did you mean 'x'?" for the nearest known name, or an empty string."""
-    near = get_close_matches(name, list(known), n=1)
-    return f" Did you mean {near[0]!r}?" if near else ""

@@ -46,9 +46,9 @@ class Stage:
 class Damaged(StoreError):
     """A file of a finished stage is missing, truncated or altered."""
 
-    def __init__(self, fingerprint: str, detail: str) -> None:
+    def __init__(self, path: Path, detail: str, *, fingerprint: str) -> None:
         self.fingerprint = fingerprint
-        super().__init__(f"store: stage {fingerprint[:12]}: {detail}")
+        super().__init__(f"{path}: must be as it was written, but {detail}; a sweep makes it anew")
 
 
 @dataclass(frozen=True)
@@ -107,13 +107,13 @@ class Finished:
             n_bytes = path.stat().st_size
             sha256 = file_sha256(path) if hashed and n_bytes == expected["bytes"] else None
         except OSError as error:
-            raise Damaged(self.fingerprint, f"{name} is missing or cannot be read") from error
+            detail = "is missing or cannot be read"
+            raise Damaged(path, detail, fingerprint=self.fingerprint) from error
         if n_bytes != expected["bytes"]:
-            raise Damaged(
-                self.fingerprint, f"{name} must have {expected['bytes']} bytes, but has {n_bytes}"
-            )
+            detail = f"has {n_bytes} bytes in place of {expected['bytes']}"
+            raise Damaged(path, detail, fingerprint=self.fingerprint)
         if hashed and sha256 != expected["sha256"]:
-            raise Damaged(self.fingerprint, f"{name} differs from its checksum")
+            raise Damaged(path, "differs from its checksum", fingerprint=self.fingerprint)
 
 
 _verified: set[Path] = set()
@@ -125,13 +125,15 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     Raises:
         Damaged: it is missing, cannot be read, or was altered.
     """
+    path = folder / MANIFEST
     try:
-        manifest = read_json(folder / MANIFEST)
+        manifest = read_json(path)
         stated = digest({key: value for key, value in manifest.items() if key != "sha256"})
     except (StoreError, ValueError) as error:  # JSON has no NaN, but Python reads one
-        raise Damaged(folder.name, f"{MANIFEST} is missing or cannot be read") from error
+        detail = "is missing or cannot be read"
+        raise Damaged(path, detail, fingerprint=folder.name) from error
     if manifest.get("sha256") != stated:
-        raise Damaged(folder.name, f"{MANIFEST} differs from its checksum")
+        raise Damaged(path, "differs from its checksum", fingerprint=folder.name)
     return manifest
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from spar_bench import registry
-from spar_bench.errors import SparBenchError, UnknownName, did_you_mean
+from spar_bench.errors import SparBenchError, UnknownName
 
 BUILT_IN = [(family, name) for family in registry.ATTRIBUTES for name in registry.names(family)]
 
@@ -60,18 +60,21 @@ def test_names_and_versions_are_found_without_importing_anything_heavy() -> None
 
 
 @pytest.mark.parametrize("look", [registry.version, registry.load, registry.source])
-def test_unknown_name_is_answered_with_the_nearest_and_all(look: Any) -> None:
+def test_unknown_name_is_answered_with_the_nearest(look: Any) -> None:
     with pytest.raises(UnknownName) as caught:
         look("losses", "cosin")
 
-    assert str(caught.value) == (
-        "unknown loss 'cosin'. Did you mean 'cosine'? "
-        "Known: cosine, l1, mse, normalized_mse, smooth_l1."
+    assert (
+        str(caught.value) == "loss: must be a known name, but got 'cosin'; did you mean 'cosine'?"
     )
 
 
-def test_name_like_no_other_gets_no_suggestion() -> None:
-    assert did_you_mean("xyzzy", ["mse", "cosine"]) == ""
+def test_unknown_name_like_none_is_answered_with_the_first_few() -> None:
+    few = UnknownName.among("loss", "wombat", ["mse", "l1"])
+    many = UnknownName.among("trial", "wombat", [f"stride_px={n}" for n in range(10, 40)])
+
+    assert str(few) == "loss: must be a known name, but got 'wombat'; use one of l1, mse"
+    assert str(many).endswith("stride_px=20, stride_px=21 or 18 more")
 
 
 @pytest.mark.parametrize("line", ["VERSION = 3", "VERSION: int = 3", "A = VERSION = 3"])

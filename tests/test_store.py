@@ -83,15 +83,22 @@ def test_leftovers_of_a_killed_writer_do_not_become_part_of_a_stage(store: Store
     assert sorted(path.name for path in made.folder.iterdir()) == ["a", "b", MANIFEST]
 
 
+WRITTEN = "must be as it was written, but"
 DAMAGES: dict[str, Callable[[Path], object]] = {
-    "a is missing": lambda folder: (folder / "a").unlink(),
-    "a must have 5 bytes, but has 2": lambda folder: (folder / "a").write_text("fi"),
-    "a differs from its checksum": lambda folder: (folder / "a").write_text("FIRST"),
-    "manifest.json is missing": lambda folder: (folder / MANIFEST).unlink(),
-    "manifest.json is missing or cannot be read": lambda f: (f / MANIFEST).write_text('{"kind"'),
-    "manifest.json differs from its checksum": lambda f: alter_manifest(f, "summary", {"n": 4}),
-    "manifest.json differs": lambda folder: (folder / MANIFEST).write_text("{}"),
-    "manifest.json is missing or": lambda f: alter_manifest(f, "summary", {"n": float("nan")}),
+    f"a: {WRITTEN} is missing": lambda folder: (folder / "a").unlink(),
+    f"a: {WRITTEN} has 2 bytes in place of 5": lambda folder: (folder / "a").write_text("fi"),
+    f"a: {WRITTEN} differs from its checksum": lambda folder: (folder / "a").write_text("FIRST"),
+    f"manifest.json: {WRITTEN} is missing": lambda folder: (folder / MANIFEST).unlink(),
+    f"manifest.json: {WRITTEN} is missing or cannot be read": lambda f: (f / MANIFEST).write_text(
+        '{"kind"'
+    ),
+    f"manifest.json: {WRITTEN} differs from its checksum": lambda f: alter_manifest(
+        f, "summary", {"n": 4}
+    ),
+    f"manifest.json: {WRITTEN} differs": lambda folder: (folder / MANIFEST).write_text("{}"),
+    f"manifest.json: {WRITTEN} is missing or": lambda f: alter_manifest(
+        f, "summary", {"n": float("nan")}
+    ),
 }
 
 
@@ -113,7 +120,7 @@ def test_damage_is_found_and_undone(store: Store, words: str) -> None:
 def test_whole_files_of_a_damaged_stage_are_kept_as_work_under_way(store: Store) -> None:
     (make(store).folder / "a").write_text("FIRST")
 
-    assert "a differs" in store.reopen(STAGE)
+    assert f"a: {WRITTEN} differs" in store.reopen(STAGE)
 
     output = store.scratch(STAGE) / "output"
     assert [path.name for path in output.iterdir()] == ["b"]
@@ -136,7 +143,7 @@ def test_reopening_looks_at_every_checksum_again_and_leaves_a_whole_stage_alone(
     (folder / "b").write_text("SECOND")
 
     assert store.find(STAGE) is not None  # of equal size, and verified before
-    assert "b differs" in store.reopen(STAGE)
+    assert f"b: {WRITTEN} differs" in store.reopen(STAGE)
     assert store.reopen(Stage("images", 1, {})) == ""
 
 
@@ -151,7 +158,7 @@ def test_large_stage_is_hashed_file_by_file_as_it_is_read(
 
     assert found is not None
     assert found.path("a").read_text() == "first"
-    with pytest.raises(Damaged, match="b differs"):
+    with pytest.raises(Damaged, match=f"b: {WRITTEN} differs"):
         found.path("b")
 
 

@@ -67,7 +67,10 @@ def check(specs: tuple[Path, ...], ready: bool) -> None:
     if problems:
         raise SpecError(*problems)
     if lacking and ready:
-        raise NotReady(f"not ready: {len(lacking)} missing, listed above")
+        raise NotReady(
+            f"--ready: weights and data must be there, but {len(lacking)} of them, listed above, "
+            "are missing; put them there"
+        )
 
 
 @click.command()

@@ -48,7 +48,6 @@ def verify(store: Path) -> None:
         click.echo(line, err=True)
     click.echo(f"{counted(n_whole, 'stage')} whole, {len(damaged)} damaged")
     if damaged:
-        click.echo("the next sweep makes damaged stages anew", err=True)
         raise SystemExit(1)
 
 

@@ -177,7 +177,9 @@ def _listed(folder: Path, endings: frozenset[str]) -> list[Path]:
 
 def _not_empty(found: list[Path], folder: Path, endings: frozenset[str]) -> list[Path]:
     if not found:
-        raise NotReady(f"{folder}: holds no file that ends in {_either(endings)}; add some")
+        raise NotReady(
+            f"{folder}: must hold a file, but has none that ends in {_either(endings)}; add some"
+        )
     return found
 
 
@@ -225,7 +227,9 @@ def _read_classes(path: Path) -> list[list[str]]:
                 )
         classes.append(names)
     if not 0 < len(classes) <= IGNORED:
-        raise DataError(f"{path}: must name 1 to {IGNORED} classes, but names {len(classes)}")
+        raise DataError(
+            f"{path}: must name 1 to {IGNORED} classes, but names {len(classes)}; write one a line"
+        )
     return classes
 
 

@@ -98,11 +98,14 @@ def _decoding(path: Path, kind: str) -> Iterator[None]:
         ) from error
     except Pillow.DecompressionBombError as error:
         raise DataError(
-            f"{path}: {kind} is too large to be read safely ({error}); shrink it"
+            f"{path}: {kind} must be small enough to be read safely, but is not "
+            f"({error}); shrink it"
         ) from error
     except _BROKEN as error:
         reason = getattr(error, "strerror", None) or error  # without the path a second time
-        raise DataError(f"{path}: {kind} cannot be read ({reason}); replace it") from error
+        raise DataError(
+            f"{path}: {kind} must be readable, but is not ({reason}); replace it"
+        ) from error
 
 
 def _open_upright(path: Path) -> tuple[Pillow.Image, str | None]:

@@ -129,7 +129,10 @@ def _train(
     while state.step < state.steps:
         loss = _loss(state, pool)
         if not math.isfinite(loss.item()):
-            raise Diverged(f"pretraining: the loss must be finite, but is not at step {state.step}")
+            raise Diverged(
+                f"pretraining: the loss must stay finite, but is not at step {state.step}; take "
+                "another --seed"
+            )
         loss.backward()  # type: ignore[no-untyped-call]
         state.update()
         state.loss += (loss.item() - state.loss) * max(0.02, 1 / state.step)

@@ -162,7 +162,7 @@ class Collector:
         try:
             finished = self.store.find(stage)
         except Damaged as error:
-            return State("skipped", f"{error}; run the sweep again to make it anew")
+            return State("skipped", str(error))
         if finished is not None:
             return State("finished", finished=finished)
         for fingerprint in stage.inputs.values():

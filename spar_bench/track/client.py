@@ -189,5 +189,5 @@ def _line(uri: str, error: Exception) -> str:
     reason = re.sub(r"<[^>]*>[:,]? ?", "", cause.removesuffix(")") if from_below else reason)[:200]
     return (
         f"tracking URI {uri}: must be a store that MLflow can read and write, but got {reason}; "
-        "make it so, or give another with --tracking-uri."
+        "make it so, or give another with --tracking-uri"
     )

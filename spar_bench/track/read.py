@@ -35,13 +35,13 @@ def read_results(uri: str, experiment: str, folder: Path) -> Results:
         if run is None:
             raise NotReady(
                 f"{uri}: must hold results of {experiment!r}, but no sweep of it has finished "
-                "there; run spar-bench sweep on its spec first."
+                "there; run spar-bench sweep on its spec first"
             )
         downloaded = Path(client.download_artifacts(run.info.run_id, RESULTS, str(folder)))
     if digest_of_folder(downloaded) != run.data.tags["spar.results"]:
         raise NotReady(
             f"{uri}: results of {experiment!r} must be whole, but their sweep was stopped while "
-            "writing them; run spar-bench sweep on its spec again."
+            "writing them; run spar-bench sweep on its spec again"
         )
     return Results.load(downloaded)
 

@@ -26,11 +26,11 @@ def ui_command(
     if not _is_loopback(host):
         raise SparBenchError(
             "--host: must be this machine alone, as MLflow asks for no password, "
-            f"but got {host!r}; use 127.0.0.1."
+            f"but got {host!r}; use 127.0.0.1"
         )
     if uri.startswith(("http://", "https://")):
         raise SparBenchError(
-            f"--tracking-uri: must be a database, but got a server, {uri!r}; open it in a browser."
+            f"--tracking-uri: must be a database, but got a server, {uri!r}; open it in a browser"
         )
     _require_free(host, port)
     client = connect(uri)

@@ -26,14 +26,14 @@ def tracking_uri(option: str | None) -> str:
         if set("%?#") & set(str(path)):
             raise SparBenchError(
                 f"{place}: a SQLite path must have no %, ? or # in it, but got {str(path)!r}; "
-                "give another, such as sqlite:////tmp/mlflow.db."
+                "give another, such as sqlite:////tmp/mlflow.db"
             )
         return f"{_SQLITE}{path}"
     scheme = uri.partition("://")[0]
     if uri.startswith("file:") or (scheme == uri and not uri.startswith("databricks")):
         raise SparBenchError(
             f"{place}: must be a database or a server, but got {uri!r}; "
-            "use sqlite:///mlflow.db or http://host:port."
+            "use sqlite:///mlflow.db or http://host:port"
         )
     if scheme in ("http", "https") and not _has_host(uri):
         raise SparBenchError(

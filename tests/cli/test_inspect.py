@@ -137,7 +137,7 @@ def test_explain_of_an_unknown_trial_or_an_empty_store_is_one_line(here: Path, s
     unknown = spar_bench("explain", "tiny/stride_px=33", exits=2)
 
     assert "must hold a finished sweep" in one_line(empty)
-    assert "Did you mean 'tiny/stride_px=32'?" in one_line(unknown)
+    assert "did you mean 'tiny/stride_px=32'?" in one_line(unknown)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"rows": 3}', '{"rows": [{"a": 1}]}'])

@@ -82,7 +82,10 @@ def test_ctrl_c_before_the_first_stage_exits_130_and_makes_nothing(
 def test_unknown_trial_is_refused_before_anything_is_made(here: Path) -> None:
     result = spar_bench("sweep", write_spec(TINY), "--only", "stride_px=23", exits=2)
 
-    assert "unknown trial 'stride_px=23'. Did you mean 'stride_px=32'?" in one_line(result)
+    assert (
+        "trial: must be a known name, but got 'stride_px=23'; did you mean 'stride_px=32'?"
+        in one_line(result)
+    )
     assert runs() == []
     assert list(Store(Path(".spar_bench")).finished()) == []
 
@@ -154,7 +157,7 @@ def test_altered_file_is_found_and_made_anew(here: Path, swept: Path, name: str)
     mended = spar_bench("sweep", spec)
     whole = spar_bench("cache", "verify")
 
-    assert f"stage {path.parent.name[:12]}: {name}" in found.stderr
+    assert f"{path.absolute()}: must be as it was written, but" in found.stderr
     assert "13 stages whole, 1 damaged" in found.stdout
     assert f"damaged evaluate {path.parent.name[:12]}" in mended.stderr
     assert "1 stage made now" in mended.stdout
@@ -286,5 +289,5 @@ def test_missing_data_is_one_line_before_anything_is_made(here: Path) -> None:
 
     assert "nowhere" in one_line(swept)
     assert "1 missing:" in listed.stdout
-    assert "not ready: 1 missing" in one_line(asked)
+    assert "--ready: weights and data must be there, but 1 of them" in one_line(asked)
     assert runs() == []

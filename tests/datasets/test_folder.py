@@ -178,7 +178,7 @@ def spoil(root: Path, how: str) -> None:
         ("no masks", NotReady, "", "val_images/ and val_masks/"),
         ("mask missing", NotReady, "val_images/b.jpg", "partner of the same name"),
         ("image missing", NotReady, "val_masks/b.png", "partner of the same name"),
-        ("empty folder", NotReady, "val_masks", "holds no file that ends in .png"),
+        ("empty folder", NotReady, "val_masks", "must hold a file, but has none that ends in .png"),
         ("unknown ending", DataError, "val_images/b.heic", "ends in '.heic'"),
         ("mask not png", DataError, "val_masks/b.jpg", "must end in .png"),
         ("same name twice", DataError, "val_images/b.png", "b.jpg has the same"),
@@ -245,7 +245,7 @@ def test_labelled_folder_is_not_taken_for_photographs(root: Path) -> None:
 def test_folder_without_images_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("nothing yet")
 
-    with pytest.raises(NotReady, match="holds no file that ends in"):
+    with pytest.raises(NotReady, match="has none that ends in"):
         read("train", tmp_path)
 
 

@@ -228,7 +228,7 @@ def broken(path: Path, kind: str) -> None:
         ("half BMP", "truncated"),
         ("half TIFF", "truncated|could not|cannot"),
         ("no pixels", "no known image format"),
-        ("enormous", "too large"),
+        ("enormous", "must be small enough"),
         ("float", "mode F"),
     ],
 )
