@@ -58,8 +58,9 @@ class Store:
                 self._make(marker)
             found = read_json(marker).get("format") if make or _is_there(marker) else FORMAT
         if found != FORMAT:
+            kind = "none" if found is None else f"format {found!r}"
             raise StoreError(
-                f"{self.root}: must be a store of format {FORMAT}, but is of format {found!r}; "
+                f"{self.root}: must be a store of format {FORMAT}, but is of {'no format' if found is None else f'format {found!r}'}; "
                 "keep it with the release that made it and name a new folder by --store, or delete "
                 "it"
             )

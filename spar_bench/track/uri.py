@@ -38,7 +38,7 @@ def tracking_uri(option: str | None) -> str:
     if scheme in ("http", "https") and not _has_host(uri):
         raise SparBenchError(
             f"{place}: a server must have a host, and its port be a number, but got {uri!r}; "
-            "use http://host:port."
+            "use http://host:port"
         )
     return uri
 
