@@ -60,7 +60,7 @@ class Store:
         if found != FORMAT:
             kind = "none" if found is None else f"format {found!r}"
             raise StoreError(
-                f"{self.root}: must be a store of format {FORMAT}, but is of {'no format' if found is None else f'format {found!r}'}; "
+                f"{self.root}: must be a store of format {FORMAT}, but is of {kind}; "
                 "keep it with the release that made it and name a new folder by --store, or delete "
                 "it"
             )
