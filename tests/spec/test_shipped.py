@@ -35,7 +35,7 @@ def test_an_experiment_opens_with_claim_command_expectation_and_cost(path: Path)
     assert f"#   spar-bench sweep experiments/{path.name}" in comment
     assert f"#   spar-bench report {path.stem}" in comment
     assert any(line.startswith("# Expected: ") for line in comment)
-    assert any(line.startswith("# Cost: ") for line in comment)
+    assert any(line.startswith("# Cost: ") and "measured" in line for line in comment)
     schema = re.fullmatch(r"# yaml-language-server: \$schema=(.+)", comment[-1])
     assert schema is not None
     assert (path.parent / schema[1]).is_file()
