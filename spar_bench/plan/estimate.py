@@ -14,7 +14,7 @@ from spar_bench.plan.cost import (
     training_flops,
     windows_of,
 )
-from spar_bench.plan.inputs import open_dataset
+from spar_bench.plan.inputs import declared_hw
 from spar_bench.plan.stages import resized_hw
 from spar_bench.plan.trials import Plan
 from spar_bench.stage import Finished, Stage
@@ -67,13 +67,13 @@ def speeds(finished: Iterable[Finished]) -> dict[str, float]:
     return {kind: sorted(values)[len(values) // 2] for kind, values in found.items()}
 
 
-def _drawn_hw(images: dict[str, Any], declared_hw: tuple[int, int]) -> tuple[int, int]:
+def _drawn_hw(images: dict[str, Any], source_hw: tuple[int, int]) -> tuple[int, int]:
     """Return the size of a drawn image at the middle of the range of short sides.
 
     A crop keeps a share of each side that is uniform in 0.4 to 1.
     """
     low, high = images["short_side_px"]
-    height, width = resized_hw(declared_hw, (low + high) // 2)
+    height, width = resized_hw(source_hw, (low + high) // 2)
     kept = 1 - 0.3 * images["crop"]
     patch_px = images["patch_px"]
     return (
@@ -84,8 +84,8 @@ def _drawn_hw(images: dict[str, Any], declared_hw: tuple[int, int]) -> tuple[int
 
 def _drawn(plan: Plan, stage: Stage) -> tuple[Sizes, dict[str, Any], tuple[int, int]]:
     images = plan.stages[stage.inputs["images"]].settings
-    declared_hw = open_dataset(stage.how["source"], "train").image_hw
-    return known_sizes(stage.how["backbone"]), images, _drawn_hw(images, declared_hw)
+    source_hw = declared_hw(stage.how["source"], "train")
+    return known_sizes(stage.how["backbone"]), images, _drawn_hw(images, source_hw)
 
 
 def _targets(plan: Plan, stage: Stage) -> Estimate:

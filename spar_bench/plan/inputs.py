@@ -36,6 +36,11 @@ def open_dataset(spec: DatasetSpec | SourceSpec, split: Split) -> Dataset:
     return dataset
 
 
+def declared_hw(spec: DatasetSpec | SourceSpec, split: Split) -> tuple[int, int]:
+    """Return the size of a data set's images that costs are stated for, height first."""
+    return open_dataset(spec, split).image_hw
+
+
 def class_names(spec: DatasetSpec, dataset: Dataset) -> list[list[str]]:
     """Return class names by label: the spec's if it has any, though a plug-in may ignore them.
 

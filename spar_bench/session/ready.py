@@ -7,12 +7,11 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 from spar_bench import backbones, registry
-from spar_bench.datasets.base import Split
 from spar_bench.errors import NotReady, SparBenchError
-from spar_bench.plan.inputs import open_dataset
+from spar_bench.plan.inputs import declared_hw
 from spar_bench.session.choice import first_points
 from spar_bench.spec import LoadedSpec
-from spar_bench.spec.schema import DatasetSpec, Settings, SourceSpec
+from spar_bench.spec.schema import Settings
 
 
 def missing(loaded: LoadedSpec) -> list[str]:
@@ -24,9 +23,9 @@ def missing(loaded: LoadedSpec) -> list[str]:
         checks[one.backbone.model_dump_json()] = partial(backbones.identity, one.backbone)
         if "student" in one.evaluate.methods:
             source = one.images.source
-            checks[f"train {source.model_dump_json()}"] = partial(_look, source, "train")
+            checks[f"train {source.model_dump_json()}"] = partial(declared_hw, source, "train")
         for data in one.evaluate.datasets:
-            checks[f"val {data.model_dump_json()}"] = partial(_look, data, "val")
+            checks[f"val {data.model_dump_json()}"] = partial(declared_hw, data, "val")
     found = []
     for check in checks.values():
         try:
@@ -44,11 +43,6 @@ def _plug_ins(settings: Settings) -> Iterator[tuple[str, str]]:
     if "student" in settings.evaluate.methods:
         yield "losses", settings.student.loss
         yield "datasets", settings.images.source.name
-
-
-def _look(spec: DatasetSpec | SourceSpec, split: Split) -> tuple[int, int]:
-    """Read a data set's first image: what its costs are stated for."""
-    return open_dataset(spec, split).image_hw
 
 
 def require_ready(loaded: LoadedSpec) -> None:

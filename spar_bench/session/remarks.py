@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 
 from spar_bench.datasets.base import Split
-from spar_bench.plan.inputs import open_dataset
+from spar_bench.plan.inputs import declared_hw
 from spar_bench.plan.stages import resized_hw, window_px
 from spar_bench.spec.schema import DatasetSpec, Settings, SourceSpec
 
@@ -52,5 +52,5 @@ def _declared_hw(
 ) -> tuple[int, int]:
     key = f"{split} {spec.model_dump_json()}"
     if key not in sizes:
-        sizes[key] = open_dataset(spec, split).image_hw
+        sizes[key] = declared_hw(spec, split)
     return sizes[key]

@@ -5,7 +5,8 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,9 +20,10 @@ from spar_bench.plan.estimate import estimate
 from spar_bench.plan.trials import Plan
 from spar_bench.run import execute
 from spar_bench.run.context import Context, Interrupted, Pruned
+from spar_bench.run.execute import Executor
 from spar_bench.stage import MANIFEST, Finished, Stage
 from spar_bench.store import Store
-from tests.run.tiny import CPU, executor, plan_of, settings, write_photographs
+from tests.run.tiny import CPU, Notes, executor, plan_of, settings, write_photographs
 
 
 @pytest.fixture(scope="module")
@@ -503,19 +505,26 @@ def test_full_disk_stops_the_sweep_with_one_line_and_loses_nothing(
     assert contents(store, plan) == undisturbed
 
 
-def test_what_another_sweep_is_making_is_waited_for_and_found(plan: Plan, store: Store) -> None:
-    stage = of_kind(plan, "cost")[0]
-    making, notes = executor(plan, store)
+@contextmanager
+def while_it_waits(making: Executor, notes: Notes, store: Store, stage: Stage) -> Iterator[None]:
+    """Hold a stage that an executor waits for; it has ended after the block."""
     thread = threading.Thread(target=making.make, args=([stage.fingerprint],))
     with store.lock([stage.fingerprint], on_wait=lambda _: None, poll=lambda: None):
         thread.start()
-        other, _ = executor(plan, store)
-        scratch = store.scratch(stage) / "output" / "cost.json"
-        scratch.write_text("{}")
         while not notes.kinds("waiting"):
             thread.join(0.01)
-        store.finish(stage, summary={"gflops": 1.0}, made={})
+        yield
     thread.join(20)
+
+
+def test_what_another_sweep_is_making_is_waited_for_and_found(plan: Plan, store: Store) -> None:
+    stage = of_kind(plan, "cost")[0]
+    making, notes = executor(plan, store)
+    other, _ = executor(plan, store)
+    with while_it_waits(making, notes, store, stage):
+        scratch = store.scratch(stage) / "output" / "cost.json"
+        scratch.write_text("{}")
+        store.finish(stage, summary={"gflops": 1.0}, made={})
 
     assert making.outcomes == {stage.fingerprint: "found"}
     assert notes.kinds("made") == []
@@ -525,13 +534,8 @@ def test_what_another_sweep_is_making_is_waited_for_and_found(plan: Plan, store:
 def test_what_another_sweep_gave_up_meanwhile_is_not_tried_again(plan: Plan, store: Store) -> None:
     stage = of_kind(plan, "cost")[0]
     making, notes = executor(plan, store)
-    thread = threading.Thread(target=making.make, args=([stage.fingerprint],))
-    with store.lock([stage.fingerprint], on_wait=lambda _: None, poll=lambda: None):
-        thread.start()
-        while not notes.kinds("waiting"):
-            thread.join(0.01)
+    with while_it_waits(making, notes, store, stage):
         store.fail(stage, "it diverged", outcome="failed", final=True)
-    thread.join(20)
 
     assert notes.kinds("started") == []
     assert making.outcomes == {stage.fingerprint: "failed"}
