@@ -1,5 +1,9 @@
 """Find plug-ins by name without importing them: a name is a file's name or an entry point's.
 
+Of a name `NAME.yaml` beside the modules is its data file: facts that a plug-in is given, and where
+no module has that name, the plug-in itself by name (`plugin: siglip2`). A user's own data file is
+named by its path. A module that is nothing without a data file says `NEEDS_DATA_FILE = True`.
+
 A family is a folder of the package (`losses/`, `backbones/`, `datasets/`, `refiners/`), one module
 a plug-in, and the entry point group of the same name (`spar_bench.losses`, ...), whose entries name
 a module of another distribution. The module holds one object under the family's attribute
@@ -14,6 +18,9 @@ from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from spar_bench.errors import SparBenchError, UnknownName
 
@@ -57,20 +64,84 @@ def modules(family: str) -> dict[str, str]:
 
 
 def names(family: str) -> list[str]:
-    """Return the names of a family's plug-ins, sorted; imports none of them."""
-    return sorted(modules(family))
+    """Return the names that a spec may use of a family, sorted; imports none of the plug-ins."""
+    known = modules(family)
+    alone = {name for name in known if not _constant(_file(family, name), "NEEDS_DATA_FILE")}
+    return sorted(alone | _data_files(family).keys())
+
+
+def is_path(name: str) -> bool:
+    """Tell whether a name is the path of a user's own data file."""
+    return name.endswith((".yaml", ".yml"))
+
+
+def data_file(family: str, name: str) -> Path | None:
+    """Return the data file of a name, or None where it has none."""
+    return Path(name).expanduser() if is_path(name) else _data_files(family).get(name)
+
+
+def data(family: str, name: str) -> dict[str, Any]:
+    """Return what the data file of a name states, less the plug-in; nothing where it has none.
+
+    Raises:
+        SparBenchError: the file cannot be read, or is no map of keys to values.
+    """
+    path = data_file(family, name)
+    return {} if path is None else {k: v for k, v in _read(path).items() if k != "plugin"}
+
+
+def plugin(family: str, name: str) -> str:
+    """Return the plug-in that serves a name: the one of that name, or what its data file says.
+
+    Raises:
+        UnknownName: nothing has that name.
+        SparBenchError: its data file cannot be read, or names no plug-in.
+    """
+    known, path = modules(family), data_file(family, name)
+    if name in known:
+        return name
+    if path is None:
+        raise UnknownName.among(_ONE_OF[family], name, [*known, *_data_files(family)])
+    stated = _read(path).get("plugin")
+    if stated not in known:
+        raise SparBenchError(
+            f"{path}: plugin: must name one of {', '.join(sorted(known))}, but got {stated!r}; "
+            "correct it"
+        )
+    return str(stated)
 
 
 def source(family: str, name: str) -> Path:
-    """Return the file of a plug-in's module, found without running it.
+    """Return the file of the module that serves a name, found without running it.
 
     Raises:
-        UnknownName: no plug-in of that name.
+        UnknownName: nothing has that name.
         SparBenchError: its module is not where its entry point says.
     """
+    return _file(family, plugin(family, name))
+
+
+@cache
+def _data_files(family: str) -> dict[str, Path]:
+    folder = Path(__file__).parent / family
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        read = YAML(typ="safe", pure=True).load(path)
+    except (OSError, UnicodeDecodeError, YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise SparBenchError(
+            f"{path}: a data file must be readable YAML, but is not: {reason}; mend it"
+        ) from error
+    if not isinstance(read, dict):
+        raise SparBenchError(f"{path}: a data file must map keys to values, but does not; mend it")
+    return read
+
+
+def _file(family: str, name: str) -> Path:
     known = modules(family)
-    if name not in known:
-        raise UnknownName.among(_ONE_OF[family], name, known)
     top, *rest = known[name].split(".")
     package = importlib.util.find_spec(top)
     if package is not None and package.origin is not None and not rest:
@@ -104,7 +175,7 @@ def version(family: str, name: str) -> int:
 
 
 def versions(family: str, name: str) -> dict[str, int]:
-    """Return the versions of a plug-in and of those that it builds on, by name.
+    """Return the versions of the plug-in that serves a name and of those that it builds on.
 
     A module whose numbers come from another plug-in's code names it: `BUILDS_ON = "openclip"`.
 
@@ -113,7 +184,7 @@ def versions(family: str, name: str) -> dict[str, int]:
         SparBenchError: a module states no `VERSION`.
     """
     found: dict[str, int] = {}
-    base: Any = name
+    base: Any = plugin(family, name)
     while base is not None and base not in found:
         found[base] = version(family, base)
         base = _constant(source(family, base), "BUILDS_ON")
@@ -154,7 +225,7 @@ def require(family: str, name: str) -> None:
         SparBenchError: it states no `VERSION`, cannot be imported, or lacks its object.
     """
     versions(family, name)
-    if not modules(family)[name].startswith(f"spar_bench.{family}."):
+    if not modules(family)[plugin(family, name)].startswith(f"spar_bench.{family}."):
         load(family, name)
 
 
@@ -167,7 +238,7 @@ def load(family: str, name: str) -> Any:
     """
     path = source(family, name)
     try:
-        module = importlib.import_module(modules(family)[name])
+        module = importlib.import_module(modules(family)[plugin(family, name)])
     except Exception as error:  # whatever a plug-in's author may raise
         reason = " ".join(str(error).split())
         raise SparBenchError(

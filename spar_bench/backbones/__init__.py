@@ -5,8 +5,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-
 from spar_bench import registry
 from spar_bench.digests import file_digests
 from spar_bench.errors import NotReady
@@ -48,14 +46,14 @@ def sizes(spec: BackboneSpec) -> Sizes | None:
         UnknownName: no backbone of that name.
         NotReady: the folder of `path` has no readable config.
     """
-    source = registry.source("backbones", spec.name)
+    registry.plugin("backbones", spec.name)
     if spec.path is not None:
         return _sizes_of_config(Path(spec.path) / CONFIG_FILE)
-    data = source.with_suffix(".yaml")
-    if not data.exists():
+    path = registry.data_file("backbones", spec.name)
+    if path is None:
         return None
-    known = Sizes(**YAML(typ="safe").load(data))
-    folder = str((data.parent / known.folder).resolve()) if known.folder else ""
+    known = Sizes(**registry.data("backbones", spec.name))
+    folder = str((path.parent / known.folder).resolve()) if known.folder else ""
     return replace(known, folder=folder)
 
 

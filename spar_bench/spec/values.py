@@ -29,11 +29,11 @@ def not_bool(value: Any) -> Any:
 
 
 def plugin(family: str) -> AfterValidator:
-    """Accept a plug-in's name: one of `context[family]`; any where no context says."""
+    """Accept one of `context[family]`, any name where no context says, or a data file's path."""
 
     def check(name: str, info: ValidationInfo) -> str:
         known = (info.context or {}).get(family, [name])
-        if name not in known:
+        if name not in known and not name.endswith((".yaml", ".yml")):
             raise mistake(f"must be one of the {family}, but got {name!r}; {nearest(name, known)}")
         return name
 
