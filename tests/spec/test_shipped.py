@@ -13,7 +13,7 @@ EXPERIMENTS = sorted((ROOT / "experiments").rglob("*.yaml"))
 
 def test_the_experiments_are_these() -> None:
     assert [path.stem for path in EXPERIMENTS] == [
-        "loss", "resolution", "search", "smoke", "stride", "trainable", "window",
+        "loss", "real", "resolution", "search", "smoke", "stride", "trainable", "window",
     ]  # fmt: skip
 
 
