@@ -3,6 +3,7 @@
 In float64, with resampling spelled out as matrices.
 """
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -12,7 +13,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 State = dict[str, Tensor]
-PATCH_PX, DEPTH, HEADS = 4, 3, 2
 
 
 def cubic(n_in: int, n_out: int, step: float) -> NDArray[np.float64]:
@@ -41,18 +41,19 @@ def triangle(n_in: int, n_out: int) -> NDArray[np.float64]:
 
 
 def bicubic_positions(table: Tensor, grid_hw: tuple[int, int], *, by_size: bool) -> Tensor:
-    """Resample a table `(4, 4, D)` to `(h, w, D)`, by size or by the factor (grid + 0.1) / 4."""
-    if grid_hw == (4, 4):
+    """Resample a table `(n, n, D)` to `(h, w, D)`, by size or by the factor (grid + 0.1) / n."""
+    native = len(table)
+    if grid_hw == (native, native):
         return table
     rows, columns = (
-        torch.as_tensor(cubic(4, n, 4 / n if by_size else 4 / (n + 0.1))) for n in grid_hw
+        torch.as_tensor(cubic(native, n, native / (n if by_size else n + 0.1))) for n in grid_hw
     )
     return torch.einsum("hi,wj,ijd->hwd", rows, columns, table)
 
 
 def bilinear_positions(table: Tensor, grid_hw: tuple[int, int]) -> Tensor:
-    """Resample a table `(4, 4, D)` to `(h, w, D)` as NaFlex does."""
-    rows, columns = (torch.as_tensor(triangle(4, n)) for n in grid_hw)
+    """Resample a table `(n, n, D)` to `(h, w, D)` as NaFlex does."""
+    rows, columns = (torch.as_tensor(triangle(len(table), n)) for n in grid_hw)
     return torch.einsum("hi,wj,ijd->hwd", rows, columns, table)
 
 
@@ -66,12 +67,12 @@ def norm(x: Tensor, state: State, name: str) -> Tensor:
     return scaled * state[f"{name}.weight"] + state[f"{name}.bias"]
 
 
-def attention(x: Tensor, state: State, name: str) -> Tensor:
+def attention(x: Tensor, state: State, name: str, n_heads: int) -> Tensor:
     """Mix tokens `(N, D)`, a head and a token at a time."""
     q, k, v = linear(x, state, f"{name}.qkv").chunk(3, dim=-1)
-    side = x.shape[-1] // HEADS
+    side = x.shape[-1] // n_heads
     heads = []
-    for head in range(HEADS):
+    for head in range(n_heads):
         own = slice(head * side, (head + 1) * side)
         rows = [(k[:, own] @ q[i, own] / side**0.5).softmax(0) @ v[:, own] for i in range(len(x))]
         heads.append(torch.stack(rows))
@@ -84,19 +85,22 @@ def encode(
     *,
     embed: Callable[[State, Tensor, tuple[int, int]], Tensor],
     activation: Callable[[Tensor], Tensor] = F.gelu,
+    patch_px: int = 4,
+    depth: int = 3,
+    n_heads: int = 2,
 ) -> Tensor:
     """Read an image `(3, H, W)`, padded with zeros to whole patches, to features `(D, h, w)`."""
-    height, width = (-side % PATCH_PX for side in image.shape[-2:])
+    height, width = (-side % patch_px for side in image.shape[-2:])
     padded = F.pad(image.double(), (0, width, 0, height))
-    grid_hw = padded.shape[-2] // PATCH_PX, padded.shape[-1] // PATCH_PX
+    grid_hw = padded.shape[-2] // patch_px, padded.shape[-1] // patch_px
 
     def mlp(x: Tensor, name: str) -> Tensor:
         return linear(activation(linear(x, state, f"{name}.fc1")), state, f"{name}.fc2")
 
     x = embed(state, padded, grid_hw)
-    for index in range(DEPTH):
+    for index in range(depth):
         name = f"trunk.blocks.{index}"
-        x = x + attention(norm(x, state, f"{name}.norm1"), state, f"{name}.attn")
+        x = x + attention(norm(x, state, f"{name}.norm1"), state, f"{name}.attn", n_heads)
         x = x + mlp(norm(x, state, f"{name}.norm2"), f"{name}.mlp")
     x = norm(x, state, "trunk.norm")
     value = linear(x, state, "trunk.attn_pool.kv")[:, x.shape[-1] :]
@@ -110,34 +114,38 @@ def embed_by_convolution(
 ) -> Tensor:
     """Return SigLIP's tokens before the first block, `(N, D)`, a patch at a time."""
     weight, bias = state["trunk.patch_embed.proj.weight"], state["trunk.patch_embed.proj.bias"]
-    tokens = [torch.einsum("dcij,cij->d", weight, patch) + bias for patch in patches(image)]
-    table = state["trunk.pos_embed"].reshape(4, 4, -1)
+    patch_px, native = weight.shape[-1], math.isqrt(state["trunk.pos_embed"].shape[1])
+    tokens = [
+        torch.einsum("dcij,cij->d", weight, patch) + bias for patch in patches(image, patch_px)
+    ]
+    table = state["trunk.pos_embed"].reshape(native, native, -1)
     positions = bicubic_positions(table, grid_hw, by_size=by_size)
     return torch.stack(tokens) + positions.flatten(0, 1)
 
 
 def embed_by_product(state: State, image: Tensor, grid_hw: tuple[int, int]) -> Tensor:
     """Return NaFlex's tokens before the first block, `(N, D)`: colours vary fastest in a patch."""
+    patch_px = math.isqrt(state["trunk.embeds.proj.weight"].shape[1] // 3)
     tokens = [
         linear(patch.permute(1, 2, 0).flatten(), state, "trunk.embeds.proj")
-        for patch in patches(image)
+        for patch in patches(image, patch_px)
     ]
     positions = bilinear_positions(state["trunk.embeds.pos_embed"][0], grid_hw)
     return torch.stack(tokens) + positions.flatten(0, 1)
 
 
-def patches(image: Tensor) -> list[Tensor]:
+def patches(image: Tensor, side_px: int) -> list[Tensor]:
     """Cut an image into patches `(3, p, p)`, row by row."""
-    rows = range(0, image.shape[-2], PATCH_PX)
-    columns = range(0, image.shape[-1], PATCH_PX)
-    return [image[:, y : y + PATCH_PX, x : x + PATCH_PX] for y in rows for x in columns]
+    rows = range(0, image.shape[-2], side_px)
+    columns = range(0, image.shape[-1], side_px)
+    return [image[:, y : y + side_px, x : x + side_px] for y in rows for x in columns]
 
 
 def teacher(
     encode_one: Callable[[Tensor], Tensor], image: Tensor, window_px: int, stride_px: int, r: int
 ) -> Tensor:
-    """Slide a window over an image of whole patches, and average on cells of patch / r pixels."""
-    cell_px = PATCH_PX // r
+    """Slide a window over an image of whole 4 px patches; average on cells of 4 / r pixels."""
+    cell_px = 4 // r
     height, width = image.shape[-2] // cell_px, image.shape[-1] // cell_px
     total, count = torch.zeros(1), torch.zeros(height, width)
     for top in starts(image.shape[-2], window_px, stride_px):
@@ -150,7 +158,7 @@ def teacher(
             placed[:, rows, columns] = maps
             total = total + placed
             count[rows, columns] += 1
-    grid_hw = image.shape[-2] // PATCH_PX, image.shape[-1] // PATCH_PX
+    grid_hw = image.shape[-2] // 4, image.shape[-1] // 4
     return F.interpolate((total / count)[None], size=grid_hw, mode="bilinear")[0]
 
 

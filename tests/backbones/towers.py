@@ -1,6 +1,7 @@
 """Image towers of the named SigLIP2 models, of true size, with shapes and no values."""
 
 import json
+from typing import Any
 
 import open_clip
 import torch
@@ -12,10 +13,15 @@ from spar_bench.backbones import naflex
 NAMES = [name for name in registry.names("backbones") if name.startswith("siglip2-")]
 
 
+def config_of(name: str) -> dict[str, Any]:
+    """Return the `model_cfg` of a model: open_clip's own, or the package's."""
+    found: dict[str, Any] | None = open_clip.get_model_config(backbones.card(name).model)
+    return found or json.loads(naflex.CONFIG.read_text())
+
+
 def hollow(name: str) -> nn.Module:
     """Build a model's image tower on the meta device."""
-    model = backbones.card(name).model
-    config = open_clip.get_model_config(model) or json.loads(naflex.CONFIG.read_text())
+    config = config_of(name)
     with torch.device("meta"):
         tower: nn.Module = open_clip.model._build_vision_tower(
             config["embed_dim"], config["vision_cfg"]
