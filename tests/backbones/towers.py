@@ -1,7 +1,9 @@
 """Image towers of the named SigLIP2 models, of true size, with shapes and no values."""
 
 import json
+from functools import partial
 from typing import Any
+from unittest import mock
 
 import open_clip
 import torch
@@ -20,9 +22,9 @@ def config_of(name: str) -> dict[str, Any]:
 
 
 def hollow(name: str) -> nn.Module:
-    """Build a model's image tower on the meta device."""
-    config = config_of(name)
-    with torch.device("meta"):
+    """Build a model's image tower on the meta device; timm 1.0.17 asks for values of a linspace."""
+    config, on_cpu = config_of(name), partial(torch.linspace, device="cpu")
+    with torch.device("meta"), mock.patch.object(torch, "linspace", on_cpu):
         tower: nn.Module = open_clip.model._build_vision_tower(
             config["embed_dim"], config["vision_cfg"]
         )
