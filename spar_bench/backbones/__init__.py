@@ -1,7 +1,9 @@
 """The backbones: one plug-in a file, and the sizes of each by name in data files, without torch."""
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,7 @@ class Sizes:
 
     `prefix_tokens` come before those of patches (class token, registers). Sides that are no whole
     patches lose the remainder (`floor`), are padded with zeros, or stretched, as `odd_sides` says.
+    An image of more patches than `token_budget` is scaled down first.
     """
 
     patch_px: int
@@ -54,16 +57,39 @@ class Sizes:
     prefix_tokens: int = 1
     position_embedding: PositionRule = "scale_factor"
     odd_sides: OddSides = "floor"
+    token_budget: int | None = None
 
     def grid_hw(self, image_hw: tuple[int, int]) -> tuple[int, int]:
         """Return the patch grid of an image, height first."""
-        extra = 0 if self.odd_sides == "floor" else self.patch_px - 1
-        return (image_hw[0] + extra) // self.patch_px, (image_hw[1] + extra) // self.patch_px
+        return self._grid_hw(self.scaled_hw(image_hw))
 
     def whole_hw(self, image_hw: tuple[int, int]) -> tuple[int, int]:
         """Return the size in pixels that an image has once its sides are whole patches."""
         rows, columns = self.grid_hw(image_hw)
         return rows * self.patch_px, columns * self.patch_px
+
+    def scaled_hw(self, image_hw: tuple[int, int]) -> tuple[int, int]:
+        """Return the size in pixels at which an image is read, before its sides are made whole.
+
+        Its own where its grid is within the token budget. Else its longer side is the longest, in
+        whole pixels, that brings the grid within it; the other keeps the ratio, rounded half up.
+        """
+        if self._is_within_budget(image_hw):
+            return image_hw
+        longer_px = max(image_hw)
+        first_beyond = bisect_left(
+            range(1, longer_px),
+            True,
+            key=lambda px: not self._is_within_budget(_scaled(image_hw, px)),
+        )
+        return _scaled(image_hw, first_beyond)
+
+    def _grid_hw(self, image_hw: tuple[int, int]) -> tuple[int, int]:
+        extra = 0 if self.odd_sides == "floor" else self.patch_px - 1
+        return (image_hw[0] + extra) // self.patch_px, (image_hw[1] + extra) // self.patch_px
+
+    def _is_within_budget(self, image_hw: tuple[int, int]) -> bool:
+        return self.token_budget is None or prod(self._grid_hw(image_hw)) <= self.token_budget
 
 
 def card(name: str) -> Card:
@@ -92,8 +118,10 @@ def sizes(spec: BackboneSpec) -> Sizes | None:
         "position_embedding": spec.position_embedding,
         "odd_sides": spec.odd_sides,
         "read_out": spec.read_out,
+        "token_budget": spec.token_budget,
     }
     _require_read_out(spec, known)
+    _require_budget(spec, known)
     return replace(known, **{key: value for key, value in asked.items() if value is not None})
 
 
@@ -132,6 +160,7 @@ def identity(spec: BackboneSpec) -> dict[str, Any]:
         "position_embedding": known.position_embedding,
         "odd_sides": known.odd_sides,
         "read_out": known.read_out,
+        "token_budget": known.token_budget,
         "preprocessing": spec.preprocessing,
         "files": checksums(weights),
     }
@@ -165,6 +194,21 @@ def _require_read_out(spec: BackboneSpec, known: Sizes) -> None:
             f"backbone.read_out: must be one that {spec.name} has, but got {spec.read_out!r}; "
             f"use {' or '.join(offered)}"
         )
+
+
+def _require_budget(spec: BackboneSpec, known: Sizes) -> None:
+    if spec.token_budget is not None and known.token_budget is None:
+        raise SpecError(
+            f"backbone.token_budget: must be left out for {spec.name}, which has none, but got "
+            f"{spec.token_budget}; leave it out, or use a NaFlex backbone"
+        )
+
+
+def _scaled(image_hw: tuple[int, int], longer_px: int) -> tuple[int, int]:
+    """Scale an image to a longer side, ratio kept; each side rounded half up, 1 at least."""
+    longest = max(image_hw)
+    height, width = ((2 * side * longer_px + longest) // (2 * longest) for side in image_hw)
+    return max(height, 1), max(width, 1)
 
 
 def _sizes_of_config(folder: Path) -> Sizes:

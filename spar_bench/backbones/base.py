@@ -127,19 +127,27 @@ def fit_sides(images: Tensor, sizes: Sizes) -> Tensor:
     """Give images `(..., 3, H, W)` the sides `sizes.whole_hw((H, W))`, all whole patches.
 
     As the backbone's `odd_sides` says, the rest of a side is dropped, padded with zeros at the far
-    border, or the image is stretched bicubically without antialiasing.
+    border, or the image is stretched bicubically without antialiasing. An image beyond the token
+    budget is scaled down before, bilinearly with antialiasing.
     """
-    height, width = images.shape[-2:]
-    rows, columns = sizes.whole_hw((height, width))
-    if (rows, columns) == (height, width):
+    scaled_hw = sizes.scaled_hw((images.shape[-2], images.shape[-1]))
+    if scaled_hw != images.shape[-2:]:
+        images = _resized(images, scaled_hw, mode="bilinear", antialias=True)
+    height, width = scaled_hw
+    rows, columns = sizes.whole_hw(scaled_hw)
+    if (rows, columns) == scaled_hw:
         return images
     if sizes.odd_sides == "floor":
         return images[..., :rows, :columns]
     if sizes.odd_sides == "pad":
         return F.pad(images, (0, columns - width, 0, rows - height))
+    return _resized(images, (rows, columns), mode="bicubic", antialias=False)
+
+
+def _resized(images: Tensor, image_hw: tuple[int, int], *, mode: str, antialias: bool) -> Tensor:
     batch = images.reshape(-1, *images.shape[-3:])
-    stretched = F.interpolate(batch, size=(rows, columns), mode="bicubic")
-    return stretched.reshape(*images.shape[:-2], rows, columns)
+    resized = F.interpolate(batch, size=image_hw, mode=mode, antialias=antialias)
+    return resized.reshape(*images.shape[:-2], *image_hw)
 
 
 def exchanges(backbone: Backbone, name: str) -> Exchanges:

@@ -17,7 +17,7 @@ from spar_bench.backbones._exporting import open_clip_folder, timm_clip_folder
 from spar_bench.backbones.base import Exported, Library, Parts, fit_sides, under_any_prefix
 from spar_bench.backbones.weights import WEIGHTS_ENDINGS, stated_config
 from spar_bench.errors import NotReady
-from spar_bench.spec.schema import BackboneSpec
+from spar_bench.spec.schema import BackboneSpec, PositionRule
 
 VERSION = 1
 
@@ -39,18 +39,31 @@ class Backbone:
 
     def _build(self, spec: BackboneSpec, model: nn.Module, weights: Weights) -> None:
         visual: Any = model.visual
-        if not _is_plain_vit(visual):
-            raise NotReady(
-                f"backbone.path: must hold a plain open_clip ViT with a class token, but "
-                f"{weights.path} has another {type(visual).__name__}; use another backbone plug-in"
-            )
+        found = self._sizes_of(visual, weights)
         self.sizes = known_sizes(spec)
-        _require_sizes(visual, self.sizes, weights)
+        _require_sizes(found, self.sizes, weights)
         self.model: Any = model.eval()
         self.visual: nn.Module = visual
         self._tower: Any = visual  # open_clip states no types
         self.mean, self.std = preprocessing(spec, weights)
         self._weights, self._architecture = weights, card(spec.name).model
+
+    def _sizes_of(self, visual: Any, weights: Weights) -> dict[str, int]:
+        """Return the sizes of an image tower; one that this read-out does not fit is not ready."""
+        if not _is_plain_vit(visual):
+            raise NotReady(
+                f"backbone.path: must hold a plain open_clip ViT with a class token, but "
+                f"{weights.path} has another {type(visual).__name__}; use another backbone plug-in"
+            )
+        blocks = visual.transformer.resblocks
+        return {
+            "patch_px": visual.patch_size[0],
+            "image_px": visual.image_size[0],
+            "width": visual.conv1.out_channels,
+            "depth": len(blocks),
+            "heads": blocks[0].attn.num_heads,
+            "channels": visual.output_dim,
+        }
 
     @cached_property
     def _tokenizer(self) -> Any:
@@ -120,23 +133,31 @@ class Backbone:
         self.visual.load_state_dict(state, strict=True)
 
     def _positions(self, grid_hw: tuple[int, int]) -> Tensor:
-        """Return position embeddings for a grid, `(1, N, D)`.
-
-        Resampled bicubically without antialiasing, and only where the grid is not the native one:
-        by the factor (grid + 0.1) / native, as the paper's code, or by size.
-        """
+        """Return position embeddings for a grid, `(1, N, D)`; the class token has its own."""
         table: Tensor = self._tower.positional_embedding
         native: tuple[int, int] = self._tower.grid_size
-        if grid_hw == native:
-            return table.unsqueeze(0)
-        maps = table[1:].T.reshape(1, -1, *native)
-        if self.sizes.position_embedding == "size":
-            resampled = F.interpolate(maps, size=grid_hw, mode="bicubic")
-        else:
-            factor = [(n + 0.1) / full for n, full in zip(grid_hw, native, strict=True)]
-            resampled = F.interpolate(maps, scale_factor=factor, mode="bicubic")
-            assert resampled.shape[-2:] == grid_hw, "0.1 keeps the floor at the grid"
-        return torch.cat([table[:1], resampled.flatten(2).squeeze(0).T]).unsqueeze(0)
+        patches = resampled(table[1:], native, grid_hw, self.sizes.position_embedding)
+        return torch.cat([table[:1], patches]).unsqueeze(0)
+
+
+def resampled(
+    table: Tensor, native: tuple[int, int], grid_hw: tuple[int, int], rule: PositionRule
+) -> Tensor:
+    """Return the position embeddings of a native grid, `(n, D)`, for another grid, `(h * w, D)`.
+
+    Resampled bicubically without antialiasing, and only where the grid is not the native one:
+    by the factor (grid + 0.1) / native, as the paper does CLIP's, or by size.
+    """
+    if grid_hw == native:
+        return table
+    maps = table.T.reshape(1, -1, *native)
+    if rule == "size":
+        maps = F.interpolate(maps, size=grid_hw, mode="bicubic")
+    else:
+        factor = [(n + 0.1) / full for n, full in zip(grid_hw, native, strict=True)]
+        maps = F.interpolate(maps, scale_factor=factor, mode="bicubic")
+        assert maps.shape[-2:] == grid_hw, "0.1 keeps the floor at the grid"
+    return maps.flatten(2).squeeze(0).T
 
 
 def preprocessing(
@@ -213,17 +234,8 @@ def _file(weights: Weights) -> str:
     return str(files[0])
 
 
-def _require_sizes(visual: Any, sizes: Sizes, weights: Weights) -> None:
+def _require_sizes(found: Mapping[str, int], sizes: Sizes, weights: Weights) -> None:
     """Hold the model that was loaded against the sizes that plans are made with."""
-    blocks = visual.transformer.resblocks
-    found = {
-        "patch_px": visual.patch_size[0],
-        "image_px": visual.image_size[0],
-        "width": visual.conv1.out_channels,
-        "depth": len(blocks),
-        "heads": blocks[0].attn.num_heads,
-        "channels": visual.output_dim,
-    }
     for name, value in found.items():
         if value != getattr(sizes, name):
             raise NotReady(

@@ -61,6 +61,10 @@ class BackboneSpec(Part):
         description="What becomes of a side that is no whole patches: its rest is dropped, padded "
         "with zeros, or stretched to one more patch; default: the backbone's own way.",
     )
+    token_budget: Positive | None = Field(
+        None,
+        description="NaFlex: patches above which an image is scaled down; default: the backbone's.",
+    )
 
 
 class DatasetPart(Part):

@@ -1,0 +1,138 @@
+"""SigLIP2 as open_clip publishes it: a timm ViT without class token, read past its pooling head.
+
+Shape legend: B images, h x w patches, N = h * w tokens, D width; C = D channels.
+"""
+
+from typing import Any
+
+import torch.nn.functional as F
+from timm.layers import AttentionPoolLatent
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from spar_bench.backbones import Weights
+from spar_bench.backbones.base import Parts, fit_sides
+from spar_bench.backbones.openclip import Backbone as OpenClip
+from spar_bench.backbones.openclip import resampled
+from spar_bench.errors import NotReady, SpecError
+from spar_bench.spec.schema import BackboneSpec, PositionRule
+
+VERSION = 1
+BUILDS_ON = "openclip"
+NEEDS_DATA_FILE = True
+
+
+class Backbone(OpenClip):
+    """A SigLIP2 of open_clip; which one, its data file says.
+
+    Raises:
+        NotReady: its weights are missing, or have another kind of image tower.
+        SpecError: it has no such rule for position embeddings.
+    """
+
+    position_rules: tuple[PositionRule, ...] = ("size", "scale_factor")
+
+    def _build(self, spec: BackboneSpec, model: nn.Module, weights: Weights) -> None:
+        super()._build(spec, model, weights)
+        if self.sizes.position_embedding not in self.position_rules:
+            raise SpecError(
+                f"backbone.position_embedding: must be a rule of {spec.name}, but got "
+                f"{self.sizes.position_embedding!r}; use {' or '.join(self.position_rules)}"
+            )
+
+    def _sizes_of(self, visual: Any, weights: Weights) -> dict[str, int]:
+        trunk = getattr(visual, "trunk", None)
+        if not isinstance(trunk, VisionTransformer) or not has_open_head(visual):
+            raise NotReady(
+                "backbone.path: must hold a SigLIP ViT of timm (attention pool, no class token), "
+                f"but {weights.path} has another {type(trunk or visual).__name__}; use another "
+                "backbone plug-in"
+            )
+        patches: Any = trunk.patch_embed
+        return {
+            "patch_px": patches.patch_size[0],
+            "image_px": patches.img_size[0],
+            **sizes_of_trunk(trunk),
+        }
+
+    def features(self, images: Tensor) -> Tensor:
+        """Encode normalised images `(B, 3, H, W)` to `(B, C, h, w)` in the text's space.
+
+        The trunk runs as it is, its final norm included. In its pooling head nothing is pooled:
+        each token goes through alone, as a value, so that it keeps its own place.
+        Source: SPAR, arXiv 2604.02252.
+        """
+        images, trunk = fit_sides(images, self.sizes), self._tower.trunk
+        grid_hw = self.sizes.grid_hw((images.shape[-2], images.shape[-1]))
+        x = trunk.norm(trunk.blocks(self._embed(images, grid_hw)))
+        dense = pool_values(trunk.attn_pool, x)
+        return dense.transpose(1, 2).reshape(len(dense), -1, *grid_hw)
+
+    def parts(self) -> Parts:
+        """Return the trainable parts by timm's own names; the pooling head is in none of them."""
+        trunk = self._tower.trunk
+        return parts_of(trunk, [trunk.pos_embed], list(trunk.patch_embed.proj.parameters()))
+
+    def _embed(self, images: Tensor, grid_hw: tuple[int, int]) -> Tensor:
+        """Return the tokens before the first block, `(B, N, D)`, of images of whole patches."""
+        x: Tensor = self._tower.trunk.patch_embed.proj(images).flatten(2).transpose(1, 2)
+        return x + self._positions(grid_hw).to(x.dtype)
+
+    def _positions(self, grid_hw: tuple[int, int]) -> Tensor:
+        """Return position embeddings for a grid, `(1, N, D)`.
+
+        Not by timm's own resampling, which antialiases.
+        """
+        trunk = self._tower.trunk
+        native, rule = trunk.patch_embed.grid_size, self.sizes.position_embedding
+        return resampled(trunk.pos_embed[0], native, grid_hw, rule).unsqueeze(0)
+
+
+def pool_values(pool: Any, x: Tensor) -> Tensor:
+    """Send tokens `(B, N, D)` through an attention pool as values alone, `(B, N, D)`.
+
+    Value projection (the second half of `kv`), output projection, and the residual MLP.
+    """
+    bias = pool.kv.bias
+    value = F.linear(x, pool.kv.weight.chunk(2)[1], None if bias is None else bias.chunk(2)[1])
+    projected = pool.proj(value)
+    dense: Tensor = projected + pool.mlp(pool.norm(projected))
+    return dense
+
+
+def parts_of(trunk: Any, positions: list[nn.Parameter], patches: list[nn.Parameter]) -> Parts:
+    """Return the parts of a timm trunk, given those of its embedding."""
+    blocks = list(trunk.blocks)
+    return Parts(
+        blocks=[list(block.parameters()) for block in blocks],
+        attention=[[*block.norm1.parameters(), *block.attn.parameters()] for block in blocks],
+        mlp=[[*block.norm2.parameters(), *block.mlp.parameters()] for block in blocks],
+        position_embedding=positions,
+        patch_embedding=patches,
+    )
+
+
+def sizes_of_trunk(trunk: Any) -> dict[str, int]:
+    """Return the sizes of a timm trunk that do not depend on how it embeds patches."""
+    return {
+        "width": trunk.embed_dim,
+        "depth": len(trunk.blocks),
+        "heads": trunk.blocks[0].attn.num_heads,
+        "channels": trunk.attn_pool.proj.out_features,
+    }
+
+
+def has_open_head(visual: Any) -> bool:
+    """Tell whether an image tower ends as SigLIP's: final norm, attention pool, and no more.
+
+    Its tokens are those of patches, with nothing else done to them before the first block.
+    """
+    trunk, pool = visual.trunk, visual.trunk.attn_pool
+    untouched = (trunk.norm_pre, trunk.fc_norm, trunk.head)
+    return (
+        isinstance(pool, AttentionPoolLatent)
+        and pool.pos_embed is None
+        and trunk.num_prefix_tokens == 0
+        and all(isinstance(module, nn.Identity) for module in untouched)
+        and len(visual.head) == 0
+    )

@@ -1,0 +1,239 @@
+"""SigLIP2's dense read-out: spelled out from a state dict alone, and open_clip's own output."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from spar_bench import backbones, registry
+from spar_bench.backbones import Weights, siglip2
+from spar_bench.backbones.base import Backbone
+from spar_bench.backbones.siglip2 import Backbone as SigLip2
+from spar_bench.errors import NotReady, SpecError
+from spar_bench.plan.cost import encoder_flops
+from spar_bench.run.cost import count_encoder_flops
+from spar_bench.run.inference import sliding_window
+from spar_bench.run.trainable import set_trainable
+from spar_bench.spec.schema import BackboneSpec
+from spar_bench.testing import BackboneContract
+from tests.backbones import siglip_reference as reference
+from tests.backbones.tiny_siglip import write_data_file, write_folder
+from tests.backbones.towers import NAMES, hollow
+
+SIGLIP2 = [name for name in NAMES if registry.plugin("backbones", name) == "siglip2"]
+HW = [(16, 16), (24, 16), (8, 20), (4, 64), (15, 22), (33, 17)]
+"""Native; other grids, one of as many tokens as the native; sides that are no whole patches."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The miniature's folder, as open_clip saves one, and its data file."""
+    folder = write_folder(tmp_path_factory.mktemp("siglip2") / "tiny", "tiny_siglip")
+    write_data_file(folder.parent / "tiny.yaml", "siglip2")
+    return folder
+
+
+def load(folder: Path, **spec: Any) -> SigLip2:
+    return SigLip2(BackboneSpec(name=str(folder.parent / "tiny.yaml"), path=str(folder), **spec))
+
+
+@pytest.fixture
+def backbone(folder: Path) -> SigLip2:
+    """The miniature."""
+    return load(folder)
+
+
+class TestContract(BackboneContract):
+    @pytest.fixture
+    def backbone(self, folder: Path) -> Backbone:
+        return load(folder)
+
+
+def weights_of(backbone: Backbone) -> reference.State:
+    return {name: value.double() for name, value in backbone.visual.state_dict().items()}
+
+
+def expected(state: reference.State, image: Tensor, *, by_size: bool = True) -> Tensor:
+    embed = partial(reference.embed_by_convolution, by_size=by_size)
+    return reference.encode(state, image, embed=embed)
+
+
+@pytest.mark.parametrize("image_hw", HW)
+@pytest.mark.parametrize("rule", ["size", "scale_factor"])
+def test_features_are_those_spelled_out(folder: Path, image_hw: tuple[int, int], rule: str) -> None:
+    backbone, images = load(folder, position_embedding=rule), torch.randn(2, 3, *image_hw)
+
+    with torch.no_grad():
+        found = backbone.features(images)
+
+    state = weights_of(backbone)
+    for features, image in zip(found, images, strict=True):
+        one = expected(state, image, by_size=rule == "size")
+        assert features.shape == one.shape
+        assert reference.distance(features, one) < 1e-5
+
+
+def test_the_two_rules_for_positions_differ_except_on_the_native_grid(folder: Path) -> None:
+    sized, scaled = load(folder), load(folder, position_embedding="scale_factor")
+    native, wide = torch.randn(1, 3, 16, 16), torch.randn(1, 3, 16, 28)
+
+    with torch.no_grad():
+        assert torch.equal(sized.features(native), scaled.features(native))
+        assert not torch.allclose(sized.features(wide), scaled.features(wide), atol=1e-3)
+
+
+def test_rule_that_a_table_of_positions_has_not_is_refused(folder: Path) -> None:
+    with pytest.raises(SpecError, match=r"position_embedding: must be a rule of .* but got 'rope'"):
+        load(folder, position_embedding="rope")
+
+
+@pytest.mark.parametrize(("window_px", "stride_px", "r"), [(16, 16, 1), (16, 8, 1), (12, 6, 2)])
+@pytest.mark.parametrize("image_hw", [(24, 36), (27, 18), (8, 30)])
+def test_teacher_is_a_loop_over_windows(
+    backbone: SigLip2, image_hw: tuple[int, int], window_px: int, stride_px: int, r: int
+) -> None:
+    image = torch.randn(3, *image_hw)
+
+    found = sliding_window(backbone, image[None], window_px=window_px, stride_px=stride_px)[0]
+
+    height, width = (-side % 4 for side in image_hw)
+    padded = F.pad(image.double(), (0, width, 0, height))
+    one = partial(expected, weights_of(backbone))
+    looped = reference.teacher(one, padded, window_px, stride_px, r)
+    assert found.shape == looped.shape
+    assert reference.distance(found, looped) < 1e-5
+
+
+def test_one_step_of_the_last_two_blocks_is_the_one_spelled_out(backbone: SigLip2) -> None:
+    backbone.visual.double()
+    image, target = torch.randn(3, 20, 28).double(), torch.randn(24, 5, 7).double()
+    before = {name: value.clone() for name, value in weights_of(backbone).items()}
+    trained = set_trainable(backbone, "last_2_blocks")
+    optimizer = torch.optim.AdamW(trained, lr=1e-3, weight_decay=0.1)
+
+    F.mse_loss(backbone.features(image[None])[0], target).backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+
+    names = [name for name in before if name.startswith(("trunk.blocks.1.", "trunk.blocks.2."))]
+    state = {k: v.clone().requires_grad_(k in names) for k, v in before.items()}
+    loss = (expected(state, image) - target).square().mean()
+    gradients = torch.autograd.grad(loss, [state[name] for name in names])
+    after = dict(before)
+    for name, g in zip(names, gradients, strict=True):
+        after[name] = before[name] * (1 - 1e-3 * 0.1) - 1e-3 * g / (g.abs() + 1e-8)
+    assert len(trained) == len(names) == 24
+    found = weights_of(backbone)
+    assert max((found[k] - before[k]).abs().max() for k in names) > 9e-4
+    for name, value in after.items():
+        assert torch.allclose(found[name], value, rtol=0, atol=1e-7), name
+
+
+def test_parts_are_all_but_the_final_norm_and_the_pooling_head(backbone: SigLip2) -> None:
+    parts = backbone.parts()
+    named = {id(value): name for name, value in backbone.visual.named_parameters()}
+
+    chosen = {named[id(p)] for block in parts.blocks for p in block}
+    chosen |= {named[id(p)] for p in parts.position_embedding + parts.patch_embedding}
+
+    assert {name.split(".")[1] for name in set(named.values()) - chosen} == {"norm", "attn_pool"}
+    assert [len(part) for part in (parts.attention[0], parts.mlp[0])] == [6, 6]
+    assert len(parts.position_embedding) == 1
+    assert len(parts.patch_embedding) == 2
+
+
+def test_pooled_where_the_head_attends_it_is_open_clips_own_output(
+    backbone: SigLip2, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = torch.randn(2, 3, 16, 16)
+
+    def attend(pool: Any, x: Tensor) -> Tensor:
+        pooled: Tensor = pool(x)
+        return pooled[:, None].expand(-1, x.shape[1], -1)
+
+    monkeypatch.setattr(siglip2, "pool_values", attend)
+    with torch.no_grad():
+        found = backbone.features(images)
+        own = backbone.model.encode_image(images)
+
+    assert reference.distance(found[:, :, 1, 2], own.double()) < 1e-5
+
+
+def test_prompts_are_embedded_as_open_clip_does(folder: Path, backbone: SigLip2) -> None:
+    model = open_clip.create_model(f"local-dir:{folder}").eval()
+    tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}")
+    prompts = ["A photo of a CAR.", "tree"]
+
+    with torch.no_grad():
+        own = F.normalize(model.encode_text(tokenizer(prompts)), dim=1)
+
+    assert tokenizer(prompts)[0].tolist() == [3, 4, 5, 3, 6, 1, 0, 0]
+    assert torch.allclose(backbone.encode_text(prompts), own, atol=1e-6)
+
+
+def test_bfloat16_features_are_close_to_float32(backbone: SigLip2) -> None:
+    images = torch.randn(1, 3, 16, 24)
+
+    with torch.no_grad():
+        exact = backbone.features(images)
+        with torch.autocast("cpu", torch.bfloat16):
+            rounded = backbone.features(images)
+
+    assert reference.distance(rounded, exact.double()) < 0.05
+
+
+def test_preprocessing_is_a_mean_and_deviation_of_a_half(backbone: SigLip2) -> None:
+    assert backbone.mean == backbone.std == (0.5, 0.5, 0.5)
+
+
+@pytest.mark.parametrize("trunk", ["tiny_siglip_with_a_class_token", "tiny_naflex"])
+def test_trunks_that_the_read_out_does_not_fit_are_refused(tmp_path: Path, trunk: str) -> None:
+    folder = write_folder(tmp_path / "odd", trunk)
+    write_data_file(tmp_path / "tiny.yaml", "siglip2")
+
+    with pytest.raises(NotReady, match="must hold a SigLIP ViT of timm"):
+        load(folder)
+
+
+def test_folder_of_another_size_is_refused(tmp_path: Path, folder: Path) -> None:
+    data = write_data_file(tmp_path / "wide.yaml", "siglip2", depth=4)
+
+    with pytest.raises(NotReady, match=r"must hold a model of depth 4, but .* has 3"):
+        SigLip2(BackboneSpec(name=str(data), path=str(folder)))
+
+
+@pytest.mark.parametrize("name", SIGLIP2)
+def test_stated_sizes_are_those_of_open_clips_model(name: str) -> None:
+    sizes, tower = backbones.known_sizes(BackboneSpec(name=name)), hollow(name)
+
+    shapes = {key: tuple(value.shape) for key, value in tower.state_dict().items()}
+    width, hidden = sizes.width, int(sizes.width * sizes.mlp_ratio)
+    n_native = (sizes.image_px // sizes.patch_px) ** 2
+    assert shapes["trunk.pos_embed"] == (1, n_native, width)
+    assert shapes["trunk.patch_embed.proj.weight"] == (width, 3, sizes.patch_px, sizes.patch_px)
+    assert shapes["trunk.attn_pool.mlp.fc1.weight"] == (hidden, width)
+    assert shapes[f"trunk.blocks.{sizes.depth - 1}.mlp.fc1.weight"] == (hidden, width)
+    assert f"trunk.blocks.{sizes.depth}.mlp.fc1.weight" not in shapes
+    assert shapes["trunk.attn_pool.proj.weight"] == (sizes.channels, width)
+    assert len(shapes) == 12 * sizes.depth + 18
+    assert sizes == hollow_backbone(name, tower).sizes
+
+
+@pytest.mark.parametrize("image_hw", [(512, 512), (300, 500)])
+@pytest.mark.parametrize("name", ["siglip2-b16-512", "siglip2-l16-256", "siglip2-so400m14-378"])
+def test_closed_form_of_flops_is_what_torch_counts(name: str, image_hw: tuple[int, int]) -> None:
+    backbone = hollow_backbone(name, hollow(name))
+
+    assert count_encoder_flops(backbone, image_hw) == encoder_flops(backbone.sizes, image_hw)
+
+
+def hollow_backbone(name: str, tower: nn.Module) -> SigLip2:
+    """Build a backbone around an image tower that has shapes and no values."""
+    backbone, model = SigLip2.__new__(SigLip2), nn.Module()
+    model.visual = tower
+    backbone._build(BackboneSpec(name=name), model, Weights(None, is_random=True))
+    return backbone
