@@ -4,6 +4,7 @@ Nothing here uses the package or timm: rotations are complex factors, resampling
 Shape legend: B images or T prompts, h x w patches, N tokens, D width; two heads of 64 channels.
 """
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -137,10 +138,11 @@ def repeated(
 
 
 def draw(shapes: Mapping[str, tuple[int, ...]], seed: int = 0) -> dict[str, Tensor]:
-    """Draw weights by name: scales and norms around one, so that every block is felt."""
+    """Draw weights by name: products of unit size; scales around one, so that blocks are felt."""
     generator, state = np.random.default_rng(seed), {}
     for name, shape in sorted(shapes.items()):
-        drawn = 0.08 * generator.standard_normal(shape, dtype=np.float32)
+        size = math.prod(shape[1:]) ** -0.5 if len(shape) > 1 else 0.08
+        drawn = np.float32(size) * generator.standard_normal(shape, dtype=np.float32)
         near_one = name.endswith("gamma") or (
             ("norm" in name or "ln_" in name) and "weight" in name
         )

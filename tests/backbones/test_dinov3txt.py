@@ -354,7 +354,7 @@ def test_published_size_is_found_and_reads_as_the_formulas(
     name = "dinov3_vitl16_dinotxt_vision_head_and_text_encoder-a442d8f5.pth"
     torch.save(dinotxt, folder / name)
     monkeypatch.setenv("SPAR_BENCH_WEIGHTS", str(tmp_path))
-    image, ids = torch.randn(1, 3, 56, 96), [49406, 2368, 49407]
+    image, ids = torch.randn(1, 3, 56, 96), [49406, 2677, 49407]
 
     backbone = DinoV3Txt(BackboneSpec(name="dinov3txt-l16"))
     with torch.no_grad():
