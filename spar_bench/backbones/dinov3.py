@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from spar_bench.backbones import Weights, card, known_sizes, weights_of
 from spar_bench.backbones.base import Parts, fit_sides
+from spar_bench.backbones.weights import WEIGHTS_ENDINGS
 from spar_bench.errors import NotReady, SparBenchError, SpecError
 from spar_bench.spec.schema import BackboneSpec
 
@@ -48,7 +49,7 @@ class Backbone:
             torch.manual_seed(weights.seed)
             self._build(spec)
         if not weights.is_random:
-            self._load(read_weights(weights, stated.files), str(weights.path))
+            self._load(read_weights(weights), str(weights.path))
 
     def _build(self, spec: BackboneSpec) -> None:
         """Build the modules, in evaluation mode."""
@@ -162,25 +163,25 @@ def _shape(tensor: Tensor | None) -> str:
     return "absent" if tensor is None else f"of shape {tuple(tensor.shape)}"
 
 
-def read_weights(weights: Weights, files: tuple[str, ...] | list[str]) -> dict[str, Tensor]:
-    """Read one file of weights, or together those of a folder that `files` names, on the CPU.
+def read_weights(weights: Weights) -> dict[str, Tensor]:
+    """Read a file of weights, or together all those of a folder, on the CPU.
 
     Raises:
-        NotReady: a file is missing, or cannot be read without running what it holds.
+        NotReady: a file cannot be read without running what it holds, or two files disagree.
     """
     assert weights.path is not None, "weights that are not random lie somewhere"
-    folder, state = weights.folder, dict[str, Tensor]()
-    for path in [_present(folder, names) for names in files] if folder else [weights.path]:
-        state |= _read(path)
+    inside = sorted(weights.folder.iterdir()) if weights.folder else [weights.path]
+    state: dict[str, Tensor] = {}
+    for path in [path for path in inside if path.suffix in WEIGHTS_ENDINGS]:
+        read = _read(path)
+        for name in state.keys() & read.keys():
+            if not torch.equal(state[name], read[name]):
+                raise NotReady(
+                    f"{path}: must be the only file with {name}, but another of its folder has "
+                    "another; keep one of them there"
+                )
+        state |= read
     return state
-
-
-def _present(folder: Path, names: str) -> Path:
-    """Return the first file of `a | b` that a folder has."""
-    for name in names.split(" | "):
-        if (folder / name).is_file():
-            return folder / name
-    raise NotReady(f"{folder}: must hold {names}, but does not; put it there")
 
 
 def _read(path: Path) -> dict[str, Tensor]:

@@ -21,7 +21,6 @@ TRUNK_FILE, TEXT_FILE = "trunk.pth", "dinotxt.pth"
 CARD = f"""
 plugin: dinov3txt
 model: vit_small_patch16_dinov3
-files: [{TRUNK_FILE} | model.safetensors, {TEXT_FILE}]
 patch_px: {PATCH_PX}
 image_px: 32
 width: {WIDTH}

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from shutil import copyfile, copytree
 from typing import Any
 
 import open_clip
@@ -243,9 +244,17 @@ def test_weights_that_are_not_the_models_are_refused_by_name(
 
 
 def test_folder_without_the_second_file_is_not_ready(tmp_path: Path, small: Path) -> None:
-    torch.save({}, tmp_path / plain.TRUNK_FILE)
+    copyfile(small / "weights" / plain.TRUNK_FILE, tmp_path / plain.TRUNK_FILE)
 
-    with pytest.raises(NotReady, match=r"must hold dinotxt\.pth, but does not; put it there"):
+    with pytest.raises(NotReady, match=r"logit_scale must be of shape \(1,\), but is absent"):
+        load(small, path=str(tmp_path))
+
+
+def test_two_trunks_in_a_folder_are_refused(tmp_path: Path, small: Path) -> None:
+    copytree(small / "weights", tmp_path, dirs_exist_ok=True)
+    save_file(plain.draw({"norm.weight": (plain.WIDTH,)}, 7), tmp_path / "other.safetensors")
+
+    with pytest.raises(NotReady, match=r"trunk\.pth: must be the only file with norm\.weight"):
         load(small, path=str(tmp_path))
 
 
@@ -256,7 +265,7 @@ def test_file_that_cannot_be_read_is_said_in_one_line(
     for name in (plain.TRUNK_FILE, plain.TEXT_FILE):
         (tmp_path / name).write_bytes(content)
 
-    with pytest.raises(NotReady, match=r"trunk\.pth: must be a file of weights, but") as caught:
+    with pytest.raises(NotReady, match=r"\.pth: must be a file of weights, but") as caught:
         load(small, path=str(tmp_path))
     assert "\n" not in str(caught.value)
 
@@ -292,9 +301,12 @@ def test_vision_alone_reads_the_same_and_has_no_text(small: Path, trunk: dict[st
         backbone.encode_text(["tree"])
 
 
+@pytest.mark.parametrize("read_out", ["patch_tokens", "head_patch_tokens"])
 @pytest.mark.parametrize("image_hw", [(32, 32), (43, 61)])
-def test_closed_form_agrees_with_the_counter(small: Path, image_hw: tuple[int, int]) -> None:
-    backbone = load(small)
+def test_closed_form_agrees_with_the_counter(
+    small: Path, image_hw: tuple[int, int], read_out: str
+) -> None:
+    backbone = load(small, read_out=read_out)
 
     counted = count_encoder_flops(backbone, image_hw)
 
