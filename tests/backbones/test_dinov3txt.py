@@ -64,6 +64,18 @@ def load(small: Path, **more: Any) -> DinoV3Txt:
     return DinoV3Txt(spec(small, **more))
 
 
+@pytest.fixture(scope="module")
+def backbone(small: Path) -> DinoV3Txt:
+    """The small backbone, loaded once for what leaves it as it is."""
+    return load(small)
+
+
+@pytest.fixture(scope="module")
+def with_head(small: Path) -> DinoV3Txt:
+    """The small backbone, read through its vision head."""
+    return load(small, read_out="head_patch_tokens")
+
+
 def error(found: Tensor, expected: Tensor) -> float:
     """Return the relative error of what was found."""
     assert found.shape == expected.shape
@@ -71,37 +83,38 @@ def error(found: Tensor, expected: Tensor) -> float:
 
 
 class TestContract(BackboneContract):
-    @pytest.fixture
-    def backbone(self, small: Path) -> Backbone:
-        return load(small)
+    pass
 
 
 class TestContractOfHead(BackboneContract):
     @pytest.fixture
-    def backbone(self, small: Path) -> Backbone:
-        return load(small, read_out="head_patch_tokens")
+    def backbone(self, with_head: Backbone) -> Backbone:
+        return with_head
 
 
 @pytest.mark.parametrize("image_hw", SIZES_HW)
 def test_features_are_the_trunks_patch_tokens(
-    small: Path, trunk: dict[str, Tensor], image_hw: tuple[int, int]
+    backbone: DinoV3Txt, trunk: dict[str, Tensor], image_hw: tuple[int, int]
 ) -> None:
     images = torch.randn(2, 3, *image_hw)
 
     with torch.no_grad():
-        found = load(small).features(images)
+        found = backbone.features(images)
 
     assert error(found, plain.features(trunk, images)) < CLOSE
 
 
 @pytest.mark.parametrize("image_hw", [(32, 32), (24, 40), (43, 61)])
 def test_features_of_the_head_are_its_patch_tokens(
-    small: Path, trunk: dict[str, Tensor], dinotxt: dict[str, Tensor], image_hw: tuple[int, int]
+    with_head: DinoV3Txt,
+    trunk: dict[str, Tensor],
+    dinotxt: dict[str, Tensor],
+    image_hw: tuple[int, int],
 ) -> None:
     images = torch.randn(2, 3, *image_hw)
 
     with torch.no_grad():
-        found = load(small, read_out="head_patch_tokens").features(images)
+        found = with_head.features(images)
 
     assert error(found, plain.features(trunk, images, dinotxt)) < CLOSE
 
@@ -129,30 +142,34 @@ def by_loops(trunk: dict[str, Tensor], image: Tensor, stride_px: int) -> Tensor:
 @pytest.mark.parametrize("stride_px", [32, 16, 12, 6])
 @pytest.mark.parametrize("image_hw", [(40, 56), (43, 61), (24, 48)])
 def test_teacher_is_windows_read_one_by_one(
-    small: Path, trunk: dict[str, Tensor], image_hw: tuple[int, int], stride_px: int
+    backbone: DinoV3Txt, trunk: dict[str, Tensor], image_hw: tuple[int, int], stride_px: int
 ) -> None:
     image = torch.randn(3, *image_hw)
 
-    found = sliding_window(load(small), image[None], window_px=32, stride_px=stride_px)[0]
+    found = sliding_window(backbone, image[None], window_px=32, stride_px=stride_px)[0]
 
     assert error(found, by_loops(trunk, image, stride_px)) < CLOSE
 
 
 @pytest.mark.parametrize("prompt", ["a photo of a car.", "A  TREE &amp; traffic-light", ""])
-def test_text_is_the_half_for_patches(small: Path, dinotxt: dict[str, Tensor], prompt: str) -> None:
+def test_text_is_the_half_for_patches(
+    backbone: DinoV3Txt, dinotxt: dict[str, Tensor], prompt: str
+) -> None:
     clip_ids = open_clip.tokenize([prompt])[0].tolist()  # the vocabulary is CLIP's
     ids = clip_ids[: clip_ids.index(49407) + 1]
 
-    found = load(small).encode_text([prompt, "a much longer prompt, which comes beside it."])[0]
+    found = backbone.encode_text([prompt, "a much longer prompt, which comes beside it."])[0]
 
     _, expected = plain.text_halves(dinotxt, ids)
     assert error(found, F.normalize(expected, dim=0)) < CLOSE
 
 
-def test_prompt_over_the_context_is_cut_and_ended(small: Path, dinotxt: dict[str, Tensor]) -> None:
+def test_prompt_over_the_context_is_cut_and_ended(
+    backbone: DinoV3Txt, dinotxt: dict[str, Tensor]
+) -> None:
     ids = [49406, *open_clip.tokenize(["tree " * 75])[0].tolist()[1:76], 49407]
 
-    found = load(small).encode_text(["tree " * 90])[0]
+    found = backbone.encode_text(["tree " * 90])[0]
 
     _, expected = plain.text_halves(dinotxt, ids)
     assert error(found, F.normalize(expected, dim=0)) < CLOSE
@@ -201,7 +218,11 @@ def test_other_rule_for_positions_is_refused(small: Path) -> None:
 
 
 def test_timms_file_reads_as_metas(
-    tmp_path: Path, small: Path, trunk: dict[str, Tensor], dinotxt: dict[str, Tensor]
+    tmp_path: Path,
+    small: Path,
+    backbone: DinoV3Txt,
+    trunk: dict[str, Tensor],
+    dinotxt: dict[str, Tensor],
 ) -> None:
     ours = plain.timms({k: v for k, v in trunk.items() if k in plain.trunk_shapes()})
     save_file(ours, tmp_path / "model.safetensors")
@@ -210,7 +231,7 @@ def test_timms_file_reads_as_metas(
 
     with torch.no_grad():
         found = load(small, path=str(tmp_path)).features(images)
-        expected = load(small).features(images)
+        expected = backbone.features(images)
 
     assert torch.equal(found, expected)
 
@@ -282,8 +303,8 @@ def test_random_weights_are_the_same_each_time(small: Path) -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_legacy_preprocessing_is_one_half(small: Path) -> None:
-    assert load(small).mean == (0.485, 0.456, 0.406)
+def test_legacy_preprocessing_is_one_half(small: Path, backbone: DinoV3Txt) -> None:
+    assert backbone.mean == (0.485, 0.456, 0.406)
     assert load(small, preprocessing="legacy").std == (0.5, 0.5, 0.5)
 
 
@@ -301,12 +322,12 @@ def test_vision_alone_reads_the_same_and_has_no_text(small: Path, trunk: dict[st
         backbone.encode_text(["tree"])
 
 
-@pytest.mark.parametrize("read_out", ["patch_tokens", "head_patch_tokens"])
+@pytest.mark.parametrize("which", ["backbone", "with_head"])
 @pytest.mark.parametrize("image_hw", [(32, 32), (43, 61)])
 def test_closed_form_agrees_with_the_counter(
-    small: Path, image_hw: tuple[int, int], read_out: str
+    request: pytest.FixtureRequest, image_hw: tuple[int, int], which: str
 ) -> None:
-    backbone = load(small, read_out=read_out)
+    backbone: DinoV3Txt = request.getfixturevalue(which)
 
     counted = count_encoder_flops(backbone, image_hw)
 
