@@ -166,10 +166,23 @@ def _patch_tokens(sizes: Sizes, n: int) -> tuple[list[_Block], int]:
     return [_whole_block(sizes, n + sizes.prefix_tokens)] * sizes.depth, 0
 
 
+def _head_patch_tokens(sizes: Sizes, n: int) -> tuple[list[_Block], int]:
+    """All blocks, then the two of dino.txt's head: attention, and a gated MLP of width G, 6NDG.
+
+    G is two thirds of 4D, up to whole 64s.
+    """
+    tokens = n + sizes.prefix_tokens
+    gated = -(-(4 * sizes.width * 2 // 3) // 64) * 64
+    attention = _attention_linear(sizes, tokens) + _mixing(sizes, tokens)
+    blocks, _ = _patch_tokens(sizes, n)
+    return blocks, 2 * (attention + 6 * tokens * sizes.width * gated)
+
+
 _READ_OUTS: dict[str, Callable[[Sizes, int], tuple[list[_Block], int]]] = {
     "maskclip": _maskclip,
     "attention_pool_values": _attention_pool_values,
     "patch_tokens": _patch_tokens,
+    "head_patch_tokens": _head_patch_tokens,
 }
 
 

@@ -1,0 +1,197 @@
+"""DINOv3's ViTs without text, read densely by their final patch tokens: for distillation alone.
+
+Shape legend: B images, h x w patches, P prefix tokens, N = P + h * w tokens, D width.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from safetensors.torch import load_file
+from timm.models.eva import checkpoint_filter_fn
+from torch import Tensor, nn
+
+from spar_bench.backbones import Weights, card, known_sizes, weights_of
+from spar_bench.backbones.base import Parts, fit_sides
+from spar_bench.backbones.weights import WEIGHTS_ENDINGS
+from spar_bench.errors import NotReady, SparBenchError, SpecError
+from spar_bench.spec.schema import BackboneSpec
+
+VERSION = 1
+NEEDS_DATA_FILE = True
+
+LEGACY = (0.5, 0.5, 0.5)
+_BIASES = (".attn.qkv.bias", ".attn.q_bias", ".attn.v_bias")
+_PERIODS = "rope_embed.periods"
+
+
+class Backbone:
+    """A DINOv3 trunk as timm has it, its weights in Meta's file or in timm's.
+
+    Raises:
+        NotReady: its weights are missing, or are not those of the model that its data file names.
+    """
+
+    def __init__(self, spec: BackboneSpec) -> None:
+        self.sizes, stated = known_sizes(spec), card(spec.name)
+        if self.sizes.position_embedding != "rope":
+            raise SpecError(
+                f"backbone.position_embedding: must be rope for {spec.name}, whose positions are "
+                f"computed for any grid, but got {spec.position_embedding}; leave it out"
+            )
+        self.name = spec.name
+        mean, std = (stated.mean, stated.std) if spec.preprocessing == "model" else (LEGACY, LEGACY)
+        self.mean, self.std = (mean[0], mean[1], mean[2]), (std[0], std[1], std[2])
+        weights = weights_of(spec)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(weights.seed)
+            self._build(spec)
+        if not weights.is_random:
+            self._load(read_weights(weights), str(weights.path))
+
+    def _build(self, spec: BackboneSpec) -> None:
+        """Build the modules, in evaluation mode."""
+        self._trunk: Any = timm.create_model(  # timm states no types
+            card(spec.name).model,
+            patch_size=self.sizes.patch_px,
+            embed_dim=self.sizes.width,
+            depth=self.sizes.depth,
+            num_heads=self.sizes.heads,
+            num_reg_tokens=self.sizes.prefix_tokens - 1,
+        ).eval()
+        with torch.no_grad():  # as the model was trained, and as Meta's file has them
+            self._trunk.rope.periods.copy_(self._trunk.rope.periods.bfloat16())
+        self.visual: nn.Module = self._trunk
+
+    def _load(self, state: dict[str, Tensor], place: str) -> None:
+        """Load all published weights."""
+        load_trunk(self._trunk, state, place)
+
+    def to(self, device: torch.device) -> None:
+        """Move the image tower to a device."""
+        self.visual.to(device)
+
+    def features(self, images: Tensor) -> Tensor:
+        """Encode normalised images `(B, 3, H, W)` to `(B, D, h, w)`: the final patch tokens."""
+        images = fit_sides(images, self.sizes)
+        grid_hw = self.sizes.grid_hw((images.shape[-2], images.shape[-1]))
+        patches = self._tokens(images)[:, self.sizes.prefix_tokens :]
+        return patches.transpose(1, 2).reshape(len(images), -1, *grid_hw)
+
+    def _tokens(self, images: Tensor) -> Tensor:
+        """Return the tokens to read `(B, N, D)` of images whose sides are whole patches."""
+        tokens: Tensor = self._trunk.forward_features(images)
+        return tokens
+
+    def encode_text(self, prompts: list[str]) -> Tensor:
+        """Refuse: there is no text tower.
+
+        Raises:
+            SparBenchError: always.
+        """
+        raise SparBenchError(
+            f"backbone {self.name}: must have a text tower to be scored against class names, but "
+            "DINOv3 alone has none; use dinov3txt-l16, or distil without evaluating"
+        )
+
+    def parts(self) -> Parts:
+        """Return the trainable parts of the trunk; its rotary positions have no parameters."""
+        blocks = list(self._trunk.blocks)
+        return Parts(
+            blocks=[list(block.parameters()) for block in blocks],
+            attention=[
+                [*block.norm1.parameters(), *block.attn.parameters(), block.gamma_1]
+                for block in blocks
+            ],
+            mlp=[
+                [*block.norm2.parameters(), *block.mlp.parameters(), block.gamma_2]
+                for block in blocks
+            ],
+            position_embedding=[],
+            patch_embedding=list(self._trunk.patch_embed.parameters()),
+        )
+
+    def load_visual(self, state: Mapping[str, Tensor]) -> None:
+        """Replace the image tower's weights; every name must match."""
+        self.visual.load_state_dict(state, strict=True)
+
+
+def load_trunk(trunk: Any, state: Mapping[str, Tensor], place: str) -> None:
+    """Load a trunk from weights under Meta's names or timm's.
+
+    Biases of queries, keys and values are zero in every published file, and so is the mask by which
+    Meta multiplies them: the model has none.
+
+    Raises:
+        NotReady: the weights are not the trunk's.
+    """
+    state = dict(state)
+    for name in [name for name in state if name.endswith(_BIASES)]:
+        if state.pop(name).any():
+            raise NotReady(
+                f"{place}: {name} must be zero, as in every published DINOv3, but is not; use "
+                "published weights"
+            )
+    if _PERIODS in state:
+        with torch.no_grad():
+            trunk.rope.periods.copy_(state.pop(_PERIODS))
+    if "storage_tokens" in state:
+        state = checkpoint_filter_fn(state, trunk)
+    load_strictly(trunk, state, place)
+
+
+def load_strictly(module: nn.Module, state: Mapping[str, Tensor], place: str) -> None:
+    """Load weights whose names and shapes are the module's, all of them and no others.
+
+    Raises:
+        NotReady: one is missing, too much, or of another shape; the first is named.
+    """
+    own = module.state_dict()
+    for name in [*own, *sorted(state.keys() - own.keys())]:
+        wanted, found = (_shape(weights.get(name)) for weights in (own, state))
+        if wanted != found:
+            raise NotReady(
+                f"{place}: {name} must be {wanted}, but is {found}; use the published weights of "
+                "this backbone"
+            )
+    module.load_state_dict(state, strict=True)
+
+
+def _shape(tensor: Tensor | None) -> str:
+    return "absent" if tensor is None else f"of shape {tuple(tensor.shape)}"
+
+
+def read_weights(weights: Weights) -> dict[str, Tensor]:
+    """Read a file of weights, or together all those of a folder, on the CPU.
+
+    Raises:
+        NotReady: a file cannot be read without running what it holds, or two files disagree.
+    """
+    assert weights.path is not None, "weights that are not random lie somewhere"
+    inside = sorted(weights.folder.iterdir()) if weights.folder else [weights.path]
+    state: dict[str, Tensor] = {}
+    for path in [path for path in inside if path.suffix in WEIGHTS_ENDINGS]:
+        read = _read(path)
+        for name in state.keys() & read.keys():
+            if not torch.equal(state[name], read[name]):
+                raise NotReady(
+                    f"{path}: must be the only file with {name}, but another of its folder has "
+                    "another; keep one of them there"
+                )
+        state |= read
+    return state
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    try:
+        if path.suffix == ".safetensors":
+            return dict(load_file(path))
+        read: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        return {name: tensor for name, tensor in read.items() if isinstance(tensor, Tensor)}
+    except Exception as error:  # a file can be wrong in as many ways as torch has readers
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise NotReady(
+            f"{path}: must be a file of weights, but cannot be read: {reason}; get it again"
+        ) from error

@@ -1,0 +1,70 @@
+"""DINOv3 with dino.txt: patch tokens of the trunk, or of dino.txt's vision head, against its text.
+
+Shape legend: B images, N tokens, D width, T prompts.
+"""
+
+import json
+from typing import Any
+
+import open_clip
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from spar_bench import registry
+from spar_bench.backbones._dinotxt import DinoTxt
+from spar_bench.backbones.dinov3 import Backbone as DinoV3
+from spar_bench.backbones.dinov3 import load_strictly, load_trunk
+from spar_bench.spec.schema import BackboneSpec
+
+VERSION = 1
+BUILDS_ON = "dinov3"
+NEEDS_DATA_FILE = True
+
+CONTEXT = 77
+_TRUNK = "visual_model.backbone."
+_OWN = ("logit_scale", "visual_model.head.", "text_model.")
+
+
+class Backbone(DinoV3):
+    """A DINOv3 trunk, and dino.txt's vision head and text tower.
+
+    A text is embedded in two halves: the first for the class token, the second for patches. The
+    latter is met by the trunk's patch tokens (`patch_tokens`, as the paper's code and Meta's
+    example do), or by those of the vision head (`head_patch_tokens`), which then is a part of the
+    image tower. What the head and the tower consist of lies beside the data file, as `_keys.json`.
+    """
+
+    def _build(self, spec: BackboneSpec) -> None:
+        super()._build(spec)
+        data_file = registry.data_file("backbones", spec.name)
+        assert data_file is not None, "a plug-in that needs a data file has one"
+        keys = data_file.with_name(f"{data_file.stem}_keys.json")
+        self._text: Any = DinoTxt(json.loads(keys.read_text(encoding="utf-8"))).eval()
+        self._tokenizer = open_clip.SimpleTokenizer(context_length=CONTEXT)
+        self._head: nn.Module | None = None
+        if self.sizes.read_out == "head_patch_tokens":
+            self._head = self._text.visual_model["head"]
+            self.visual = nn.ModuleDict({"trunk": self._trunk, "head": self._head}).eval()
+
+    def _load(self, state: dict[str, Tensor], place: str) -> None:
+        own = {name: tensor for name, tensor in state.items() if name.startswith(_OWN)}
+        trunk = {k.removeprefix(_TRUNK): v for k, v in state.items() if k not in own}
+        load_trunk(self._trunk, trunk, place)
+        load_strictly(self._text, own, place)
+
+    def to(self, device: torch.device) -> None:
+        """Move both towers to a device."""
+        super().to(device)
+        self._text.to(device)
+
+    def _tokens(self, images: Tensor) -> Tensor:
+        tokens = super()._tokens(images)
+        return tokens if self._head is None else self._head(tokens)
+
+    def encode_text(self, prompts: list[str]) -> Tensor:
+        """Embed prompts to `(T, D)`, normalised: the half that patches are held against."""
+        device = next(self._text.parameters()).device
+        with torch.no_grad():
+            embedded: Tensor = self._text.text_model(self._tokenizer(prompts).to(device))
+        return F.normalize(embedded[:, -self.sizes.channels :], dim=1)
