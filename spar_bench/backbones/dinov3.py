@@ -4,6 +4,7 @@ Shape legend: B images, h x w patches, P prefix tokens, N = P + h * w tokens, D 
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from timm.models.eva import checkpoint_filter_fn
 from torch import Tensor, nn
 
 from spar_bench.backbones import Weights, card, known_sizes, weights_of
-from spar_bench.backbones.base import Parts, fit_sides
+from spar_bench.backbones._exporting import timm_folder
+from spar_bench.backbones.base import Exported, Library, Parts, fit_sides, under_any_prefix
 from spar_bench.backbones.weights import WEIGHTS_ENDINGS
 from spar_bench.errors import NotReady, SparBenchError, SpecError
 from spar_bench.spec.schema import BackboneSpec
@@ -25,6 +27,7 @@ NEEDS_DATA_FILE = True
 LEGACY = (0.5, 0.5, 0.5)
 _BIASES = (".attn.qkv.bias", ".attn.q_bias", ".attn.v_bias")
 _PERIODS = "rope_embed.periods"
+_ROUND = "as published: model.rope.periods.copy_(model.rope.periods.bfloat16())"
 
 
 class Backbone:
@@ -53,16 +56,21 @@ class Backbone:
 
     def _build(self, spec: BackboneSpec) -> None:
         """Build the modules, in evaluation mode."""
-        self._trunk: Any = timm.create_model(  # timm states no types
-            card(spec.name).model,
-            patch_size=self.sizes.patch_px,
-            embed_dim=self.sizes.width,
-            depth=self.sizes.depth,
-            num_heads=self.sizes.heads,
-            num_reg_tokens=self.sizes.prefix_tokens - 1,
-        ).eval()
-        with torch.no_grad():  # as the model was trained, and as Meta's file has them
-            self._trunk.rope.periods.copy_(self._trunk.rope.periods.bfloat16())
+        self._architecture = card(spec.name).model
+        if self._architecture not in timm.list_models("*dinov3*"):
+            raise SparBenchError(
+                f"backbone {spec.name}: model: must be one of timm's DINOv3, but got "
+                f"{self._architecture!r}; use {', '.join(timm.list_models('*patch16_dinov3'))}"
+            )
+        self._arguments = {
+            "patch_size": self.sizes.patch_px,
+            "embed_dim": self.sizes.width,
+            "depth": self.sizes.depth,
+            "num_heads": self.sizes.heads,
+            "num_reg_tokens": self.sizes.prefix_tokens - 1,
+        }
+        made: Any = timm.create_model(self._architecture, **self._arguments)
+        self._trunk = round_periods(made.eval())
         self.visual: nn.Module = self._trunk
 
     def _load(self, state: dict[str, Tensor], place: str) -> None:
@@ -113,33 +121,90 @@ class Backbone:
             patch_embedding=list(self._trunk.patch_embed.parameters()),
         )
 
+    def from_checkpoint(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the image tower's weights out of a checkpoint's, whatever the prefix and names.
+
+        Raises:
+            KeyError: the checkpoint lacks one.
+            ValueError: it has biases that DINOv3 has not.
+        """
+        return self._trunk_of(state)
+
+    def _trunk_of(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        under_any_prefix(["cls_token"], state)  # or says that it is missing
+        first = min((name for name in state if name.endswith("cls_token")), key=len)
+        prefix = first.removesuffix("cls_token")
+        own = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+        return under_any_prefix(self._trunk.state_dict(), timm_names(self._trunk, own))
+
+    def export(self, library: Library) -> Exported:
+        """Return the trunk as timm's `local-dir:` reads it; a text tower does not go with it.
+
+        timm does not round the periods of the positions as the published files do, which moves
+        features by about a thousandth: the config's notes say what to do.
+
+        Raises:
+            SparBenchError: another library is asked for.
+        """
+        if library != "timm" or self.visual is not self._trunk:
+            raise SparBenchError(
+                f"--format {library}: must be a library that has the model, but only timm has "
+                "DINOv3's trunk, and none what dino.txt adds; use timm, for read_out patch_tokens"
+            )
+        state = dict(self._trunk.state_dict())
+        made = timm_folder(self, self._architecture, self._arguments, state, self._trunk)
+        made.config["pretrained_cfg"]["notes"] = [_ROUND]
+
+        def check(folder: Path, images: Tensor) -> tuple[Tensor, Tensor]:
+            read = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+            return round_periods(read)(images), self._trunk(images)
+
+        return replace(made, check=check)
+
     def load_visual(self, state: Mapping[str, Tensor]) -> None:
         """Replace the image tower's weights; every name must match."""
         self.visual.load_state_dict(state, strict=True)
 
 
+def round_periods(trunk: Any) -> Any:
+    """Round the periods of the rotary positions as the model was trained with, and return it."""
+    with torch.no_grad():
+        trunk.rope.periods.copy_(trunk.rope.periods.bfloat16())
+    return trunk
+
+
 def load_trunk(trunk: Any, state: Mapping[str, Tensor], place: str) -> None:
     """Load a trunk from weights under Meta's names or timm's.
-
-    Biases of queries, keys and values are zero in every published file, and so is the mask by which
-    Meta multiplies them: the model has none.
 
     Raises:
         NotReady: the weights are not the trunk's.
     """
-    state = dict(state)
-    for name in [name for name in state if name.endswith(_BIASES)]:
-        if state.pop(name).any():
-            raise NotReady(
-                f"{place}: {name} must be zero, as in every published DINOv3, but is not; use "
-                "published weights"
-            )
+    try:
+        named = timm_names(trunk, state)
+    except ValueError as error:
+        raise NotReady(f"{place}: must hold DINOv3, but {error}; use published weights") from error
+    load_strictly(trunk, named, place)
     if _PERIODS in state:
         with torch.no_grad():
-            trunk.rope.periods.copy_(state.pop(_PERIODS))
-    if "storage_tokens" in state:
-        state = checkpoint_filter_fn(state, trunk)
-    load_strictly(trunk, state, place)
+            trunk.rope.periods.copy_(state[_PERIODS])
+
+
+def timm_names(trunk: Any, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return a trunk's weights under timm's names, of Meta's names or of timm's.
+
+    Biases of queries, keys and values are zero in every published file, and so is the mask by which
+    Meta multiplies them: the model has none. Source: facebookresearch/dinov3 issue 195.
+
+    Raises:
+        ValueError: such a bias is not zero.
+    """
+    biases = [name for name in state if name.endswith(_BIASES)]
+    for name in biases:
+        if state[name].any():
+            raise ValueError(f"{name} is not zero, as it is in every published file")
+    dropped = {*biases, _PERIODS}
+    kept = {name: tensor for name, tensor in state.items() if name not in dropped}
+    return dict(checkpoint_filter_fn(kept, trunk)) if "storage_tokens" in kept else kept
 
 
 def load_strictly(module: nn.Module, state: Mapping[str, Tensor], place: str) -> None:

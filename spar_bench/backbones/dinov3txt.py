@@ -4,6 +4,8 @@ Shape legend: B images, N tokens, D width, T prompts.
 """
 
 import json
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import open_clip
@@ -12,9 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spar_bench import registry
-from spar_bench.backbones._dinotxt import DinoTxt
+from spar_bench.backbones._dinotxt import DinoTxt, Shapes
+from spar_bench.backbones.base import under_any_prefix
 from spar_bench.backbones.dinov3 import Backbone as DinoV3
 from spar_bench.backbones.dinov3 import load_strictly, load_trunk
+from spar_bench.errors import NotReady
 from spar_bench.spec.schema import BackboneSpec
 
 VERSION = 1
@@ -23,7 +27,8 @@ NEEDS_DATA_FILE = True
 
 CONTEXT = 77
 _TRUNK = "visual_model.backbone."
-_OWN = ("logit_scale", "visual_model.head.", "text_model.")
+_HEAD = "visual_model.head."
+_OWN = ("logit_scale", _HEAD, "text_model.")
 
 
 class Backbone(DinoV3):
@@ -39,8 +44,9 @@ class Backbone(DinoV3):
         super()._build(spec)
         data_file = registry.data_file("backbones", spec.name)
         assert data_file is not None, "a plug-in that needs a data file has one"
-        keys = data_file.with_name(f"{data_file.stem}_keys.json")
-        self._text: Any = DinoTxt(json.loads(keys.read_text(encoding="utf-8"))).eval()
+        self._text: Any = DinoTxt(
+            _shapes(data_file.with_name(f"{data_file.stem}_keys.json"))
+        ).eval()
         self._tokenizer = open_clip.SimpleTokenizer(context_length=CONTEXT)
         self._head: nn.Module | None = None
         if self.sizes.read_out == "head_patch_tokens":
@@ -62,9 +68,37 @@ class Backbone(DinoV3):
         tokens = super()._tokens(images)
         return tokens if self._head is None else self._head(tokens)
 
+    def from_checkpoint(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the image tower's weights out of a checkpoint's, whatever the prefix and names.
+
+        Raises:
+            KeyError: the checkpoint lacks one.
+            ValueError: it has biases that DINOv3 has not.
+        """
+        trunk = self._trunk_of(state)
+        if self._head is None:
+            return trunk
+        names = [f"{_HEAD}{name}" for name in self._head.state_dict()]
+        head = under_any_prefix(names, state)
+        return {
+            **{f"trunk.{name}": tensor for name, tensor in trunk.items()},
+            **{f"head.{name.removeprefix(_HEAD)}": tensor for name, tensor in head.items()},
+        }
+
     def encode_text(self, prompts: list[str]) -> Tensor:
         """Embed prompts to `(T, D)`, normalised: the half that patches are held against."""
         device = next(self._text.parameters()).device
         with torch.no_grad():
             embedded: Tensor = self._text.text_model(self._tokenizer(prompts).to(device))
         return F.normalize(embedded[:, -self.sizes.channels :], dim=1)
+
+
+def _shapes(keys: Path) -> Shapes:
+    try:
+        shapes: Shapes = json.loads(keys.read_text(encoding="utf-8"))
+        return shapes
+    except (OSError, ValueError) as error:
+        raise NotReady(
+            f"{keys}: must list the weights of dino.txt with their shapes, but cannot be read: "
+            f"{error}; write it beside the data file"
+        ) from error

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor
 
+import spar_bench as sb
 from spar_bench import backbones, registry
 from spar_bench.backbones._dinotxt import DinoTxt
 from spar_bench.backbones.base import Backbone
@@ -23,10 +24,13 @@ from spar_bench.plan.cost import encoder_flops
 from spar_bench.run.cost import TOLERANCE, count_encoder_flops
 from spar_bench.run.inference import sliding_window
 from spar_bench.run.trainable import set_trainable
+from spar_bench.session.exchange import import_student
 from spar_bench.spec.schema import BackboneSpec
+from spar_bench.store import Store
 from spar_bench.testing import BackboneContract
 from spar_bench.windows import origins, upsample_factor
 from tests.backbones import dinov3_reference as plain
+from tests.run.tiny import executor, plan_of, settings, write_photographs
 
 CLOSE = 1e-5
 """Largest relative error in float32."""
@@ -242,7 +246,12 @@ def test_timms_file_reads_as_metas(
         (plain.TRUNK_FILE, "norm.bias", None, r"norm\.bias must be of shape \(128,\), but is abs"),
         (plain.TRUNK_FILE, "more", (3,), r"more must be absent, but is of shape \(3,\)"),
         (plain.TRUNK_FILE, "cls_token", (1, 1, 64), r"\(1, 1, 128\), but is of shape \(1, 1, 64\)"),
-        (plain.TRUNK_FILE, "blocks.1.attn.qkv.bias", (384,), r"qkv\.bias must be zero, as in ever"),
+        (
+            plain.TRUNK_FILE,
+            "blocks.1.attn.qkv.bias",
+            (384,),
+            r"qkv\.bias is not zero, as it is in",
+        ),
         (plain.TEXT_FILE, "logit_scale", None, r"logit_scale must be of shape \(1,\), but is abs"),
         (plain.TEXT_FILE, "text_model.more", (3,), r"text_model\.more must be absent"),
     ],
@@ -332,6 +341,84 @@ def test_closed_form_agrees_with_the_counter(
     counted = count_encoder_flops(backbone, image_hw)
 
     assert counted == pytest.approx(encoder_flops(backbone.sizes, image_hw), rel=TOLERANCE)
+
+
+def test_papers_checkpoint_is_the_student_it_holds(tmp_path: Path, small: Path) -> None:
+    trunk = plain.metas(plain.draw(plain.trunk_shapes(), seed=5))
+    dinotxt: dict[str, Tensor] = torch.load(small / "weights" / plain.TEXT_FILE, weights_only=True)
+    whole = {f"visual_model.backbone.{name}": tensor for name, tensor in trunk.items()} | dinotxt
+    state = {f"segmentor.net.model.{name}": tensor for name, tensor in whole.items()}
+    torch.save({"state_dict": state}, tmp_path / "spar.ckpt")
+    images = torch.randn(1, 3, 24, 40)
+
+    for read_out in ("patch_tokens", "head_patch_tokens"):
+        student = import_student(
+            tmp_path / "spar.ckpt", spec(small, read_out=read_out), store=tmp_path / "store"
+        )
+        with torch.no_grad():
+            found = sb.load_backbone(student.folder).features(images)
+
+        head = dinotxt if read_out == "head_patch_tokens" else None
+        assert error(found, plain.features(trunk, images, head)) < CLOSE
+
+
+def test_checkpoint_of_another_model_is_refused(backbone: DinoV3Txt) -> None:
+    with pytest.raises(KeyError, match="it lacks 'cls_token', under any prefix"):
+        backbone.from_checkpoint({"visual.proj": torch.zeros(3)})
+
+
+def test_export_is_read_by_timm_with_the_periods_rounded(
+    tmp_path: Path, backbone: DinoV3Txt, with_head: DinoV3Txt
+) -> None:
+    exported, images = backbone.export("timm"), torch.randn(1, 3, 32, 32)
+    save_file(exported.state, tmp_path / exported.weights_name)
+    (tmp_path / exported.config_name).write_text(json.dumps(exported.config))
+
+    with torch.no_grad():
+        theirs, ours = exported.check(tmp_path, images)
+
+    assert torch.allclose(theirs, ours, rtol=1e-5, atol=1e-6)
+    assert "bfloat16" in exported.config["pretrained_cfg"]["notes"][0]
+    for refused, library in ((backbone, "open_clip"), (with_head, "timm")):
+        with pytest.raises(SparBenchError, match="only timm has DINOv3's trunk"):
+            refused.export(library)  # type: ignore[arg-type]
+
+
+def test_a_whole_trial_is_made_of_it(tmp_path: Path, small: Path) -> None:
+    photographs = write_photographs(tmp_path / "photographs")
+    asked = settings(small, photographs, backbone=spec(small).model_dump())
+    plan = plan_of(asked)
+    store = Store(tmp_path / "store")
+    made, _ = executor(plan, store)
+
+    made.make(plan.stages)
+
+    assert made.reasons == {}
+    scores = {
+        arm.method: found.summary["miou"]
+        for arm in plan.trials[0].arms
+        if (found := store.find(plan.stages[arm.evaluate])) is not None
+    }
+    assert scores.keys() == {"pretrained", "teacher", "student"}
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("model: vit_base_patch16_224", "model: must be one of timm's DINOv3, but got 'vit_base_"),
+        ("model: vit_wide_dinov3", "model: must be one of timm's DINOv3, but got 'vit_wide_dino"),
+        ("", r"other_keys\.json: must list the weights of dino\.txt with their shapes, but"),
+    ],
+)
+def test_data_file_that_cannot_be_built_is_refused(
+    tmp_path: Path, small: Path, change: str, told: str
+) -> None:
+    stated = plain.CARD.replace("model: vit_small_patch16_dinov3", change) if change else plain.CARD
+    (tmp_path / "other.yaml").write_text(stated)
+
+    with pytest.raises(SparBenchError, match=told) as caught:
+        load(small, name=str(tmp_path / "other.yaml"))
+    assert "\n" not in str(caught.value)
 
 
 def published_keys() -> dict[str, list[int]]:
