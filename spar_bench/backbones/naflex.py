@@ -13,7 +13,7 @@ from timm.models.naflexvit import NaFlexVit
 from torch import Tensor, nn
 
 from spar_bench.backbones import Weights, card, known_sizes, weights_of
-from spar_bench.backbones.base import Parts
+from spar_bench.backbones.base import Exported, Library, Parts
 from spar_bench.backbones.openclip import open_clip_model
 from spar_bench.backbones.siglip2 import Backbone as SigLip2
 from spar_bench.backbones.siglip2 import has_open_head, parts_of, sizes_of_trunk
@@ -69,6 +69,14 @@ class Backbone(SigLip2):
         trunk = self._tower.trunk
         embeds = trunk.embeds
         return parts_of(trunk, [embeds.pos_embed], list(embeds.proj.parameters()))
+
+    def export(self, library: Library) -> Exported:
+        """Return the model as the installed open_clip reads it, or its image tower as timm's."""
+        exported = super().export(library)
+        if library == "timm":
+            return exported
+        config = {**exported.config, "model_cfg": open_clip.get_model_config(self._architecture)}
+        return replace(exported, config=config)
 
     def _embed(self, images: Tensor, grid_hw: tuple[int, int]) -> Tensor:
         rows, columns = grid_hw

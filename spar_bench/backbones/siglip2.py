@@ -11,7 +11,8 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from spar_bench.backbones import Weights
-from spar_bench.backbones.base import Parts, fit_sides
+from spar_bench.backbones._exporting import timm_folder
+from spar_bench.backbones.base import Exported, Library, Parts, fit_sides
 from spar_bench.backbones.openclip import Backbone as OpenClip
 from spar_bench.backbones.openclip import resampled
 from spar_bench.errors import NotReady, SpecError
@@ -72,6 +73,14 @@ class Backbone(OpenClip):
         """Return the trainable parts by timm's own names; the pooling head is in none of them."""
         trunk = self._tower.trunk
         return parts_of(trunk, [trunk.pos_embed], list(trunk.patch_embed.proj.parameters()))
+
+    def export(self, library: Library) -> Exported:
+        """Return the model as open_clip's `local-dir:` reads it, or its image tower as timm's."""
+        if library == "open_clip":
+            return super().export(library)
+        trunk = self._tower.trunk
+        name = trunk.pretrained_cfg["architecture"]
+        return timm_folder(self, name, {"num_classes": 0}, dict(trunk.state_dict()), trunk)
 
     def _embed(self, images: Tensor, grid_hw: tuple[int, int]) -> Tensor:
         """Return the tokens before the first block, `(B, N, D)`, of images of whole patches."""

@@ -13,13 +13,14 @@ from torch import Tensor, nn
 
 from spar_bench import backbones
 from spar_bench.backbones import Sizes, Weights, naflex, siglip2
-from spar_bench.backbones.base import Backbone, fit_sides
+from spar_bench.backbones.base import Backbone, Library, fit_sides
 from spar_bench.backbones.naflex import Backbone as NaFlex
 from spar_bench.errors import NotReady, SpecError
 from spar_bench.plan.cost import encoder_flops
 from spar_bench.run.cost import count_encoder_flops
 from spar_bench.run.inference import sliding_window
 from spar_bench.run.trainable import set_trainable
+from spar_bench.session.exchange import _difference, _write
 from spar_bench.spec.schema import BackboneSpec
 from spar_bench.testing import BackboneContract
 from tests.backbones import siglip_reference as reference
@@ -236,6 +237,20 @@ def test_config_with_keys_of_a_later_open_clip_is_no_hindrance(
     image = torch.randn(1, 3, 16, 24)
     assert torch.equal(backbone.features(image), own.features(image))
     assert torch.equal(backbone.encode_text(["a car"]), own.encode_text(["a car"]))
+
+
+@pytest.mark.parametrize("library", ["open_clip", "timm"])
+def test_other_libraries_read_what_is_exported(
+    tmp_path: Path, backbone: NaFlex, library: Library
+) -> None:
+    with torch.no_grad():
+        for parameter in backbone.visual.parameters():
+            parameter.mul_(1.01)
+
+    exported = backbone.export(library)
+    _write(exported, tmp_path / "folder", {})
+
+    assert _difference(backbone, exported, tmp_path / "folder") < 1e-6
 
 
 def test_weights_alone_are_read_too_and_random_ones_stay_the_same(folder: Path) -> None:

@@ -12,13 +12,14 @@ from torch import Tensor, nn
 
 from spar_bench import backbones, registry
 from spar_bench.backbones import Weights, siglip2
-from spar_bench.backbones.base import Backbone
+from spar_bench.backbones.base import Backbone, Library
 from spar_bench.backbones.siglip2 import Backbone as SigLip2
 from spar_bench.errors import NotReady, SpecError
 from spar_bench.plan.cost import encoder_flops
 from spar_bench.run.cost import count_encoder_flops
 from spar_bench.run.inference import sliding_window
 from spar_bench.run.trainable import set_trainable
+from spar_bench.session.exchange import _difference, _write
 from spar_bench.spec.schema import BackboneSpec
 from spar_bench.testing import BackboneContract
 from tests.backbones import siglip_reference as reference
@@ -188,6 +189,38 @@ def test_bfloat16_features_are_close_to_float32(backbone: SigLip2) -> None:
 
 def test_preprocessing_is_a_mean_and_deviation_of_a_half(backbone: SigLip2) -> None:
     assert backbone.mean == backbone.std == (0.5, 0.5, 0.5)
+
+
+@pytest.mark.parametrize("library", ["open_clip", "timm"])
+def test_other_libraries_read_what_is_exported(
+    tmp_path: Path, backbone: SigLip2, library: Library
+) -> None:
+    _move(backbone)
+
+    exported = backbone.export(library)
+    _write(exported, tmp_path / "folder", {})
+
+    assert _difference(backbone, exported, tmp_path / "folder") < 1e-6
+    files = {path.name for path in (tmp_path / "folder").iterdir()}
+    assert ("tokenizer.json" in files) == (library == "open_clip")
+
+
+def test_checkpoint_of_the_authors_is_read_by_its_names(backbone: SigLip2) -> None:
+    own = backbone.visual.state_dict()
+    released = {f"segmentor.net.model.visual.{name}": value for name, value in own.items()}
+    released["segmentor.net.model.logit_scale"] = torch.ones(())
+
+    found = backbone.from_checkpoint(released)
+
+    assert found.keys() == own.keys()
+    assert all(found[name] is released[f"segmentor.net.model.visual.{name}"] for name in own)
+
+
+def _move(backbone: SigLip2) -> None:
+    """Train a little, so that an export of the first weights would be told."""
+    with torch.no_grad():
+        for parameter in backbone.visual.parameters():
+            parameter.mul_(1.01)
 
 
 @pytest.mark.parametrize("trunk", ["tiny_siglip_with_a_class_token", "tiny_naflex"])

@@ -9,8 +9,8 @@ import open_clip
 import timm
 import torch
 from safetensors.torch import save_file
-from timm.models.naflexvit import NaFlexVit, NaFlexVitCfg
-from timm.models.vision_transformer import VisionTransformer
+from timm.models.naflexvit import NaFlexVitCfg, _create_naflexvit
+from timm.models.vision_transformer import _create_vision_transformer
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
@@ -44,27 +44,28 @@ TEXT = {
 
 
 @timm.models.register_model  # type: ignore[untyped-decorator]
-def tiny_siglip(pretrained: bool = False, **options: Any) -> VisionTransformer:
+def tiny_siglip(pretrained: bool = False, **options: Any) -> Any:
     """A SigLIP trunk: exact GELU, as B/16 has it."""
-    return VisionTransformer(
+    return _create_vision_transformer(
+        "tiny_siglip",
+        pretrained=pretrained,
         img_size=IMAGE_PX,
         patch_size=PATCH_PX,
         embed_dim=WIDTH,
         depth=DEPTH,
         num_heads=HEADS,
-        class_token=options.pop("class_token", False),
-        **_known(options),
+        **{"class_token": False, "global_pool": "map", **options},
     )
 
 
 @timm.models.register_model  # type: ignore[untyped-decorator]
-def tiny_siglip_with_a_class_token(pretrained: bool = False, **options: Any) -> VisionTransformer:
+def tiny_siglip_with_a_class_token(pretrained: bool = False, **options: Any) -> Any:
     """A trunk whose pooling head sees a class token too."""
-    return tiny_siglip(class_token=True, **options)
+    return tiny_siglip(pretrained, class_token=True, **options)
 
 
 @timm.models.register_model  # type: ignore[untyped-decorator]
-def tiny_naflex(pretrained: bool = False, **options: Any) -> NaFlexVit:
+def tiny_naflex(pretrained: bool = False, **options: Any) -> Any:
     """A NaFlex trunk: GELU by tanh, as the published one has it."""
     config = NaFlexVitCfg(
         patch_size=PATCH_PX,
@@ -76,11 +77,7 @@ def tiny_naflex(pretrained: bool = False, **options: Any) -> NaFlexVit:
         pos_embed_interp_mode="bilinear",
         pos_embed_grid_size=(4, 4),
     )
-    return NaFlexVit(config, num_classes=options["num_classes"])
-
-
-def _known(options: dict[str, Any]) -> dict[str, Any]:
-    return {key: options[key] for key in ("num_classes", "global_pool")}
+    return _create_naflexvit("tiny_naflex", pretrained=pretrained, cfg=config, **options)
 
 
 def model_config(trunk: str, **vision: Any) -> dict[str, Any]:
