@@ -36,7 +36,7 @@ _ONE_OF = {
     "losses": "loss",
     "refiners": "refiner",
 }
-_NOT_PLUGINS = {"__init__", "base", "images"}
+_NOT_PLUGINS = {"__init__", "base", "checking", "facts", "files", "images"}
 
 
 @cache
