@@ -11,6 +11,7 @@ import click
 from click.shell_completion import get_completion_class
 
 from spar_bench.cli.completion import specs_here
+from spar_bench.cli.data import listed_datasets
 from spar_bench.cli.options import counted, size, store_option, table, tracking_option
 from spar_bench.errors import SparBenchError
 
@@ -31,7 +32,7 @@ def doctor(store: Path, tracking_uri: str | None) -> None:
     click.echo(f"device          {_device()}")
     click.echo(f"store           {_store(store)}")
     click.echo(f"tracking        {_tracking(tracking_uri)}")
-    click.echo("\n" + _backbones() + "\n\n" + _datasets() + "\n\n" + _specs())
+    click.echo("\n" + _backbones() + "\n\n" + listed_datasets() + "\n\n" + _specs())
 
 
 def _store(root: Path) -> str:
@@ -81,12 +82,6 @@ def _specs() -> str:
 def backbones() -> None:
     """List backbones: sizes, licence, where weights come from, and whether they are found."""
     click.echo(_backbones())
-
-
-@click.command()
-def datasets() -> None:
-    """List data set plug-ins and what each reads."""
-    click.echo(_datasets())
 
 
 @click.command()
@@ -186,7 +181,3 @@ def _backbone(name: str) -> list[str]:
     except SparBenchError:
         found = "missing"
     return [name, f"{sizes.patch_px}", f"{sizes.image_px}", card.license, found, card.source]
-
-
-def _datasets() -> str:
-    return _family("datasets")
