@@ -42,23 +42,25 @@ class Evaluation:
         )
 
 
-def load_backbone(name: str | Path, *, device: str = "cpu") -> Backbone:
+def load_backbone(name: str | Path | BackboneSpec, *, device: str = "cpu") -> Backbone:
     """Return a backbone ready to read images.
 
     Args:
-        name: A plug-in's name, a folder with `open_clip_config.json`, or a finished student's
-            folder in the store (`.spar_bench/stages/student/...`).
+        name: A backbone's name, whose weights are looked for; a folder with
+            `open_clip_config.json`; a finished student's folder in the store
+            (`.spar_bench/stages/student/...`); or a backbone as a spec has it.
         device: Where its weights go: `auto`, `cpu`, `cuda`, `cuda:1`. TF32 is switched off.
 
     Raises:
-        UnknownName: neither a folder nor a plug-in has that name.
+        UnknownName: neither a folder nor a backbone has that name.
         NotReady: its weights are missing, a student's are not those it was trained from, or torch
             cannot use the device.
         Damaged: a student's weights were altered.
     """
     at = resolve_device(device, None)
+    if isinstance(name, BackboneSpec):
+        return build_backbone(name, at)
     folder = Path(name)
-    student = None
     if (folder / TRAINED_FILE).is_file():
         student = Finished(folder, read_manifest(folder))
         spec = BackboneSpec(**student.summary["backbone"])
@@ -67,16 +69,15 @@ def load_backbone(name: str | Path, *, device: str = "cpu") -> Backbone:
                 f"{folder}: must meet the backbone it was trained from, but "
                 f"{spec.path or spec.name} has changed since; put the old weights back"
             )
-    elif folder.is_dir():
-        if not (folder / CONFIG_FILE).is_file():
-            raise NotReady(
-                f"{folder}: must hold {CONFIG_FILE} or a student's {TRAINED_FILE}, but holds "
-                "neither; name another folder, or a plug-in"
-            )
-        spec = BackboneSpec(path=str(folder))
-    else:
-        spec = BackboneSpec(name=str(name))
-    return build_backbone(spec, at, student)
+        return build_backbone(spec, at, student)
+    if not folder.is_dir():
+        return build_backbone(BackboneSpec(name=str(name)), at)
+    if not (folder / CONFIG_FILE).is_file():
+        raise NotReady(
+            f"{folder}: must hold {CONFIG_FILE} or a student's {TRAINED_FILE}, but holds "
+            "neither; name another folder, or a plug-in"
+        )
+    return build_backbone(BackboneSpec(path=str(folder)), at)
 
 
 def evaluate(
