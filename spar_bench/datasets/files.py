@@ -177,13 +177,21 @@ def files_below(folder: Path) -> list[Path]:
 def names_below(folder: Path) -> list[str]:
     """List the same files by their paths below the folder, parted by slashes.
 
+    Links are followed, but not upwards, where they would have no end.
+
     Raises:
         NotReady: a folder may not be read.
     """
     found = []
-    for above, folders, names in os.walk(folder, onerror=_require_readable):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        below = Path(above).relative_to(folder).as_posix()
+    for above, folders, names in os.walk(folder, followlinks=True, onerror=_require_readable):
+        here = Path(above)
+        folders[:] = [
+            name
+            for name in folders
+            if not name.startswith(".")
+            and not here.resolve().is_relative_to((here / name).resolve())
+        ]
+        below = here.relative_to(folder).as_posix()
         prefix = "" if below == "." else f"{below}/"
         found += [f"{prefix}{name}" for name in names if not name.startswith(".")]
     return sorted(found)

@@ -1,5 +1,7 @@
 """The commands about data sets: what is listed, shown and found wrong."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,7 +23,7 @@ from tests.datasets.trees import (  # fmt: skip
     write_photograph,
 )
 from tests.run.tiny import write_photographs
-from tests.small import one_line, spar_bench
+from tests.small import one_line, spar_bench, write_spec
 
 HW = (24, 36)
 
@@ -268,6 +270,46 @@ def test_scenes_that_need_no_file_are_checked_too() -> None:
     said = spar_bench("datasets", "check", "patchwork").stdout
 
     assert said == "patchwork val: 48 labelled images, 32 opened, nothing wrong\n"
+
+
+SPEC = """\
+backbone: patchwork
+images: {source: sa1b}
+evaluate: {datasets: [voc21, mine/streets.yaml]}
+"""
+
+
+def test_spec_is_ready_once_its_data_sets_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("mine").mkdir()
+    Path(small("cityscapes")).rename("mine/streets.yaml")
+    spec = write_spec(SPEC)
+
+    lacking = spar_bench("check", spec, "--ready", exits=2).stdout.splitlines()
+    for name in ("voc21", "cityscapes", "sa1b"):
+        make(name, Path("sets"))
+    monkeypatch.setenv("SPAR_BENCH_DATA", "sets")
+    ready = spar_bench("check", spec, "--ready").stdout
+
+    assert lacking[0].endswith("reads well, 1 trial, 3 missing:")
+    missing = [line.split(":")[0].strip() for line in lacking[1:]]
+    assert missing == ["data set sa1b", "data set voc21", "data set mine/streets.yaml"]
+    assert ready == f"{spec}: reads well, 1 trial\n"
+
+
+def test_plan_of_published_data_sets_loads_no_torch() -> None:
+    for name in ("voc21", "sa1b"):
+        make(name, Path("data"))
+    spec = write_spec(SPEC.replace(", mine/streets.yaml", ""))
+    code = (
+        "import sys; from spar_bench.cli import main\n"
+        f"main(['plan', {spec!r}], standalone_mode=False)\n"
+        "print(*sorted({'torch', 'torchvision'} & set(sys.modules)), file=sys.stderr)"
+    )
+
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+
+    assert (result.returncode, result.stderr.strip()) == (0, "")
+    assert "1 trial" in result.stdout
 
 
 @pytest.mark.parametrize(
