@@ -107,29 +107,24 @@ def place(split: Split, settings: DatasetSettings) -> Path:
         NotReady: it is in none of the places that it is looked for in.
         DataError: the data file makes no sense, or has no such split.
     """
+    looked_for = _described(settings).looked_for
     marker = _folder_of(_wanted(split, settings).images)
-    places = list(_places(settings))
+    if settings.path is not None:
+        given = Path(settings.path).expanduser()
+        places = [given, *(given / folder for folder in looked_for)]
+        shown = f"{given}, or below it in {' or '.join(looked_for)}"
+    else:
+        above = [os.environ.get(FOLDER_VARIABLE), DEFAULT_FOLDER]
+        folders = [Path(folder).expanduser() for folder in above if folder]
+        places = [folder / below for folder in folders for below in looked_for]
+        shown = f"{' or '.join(looked_for)} below {' or '.join(map(str, folders))}"
     for folder in places:
         if (folder / marker).is_dir():
             return folder
-    shown = " or ".join(dict.fromkeys(str(folder) for folder in places))
     raise NotReady(
         f"data set {settings.name}: {f'{marker}/' if marker else 'its folder'} must be in {shown}, "
         f"but is not there; {_get(settings)}"
     )
-
-
-def _places(settings: DatasetSettings) -> Iterator[Path]:
-    looked_for = _described(settings).looked_for
-    if settings.path is not None:
-        given = Path(settings.path).expanduser()
-        yield given
-        yield from (given / folder for folder in looked_for)
-        return
-    configured = os.environ.get(FOLDER_VARIABLE)
-    for above in [configured, DEFAULT_FOLDER]:
-        if above:
-            yield from (Path(above).expanduser() / folder for folder in looked_for)
 
 
 def _get(settings: DatasetSettings) -> str:

@@ -1,5 +1,6 @@
 """What data files state: the paper's protocol and classes, and mistakes in a user's own."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,21 @@ def test_data_file_says_where_to_get_it_and_what_it_looks_like(name: str) -> Non
     assert found.source.startswith("http")
     assert found.license
     assert len(found.tree.splitlines()) > 2
+
+
+@pytest.mark.parametrize("name", LABELLED)
+def test_documentation_has_the_figures_of_the_data_file(name: str) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "datasets.md").read_text()
+    [row] = [line for line in page.splitlines() if line.startswith(f"| `{name}` |")]
+    _, _, images, classes, protocol, license, source, _ = (cell.strip() for cell in row.split("|"))
+    found = facts(name)
+
+    assert images == ", ".join(str(found.files[split]["n_images"]) for split in ("val", "train"))
+    n_named = int(re.split(r"\W", classes)[0]) + classes.endswith("and background")
+    assert n_named == len(found.classes or [])
+    assert protocol == f"{found.short_side_px}, {found.logit_scale:g}"
+    assert license == found.license
+    assert f"({found.source})" in source
 
 
 @pytest.mark.parametrize("name", ["folder", "patchwork"])

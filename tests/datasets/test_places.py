@@ -97,8 +97,8 @@ def test_missing_data_set_is_one_line_of_what_and_where_and_whence(
         read("voc21")
 
     assert str(caught.value) == (
-        "data set voc21: JPEGImages/ must be in /sets/VOCdevkit/VOC2012 or /sets/VOC2012 or "
-        "data/VOCdevkit/VOC2012 or data/VOC2012, but is not there; get it from "
+        "data set voc21: JPEGImages/ must be in VOCdevkit/VOC2012 or VOC2012 below /sets or data, "
+        "but is not there; get it from "
         "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/ (Flickr terms of use), and name its "
         "folder as `path:`, or the folder above as SPAR_BENCH_DATA"
     )
@@ -108,12 +108,12 @@ def test_path_without_the_tree_is_told_with_the_places_looked_in(tmp_path: Path)
     with pytest.raises(NotReady, match="images/validation/ must be in ") as caught:
         read("ade20k", str(tmp_path))
 
-    assert f" {tmp_path} or {tmp_path}/ADEChallengeData2016 or " in str(caught.value)
+    assert f" {tmp_path}, or below it in ADEChallengeData2016 or " in str(caught.value)
     assert "non-commercial research" in str(caught.value)
 
 
 def test_data_folder_is_not_taken_for_photographs(tmp_path: Path) -> None:
     make("voc21", Path("data"))
 
-    with pytest.raises(NotReady, match="data set sa1b: its folder must be in data/SA-1B or "):
+    with pytest.raises(NotReady, match="data set sa1b: its folder must be in SA-1B or "):
         read("sa1b")
