@@ -41,7 +41,7 @@ def _images(
             for data in settings.evaluate.datasets
             for short_side_px in settings.evaluate.short_side_px
         ]
-    if "student" in methods:
+    if settings.distils:
         source_hw = _declared_hw(settings.images.source, "train", sizes)
         found["distilled"] = [resized_hw(source_hw, settings.images.short_side_px[1])]
     return found
