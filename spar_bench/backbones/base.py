@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spar_bench.backbones import Sizes
@@ -62,3 +63,22 @@ class Backbone(Protocol):
     def load_visual(self, state: Mapping[str, Tensor]) -> None:
         """Replace the image tower's weights; every name must match."""
         ...
+
+
+def fit_sides(images: Tensor, sizes: Sizes) -> Tensor:
+    """Give images `(..., 3, H, W)` the sides `sizes.whole_hw((H, W))`, all whole patches.
+
+    As the backbone's `odd_sides` says, the rest of a side is dropped, padded with zeros at the far
+    border, or the image is stretched bicubically without antialiasing.
+    """
+    height, width = images.shape[-2:]
+    rows, columns = sizes.whole_hw((height, width))
+    if (rows, columns) == (height, width):
+        return images
+    if sizes.odd_sides == "floor":
+        return images[..., :rows, :columns]
+    if sizes.odd_sides == "pad":
+        return F.pad(images, (0, columns - width, 0, rows - height))
+    batch = images.reshape(-1, *images.shape[-3:])
+    stretched = F.interpolate(batch, size=(rows, columns), mode="bicubic")
+    return stretched.reshape(*images.shape[:-2], rows, columns)

@@ -162,18 +162,30 @@ def _backbones() -> str:
 
 
 def _backbone(name: str) -> list[str]:
+    """Return the row of a backbone; of one that cannot be used, what is wrong with it."""
     from spar_bench import backbones, registry
     from spar_bench.spec.schema import BackboneSpec
 
+    spec = BackboneSpec(name=name)
     try:
-        registry.version("backbones", name)
-        sizes, purpose = backbones.sizes(BackboneSpec(name=name)), registry.purpose
+        registry.version("backbones", registry.plugin("backbones", name))
+        sizes, card = backbones.sizes(spec), backbones.card(name)
         if sizes is None:
-            return [name, "", "", "", "", f"say backbone.path: {purpose('backbones', name)}"]
+            return [
+                name,
+                "",
+                "",
+                "",
+                "",
+                f"say backbone.path: {registry.purpose('backbones', name)}",
+            ]
     except SparBenchError as error:
         return [name, "", "", "", "", str(error)]
-    found = "found" if sizes.folder else "give backbone.path"
-    return [name, f"{sizes.patch_px}", f"{sizes.image_px}", sizes.license, found, sizes.source]
+    try:
+        found = "found" if backbones.weights_of(spec) else ""
+    except SparBenchError:
+        found = "missing"
+    return [name, f"{sizes.patch_px}", f"{sizes.image_px}", card.license, found, card.source]
 
 
 def _datasets() -> str:

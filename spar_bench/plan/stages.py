@@ -198,14 +198,13 @@ def cost_stage(
 def arm(
     settings: Settings, method: Method, image_hw: tuple[int, int], *, n_queries: int
 ) -> dict[str, Any]:
-    """Return what decides the cost of reading one image; weights do not."""
+    """Return what decides the cost of reading one image; weights and positions do not."""
     sizes = asdict(known_sizes(settings.backbone))
-    for label in ("license", "source", "folder"):
-        del sizes[label]
+    del sizes["position_embedding"]
     refiner = settings.evaluate.refiner
     return {
         "backbone": [
-            settings.backbone.name,
+            registry.plugin("backbones", settings.backbone.name),
             registry.versions("backbones", settings.backbone.name),
         ],
         "sizes": sizes,

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
+from spar_bench import backbones
 from spar_bench.backbones import known_sizes
 from spar_bench.plan import stages as build
 from spar_bench.plan.trials import Arm, CostLine, Plan, Trial
@@ -98,7 +99,7 @@ class Collector:
         """Return a line of costs.csv."""
         inference = build.inference(line.settings, line.method)
         return {
-            "backbone": line.settings.backbone.name,
+            "backbone": backbones.label(line.settings.backbone),
             "method": line.method,
             "inference": inference.kind,
             "average": inference.average,
@@ -121,7 +122,7 @@ class Collector:
             group=trial.group,
             trial=trial.name,
             seed=trial.seed if taught else None,
-            backbone=backbone_label(trial),
+            backbone=backbones.label(settings.backbone),
             method=arm.method,
             inference=inference.kind,
             average=inference.average,
@@ -210,12 +211,6 @@ def clipped(window_px: int | None, image_hw: tuple[int, int]) -> str:
         return ""
     height, width = image_hw
     return f"the window of {window_px} px is clipped to the image of {height}x{width} px"
-
-
-def backbone_label(trial: Trial) -> str:
-    """Return the name of a trial's backbone in tables: its folder's, or its plug-in's."""
-    backbone = trial.settings.backbone
-    return backbone.path.rstrip("/").rsplit("/", 1)[-1] if backbone.path else backbone.name
 
 
 def flat(value: Any, prefix: str = "") -> dict[str, Any]:

@@ -33,6 +33,8 @@ from spar_bench.spec.values import (
 Method = Literal["pretrained", "teacher", "student"]
 Average = Literal["logits", "features"]
 Precision = Literal["float32", "bfloat16", "float16"]
+PositionRule = Literal["scale_factor", "size", "rope"]
+OddSides = Literal["floor", "pad", "stretch"]
 METHODS: tuple[Method, ...] = ("pretrained", "teacher", "student")
 
 
@@ -49,12 +51,28 @@ class BackboneSpec(Part):
         "openclip", description="A backbone plug-in; `spar-bench backbones` lists them."
     )
     path: FolderPath = Field(
-        None, description="A folder with open_clip_config.json and weights, as open_clip reads it."
+        None,
+        description="Weights: a folder with open_clip_config.json as open_clip reads it, or a "
+        ".safetensors or .pt file; default: the weights folder, then the Hugging Face cache.",
     )
-    position_embedding: Literal["scale_factor", "size"] = Field(
-        "scale_factor",
-        description="How position embeddings are resampled: by (grid + 0.1) / native, as the "
-        "paper, or by size.",
+    weights: Literal["find", "random"] = Field(
+        "find", description="random: none are looked for, and every table says so."
+    )
+    read_out: str | None = Field(
+        None, description="How dense features are read; default: the backbone's own way."
+    )
+    preprocessing: Literal["model", "legacy"] = Field(
+        "model", description="legacy: mean and deviation of 0.5, as the paper's older MaskCLIP."
+    )
+    position_embedding: PositionRule | None = Field(
+        None,
+        description="How position embeddings are resampled: by (grid + 0.1) / native as the paper "
+        "does CLIP's, or by size as SigLIP's; default: the backbone's own way.",
+    )
+    odd_sides: OddSides | None = Field(
+        None,
+        description="What becomes of a side that is no whole patches: its rest is dropped, padded "
+        "with zeros, or stretched to one more patch; default: the backbone's own way.",
     )
 
 
