@@ -17,15 +17,13 @@ from spar_bench.plan.cost import SINGLE_PASS, Inference
 from spar_bench.plan.inputs import Labelled, dataset_identity, open_dataset
 from spar_bench.spec.schema import (
     BackboneSpec,
-    DatasetSpec,
-    EvaluateSpec,
     Method,
     Settings,
 )
 from spar_bench.stage import Stage, digest
 from spar_bench.windows import upsample_factor
 
-VERSIONS = {"images": 1, "targets": 1, "student": 1, "evaluate": 2, "cost": 1, "latency": 2}
+VERSIONS = {"images": 1, "targets": 1, "student": 1, "evaluate": 3, "cost": 1, "latency": 2}
 """Raised when the numbers or the files that a kind of stage makes change."""
 
 
@@ -128,26 +126,19 @@ def student_stage(settings: Settings, seed: int) -> Stage:
     )
 
 
-def protocol(evaluate: EvaluateSpec, dataset: DatasetSpec) -> dict[str, Any]:
-    """Return all that moves an mIoU beside model, inference and images."""
-    return {
-        "templates": dataset.templates or evaluate.templates,
-        "logit_scale": dataset.logit_scale or evaluate.logit_scale,
-        "background_threshold": dataset.background_threshold,
-        "precision": evaluate.precision,
-        "resize": "bilinear",
-    }
-
-
-def protocol_name(evaluate: EvaluateSpec, dataset: DatasetSpec) -> str:
-    """Return a short name of the protocol: equal names, equal protocols."""
-    return digest(protocol(evaluate, dataset))[:8]
-
-
 def evaluate_stage(
-    settings: Settings, seed: int, method: Method, data: Labelled, short_side_px: int
+    settings: Settings,
+    seed: int,
+    method: Method,
+    data: Labelled,
+    short_side_px: int,
+    *,
+    protocol: dict[str, Any],
 ) -> Stage:
-    """Per-image pixel counts of one method on one data set at one resolution."""
+    """Per-image pixel counts of one method on one data set at one resolution.
+
+    `protocol` is as `plan.protocol.resolve` returns it for the backbone's read-out.
+    """
     student = {"student": student_stage(settings, seed).fingerprint} if method == "student" else {}
     refiner = settings.evaluate.refiner
     return Stage(
@@ -160,7 +151,7 @@ def evaluate_stage(
             "dataset": data.identity,
             "classes": data.classes,
             "short_side_px": short_side_px,
-            "protocol": protocol(settings.evaluate, data.spec),
+            "protocol": protocol,
         },
         student,
         how={

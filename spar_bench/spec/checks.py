@@ -90,9 +90,10 @@ def _student(settings: Settings, sizes: "Sizes") -> Iterator[Odds]:
 
 
 def _resolutions(settings: Settings, sizes: "Sizes") -> Iterator[Odds]:
+    numbers = [one for one in settings.evaluate.short_side_px if one != "own"]
     lowest = {
         "images.short_side_px": settings.images.short_side_px[0],
-        "evaluate.short_side_px": min(settings.evaluate.short_side_px),
+        "evaluate.short_side_px": min(numbers, default=sizes.patch_px),
     }
     for key, value in lowest.items():
         if value < sizes.patch_px:

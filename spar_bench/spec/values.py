@@ -76,6 +76,13 @@ def _upsample(value: Any) -> Any:
     return int(value) if isinstance(value, str) and value != "auto" else value
 
 
+def _resolution(value: Any) -> Any:
+    if isinstance(value, str) and not value.isdigit() and value != "own":
+        raise mistake(f"must be 'own' or a whole number above 0, but got {value!r}; "
+                      "write own for the data set's own rule")  # fmt: skip
+    return int(value) if isinstance(value, str) and value.isdigit() else value
+
+
 def _home(path: str | None) -> str | None:
     if path == "":
         raise mistake("must name a folder, but got an empty text; name it, or leave the key out")
@@ -115,4 +122,5 @@ Templates = Annotated[
 Trainable = Annotated[
     str, AfterValidator(_trainable), Field(json_schema_extra={"pattern": PATTERN})
 ]
+Resolution = Annotated[Literal["own"] | Positive, BeforeValidator(_resolution)]
 Upsample = Annotated[Literal["auto"] | Positive, BeforeValidator(_upsample)]
