@@ -27,16 +27,16 @@ class Card:
 
     `model` is the architecture by its library's own name, for weights that come without a config;
     `mean` and `std` are its preprocessing there. `hub` is a repository of the Hugging Face Hub;
-    `folder` lies in the package, beside the data file; `files` must be there, any of those that
-    are alternatives (`a | b`).
+    `folder` lies in the package, beside the data file. `terms` says in a line what the licence asks
+    of those who use the weights, where it asks more than usual.
     """
 
     license: str = ""
+    terms: str = ""
     source: str = ""
     hub: str = ""
     model: str = ""
     folder: str = ""
-    files: tuple[str, ...] | list[str] = ()
     read_outs: tuple[str, ...] | list[str] = ()
     mean: tuple[float, ...] | list[float] = ()
     std: tuple[float, ...] | list[float] = ()
@@ -80,7 +80,8 @@ def find(spec: BackboneSpec, card: Card, data_file: Path | None) -> Weights:
     found = _in_weights_folder(name) or _in_hub_cache(card.hub)
     if found is None:
         where = "weights of its name" if not card.hub else f"the repository {card.hub}"
-        get = f"get them from {card.source} ({card.license}), or " if card.source else ""
+        terms = "; ".join(filter(None, [card.license, card.terms]))
+        get = f"get them from {card.source} ({terms}), or " if card.source else ""
         raise NotReady(
             f"backbone {spec.name}: its weights must be in {weights_folder() / name} or in the "
             f"Hugging Face cache, but neither has {where}; {get}name them as backbone.path"
