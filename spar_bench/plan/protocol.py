@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 from spar_bench.datasets.facts import Facts
 from spar_bench.errors import SpecError
-from spar_bench.plan.inputs import Labelled
 from spar_bench.plan.stages import resized_hw
 from spar_bench.spec.schema import DatasetSpec, EvaluateSpec
 from spar_bench.stage import Stage, digest
@@ -56,9 +55,15 @@ def resizes(evaluate: EvaluateSpec, own: Facts) -> list[Resize]:
     return distinct
 
 
-def declare(evaluate: EvaluateSpec, data: Labelled, resize: Resize) -> dict[str, Any]:
+def declare(
+    evaluate: EvaluateSpec,
+    spec: DatasetSpec,
+    own: Facts,
+    *,
+    classes: list[list[str]],
+    resize: Resize,
+) -> dict[str, Any]:
     """Return a protocol as spec and data file have it, for backbones of every read-out, as JSON."""
-    spec, own = data.spec, data.facts
     stated = {name: getattr(spec, name) for name in _THRESHOLDS if getattr(spec, name) is not None}
     usual = {name: getattr(own, name) for name in _THRESHOLDS} | stated
     by_read_out = {}
@@ -67,7 +72,7 @@ def declare(evaluate: EvaluateSpec, data: Labelled, resize: Resize) -> dict[str,
         if here != usual:
             by_read_out[read_out] = here
     return {
-        "classes": data.classes,
+        "classes": classes,
         "templates": spec.templates or evaluate.templates,
         "logit_scale": _logit_scale(evaluate, spec, own),
         **usual,
@@ -85,7 +90,8 @@ def resolve(declared: dict[str, Any], read_out: str) -> dict[str, Any]:
     Less the classes, which an evaluation has beside it.
     """
     shared = {key: v for key, v in declared.items() if key not in ("by_read_out", "classes")}
-    return shared | declared["by_read_out"].get(read_out, {})
+    here: dict[str, float] = declared["by_read_out"].get(read_out, {})
+    return shared | here
 
 
 def protocol_name(declared: dict[str, Any]) -> str:

@@ -4,8 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from spar_bench.plan import stages as build
 from spar_bench.backbones import known_sizes
+from spar_bench.plan import stages as build
 from spar_bench.plan.inputs import Labelled, labelled
 from spar_bench.plan.protocol import Resize, declare, resizes, resolve
 from spar_bench.spec import Point
@@ -184,7 +184,9 @@ def _arm(
         plan.add(build.student_stage(settings, seed))
     image_hw = resize.of(data.image_hw)
     cost = build.cost_stage(settings, method, image_hw, n_queries=data.n_queries)
-    declared = declare(settings.evaluate, data, resize)
+    declared = declare(
+        settings.evaluate, data.spec, data.facts, classes=data.classes, resize=resize
+    )
     evaluate = build.evaluate_stage(
         settings,
         seed,

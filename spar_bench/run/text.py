@@ -4,7 +4,7 @@ Shape legend: Q queries, K classes, C channels, H x W pixels.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -92,6 +92,20 @@ def classifier(
         logit_scale=logit_scale,
         background_threshold=background_threshold,
         area_threshold=area_threshold,
+    )
+
+
+def classifier_of(
+    backbone: Backbone, classes: list[list[str]], protocol: dict[str, Any]
+) -> Classifier:
+    """Embed every name of every class as a resolved protocol has it."""
+    return classifier(
+        backbone,
+        classes,
+        protocol["templates"],
+        logit_scale=protocol["logit_scale"],
+        background_threshold=protocol["background_threshold"],
+        area_threshold=protocol["area_threshold"],
     )
 
 

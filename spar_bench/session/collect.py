@@ -9,6 +9,7 @@ from typing import Any
 from spar_bench import backbones
 from spar_bench.backbones import known_sizes
 from spar_bench.plan import stages as build
+from spar_bench.plan.protocol import protocol_name
 from spar_bench.plan.trials import Arm, CostLine, Plan, Trial
 from spar_bench.results import Cost, Row, Status
 from spar_bench.stage import Damaged, Finished, Stage, digest
@@ -127,7 +128,7 @@ class Collector:
             inference=inference.kind,
             average=inference.average,
             refiner=settings.evaluate.refiner,
-            protocol=build.protocol_name(settings.evaluate, arm.data.spec),
+            protocol=protocol_name(arm.protocol),
             window_px=build.window_px(settings) if slides else None,
             stride_px=settings.teacher.stride_px if slides else None,
             train_short_side_px="-".join(map(str, settings.images.short_side_px))
@@ -138,6 +139,7 @@ class Collector:
             dataset=arm.data.label,
             eval_short_side_px=arm.short_side_px,
             n_images=summary.get("n_images"),
+            n_skipped=summary.get("n_skipped"),
             miou=summary.get("miou"),
             dtype=settings.evaluate.precision,
             status=state.status,

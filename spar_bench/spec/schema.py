@@ -9,7 +9,7 @@ from spar_bench.spec.values import (
     FILLED,
     FolderPath,
     ImageHW,
-    Part,
+    Part as Part,
     Positive,
     PositiveNumber,
     Probability,

@@ -5,12 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from spar_bench.plan.stages import protocol
 from spar_bench.report import text
 from spar_bench.report.arms import read_arms
 from spar_bench.report.tables import NOTE, result_tables, to_latex, to_markdown
 from spar_bench.results import Cost, Row
-from spar_bench.spec.schema import DatasetSpec, EvaluateSpec
 from tests.report.synthetic import baseline, cost, results_of, row, students, teacher
 
 STATES: list[Row] = [
@@ -67,8 +65,6 @@ def test_the_note_says_which_best_is_bold_and_what_a_protocol_is() -> None:
     }
     assert bold == {"mIoU (%)"}
     assert "the best of each mIoU column in bold" in NOTE
-    parts = protocol(EvaluateSpec(), DatasetSpec(name="x"))
-    assert all(part.replace("_", " ").removesuffix("ize") in NOTE for part in parts)
 
 
 def test_some_failed_seeds_are_said_in_the_cell() -> None:
