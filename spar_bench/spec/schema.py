@@ -9,7 +9,6 @@ from spar_bench.spec.values import (
     FILLED,
     FolderPath,
     ImageHW,
-    Part as Part,
     Positive,
     PositiveNumber,
     Probability,
@@ -23,6 +22,7 @@ from spar_bench.spec.values import (
     not_bool,
     plugin,
 )
+from spar_bench.spec.values import Part as Part
 
 Method = Literal["pretrained", "teacher", "student"]
 Average = Literal["logits", "features"]
