@@ -235,12 +235,6 @@ def read_counts(finished: Finished) -> Counts:
     return Counts(arrays["correct"], arrays["predicted"], arrays["true"], names_digest(names))
 
 
-def read_skipped(finished: Finished) -> list[str]:
-    """Return why images were left out of a finished evaluation, one line an image."""
-    skipped = json.loads(finished.path("skipped.json").read_text(encoding="utf-8"))
-    return [one["reason"] for one in skipped]
-
-
 def read_preview(finished: Finished) -> Preview:
     """Return what the first images looked like to a finished evaluation."""
     names = json.loads(finished.path("images.json").read_text(encoding="utf-8"))[:N_PREVIEWS]

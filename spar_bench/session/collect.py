@@ -144,11 +144,17 @@ class Collector:
             dtype=settings.evaluate.precision,
             status=state.status,
             cost=self.cost(arm.cost, arm.timed, arm.image_hw),
-            reason=state.reason or clipped(inference.window_px, arm.image_hw),
+            reason=state.reason or self._remark(state, inference.window_px, arm.image_hw),
             divides_patch=settings.teacher.stride_px % patch_px == 0 if slides else None,
             swept=trial.swept,
             stages=self._stages(arm),
         )
+
+    def _remark(self, state: State, window_px: int | None, image_hw: tuple[int, int]) -> str:
+        """Return what there is to say of a row that has its number; else ""."""
+        found = state.finished
+        skipped = [] if found is None else left_out(found)
+        return "; ".join(filter(None, [clipped(window_px, image_hw), *skipped]))
 
     def _stages(self, arm: Arm) -> dict[str, str]:
         """Return the stages that a row's numbers are of, by role."""
@@ -213,6 +219,15 @@ def clipped(window_px: int | None, image_hw: tuple[int, int]) -> str:
         return ""
     height, width = image_hw
     return f"the window of {window_px} px is clipped to the image of {height}x{width} px"
+
+
+def left_out(evaluation: Finished) -> list[str]:
+    """Return a remark where images of an evaluation could not be read; else nothing."""
+    if not evaluation.summary.get("n_skipped"):
+        return []
+    first, *others = json.loads(evaluation.path("skipped.json").read_text(encoding="utf-8"))
+    more = f", nor could {len(others)} others" if others else ""
+    return [f"an image could not be read and is left out{more}: {first['reason']}"]
 
 
 def flat(value: Any, prefix: str = "") -> dict[str, Any]:

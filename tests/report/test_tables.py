@@ -28,7 +28,7 @@ def test_markdown_says_failed_blocked_and_not_measured_in_different_words() -> N
 
     assert written[0] == (
         "**Accuracy and cost: patchwork, short side 256 px, backbone patchwork, "
-        "protocol openclip 80, type float32, window 64 px, average logits, trained all, "
+        "type float32, window 64 px, average logits, trained all, "
         "loss mse, trained at 128-320 px**"
     )
     same = "6.84–7.92 | 240 | 1.30 |"
