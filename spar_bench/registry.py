@@ -213,8 +213,12 @@ def _parsed(path: Path) -> ast.Module:
 
 def purpose(family: str, name: str) -> str:
     """Return the first line of a plug-in's docstring, read without running it."""
-    text = ast.get_docstring(_parsed(source(family, name))) or ""
-    return text.partition("\n")[0]
+    return docstring(family, name).partition("\n")[0]
+
+
+def docstring(family: str, name: str) -> str:
+    """Return a plug-in's docstring, read without running it."""
+    return ast.get_docstring(_parsed(source(family, name))) or ""
 
 
 def require(family: str, name: str) -> None:

@@ -9,9 +9,10 @@ import click
 
 from spar_bench import __version__
 from spar_bench.cli.backbones import backbones
+from spar_bench.cli.data import datasets
 from spar_bench.cli.inspect import check, explain, init, status
 from spar_bench.cli.log import quieten_libraries, show_our_log
-from spar_bench.cli.machine import completion, datasets, doctor, losses, refiners
+from spar_bench.cli.machine import completion, doctor, losses, refiners
 from spar_bench.cli.run import patchwork, plan, report, sweep, ui
 from spar_bench.cli.stopping import INTERRUPTED
 from spar_bench.cli.store import cache

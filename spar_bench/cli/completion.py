@@ -28,6 +28,15 @@ def spec_files(_: click.Context, __: click.Parameter, incomplete: str) -> list[C
     return _among(offered, incomplete)
 
 
+def dataset_names(
+    context: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Complete data sets, and YAML files once a path is begun."""
+    from spar_bench.registry import names
+
+    return _among(names("datasets"), incomplete) or spec_files(context, parameter, incomplete)
+
+
 def trials_to_come(
     context: click.Context, _: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:

@@ -12,6 +12,7 @@ from click.shell_completion import get_completion_class
 
 from spar_bench.cli.backbones import backbones_table
 from spar_bench.cli.completion import specs_here
+from spar_bench.cli.data import listed_datasets
 from spar_bench.cli.options import counted, size, store_option, table, tracking_option
 from spar_bench.errors import SparBenchError
 
@@ -32,7 +33,7 @@ def doctor(store: Path, tracking_uri: str | None) -> None:
     click.echo(f"device          {_device()}")
     click.echo(f"store           {_store(store)}")
     click.echo(f"tracking        {_tracking(tracking_uri)}")
-    click.echo("\n" + backbones_table() + "\n\n" + _datasets() + "\n\n" + _specs())
+    click.echo("\n" + backbones_table() + "\n\n" + listed_datasets() + "\n\n" + _specs())
 
 
 def _store(root: Path) -> str:
@@ -76,12 +77,6 @@ def _specs() -> str:
         lines.append(f"{path}: " + ("ready" if not gaps else f"{len(gaps)} missing"))
         lines += [f"  {line}" for line in gaps]
     return "\n".join(lines) or "no specs in experiments/; spar-bench init writes one"
-
-
-@click.command()
-def datasets() -> None:
-    """List data set plug-ins and what each reads."""
-    click.echo(_datasets())
 
 
 @click.command()
@@ -146,7 +141,3 @@ def _plug_in(family: str, name: str) -> list[str]:
         return [name, str(registry.version(family, name)), registry.purpose(family, name)]
     except SparBenchError as error:
         return [name, "", str(error)]
-
-
-def _datasets() -> str:
-    return _family("datasets")

@@ -3,7 +3,9 @@
 from pathlib import Path
 
 from spar_bench import registry
+from spar_bench.datasets.base import DatasetSettings
 from spar_bench.datasets.facts import Facts, read
+from spar_bench.errors import DataError
 from spar_bench.spec.schema import DatasetPart, DatasetSpec
 
 
@@ -31,3 +33,21 @@ def facts(spec: DatasetPart) -> Facts:
     registry.plugin("datasets", spec.name)
     path = registry.data_file("datasets", spec.name)
     return read(Facts, registry.data("datasets", spec.name), str(path))
+
+
+def settings(spec: DatasetPart) -> DatasetSettings:
+    """Return what a plug-in is constructed with: what the spec says, else the data file.
+
+    Raises:
+        DataError: the spec's classes are more or fewer than the data file's; and as `facts`.
+    """
+    stated = facts(spec)
+    count, classes = None, None
+    if isinstance(spec, DatasetSpec):
+        count, classes = spec.count, spec.classes
+    if classes and stated.classes and len(classes) != len(stated.classes):
+        raise DataError(
+            f"data set {spec.name}: classes: must name its {len(stated.classes)} classes, but got "
+            f"{len(classes)}; leave them out for its own names"
+        )
+    return DatasetSettings(spec.path, count, classes or stated.classes, spec.name, stated)

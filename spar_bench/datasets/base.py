@@ -1,10 +1,13 @@
 """The contract of a data set plug-in: labelled images by index, read without torch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from spar_bench.datasets.facts import Facts
+from spar_bench.errors import DataError
 
 Image = NDArray[np.uint8]  # (H, W, 3), RGB
 Mask = NDArray[np.uint8]  # (H, W), class index, IGNORED where unlabelled
@@ -15,11 +18,25 @@ IGNORED = 255
 
 @dataclass(frozen=True)
 class DatasetSettings:
-    """What a spec says of a data set: its folder, how many images to use, other class names."""
+    """What a spec and a data file say of a data set.
+
+    `path` is its folder, `count` how many images to use, `classes` the class names of the spec,
+    else of the data file; `name` is what the spec calls it, `facts` what its data file states.
+    """
 
     path: str | None = None
     count: int | None = None
     classes: list[list[str]] | None = None
+    name: str = ""
+    facts: Facts = field(default_factory=Facts)
+
+    def refuse_files(self, plugin: str) -> None:
+        """Refuse a data file that tells a plug-in of files, if the plug-in would not look."""
+        if self.facts.files:
+            raise DataError(
+                f"{self.name}: files: is what plugin: tree reads, but plugin is {plugin}; "
+                "leave it out, or correct the plug-in"
+            )
 
 
 class Sample(NamedTuple):

@@ -88,7 +88,8 @@ def _line(details: ErrorDetails, model: type[Part]) -> str:
         near = get_close_matches(steps[-1], known, n=1)
         way_out = f"did you mean {near[0]!r}?" if near else f"use one of {', '.join(known)}"
         return f"{'.'.join(steps)}: must be a known key, but got {steps[-1]!r}; {way_out}"
-    reason = details["msg"][0].lower() + details["msg"][1:]
+    reason = details["msg"].removeprefix("Value error, ")
+    reason = reason[0].lower() + reason[1:]
     got = "nothing" if details["type"] == "missing" else repr(details["input"])[:60]
     return f"{'.'.join(steps)}: {reason}, but got {got}; correct it"
 

@@ -8,16 +8,12 @@
 Sub-folders are read too. In classes.txt blank lines and lines that start with # are skipped.
 """
 
-import hashlib
-import json
-from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-from spar_bench.datasets.base import IGNORED, DatasetSettings, Image, Sample, Split
-from spar_bench.datasets.images import ENDINGS, read_image, read_mask
-from spar_bench.digests import file_digests
-from spar_bench.errors import DataError, NotReady
+from spar_bench.datasets.base import IGNORED, DatasetSettings, Split
+from spar_bench.datasets.files import Entry, FileDataset, Found, Labels, files_below
+from spar_bench.datasets.images import ENDINGS
+from spar_bench.errors import DataError, NotReady, SparBenchError
 
 VERSION = 1
 
@@ -25,75 +21,20 @@ _MASK_ENDINGS = frozenset({".png"})
 _LAYOUTS = [("val_images", "val_masks"), ("images", "masks")]
 
 
-class Dataset:
+class Dataset(FileDataset):
     """The images of one split, in the order of their names."""
 
-    def __init__(self, split: Split, settings: DatasetSettings) -> None:
-        """List the files and pair images with masks; read class names, and no image.
-
-        Raises:
-            NotReady: a folder or a mask is missing.
-            DataError: a file has an ending that is not read, or the class list makes no sense.
-        """
-        self._root = _root(settings.path)
-        self._masks: list[Path] = []
-        self.classes: list[list[str]] = []
+    def _find(self, split: Split, settings: DatasetSettings) -> Found:
+        settings.refuse_files("folder")
+        root, problems = _root(settings.path), list[SparBenchError]()
         if split == "train":
-            self._images = _train_images(self._root)[: settings.count]
-            return
-        self.classes = settings.classes or _read_classes(self._root / "classes.txt")
-        pairs = _labelled_images(self._root)[: settings.count]
-        self._images = [image for image, _ in pairs]
-        self._masks = [mask for _, mask in pairs]
-
-    def __len__(self) -> int:
-        """Return the number of images."""
-        return len(self._images)
-
-    @cached_property
-    def image_hw(self) -> tuple[int, int]:
-        """Size of the first image, upright, height first."""
-        # Read whole: where a header holds the orientation, and whether its size is upright already,
-        # differs by format.
-        height, width, _ = read_image(self._images[0]).shape
-        return height, width
-
-    def identity(self) -> dict[str, Any]:
-        """Return the digest of names, files and classes; not where the folder lies."""
-        files = self._images + self._masks
-        digest = hashlib.sha256()
-        for path, content in zip(files, file_digests(files), strict=True):
-            digest.update(f"{self._name(path)}\0{content}\n".encode())
-        digest.update(json.dumps(self.classes).encode())
-        return {"count": len(self), "sha256": digest.hexdigest()}
-
-    def image(self, index: int) -> Image:
-        """Return the image alone, `(H, W, 3)`."""
-        return read_image(self._images[index])
-
-    def sample(self, index: int) -> Sample:
-        """Return name, image `(H, W, 3)` and mask `(H, W)`.
-
-        Raises:
-            DataError: a file cannot be read, sizes differ, or a label has no class.
-        """
-        path = self._masks[index]
-        image, mask = self.image(index), read_mask(path)
-        if mask.shape != image.shape[:2]:
-            raise DataError(
-                f"{path}: a mask must have the size of its image ({_size(image.shape)}), "
-                f"but has {_size(mask.shape)}; make it anew from {self._name(self._images[index])}"
+            return Found(
+                root, [Entry(path) for path in _train_images(root, problems)], [], problems
             )
-        largest = int(mask.max(where=mask != IGNORED, initial=0))
-        if largest >= len(self.classes):
-            raise DataError(
-                f"{path}: labels must be below the number of classes ({len(self.classes)}) or "
-                f"{IGNORED}, but has {largest}; add the class to classes.txt or relabel"
-            )
-        return Sample(self._name(self._images[index]), image, mask)
-
-    def _name(self, path: Path) -> str:
-        return path.relative_to(self._root).as_posix()
+        classes = settings.classes or _read_classes(root / "classes.txt")
+        labels = Labels.of("as_stored", len(classes))
+        pairs = _labelled_images(root, problems)
+        return Found(root, [Entry(*pair, labels) for pair in pairs], classes, problems)
 
 
 def _root(path: str | None) -> Path:
@@ -106,73 +47,82 @@ def _root(path: str | None) -> Path:
     return root
 
 
-def _train_images(root: Path) -> list[Path]:
+def _train_images(root: Path, problems: list[SparBenchError]) -> list[Path]:
     """List distillation images; a folder without a layout of ours may hold other files too."""
     for name in ("train_images", "images"):
         if (root / name).is_dir():
-            return _listed(root / name, ENDINGS)
+            return _listed(root / name, ENDINGS, problems)
     for name in ("val_images", "val_masks", "masks"):
         if (root / name).is_dir():  # taking its files for photographs would distil on masks
             raise NotReady(
                 f"{root}: has {name}/ but no train_images/ to distil on; add it, or name a folder "
                 "that holds nothing but photographs"
             )
-    found = [path for path in _files(root) if path.suffix.lower() in ENDINGS]
+    found = [path for path in files_below(root) if path.suffix.lower() in ENDINGS]
     return _not_empty(found, root, ENDINGS)
 
 
-def _labelled_images(root: Path) -> list[tuple[Path, Path]]:
+def _labelled_images(root: Path, problems: list[SparBenchError]) -> list[tuple[Path, Path]]:
     """Pair validation images with the masks of the same name, sorted by name."""
     for images, masks in _LAYOUTS:
         if (root / images).is_dir() and (root / masks).is_dir():
-            return _paired(root / images, root / masks)
+            return _paired(root / images, root / masks, problems)
     raise NotReady(
         f"{root}: must hold val_images/ and val_masks/ (or images/ and masks/) to evaluate on; "
         "add them"
     )
 
 
-def _paired(images: Path, masks: Path) -> list[tuple[Path, Path]]:
-    image_of = _by_stem(images, ENDINGS)
-    mask_of = _by_stem(masks, _MASK_ENDINGS)
-    _require_partners(image_of, mask_of, masks)
-    _require_partners(mask_of, image_of, images)
-    return [(path, mask_of[stem]) for stem, path in image_of.items()]
+def _paired(images: Path, masks: Path, problems: list[SparBenchError]) -> list[tuple[Path, Path]]:
+    image_of = _by_stem(images, ENDINGS, problems)
+    mask_of = _by_stem(masks, _MASK_ENDINGS, problems)
+    problems += _without_partner(image_of, mask_of, masks)
+    problems += _without_partner(mask_of, image_of, images)
+    return [(path, mask_of[stem]) for stem, path in image_of.items() if stem in mask_of]
 
 
-def _require_partners(files: dict[str, Path], partners: dict[str, Path], folder: Path) -> None:
-    alone = [path for stem, path in files.items() if stem not in partners]
-    if alone:
-        more = f" (nor have {len(alone) - 1} others)" if len(alone) > 1 else ""
-        raise NotReady(
-            f"{alone[0]}: must have a partner of the same name in {folder}, but has none{more}; "
+def _without_partner(
+    files: dict[str, Path], partners: dict[str, Path], folder: Path
+) -> list[NotReady]:
+    return [
+        NotReady(
+            f"{path}: must have a partner of the same name in {folder}, but has none; "
             "add it, or take the file away"
         )
+        for stem, path in files.items()
+        if stem not in partners
+    ]
 
 
-def _by_stem(folder: Path, endings: frozenset[str]) -> dict[str, Path]:
+def _by_stem(
+    folder: Path, endings: frozenset[str], problems: list[SparBenchError]
+) -> dict[str, Path]:
     found: dict[str, Path] = {}
-    for path in _listed(folder, endings):
+    for path in _listed(folder, endings, problems):
         stem = path.relative_to(folder).with_suffix("").as_posix()
         if stem in found:
-            raise DataError(
+            text = (
                 f"{path}: image and mask are matched by name without ending, "
                 f"but {found[stem].name} has the same; take one away"
             )
+            problems.append(DataError(text))
+            continue
         found[stem] = path
     return found
 
 
-def _listed(folder: Path, endings: frozenset[str]) -> list[Path]:
+def _listed(folder: Path, endings: frozenset[str], problems: list[SparBenchError]) -> list[Path]:
     """List a folder that is ours by its name, in which every file must be of use."""
-    found = _files(folder)
+    found = files_below(folder)
     for path in found:
         if path.suffix.lower() not in endings:
-            raise DataError(
+            text = (
                 f"{path}: must end in {_either(endings)}, but ends in {path.suffix!r}; "
                 "convert it, or take it away"
             )
-    return _not_empty(found, folder, endings)
+            problems.append(DataError(text))
+    fitting = [path for path in found if path.suffix.lower() in endings]
+    return fitting if problems else _not_empty(fitting, folder, endings)
 
 
 def _not_empty(found: list[Path], folder: Path, endings: frozenset[str]) -> list[Path]:
@@ -181,16 +131,6 @@ def _not_empty(found: list[Path], folder: Path, endings: frozenset[str]) -> list
             f"{folder}: must hold a file, but has none that ends in {_either(endings)}; add some"
         )
     return found
-
-
-def _files(folder: Path) -> list[Path]:
-    """List the files below a folder, sorted by name; hidden files and folders are passed over."""
-    names = [
-        path.relative_to(folder)
-        for path in folder.rglob("*")
-        if path.is_file() and not any(p.startswith(".") for p in path.relative_to(folder).parts)
-    ]
-    return [folder / name for name in sorted(names, key=Path.as_posix)]
 
 
 def _read_classes(path: Path) -> list[list[str]]:
@@ -235,7 +175,3 @@ def _read_classes(path: Path) -> list[list[str]]:
 
 def _either(endings: frozenset[str]) -> str:
     return " or ".join(sorted(endings))
-
-
-def _size(shape: tuple[int, ...]) -> str:
-    return f"{shape[1]} px wide, {shape[0]} px high"

@@ -21,6 +21,7 @@ class Dataset:
         Raises:
             DataError: the settings give class names that do not fit the scenes' labels.
         """
+        settings.refuse_files("patchwork")
         self.classes = settings.classes or CLASSES
         if len(self.classes) != len(CLASSES):
             raise DataError(

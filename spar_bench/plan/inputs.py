@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from spar_bench import backbones, datasets, registry
-from spar_bench.datasets.base import IGNORED, Dataset, DatasetSettings, Split
+from spar_bench.datasets.base import IGNORED, Dataset, Split
 from spar_bench.datasets.facts import Facts
 from spar_bench.errors import DataError, SparBenchError
 from spar_bench.spec.schema import DatasetSpec, SourceSpec
@@ -31,11 +31,8 @@ class Labelled:
 
 def open_dataset(spec: DatasetSpec | SourceSpec, split: Split) -> Dataset:
     """Construct a data set plug-in; lists its files, reads no image."""
-    settings = DatasetSettings(path=spec.path)
-    if isinstance(spec, DatasetSpec):
-        settings = DatasetSettings(path=spec.path, count=spec.count, classes=spec.classes)
-    dataset: Dataset = registry.load("datasets", spec.name)(split, settings)
-    return dataset
+    plugin: type[Dataset] = registry.load("datasets", spec.name)
+    return plugin(split, datasets.settings(spec))
 
 
 def declared_hw(spec: DatasetSpec | SourceSpec, split: Split) -> tuple[int, int]:
@@ -75,7 +72,7 @@ def labelled(spec: DatasetSpec) -> Labelled:
 def dataset_identity(spec: DatasetSpec | SourceSpec, dataset: Dataset) -> dict[str, Any]:
     """Return what decides a data set's images and labels, as JSON: plug-in and contents."""
     return {
-        "name": spec.name,
+        "name": registry.plugin("datasets", spec.name),
         "version": registry.version("datasets", spec.name),
         **dataset.identity(),
     }

@@ -200,7 +200,7 @@ def test_number_of_images_without_masks_is_told(root: Path) -> None:
     for name in ("a", "b"):
         (root / "val_masks" / f"{name}.png").unlink()
 
-    with pytest.raises(NotReady, match=r"a\.jpg: .* \(nor have 1 others\)"):
+    with pytest.raises(NotReady, match=r"a\.jpg: .* \(and 1 more; `spar-bench datasets"):
         read("val", root)
 
 
@@ -214,7 +214,7 @@ def test_mask_of_another_size_is_refused(root: Path) -> None:
 def test_label_without_a_class_is_refused(root: Path) -> None:
     write_mask(root / "val_masks" / "a.png", label=2)
 
-    with pytest.raises(DataError, match=r"a\.png: .*number of classes \(2\) or 255, but has 2"):
+    with pytest.raises(DataError, match=r"a\.png: .*must hold 0 to 1 and 255 alone, but has 2"):
         read("val", root).sample(0)
 
 

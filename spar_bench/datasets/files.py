@@ -1,0 +1,189 @@
+"""What data sets of image and mask files have in common: pairing, labels, identity, reading."""
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spar_bench.datasets.base import IGNORED, DatasetSettings, Image, Mask, Sample, Split
+from spar_bench.datasets.images import read_image, read_mask
+from spar_bench.digests import file_digests
+from spar_bench.errors import DataError, SparBenchError
+
+LabelRule = Literal["as_stored", "reduce_zero"] | dict[int, int]
+"""What a mask's stored values mean: the label itself; one less than it, and ignored where it is 0;
+or as a map says, in which every value must be."""
+
+_NONE = -1  # of a stored value that means nothing
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The label of each stored value, 256 of them; -1 where a value is a mistake."""
+
+    table: NDArray[np.int16]
+
+    @classmethod
+    def of(cls, rule: LabelRule, n_classes: int) -> "Labels":
+        """Write a rule out; 255 stays ignored unless a map says otherwise."""
+        values = {value: value for value in range(n_classes)}
+        if rule == "reduce_zero":
+            values = {0: IGNORED} | {label + 1: label for label in range(n_classes)}
+        table = np.full(256, _NONE, np.int16)
+        for value, label in (
+            {IGNORED: IGNORED} | values if isinstance(rule, str) else rule
+        ).items():
+            table[value] = label
+        return cls(table)
+
+    def read(self, path: Path) -> Mask:
+        """Return the labels of a mask file, `(H, W)`.
+
+        Raises:
+            DataError: it cannot be read, or holds a value that means nothing.
+        """
+        stored = read_mask(path)
+        counts = np.bincount(stored.ravel(), minlength=256)
+        wrong = np.flatnonzero((counts > 0) & (self.table == _NONE))
+        if len(wrong):
+            value = int(wrong[0])
+            raise DataError(
+                f"{path}: a mask must hold {_ranges(np.flatnonzero(self.table != _NONE))} alone, "
+                f"but has {value} in {counts[value]} px; relabel it, or correct the class list"
+            )
+        return self.table.astype(np.uint8)[stored]
+
+
+class Entry(NamedTuple):
+    """An image file, and its mask where the split has labels."""
+
+    image: Path
+    mask: Path | None = None
+    labels: Labels | None = None
+
+
+@dataclass(frozen=True)
+class Found:
+    """The files of a split below `root`, in their order, and what is wrong with them."""
+
+    root: Path
+    entries: Sequence[Entry]
+    classes: list[list[str]] = field(default_factory=list)
+    problems: Sequence[SparBenchError] = ()
+    labels: Any = None  # as stated, for the identity
+    n_published: int | None = None
+
+
+class FileDataset(ABC):
+    """The images of one split; a plug-in's `Dataset` says only which files they are."""
+
+    def __init__(
+        self,
+        split: Split,
+        settings: DatasetSettings,
+        *,
+        problems: list[SparBenchError] | None = None,
+    ) -> None:
+        """List the files and pair images with masks; read class names, and no image.
+
+        Files that are missing or odd are added to `problems`, and the others used; without
+        `problems` the first is raised.
+
+        Raises:
+            NotReady: files are missing.
+            DataError: a file has an ending that is not read, or the class list makes no sense.
+        """
+        found = self._find(split, settings)
+        if problems is None and found.problems:
+            raise _first_of(found.problems)
+        if problems is not None:
+            problems += found.problems
+        self.root, self.classes, self.n_published = found.root, found.classes, found.n_published
+        self._entries = found.entries[: settings.count]
+        self._stated_labels = found.labels
+
+    @abstractmethod
+    def _find(self, split: Split, settings: DatasetSettings) -> Found: ...
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self._entries)
+
+    @cached_property
+    def image_hw(self) -> tuple[int, int]:
+        """Size of the first image, upright, height first."""
+        # Read whole: where a header holds the orientation, and whether its size is upright already,
+        # differs by format.
+        height, width, _ = self.image(0).shape
+        return height, width
+
+    def identity(self) -> dict[str, Any]:
+        """Return the digest of names, files and classes, and the rule of labels; not the place."""
+        masks = [entry.mask for entry in self._entries if entry.mask is not None]
+        files = [entry.image for entry in self._entries] + masks
+        digest = hashlib.sha256()
+        for path, content in zip(files, file_digests(files), strict=True):
+            digest.update(f"{self._name(path)}\0{content}\n".encode())
+        digest.update(json.dumps(self.classes).encode())
+        rule = {} if self._stated_labels is None else {"labels": self._stated_labels}
+        return {"count": len(self), "sha256": digest.hexdigest(), **rule}
+
+    def image(self, index: int) -> Image:
+        """Return the image alone, `(H, W, 3)`."""
+        return read_image(self._entries[index].image)
+
+    def sample(self, index: int) -> Sample:
+        """Return name, image `(H, W, 3)` and mask `(H, W)`.
+
+        Raises:
+            DataError: a file cannot be read, sizes differ, or a label has no class.
+        """
+        path, mask_path, labels = self._entries[index]
+        if mask_path is None or labels is None:
+            raise DataError(f"{path}: must have a mask, but this split has none; evaluate on val")
+        image, mask = self.image(index), labels.read(mask_path)
+        if mask.shape != image.shape[:2]:
+            raise DataError(
+                f"{mask_path}: a mask must have the size of its image ({_size(image.shape)}), "
+                f"but has {_size(mask.shape)}; make it anew from {self._name(path)}"
+            )
+        return Sample(self._name(path), image, mask)
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self.root).as_posix()
+
+
+def _first_of(problems: Sequence[SparBenchError]) -> SparBenchError:
+    """Return the first problem as one line that counts the others."""
+    if len(problems) == 1:
+        return problems[0]
+    more = f"{len(problems) - 1} more; `spar-bench datasets check` lists them"
+    return type(problems[0])(f"{problems[0]} (and {more})")
+
+
+def files_below(folder: Path) -> list[Path]:
+    """List the files below a folder, sorted by name; hidden files and folders are passed over."""
+    names = [
+        path.relative_to(folder)
+        for path in folder.rglob("*")
+        if not any(p.startswith(".") for p in path.relative_to(folder).parts) and path.is_file()
+    ]
+    return [folder / name for name in sorted(names, key=Path.as_posix)]
+
+
+def _ranges(values: NDArray[np.intp]) -> str:
+    """Write numbers as people do: 0 to 20 and 255."""
+    runs = np.split(values, np.flatnonzero(np.diff(values) != 1) + 1)
+    parts = [str(run[0]) if len(run) == 1 else f"{run[0]} to {run[-1]}" for run in runs]
+    return ", ".join(parts[:-1]) + (" and " if len(parts) > 1 else "") + parts[-1]
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return f"{shape[1]} px wide, {shape[0]} px high"
