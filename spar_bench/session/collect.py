@@ -225,9 +225,9 @@ def left_out(evaluation: Finished) -> list[str]:
     """Return a remark where images of an evaluation could not be read; else nothing."""
     if not evaluation.summary.get("n_skipped"):
         return []
-    first, *others = json.loads(evaluation.path("skipped.json").read_text(encoding="utf-8"))
-    more = f", nor could {len(others)} others" if others else ""
-    return [f"an image could not be read and is left out{more}: {first['reason']}"]
+    skipped = json.loads(evaluation.path("skipped.json").read_text(encoding="utf-8"))
+    what = "1 image" if len(skipped) == 1 else f"{len(skipped)} images, the first"
+    return [f"could not be read and left out: {what}: {skipped[0]['reason']}"]
 
 
 def flat(value: Any, prefix: str = "") -> dict[str, Any]:
