@@ -32,7 +32,8 @@ def data(tmp_path: Path) -> Path:
 
 
 def damage(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:2000])
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
 
 
 def planned(clip: Path, data: Path, unreadable: str, **changes: Any) -> Plan:
