@@ -1,6 +1,7 @@
 """The paper's protocol from pixels to mIoU, against numpy alone: a stub of known features."""
 
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -111,6 +112,18 @@ def files(root: Path) -> list[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
          np.asarray(Image.open(root / f"SegmentationClass/{name}.png")))
         for name in names
     ]  # fmt: skip
+
+
+def test_spec_of_the_protocols_page_is_one(tmp_path: Path) -> None:
+    page = Path(sb.__file__).parent.parent / "docs" / "protocol.md"
+    [text] = re.findall(r"```yaml\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    (tmp_path / "precision.yaml").write_text(text)
+
+    found = sb.read_spec(tmp_path / "precision.yaml")
+
+    assert [point.swept for point in found.points] == [
+        {"evaluate.precision": one} for one in ("float32", "bfloat16", "float16")
+    ]
 
 
 @pytest.mark.parametrize(

@@ -22,9 +22,9 @@ def write_report(results: Results, folder: Path, *, mix_protocols: bool = False)
     Raises:
         MixedProtocols: rows of a data set are of different protocols, and it was not told to mix.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     if not mix_protocols:
         require_unmixed(results)
+    folder.mkdir(parents=True, exist_ok=True)
     arms = read_arms(results, mixed=mixed_datasets(results))
     differences = differences_frame(results, arms)
     figures = plan_figures(results, arms)
