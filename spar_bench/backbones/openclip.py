@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spar_bench.backbones import Sizes, Weights, card, known_sizes, weights_of
-from spar_bench.backbones.base import Parts, fit_sides
+from spar_bench.backbones._exporting import open_clip_folder, timm_clip_folder
+from spar_bench.backbones.base import Exported, Library, Parts, fit_sides, under_any_prefix
 from spar_bench.backbones.weights import WEIGHTS_ENDINGS, stated_config
 from spar_bench.errors import NotReady
 from spar_bench.spec.schema import BackboneSpec
@@ -103,6 +104,16 @@ class Backbone:
             position_embedding=[visual.positional_embedding],
             patch_embedding=list(visual.conv1.parameters()),
         )
+
+    def from_checkpoint(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the image tower's weights out of a checkpoint's, whatever the prefix."""
+        return under_any_prefix(self.visual.state_dict(), state)
+
+    def export(self, library: Library) -> Exported:
+        """Return the model as open_clip's or timm's `local-dir:` reads it."""
+        if library == "open_clip":
+            return open_clip_folder(self, self.model, self._weights, self._architecture)
+        return timm_clip_folder(self)
 
     def load_visual(self, state: Mapping[str, Tensor]) -> None:
         """Replace the image tower's weights; every name must match."""

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from spar_bench import __version__
-from spar_bench.cli.backbones import backbones
+from spar_bench.cli.backbones import backbones, export, import_
 from spar_bench.cli.data import datasets
 from spar_bench.cli.inspect import check, explain, init, status
 from spar_bench.cli.log import quieten_libraries, show_our_log
@@ -47,6 +47,6 @@ def main() -> None:
 
 for command in (
     *(init, check, plan, sweep, report, ui, status, explain, cache),
-    *(doctor, backbones, datasets, losses, refiners, completion, patchwork),
+    *(import_, export, doctor, backbones, datasets, losses, refiners, completion, patchwork),
 ):
     main.add_command(command)

@@ -1,9 +1,16 @@
 """Commands about backbones and their weights."""
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import click
 
-from spar_bench.cli.options import table
+from spar_bench.cli.completion import swept_trials
+from spar_bench.cli.options import store_option, table
 from spar_bench.errors import SparBenchError
+
+if TYPE_CHECKING:
+    from spar_bench.backbones.base import Library
 
 
 @click.command()
@@ -22,6 +29,58 @@ def backbones() -> None:
     )
     for name in missing:
         click.echo(_origin(name))
+
+
+@click.command("import")
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.option("--backbone", required=True, metavar="NAME", help="What it was trained from.")
+@click.option("--path", metavar="PATH", help="The backbone's weights, as backbone.path in a spec.")
+@store_option
+def import_(checkpoint: Path, backbone: str, path: str | None, store: Path) -> None:
+    """Take CHECKPOINT in as a student: a Lightning .ckpt, a .pth or .pt, or safetensors.
+
+    The paper's released files are of this kind. Nothing in the file is run.
+    """
+    from spar_bench.session.exchange import import_student
+    from spar_bench.spec.schema import BackboneSpec
+
+    spec = BackboneSpec(name=backbone, path=path)
+    student = import_student(checkpoint, spec, store=store)
+    said = student.summary
+    click.echo(
+        f"{checkpoint}: {said['trained_tensors']} of {said['all_tensors']} tensors "
+        f"({said['trained_params']:,} weights) differ from {backbone}'s own\n"
+        f"imported as {student.folder}\n"
+        f"evaluate it by `student: {{checkpoint: {checkpoint}}}` in a spec with that backbone"
+    )
+
+
+@click.command()
+@click.argument("student", shell_complete=swept_trials)
+@click.option(
+    "--format",
+    "library",
+    required=True,
+    type=click.Choice(["open_clip", "timm"]),
+    help="Which library reads it; open_clip's has the text tower too.",
+)
+@click.option(
+    "--to", "folder", required=True, type=click.Path(path_type=Path), help="A new folder."
+)
+@store_option
+def export(student: str, library: "Library", folder: Path, store: Path) -> None:
+    """Write STUDENT, a trial or a student's folder, for use without spar-bench."""
+    from spar_bench.session.exchange import export_student
+
+    difference = export_student(student, library, folder, store=store)
+    by = {
+        "open_clip": f'open_clip.create_model_from_pretrained("local-dir:{folder}")',
+        "timm": f'timm.create_model("local-dir:{folder}", pretrained=True)',
+    }
+    click.echo(
+        f"wrote {folder}; {library} alone reads it to within {difference:.1g} of our own:\n"
+        f"  {by[library]}"
+    )
 
 
 def backbones_table() -> str:

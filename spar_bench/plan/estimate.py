@@ -105,6 +105,9 @@ def _targets(plan: Plan, stage: Stage) -> Estimate:
 
 
 def _student(plan: Plan, stage: Stage) -> Estimate:
+    if "checkpoint" in stage.settings:
+        known = known_sizes(stage.how["backbone"])
+        return Estimate(0.0, trained_params(known, "all") * _BYTES["student"])
     sizes, images, image_hw = _drawn(plan, stage)
     passes = images["count"] * stage.settings["epochs"]
     flops = passes * training_flops(sizes, image_hw, stage.settings["trainable"])

@@ -14,11 +14,17 @@ from typing import Any
 from spar_bench import backbones, registry
 from spar_bench.backbones import known_sizes
 from spar_bench.plan.cost import SINGLE_PASS, Inference
-from spar_bench.plan.inputs import Labelled, dataset_identity, open_dataset
+from spar_bench.plan.inputs import (
+    Labelled,
+    checkpoint_digest,
+    dataset_identity,
+    open_dataset,
+)
 from spar_bench.spec.schema import (
     BackboneSpec,
     Method,
     Settings,
+    StudentSpec,
 )
 from spar_bench.stage import Stage, digest
 from spar_bench.windows import upsample_factor
@@ -106,15 +112,25 @@ def targets_stage(settings: Settings, seed: int) -> Stage:
     )
 
 
+def student_stages(settings: Settings, seed: int) -> list[Stage]:
+    """The student and all that it is made from, in an order in which they can be made."""
+    student = student_stage(settings, seed)
+    if not student.inputs:
+        return [student]
+    return [images_stage(settings, seed), targets_stage(settings, seed), student]
+
+
 def student_stage(settings: Settings, seed: int) -> Stage:
     """The student's weights and training curve."""
     student = settings.student
+    if student.checkpoint is not None:
+        return imported_stage(settings.backbone, student)
     return Stage(
         "student",
         VERSIONS["student"],
         {
             "backbone": backbones.identity(settings.backbone),
-            **student.model_dump(mode="json"),
+            **student.model_dump(mode="json", exclude={"checkpoint"}),
             "loss_version": registry.version("losses", student.loss),
             "seed": seed,
         },
@@ -123,6 +139,16 @@ def student_stage(settings: Settings, seed: int) -> Stage:
             "targets": targets_stage(settings, seed).fingerprint,
         },
         how={"backbone": settings.backbone, "source": settings.images.source},
+    )
+
+
+def imported_stage(backbone: BackboneSpec, student: StudentSpec) -> Stage:
+    """The weights of a student that was trained elsewhere."""
+    return Stage(
+        "student",
+        VERSIONS["student"],
+        {"backbone": backbones.identity(backbone), "checkpoint": checkpoint_digest(student)},
+        how={"backbone": backbone, "checkpoint": student.checkpoint},
     )
 
 

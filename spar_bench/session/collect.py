@@ -93,7 +93,8 @@ class Collector:
             student = self.plan.stages[arm.evaluate].inputs.get("student")
             finished = self.state(student).finished if student else None
             if finished is not None:
-                return float(finished.summary["train_gflops"])
+                gflops = finished.summary.get("train_gflops")  # an imported student has none
+                return None if gflops is None else float(gflops)
         return None
 
     def cost_row(self, line: CostLine) -> dict[str, Any]:
@@ -114,8 +115,8 @@ class Collector:
     def _row(self, trial: Trial, arm: Arm) -> Row:
         settings, state = trial.settings, self.state(arm.evaluate)
         inference = build.inference(settings, arm.method)
-        taught = arm.method == "student"
-        slides = arm.method != "pretrained"
+        taught = arm.method == "student" and settings.distils
+        slides = arm.method == "teacher" or taught
         patch_px = known_sizes(settings.backbone).patch_px
         summary = state.finished.summary if state.finished else {}
         return Row(

@@ -62,7 +62,7 @@ def _images(settings: Settings, known: _Known) -> dict[str, list[tuple[int, int]
             for data in settings.evaluate.datasets
             for resize in resizes(settings.evaluate, known.own(data))
         ]
-    if "student" in methods:
+    if settings.distils:
         source_hw = known.hw(settings.images.source, "train")
         found["distilled"] = [resized_hw(source_hw, settings.images.short_side_px[1])]
     return found

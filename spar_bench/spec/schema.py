@@ -150,6 +150,9 @@ class StudentSpec(Part):
     schedule: Literal["constant", "one_cycle", "cosine"] = "constant"
     accumulate: Positive = Field(2, description="Images whose gradients make one step.")
     precision: Precision = Field("float32", description="Of the forward pass; weights are float32.")
+    checkpoint: FolderPath = Field(
+        None, description="A file of weights trained elsewhere, in place of training here."
+    )
 
 
 class DatasetSpec(DatasetPart):
@@ -228,6 +231,11 @@ class Settings(Part):
     student: StudentSpec = StudentSpec()
     evaluate: EvaluateSpec = EvaluateSpec()
     measure: MeasureSpec = MeasureSpec()
+
+    @property
+    def distils(self) -> bool:
+        """Whether a student is trained: one is evaluated, and no checkpoint stands for it."""
+        return "student" in self.evaluate.methods and self.student.checkpoint is None
 
 
 class Spec(Settings):
