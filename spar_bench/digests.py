@@ -50,7 +50,8 @@ def file_digests(paths: Sequence[Path]) -> list[str]:
     settled = {stamp: digest for stamp, digest in fresh.items() if _is_settled(stamp)}
     if settled:
         _remember(settled)
-    return [(known | fresh)[stamp] for stamp in stamps]
+    digests = known | fresh
+    return [digests[stamp] for stamp in stamps]
 
 
 def _stamp(path: Path) -> Stamp:

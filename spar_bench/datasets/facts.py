@@ -3,11 +3,10 @@
 from difflib import get_close_matches
 from typing import Annotated, Any, NamedTuple, TypeVar, get_args
 
-from pydantic import Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from spar_bench.errors import DataError
-from spar_bench.spec.schema import Part
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Names = Annotated[list[str], Field(min_length=1)]
@@ -22,14 +21,20 @@ class Thresholds(NamedTuple):
     """A class that holds no more than this share of the foreground pixels is taken out."""
 
 
-class ReadOutThresholds(Part):
+class Stated(BaseModel):
+    """Base of what a data file states: immutable, and a misspelt key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class ReadOutThresholds(Stated):
     """The thresholds of one read-out; what is left out is the data set's."""
 
     background_threshold: Share | None = None
     area_threshold: Share | None = None
 
 
-class Facts(Part):
+class Facts(Stated):
     """What belongs to a data set: where it is from, its classes, and how it is evaluated.
 
     A data set without a data file has the defaults. What a spec says goes before.
@@ -65,7 +70,7 @@ class Facts(Part):
         )
 
 
-Model = TypeVar("Model", bound=Part)
+Model = TypeVar("Model", bound=Stated)
 
 
 def read(model: type[Model], stated: dict[str, Any], place: str) -> Model:
@@ -81,7 +86,7 @@ def read(model: type[Model], stated: dict[str, Any], place: str) -> Model:
         raise DataError("\n".join(f"{place}: {line}" for line in lines)) from error
 
 
-def _line(details: ErrorDetails, model: type[Part]) -> str:
+def _line(details: ErrorDetails, model: type[Stated]) -> str:
     steps = [str(step) for step in details["loc"]]
     if details["type"] == "extra_forbidden":
         known = _known_keys(model, steps[:-1])
@@ -94,7 +99,7 @@ def _line(details: ErrorDetails, model: type[Part]) -> str:
     return f"{'.'.join(steps)}: {reason}, but got {got}; correct it"
 
 
-def _known_keys(model: type[Part], steps: list[str]) -> list[str]:
+def _known_keys(model: type[Stated], steps: list[str]) -> list[str]:
     """Return the keys of the part that steps lead to."""
     for step in steps:
         if step in model.model_fields:
@@ -102,8 +107,8 @@ def _known_keys(model: type[Part], steps: list[str]) -> list[str]:
     return list(model.model_fields)
 
 
-def _part(annotation: Any) -> type[Part] | None:
+def _part(annotation: Any) -> type[Stated] | None:
     """Return the model that an annotation holds, however deep."""
-    if isinstance(annotation, type) and issubclass(annotation, Part):
+    if isinstance(annotation, type) and issubclass(annotation, Stated):
         return annotation
     return next((found for inner in get_args(annotation) if (found := _part(inner))), None)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from spar_bench.datasets.base import IGNORED, DatasetSettings, Image, Mask, Sample, Split
 from spar_bench.datasets.images import read_image, read_mask
 from spar_bench.digests import file_digests
-from spar_bench.errors import DataError, SparBenchError
+from spar_bench.errors import DataError, NotReady, SparBenchError
 
 LabelRule = Literal["as_stored", "reduce_zero"] | dict[int, int]
 """What a mask's stored values mean: the label itself; one less than it, and ignored where it is 0;
@@ -170,12 +171,39 @@ def _first_of(problems: Sequence[SparBenchError]) -> SparBenchError:
 
 def files_below(folder: Path) -> list[Path]:
     """List the files below a folder, sorted by name; hidden files and folders are passed over."""
-    names = [
-        path.relative_to(folder)
-        for path in folder.rglob("*")
-        if not any(p.startswith(".") for p in path.relative_to(folder).parts) and path.is_file()
-    ]
-    return [folder / name for name in sorted(names, key=Path.as_posix)]
+    return [folder / name for name in names_below(folder)]
+
+
+def names_below(folder: Path) -> list[str]:
+    """List the same files by their paths below the folder, parted by slashes.
+
+    Links are followed, but not upwards, where they would have no end.
+
+    Raises:
+        NotReady: a folder may not be read.
+    """
+    found = []
+    for above, folders, names in os.walk(folder, followlinks=True, onerror=_require_readable):
+        here = Path(above)
+        folders[:] = [
+            name
+            for name in folders
+            if not name.startswith(".")
+            and not here.resolve().is_relative_to((here / name).resolve())
+        ]
+        below = here.relative_to(folder).as_posix()
+        prefix = "" if below == "." else f"{below}/"
+        found += [f"{prefix}{name}" for name in names if not name.startswith(".")]
+    return sorted(found)
+
+
+def _require_readable(error: OSError) -> None:
+    """Let a folder be missing, which its files' absence tells, but not closed to the reader."""
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+        raise NotReady(
+            f"{error.filename}: must be a folder that can be read, but is not ({error.strerror}); "
+            "give yourself the right to"
+        ) from error
 
 
 def _ranges(values: NDArray[np.intp]) -> str:

@@ -28,10 +28,9 @@ from pydantic import AfterValidator, Field
 
 from spar_bench import registry
 from spar_bench.datasets.base import IGNORED, DatasetSettings, Split
-from spar_bench.datasets.facts import read
-from spar_bench.datasets.files import Entry, FileDataset, Found, LabelRule, Labels, files_below
+from spar_bench.datasets.facts import Stated, read
+from spar_bench.datasets.files import Entry, FileDataset, Found, LabelRule, Labels, names_below
 from spar_bench.errors import DataError, NotReady, SparBenchError
-from spar_bench.spec.schema import Part
 
 VERSION = 1
 NEEDS_DATA_FILE = True
@@ -50,14 +49,14 @@ def _with_name(pattern: str) -> str:
 Pattern = Annotated[str, AfterValidator(_with_name)]
 
 
-class MasksSpec(Part):
+class MasksSpec(Stated):
     """Masks of one kind."""
 
     files: Pattern
     labels: LabelRule = "as_stored"
 
 
-class SplitSpec(Part):
+class SplitSpec(Stated):
     """The files of one split."""
 
     images: Pattern
@@ -67,7 +66,7 @@ class SplitSpec(Part):
     masks: list[MasksSpec] = Field([])
 
 
-class FilesSpec(Part):
+class FilesSpec(Stated):
     """What a data file's `files:` says."""
 
     looked_for: list[str] = Field([])
@@ -254,8 +253,8 @@ def _folder_of(pattern: str) -> str:
 
 def _matching(root: Path, pattern: str) -> Iterator[str]:
     """Yield what stands for {name} in the files of a pattern, sorted."""
-    before, _, after = pattern.partition(_NAME)
-    for path in files_below(root / _folder_of(pattern)):
-        found = path.relative_to(root).as_posix()
+    folder = _folder_of(pattern)
+    before, _, after = pattern.removeprefix(f"{folder}/").partition(_NAME)
+    for found in names_below(root / folder):
         if found.startswith(before) and found.endswith(after) and len(found) > len(before + after):
             yield found[len(before) : len(found) - len(after)]

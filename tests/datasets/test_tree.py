@@ -331,6 +331,17 @@ def test_folder_without_images_is_told(tmp_path: Path) -> None:
         read("val", "ade20k", root)
 
 
+def test_folders_that_are_links_are_read_but_no_link_upwards(tmp_path: Path) -> None:
+    root = make("cityscapes", tmp_path)
+    for kind in ("leftImg8bit", "gtFine"):
+        lindau = root / kind / "val" / "lindau"
+        lindau.rename(tmp_path / f"{kind} of lindau")
+        lindau.symlink_to(tmp_path / f"{kind} of lindau")
+        (root / kind / "val" / "loop").symlink_to(root)
+
+    assert len(read("val", "cityscapes", root)) == 4
+
+
 def test_hidden_files_of_another_system_are_passed_over(tmp_path: Path) -> None:
     root = make("ade20k", tmp_path)
     (root / "images" / "validation" / "._ADE_val_00000001.jpg").write_bytes(b"\0")
