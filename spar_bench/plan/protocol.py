@@ -9,7 +9,6 @@ that the rows of several backbones are of one protocol, and a fingerprint has th
 from typing import Any, NamedTuple
 
 from spar_bench.datasets.facts import Facts
-from spar_bench.errors import SpecError
 from spar_bench.plan.stages import resized_hw
 from spar_bench.spec.schema import DatasetSpec, EvaluateSpec
 from spar_bench.stage import Stage, digest
@@ -40,19 +39,11 @@ class Resize(NamedTuple):
 def resizes(evaluate: EvaluateSpec, own: Facts) -> list[Resize]:
     """Return the resolutions that a data set is evaluated at: each number, and its own rule.
 
-    Raises:
-        SpecError: a number and the own rule have one short side, and would be one column.
+    Where both are one size, that is one. That they are not merely alike, `check` has seen to.
     """
     rule = Resize(own.short_side_px, own.long_side_px)
     found = [rule if one == "own" else Resize(one) for one in evaluate.short_side_px]
-    distinct = list(dict.fromkeys(found))
-    if len({one.short_side_px for one in distinct}) < len(distinct):
-        raise SpecError(
-            f"evaluate.short_side_px: must differ from the data set's own {rule.short_side_px} "
-            f"(with long sides of at most {rule.long_side_px}) where `own` is given too, but got "
-            f"{rule.short_side_px} beside it; drop one"
-        )
-    return distinct
+    return list(dict.fromkeys(found))
 
 
 def declare(

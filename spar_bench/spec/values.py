@@ -92,10 +92,12 @@ def _upsample(value: Any) -> Any:
 
 
 def _resolution(value: Any) -> Any:
-    if isinstance(value, str) and not value.isdigit() and value != "own":
+    given = int(value) if isinstance(value, str) and value.isdecimal() else value
+    is_number = isinstance(given, int) and not isinstance(given, bool) and given > 0
+    if not is_number and given != "own":
         raise mistake(f"must be 'own' or a whole number above 0, but got {value!r}; "
                       "write own for the data set's own rule")  # fmt: skip
-    return int(value) if isinstance(value, str) and value.isdigit() else value
+    return given
 
 
 def _home(path: str | None) -> str | None:

@@ -7,9 +7,9 @@ import pytest
 
 from spar_bench.datasets import facts
 from spar_bench.datasets.facts import Facts, ReadOutThresholds
-from spar_bench.errors import SpecError
 from spar_bench.plan.protocol import Resize, declare, protocol_name, resizes, resolve
-from spar_bench.spec.schema import DatasetSpec, EvaluateSpec
+from spar_bench.spec.checks import Checker
+from spar_bench.spec.schema import DatasetSpec, EvaluateSpec, Settings
 from tests.datasets import trees
 from tests.run.tiny import plan_of, settings
 
@@ -133,11 +133,17 @@ def test_number_is_the_short_side_without_a_cap_and_own_the_data_sets_rule() -> 
     assert Resize(672).of((300, 2000, 3)) == (672, 4480)
 
 
-def test_number_beside_the_same_own_short_side_is_refused() -> None:
-    with pytest.raises(
-        SpecError, match=r"^evaluate\.short_side_px: must differ from the data set's own 672 .*one$"
-    ):
-        resizes(EvaluateSpec(short_side_px=["own", 672]), OWN)
+def test_number_that_would_be_one_column_with_the_own_rule_is_a_mistake() -> None:
+    def told(*short_side_px: int | str) -> list[str]:
+        evaluate = {"datasets": ["patchwork", "voc21"], "short_side_px": list(short_side_px)}
+        asked = Settings.model_validate({"evaluate": evaluate})
+        return [odds.text for odds in Checker().check(asked)]
+
+    assert told("own", 256, 672) == [
+        "must differ from the short side of voc21's own rule where own is given too, but got 672, "
+        "which has no cap of 2048 px; drop one"
+    ]
+    assert told("own", 256) == told(256, 672) == []
 
 
 def test_plan_of_a_published_data_set_reads_it_at_its_own_resolution(
