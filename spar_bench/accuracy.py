@@ -3,6 +3,7 @@
 Shape legend: N images, K classes.
 """
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,12 +17,14 @@ Pixels = NDArray[np.int64] | NDArray[np.float64]
 class Counts:
     """Pixels of each class in each validation image, three arrays `(N, K)` of int64.
 
-    Ignored pixels are in none of them.
+    Ignored pixels are in none of them. `images` is the `names_digest` of the images, "" where that
+    is not known.
     """
 
     correct: NDArray[np.int64]
     predicted: NDArray[np.int64]
     true: NDArray[np.int64]
+    images: str = ""
 
     @property
     def n_images(self) -> int:
@@ -36,6 +39,11 @@ class Difference:
     value: float
     low: float
     high: float
+
+
+def names_digest(names: Sequence[str]) -> str:
+    """Return a digest of images' names in their order: equal digests, the same images."""
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()
 
 
 def class_iou(counts: Counts) -> NDArray[np.float64]:
@@ -81,6 +89,10 @@ def paired_difference(
     if not all(np.array_equal(counts.true, first.true) for side in sides for counts in side):
         raise ValueError(
             "a paired difference needs the same images in both, but their truths differ"
+        )
+    if len({counts.images for side in sides for counts in side} - {""}) > 1:
+        raise ValueError(
+            "a paired difference needs the same images in both, but their names differ"
         )
     draws = np.random.default_rng(seed).multinomial(
         first.n_images, np.full(first.n_images, 1 / first.n_images), size=n_resamples

@@ -6,6 +6,7 @@
     ├── NotReady         weights, data or results that the work needs are missing
     ├── DataError        an image, a mask or a class list cannot be read
     ├── StoreError       the store is of another version, damaged for good, or cannot be written
+    ├── MixedProtocols   rows of one table would be of different evaluation protocols
     └── Diverged         a student's loss is no longer finite
 
 Anything else is a bug and keeps its traceback.
@@ -54,6 +55,10 @@ class DataError(SparBenchError):
 
 class StoreError(SparBenchError):
     """The store cannot be used as it is."""
+
+
+class MixedProtocols(SparBenchError):
+    """Rows of one table would be of different evaluation protocols."""
 
 
 class Diverged(SparBenchError):

@@ -13,14 +13,16 @@ from pydantic import ValidationError
 from spar_bench.accuracy import Counts, class_iou, miou
 from spar_bench.backbones import CONFIG_FILE
 from spar_bench.backbones.base import Backbone
+from spar_bench.datasets import facts
 from spar_bench.errors import NotReady
 from spar_bench.plan.cost import SINGLE_PASS, Inference, image_flops, windows_of
 from spar_bench.plan.inputs import class_names, open_dataset
+from spar_bench.plan.protocol import Resize, declare, resolve
 from spar_bench.run.context import TRAINED_FILE, build_backbone, open_student, resolve_device
 from spar_bench.run.evaluate import count_pixels, require_labels
 from spar_bench.run.latency import Arm
 from spar_bench.run.segment import Segmenter
-from spar_bench.run.text import classifier
+from spar_bench.run.text import classifier_of
 from spar_bench.spec.schema import Average, BackboneSpec, DatasetSpec, EvaluateSpec
 from spar_bench.windows import upsample_factor
 
@@ -76,7 +78,7 @@ def evaluate(
     backbone: Backbone,
     dataset: str | DatasetSpec = "patchwork",
     *,
-    short_side_px: int = 256,
+    short_side_px: int | None = None,
     window_px: int | None = None,
     stride_px: int | None = None,
     average: Average = "logits",
@@ -86,7 +88,7 @@ def evaluate(
     Args:
         backbone: What `load_backbone` returned.
         dataset: A plug-in's name, or a data set as a spec has it.
-        short_side_px: Images are resized to it; truth is not.
+        short_side_px: Images are resized to it, truth is not; default: the data set's own rule.
         window_px: Side of the window; default with a stride: the backbone's native side.
         stride_px: Step of the window; None reads each image in one pass.
         average: What overlapping windows are averaged as.
@@ -97,20 +99,16 @@ def evaluate(
         NotReady: the data set is missing.
         DataError: an image or mask cannot be read, or no pixel has a label.
     """
-    _require_a_patch("evaluate: short_side_px", backbone, short_side_px)
     spec = _named(dataset) if isinstance(dataset, str) else dataset
-    data, protocol = open_dataset(spec, "val"), EvaluateSpec()
-    inference = _inference("evaluate", backbone, window_px, stride_px, average)
+    own, inference = facts(spec), _inference("evaluate", backbone, window_px, stride_px, average)
+    resize = Resize(short_side_px or own.short_side_px, None if short_side_px else own.long_side_px)
+    _require_a_patch("evaluate: short_side_px", backbone, resize.short_side_px)
+    data = open_dataset(spec, "val")
     classes = class_names(spec, data)
+    declared = declare(EvaluateSpec(), spec, own, classes=classes, resize=resize)
     segmenter = Segmenter(
         backbone,
-        classifier(
-            backbone,
-            classes,
-            spec.templates or protocol.templates,
-            logit_scale=spec.logit_scale or protocol.logit_scale,
-            background_threshold=spec.background_threshold,
-        ),
+        classifier_of(backbone, classes, resolve(declared, backbone.sizes.read_out)),
         device=next(backbone.visual.parameters()).device,
     )
     n_classes = len(classes)
@@ -118,7 +116,7 @@ def evaluate(
     for index in range(len(data)):
         _, image, mask = data.sample(index)
         truth_hw = (mask.shape[0], mask.shape[1])
-        [labels] = segmenter.read(image, short_side_px, truth_hw, [inference])
+        [labels] = segmenter.read(image, resize.of(image.shape), truth_hw, [inference])
         confusion[index] = count_pixels(mask, labels, n_classes)
     counts = Counts(
         np.diagonal(confusion, axis1=1, axis2=2).copy(), confusion.sum(1), confusion.sum(2)

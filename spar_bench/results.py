@@ -65,6 +65,7 @@ class Row:
     dataset: str
     eval_short_side_px: int
     n_images: int | None
+    n_skipped: int | None = None
     miou: float | None
     dtype: str
     status: Status
@@ -78,9 +79,9 @@ class Row:
 COLUMNS = [
     "experiment", "group", "trial", "seed", "backbone", "method", "inference", "average",
     "refiner", "protocol", "window_px", "stride_px", "train_short_side_px", "loss", "trainable",
-    "dataset", "eval_short_side_px", "image_h", "image_w", "n_images", "n_windows", "miou",
-    "gflops", "latency_p10_ms", "latency_p50_ms", "latency_p90_ms", "encoder_p50_ms",
-    "peak_mib", "params_m", "device", "dtype", "status", "cost_status",
+    "dataset", "eval_short_side_px", "image_h", "image_w", "n_images", "n_skipped",
+    "n_windows", "miou", "gflops", "latency_p10_ms", "latency_p50_ms", "latency_p90_ms",
+    "encoder_p50_ms", "peak_mib", "params_m", "device", "dtype", "status", "cost_status",
 ]  # fmt: skip
 """The columns of results.csv, in order; one for each swept key that is not among them follows."""
 
@@ -111,7 +112,8 @@ class Results:
     `costs` holds one flat dict (keys: COST_COLUMNS) for each method and each further image size;
     `classes` the class names by data set; `counts` and `previews` are keyed by the fingerprint of
     the evaluation, which a row has under `stages["evaluate"]`. `objectives` is what a search scored
-    each trial by: objective to value, by trial; empty for a grid.
+    each trial by: objective to value, by trial; empty for a grid. `protocols` holds what each
+    protocol that rows name declares; sweeps of earlier versions lack it.
     """
 
     experiment: str
@@ -123,6 +125,7 @@ class Results:
     previews: dict[str, Preview]
     provenance: dict[str, Any]
     objectives: dict[str, dict[str, float]] = field(default_factory=dict)
+    protocols: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def save(self, folder: Path) -> None:
         """Write `results.json`, `counts.safetensors` and `previews.safetensors` into `folder`.
@@ -139,6 +142,8 @@ class Results:
             "preview_names": {key: preview.names for key, preview in self.previews.items()},
             "provenance": self.provenance,
             "objectives": self.objectives,
+            "images": {key: counts.images for key, counts in self.counts.items()},
+            "protocols": self.protocols,
         }
         replace_text(folder / "results.json", json.dumps(document, indent=1, allow_nan=False))
         _replace_tensors(
@@ -172,7 +177,12 @@ class Results:
             costs=document["costs"],
             classes=document["classes"],
             counts={
-                key: Counts(*(counts[f"{key}/{name}"] for name in ("correct", "predicted", "true")))
+                key: Counts(
+                    counts[f"{key}/correct"],
+                    counts[f"{key}/predicted"],
+                    counts[f"{key}/true"],
+                    document.get("images", {}).get(key, ""),
+                )
                 for key in sorted({name.split("/")[0] for name in counts})
             },
             previews={
@@ -187,6 +197,7 @@ class Results:
             },
             provenance=document["provenance"],
             objectives=document["objectives"],
+            protocols=document.get("protocols", {}),
         )
 
 

@@ -209,7 +209,7 @@ def test_device_that_is_not_there_is_told(clip: Path) -> None:
 
 
 def test_evaluation_is_shown_in_one_line() -> None:
-    counts = Counts(*(np.full((3, 2), 5 * n) for n in (1, 2, 2)))
+    counts = Counts(np.full((3, 2), 5), np.full((3, 2), 10), np.full((3, 2), 10))
 
     found = Evaluation(1 / 3, {"sky": 1 / 3, "road": 1 / 3}, counts)
 

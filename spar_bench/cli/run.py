@@ -121,14 +121,27 @@ def _sweep(spec: Path, stopper: Stopper, **options: Any) -> "Outcome":
     help="Each experiment has its own folder in it.",
 )
 @tracking_option
-def report(experiments: tuple[str, ...], folder: Path, tracking_uri: str | None) -> None:
+@click.option(
+    "--mix-protocols",
+    is_flag=True,
+    help="Let a table hold rows of different evaluation protocols; a column then says which.",
+)
+def report(
+    experiments: tuple[str, ...], folder: Path, tracking_uri: str | None, mix_protocols: bool
+) -> None:
     """Write tables and figures of finished sweeps to reports/EXPERIMENT/; all if none is named."""
     from spar_bench.session.reports import write_report
 
     def tell(name: str, paths: list[Path]) -> None:
         click.echo(f"{folder / name}: {len(paths)} files; begin with {folder / name / 'README.md'}")
 
-    write_report(experiments, folder=folder, tracking_uri=tracking_uri, on_written=tell)
+    write_report(
+        experiments,
+        folder=folder,
+        tracking_uri=tracking_uri,
+        mix_protocols=mix_protocols,
+        on_written=tell,
+    )
 
 
 @click.command()

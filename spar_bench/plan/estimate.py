@@ -15,6 +15,7 @@ from spar_bench.plan.cost import (
     windows_of,
 )
 from spar_bench.plan.inputs import declared_hw
+from spar_bench.plan.protocol import Resize
 from spar_bench.plan.stages import resized_hw
 from spar_bench.plan.trials import Plan
 from spar_bench.stage import Finished, Stage
@@ -117,7 +118,7 @@ def _student(plan: Plan, stage: Stage) -> Estimate:
 def _evaluate(plan: Plan, stage: Stage) -> Estimate:
     sizes = known_sizes(stage.how["backbone"])
     inference = Inference(**stage.settings["inference"])
-    image_hw = resized_hw(stage.how["image_hw"], stage.settings["short_side_px"])
+    image_hw = Resize.of_stage(stage).of(stage.how["image_hw"])
     n_classes = len(stage.settings["classes"])
     flops = image_flops(
         sizes, inference, image_hw, n_queries=sum(map(len, stage.settings["classes"]))

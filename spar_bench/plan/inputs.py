@@ -6,6 +6,7 @@ from typing import Any
 
 from spar_bench import backbones, datasets, registry
 from spar_bench.datasets.base import IGNORED, Dataset, Split
+from spar_bench.datasets.facts import Facts
 from spar_bench.digests import file_digest
 from spar_bench.errors import DataError, NotReady, SparBenchError
 from spar_bench.spec.schema import DatasetSpec, SourceSpec, StudentSpec
@@ -19,6 +20,7 @@ class Labelled:
     spec: DatasetSpec
     label: str
     classes: list[list[str]]
+    facts: Facts
     image_hw: tuple[int, int]
     n_images: int
     identity: dict[str, Any]
@@ -62,6 +64,7 @@ def labelled(spec: DatasetSpec) -> Labelled:
         spec=spec,
         label=datasets.label(spec),
         classes=class_names(spec, dataset),
+        facts=datasets.facts(spec),
         image_hw=dataset.image_hw,
         n_images=len(dataset),
         identity=dataset_identity(spec, dataset),

@@ -22,8 +22,6 @@ from spar_bench.plan.inputs import (
 )
 from spar_bench.spec.schema import (
     BackboneSpec,
-    DatasetSpec,
-    EvaluateSpec,
     Method,
     Settings,
     StudentSpec,
@@ -31,14 +29,27 @@ from spar_bench.spec.schema import (
 from spar_bench.stage import Stage, digest
 from spar_bench.windows import upsample_factor
 
-VERSIONS = {"images": 1, "targets": 1, "student": 1, "evaluate": 2, "cost": 1, "latency": 2}
+VERSIONS = {"images": 1, "targets": 1, "student": 1, "evaluate": 3, "cost": 1, "latency": 2}
 """Raised when the numbers or the files that a kind of stage makes change."""
 
 
-def resized_hw(image_hw: tuple[int, int], short_side_px: int) -> tuple[int, int]:
-    """Return the size of an image whose short side is resized to `short_side_px`, ratio kept."""
+def resized_hw(
+    image_hw: tuple[int, int],
+    short_side_px: int,
+    long_side_px: int | None = None,
+    *,
+    half_up: bool = False,
+) -> tuple[int, int]:
+    """Return the size of an image whose short side is resized to `short_side_px`, ratio kept.
+
+    Where its long side would exceed `long_side_px`, that is what it is resized to. Half a pixel is
+    rounded to even, or with `half_up` as the paper's protocol has it. Source: mmcv, `imrescale`.
+    """
     scale = short_side_px / min(image_hw)
-    return round(image_hw[0] * scale), round(image_hw[1] * scale)
+    if long_side_px is not None:
+        scale = min(scale, long_side_px / max(image_hw))
+    height, width = (side * scale for side in image_hw)
+    return (int(height + 0.5), int(width + 0.5)) if half_up else (round(height), round(width))
 
 
 def window_px(settings: Settings) -> int:
@@ -141,26 +152,19 @@ def imported_stage(backbone: BackboneSpec, student: StudentSpec) -> Stage:
     )
 
 
-def protocol(evaluate: EvaluateSpec, dataset: DatasetSpec) -> dict[str, Any]:
-    """Return all that moves an mIoU beside model, inference and images."""
-    return {
-        "templates": dataset.templates or evaluate.templates,
-        "logit_scale": dataset.logit_scale or evaluate.logit_scale,
-        "background_threshold": dataset.background_threshold,
-        "precision": evaluate.precision,
-        "resize": "bilinear",
-    }
-
-
-def protocol_name(evaluate: EvaluateSpec, dataset: DatasetSpec) -> str:
-    """Return a short name of the protocol: equal names, equal protocols."""
-    return digest(protocol(evaluate, dataset))[:8]
-
-
 def evaluate_stage(
-    settings: Settings, seed: int, method: Method, data: Labelled, short_side_px: int
+    settings: Settings,
+    seed: int,
+    method: Method,
+    data: Labelled,
+    short_side_px: int,
+    *,
+    protocol: dict[str, Any],
 ) -> Stage:
-    """Per-image pixel counts of one method on one data set at one resolution."""
+    """Per-image pixel counts of one method on one data set at one resolution.
+
+    `protocol` is as `plan.protocol.resolve` returns it for the backbone's read-out.
+    """
     student = {"student": student_stage(settings, seed).fingerprint} if method == "student" else {}
     refiner = settings.evaluate.refiner
     return Stage(
@@ -173,7 +177,7 @@ def evaluate_stage(
             "dataset": data.identity,
             "classes": data.classes,
             "short_side_px": short_side_px,
-            "protocol": protocol(settings.evaluate, data.spec),
+            "protocol": protocol,
         },
         student,
         how={

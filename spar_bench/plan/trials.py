@@ -4,8 +4,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from spar_bench.backbones import known_sizes
 from spar_bench.plan import stages as build
 from spar_bench.plan.inputs import Labelled, labelled
+from spar_bench.plan.protocol import Resize, declare, resizes, resolve
 from spar_bench.spec import Point
 from spar_bench.spec.schema import METHODS, Method, Settings
 from spar_bench.stage import Stage, digest
@@ -15,13 +17,15 @@ from spar_bench.stage import Stage, digest
 class Arm:
     """A line of results.csv to be: one method of a trial on one data set at one resolution.
 
-    `evaluate` and `cost` are fingerprints; `timed` is the key of its timings in the latency stage.
+    `protocol` is as it is declared; `evaluate` and `cost` are fingerprints; `timed` is the key of
+    its timings in the latency stage.
     """
 
     method: Method
     data: Labelled
     short_side_px: int
     image_hw: tuple[int, int]
+    protocol: dict[str, Any]
     evaluate: str
     cost: str
     timed: str
@@ -144,9 +148,9 @@ def _add_point(
             settings=point.settings,
             swept=point.swept,
             arms=[
-                _arm(plan, timed, point.settings, seed, method, labelled, short_side_px)
+                _arm(plan, timed, point.settings, seed, method, labelled, resize)
                 for labelled in data
-                for short_side_px in point.settings.evaluate.short_side_px
+                for resize in resizes(point.settings.evaluate, labelled.facts)
                 for method in asked
             ],
         )
@@ -172,19 +176,31 @@ def _arm(
     seed: int,
     method: Method,
     data: Labelled,
-    short_side_px: int,
+    resize: Resize,
 ) -> Arm:
     if method == "student":
         for stage in build.student_stages(settings, seed):
             plan.add(stage)
-    image_hw = build.resized_hw(data.image_hw, short_side_px)
+    image_hw = resize.of(data.image_hw)
     cost = build.cost_stage(settings, method, image_hw, n_queries=data.n_queries)
+    declared = declare(
+        settings.evaluate, data.spec, data.facts, classes=data.classes, resize=resize
+    )
+    evaluate = build.evaluate_stage(
+        settings,
+        seed,
+        method,
+        data,
+        resize.short_side_px,
+        protocol=resolve(declared, known_sizes(settings.backbone).read_out),
+    )
     return Arm(
         method=method,
         data=data,
-        short_side_px=short_side_px,
+        short_side_px=resize.short_side_px,
         image_hw=image_hw,
-        evaluate=plan.add(build.evaluate_stage(settings, seed, method, data, short_side_px)),
+        protocol=declared,
+        evaluate=plan.add(evaluate),
         cost=plan.add(cost),
         timed=timed.add(settings, cost),
     )

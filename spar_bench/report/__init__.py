@@ -15,14 +15,18 @@ from spar_bench.results import Preview, Results
 __all__ = ["draw_panel", "draw_pca", "write"]
 
 
-def write(results: Results, folder: Path) -> list[Path]:
+def write(results: Results, folder: Path, *, mix_protocols: bool = False) -> list[Path]:
     """Write tables, figures, provenance and a page into `folder`, and return their paths.
 
     Figures of an earlier report that no longer apply are removed, unless they were altered since.
+
+    Raises:
+        MixedProtocols: rows of a data set are of different protocols, no column says of which, and
+            `mix_protocols` is off.
     """
     from spar_bench.report.writing import write_report
 
-    return write_report(results, folder)
+    return write_report(results, folder, mix_protocols=mix_protocols)
 
 
 def draw_panel(previews: Mapping[str, Preview], classes: list[str], path: Path) -> None:

@@ -24,13 +24,13 @@ SWEPT_COLUMNS = {
 }
 """Swept keys that a column of results.csv shows already."""
 
-_SINGLE_PASS = ("backbone", "refiner", "protocol", "dtype")
+_SINGLE_PASS = ("backbone", "refiner", "dtype")
 _SETTINGS = {
     "pretrained": _SINGLE_PASS,
-    "teacher": ("backbone", "window_px", "stride_px", "average", "refiner", "protocol", "dtype"),
+    "teacher": ("backbone", "window_px", "stride_px", "average", "refiner", "dtype"),
     "student": (
         "backbone", "trainable", "loss", "stride_px", "window_px", "train_short_side_px",
-        "refiner", "protocol", "dtype",
+        "refiner", "dtype",
     ),
 }  # fmt: skip
 _NO_PART_OF = {
@@ -116,10 +116,12 @@ class Arm:
         return [say(name, value) for name, value in values if value is not None]
 
 
-def read_arms(results: Results) -> list[Arm]:
+def read_arms(results: Results, *, mixed: Collection[str] = ()) -> list[Arm]:
     """Join the rows of `results` into arms: pretrained, teachers from coarse to fine, students.
 
     An evaluation that several trials share, such as the pretrained baseline, is in one arm only.
+    The protocol tells arms apart on `mixed` data sets alone: on others all rows are of one, or
+    another column says which.
     """
     groups: dict[tuple[str, str, Panel], list[Row]] = {}
     for row in results.rows:
@@ -132,7 +134,8 @@ def read_arms(results: Results) -> list[Arm]:
         shared.setdefault((method, panel, identities), []).extend(rows)
 
     arms = _tell_apart(
-        [_join(panel, rows) for (_, panel, _), rows in shared.items()], shared.values()
+        [_join(panel, rows, mixed=mixed) for (_, panel, _), rows in shared.items()],
+        shared.values(),
     )
     for method in {arm.method for arm in arms}:
         varying = _varying([arm for arm in arms if arm.method == method])
@@ -205,7 +208,7 @@ def _identity(row: Row) -> str:
     return row.stages.get("evaluate", f"{row.group}/{row.trial}/{row.method}")
 
 
-def _join(panel: Panel, rows: list[Row]) -> Arm:
+def _join(panel: Panel, rows: list[Row], *, mixed: Collection[str]) -> Arm:
     once = list({_identity(row): row for row in rows}.values())
     finished = [row for row in once if row.status == "finished" and row.miou is not None]
     first = (finished or once)[0]
@@ -213,7 +216,7 @@ def _join(panel: Panel, rows: list[Row]) -> Arm:
     return Arm(
         method=first.method,
         panel=panel,
-        settings=_settings(rows),
+        settings=_settings(rows) | ({"protocol": first.protocol} if panel.dataset in mixed else {}),
         mious=[row.miou for row in finished if row.miou is not None],
         evaluations=[_identity(row) for row in finished],
         trials=[row.trial for row in finished],

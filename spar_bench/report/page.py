@@ -5,6 +5,7 @@ import pandas as pd
 from spar_bench.report import tables, text
 from spar_bench.report.arms import Arm
 from spar_bench.report.figures import FigurePlan
+from spar_bench.report.protocols import protocol_lines, skipped_lines
 from spar_bench.results import Results
 
 _FILES = {
@@ -13,6 +14,7 @@ _FILES = {
     "differences.csv": "paired bootstrap differences over images, with 95 % intervals",
     "table.md": "the table above",
     "table.tex": "the same for LaTeX (needs `booktabs`)",
+    "protocols.json": "what each protocol says, by the name that results.csv has",
     "provenance.json": "commit, spec, seeds, versions, device, checksums of weights",
 }
 
@@ -24,7 +26,7 @@ def page(
     parts = [f"# {text.markdown(results.experiment)}"]
     if results.question:
         parts.append(f"> {text.markdown(results.question)}")
-    parts.append(table_markdown(arms))
+    parts.append(table_markdown(results, arms))
     devices = dict.fromkeys(row.cost.device for row in results.rows if row.cost.device)
     if devices:
         parts.append("Costs were measured on: " + "; ".join(map(text.markdown, devices)) + ".")
@@ -38,18 +40,23 @@ def page(
     return "\n\n".join(parts) + "\n"
 
 
-def table_markdown(arms: list[Arm]) -> str:
-    """Return all tables in Markdown, with the note that explains them."""
+def table_markdown(results: Results, arms: list[Arm]) -> str:
+    """Return all tables in Markdown, with the notes that explain them and their protocols."""
     if not arms:
         return "No results yet."
     written = [tables.to_markdown(table) for table in tables.result_tables(arms)]
-    return "\n\n".join([*written, text.markdown(tables.NOTE)])
+    notes = [tables.NOTE, *skipped_lines(results), *protocol_lines(results)]
+    return "\n\n".join([*written, *map(text.markdown, notes)])
 
 
-def table_latex(arms: list[Arm], experiment: str) -> str:
+def table_latex(results: Results, arms: list[Arm]) -> str:
     """Return all tables in LaTeX, labelled `tab:<experiment>-<number>`."""
     found = tables.result_tables(arms) if arms else []
-    written = [tables.to_latex(table, f"{experiment}-{n}") for n, table in enumerate(found, 1)]
+    notes = " ".join([tables.NOTE, *skipped_lines(results), *protocol_lines(results)])
+    written = [
+        tables.to_latex(table, f"{results.experiment}-{n}", note=notes)
+        for n, table in enumerate(found, 1)
+    ]
     return "\n\n".join(["% Needs \\usepackage{booktabs}.", *written]) + "\n"
 
 

@@ -10,9 +10,8 @@ from spar_bench.report.arms import Arm, Panel, panels_of, value_text
 NOTE = (
     "mIoU in percent, the best of each mIoU column in bold; ± is one standard deviation (n - 1) "
     "over n seeds. Costs are for one image; 1 MAC = 2 FLOPs; latency is the median, then the 10th "
-    "to 90th percentile. A student's window and stride are its teacher's. A protocol is named by "
-    "the digest of its prompt templates, logit scale, background threshold, precision and way of "
-    "resizing: equal names, equal protocols."
+    "to 90th percentile. A student's window and stride are its teacher's. A protocol is all that "
+    "moves an mIoU beside model, inference and images; its name is a digest of it."
 )
 PAGE_LETTERS, GAP_LETTERS = 105, 2.7
 """Letters in a line of a two-column page in small type, and what the gap of two columns takes."""
@@ -203,12 +202,12 @@ def to_markdown(table: Table) -> str:
     return "\n".join(lines)
 
 
-def to_latex(table: Table, label: str) -> str:
+def to_latex(table: Table, label: str, *, note: str = NOTE) -> str:
     """Write a table in LaTeX, to be as wide as a page; it needs the package booktabs."""
     columns = "l" * table.n_words + "r" * (len(table.headers) - table.n_words)
     lines = [
         r"\begin{table*}[t]", r"\centering", _latex_size(table),
-        rf"\caption{{{text.latex(table.caption)}. {text.latex(NOTE)}}}",
+        rf"\caption{{{text.latex(table.caption)}. {text.latex(note)}}}",
         rf"\label{{tab:{text.file_name(label)}}}",
         rf"\begin{{tabular}}{{@{{}}{columns}@{{}}}}", r"\toprule",
         *_latex_groups(table.groups),

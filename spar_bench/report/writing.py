@@ -9,16 +9,23 @@ from spar_bench.report.arms import read_arms
 from spar_bench.report.figures import plan_figures
 from spar_bench.report.frames import costs_frame, differences_frame, results_frame
 from spar_bench.report.page import page, table_latex, table_markdown
+from spar_bench.report.protocols import mixed_datasets, require_unmixed
 from spar_bench.report.style import save_as
 from spar_bench.results import Results
 
 MANIFEST = "manifest.json"
 
 
-def write_report(results: Results, folder: Path) -> list[Path]:
-    """Write all files of the report of `results` into `folder`, and return their paths."""
+def write_report(results: Results, folder: Path, *, mix_protocols: bool = False) -> list[Path]:
+    """Write all files of the report of `results` into `folder`, and return their paths.
+
+    Raises:
+        MixedProtocols: rows of a data set are of different protocols, and it was not told to mix.
+    """
+    if not mix_protocols:
+        require_unmixed(results)
     folder.mkdir(parents=True, exist_ok=True)
-    arms = read_arms(results)
+    arms = read_arms(results, mixed=mixed_datasets(results))
     differences = differences_frame(results, arms)
     figures = plan_figures(results, arms)
     drawn = []
@@ -30,8 +37,9 @@ def write_report(results: Results, folder: Path) -> list[Path]:
         "results.csv": results_frame(results).to_csv(index=False),
         "costs.csv": costs_frame(results).to_csv(index=False),
         "differences.csv": differences.to_csv(index=False),
-        "table.md": table_markdown(arms) + "\n",
-        "table.tex": table_latex(arms, results.experiment),
+        "table.md": table_markdown(results, arms) + "\n",
+        "table.tex": table_latex(results, arms),
+        "protocols.json": json.dumps(results.protocols, indent=2, sort_keys=True) + "\n",
         "provenance.json": json.dumps(results.provenance, indent=2, sort_keys=True) + "\n",
         "README.md": page(results, arms, figures, differences),
     }

@@ -13,21 +13,21 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save
 from torch import Tensor
 
-from spar_bench.accuracy import Counts, miou
+from spar_bench.accuracy import Counts, miou, names_digest
 from spar_bench.backbones import Sizes
 from spar_bench.datasets import label
-from spar_bench.datasets.base import IGNORED, Mask, Sample
+from spar_bench.datasets.base import IGNORED, Dataset, Mask, Sample
 from spar_bench.errors import DataError
 from spar_bench.files import replace_bytes, replace_text
 from spar_bench.plan.cost import Inference, encoder_flops, pass_hw
 from spar_bench.plan.estimate import N_PREVIEWS
 from spar_bench.plan.inputs import open_dataset
-from spar_bench.plan.stages import resized_hw
+from spar_bench.plan.protocol import Resize
 from spar_bench.results import Preview
 from spar_bench.run.checkpoint import is_whole, load_checkpoint, save_checkpoint
 from spar_bench.run.context import Context, Interrupted
 from spar_bench.run.segment import DIVERGED, UNFIT, Segmenter
-from spar_bench.run.text import classifier
+from spar_bench.run.text import classifier_of
 from spar_bench.spec.schema import DatasetSpec
 from spar_bench.stage import Finished, Stage, digest
 from spar_bench.windows import n_encoded
@@ -42,6 +42,7 @@ def make_evaluations(stages: list[Stage], context: Context) -> list[dict[str, An
     dataset = open_dataset(first.how["dataset"], "val")
     segmenter = _segmenter(first, context)
     arms = [Inference(**stage.settings["inference"]) for stage in stages]
+    resize = Resize.of_stage(first)
     tally = _Tally(stages, len(dataset), context)
     saved_at = time.monotonic()
     while tally.n_done < len(dataset):
@@ -51,9 +52,9 @@ def make_evaluations(stages: list[Stage], context: Context) -> list[dict[str, An
             tally.save()
             raise
         context.report(first, tally.n_done / len(dataset))
-        _read_one(
-            tally, segmenter, dataset.sample(tally.n_done), arms, first.settings["short_side_px"]
-        )
+        sample = _sample(dataset, tally, skips=first.settings["protocol"]["unreadable"] == "skip")
+        if sample is not None:
+            _read_one(tally, segmenter, sample, arms, resize)
         if time.monotonic() - saved_at > CHECKPOINT_S:
             tally.save()
             saved_at = time.monotonic()
@@ -66,13 +67,7 @@ def _segmenter(stage: Stage, context: Context) -> Segmenter:
     backbone = context.backbone(stage.how["backbone"], student)
     embedded = context.classifier(
         digest([settings["backbone"], settings["classes"], protocol]),
-        lambda: classifier(
-            backbone,
-            settings["classes"],
-            protocol["templates"],
-            logit_scale=protocol["logit_scale"],
-            background_threshold=protocol["background_threshold"],
-        ),
+        lambda: classifier_of(backbone, settings["classes"], protocol),
     )
     return Segmenter(
         backbone,
@@ -84,24 +79,33 @@ def _segmenter(stage: Stage, context: Context) -> Segmenter:
     )
 
 
+def _sample(dataset: Dataset, tally: "_Tally", *, skips: bool) -> Sample | None:
+    """Return the next image, or where it cannot be read and may be left out, note that: None."""
+    try:
+        return dataset.sample(tally.n_done)
+    except DataError as error:
+        if not skips:
+            raise
+        tally.skipped.append({"index": tally.n_done, "reason": str(error)})
+        return None
+
+
 def _read_one(
     tally: "_Tally",
     segmenter: Segmenter,
     sample: Sample,
     arms: list[Inference],
-    short_side_px: int,
+    resize: Resize,
 ) -> None:
     """Read one image with every arm and count its pixels."""
-    height, width = sample.mask.shape
-    read = segmenter.read(sample.image, short_side_px, (height, width), arms)
-    features = [] if tally.n_done else segmenter.features(sample.image, short_side_px, arms)
+    (height, width), image_hw = sample.mask.shape, resize.of(sample.image.shape)
+    read = segmenter.read(sample.image, image_hw, (height, width), arms)
+    features = [] if tally.names else segmenter.features(sample.image, image_hw, arms)
     for arm, labels in enumerate(read):
         tally.count(arm, sample, labels)
-        if tally.n_done < N_PREVIEWS:
+        if len(tally.names) < N_PREVIEWS:
             tally.preview(arm, sample, labels, features[arm] if features else None)
     tally.names.append(sample.name)
-    tally.n_done += 1
-    image_hw = resized_hw((height, width), short_side_px)
     n_reads = 2 if features else 1
     tally.context.flops += n_reads * _shared_flops(segmenter.backbone.sizes, arms, image_hw)
 
@@ -132,17 +136,23 @@ class _Tally:
         self.confusion = np.zeros((len(stages), n_classes, n_classes), np.int64)
         self.counts = np.zeros((len(stages), 3, n_images, n_classes), np.int64)
         self.names: list[str] = []
-        self.n_done = 0
+        self.skipped: list[dict[str, Any]] = []
         self._arms = digest([stage.fingerprint for stage in stages])
         self._path = context.store.scratch(stages[0]) / "checkpoint.safetensors"
         self._resume()
+
+    @property
+    def n_done(self) -> int:
+        """Images gone by, those that were left out among them."""
+        return len(self.names) + len(self.skipped)
 
     def count(self, arm: int, sample: Sample, labels: Mask) -> None:
         """Add one image's pixels to an arm."""
         n_classes = self.confusion.shape[1]
         confusion = count_pixels(sample.mask, labels, n_classes)
         self.confusion[arm] += confusion
-        self.counts[arm, :, self.n_done] = confusion.diagonal(), confusion.sum(0), confusion.sum(1)
+        at = len(self.names)
+        self.counts[arm, :, at] = confusion.diagonal(), confusion.sum(0), confusion.sum(1)
 
     def preview(self, arm: int, sample: Sample, labels: Mask, features: Tensor | None) -> None:
         """Write what one image looked like to an arm."""
@@ -151,11 +161,11 @@ class _Tally:
             arrays["features"] = features.to(torch.float16).cpu().numpy()
         output = self.context.store.scratch(self._stages[arm]) / "output"
         content = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
-        replace_bytes(output / preview_name(self.n_done), content)
+        replace_bytes(output / preview_name(len(self.names)), content)
 
     def save(self) -> None:
         """Keep the counts so far."""
-        words = {"arms": self._arms, "names": self.names}
+        words = {"arms": self._arms, "names": self.names, "skipped": self.skipped}
         tensors = {
             "confusion": torch.from_numpy(self.confusion),
             "counts": torch.from_numpy(self.counts),
@@ -170,26 +180,39 @@ class _Tally:
         if words["arms"] == self._arms and self._has_previews(len(words["names"])):
             self.confusion = tensors["confusion"].numpy()
             self.counts = tensors["counts"].numpy()
-            self.names, self.n_done = words["names"], len(words["names"])
+            self.names, self.skipped = words["names"], words["skipped"]
 
-    def _has_previews(self, n_done: int) -> bool:
+    def _has_previews(self, n_read: int) -> bool:
         """Tell whether what was written beside a checkpoint is there still, in every scratch."""
         outputs = [self.context.store.scratch(stage) / "output" for stage in self._stages]
-        names = [preview_name(index) for index in range(min(n_done, N_PREVIEWS))]
+        names = [preview_name(index) for index in range(min(n_read, N_PREVIEWS))]
         return all(is_whole(output / name) for output in outputs for name in names)
 
     def write(self, arm: int, stage: Stage) -> dict[str, Any]:
         """Write an arm's counts as the stage's output and return its summary."""
         output = self.context.store.scratch(stage) / "output"
-        correct, predicted, true = self.counts[arm]
-        counts = Counts(correct, predicted, true)
+        correct, predicted, true = self.counts[arm, :, : len(self.names)]
+        counts = Counts(correct, predicted, true, names_digest(self.names))
         arrays = {"correct": correct, "predicted": predicted, "true": true}
         arrays["confusion"] = self.confusion[arm]
         content = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
         replace_bytes(output / "counts.safetensors", content)
         replace_text(output / "images.json", json.dumps(self.names))
+        replace_text(output / "skipped.json", json.dumps(self.skipped, indent=1))
+        self._require_images(stage)
         require_labels(counts, stage.how["dataset"])
-        return {"miou": miou(counts), "n_images": len(self.names)}
+        return {
+            "miou": miou(counts),
+            "n_images": len(self.names),
+            "n_skipped": len(self.skipped),
+        }
+
+    def _require_images(self, stage: Stage) -> None:
+        if not self.names:
+            raise DataError(
+                f"data set {label(stage.how['dataset'])}: an image of it must be readable, but "
+                f"none of {len(self.skipped)} is, the first for: {self.skipped[0]['reason']}"
+            )
 
 
 def require_labels(counts: Counts, dataset: DatasetSpec) -> None:
@@ -208,7 +231,8 @@ def require_labels(counts: Counts, dataset: DatasetSpec) -> None:
 def read_counts(finished: Finished) -> Counts:
     """Return the per-image pixel counts of a finished evaluation."""
     arrays = load_file(finished.path("counts.safetensors"))
-    return Counts(arrays["correct"], arrays["predicted"], arrays["true"])
+    names = json.loads(finished.path("images.json").read_text(encoding="utf-8"))
+    return Counts(arrays["correct"], arrays["predicted"], arrays["true"], names_digest(names))
 
 
 def read_preview(finished: Finished) -> Preview:

@@ -14,7 +14,6 @@ from spar_bench.backbones.base import Backbone, fit_sides
 from spar_bench.datasets.base import Image, Mask
 from spar_bench.errors import SparBenchError
 from spar_bench.plan.cost import Inference, pass_hw
-from spar_bench.plan.stages import resized_hw
 from spar_bench.refiners.base import Refiner
 from spar_bench.run.context import autocast
 from spar_bench.run.images import normalise, resize, to_tensor
@@ -50,16 +49,20 @@ class Segmenter:
         self._way_out = way_out
 
     def read(
-        self, image: Image, short_side_px: int, truth_hw: tuple[int, int], arms: Sequence[Inference]
+        self,
+        image: Image,
+        image_hw: tuple[int, int],
+        truth_hw: tuple[int, int],
+        arms: Sequence[Inference],
     ) -> list[Mask]:
         """Label an 8-bit image `(H, W, 3)` with arms that share window and average.
 
-        The image is resized; the labels `(T, U)` of each arm are of the truth's size.
+        The image is resized to `image_hw`; the labels `(T, U)` of each arm are of the truth's size.
 
         Raises:
             SparBenchError: features are not finite, so that labels would mean nothing.
         """
-        normalised = self._prepare(image, short_side_px)
+        normalised = self._prepare(image, image_hw)
         with torch.inference_mode():
             found = []
             for cosines in self.cosines(normalised, arms):
@@ -68,13 +71,15 @@ class Segmenter:
                 found.append(labels.to(torch.uint8).cpu().numpy())
             return found
 
-    def features(self, image: Image, short_side_px: int, arms: Sequence[Inference]) -> list[Tensor]:
+    def features(
+        self, image: Image, image_hw: tuple[int, int], arms: Sequence[Inference]
+    ) -> list[Tensor]:
         """Read an 8-bit image to features `(C, h, w)` with arms that share their window.
 
         Those of windows that vote on logits are averaged too, upsampled by the paper's r.
         """
         with torch.inference_mode():
-            return self._features(self._prepare(image, short_side_px), arms)
+            return self._features(self._prepare(image, image_hw), arms)
 
     def cosines(self, image: Tensor, arms: Sequence[Inference]) -> list[Tensor]:
         """Read a normalised image `(3, H, W)` with arms that share window and average.
@@ -95,8 +100,7 @@ class Segmenter:
             refined = F.interpolate(refined[None], size=truth_hw, mode="bilinear")[0]
         return self.classifier.labels(refined)
 
-    def _prepare(self, image: Image, short_side_px: int) -> Tensor:
-        image_hw = resized_hw((image.shape[0], image.shape[1]), short_side_px)
+    def _prepare(self, image: Image, image_hw: tuple[int, int]) -> Tensor:
         resized = resize(to_tensor(image), image_hw).to(self.device)
         return normalise(resized, self.backbone.mean, self.backbone.std)
 

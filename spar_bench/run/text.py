@@ -4,7 +4,7 @@ Shape legend: Q queries, K classes, C channels, H x W pixels.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +17,8 @@ from spar_bench.backbones.base import Backbone
 class Classifier:
     """Text queries, and which class each is a name of.
 
-    `queries` is `(Q, C)`, normalised; `class_of` `(Q,)` gives the class index of each.
+    `queries` is `(Q, C)`, normalised; `class_of` `(Q,)` gives the class index of each. Class 0 is
+    the background; a threshold of 0 is none.
     """
 
     queries: Tensor
@@ -25,6 +26,7 @@ class Classifier:
     n_classes: int
     logit_scale: float
     background_threshold: float
+    area_threshold: float = 0.0
 
     def cosines(self, features: Tensor) -> Tensor:
         """Return cosines `(B, Q, h, w)` of features `(B, C, h, w)` with each query, in float32."""
@@ -35,14 +37,31 @@ class Classifier:
         """Return the class of each pixel `(H, W)` from cosines `(Q, H, W)`.
 
         Scaled, softmax over queries, a class as probable as the best of its queries: so the best
-        query's class, or class 0 where that probability is below the background threshold.
+        query's class. Of a foreground class that is too rare no query counts any more, though each
+        keeps its part of the sum; and where the best probability that is left is below the
+        background threshold, the class is 0.
         """
         best, query = cosines.max(dim=0)
-        labels = self.class_of[query]
+        labels, left = self.class_of[query], best
+        if self.area_threshold > 0:
+            rare = self._is_rare(labels)[self.class_of]
+            left, query = cosines.masked_fill(rare[:, None, None], -torch.inf).max(dim=0)
+            labels = self.class_of[query]
         if self.background_threshold > 0:
-            probability = 1 / ((cosines - best) * self.logit_scale).exp().sum(dim=0)
+            total = ((cosines - best) * self.logit_scale).exp().sum(dim=0)
+            probability = ((left - best) * self.logit_scale).exp() / total
             labels = labels.masked_fill(probability < self.background_threshold, 0)
         return labels
+
+    def _is_rare(self, labels: Tensor) -> Tensor:
+        """Tell of each class, `(K,)`, whether it holds too small a share of the foreground."""
+        n_pixels = labels.flatten().bincount(minlength=self.n_classes).double()
+        n_pixels[0] = 0
+        # Divided, not multiplied: 3 of 30 pixels are then 0.1 to the last bit. Without any
+        # foreground the share is NaN, and no class is rare: there is none to take away.
+        rare = n_pixels / n_pixels.sum() <= self.area_threshold
+        rare[0] = False
+        return rare
 
 
 def classifier(
@@ -52,6 +71,7 @@ def classifier(
     *,
     logit_scale: float,
     background_threshold: float,
+    area_threshold: float = 0.0,
 ) -> Classifier:
     """Embed every name of every class in every template.
 
@@ -71,6 +91,21 @@ def classifier(
         n_classes=len(classes),
         logit_scale=logit_scale,
         background_threshold=background_threshold,
+        area_threshold=area_threshold,
+    )
+
+
+def classifier_of(
+    backbone: Backbone, classes: list[list[str]], protocol: dict[str, Any]
+) -> Classifier:
+    """Embed every name of every class as a resolved protocol has it."""
+    return classifier(
+        backbone,
+        classes,
+        protocol["templates"],
+        logit_scale=protocol["logit_scale"],
+        background_threshold=protocol["background_threshold"],
+        area_threshold=protocol["area_threshold"],
     )
 
 

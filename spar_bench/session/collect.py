@@ -9,6 +9,7 @@ from typing import Any
 from spar_bench import backbones
 from spar_bench.backbones import known_sizes
 from spar_bench.plan import stages as build
+from spar_bench.plan.protocol import protocol_name
 from spar_bench.plan.trials import Arm, CostLine, Plan, Trial
 from spar_bench.results import Cost, Row, Status
 from spar_bench.stage import Damaged, Finished, Stage, digest
@@ -128,7 +129,7 @@ class Collector:
             inference=inference.kind,
             average=inference.average,
             refiner=settings.evaluate.refiner,
-            protocol=build.protocol_name(settings.evaluate, arm.data.spec),
+            protocol=protocol_name(arm.protocol),
             window_px=build.window_px(settings) if slides else None,
             stride_px=settings.teacher.stride_px if slides else None,
             train_short_side_px="-".join(map(str, settings.images.short_side_px))
@@ -139,15 +140,22 @@ class Collector:
             dataset=arm.data.label,
             eval_short_side_px=arm.short_side_px,
             n_images=summary.get("n_images"),
+            n_skipped=summary.get("n_skipped"),
             miou=summary.get("miou"),
             dtype=settings.evaluate.precision,
             status=state.status,
             cost=self.cost(arm.cost, arm.timed, arm.image_hw),
-            reason=state.reason or clipped(inference.window_px, arm.image_hw),
+            reason=state.reason or self._remark(state, inference.window_px, arm.image_hw),
             divides_patch=settings.teacher.stride_px % patch_px == 0 if slides else None,
             swept=trial.swept,
             stages=self._stages(arm),
         )
+
+    def _remark(self, state: State, window_px: int | None, image_hw: tuple[int, int]) -> str:
+        """Return what there is to say of a row that has its number; else ""."""
+        found = state.finished
+        skipped = [] if found is None else left_out(found)
+        return "; ".join(filter(None, [clipped(window_px, image_hw), *skipped]))
 
     def _stages(self, arm: Arm) -> dict[str, str]:
         """Return the stages that a row's numbers are of, by role."""
@@ -212,6 +220,15 @@ def clipped(window_px: int | None, image_hw: tuple[int, int]) -> str:
         return ""
     height, width = image_hw
     return f"the window of {window_px} px is clipped to the image of {height}x{width} px"
+
+
+def left_out(evaluation: Finished) -> list[str]:
+    """Return a remark where images of an evaluation could not be read; else nothing."""
+    if not evaluation.summary.get("n_skipped"):
+        return []
+    skipped = json.loads(evaluation.path("skipped.json").read_text(encoding="utf-8"))
+    what = "1 image" if len(skipped) == 1 else f"{len(skipped)} images, the first"
+    return [f"could not be read and left out: {what}: {skipped[0]['reason']}"]
 
 
 def flat(value: Any, prefix: str = "") -> dict[str, Any]:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from spar_bench import report, track
 from spar_bench.files import replace_text, writing
+from spar_bench.plan.protocol import protocol_name
 from spar_bench.plan.trials import Trial
 from spar_bench.results import Results, Row, TrialRecord
 from spar_bench.run.evaluate import read_counts, read_features, read_preview
@@ -63,6 +64,9 @@ def results(
             plan, collector, spec_hash=spec_hash, seeds=seeds, fingerprints=plan.stages
         ),
         objectives=objectives,
+        protocols={
+            protocol_name(arm.protocol): arm.protocol for trial in plan.trials for arm in trial.arms
+        },
     )
 
 

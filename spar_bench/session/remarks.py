@@ -1,9 +1,13 @@
 """What a spec may well not mean, though it can be run; no torch."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 
+from spar_bench import datasets
 from spar_bench.datasets.base import Split
+from spar_bench.datasets.facts import Facts
 from spar_bench.plan.inputs import declared_hw
+from spar_bench.plan.protocol import resizes
 from spar_bench.plan.stages import resized_hw, window_px
 from spar_bench.spec.schema import DatasetSpec, Settings, SourceSpec
 
@@ -15,13 +19,32 @@ def remarks(points: Iterable[Settings]) -> list[str]:
         NotReady: weights or data are missing.
         DataError: an image cannot be read.
     """
-    sizes: dict[str, tuple[int, int]] = {}
-    return list(dict.fromkeys(line for one in points for line in _whole(one, sizes)))
+    known = _Known()
+    return list(dict.fromkeys(line for one in points for line in _whole(one, known)))
 
 
-def _whole(settings: Settings, sizes: dict[str, tuple[int, int]]) -> Iterator[str]:
+@dataclass
+class _Known:
+    """What is known of data sets, each looked at once."""
+
+    sizes: dict[str, tuple[int, int]] = field(default_factory=dict)
+    facts: dict[str, Facts] = field(default_factory=dict)
+
+    def hw(self, spec: DatasetSpec | SourceSpec, split: Split) -> tuple[int, int]:
+        key = f"{split} {spec.model_dump_json()}"
+        if key not in self.sizes:
+            self.sizes[key] = declared_hw(spec, split)
+        return self.sizes[key]
+
+    def own(self, spec: DatasetSpec) -> Facts:
+        if spec.name not in self.facts:
+            self.facts[spec.name] = datasets.facts(spec)
+        return self.facts[spec.name]
+
+
+def _whole(settings: Settings, known: _Known) -> Iterator[str]:
     window = window_px(settings)
-    for what, images in _images(settings, sizes).items():
+    for what, images in _images(settings, known).items():
         height, width = max(images, key=max)
         if max(height, width) <= window:
             yield (
@@ -30,27 +53,16 @@ def _whole(settings: Settings, sizes: dict[str, tuple[int, int]]) -> Iterator[st
             )
 
 
-def _images(
-    settings: Settings, sizes: dict[str, tuple[int, int]]
-) -> dict[str, list[tuple[int, int]]]:
+def _images(settings: Settings, known: _Known) -> dict[str, list[tuple[int, int]]]:
     """Return the sizes of the images that the teacher reads, by what they are read for."""
     methods, found = settings.evaluate.methods, dict[str, list[tuple[int, int]]]()
     if "teacher" in methods:
         found["evaluated"] = [
-            resized_hw(_declared_hw(data, "val", sizes), short_side_px)
+            resize.of(known.hw(data, "val"))
             for data in settings.evaluate.datasets
-            for short_side_px in settings.evaluate.short_side_px
+            for resize in resizes(settings.evaluate, known.own(data))
         ]
     if settings.distils:
-        source_hw = _declared_hw(settings.images.source, "train", sizes)
+        source_hw = known.hw(settings.images.source, "train")
         found["distilled"] = [resized_hw(source_hw, settings.images.short_side_px[1])]
     return found
-
-
-def _declared_hw(
-    spec: DatasetSpec | SourceSpec, split: Split, sizes: dict[str, tuple[int, int]]
-) -> tuple[int, int]:
-    key = f"{split} {spec.model_dump_json()}"
-    if key not in sizes:
-        sizes[key] = declared_hw(spec, split)
-    return sizes[key]

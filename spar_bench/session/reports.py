@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from spar_bench import report, track
-from spar_bench.errors import NotReady
+from spar_bench.errors import MixedProtocols, NotReady
 from spar_bench.files import writing
 from spar_bench.results import Results
 from spar_bench.spec.read import experiment_name
@@ -19,6 +19,7 @@ def write_report(
     *,
     folder: str | Path = Path("reports"),
     tracking_uri: str | None = None,
+    mix_protocols: bool = False,
     on_written: Callable[[str, list[Path]], None] | None = None,
 ) -> dict[str, list[Path]]:
     """Write the tables and figures of finished sweeps; returns their files by experiment.
@@ -28,28 +29,30 @@ def write_report(
             has.
         folder: Each experiment has its own folder in it.
         tracking_uri: Where the sweeps were mirrored to.
+        mix_protocols: Put rows of different protocols into one table, with a column that says so.
         on_written: Takes each experiment and its files as soon as they are there.
 
     Raises:
         NotReady: there is no finished sweep, or one without a finished trial, or its name is none
             that a folder of the report could have; of several, the others' reports are written.
+        MixedProtocols: rows of one data set are of protocols that no column tells apart.
         StoreError: the tracking store cannot be read, or the folder not written.
     """
     uri, folder = track.tracking_uri(tracking_uri), Path(folder)
-    written, missing = {}, []
+    written, refused = {}, list[NotReady | MixedProtocols]()
     asked = [experiments] if isinstance(experiments, str) else experiments
     for name in _reported(uri, asked):
         try:
             results, own = _results(uri, name), _own_folder(uri, name, folder)
-        except NotReady as error:  # the others are written all the same
-            missing.append(str(error))
+            with writing(own):
+                written[name] = report.write(results, own, mix_protocols=mix_protocols)
+        except (NotReady, MixedProtocols) as error:  # the others are written all the same
+            refused.append(error)
             continue
-        with writing(own):
-            written[name] = report.write(results, own)
         if on_written is not None:
             on_written(name, written[name])
-    if missing:
-        raise NotReady("\n".join(missing))
+    if refused:
+        raise type(refused[0])("\n".join(map(str, refused)))
     return written
 
 

@@ -34,6 +34,7 @@ class Checker:
             yield from _student(settings, sizes)
             yield from _resolutions(settings, sizes)
         yield from _labels(settings)
+        yield from _columns(settings)
 
     def _known_sizes(self, backbone: BackboneSpec) -> "Sizes | None":
         from spar_bench.backbones import sizes  # which imports the schema in its turn
@@ -90,9 +91,10 @@ def _student(settings: Settings, sizes: "Sizes") -> Iterator[Odds]:
 
 
 def _resolutions(settings: Settings, sizes: "Sizes") -> Iterator[Odds]:
+    numbers = [one for one in settings.evaluate.short_side_px if one != "own"]
     lowest = {
         "images.short_side_px": settings.images.short_side_px[0],
-        "evaluate.short_side_px": min(settings.evaluate.short_side_px),
+        "evaluate.short_side_px": min(numbers, default=sizes.patch_px),
     }
     for key, value in lowest.items():
         if value < sizes.patch_px:
@@ -113,3 +115,22 @@ def _labels(settings: Settings) -> Iterator[Odds]:
             ("evaluate.datasets",),
             f"must have a name of its own for each, but got {twice!r} twice; add label: to one",
         )
+
+
+def _columns(settings: Settings) -> Iterator[Odds]:
+    """Yield numbers that would be one column of a table with a data set's own resolution."""
+    from spar_bench.datasets import facts, label  # which imports the schema in its turn
+
+    asked = settings.evaluate.short_side_px
+    for dataset in settings.evaluate.datasets if "own" in asked else []:
+        try:
+            own = facts(dataset)
+        except SparBenchError:  # the data set is told of where it is looked for
+            continue
+        if own.long_side_px is not None and own.short_side_px in asked:
+            yield Odds(
+                ("evaluate.short_side_px",),
+                f"must differ from the short side of {label(dataset)}'s own rule where own is "
+                f"given too, but got {own.short_side_px}, which has no cap of {own.long_side_px} "
+                "px; drop one",
+            )

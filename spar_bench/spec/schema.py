@@ -9,10 +9,10 @@ from spar_bench.spec.values import (
     FILLED,
     FolderPath,
     ImageHW,
-    Part,
     Positive,
     PositiveNumber,
     Probability,
+    Resolution,
     Seed,
     Templates,
     Trainable,
@@ -22,6 +22,7 @@ from spar_bench.spec.values import (
     not_bool,
     plugin,
 )
+from spar_bench.spec.values import Part as Part
 
 Method = Literal["pretrained", "teacher", "student"]
 Average = Literal["logits", "features"]
@@ -169,9 +170,18 @@ class DatasetSpec(DatasetPart):
     templates: Templates | None = Field(
         None, description="Prompts with {} for the class; default: evaluate.templates."
     )
-    logit_scale: PositiveNumber | None = Field(None, description="Default: evaluate.logit_scale.")
-    background_threshold: Probability = Field(
-        0.0, description="A pixel whose best probability is lower becomes class 0."
+    logit_scale: PositiveNumber | None = Field(
+        None, description="Default: evaluate.logit_scale, else the data set's own, else 40."
+    )
+    background_threshold: Probability | None = Field(
+        None,
+        description="A pixel whose best probability is lower becomes class 0; default: the data "
+        "set's own, mostly 0.",
+    )
+    area_threshold: Probability | None = Field(
+        None,
+        description="A class but 0 that holds no more than this share of the foreground's pixels "
+        "is taken out; default: the data set's own, mostly 0, which takes none out.",
     )
 
 
@@ -181,8 +191,10 @@ class EvaluateSpec(Part):
     datasets: list[Annotated[DatasetSpec, named(str | DatasetSpec)]] = Field(
         [DatasetSpec(name="patchwork")], min_length=1, description="Each a name, or name, path, ..."
     )
-    short_side_px: Annotated[list[Positive], *FILLED] = Field(
-        [256], description="Resolutions: images are resized to each, truth is not."
+    short_side_px: Annotated[list[Resolution], *FILLED] = Field(
+        ["own"],
+        description="Resolutions: images are resized to each, truth is not; own: the data set's "
+        "rule.",
     )
     methods: Annotated[list[Method], *FILLED] = Field(
         list(METHODS), description="What is evaluated: see the README's glossary."
@@ -192,8 +204,16 @@ class EvaluateSpec(Part):
     templates: Templates = Field(
         "openclip_80", description="Prompts with {} for the class, averaged after normalising."
     )
-    logit_scale: PositiveNumber = Field(40.0, description="Factor on cosines before the softmax.")
+    logit_scale: PositiveNumber | None = Field(
+        None,
+        description="Factor on cosines before the softmax; default: the data set's own, else 40.",
+    )
     precision: Precision = Field("float32", description="Of the backbone's forward pass.")
+    unreadable: Literal["error", "skip"] = Field(
+        "error",
+        description="What becomes of an image or mask that cannot be read: an error, or it is left "
+        "out, counted and named.",
+    )
 
 
 class MeasureSpec(Part):

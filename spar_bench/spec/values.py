@@ -91,6 +91,15 @@ def _upsample(value: Any) -> Any:
     return int(value) if isinstance(value, str) and value != "auto" else value
 
 
+def _resolution(value: Any) -> Any:
+    given = int(value) if isinstance(value, str) and value.isdecimal() else value
+    is_number = isinstance(given, int) and not isinstance(given, bool) and given > 0
+    if not is_number and given != "own":
+        raise mistake(f"must be 'own' or a whole number above 0, but got {value!r}; "
+                      "write own for the data set's own rule")  # fmt: skip
+    return given
+
+
 def _home(path: str | None) -> str | None:
     if path == "":
         raise mistake("must name a folder, but got an empty text; name it, or leave the key out")
@@ -130,4 +139,5 @@ Templates = Annotated[
 Trainable = Annotated[
     str, AfterValidator(_trainable), Field(json_schema_extra={"pattern": PATTERN})
 ]
+Resolution = Annotated[Literal["own"] | Positive, BeforeValidator(_resolution)]
 Upsample = Annotated[Literal["auto"] | Positive, BeforeValidator(_upsample)]

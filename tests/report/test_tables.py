@@ -5,12 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from spar_bench.plan.stages import protocol
 from spar_bench.report import text
 from spar_bench.report.arms import read_arms
 from spar_bench.report.tables import NOTE, result_tables, to_latex, to_markdown
 from spar_bench.results import Cost, Row
-from spar_bench.spec.schema import DatasetSpec, EvaluateSpec
 from tests.report.synthetic import baseline, cost, results_of, row, students, teacher
 
 STATES: list[Row] = [
@@ -30,7 +28,7 @@ def test_markdown_says_failed_blocked_and_not_measured_in_different_words() -> N
 
     assert written[0] == (
         "**Accuracy and cost: patchwork, short side 256 px, backbone patchwork, "
-        "protocol openclip 80, type float32, window 64 px, average logits, trained all, "
+        "type float32, window 64 px, average logits, trained all, "
         "loss mse, trained at 128-320 px**"
     )
     same = "6.84–7.92 | 240 | 1.30 |"
@@ -67,8 +65,6 @@ def test_the_note_says_which_best_is_bold_and_what_a_protocol_is() -> None:
     }
     assert bold == {"mIoU (%)"}
     assert "the best of each mIoU column in bold" in NOTE
-    parts = protocol(EvaluateSpec(), DatasetSpec(name="x"))
-    assert all(part.replace("_", " ").removesuffix("ize") in NOTE for part in parts)
 
 
 def test_some_failed_seeds_are_said_in_the_cell() -> None:

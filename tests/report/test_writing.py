@@ -17,8 +17,8 @@ from spar_bench.results import Cost, Results, Row
 from tests.report.synthetic import baseline, results_of, row, students, teacher
 
 TEXTS = {
-    "README.md", "costs.csv", "differences.csv", "manifest.json", "provenance.json", "results.csv",
-    "table.md", "table.tex",
+    "README.md", "costs.csv", "differences.csv", "manifest.json", "protocols.json",
+    "provenance.json", "results.csv", "table.md", "table.tex",
 }  # fmt: skip
 
 

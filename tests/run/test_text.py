@@ -1,9 +1,14 @@
 """Class names to labels, against a softmax over queries written out."""
 
+import math
+from fractions import Fraction
+
+import numpy as np
 import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from spar_bench.run.text import Classifier, classifier
@@ -82,3 +87,115 @@ def test_synonyms_are_not_summed() -> None:
     cosines = torch.tensor([0.3, 0.28, 0.28, 0.28, 0.0, 0.0])[:, None, None]
 
     assert found.labels(cosines).item() == 0  # three streets together would outweigh the sky
+
+
+CLASS_OF = [0, 0, 1, 1, 1, 2, 3]  # the background has two names here
+
+
+def ruled(background: float = 0.0, area: float = 0.0, scale: float = 40.0) -> Classifier:
+    return Classifier(torch.eye(7), torch.tensor(CLASS_OF), 4, scale, background, area)
+
+
+def labels_by_loops(
+    cosines: NDArray[np.float32], background: float, area: float, scale: float
+) -> NDArray[np.int64]:
+    """Label pixel by pixel, probability by probability, in double precision."""
+    n_queries, height, width = cosines.shape
+    places = [(y, x) for y in range(height) for x in range(width)]
+    probable = {}
+    for y, x in places:
+        weights = [math.exp(scale * float(cosines[q, y, x])) for q in range(n_queries)]
+        share = [weight / math.fsum(weights) for weight in weights]
+        probable[y, x] = [max(share[q] for q in range(7) if CLASS_OF[q] == k) for k in range(4)]
+    best = {place: each.index(max(each)) for place, each in probable.items()}
+    n_foreground = sum(k > 0 for k in best.values())
+    for k in (1, 2, 3):
+        n_pixels = sum(found == k for found in best.values())
+        if area and n_foreground and Fraction(n_pixels, n_foreground) <= Fraction(str(area)):
+            for each in probable.values():
+                each[k] = 0.0
+    labels = np.zeros((height, width), np.int64)
+    for place, each in probable.items():
+        k = each.index(max(each))
+        labels[place] = 0 if each[k] < background else k
+    return labels
+
+
+@pytest.mark.parametrize("scale", [40.0, 65.0])
+@pytest.mark.parametrize("area", [0.0, 0.1, 0.3, 1.0])
+@pytest.mark.parametrize("background", [0.0, 0.1, 0.5])
+def test_rules_label_as_plain_loops_do(background: float, area: float, scale: float) -> None:
+    for seed in range(3):
+        generator = np.random.default_rng(seed)
+        cosines = generator.uniform(0, 0.06, (7, 9, 13)).astype(np.float32)
+        cosines[5] -= 0.008  # so that a class is rare, but there
+
+        labels = ruled(background, area, scale).labels(torch.from_numpy(cosines))
+
+        expected = labels_by_loops(cosines, background, area, scale)
+        assert np.array_equal(labels.numpy(), expected)
+        rules_bite = not np.array_equal(expected, labels_by_loops(cosines, 0, 0, scale))
+        assert rules_bite == (area > 0 or background > 0.1)
+
+
+def scene(*rows: str) -> Tensor:
+    """Return cosines of pixels named by class: 0.5 with its first query, 0.1 else, 0.2 with 0."""
+    classes = torch.tensor([[int(letter) for letter in row] for row in rows])
+    cosines = torch.full((7, *classes.shape), 0.1)
+    cosines[1] = 0.2
+    return cosines.scatter(0, torch.tensor([0, 2, 5, 6])[classes][None], 0.5)
+
+
+def test_class_that_holds_exactly_the_share_is_zeroed_and_one_more_pixel_saves_it() -> None:
+    exact = scene("1111111112", "0000000000")  # 1 of 10 foreground pixels; 1 of 20 in all
+    above = scene("1111111122", "0000000000")
+
+    [labels, kept] = [ruled(area=0.1).labels(cosines) for cosines in (exact, above)]
+
+    assert labels.tolist() == [[1] * 9 + [0], [0] * 10]
+    assert kept.tolist() == [[1] * 8 + [2] * 2, [0] * 10]
+
+
+def test_share_of_pixels_is_not_rounded() -> None:
+    # In binary 3 times 0.1 exceeds 0.3, and so does 0.1 times 3 fall on either side for others.
+    for n_foreground in range(10, 400, 10):
+        row = "2" * (n_foreground // 10) + "1" * (n_foreground - n_foreground // 10)
+
+        assert 2 not in ruled(area=0.1).labels(scene(row))
+        assert 2 in ruled(area=0.1).labels(scene(row + "2"))
+
+
+def test_without_foreground_the_area_rule_takes_nothing_away() -> None:
+    cosines = scene("000", "000")
+
+    assert ruled(area=0.1).labels(cosines).tolist() == [[0, 0, 0], [0, 0, 0]]
+
+
+def test_where_every_foreground_class_is_zeroed_all_is_background() -> None:
+    cosines = scene("112", "233")
+
+    assert ruled(area=0.5).labels(cosines).tolist() == [[0, 0, 0], [0, 0, 0]]
+
+
+def test_zeroed_class_keeps_its_part_of_the_softmax() -> None:
+    cosines = scene("3311111112")
+    cosines[6, 0, 9] = 0.3  # next best to a class of 1 in 10: e^(40 * (0.3 - 0.5)), 3.4e-4 probable
+
+    low, high = (ruled(below, area=0.1).labels(cosines)[0, 9] for below in (3e-4, 4e-4))
+
+    assert [int(low), int(high)] == [3, 0]
+
+
+def test_pixel_at_the_background_threshold_keeps_its_class() -> None:
+    cosines = torch.full((7, 1, 1), -torch.inf)
+    cosines[5:] = 0.25  # two queries alike: 0.5 to the last bit
+
+    assert ruled(background=0.5).labels(cosines).item() == 2  # the first of equals
+    assert ruled(background=0.5000001).labels(cosines).item() == 0
+
+
+def test_equal_classes_go_to_the_first() -> None:
+    cosines = torch.full((7, 3, 4), 0.25)
+
+    for classifier_ in (ruled(), ruled(background=0.1), ruled(background=0.1, area=0.1)):
+        assert not classifier_.labels(cosines).any()

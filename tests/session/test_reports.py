@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from spar_bench.errors import NotReady
+from spar_bench.errors import MixedProtocols, NotReady
 from spar_bench.session.reports import write_report
-from tests.track.conftest import _database, make_trial, mirror, uri
+from tests.small import one_line, spar_bench
+from tests.track.conftest import _database, make_row, make_trial, mirror, uri
 
 __all__ = ["_database", "uri"]
 
@@ -53,3 +54,25 @@ def test_name_with_a_slash_or_odd_letters_is_a_folder_below(
 
     assert {path.parent for path in written[name]} == {tmp_path / "reports" / name}
     assert (tmp_path / "reports" / name / "README.md").is_file()
+
+
+def test_several_protocols_in_one_table_are_refused_unless_told_and_others_are_written(
+    uri: str, tmp_path: Path
+) -> None:
+    rows = [make_row(), make_row(protocol="other", stages={"evaluate": "b"}, method="pretrained")]
+    mirror(uri, tmp_path, [make_trial()], experiment="alone")
+    mirror(uri, tmp_path, [make_trial(rows=rows)], experiment="mixed")
+    to = ["--folder", str(tmp_path / "reports"), "--tracking-uri", uri]
+
+    refused = spar_bench("report", *to, exits=2)
+    written = {path.name for path in (tmp_path / "reports").iterdir()}
+    told = spar_bench("report", *to, "--mix-protocols")
+
+    assert "all rows of patchwork must be of one protocol, but are of paper and other, " in (
+        one_line(refused)
+    )
+    assert written == {"alone"}
+    assert len(told.stdout.splitlines()) == 2
+    assert "| Protocol |" in (tmp_path / "reports" / "mixed" / "table.md").read_text()
+    with pytest.raises(MixedProtocols):
+        write_report("mixed", folder=tmp_path / "again", tracking_uri=uri)

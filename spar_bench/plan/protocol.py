@@ -1,0 +1,95 @@
+"""The evaluation protocol: what moves an mIoU beside model, inference and images.
+
+A setting is what the spec says of the data set; else what the spec says of all; else what the data
+set's data file says; else the default. A protocol is declared with thresholds for every read-out,
+as a data file has them, and resolved for one: the name in a table is that of the declared one, so
+that the rows of several backbones are of one protocol, and a fingerprint has the resolved one.
+"""
+
+from typing import Any, NamedTuple
+
+from spar_bench.datasets.facts import Facts
+from spar_bench.plan.stages import resized_hw
+from spar_bench.spec.schema import DatasetSpec, EvaluateSpec
+from spar_bench.stage import Stage, digest
+
+LOGIT_SCALE = 40.0
+"""Factor on cosines where neither spec nor data file states one. Source: SPAR's configs."""
+_THRESHOLDS = ("background_threshold", "area_threshold")
+_NAME_LENGTH = 8
+
+
+class Resize(NamedTuple):
+    """How large images are read: their short side, and the most that the long side may have."""
+
+    short_side_px: int
+    long_side_px: int | None = None
+
+    @classmethod
+    def of_stage(cls, evaluate: Stage) -> "Resize":
+        """Return how an `evaluate` stage reads its images."""
+        settings = evaluate.settings
+        return cls(settings["short_side_px"], settings["protocol"]["long_side_px"])
+
+    def of(self, image_hw: tuple[int, ...]) -> tuple[int, int]:
+        """Return the size that an image of height, width (and more) is resized to."""
+        return resized_hw((image_hw[0], image_hw[1]), *self, half_up=True)
+
+
+def resizes(evaluate: EvaluateSpec, own: Facts) -> list[Resize]:
+    """Return the resolutions that a data set is evaluated at: each number, and its own rule.
+
+    Where both are one size, that is one. That they are not merely alike, `check` has seen to.
+    """
+    rule = Resize(own.short_side_px, own.long_side_px)
+    found = [rule if one == "own" else Resize(one) for one in evaluate.short_side_px]
+    return list(dict.fromkeys(found))
+
+
+def declare(
+    evaluate: EvaluateSpec,
+    spec: DatasetSpec,
+    own: Facts,
+    *,
+    classes: list[list[str]],
+    resize: Resize,
+) -> dict[str, Any]:
+    """Return a protocol as spec and data file have it, for backbones of every read-out, as JSON."""
+    stated = {name: getattr(spec, name) for name in _THRESHOLDS if getattr(spec, name) is not None}
+    usual = {name: getattr(own, name) for name in _THRESHOLDS} | stated
+    by_read_out = {}
+    for read_out in sorted(own.by_read_out):
+        here = own.thresholds(read_out)._asdict() | stated
+        if here != usual:
+            by_read_out[read_out] = here
+    return {
+        "classes": classes,
+        "templates": spec.templates or evaluate.templates,
+        "logit_scale": _logit_scale(evaluate, spec, own),
+        **usual,
+        "by_read_out": by_read_out,
+        "resize": "bilinear",
+        "long_side_px": resize.long_side_px,
+        "precision": evaluate.precision,
+        "unreadable": evaluate.unreadable,
+    }
+
+
+def resolve(declared: dict[str, Any], read_out: str) -> dict[str, Any]:
+    """Return what a declared protocol comes to for a backbone of one read-out.
+
+    Less the classes, which an evaluation has beside it.
+    """
+    shared = {key: v for key, v in declared.items() if key not in ("by_read_out", "classes")}
+    here: dict[str, float] = declared["by_read_out"].get(read_out, {})
+    return shared | here
+
+
+def protocol_name(declared: dict[str, Any]) -> str:
+    """Return a short name of a declared protocol: equal names, equal protocols."""
+    return digest(declared)[:_NAME_LENGTH]
+
+
+def _logit_scale(evaluate: EvaluateSpec, spec: DatasetSpec, own: Facts) -> float:
+    stated = (spec.logit_scale, evaluate.logit_scale, own.logit_scale)
+    return next((scale for scale in stated if scale is not None), LOGIT_SCALE)

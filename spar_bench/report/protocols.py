@@ -1,0 +1,126 @@
+"""Which protocol the rows of a table are of; rows of several stand in one only where it is told."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from spar_bench.errors import MixedProtocols
+from spar_bench.report.arms import value_text
+from spar_bench.results import Results, Row
+
+_COLUMNS = {"precision": "dtype", "long_side_px": "eval_short_side_px"}
+"""Columns of results.csv that show a part of a protocol; a swept key shows its own."""
+_UNKNOWN = "what it says"
+
+
+def require_unmixed(results: Results) -> None:
+    """Refuse rows of one data set that are of different protocols, unless a column tells them so.
+
+    Raises:
+        MixedProtocols: one line a data set.
+    """
+    lines = [
+        f"{results.experiment}: all rows of {dataset} must be of one protocol, but are of "
+        f"{' and '.join(protocols)}, which differ in {'; '.join(_said(results, protocols, keys))}; "
+        "sweep what differs, or add --mix-protocols to see them in one table"
+        for dataset, protocols, keys in _mixtures(results)
+    ]
+    if lines:
+        raise MixedProtocols("\n".join(lines))
+
+
+def mixed_datasets(results: Results) -> set[str]:
+    """Return the data sets whose rows are of protocols that no column tells apart."""
+    return {dataset for dataset, _, _ in _mixtures(results)}
+
+
+def protocol_lines(results: Results) -> list[str]:
+    """Return a line for each protocol that rows are of: its name, its rows, and what it says."""
+    lines = []
+    for name in dict.fromkeys(row.protocol for row in results.rows):
+        sides: dict[str, list[int]] = {}
+        for row in results.rows:
+            if row.protocol == name:
+                sides.setdefault(row.dataset, []).append(row.eval_short_side_px)
+        places = [
+            f"{dataset} at {', '.join(map(str, sorted(set(found))))} px"
+            for dataset, found in sides.items()
+        ]
+        said = _words(results.protocols.get(name, {})) or ["its content was not kept"]
+        lines.append(f"Protocol {name} ({'; '.join(places)}): {', '.join(said)}.")
+    return lines
+
+
+def skipped_lines(results: Results) -> list[str]:
+    """Return a line for each data set of which images could not be read and are left out."""
+    most: dict[str, tuple[int, int]] = {}
+    for row in results.rows:
+        if row.n_skipped:
+            count = (row.n_skipped, row.n_skipped + (row.n_images or 0))
+            most[row.dataset] = max(most.get(row.dataset, count), count)
+    return [
+        f"Left out of {dataset}, because they cannot be read: {n} of {total} images; the remarks "
+        "say why."
+        for dataset, (n, total) in most.items()
+    ]
+
+
+def _mixtures(results: Results) -> Iterator[tuple[str, list[str], list[str]]]:
+    """Yield data set, protocols, and the keys in which they differ and that no column shows."""
+    for dataset in dict.fromkeys(row.dataset for row in results.rows):
+        rows = [row for row in results.rows if row.dataset == dataset]
+        names = list(dict.fromkeys(row.protocol for row in rows))
+        hidden = [key for key in _differing(results, names) if not _is_shown(results, rows, key)]
+        if hidden:
+            yield dataset, names, hidden
+
+
+def _differing(results: Results, names: list[str]) -> list[str]:
+    if len(names) < 2:
+        return []
+    if not all(name in results.protocols for name in names):
+        return [_UNKNOWN]
+    said = [results.protocols[name] for name in names]
+    return [key for key in said[0] if any(one.get(key) != said[0][key] for one in said)]
+
+
+def _is_shown(results: Results, rows: list[Row], key: str) -> bool:
+    """Tell whether a part of the protocol follows from a column, so that a reader sees it."""
+    found: dict[str, Any] = {}
+    for row in rows:
+        said = row.protocol if key == _UNKNOWN else results.protocols[row.protocol][key]
+        if found.setdefault(_shown(row, key), said) != said:
+            return False
+    return True
+
+
+def _shown(row: Row, key: str) -> str:
+    if key == _UNKNOWN:
+        swept = {name: v for name, v in row.swept.items() if name.startswith("evaluate.")}
+        return str((swept, row.dtype))
+    return str(getattr(row, _COLUMNS[key]) if key in _COLUMNS else row.swept.get(f"evaluate.{key}"))
+
+
+def _said(results: Results, names: list[str], keys: list[str]) -> Iterator[str]:
+    for key in keys:
+        values = [results.protocols.get(name, {}).get(key) for name in names]
+        is_short = all(isinstance(value, int | float | str | None) for value in values)
+        told = f" ({' and '.join(map(value_text, values))})" if is_short and key != _UNKNOWN else ""
+        yield key.replace("_", " ") + told
+
+
+def _words(protocol: dict[str, Any]) -> list[str]:
+    """Return what a protocol says, part by part."""
+    words = []
+    for key, value in protocol.items():
+        if key == "classes":
+            words.append(f"{len(value)} classes by {sum(map(len, value))} names")
+        elif key == "templates" and isinstance(value, list):
+            words.append("templates " + " / ".join(f'"{one}"' for one in value[:2])
+                         + (f" and {len(value) - 2} more" if len(value) > 2 else ""))  # fmt: skip
+        elif key == "by_read_out":
+            for read_out, rules in value.items():
+                told = [f"{name.replace('_', ' ')} {value_text(v)}" for name, v in rules.items()]
+                words.append(f"for {read_out} " + " and ".join(told))
+        elif value is not None:
+            words.append(f"{key.removesuffix('_px').replace('_', ' ')} {value_text(value)}")
+    return words

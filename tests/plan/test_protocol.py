@@ -1,0 +1,166 @@
+"""The protocol: what the spec says, else the data file, else the default; one name for all rows."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from spar_bench.datasets import facts
+from spar_bench.datasets.facts import Facts, ReadOutThresholds
+from spar_bench.plan.protocol import Resize, declare, protocol_name, resizes, resolve
+from spar_bench.spec.checks import Checker
+from spar_bench.spec.schema import DatasetSpec, EvaluateSpec, Settings
+from tests.datasets import trees
+from tests.run.tiny import plan_of, settings
+
+READ_OUTS = ["maskclip", "attention_pool_values", "patch_tokens"]
+OWN = Facts(
+    short_side_px=672,
+    long_side_px=2048,
+    logit_scale=65,
+    by_read_out={"maskclip": ReadOutThresholds(background_threshold=0.1, area_threshold=0.2)},
+)
+
+
+def declared(
+    spec: dict[str, Any] | None = None, own: Facts = OWN, **evaluate: Any
+) -> dict[str, Any]:
+    dataset = DatasetSpec.model_validate({"name": "patchwork", **(spec or {})})
+    asked = EvaluateSpec.model_validate(evaluate)
+    return declare(asked, dataset, own, classes=[["sky"], ["road"]], resize=Resize(672, 2048))
+
+
+@pytest.mark.parametrize("read_out", READ_OUTS)
+@pytest.mark.parametrize(
+    ("name", "sides", "scale", "thresholds", "of_maskclip"),
+    [
+        # Typed by hand from the paper's configs: background, then area.
+        ("voc21", (672, 2048), 65, (0, 0), (0.1, 0.1)),
+        ("voc20", (672, 2048), 40, (0, 0), (0, 0)),
+        ("cityscapes", (1024, 2048), 40, (0, 0), (0, 0)),
+        ("ade20k", (672, 2048), 40, (0, 0), (0, 0)),
+        ("context60", (672, 2048), 50, (0.1, 0), (0.1, 0)),
+        ("context59", (672, 2048), 40, (0, 0), (0, 0)),
+    ],
+)
+def test_papers_settings_hold_by_default(
+    name: str,
+    sides: tuple[int, int],
+    scale: float,
+    thresholds: tuple[float, float],
+    of_maskclip: tuple[float, float],
+    read_out: str,
+) -> None:
+    spec, own = DatasetSpec(name=name), facts(DatasetSpec(name=name))
+
+    [resize] = resizes(EvaluateSpec(), own)
+    found = resolve(
+        declare(EvaluateSpec(), spec, own, classes=own.classes or [], resize=resize), read_out
+    )
+
+    background, area = of_maskclip if read_out == "maskclip" else thresholds
+    assert resize == sides
+    assert found == {
+        "templates": "openclip_80",
+        "logit_scale": scale,
+        "background_threshold": background,
+        "area_threshold": area,
+        "resize": "bilinear",
+        "long_side_px": 2048,
+        "precision": "float32",
+        "unreadable": "error",
+    }
+
+
+def test_data_set_without_a_data_file_has_the_defaults() -> None:
+    own = facts(DatasetSpec(name="patchwork"))
+
+    assert resizes(EvaluateSpec(), own) == [(256, None)]
+    found = resolve(declared(own=own), "maskclip")
+    assert found["logit_scale"] == 40
+    assert (found["background_threshold"], found["area_threshold"]) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("spec", "evaluate", "own", "expected"),
+    [
+        ({}, {}, None, 40),
+        ({}, {}, 65, 65),
+        ({}, {"logit_scale": 50}, 65, 50),
+        ({"logit_scale": 30}, {"logit_scale": 50}, 65, 30),
+    ],
+)
+def test_logit_scale_is_the_first_that_is_stated(
+    spec: dict[str, Any], evaluate: dict[str, Any], own: float | None, expected: float
+) -> None:
+    assert declared(spec, Facts(logit_scale=own), **evaluate)["logit_scale"] == expected
+
+
+def test_threshold_of_the_spec_goes_before_that_of_the_read_out() -> None:
+    usual, given = declared(), declared({"area_threshold": 0.0})
+    other = declared({"background_threshold": 0.3, "area_threshold": 0.4})
+
+    def thresholds(protocol: dict[str, Any], read_out: str) -> tuple[float, float]:
+        found = resolve(protocol, read_out)
+        return found["background_threshold"], found["area_threshold"]
+
+    assert [thresholds(usual, r) for r in READ_OUTS] == [(0.1, 0.2), (0, 0), (0, 0)]
+    assert [thresholds(given, r) for r in READ_OUTS] == [(0.1, 0), (0, 0), (0, 0)]
+    assert [thresholds(other, r) for r in READ_OUTS] == [(0.3, 0.4)] * 3
+    assert other["by_read_out"] == {}
+
+
+def test_rows_of_all_read_outs_are_of_one_protocol_and_others_of_another() -> None:
+    name = protocol_name(declared())
+
+    assert protocol_name(declared()) == name
+    for spec, evaluate in (
+        ({"area_threshold": 0.3}, {}),
+        ({"templates": ["a {}."]}, {}),
+        ({}, {"logit_scale": 40}),
+        ({}, {"precision": "bfloat16"}),
+        ({}, {"unreadable": "skip"}),
+    ):
+        assert protocol_name(declared(spec, **evaluate)) != name
+
+
+def test_number_is_the_short_side_without_a_cap_and_own_the_data_sets_rule() -> None:
+    asked = EvaluateSpec(short_side_px=["own", 336, 1024])
+
+    assert resizes(asked, OWN) == [(672, 2048), (336, None), (1024, None)]
+    assert resizes(EvaluateSpec(short_side_px=[256, "own"]), Facts()) == [(256, None)]
+    assert Resize(672, 2048).of((300, 2000, 3)) == (307, 2048)
+    assert Resize(672).of((300, 2000, 3)) == (672, 4480)
+
+
+def test_number_that_would_be_one_column_with_the_own_rule_is_a_mistake() -> None:
+    def told(*short_side_px: int | str) -> list[str]:
+        evaluate = {"datasets": ["patchwork", "voc21"], "short_side_px": list(short_side_px)}
+        asked = Settings.model_validate({"evaluate": evaluate})
+        return [odds.text for odds in Checker().check(asked)]
+
+    assert told("own", 256, 672) == [
+        "must differ from the short side of voc21's own rule where own is given too, but got 672, "
+        "which has no cap of 2048 px; drop one"
+    ]
+    assert told("own", 256) == told(256, 672) == []
+
+
+def test_plan_of_a_published_data_set_reads_it_at_its_own_resolution(
+    clip: Path, photographs: Path, tmp_path: Path
+) -> None:
+    root = trees.make("voc21", tmp_path, n=2, hw=(24, 96))
+    one = settings(
+        clip,
+        photographs,
+        evaluate={"datasets": [{"name": "voc21", "path": str(root)}], "methods": ["pretrained"]},
+    )
+
+    plan = plan_of(one)
+
+    [arm] = plan.trials[0].arms
+    stage = plan.stages[arm.evaluate]
+    assert (arm.short_side_px, arm.image_hw) == (672, (512, 2048))  # 24 x 96 by 21.33
+    assert stage.settings["short_side_px"] == 672
+    assert stage.settings["protocol"] == resolve(arm.protocol, "maskclip")
+    assert stage.settings["protocol"]["area_threshold"] == 0.1
