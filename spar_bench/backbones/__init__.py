@@ -16,6 +16,7 @@ from spar_bench.backbones.weights import (
     checksums,
     find,
     stated_config,
+    stated_preprocessing,
 )
 from spar_bench.errors import NotReady, SparBenchError, SpecError
 from spar_bench.spec.schema import BackboneSpec, OddSides, PositionRule
@@ -27,6 +28,7 @@ __all__ = [
     "Weights",
     "card",
     "identity",
+    "interpolation",
     "known_sizes",
     "label",
     "sizes",
@@ -164,6 +166,16 @@ def identity(spec: BackboneSpec) -> dict[str, Any]:
         "preprocessing": spec.preprocessing,
         "files": checksums(weights),
     }
+
+
+def interpolation(spec: BackboneSpec) -> str:
+    """Return how a backbone's own preprocessing resamples images: its config's way, else bicubic.
+
+    Raises:
+        NotReady: its weights are not there.
+    """
+    own = stated_preprocessing(weights_of(spec)).get("interpolation")
+    return str(own or card(spec.name).interpolation)
 
 
 def label(spec: BackboneSpec) -> str:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from spar_bench.backbones import Sizes, Weights, card, known_sizes, weights_of
 from spar_bench.backbones._exporting import open_clip_folder, timm_clip_folder
 from spar_bench.backbones.base import Exported, Library, Parts, fit_sides, under_any_prefix
-from spar_bench.backbones.weights import WEIGHTS_ENDINGS, stated_config
+from spar_bench.backbones.weights import WEIGHTS_ENDINGS, stated_preprocessing
 from spar_bench.errors import NotReady
 from spar_bench.spec.schema import BackboneSpec, PositionRule
 
@@ -166,10 +166,7 @@ def preprocessing(
     """Return mean and standard deviation: the config's, else the data file's, else CLIP's own."""
     if spec.preprocessing == "legacy":
         return LEGACY, LEGACY
-    stated: dict[str, Any] = {}
-    if weights.has_config and weights.folder is not None:
-        stated = stated_config(weights.folder).get("preprocess_cfg", {})
-    known = card(spec.name)
+    stated, known = stated_preprocessing(weights), card(spec.name)
     mean = stated.get("mean") or known.mean or open_clip.OPENAI_DATASET_MEAN
     std = stated.get("std") or known.std or open_clip.OPENAI_DATASET_STD
     return tuple(mean), tuple(std)

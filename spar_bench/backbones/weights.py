@@ -26,9 +26,9 @@ class Card:
     """Where a backbone's weights come from, and what is known of them without a config beside.
 
     `model` is the architecture by its library's own name, for weights that come without a config;
-    `mean` and `std` are its preprocessing there. `hub` is a repository of the Hugging Face Hub;
-    `folder` lies in the package, beside the data file. `terms` says in a line what the licence asks
-    of those who use the weights, where it asks more than usual.
+    `mean`, `std` and `interpolation` are its preprocessing there. `hub` is a repository of the
+    Hugging Face Hub; `folder` lies in the package, beside the data file. `terms` says in a line
+    what the licence asks of those who use the weights, where it asks more than usual.
     """
 
     license: str = ""
@@ -40,6 +40,7 @@ class Card:
     read_outs: tuple[str, ...] | list[str] = ()
     mean: tuple[float, ...] | list[float] = ()
     std: tuple[float, ...] | list[float] = ()
+    interpolation: str = "bicubic"
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,14 @@ def stated_config(folder: Path) -> dict[str, Any]:
     """
     read: dict[str, Any] = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
     return read
+
+
+def stated_preprocessing(weights: Weights) -> dict[str, Any]:
+    """Return what the config that lies with weights says of preprocessing; nothing without one."""
+    if weights.folder is None or not weights.has_config:
+        return {}
+    stated: dict[str, Any] = stated_config(weights.folder).get("preprocess_cfg", {})
+    return stated
 
 
 def checksums(weights: Weights) -> dict[str, Any]:

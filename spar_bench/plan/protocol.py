@@ -68,21 +68,25 @@ def declare(
         "logit_scale": _logit_scale(evaluate, spec, own),
         **usual,
         "by_read_out": by_read_out,
-        "resize": "bilinear",
+        "resize": evaluate.resize,
         "long_side_px": resize.long_side_px,
         "precision": evaluate.precision,
         "unreadable": evaluate.unreadable,
     }
 
 
-def resolve(declared: dict[str, Any], read_out: str) -> dict[str, Any]:
+def resolve(
+    declared: dict[str, Any], read_out: str, *, interpolation: str = "bilinear"
+) -> dict[str, Any]:
     """Return what a declared protocol comes to for a backbone of one read-out.
 
-    Less the classes, which an evaluation has beside it.
+    `interpolation` is that of the backbone's own preprocessing. Less the classes, which an
+    evaluation has beside it.
     """
     shared = {key: v for key, v in declared.items() if key not in ("by_read_out", "classes")}
     here: dict[str, float] = declared["by_read_out"].get(read_out, {})
-    return shared | here
+    resize = interpolation if declared["resize"] == "model" else declared["resize"]
+    return shared | here | {"resize": resize}
 
 
 def protocol_name(declared: dict[str, Any]) -> str:

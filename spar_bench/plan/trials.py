@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from spar_bench.backbones import known_sizes
+from spar_bench.backbones import interpolation, known_sizes
 from spar_bench.plan import stages as build
 from spar_bench.plan.inputs import Labelled, labelled
 from spar_bench.plan.protocol import Resize, declare, resizes, resolve
@@ -192,7 +192,11 @@ def _arm(
         method,
         data,
         resize.short_side_px,
-        protocol=resolve(declared, known_sizes(settings.backbone).read_out),
+        protocol=resolve(
+            declared,
+            known_sizes(settings.backbone).read_out,
+            interpolation=interpolation(settings.backbone),
+        ),
     )
     return Arm(
         method=method,

@@ -74,6 +74,7 @@ def _segmenter(stage: Stage, context: Context) -> Segmenter:
         embedded,
         refiner=settings["refiner"][0],
         precision=protocol["precision"],
+        interpolation=protocol["resize"],
         way_out=DIVERGED if student else UNFIT,
         device=context.device,
     )

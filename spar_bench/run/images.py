@@ -73,11 +73,11 @@ def to_tensor(image: Image) -> Tensor:
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
 
 
-def resize(image: Tensor, image_hw: tuple[int, int]) -> Tensor:
-    """Resample `(3, H, W)` bilinearly without antialiasing, as the paper's protocol does."""
+def resize(image: Tensor, image_hw: tuple[int, int], mode: str = "bilinear") -> Tensor:
+    """Resample `(3, H, W)` of 0 to 1 without antialiasing: bilinearly, as the paper, or bicubic."""
     if tuple(image.shape[-2:]) == image_hw:
         return image
-    return F.interpolate(image[None], size=image_hw, mode="bilinear")[0]
+    return F.interpolate(image[None], size=image_hw, mode=mode)[0].clamp(0, 1)
 
 
 def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:

@@ -40,12 +40,14 @@ class Segmenter:
         *,
         refiner: str = "none",
         precision: Precision = "float32",
+        interpolation: str = "bilinear",
         way_out: str = UNFIT,
         device: torch.device,
     ) -> None:
         self.backbone, self.classifier, self.device = backbone, classifier, device
         self._refine: Refiner = registry.load("refiners", refiner)()
         self._precision: Precision = precision
+        self._interpolation = interpolation
         self._way_out = way_out
 
     def read(
@@ -101,7 +103,7 @@ class Segmenter:
         return self.classifier.labels(refined)
 
     def _prepare(self, image: Image, image_hw: tuple[int, int]) -> Tensor:
-        resized = resize(to_tensor(image), image_hw).to(self.device)
+        resized = resize(to_tensor(image), image_hw, self._interpolation).to(self.device)
         return normalise(resized, self.backbone.mean, self.backbone.std)
 
     def _features(self, image: Tensor, arms: Sequence[Inference]) -> list[Tensor]:

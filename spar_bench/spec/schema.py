@@ -209,6 +209,11 @@ class EvaluateSpec(Part):
         description="Factor on cosines before the softmax; default: the data set's own, else 40.",
     )
     precision: Precision = Field("float32", description="Of the backbone's forward pass.")
+    resize: Literal["bilinear", "bicubic", "model"] = Field(
+        "bilinear",
+        description="How images are resampled; bilinear as the paper, model: as the backbone's "
+        "config has it.",
+    )
     unreadable: Literal["error", "skip"] = Field(
         "error",
         description="What becomes of an image or mask that cannot be read: an error, or it is left "

@@ -1,5 +1,6 @@
 """The protocol: what the spec says, else the data file, else the default; one name for all rows."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from spar_bench.plan.protocol import Resize, declare, protocol_name, resizes, re
 from spar_bench.spec.checks import Checker
 from spar_bench.spec.schema import DatasetSpec, EvaluateSpec, Settings
 from tests.datasets import trees
-from tests.run.tiny import plan_of, settings
+from tests.run.tiny import plan_of, settings, write_clip
 
 READ_OUTS = ["maskclip", "attention_pool_values", "patch_tokens"]
 OWN = Facts(
@@ -164,3 +165,27 @@ def test_plan_of_a_published_data_set_reads_it_at_its_own_resolution(
     assert stage.settings["short_side_px"] == 672
     assert stage.settings["protocol"] == resolve(arm.protocol, "maskclip")
     assert stage.settings["protocol"]["area_threshold"] == 0.1
+
+
+@pytest.mark.parametrize(
+    ("asked", "stated", "found"),
+    [
+        ("bilinear", "bicubic", "bilinear"),
+        ("bicubic", "bilinear", "bicubic"),
+        ("model", "bilinear", "bilinear"),
+        ("model", None, "bicubic"),
+    ],
+)
+def test_images_are_resampled_as_asked_or_as_the_backbones_config_says(
+    tmp_path: Path, photographs: Path, asked: str, stated: str | None, found: str
+) -> None:
+    folder = write_clip(tmp_path / "clip")
+    if stated is not None:
+        config = json.loads((folder / "open_clip_config.json").read_text())
+        config["preprocess_cfg"] = {"interpolation": stated}
+        (folder / "open_clip_config.json").write_text(json.dumps(config))
+
+    plan = plan_of(settings(folder, photographs, evaluate__resize=asked))
+
+    evaluations = [stage for stage in plan.stages.values() if stage.kind == "evaluate"]
+    assert {stage.settings["protocol"]["resize"] for stage in evaluations} == {found}
