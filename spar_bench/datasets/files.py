@@ -34,9 +34,10 @@ class Labels:
     @classmethod
     def of(cls, rule: LabelRule, n_classes: int) -> "Labels":
         """Write a rule out; 255 stays ignored unless a map says otherwise."""
-        values = {value: value for value in range(n_classes)}
+        # A plan refuses more classes than 8 bits can tell apart; here they must only do no harm.
+        values = {label: label for label in range(min(n_classes, IGNORED))}
         if rule == "reduce_zero":
-            values = {0: IGNORED} | {label + 1: label for label in range(n_classes)}
+            values = {0: IGNORED} | {label + 1: label for label in values if label + 1 < IGNORED}
         table = np.full(256, _NONE, np.int16)
         for value, label in (
             {IGNORED: IGNORED} | values if isinstance(rule, str) else rule

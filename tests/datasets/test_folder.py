@@ -12,6 +12,8 @@ from PIL import Image as Pillow
 from spar_bench.datasets import folder
 from spar_bench.datasets.base import Dataset, DatasetSettings, Split
 from spar_bench.errors import DataError, NotReady
+from spar_bench.plan.inputs import labelled
+from spar_bench.spec.schema import DatasetSpec
 from spar_bench.testing import DatasetContract
 
 HW = (4, 6)
@@ -148,6 +150,13 @@ def test_class_names_of_the_spec_take_the_place_of_the_list(root: Path) -> None:
     (root / "classes.txt").unlink()
 
     assert read("val", root, classes=[["heaven"], ["road"]]).classes == [["heaven"], ["road"]]
+
+
+def test_more_classes_of_the_spec_than_labels_can_tell_apart_are_refused(root: Path) -> None:
+    spec = DatasetSpec(path=str(root), classes=[[f"class {index}"] for index in range(300)])
+
+    with pytest.raises(DataError, match=r"must have at most 255 classes, .* but has 300"):
+        labelled(spec)
 
 
 def spoil(root: Path, how: str) -> None:
