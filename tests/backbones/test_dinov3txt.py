@@ -254,6 +254,12 @@ def test_timms_file_reads_as_metas(
             (384,),
             r"qkv\.bias is not zero, as it is in",
         ),
+        (
+            plain.TRUNK_FILE,
+            "patch_embed.proj.weight",
+            (128, 3, 4, 4),
+            r"but is of shape \(128, 3, 4",
+        ),
         (plain.TEXT_FILE, "logit_scale", None, r"logit_scale must be of shape \(1,\), but is abs"),
         (plain.TEXT_FILE, "text_model.more", (3,), r"text_model\.more must be absent"),
     ],
