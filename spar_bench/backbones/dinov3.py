@@ -204,7 +204,11 @@ def timm_names(trunk: Any, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             raise ValueError(f"{name} is not zero, as it is in every published file")
     dropped = {*biases, _PERIODS}
     kept = {name: tensor for name, tensor in state.items() if name not in dropped}
-    return dict(checkpoint_filter_fn(kept, trunk)) if "storage_tokens" in kept else kept
+    if "storage_tokens" not in kept:
+        return kept
+    named: dict[str, Tensor] = checkpoint_filter_fn(kept, trunk)
+    # timm resamples patch embeddings of another size, which are to be refused like all else
+    return {name: kept.get(name, tensor) for name, tensor in named.items()}
 
 
 def load_strictly(module: nn.Module, state: Mapping[str, Tensor], place: str) -> None:
