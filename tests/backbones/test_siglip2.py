@@ -21,10 +21,12 @@ from spar_bench.run.inference import sliding_window
 from spar_bench.run.trainable import set_trainable
 from spar_bench.session.exchange import _difference, _write
 from spar_bench.spec.schema import BackboneSpec
+from spar_bench.store import Store
 from spar_bench.testing import BackboneContract
 from tests.backbones import siglip_reference as reference
 from tests.backbones.tiny_siglip import write_data_file, write_folder
 from tests.backbones.towers import NAMES, hollow
+from tests.run.tiny import executor, plan_of, settings, write_photographs
 
 SIGLIP2 = [name for name in NAMES if registry.plugin("backbones", name) == "siglip2"]
 HW = [(16, 16), (24, 16), (8, 20), (4, 64), (15, 22), (33, 17)]
@@ -189,6 +191,31 @@ def test_bfloat16_features_are_close_to_float32(backbone: SigLip2) -> None:
 
 def test_preprocessing_is_a_mean_and_deviation_of_a_half(backbone: SigLip2) -> None:
     assert backbone.mean == backbone.std == (0.5, 0.5, 0.5)
+
+
+def test_student_is_distilled_and_evaluated_on_sides_that_are_no_whole_patches(
+    tmp_path: Path, folder: Path
+) -> None:
+    plan = plan_of(
+        settings(
+            folder,
+            write_photographs(tmp_path / "photographs"),
+            backbone={"name": str(folder.parent / "tiny.yaml"), "path": str(folder)},
+            teacher={"window_px": 16, "stride_px": 6},
+            evaluate__short_side_px=[42],
+        )
+    )
+    store = Store(tmp_path / "store")
+    making, notes = executor(plan, store)
+
+    making.make(plan.stages)
+
+    assert notes.kinds("failed") == notes.kinds("blocked") == []
+    assert sorted(notes.kinds("made")) == sorted(stage.kind for stage in plan.stages.values())
+    made = {stage.kind: store.find(stage) for stage in plan.stages.values()}
+    assert made["evaluate"] is not None
+    assert made["student"] is not None
+    assert 0 < made["evaluate"].summary["miou"] < 1
 
 
 @pytest.mark.parametrize("library", ["open_clip", "timm"])
