@@ -29,10 +29,23 @@ VERSIONS = {"images": 1, "targets": 1, "student": 1, "evaluate": 2, "cost": 1, "
 """Raised when the numbers or the files that a kind of stage makes change."""
 
 
-def resized_hw(image_hw: tuple[int, int], short_side_px: int) -> tuple[int, int]:
-    """Return the size of an image whose short side is resized to `short_side_px`, ratio kept."""
+def resized_hw(
+    image_hw: tuple[int, int],
+    short_side_px: int,
+    long_side_px: int | None = None,
+    *,
+    half_up: bool = False,
+) -> tuple[int, int]:
+    """Return the size of an image whose short side is resized to `short_side_px`, ratio kept.
+
+    Where its long side would exceed `long_side_px`, that is what it is resized to. Half a pixel is
+    rounded to even, or with `half_up` as the paper's protocol has it. Source: mmcv, `imrescale`.
+    """
     scale = short_side_px / min(image_hw)
-    return round(image_hw[0] * scale), round(image_hw[1] * scale)
+    if long_side_px is not None:
+        scale = min(scale, long_side_px / max(image_hw))
+    height, width = (side * scale for side in image_hw)
+    return (int(height + 0.5), int(width + 0.5)) if half_up else (round(height), round(width))
 
 
 def window_px(settings: Settings) -> int:

@@ -200,3 +200,20 @@ def test_short_side_is_resized_and_the_ratio_kept(
     image_hw: tuple[int, int], short_side_px: int, expected: tuple[int, int]
 ) -> None:
     assert resized_hw(image_hw, short_side_px) == expected
+
+
+@pytest.mark.parametrize(
+    ("image_hw", "sides", "expected"),
+    [
+        ((375, 500), (672, 2048), (672, 896)),
+        ((1024, 2048), (1024, 2048), (1024, 2048)),
+        ((300, 2000), (672, 2048), (307, 2048)),  # 300 * 1.024 = 307.2
+        ((2000, 300), (672, 2048), (2048, 307)),
+        ((400, 500), (130, 2048), (130, 163)),  # 162.5, half a pixel up
+        ((800, 1000), (800, 500), (400, 500)),
+    ],
+)
+def test_long_side_is_capped_and_half_a_pixel_rounded_up_in_evaluation(
+    image_hw: tuple[int, int], sides: tuple[int, int], expected: tuple[int, int]
+) -> None:
+    assert resized_hw(image_hw, *sides, half_up=True) == expected
