@@ -53,6 +53,11 @@ def window_px(settings: Settings) -> int:
     return settings.teacher.window_px or known_sizes(settings.backbone).image_px
 
 
+def smallest_side_px(settings: Settings) -> int:
+    """Return what crops leave of a side at least: as the spec says, else the native side."""
+    return settings.images.smallest_side_px or known_sizes(settings.backbone).image_px
+
+
 def upsample(settings: Settings) -> int:
     """Return the factor r that windows' features are upsampled by before stitching."""
     if settings.teacher.upsample == "auto":
@@ -82,10 +87,12 @@ def images_stage(settings: Settings, seed: int) -> Stage:
         VERSIONS["images"],
         {
             "source": dataset_identity(images.source, open_dataset(images.source, "train")),
-            **images.model_dump(mode="json", exclude={"source"}),
+            **images.model_dump(
+                mode="json", exclude={"source", "smallest_side_px"}, exclude_none=True
+            ),
             "seed": seed,
             "patch_px": sizes.patch_px,
-            "shortest_px": sizes.image_px,
+            "shortest_px": smallest_side_px(settings),
         },
         how={"source": images.source},
     )
@@ -109,8 +116,11 @@ def targets_stage(settings: Settings, seed: int) -> Stage:
 
 
 def student_stage(settings: Settings, seed: int) -> Stage:
-    """The student's weights and training curve."""
-    student = settings.student
+    """The student's weights and training curve.
+
+    Its `how` has what the targets are decided by: where they are not kept, it makes them itself.
+    """
+    student, targets = settings.student, targets_stage(settings, seed)
     return Stage(
         "student",
         VERSIONS["student"],
@@ -122,9 +132,14 @@ def student_stage(settings: Settings, seed: int) -> Stage:
         },
         {
             "images": images_stage(settings, seed).fingerprint,
-            "targets": targets_stage(settings, seed).fingerprint,
+            "targets": targets.fingerprint,
         },
-        how={"backbone": settings.backbone, "source": settings.images.source},
+        how={
+            "backbone": settings.backbone,
+            "source": settings.images.source,
+            "teacher": targets.settings,
+            "keep": settings.teacher.keep,
+        },
     )
 
 

@@ -69,12 +69,15 @@ class Plan:
         return stage.fingerprint
 
     def needed_by(self, fingerprints: Iterable[str]) -> set[str]:
-        """Return the fingerprints of stages and of all that they are made from."""
+        """Return the fingerprints of stages and of all that they are made from.
+
+        Targets that are not kept are no part of a plan.
+        """
         needed: set[str] = set()
         open_ends = list(fingerprints)
         while open_ends:
             fingerprint = open_ends.pop()
-            if fingerprint not in needed:
+            if fingerprint not in needed and fingerprint in self.stages:
                 needed.add(fingerprint)
                 open_ends.extend(self.stages[fingerprint].inputs.values())
         return needed
@@ -176,7 +179,8 @@ def _arm(
 ) -> Arm:
     if method == "student":
         plan.add(build.images_stage(settings, seed))
-        plan.add(build.targets_stage(settings, seed))
+        if settings.teacher.keep:
+            plan.add(build.targets_stage(settings, seed))
         plan.add(build.student_stage(settings, seed))
     image_hw = build.resized_hw(data.image_hw, short_side_px)
     cost = build.cost_stage(settings, method, image_hw, n_queries=data.n_queries)

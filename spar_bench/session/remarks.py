@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Iterator
 
 from spar_bench.datasets.base import Split
+from spar_bench.plan.drawing import rescaled_hw
 from spar_bench.plan.inputs import declared_hw
-from spar_bench.plan.stages import resized_hw, window_px
+from spar_bench.plan.stages import resized_hw, smallest_side_px, window_px
 from spar_bench.spec.schema import DatasetSpec, Settings, SourceSpec
 
 
@@ -42,8 +43,13 @@ def _images(
             for short_side_px in settings.evaluate.short_side_px
         ]
     if "student" in methods:
-        source_hw = _declared_hw(settings.images.source, "train", sizes)
-        found["distilled"] = [resized_hw(source_hw, settings.images.short_side_px[1])]
+        drawn_hw = rescaled_hw(
+            _declared_hw(settings.images.source, "train", sizes),
+            settings.images.short_side_px[1],
+            long_side_ratio=settings.images.long_side_ratio,
+            shortest_px=smallest_side_px(settings),
+        )
+        found["distilled"] = [drawn_hw]
     return found
 
 

@@ -1,21 +1,15 @@
 """The experiment spec as frozen, closed models: every key, its unit and its default."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    Tag,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, model_validator
 
+from spar_bench.spec.part import Part
+from spar_bench.spec.points import BlockSpec
 from spar_bench.spec.values import (
     FILLED,
     FolderPath,
     ImageHW,
-    Number,
     Positive,
     PositiveNumber,
     Probability,
@@ -26,7 +20,6 @@ from spar_bench.spec.values import (
     mistake,
     named,
     not_bool,
-    one_of,
     plugin,
 )
 
@@ -34,12 +27,6 @@ Method = Literal["pretrained", "teacher", "student"]
 Average = Literal["logits", "features"]
 Precision = Literal["float32", "bfloat16", "float16"]
 METHODS: tuple[Method, ...] = ("pretrained", "teacher", "student")
-
-
-class Part(BaseModel):
-    """Base of every part of a spec: immutable, and a misspelt key is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class BackboneSpec(Part):
@@ -87,6 +74,16 @@ class ImagesSpec(Part):
     short_side_px: tuple[Positive, Positive] = Field(
         (128, 320), description="Range that the short side after resizing is drawn from, uniformly."
     )
+    long_side_ratio: Annotated[float, Field(ge=1), BeforeValidator(not_bool)] | None = Field(
+        None,
+        description="The long side is at most this many times the drawn short side, which gives "
+        "way; default: no cap.",
+    )
+    smallest_side_px: Positive | None = Field(
+        None,
+        description="No cap and no crop leaves a side shorter; default: the backbone's native "
+        "image side.",
+    )
     crop: Probability = Field(0.5, description="Share of the images that are cropped.")
     flip: Probability = Field(0.5, description="Share of the images that are mirrored.")
 
@@ -96,6 +93,12 @@ class ImagesSpec(Part):
         if low > high:
             text = f"must be [lowest, highest], but got [{low}, {high}]; write [{high}, {low}]"
             raise mistake(text, "short_side_px")
+        if self.smallest_side_px is not None and self.smallest_side_px > low:
+            text = (
+                f"must not exceed the shortest short_side_px ({low}), but got "
+                f"{self.smallest_side_px}; lower it, or raise short_side_px"
+            )
+            raise mistake(text, "smallest_side_px", "short_side_px")
         return self
 
 
@@ -111,6 +114,12 @@ class TeacherSpec(Part):
         description="Factor r by which a window's features are upsampled before stitching; auto: "
         "the paper's rule, the smallest divisor of the patch for which stride_px is a multiple of "
         "patch_px / r.",
+    )
+
+    keep: bool = Field(
+        True,
+        description="Keep the features on the distillation images in the store; off: compute them "
+        "again in every epoch, which changes no number.",
     )
 
     @model_validator(mode="after")
@@ -190,85 +199,6 @@ class MeasureSpec(Part):
     image_hw: list[ImageHW] = Field([], description="Further sizes, height first; in costs.csv.")
     latency: bool = Field(True, description="Time every arm; off where only mIoU is asked.")
     seconds: PositiveNumber = Field(2.0, description="Time given to each arm, rounds interleaved.")
-
-
-class RangeSpec(Part):
-    """A number that a search draws."""
-
-    low: Number
-    high: Number
-    log: bool = Field(False, description="Draw evenly in the logarithm.")
-    integer: bool = Field(False, description="Draw whole numbers.")
-    step: PositiveNumber | None = None
-
-    @model_validator(mode="after")
-    def _can_be_drawn_from(self) -> "RangeSpec":
-        if self.low > self.high:
-            text = f"must not exceed high ({self.high:g}), but got {self.low:g}; swap them"
-            raise mistake(text, "low")
-        if self.log and self.low <= 0:
-            raise mistake(f"must be above 0 where log is on, but got {self.low:g}; raise it", "low")
-        if self.log and self.step is not None:
-            text = f"must be left out where log is on, but got {self.step:g}; drop one"
-            raise mistake(text, "step")
-        for name, value in (("low", self.low), ("high", self.high), ("step", self.step or 1)):
-            if self.integer and value != int(value):
-                raise mistake(f"must be a whole number where integer is on, but got {value:g}; "
-                              "round it", name)  # fmt: skip
-        return self
-
-
-class ChoicesSpec(Part):
-    """A value that a search picks."""
-
-    choices: Annotated[list[Any], *FILLED]
-
-
-def _has_choices(value: Any) -> bool:
-    return isinstance(value, ChoicesSpec) or (isinstance(value, dict) and "choices" in value)
-
-
-Drawn = Annotated[
-    Annotated[ChoicesSpec, Tag("<choices>")] | Annotated[RangeSpec, Tag("<range>")],
-    one_of(("<choices>", "<range>"), _has_choices),
-]
-
-
-class SearchSpec(Part):
-    """An Optuna search in place of a grid: each trial is asked for when the last ones are told."""
-
-    space: dict[str, Drawn] = Field(
-        min_length=1, description="Dotted key to what it is drawn from: choices, or low and high."
-    )
-    objectives: dict[
-        Literal["miou", "gflops", "latency_p50_ms", "train_gflops"], Literal["maximize", "minimize"]
-    ] = Field({"miou": "maximize"}, min_length=1)
-    trials: Positive = Field(20, description="Trials in all, those enqueued among them.")
-    sampler: Literal["tpe", "random"] = "tpe"
-    seed: Seed = 0
-    enqueue: list[dict[str, Any]] = Field([], description="Points tried first, as the paper's.")
-    prune: bool = Field(False, description="Stop trials whose loss lags; one objective only.")
-
-    @model_validator(mode="after")
-    def _pruning_has_one_objective(self) -> "SearchSpec":
-        if self.prune and len(self.objectives) > 1:
-            text = f"must be off with several objectives, but got it with {len(self.objectives)}"
-            raise mistake(f"{text}; keep one of them, or drop prune", "prune")
-        return self
-
-
-Axes = dict[str, Annotated[list[Any], Field(min_length=1)]]
-
-
-class BlockSpec(Part):
-    """One block of a sweep: grid x zip x cases, each with `set`, less `exclude`; or a search."""
-
-    grid: Axes = Field({}, description="Dotted key to values; every combination.")
-    zip: Axes = Field({}, description="Dotted key to values; taken side by side.")
-    cases: list[dict[str, Any]] = Field([], description="Points written out.")
-    set: dict[str, Any] = Field({}, description="Dotted key to its value in this block.")
-    exclude: list[dict[str, Any]] = Field([], description="Points left out: all keys must match.")
-    search: SearchSpec | None = Field(None, description="In place of a grid; alone in a sweep.")
 
 
 class Settings(Part):

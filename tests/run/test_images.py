@@ -9,8 +9,9 @@ import torch.nn.functional as F
 
 from spar_bench.datasets.base import DatasetSettings
 from spar_bench.datasets.patchwork import Dataset
+from spar_bench.plan.drawing import Drawn, draw
 from spar_bench.run import images
-from spar_bench.run.images import Drawn, Pictures, draw, render, to_tensor
+from spar_bench.run.images import Pictures, render, to_tensor
 
 SETTINGS: dict[str, Any] = {
     "count": 200, "short_side_px": [40, 72], "crop": 0.5, "flip": 0.25, "seed": 3,
@@ -61,7 +62,7 @@ def test_drawn_image_survives_json() -> None:
 def test_whole_image_is_resized_and_cut_to_whole_patches() -> None:
     image = torch.rand(3, 60, 90)
 
-    found = render(image, Drawn(0, 45, None, flip=False), patch_px=8, shortest_px=32)
+    found = render(image, Drawn(0, 45, None, flip=False), SETTINGS)
 
     expected = F.interpolate(image[None], size=(45, 68), mode="bilinear")[0, :, :40, :64]
     assert torch.equal(found, expected)
@@ -71,7 +72,7 @@ def test_crop_lies_where_it_was_drawn_and_is_mirrored_after() -> None:
     image = torch.rand(3, 80, 120)
     drawn = Drawn(0, 80, (0.5, 0.6, 1.0, 0.5), flip=True)
 
-    found = render(image, drawn, patch_px=8, shortest_px=32)
+    found = render(image, drawn, SETTINGS)
 
     # 40 of 80 rows at the far border; 72 of 120 columns in the middle.
     assert torch.equal(found, image[:, 40:80, 24:96].flip(-1))
@@ -82,9 +83,9 @@ def test_crop_keeps_the_shortest_side_where_the_image_has_it() -> None:
 
     tall, small = torch.rand(3, 100, 50), torch.rand(3, 20, 20)
 
-    assert render(tall, drawn, patch_px=8, shortest_px=32).shape == (3, 40, 32)
+    assert render(tall, drawn, SETTINGS).shape == (3, 40, 32)
     tiny = Drawn(0, 20, (0.4, 0.4, 0.0, 0.0), flip=False)
-    assert render(small, tiny, patch_px=8, shortest_px=32).shape == (3, 16, 16)
+    assert render(small, tiny, SETTINGS).shape == (3, 16, 16)
 
 
 @pytest.mark.parametrize("cache_bytes", [0, 10_000, 1 << 30])
@@ -93,9 +94,7 @@ def test_pictures_are_the_same_kept_or_rendered_again(
 ) -> None:
     source = Dataset("train", DatasetSettings(count=2))
     drawn = draw({**SETTINGS, "count": 3}, 2)
-    expected = [
-        render(to_tensor(source.image(one.index)), one, patch_px=8, shortest_px=32) for one in drawn
-    ]
+    expected = [render(to_tensor(source.image(one.index)), one, SETTINGS) for one in drawn]
     monkeypatch.setattr(images, "CACHE_BYTES", cache_bytes)
     pictures = Pictures(source, drawn, SETTINGS)
 

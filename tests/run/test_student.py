@@ -16,8 +16,9 @@ from spar_bench.plan.cost import training_flops
 from spar_bench.plan.trials import Plan
 from spar_bench.run.context import TRAINED_FILE, Context, Interrupted
 from spar_bench.run.images import normalise
-from spar_bench.run.student import _Training, learning_rate_factor, make_student, order
+from spar_bench.run.student import make_student
 from spar_bench.run.teach import open_images, read_target
+from spar_bench.run.training import Training, learning_rate_factor, order
 from spar_bench.spec.schema import BackboneSpec, StudentSpec
 from spar_bench.stage import Stage
 from spar_bench.store import Store
@@ -243,7 +244,7 @@ def test_scale_of_half_precision_gradients_is_part_of_a_checkpoint(
 ) -> None:
     spec = StudentSpec(precision="float16", trainable="all")
     runs = [
-        _Training(OpenClip(BackboneSpec(name="openclip", path=str(clip))), spec, 0, 3)
+        Training(OpenClip(BackboneSpec(name="openclip", path=str(clip))), spec, 0, 3)
         for _ in range(2)
     ]
     state = {**runs[0].scaler.state_dict(), "scale": 128.0, "_growth_tracker": 7}

@@ -1,0 +1,95 @@
+"""What a spec varies, as frozen, closed models: blocks of points, or a search."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, Tag, model_validator
+
+from spar_bench.spec.part import Part
+from spar_bench.spec.values import (
+    FILLED,
+    Number,
+    Positive,
+    PositiveNumber,
+    Seed,
+    mistake,
+    one_of,
+)
+
+
+class RangeSpec(Part):
+    """A number that a search draws."""
+
+    low: Number
+    high: Number
+    log: bool = Field(False, description="Draw evenly in the logarithm.")
+    integer: bool = Field(False, description="Draw whole numbers.")
+    step: PositiveNumber | None = None
+
+    @model_validator(mode="after")
+    def _can_be_drawn_from(self) -> "RangeSpec":
+        if self.low > self.high:
+            text = f"must not exceed high ({self.high:g}), but got {self.low:g}; swap them"
+            raise mistake(text, "low")
+        if self.log and self.low <= 0:
+            raise mistake(f"must be above 0 where log is on, but got {self.low:g}; raise it", "low")
+        if self.log and self.step is not None:
+            text = f"must be left out where log is on, but got {self.step:g}; drop one"
+            raise mistake(text, "step")
+        for name, value in (("low", self.low), ("high", self.high), ("step", self.step or 1)):
+            if self.integer and value != int(value):
+                raise mistake(f"must be a whole number where integer is on, but got {value:g}; "
+                              "round it", name)  # fmt: skip
+        return self
+
+
+class ChoicesSpec(Part):
+    """A value that a search picks."""
+
+    choices: Annotated[list[Any], *FILLED]
+
+
+def _has_choices(value: Any) -> bool:
+    return isinstance(value, ChoicesSpec) or (isinstance(value, dict) and "choices" in value)
+
+
+Drawn = Annotated[
+    Annotated[ChoicesSpec, Tag("<choices>")] | Annotated[RangeSpec, Tag("<range>")],
+    one_of(("<choices>", "<range>"), _has_choices),
+]
+
+
+class SearchSpec(Part):
+    """An Optuna search in place of a grid: each trial is asked for when the last ones are told."""
+
+    space: dict[str, Drawn] = Field(
+        min_length=1, description="Dotted key to what it is drawn from: choices, or low and high."
+    )
+    objectives: dict[
+        Literal["miou", "gflops", "latency_p50_ms", "train_gflops"], Literal["maximize", "minimize"]
+    ] = Field({"miou": "maximize"}, min_length=1)
+    trials: Positive = Field(20, description="Trials in all, those enqueued among them.")
+    sampler: Literal["tpe", "random"] = "tpe"
+    seed: Seed = 0
+    enqueue: list[dict[str, Any]] = Field([], description="Points tried first, as the paper's.")
+    prune: bool = Field(False, description="Stop trials whose loss lags; one objective only.")
+
+    @model_validator(mode="after")
+    def _pruning_has_one_objective(self) -> "SearchSpec":
+        if self.prune and len(self.objectives) > 1:
+            text = f"must be off with several objectives, but got it with {len(self.objectives)}"
+            raise mistake(f"{text}; keep one of them, or drop prune", "prune")
+        return self
+
+
+Axes = dict[str, Annotated[list[Any], Field(min_length=1)]]
+
+
+class BlockSpec(Part):
+    """One block of a sweep: grid x zip x cases, each with `set`, less `exclude`; or a search."""
+
+    grid: Axes = Field({}, description="Dotted key to values; every combination.")
+    zip: Axes = Field({}, description="Dotted key to values; taken side by side.")
+    cases: list[dict[str, Any]] = Field([], description="Points written out.")
+    set: dict[str, Any] = Field({}, description="Dotted key to its value in this block.")
+    exclude: list[dict[str, Any]] = Field([], description="Points left out: all keys must match.")
+    search: SearchSpec | None = Field(None, description="In place of a grid; alone in a sweep.")
