@@ -20,7 +20,7 @@ from spar_bench.cli.options import (
     tracking_option,
 )
 from spar_bench.cli.stopping import INTERRUPTED, Follower, Stopper
-from spar_bench.processes import rank
+from spar_bench.processes import n_processes, rank
 
 if TYPE_CHECKING:
     from spar_bench.session.read import PlanView
@@ -66,6 +66,8 @@ def sweep(spec: Path, dry_run: bool, **options: Any) -> None:
 
     Several processes train a student together: torchrun --nproc-per-node 2 -m spar_bench sweep SPEC
     """
+    if n_processes() > 1:  # torch would tell of each that it looked for unused weights
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     if rank() > 0:
         if not dry_run:
             _follow(**options)

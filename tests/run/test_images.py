@@ -1,14 +1,20 @@
 """Distillation images: drawn once from the seed, rendered the same way each time."""
 
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 import torch.nn.functional as F
 
 from spar_bench.datasets.base import DatasetSettings
+from spar_bench.datasets.folder import Dataset as Folder
 from spar_bench.datasets.patchwork import Dataset
+from spar_bench.errors import DataError
 from spar_bench.plan.drawing import Drawn, draw
 from spar_bench.run import images
 from spar_bench.run.images import Pictures, render, to_tensor
@@ -110,3 +116,71 @@ def test_read_only_image_is_read_without_a_warning() -> None:
     image.setflags(write=False)
 
     assert to_tensor(image).shape == (3, 4, 5)
+
+
+SCENES = {**SETTINGS, "count": 9, "long_side_ratio": 1.5}
+
+
+def test_workers_give_the_same_bytes_in_the_order_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(images, "CACHE_BYTES", 20_000)  # an image or two
+    pictures = Pictures(Dataset("train", DatasetSettings(count=4)), draw(SCENES, 4), SCENES)
+    positions = [7, 0, 3, 3, 8, 1, 0]
+
+    found = list(pictures.stream(iter(positions), n_workers=2))
+
+    expected = [pictures[position] for position in positions]
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    alone = list(pictures.stream(positions))
+    assert all(torch.equal(a, b) for a, b in zip(alone, expected, strict=True))
+
+
+@pytest.mark.parametrize("n_workers", [0, 1])
+def test_image_that_cannot_be_read_is_named_whoever_reads_it(
+    tmp_path: Path, n_workers: int
+) -> None:
+    for index in range(3):
+        pixels = np.full((40, 60, 3), index, np.uint8)
+        PIL.Image.fromarray(pixels).save(tmp_path / f"{index}.png")
+    source = Folder("train", DatasetSettings(path=str(tmp_path)))
+    (tmp_path / "1.png").write_bytes((tmp_path / "1.png").read_bytes()[:60])
+    drawn = [Drawn(index, 40, None, flip=False) for index in range(3)]
+    stream = Pictures(source, drawn, SETTINGS).stream([0, 1, 2], n_workers)
+
+    assert next(stream).shape == (3, 40, 56)
+    with pytest.raises(DataError, match=r"1\.png") as caught:
+        next(stream)
+
+    assert "\n" not in str(caught.value)
+
+
+LONG_LIST = """
+import resource, sys
+import numpy as np
+from spar_bench.plan.drawing import draw
+from spar_bench.run import images
+
+class Source:
+    def image(self, index):
+        return np.full((600, 900, 3), index % 256, np.uint8)
+
+settings = {"count": 600, "short_side_px": [512, 600], "crop": 0.0, "flip": 0.5, "seed": 0,
+            "patch_px": 16, "shortest_px": 512}
+images.CACHE_BYTES = 50 << 20
+pictures = images.Pictures(Source(), draw(settings, 600), settings)
+peaks = []
+for position, _ in enumerate(pictures.stream(range(600))):
+    if position in (119, 599):
+        peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+print(*peaks)
+"""
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_list() -> None:
+    result = subprocess.run([sys.executable, "-c", LONG_LIST], capture_output=True, text=True)
+
+    early, late = map(int, result.stdout.split())
+    # 600 images of 1.4 MB are 840 MB; the 50 MiB that are kept are full after 36 of them.
+    assert late - early < 30
