@@ -5,9 +5,16 @@ from typing import Any
 
 import pytest
 
+from spar_bench.backbones import known_sizes
+from spar_bench.plan.cost import encoder_flops
+from spar_bench.plan.drawing import draw
 from spar_bench.plan.estimate import estimate, speeds
+from spar_bench.plan.inputs import open_dataset
 from spar_bench.plan.trials import Plan
+from spar_bench.run.images import render, to_tensor
+from spar_bench.spec.schema import Settings
 from spar_bench.stage import Finished
+from spar_bench.windows import n_windows
 from tests.run.tiny import plan_of, settings
 
 

@@ -14,8 +14,8 @@ from spar_bench.backbones.openclip import Backbone as OpenClip
 from spar_bench.errors import Diverged, SparBenchError
 from spar_bench.plan.cost import training_flops
 from spar_bench.plan.trials import Plan
-from spar_bench.run.context import TRAINED_FILE, Context, Interrupted
 from spar_bench.run import teach
+from spar_bench.run.context import TRAINED_FILE, Context, Interrupted
 from spar_bench.run.images import normalise
 from spar_bench.run.student import make_student
 from spar_bench.run.teach import open_images, read_target
