@@ -11,18 +11,17 @@ import numpy as np
 from pydantic import ValidationError
 
 from spar_bench.accuracy import Counts, class_iou, miou
-from spar_bench.backbones import CONFIG_FILE, identity
+from spar_bench.backbones import CONFIG_FILE
 from spar_bench.backbones.base import Backbone
 from spar_bench.errors import NotReady
 from spar_bench.plan.cost import SINGLE_PASS, Inference, image_flops, windows_of
 from spar_bench.plan.inputs import class_names, open_dataset
-from spar_bench.run.context import TRAINED_FILE, build_backbone, resolve_device
+from spar_bench.run.context import TRAINED_FILE, build_backbone, open_student, resolve_device
 from spar_bench.run.evaluate import count_pixels, require_labels
 from spar_bench.run.latency import Arm
 from spar_bench.run.segment import Segmenter
 from spar_bench.run.text import classifier
 from spar_bench.spec.schema import Average, BackboneSpec, DatasetSpec, EvaluateSpec
-from spar_bench.stage import Finished, read_manifest
 from spar_bench.windows import upsample_factor
 
 
@@ -42,41 +41,35 @@ class Evaluation:
         )
 
 
-def load_backbone(name: str | Path, *, device: str = "cpu") -> Backbone:
+def load_backbone(name: str | Path | BackboneSpec, *, device: str = "cpu") -> Backbone:
     """Return a backbone ready to read images.
 
     Args:
-        name: A plug-in's name, a folder with `open_clip_config.json`, or a finished student's
-            folder in the store (`.spar_bench/stages/student/...`).
+        name: A backbone's name, whose weights are looked for; a folder with
+            `open_clip_config.json`; a finished student's folder in the store
+            (`.spar_bench/stages/student/...`); or a backbone as a spec has it.
         device: Where its weights go: `auto`, `cpu`, `cuda`, `cuda:1`. TF32 is switched off.
 
     Raises:
-        UnknownName: neither a folder nor a plug-in has that name.
+        UnknownName: neither a folder nor a backbone has that name.
         NotReady: its weights are missing, a student's are not those it was trained from, or torch
             cannot use the device.
         Damaged: a student's weights were altered.
     """
     at = resolve_device(device, None)
+    if isinstance(name, BackboneSpec):
+        return build_backbone(name, at)
     folder = Path(name)
-    student = None
     if (folder / TRAINED_FILE).is_file():
-        student = Finished(folder, read_manifest(folder))
-        spec = BackboneSpec(**student.summary["backbone"])
-        if identity(spec) != student.manifest["settings"]["backbone"]:
-            raise NotReady(
-                f"{folder}: must meet the backbone it was trained from, but "
-                f"{spec.path or spec.name} has changed since; put the old weights back"
-            )
-    elif folder.is_dir():
-        if not (folder / CONFIG_FILE).is_file():
-            raise NotReady(
-                f"{folder}: must hold {CONFIG_FILE} or a student's {TRAINED_FILE}, but holds "
-                "neither; name another folder, or a plug-in"
-            )
-        spec = BackboneSpec(path=str(folder))
-    else:
-        spec = BackboneSpec(name=str(name))
-    return build_backbone(spec, at, student)
+        return open_student(folder, at)[0]
+    if not folder.is_dir():
+        return build_backbone(BackboneSpec(name=str(name)), at)
+    if not (folder / CONFIG_FILE).is_file():
+        raise NotReady(
+            f"{folder}: must hold {CONFIG_FILE} or a student's {TRAINED_FILE}, but holds "
+            "neither; name another folder, or a plug-in"
+        )
+    return build_backbone(BackboneSpec(path=str(folder)), at)
 
 
 def evaluate(

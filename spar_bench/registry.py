@@ -36,7 +36,7 @@ _ONE_OF = {
     "losses": "loss",
     "refiners": "refiner",
 }
-_NOT_PLUGINS = {"__init__", "base", "images"}
+_NOT_PLUGINS = {"base", "images", "weights"}
 
 
 @cache
@@ -50,7 +50,7 @@ def modules(family: str) -> dict[str, str]:
     found = {
         path.stem: f"spar_bench.{family}.{path.stem}"
         for path in sorted(folder.glob("*.py"))
-        if path.stem not in _NOT_PLUGINS
+        if path.stem not in _NOT_PLUGINS and not path.stem.startswith("_")
     }
     entries = entry_points(group=f"spar_bench.{family}")
     for entry in sorted(entries, key=lambda entry: (entry.name, entry.value)):

@@ -47,11 +47,6 @@ def n_encoded(image_hw: tuple[int, int], window_px: int, strides_px: Sequence[in
     )
 
 
-def whole_patches(length_px: int, patch_px: int) -> int:
-    """Return the part of a length that whole patches fill, in pixels."""
-    return length_px // patch_px * patch_px
-
-
 def upsample_factor(patch_px: int, stride_px: int) -> int:
     """Return the paper's r: the smallest divisor of the patch with stride a multiple of patch / r.
 
@@ -98,15 +93,16 @@ def feature_axis(
     """Stitch features along one axis onto the patch grid: the distillation target.
 
     Each map is upsampled by `upsample`, summed on cells of patch_px / upsample pixels, divided by
-    counts, and resampled to length_px / patch_px. Pixels beyond the last whole patch are dropped.
+    counts, and resampled to length_px / patch_px. The axis is one of whole patches.
 
     Raises:
-        ValueError: windows leave gaps, or one would not begin on a cell.
+        ValueError: windows leave gaps, one would not begin on a cell, or a patch is not whole.
     """
     _require_tiling(window_px, stride_px, patch_px)
-    length = whole_patches(length_px, patch_px)
-    extent = min(window_px, length)
-    starts = origins(length, extent, stride_px)
+    if length_px % patch_px:
+        raise ValueError(f"length_px: must be whole patches of {patch_px} px, but got {length_px}")
+    extent = min(window_px, length_px)
+    starts = origins(length_px, extent, stride_px)
     if upsample < 1 or patch_px % upsample:
         raise ValueError(
             f"upsample: must divide the patch ({patch_px} px), but got {upsample}; leave it out"
@@ -119,17 +115,25 @@ def feature_axis(
         )
     n_patches = extent // patch_px
     enlarge = resize_matrix(n_patches, n_patches * upsample)
-    cells = _average(enlarge, [start // cell_px for start in starts], length // cell_px)
-    reduce = resize_matrix(length // cell_px, length // patch_px)
+    cells = _average(enlarge, [start // cell_px for start in starts], length_px // cell_px)
+    reduce = resize_matrix(length_px // cell_px, length_px // patch_px)
     return Axis(tuple(starts), extent, n_patches, reduce @ cells)
 
 
 def pixel_axis(
-    length_px: int, window_px: int, stride_px: int, *, patch_px: int, out_px: int
+    length_px: int,
+    window_px: int,
+    stride_px: int,
+    *,
+    patch_px: int,
+    out_px: int,
+    n_patches: int | None = None,
 ) -> Axis:
     """Stitch what windows say of each pixel along one axis, then resample to `out_px` pixels.
 
     Each map is upsampled bilinearly to the window's own pixels, summed and divided by counts.
+    `n_patches` is what a backbone makes of a window that a short axis clips to no whole patches;
+    by default the rest is dropped.
 
     Raises:
         ValueError: windows leave gaps, or are not whole patches.
@@ -137,7 +141,7 @@ def pixel_axis(
     _require_tiling(window_px, stride_px, patch_px)
     extent = min(window_px, length_px)
     starts = origins(length_px, extent, stride_px)
-    n_patches = extent // patch_px
+    n_patches = n_patches or extent // patch_px
     pixels = _average(resize_matrix(n_patches, extent), starts, length_px)
     return Axis(tuple(starts), extent, n_patches, resize_matrix(length_px, out_px) @ pixels)
 

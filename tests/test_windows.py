@@ -15,7 +15,6 @@ from spar_bench.windows import (
     pixel_axis,
     resize_matrix,
     upsample_factor,
-    whole_patches,
 )
 
 
@@ -88,7 +87,8 @@ def test_resize_matrix_cannot_be_changed_behind_the_cache() -> None:
 @pytest.mark.parametrize("stride_px", [64, 28, 24, 12, 5])
 def test_stitching_keeps_what_all_windows_agree_on(length_px: int, stride_px: int) -> None:
     upsample = upsample_factor(8, stride_px)
-    features = feature_axis(length_px, 64, stride_px, patch_px=8, upsample=upsample)
+    whole_px = length_px // 8 * 8
+    features = feature_axis(whole_px, 64, stride_px, patch_px=8, upsample=upsample)
     pixels = pixel_axis(length_px, 64, stride_px, patch_px=8, out_px=31)
 
     assert features.stitch.shape == (length_px // 8, len(features.origins) * features.n_patches)
@@ -99,7 +99,7 @@ def test_stitching_keeps_what_all_windows_agree_on(length_px: int, stride_px: in
 
 
 def test_window_is_clipped_to_a_smaller_image() -> None:
-    axis = feature_axis(44, 64, 48, patch_px=8, upsample=1)
+    axis = feature_axis(40, 64, 48, patch_px=8, upsample=1)
     pixels = pixel_axis(44, 64, 48, patch_px=8, out_px=44)
 
     assert (axis.origins, axis.extent_px, axis.n_patches) == ((0,), 40, 5)
@@ -133,5 +133,12 @@ def test_gaps_between_windows_and_broken_patches_are_refused(
         pixel_axis(256, window_px, stride_px, patch_px=8, out_px=256)
 
 
-def test_whole_patches_drop_the_rest() -> None:
-    assert [whole_patches(length, 16) for length in (15, 16, 47, 48)] == [0, 16, 32, 48]
+def test_axis_of_features_has_whole_patches() -> None:
+    with pytest.raises(ValueError, match="whole patches of 8 px, but got 44"):
+        feature_axis(44, 64, 48, patch_px=8, upsample=1)
+
+
+def test_patches_of_a_clipped_window_are_the_backbones_to_count() -> None:
+    padded = pixel_axis(44, 64, 48, patch_px=8, out_px=44, n_patches=6)
+
+    assert np.allclose(padded.stitch, resize_matrix(6, 44))

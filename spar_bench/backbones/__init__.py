@@ -1,25 +1,46 @@
-"""The backbones: one plug-in a file, and its sizes in a data file beside it, read without torch."""
+"""The backbones: one plug-in a file, and the sizes of each by name in data files, without torch."""
 
-import json
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from spar_bench import registry
-from spar_bench.digests import file_digests
-from spar_bench.errors import NotReady
-from spar_bench.spec.schema import BackboneSpec
+from spar_bench.backbones.weights import (
+    CONFIG_FILE,
+    WEIGHTS_ENDINGS,
+    Card,
+    Weights,
+    checksums,
+    find,
+    stated_config,
+)
+from spar_bench.errors import NotReady, SparBenchError, SpecError
+from spar_bench.spec.schema import BackboneSpec, OddSides, PositionRule
 
-CONFIG_FILE = "open_clip_config.json"
-WEIGHTS_ENDINGS = {".safetensors", ".bin", ".pt", ".pth"}
-_DECIDING_ENDINGS = {*WEIGHTS_ENDINGS, ".json", ".txt", ".model"}  # the last two: tokenizers
+__all__ = [
+    "CONFIG_FILE",
+    "Card",
+    "Sizes",
+    "Weights",
+    "card",
+    "identity",
+    "known_sizes",
+    "label",
+    "sizes",
+    "weights_of",
+]
+
+
+_FILE_ENDINGS = {*WEIGHTS_ENDINGS, ".yaml", ".yml"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
-    """What a plan needs to know of a backbone: the shapes that decide windows, FLOPs and bytes.
+    """What a plan needs to know of a backbone: all that decides windows, grids, FLOPs and bytes.
 
-    `source` says where its weights come from; `folder` where they lie, "" where a spec must say.
+    `prefix_tokens` come before those of patches (class token, registers). Sides that are no whole
+    patches lose the remainder (`floor`), are padded with zeros, or stretched, as `odd_sides` says.
     """
 
     patch_px: int
@@ -30,39 +51,54 @@ class Sizes:
     mlp_ratio: float
     channels: int
     read_out: str
-    license: str = ""
-    source: str = ""
-    folder: str = ""
+    prefix_tokens: int = 1
+    position_embedding: PositionRule = "scale_factor"
+    odd_sides: OddSides = "floor"
 
     def grid_hw(self, image_hw: tuple[int, int]) -> tuple[int, int]:
-        """Return the patch grid of an image; a remainder that fills no patch is dropped."""
-        return image_hw[0] // self.patch_px, image_hw[1] // self.patch_px
+        """Return the patch grid of an image, height first."""
+        extra = 0 if self.odd_sides == "floor" else self.patch_px - 1
+        return (image_hw[0] + extra) // self.patch_px, (image_hw[1] + extra) // self.patch_px
+
+    def whole_hw(self, image_hw: tuple[int, int]) -> tuple[int, int]:
+        """Return the size in pixels that an image has once its sides are whole patches."""
+        rows, columns = self.grid_hw(image_hw)
+        return rows * self.patch_px, columns * self.patch_px
+
+
+def card(name: str) -> Card:
+    """Return where a backbone's weights come from, as its data file says; empty where it has none.
+
+    Raises:
+        UnknownName: no backbone of that name.
+        SparBenchError: the data file has a key that is not known.
+    """
+    return Card(**_stated(name, Card))
 
 
 def sizes(spec: BackboneSpec) -> Sizes | None:
-    """Return a backbone's sizes, or None where no data file or config states them.
+    """Return a backbone's sizes with the spec's settings, or None where nothing states them.
 
     Raises:
         UnknownName: no backbone of that name.
         NotReady: the folder of `path` has no readable config.
+        SpecError: the backbone has no such read-out.
     """
-    registry.plugin("backbones", spec.name)
-    if spec.path is not None:
-        return _sizes_of_config(Path(spec.path) / CONFIG_FILE)
-    path = registry.data_file("backbones", spec.name)
-    if path is None:
+    stated = _stated(spec.name, Sizes)
+    if not stated and spec.path is None:
         return None
-    known = Sizes(**registry.data("backbones", spec.name))
-    folder = str((path.parent / known.folder).resolve()) if known.folder else ""
-    return replace(known, folder=folder)
+    known = Sizes(**stated) if stated else _sizes_of_config(Path(spec.path or ""))
+    asked: dict[str, Any] = {
+        "position_embedding": spec.position_embedding,
+        "odd_sides": spec.odd_sides,
+        "read_out": spec.read_out,
+    }
+    _require_read_out(spec, known)
+    return replace(known, **{key: value for key, value in asked.items() if value is not None})
 
 
 def known_sizes(spec: BackboneSpec) -> Sizes:
-    """Return a backbone's sizes.
-
-    Raises:
-        NotReady: nothing states them.
-    """
+    """Return a backbone's sizes; raises as `sizes`, and NotReady where nothing states them."""
     known = sizes(spec)
     if known is None:
         raise NotReady(
@@ -72,6 +108,16 @@ def known_sizes(spec: BackboneSpec) -> Sizes:
     return known
 
 
+def weights_of(spec: BackboneSpec) -> Weights:
+    """Return where a backbone's weights lie; never random ones unless the spec says so.
+
+    Raises:
+        UnknownName: no backbone of that name.
+        NotReady: its weights are not found.
+    """
+    return find(spec, card(spec.name), registry.data_file("backbones", spec.name))
+
+
 def identity(spec: BackboneSpec) -> dict[str, Any]:
     """Return what decides a backbone's features, as JSON: plug-in, weights by content, settings.
 
@@ -79,29 +125,52 @@ def identity(spec: BackboneSpec) -> dict[str, Any]:
         UnknownName: no backbone of that name.
         NotReady: its weights are not there.
     """
-    known = known_sizes(spec)
+    known, weights = known_sizes(spec), weights_of(spec)
     return {
-        "name": spec.name,
         "versions": registry.versions("backbones", spec.name),
-        "position_embedding": spec.position_embedding,
-        "files": _checksums(Path(known.folder)) if known.folder else {},
+        "model": card(spec.name).model,
+        "position_embedding": known.position_embedding,
+        "odd_sides": known.odd_sides,
+        "read_out": known.read_out,
+        "preprocessing": spec.preprocessing,
+        "files": checksums(weights),
     }
 
 
-def _checksums(folder: Path) -> dict[str, str]:
-    files = [path for path in sorted(folder.glob("*")) if path.suffix in _DECIDING_ENDINGS]
-    if not any(path.suffix in WEIGHTS_ENDINGS for path in files):
-        raise NotReady(
-            f"backbone.path: {folder} must hold a config and weights, but has no file that ends in "
-            f"{', '.join(sorted(WEIGHTS_ENDINGS))}; put the weights there"
+def label(spec: BackboneSpec) -> str:
+    """Return a backbone's name in tables: its path's, or its own; random weights are marked."""
+    name = Path(spec.path or spec.name)
+    shown = name.stem if name.suffix in _FILE_ENDINGS else name.name
+    return f"{shown} (random weights)" if spec.weights == "random" else shown
+
+
+def _stated(name: str, kind: type[Sizes] | type[Card]) -> dict[str, Any]:
+    """Return what a backbone's data file states of sizes, or of its weights' origin."""
+    registry.plugin("backbones", name)  # an unknown name is told first
+    stated = registry.data("backbones", name)
+    known = {field.name for one in (Sizes, Card) for field in fields(one)}
+    unknown = sorted(stated.keys() - known)
+    if unknown:
+        raise SparBenchError(
+            f"{registry.data_file('backbones', name)}: must have known keys, but has "
+            f"{unknown[0]!r}; use {', '.join(sorted(known))}"
         )
-    return dict(zip([path.name for path in files], file_digests(files), strict=True))
+    return {field.name: stated[field.name] for field in fields(kind) if field.name in stated}
 
 
-def _sizes_of_config(path: Path) -> Sizes:
+def _require_read_out(spec: BackboneSpec, known: Sizes) -> None:
+    offered: Sequence[str] = card(spec.name).read_outs or [known.read_out]
+    if spec.read_out is not None and spec.read_out not in offered:
+        raise SpecError(
+            f"backbone.read_out: must be one that {spec.name} has, but got {spec.read_out!r}; "
+            f"use {' or '.join(offered)}"
+        )
+
+
+def _sizes_of_config(folder: Path) -> Sizes:
     """Read the sizes out of a config as open_clip writes it; its defaults fill what is not said."""
     try:
-        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["model_cfg"]
+        config = stated_config(folder)["model_cfg"]
         vision = config["vision_cfg"]
         stated = [vision.get(key, 1) for key in ("patch_size", "image_size", "layers", "width")]
         if "timm_model_name" in vision or not all(isinstance(size, int) for size in stated):
@@ -116,11 +185,10 @@ def _sizes_of_config(path: Path) -> Sizes:
             mlp_ratio=vision.get("mlp_ratio", 4.0),
             channels=config["embed_dim"],
             read_out="maskclip",
-            source=str(path.parent),
-            folder=str(path.parent.resolve()),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise NotReady(
-            f"backbone.path: must be a folder with a readable {CONFIG_FILE}, but {path}: "
-            f"{error!r}; name the folder that open_clip's `local-dir:` would take"
+            f"backbone.path: must be a folder with a readable {CONFIG_FILE}, but "
+            f"{folder / CONFIG_FILE}: {error!r}; name the folder that open_clip's `local-dir:` "
+            "would take"
         ) from error

@@ -3,14 +3,17 @@
 Shape legend: B images, H x W pixels, h x w patches, C channels, T prompts.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spar_bench.backbones import Sizes
+from spar_bench.errors import SparBenchError
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,25 @@ class Parts:
     mlp: list[list[nn.Parameter]]
     position_embedding: list[nn.Parameter]
     patch_embedding: list[nn.Parameter]
+
+
+Library = Literal["open_clip", "timm"]
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A model as another library reads it from a folder: a config, weights, and further files.
+
+    `check` loads the folder with that library alone, and returns what it makes of native images
+    `(B, 3, H, W)`, and what the backbone's own tower makes of them: the two must agree.
+    """
+
+    config_name: str
+    config: dict[str, Any]
+    weights_name: str
+    state: dict[str, Tensor]
+    further: Sequence[Path]
+    check: Callable[[Path, Tensor], tuple[Tensor, Tensor]]
 
 
 class Backbone(Protocol):
@@ -62,3 +84,73 @@ class Backbone(Protocol):
     def load_visual(self, state: Mapping[str, Tensor]) -> None:
         """Replace the image tower's weights; every name must match."""
         ...
+
+
+@runtime_checkable
+class Exchanges(Protocol):
+    """What a backbone may do beside: read checkpoints of others, and be read by other libraries."""
+
+    def from_checkpoint(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the image tower's weights, by its own names, out of a whole checkpoint's.
+
+        Raises:
+            KeyError: the checkpoint lacks one; the message says which.
+        """
+        ...
+
+    def export(self, library: Library) -> "Exported":
+        """Return the model as another library reads it, with its present weights.
+
+        Raises:
+            SparBenchError: that library has no such model.
+        """
+        ...
+
+
+def under_any_prefix(names: Iterable[str], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors of those names, which all have one prefix in `state`, or none.
+
+    Raises:
+        KeyError: no prefix gives all of them; the message names one that lacks.
+    """
+    wanted = list(names)
+    prefixes = {key.removesuffix(wanted[0]) for key in state if key.endswith(wanted[0])}
+    lacking = [wanted[0]]
+    for prefix in sorted(prefixes, key=len):
+        lacking = [name for name in wanted if prefix + name not in state]
+        if not lacking:
+            return {name: state[prefix + name] for name in wanted}
+    raise KeyError(f"it lacks {lacking[0]!r}, under any prefix")
+
+
+def fit_sides(images: Tensor, sizes: Sizes) -> Tensor:
+    """Give images `(..., 3, H, W)` the sides `sizes.whole_hw((H, W))`, all whole patches.
+
+    As the backbone's `odd_sides` says, the rest of a side is dropped, padded with zeros at the far
+    border, or the image is stretched bicubically without antialiasing.
+    """
+    height, width = images.shape[-2:]
+    rows, columns = sizes.whole_hw((height, width))
+    if (rows, columns) == (height, width):
+        return images
+    if sizes.odd_sides == "floor":
+        return images[..., :rows, :columns]
+    if sizes.odd_sides == "pad":
+        return F.pad(images, (0, columns - width, 0, rows - height))
+    batch = images.reshape(-1, *images.shape[-3:])
+    stretched = F.interpolate(batch, size=(rows, columns), mode="bicubic")
+    return stretched.reshape(*images.shape[:-2], rows, columns)
+
+
+def exchanges(backbone: Backbone, name: str) -> Exchanges:
+    """Return a backbone as one whose weights can be exchanged.
+
+    Raises:
+        SparBenchError: its plug-in does not offer it.
+    """
+    if isinstance(backbone, Exchanges):
+        return backbone
+    raise SparBenchError(
+        f"backbone {name}: must be able to exchange weights, but its plug-in lacks "
+        "from_checkpoint or export; add them"
+    )

@@ -3,10 +3,8 @@
 Shape legend: B images, h x w patches, N = 1 + h * w tokens, D width, C channels.
 """
 
-import json
 from collections.abc import Mapping
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import open_clip
@@ -14,51 +12,50 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from spar_bench.backbones import CONFIG_FILE, sizes
-from spar_bench.backbones.base import Parts
+from spar_bench.backbones import Sizes, Weights, card, known_sizes, weights_of
+from spar_bench.backbones._exporting import open_clip_folder, timm_clip_folder
+from spar_bench.backbones.base import Exported, Library, Parts, fit_sides, under_any_prefix
+from spar_bench.backbones.weights import WEIGHTS_ENDINGS, stated_config
 from spar_bench.errors import NotReady
 from spar_bench.spec.schema import BackboneSpec
 
 VERSION = 1
 
+LEGACY = (0.5, 0.5, 0.5)
+"""Mean and deviation of the paper's `legacy` preprocessing, as far as its code tells."""
+
 
 class Backbone:
-    """An open_clip CLIP from a folder, as its `local-dir:` reads it.
+    """An open_clip CLIP with a plain ViT, from a folder as `local-dir:` reads it, or from a file.
 
     Raises:
-        NotReady: the folder or its weights are missing, or it is not a ViT with a class token.
+        NotReady: its weights are missing, or it is not a ViT with a class token.
     """
 
     def __init__(self, spec: BackboneSpec) -> None:
-        if spec.path is None:
-            raise NotReady(
-                f"backbone.path: {spec.name} needs the folder of its weights, but none is given; "
-                f"name one that holds {CONFIG_FILE}"
-            )
-        self._build(spec, open_clip_model(Path(spec.path)), Path(spec.path))
+        known_sizes(spec)  # says in its own words that a path must be given
+        weights = weights_of(spec)
+        self._build(spec, open_clip_model(weights, card(spec.name).model), weights)
 
-    def _build(self, spec: BackboneSpec, model: nn.Module, folder: Path) -> None:
-        known = sizes(spec)
-        assert known is not None, "an open_clip folder states its sizes"
+    def _build(self, spec: BackboneSpec, model: nn.Module, weights: Weights) -> None:
         visual: Any = model.visual
         if not _is_plain_vit(visual):
             raise NotReady(
-                f"backbone.path: must hold a plain open_clip ViT with a class token, but {folder} "
-                f"has another {type(visual).__name__}; use another backbone plug-in"
+                f"backbone.path: must hold a plain open_clip ViT with a class token, but "
+                f"{weights.path} has another {type(visual).__name__}; use another backbone plug-in"
             )
-        self.sizes = known
+        self.sizes = known_sizes(spec)
+        _require_sizes(visual, self.sizes, weights)
         self.model: Any = model.eval()
         self.visual: nn.Module = visual
         self._tower: Any = visual  # open_clip states no types
-        preprocess = config(folder)["preprocess_cfg"]
-        self.mean, self.std = tuple(preprocess["mean"]), tuple(preprocess["std"])
-        self._resample_by_size = spec.position_embedding == "size"
-        self._folder = folder
+        self.mean, self.std = preprocessing(spec, weights)
+        self._weights, self._architecture = weights, card(spec.name).model
 
     @cached_property
     def _tokenizer(self) -> Any:
         """Built when the first prompt comes: a student that trains meets none."""
-        return open_clip.get_tokenizer(f"local-dir:{self._folder}")
+        return tokenizer(self._weights, self._architecture)
 
     def to(self, device: torch.device) -> None:
         """Move both towers to a device."""
@@ -71,6 +68,7 @@ class Backbone:
         path, so that each token keeps its own place. Source: MaskCLIP, arXiv 2112.01071.
         """
         visual = self._tower
+        images = fit_sides(images, self.sizes)
         grid_hw = self.sizes.grid_hw((images.shape[-2], images.shape[-1]))
         x = visual.conv1(images).flatten(2).transpose(1, 2)
         x = torch.cat([visual.class_embedding.to(x.dtype).expand(len(x), 1, -1), x], dim=1)
@@ -107,6 +105,16 @@ class Backbone:
             patch_embedding=list(visual.conv1.parameters()),
         )
 
+    def from_checkpoint(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the image tower's weights out of a checkpoint's, whatever the prefix."""
+        return under_any_prefix(self.visual.state_dict(), state)
+
+    def export(self, library: Library) -> Exported:
+        """Return the model as open_clip's or timm's `local-dir:` reads it."""
+        if library == "open_clip":
+            return open_clip_folder(self, self.model, self._weights, self._architecture)
+        return timm_clip_folder(self)
+
     def load_visual(self, state: Mapping[str, Tensor]) -> None:
         """Replace the image tower's weights; every name must match."""
         self.visual.load_state_dict(state, strict=True)
@@ -122,7 +130,7 @@ class Backbone:
         if grid_hw == native:
             return table.unsqueeze(0)
         maps = table[1:].T.reshape(1, -1, *native)
-        if self._resample_by_size:
+        if self.sizes.position_embedding == "size":
             resampled = F.interpolate(maps, size=grid_hw, mode="bicubic")
         else:
             factor = [(n + 0.1) / full for n, full in zip(grid_hw, native, strict=True)]
@@ -131,31 +139,97 @@ class Backbone:
         return torch.cat([table[:1], resampled.flatten(2).squeeze(0).T]).unsqueeze(0)
 
 
-def config(folder: Path) -> dict[str, Any]:
-    """Read a folder's `open_clip_config.json`; means of CLIP's own where it states none."""
-    read: dict[str, Any] = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-    stated = read.get("preprocess_cfg", {})
-    usual = {"mean": open_clip.OPENAI_DATASET_MEAN, "std": open_clip.OPENAI_DATASET_STD}
-    return {**read, "preprocess_cfg": {**usual, **stated}}
+def preprocessing(
+    spec: BackboneSpec, weights: Weights
+) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    """Return mean and standard deviation: the config's, else the data file's, else CLIP's own."""
+    if spec.preprocessing == "legacy":
+        return LEGACY, LEGACY
+    stated: dict[str, Any] = {}
+    if weights.has_config and weights.folder is not None:
+        stated = stated_config(weights.folder).get("preprocess_cfg", {})
+    known = card(spec.name)
+    mean = stated.get("mean") or known.mean or open_clip.OPENAI_DATASET_MEAN
+    std = stated.get("std") or known.std or open_clip.OPENAI_DATASET_STD
+    return tuple(mean), tuple(std)
 
 
-def open_clip_model(folder: Path) -> nn.Module:
-    """Load an open_clip model and its weights from a folder, without the network.
+def open_clip_model(weights: Weights, architecture: str) -> nn.Module:
+    """Load an open_clip model without the network; its architecture by name where no config is.
 
     Raises:
-        NotReady: open_clip cannot read the folder.
+        NotReady: open_clip cannot read the weights, or nothing states their architecture.
     """
-    try:
-        model: nn.Module = open_clip.create_model(
-            f"local-dir:{folder}", require_pretrained=True, weights_only=True
+    path = weights.path
+    if not weights.has_config and not architecture:
+        raise NotReady(
+            f"backbone.path: must hold open_clip_config.json, but {path} has none; name the folder "
+            "that open_clip's `local-dir:` would take, or a backbone by its own name"
         )
+    name = f"local-dir:{path}" if weights.has_config else architecture
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(weights.seed)
+            model: nn.Module = open_clip.create_model(
+                name,
+                pretrained=None if weights.has_config or weights.is_random else _file(weights),
+                load_weights=not weights.is_random,
+                require_pretrained=not weights.is_random,
+                weights_only=True,
+            )
         return model
     except Exception as error:  # a folder can be wrong in as many ways as torch has readers
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise NotReady(
-            f"backbone.path: must be a folder that open_clip's `local-dir:` reads, but {folder}: "
-            f"{reason}; put whole weights there, or name another folder"
+            f"backbone.path: must be weights that open_clip reads, but {path}: {reason}; put whole "
+            "weights there, or name others"
         ) from error
+
+
+def tokenizer(weights: Weights, architecture: str) -> Any:
+    """Return the tokenizer of a folder, or of an architecture by name where no config is.
+
+    Raises:
+        NotReady: open_clip cannot make it from what is there.
+    """
+    name = f"local-dir:{weights.folder}" if weights.has_config else architecture
+    try:
+        return open_clip.get_tokenizer(name)
+    except Exception as error:  # of its own files, or of another library's
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise NotReady(
+            f"backbone.path: must have its tokenizer's files beside the weights, but "
+            f"{weights.path}: {reason}; put them there"
+        ) from error
+
+
+def _file(weights: Weights) -> str:
+    """Return the one file of weights in a place without a config."""
+    if weights.folder is None:
+        return str(weights.path)
+    files = [f for f in sorted(weights.folder.iterdir()) if f.suffix in WEIGHTS_ENDINGS]
+    if len(files) != 1:
+        raise ValueError(f"it has {len(files)} files of weights, and no config that chooses one")
+    return str(files[0])
+
+
+def _require_sizes(visual: Any, sizes: Sizes, weights: Weights) -> None:
+    """Hold the model that was loaded against the sizes that plans are made with."""
+    blocks = visual.transformer.resblocks
+    found = {
+        "patch_px": visual.patch_size[0],
+        "image_px": visual.image_size[0],
+        "width": visual.conv1.out_channels,
+        "depth": len(blocks),
+        "heads": blocks[0].attn.num_heads,
+        "channels": visual.output_dim,
+    }
+    for name, value in found.items():
+        if value != getattr(sizes, name):
+            raise NotReady(
+                f"backbone.path: must hold a model of {name} {getattr(sizes, name)}, but "
+                f"{weights.path} has {value}; name other weights, or the backbone they are of"
+            )
 
 
 def _is_plain_vit(visual: Any) -> bool:

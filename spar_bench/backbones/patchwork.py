@@ -4,7 +4,7 @@ import open_clip
 from torch import Tensor
 
 from spar_bench.backbones.openclip import Backbone as OpenClip
-from spar_bench.backbones.openclip import config
+from spar_bench.backbones.weights import Weights, stated_config
 from spar_bench.errors import SparBenchError
 from spar_bench.patchwork import weights
 from spar_bench.spec.schema import BackboneSpec
@@ -20,9 +20,9 @@ class Backbone(OpenClip):
     """
 
     def __init__(self, spec: BackboneSpec) -> None:
-        model = open_clip.CLIP(**config(weights.MODEL)["model_cfg"])
+        model = open_clip.CLIP(**stated_config(weights.MODEL)["model_cfg"])
         model.load_state_dict(weights.load_state_dict(), strict=True)
-        self._build(spec, model, weights.MODEL)
+        self._build(spec, model, Weights(weights.MODEL))
 
     def tokenize(self, prompts: list[str]) -> Tensor:
         """Return the token ids of prompts, `(T, context length)`.

@@ -8,9 +8,10 @@ from typing import Any
 import click
 
 from spar_bench import __version__
+from spar_bench.cli.backbones import backbones, export, import_
 from spar_bench.cli.inspect import check, explain, init, status
 from spar_bench.cli.log import quieten_libraries, show_our_log
-from spar_bench.cli.machine import backbones, completion, datasets, doctor, losses, refiners
+from spar_bench.cli.machine import completion, datasets, doctor, losses, refiners
 from spar_bench.cli.run import patchwork, plan, report, sweep, ui
 from spar_bench.cli.stopping import INTERRUPTED
 from spar_bench.cli.store import cache
@@ -45,6 +46,6 @@ def main() -> None:
 
 for command in (
     *(init, check, plan, sweep, report, ui, status, explain, cache),
-    *(doctor, backbones, datasets, losses, refiners, completion, patchwork),
+    *(import_, export, doctor, backbones, datasets, losses, refiners, completion, patchwork),
 ):
     main.add_command(command)

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 from click.shell_completion import get_completion_class
 
+from spar_bench.cli.backbones import backbones_table
 from spar_bench.cli.completion import specs_here
 from spar_bench.cli.options import counted, size, store_option, table, tracking_option
 from spar_bench.errors import SparBenchError
@@ -31,7 +32,7 @@ def doctor(store: Path, tracking_uri: str | None) -> None:
     click.echo(f"device          {_device()}")
     click.echo(f"store           {_store(store)}")
     click.echo(f"tracking        {_tracking(tracking_uri)}")
-    click.echo("\n" + _backbones() + "\n\n" + _datasets() + "\n\n" + _specs())
+    click.echo("\n" + backbones_table() + "\n\n" + _datasets() + "\n\n" + _specs())
 
 
 def _store(root: Path) -> str:
@@ -75,12 +76,6 @@ def _specs() -> str:
         lines.append(f"{path}: " + ("ready" if not gaps else f"{len(gaps)} missing"))
         lines += [f"  {line}" for line in gaps]
     return "\n".join(lines) or "no specs in experiments/; spar-bench init writes one"
-
-
-@click.command()
-def backbones() -> None:
-    """List backbones: sizes, licence, where weights come from, and whether they are found."""
-    click.echo(_backbones())
 
 
 @click.command()
@@ -151,29 +146,6 @@ def _plug_in(family: str, name: str) -> list[str]:
         return [name, str(registry.version(family, name)), registry.purpose(family, name)]
     except SparBenchError as error:
         return [name, "", str(error)]
-
-
-def _backbones() -> str:
-    from spar_bench import registry
-
-    header = ["backbone", "patch px", "image px", "licence", "weights", "source"]
-    rows = [_backbone(name) for name in registry.names("backbones")]
-    return table(header, rows, right="lrrlll")
-
-
-def _backbone(name: str) -> list[str]:
-    from spar_bench import backbones, registry
-    from spar_bench.spec.schema import BackboneSpec
-
-    try:
-        registry.version("backbones", name)
-        sizes, purpose = backbones.sizes(BackboneSpec(name=name)), registry.purpose
-        if sizes is None:
-            return [name, "", "", "", "", f"say backbone.path: {purpose('backbones', name)}"]
-    except SparBenchError as error:
-        return [name, "", "", "", "", str(error)]
-    found = "found" if sizes.folder else "give backbone.path"
-    return [name, f"{sizes.patch_px}", f"{sizes.image_px}", sizes.license, found, sizes.source]
 
 
 def _datasets() -> str:

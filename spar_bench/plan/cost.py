@@ -4,16 +4,18 @@ One multiply-accumulate is 2 FLOPs. Matrix products and convolutions are counted
 normalisation, softmax, resampling and stitching are not, as in `torch.utils.flop_counter`, which
 the `cost` stage holds these figures against.
 
-Legend: n patches, N = n + 1 tokens (class token), D width, M hidden width of the MLP, C channels,
-Q text queries.
+Legend: n patches, N tokens (patches and those before them: class token, registers), D width,
+M hidden width of the MLP, C channels, Q text queries.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 from spar_bench.backbones import Sizes
+from spar_bench.errors import SparBenchError
 from spar_bench.spec.trainable import parse_trainable
-from spar_bench.windows import n_windows, whole_patches
+from spar_bench.windows import n_windows
 
 
 @dataclass(frozen=True)
@@ -37,13 +39,13 @@ SINGLE_PASS = Inference("single_pass")
 def windows_of(sizes: Sizes, inference: Inference, image_hw: tuple[int, int]) -> int:
     """Return how many passes of the encoder one image takes.
 
-    Windows whose features are averaged slide over the whole patches of the image only.
+    Windows whose features are averaged slide over an image of whole patches.
     """
     if inference.window_px is None or inference.stride_px is None:
         return 1
     height, width = image_hw
     if inference.average == "features":
-        height, width = (whole_patches(side, sizes.patch_px) for side in image_hw)
+        height, width = sizes.whole_hw(image_hw)
     return n_windows((height, width), inference.window_px, inference.stride_px)
 
 
@@ -71,9 +73,8 @@ def image_flops(
 def encoder_flops(sizes: Sizes, image_hw: tuple[int, int]) -> int:
     """Return the FLOPs of encoding one image or window to dense features."""
     n = _n_patches(sizes, image_hw)
-    full_blocks = (sizes.depth - 1) * _block(sizes, n + 1)
-    projection = 2 * n * sizes.width * sizes.channels
-    return _patch_embedding(sizes, n) + full_blocks + _value_block(sizes, n) + projection
+    blocks, tail = _read_out(sizes)(sizes, n)
+    return _patch_embedding(sizes, n) + sum(block.forward for block in blocks) + tail
 
 
 def text_flops(sizes: Sizes, image_hw: tuple[int, int], n_queries: int) -> int:
@@ -89,22 +90,18 @@ def training_flops(sizes: Sizes, image_hw: tuple[int, int], trainable: str) -> i
     of the two again; and nothing comes before the first part that trains.
     """
     n = _n_patches(sizes, image_hw)
+    blocks, tail = _read_out(sizes)(sizes, n)
     asked = parse_trainable(trainable)
-    depth = asked.n_blocks or sizes.depth
-    projection = 2 * n * sizes.width * sizes.channels
-    backward = projection * (2 if asked.part == "all" else 1)
+    backward = tail * (2 if asked.part == "all" else 1)
     if asked.part in ("all", "patch_embedding"):
         backward += _patch_embedding(sizes, n)
-    for place in range(sizes.depth - depth, sizes.depth):
-        is_last = place == sizes.depth - 1
-        linear = _value_linear(sizes, n) if is_last else _attention_linear(sizes, n + 1)
-        mixing = 0 if is_last else _mixing(sizes, n + 1)
-        mlp = _mlp(sizes, n if is_last else n + 1)
-        backward += mlp * (2 if asked.part in ("all", "blocks", "mlp") else 1)
-        if asked.part == "mlp" and place == sizes.depth - depth:
+    reached = blocks[-asked.n_blocks :] if asked.n_blocks else blocks
+    for place, block in enumerate(reached):
+        backward += block.mlp * (2 if asked.part in ("all", "blocks", "mlp") else 1)
+        if asked.part == "mlp" and place == 0:
             continue  # its MLP is the first thing that trains
-        backward += linear * (2 if asked.part in ("all", "blocks", "attention") else 1)
-        backward += mixing * 5 // 2
+        backward += block.linear * (2 if asked.part in ("all", "blocks", "attention") else 1)
+        backward += block.mixing * 5 // 2
     return encoder_flops(sizes, image_hw) + backward
 
 
@@ -134,13 +131,56 @@ def _patch_embedding(sizes: Sizes, n: int) -> int:
     return 2 * n * 3 * sizes.patch_px**2 * sizes.width
 
 
-def _block(sizes: Sizes, tokens: int) -> int:
-    return _attention_linear(sizes, tokens) + _mixing(sizes, tokens) + _mlp(sizes, tokens)
+@dataclass(frozen=True)
+class _Block:
+    """FLOPs of a transformer block: products with weights, those inside attention, the MLP's."""
+
+    linear: int
+    mixing: int
+    mlp: int
+
+    @property
+    def forward(self) -> int:
+        return self.linear + self.mixing + self.mlp
 
 
-def _value_block(sizes: Sizes, n: int) -> int:
-    """No attention, and no class token."""
-    return _value_linear(sizes, n) + _mlp(sizes, n)
+def _whole_block(sizes: Sizes, tokens: int) -> _Block:
+    return _Block(_attention_linear(sizes, tokens), _mixing(sizes, tokens), _mlp(sizes, tokens))
+
+
+def _maskclip(sizes: Sizes, n: int) -> tuple[list[_Block], int]:
+    """All blocks but the last, its value path without other tokens, and the projection."""
+    whole = _whole_block(sizes, n + sizes.prefix_tokens)
+    last = _Block(_value_linear(sizes, n), 0, _mlp(sizes, n))
+    return [*[whole] * (sizes.depth - 1), last], 2 * n * sizes.width * sizes.channels
+
+
+def _attention_pool_values(sizes: Sizes, n: int) -> tuple[list[_Block], int]:
+    """All blocks, then value, output projection and MLP of the pooling head for each patch."""
+    whole = _whole_block(sizes, n + sizes.prefix_tokens)
+    return [whole] * sizes.depth, _value_linear(sizes, n) + _mlp(sizes, n)
+
+
+def _patch_tokens(sizes: Sizes, n: int) -> tuple[list[_Block], int]:
+    """All blocks, and nothing after them."""
+    return [_whole_block(sizes, n + sizes.prefix_tokens)] * sizes.depth, 0
+
+
+_READ_OUTS: dict[str, Callable[[Sizes, int], tuple[list[_Block], int]]] = {
+    "maskclip": _maskclip,
+    "attention_pool_values": _attention_pool_values,
+    "patch_tokens": _patch_tokens,
+}
+
+
+def _read_out(sizes: Sizes) -> Callable[[Sizes, int], tuple[list[_Block], int]]:
+    """Return what counts the blocks and the tail of a read-out for so many patches."""
+    if sizes.read_out not in _READ_OUTS:
+        raise SparBenchError(
+            f"backbone.read_out: must be one whose cost is known, but got {sizes.read_out!r}; "
+            f"use {', '.join(_READ_OUTS)}"
+        )
+    return _READ_OUTS[sizes.read_out]
 
 
 def _attention_linear(sizes: Sizes, tokens: int) -> int:

@@ -104,6 +104,9 @@ def _teaching(
 
 
 def _student(plan: Plan, stage: Stage) -> Estimate:
+    if "checkpoint" in stage.settings:
+        known = known_sizes(stage.how["backbone"])
+        return Estimate(0.0, trained_params(known, "all") * _BYTES["student"])
     sizes, counted = _drawn(plan, stage)
     trainable = stage.settings["trainable"]
     an_epoch = sum(n * training_flops(sizes, hw, trainable) for hw, n in counted.items())

@@ -1,12 +1,14 @@
 """What a plan starts from: data sets as they are read, and whether files stay as they were."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from spar_bench import backbones, datasets, registry
 from spar_bench.datasets.base import IGNORED, Dataset, DatasetSettings, Split
-from spar_bench.errors import DataError, SparBenchError
-from spar_bench.spec.schema import DatasetSpec, SourceSpec
+from spar_bench.digests import file_digest
+from spar_bench.errors import DataError, NotReady, SparBenchError
+from spar_bench.spec.schema import DatasetSpec, SourceSpec, StudentSpec
 from spar_bench.stage import Stage
 
 
@@ -69,6 +71,22 @@ def labelled(spec: DatasetSpec) -> Labelled:
     )
 
 
+def checkpoint_digest(student: StudentSpec) -> str:
+    """Return the SHA-256 of the file that stands for a student.
+
+    Raises:
+        NotReady: there is no such file.
+    """
+    assert student.checkpoint is not None, "a student that is trained has no file"
+    try:
+        return file_digest(Path(student.checkpoint))
+    except OSError as error:
+        raise NotReady(
+            f"student.checkpoint: must be a file of weights, but {student.checkpoint} cannot be "
+            f"read ({error.strerror}); correct it"
+        ) from error
+
+
 def dataset_identity(spec: DatasetSpec | SourceSpec, dataset: Dataset) -> dict[str, Any]:
     """Return what decides a data set's images and labels, as JSON: plug-in and contents."""
     return {
@@ -92,6 +110,8 @@ def require_unchanged(stage: Stage) -> None:
             now[what] = dataset_identity(spec, open_dataset(spec, split))
     if "backbone" in stage.settings and stage.kind != "cost":  # weights do not move a cost
         now["backbone"] = backbones.identity(stage.how["backbone"])
+    if "checkpoint" in stage.settings:
+        now["checkpoint"] = checkpoint_digest(StudentSpec(checkpoint=stage.how["checkpoint"]))
     for what, identity in now.items():
         if identity != stage.settings[what]:
             raise SparBenchError(

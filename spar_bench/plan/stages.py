@@ -14,13 +14,19 @@ from typing import Any
 from spar_bench import backbones, registry
 from spar_bench.backbones import known_sizes
 from spar_bench.plan.cost import SINGLE_PASS, Inference
-from spar_bench.plan.inputs import Labelled, dataset_identity, open_dataset
+from spar_bench.plan.inputs import (
+    Labelled,
+    checkpoint_digest,
+    dataset_identity,
+    open_dataset,
+)
 from spar_bench.spec.schema import (
     BackboneSpec,
     DatasetSpec,
     EvaluateSpec,
     Method,
     Settings,
+    StudentSpec,
 )
 from spar_bench.stage import Stage, digest
 from spar_bench.windows import upsample_factor
@@ -115,18 +121,33 @@ def targets_stage(settings: Settings, seed: int) -> Stage:
     )
 
 
+def student_stages(settings: Settings, seed: int) -> list[Stage]:
+    """The student and all that it is made from, in an order in which they can be made.
+
+    Targets that are not kept are no stage: the student computes them as it goes.
+    """
+    student = student_stage(settings, seed)
+    if not student.inputs:
+        return [student]
+    kept = [targets_stage(settings, seed)] if settings.teacher.keep else []
+    return [images_stage(settings, seed), *kept, student]
+
+
 def student_stage(settings: Settings, seed: int) -> Stage:
     """The student's weights and training curve.
 
     Its `how` has what the targets are decided by: where they are not kept, it makes them itself.
     """
-    student, targets = settings.student, targets_stage(settings, seed)
+    student = settings.student
+    if student.checkpoint is not None:
+        return imported_stage(settings.backbone, student)
+    targets = targets_stage(settings, seed)
     return Stage(
         "student",
         VERSIONS["student"],
         {
             "backbone": backbones.identity(settings.backbone),
-            **student.model_dump(mode="json"),
+            **student.model_dump(mode="json", exclude={"checkpoint"}),
             "loss_version": registry.version("losses", student.loss),
             "seed": seed,
         },
@@ -140,6 +161,16 @@ def student_stage(settings: Settings, seed: int) -> Stage:
             "teacher": targets.settings,
             "keep": settings.teacher.keep,
         },
+    )
+
+
+def imported_stage(backbone: BackboneSpec, student: StudentSpec) -> Stage:
+    """The weights of a student that was trained elsewhere."""
+    return Stage(
+        "student",
+        VERSIONS["student"],
+        {"backbone": backbones.identity(backbone), "checkpoint": checkpoint_digest(student)},
+        how={"backbone": backbone, "checkpoint": student.checkpoint},
     )
 
 
@@ -213,14 +244,13 @@ def cost_stage(
 def arm(
     settings: Settings, method: Method, image_hw: tuple[int, int], *, n_queries: int
 ) -> dict[str, Any]:
-    """Return what decides the cost of reading one image; weights do not."""
+    """Return what decides the cost of reading one image; weights and positions do not."""
     sizes = asdict(known_sizes(settings.backbone))
-    for label in ("license", "source", "folder"):
-        del sizes[label]
+    del sizes["position_embedding"]
     refiner = settings.evaluate.refiner
     return {
         "backbone": [
-            settings.backbone.name,
+            registry.plugin("backbones", settings.backbone.name),
             registry.versions("backbones", settings.backbone.name),
         ],
         "sizes": sizes,

@@ -137,13 +137,13 @@ def _add_point(
     plan: Plan, timed: _Timed, point: Point, seeds: list[int], data: list[Labelled]
 ) -> None:
     methods = [m for m in METHODS if m in point.settings.evaluate.methods]
-    has_student = "student" in methods
-    for index, seed in enumerate(seeds if has_student else seeds[:1]):
+    is_seeded = point.settings.distils
+    for index, seed in enumerate(seeds if is_seeded else seeds[:1]):
         asked: list[Method] = methods if index == 0 else ["student"]
         trial = Trial(
-            name=f"{point.group},seed={seed}" if has_student else point.group,
+            name=f"{point.group},seed={seed}" if is_seeded else point.group,
             group=point.group,
-            seed=seed if has_student else None,
+            seed=seed if is_seeded else None,
             settings=point.settings,
             swept=point.swept,
             arms=[
@@ -178,10 +178,8 @@ def _arm(
     short_side_px: int,
 ) -> Arm:
     if method == "student":
-        plan.add(build.images_stage(settings, seed))
-        if settings.teacher.keep:
-            plan.add(build.targets_stage(settings, seed))
-        plan.add(build.student_stage(settings, seed))
+        for stage in build.student_stages(settings, seed):
+            plan.add(stage)
     image_hw = build.resized_hw(data.image_hw, short_side_px)
     cost = build.cost_stage(settings, method, image_hw, n_queries=data.n_queries)
     return Arm(

@@ -15,14 +15,14 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from spar_bench import registry
+from spar_bench import backbones, registry
 from spar_bench.backbones.base import Backbone
 from spar_bench.errors import NotReady, SparBenchError
 from spar_bench.run.distributed import Ranks
 from spar_bench.run.images import Pictures
 from spar_bench.run.text import Classifier
 from spar_bench.spec.schema import BackboneSpec, Precision
-from spar_bench.stage import Finished, Stage
+from spar_bench.stage import Finished, Stage, read_manifest
 from spar_bench.store import Store
 
 TRAINED_FILE = "trained.safetensors"
@@ -135,6 +135,23 @@ def build_backbone(
         backbone.load_visual({**backbone.visual.state_dict(), **trained})
     backbone.to(device)
     return backbone
+
+
+def open_student(folder: Path, device: torch.device) -> tuple[Backbone, BackboneSpec]:
+    """Build a finished student from its folder, and say of which backbone it is.
+
+    Raises:
+        NotReady: the pretrained weights are missing, or not those it was trained from.
+        Damaged: the student's weights were altered.
+    """
+    student = Finished(folder, read_manifest(folder))
+    spec = BackboneSpec(**student.summary["backbone"])
+    if backbones.identity(spec) != student.manifest["settings"]["backbone"]:
+        raise NotReady(
+            f"{folder}: must meet the backbone it was trained from, but {spec.path or spec.name} "
+            "has changed since; put the old weights back"
+        )
+    return build_backbone(spec, device, student), spec
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[None]:

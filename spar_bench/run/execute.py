@@ -16,6 +16,7 @@ from spar_bench.plan.trials import Plan
 from spar_bench.run.context import Context, Interrupted, Pruned
 from spar_bench.run.cost import make_cost
 from spar_bench.run.evaluate import make_evaluations
+from spar_bench.run.imported import make_imported
 from spar_bench.run.latency import make_latency
 from spar_bench.run.student import make_student
 from spar_bench.run.teach import make_images, make_targets
@@ -33,10 +34,15 @@ def _one_by_one(make: Callable[[Stage, Context], dict[str, Any]]) -> Maker:
     return lambda stages, context: [make(stage, context) for stage in stages]
 
 
+def _trained_or_imported(stage: Stage, context: Context) -> dict[str, Any]:
+    make = make_imported if "checkpoint" in stage.settings else make_student
+    return make(stage, context)
+
+
 MAKERS: dict[str, Maker] = {
     "images": _one_by_one(make_images),
     "targets": _one_by_one(make_targets),
-    "student": _one_by_one(make_student),
+    "student": _one_by_one(_trained_or_imported),
     "evaluate": make_evaluations,
     "cost": _one_by_one(make_cost),
     "latency": _one_by_one(make_latency),

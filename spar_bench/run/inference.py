@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from spar_bench.backbones.base import Backbone
+from spar_bench.backbones.base import Backbone, fit_sides
 from spar_bench.errors import SparBenchError
 from spar_bench.windows import Axis, feature_axis, upsample_factor
 
@@ -49,7 +49,7 @@ def sliding_window(
 
     Args:
         backbone: Any backbone.
-        images: Normalised, `(B, 3, H, W)`; what exceeds whole patches is dropped.
+        images: Normalised, `(B, 3, H, W)`; sides become whole patches as the backbone has it.
         window_px: Side of the window, a multiple of the patch; clipped to a smaller image.
         stride_px: Step between windows; a last one lies flush with the far border.
         upsample: A divisor of the patch with `stride_px` a multiple of patch / upsample.
@@ -61,13 +61,14 @@ def sliding_window(
     _require_images(backbone, images)
     patch_px = backbone.sizes.patch_px
     r = upsample_factor(patch_px, stride_px) if upsample is None else upsample
+    whole = fit_sides(images, backbone.sizes)
     rows, columns = (
         feature_axis(length, window_px, stride_px, patch_px=patch_px, upsample=r)
-        for length in images.shape[-2:]
+        for length in whole.shape[-2:]
     )
     with torch.inference_mode():
         return torch.stack(
-            [stitch(image, backbone.features, [(rows, columns)])[0] for image in images]
+            [stitch(image, backbone.features, [(rows, columns)])[0] for image in whole]
         )
 
 

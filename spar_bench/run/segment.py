@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from spar_bench import registry
-from spar_bench.backbones.base import Backbone
+from spar_bench.backbones.base import Backbone, fit_sides
 from spar_bench.datasets.base import Image, Mask
 from spar_bench.errors import SparBenchError
-from spar_bench.plan.cost import Inference
+from spar_bench.plan.cost import Inference, pass_hw
 from spar_bench.plan.stages import resized_hw
 from spar_bench.refiners.base import Refiner
 from spar_bench.run.context import autocast
@@ -103,7 +103,8 @@ class Segmenter:
     def _features(self, image: Tensor, arms: Sequence[Inference]) -> list[Tensor]:
         if arms[0].kind == "single_pass":
             return [self._encode(image[None])[0]] * len(arms)
-        return stitch(image, self._encode, [self._feature_axes(image, arm) for arm in arms])
+        whole = fit_sides(image, self.backbone.sizes)
+        return stitch(whole, self._encode, [self._feature_axes(whole, arm) for arm in arms])
 
     def _require_finite(self, cosines: Tensor) -> None:
         if not cosines.isfinite().all():
@@ -122,12 +123,20 @@ class Segmenter:
 
     def _pixel_axes(self, image: Tensor, arm: Inference) -> tuple[Axis, Axis]:
         window_px, stride_px = _window(arm)
-        patch_px = self.backbone.sizes.patch_px
-        height, width = image.shape[-2:]
-        return (
-            pixel_axis(height, window_px, stride_px, patch_px=patch_px, out_px=height),
-            pixel_axis(width, window_px, stride_px, patch_px=patch_px, out_px=width),
+        sizes, image_hw = self.backbone.sizes, (image.shape[-2], image.shape[-1])
+        grid_hw = sizes.grid_hw(pass_hw(arm, image_hw))
+        rows, columns = (
+            pixel_axis(
+                length,
+                window_px,
+                stride_px,
+                patch_px=sizes.patch_px,
+                out_px=length,
+                n_patches=n_patches,
+            )
+            for length, n_patches in zip(image_hw, grid_hw, strict=True)
         )
+        return rows, columns
 
     def _feature_axes(self, image: Tensor, arm: Inference) -> tuple[Axis, Axis]:
         window_px, stride_px = _window(arm)

@@ -24,7 +24,7 @@ def first_points(loaded: LoadedSpec) -> list[Point]:
 
 def n_trials(points: Iterable[Point], seeds: list[int]) -> int:
     """Return how many trials points are: one a seed where there is a student, else one."""
-    return sum(len(seeds) if "student" in one.settings.evaluate.methods else 1 for one in points)
+    return sum(len(seeds) if one.settings.distils else 1 for one in points)
 
 
 def known_points(loaded: LoadedSpec, store: Store) -> list[Point]:

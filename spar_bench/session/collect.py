@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
+from spar_bench import backbones
 from spar_bench.backbones import known_sizes
 from spar_bench.plan import stages as build
 from spar_bench.plan.trials import Arm, CostLine, Plan, Trial
@@ -91,14 +92,15 @@ class Collector:
             student = self.plan.stages[arm.evaluate].inputs.get("student")
             finished = self.state(student).finished if student else None
             if finished is not None:
-                return float(finished.summary["train_gflops"])
+                gflops = finished.summary.get("train_gflops")  # an imported student has none
+                return None if gflops is None else float(gflops)
         return None
 
     def cost_row(self, line: CostLine) -> dict[str, Any]:
         """Return a line of costs.csv."""
         inference = build.inference(line.settings, line.method)
         return {
-            "backbone": line.settings.backbone.name,
+            "backbone": backbones.label(line.settings.backbone),
             "method": line.method,
             "inference": inference.kind,
             "average": inference.average,
@@ -112,8 +114,8 @@ class Collector:
     def _row(self, trial: Trial, arm: Arm) -> Row:
         settings, state = trial.settings, self.state(arm.evaluate)
         inference = build.inference(settings, arm.method)
-        taught = arm.method == "student"
-        slides = arm.method != "pretrained"
+        taught = arm.method == "student" and settings.distils
+        slides = arm.method == "teacher" or taught
         patch_px = known_sizes(settings.backbone).patch_px
         summary = state.finished.summary if state.finished else {}
         return Row(
@@ -121,7 +123,7 @@ class Collector:
             group=trial.group,
             trial=trial.name,
             seed=trial.seed if taught else None,
-            backbone=backbone_label(trial),
+            backbone=backbones.label(settings.backbone),
             method=arm.method,
             inference=inference.kind,
             average=inference.average,
@@ -212,12 +214,6 @@ def clipped(window_px: int | None, image_hw: tuple[int, int]) -> str:
         return ""
     height, width = image_hw
     return f"the window of {window_px} px is clipped to the image of {height}x{width} px"
-
-
-def backbone_label(trial: Trial) -> str:
-    """Return the name of a trial's backbone in tables: its folder's, or its plug-in's."""
-    backbone = trial.settings.backbone
-    return backbone.path.rstrip("/").rsplit("/", 1)[-1] if backbone.path else backbone.name
 
 
 def flat(value: Any, prefix: str = "") -> dict[str, Any]:

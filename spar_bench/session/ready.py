@@ -8,7 +8,7 @@ from functools import partial
 
 from spar_bench import backbones, registry
 from spar_bench.errors import NotReady, SparBenchError
-from spar_bench.plan.inputs import declared_hw
+from spar_bench.plan.inputs import checkpoint_digest, declared_hw
 from spar_bench.session.choice import first_points
 from spar_bench.spec import LoadedSpec
 from spar_bench.spec.schema import Settings
@@ -21,9 +21,11 @@ def missing(loaded: LoadedSpec) -> list[str]:
         for family, name in _plug_ins(one):
             checks[f"{family} {name}"] = partial(registry.require, family, name)
         checks[one.backbone.model_dump_json()] = partial(backbones.identity, one.backbone)
-        if "student" in one.evaluate.methods:
+        if one.distils:
             source = one.images.source
             checks[f"train {source.model_dump_json()}"] = partial(declared_hw, source, "train")
+        elif "student" in one.evaluate.methods:
+            checks[f"student {one.student.checkpoint}"] = partial(checkpoint_digest, one.student)
         for data in one.evaluate.datasets:
             checks[f"val {data.model_dump_json()}"] = partial(declared_hw, data, "val")
     found = []
@@ -40,7 +42,7 @@ def _plug_ins(settings: Settings) -> Iterator[tuple[str, str]]:
     yield "backbones", settings.backbone.name
     yield "refiners", settings.evaluate.refiner
     yield from (("datasets", data.name) for data in settings.evaluate.datasets)
-    if "student" in settings.evaluate.methods:
+    if settings.distils:
         yield "losses", settings.student.loss
         yield "datasets", settings.images.source.name
 

@@ -42,7 +42,7 @@ def _images(
             for data in settings.evaluate.datasets
             for short_side_px in settings.evaluate.short_side_px
         ]
-    if "student" in methods:
+    if settings.distils:
         drawn_hw = rescaled_hw(
             _declared_hw(settings.images.source, "train", sizes),
             settings.images.short_side_px[1],

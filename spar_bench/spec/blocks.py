@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from spar_bench.spec.document import Document, Problem, Steps, dotted
 from spar_bench.spec.keys import FIELDS, suggestion
-from spar_bench.spec.points import BlockSpec
+from spar_bench.spec.swept import BlockSpec
 
 MAX_POINTS = 10_000
 

@@ -9,8 +9,8 @@ from pydantic import BaseModel, TypeAdapter
 from pydantic.fields import FieldInfo
 
 from spar_bench.spec.near import nearest
-from spar_bench.spec.part import Part
 from spar_bench.spec.schema import Settings, Spec
+from spar_bench.spec.values import Part
 
 
 def _fields(model: type[Part], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:

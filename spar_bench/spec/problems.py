@@ -10,8 +10,8 @@ from pydantic_core import ErrorDetails
 from spar_bench.spec.document import Document, Place, Problem, Steps, dotted
 from spar_bench.spec.keys import PARTS, suggestion
 from spar_bench.spec.near import nearest
-from spar_bench.spec.points import BlockSpec, ChoicesSpec, RangeSpec, SearchSpec
 from spar_bench.spec.schema import DatasetSpec, Spec
+from spar_bench.spec.swept import BlockSpec, ChoicesSpec, RangeSpec, SearchSpec
 
 SHOWN_CHARACTERS = 60
 

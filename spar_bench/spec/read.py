@@ -11,11 +11,11 @@ from spar_bench.spec import group as groups
 from spar_bench.spec.blocks import Blocks
 from spar_bench.spec.document import read_document, refuse
 from spar_bench.spec.keys import leaves, look_up, named
-from spar_bench.spec.points import SearchSpec
 from spar_bench.spec.resolve import Resolver
 from spar_bench.spec.schema import Settings, Spec
 from spar_bench.spec.search import Search
 from spar_bench.spec.sweep import Draft, expand, overlay
+from spar_bench.spec.swept import SearchSpec
 
 
 @dataclass(frozen=True)

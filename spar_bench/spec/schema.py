@@ -4,12 +4,12 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from spar_bench.spec.part import Part
-from spar_bench.spec.points import BlockSpec
+from spar_bench.spec.swept import BlockSpec
 from spar_bench.spec.values import (
     FILLED,
     FolderPath,
     ImageHW,
+    Part,
     Positive,
     PositiveNumber,
     Probability,
@@ -26,6 +26,8 @@ from spar_bench.spec.values import (
 Method = Literal["pretrained", "teacher", "student"]
 Average = Literal["logits", "features"]
 Precision = Literal["float32", "bfloat16", "float16"]
+PositionRule = Literal["scale_factor", "size", "rope"]
+OddSides = Literal["floor", "pad", "stretch"]
 METHODS: tuple[Method, ...] = ("pretrained", "teacher", "student")
 
 
@@ -36,12 +38,28 @@ class BackboneSpec(Part):
         "openclip", description="A backbone plug-in; `spar-bench backbones` lists them."
     )
     path: FolderPath = Field(
-        None, description="A folder with open_clip_config.json and weights, as open_clip reads it."
+        None,
+        description="Weights: a folder with open_clip_config.json as open_clip reads it, or a "
+        ".safetensors or .pt file; default: the weights folder, then the Hugging Face cache.",
     )
-    position_embedding: Literal["scale_factor", "size"] = Field(
-        "scale_factor",
-        description="How position embeddings are resampled: by (grid + 0.1) / native, as the "
-        "paper, or by size.",
+    weights: Literal["find", "random"] = Field(
+        "find", description="random: none are looked for, and every table says so."
+    )
+    read_out: str | None = Field(
+        None, description="How dense features are read; default: the backbone's own way."
+    )
+    preprocessing: Literal["model", "legacy"] = Field(
+        "model", description="legacy: mean and deviation of 0.5, as the paper's older MaskCLIP."
+    )
+    position_embedding: PositionRule | None = Field(
+        None,
+        description="How position embeddings are resampled: by (grid + 0.1) / native as the paper "
+        "does CLIP's, or by size as SigLIP's; default: the backbone's own way.",
+    )
+    odd_sides: OddSides | None = Field(
+        None,
+        description="What becomes of a side that is no whole patches: its rest is dropped, padded "
+        "with zeros, or stretched to one more patch; default: the backbone's own way.",
     )
 
 
@@ -153,6 +171,9 @@ class StudentSpec(Part):
     schedule: Literal["constant", "one_cycle", "cosine"] = "constant"
     accumulate: Positive = Field(2, description="Images whose gradients make one step.")
     precision: Precision = Field("float32", description="Of the forward pass; weights are float32.")
+    checkpoint: FolderPath = Field(
+        None, description="A file of weights trained elsewhere, in place of training here."
+    )
 
 
 class DatasetSpec(DatasetPart):
@@ -212,6 +233,11 @@ class Settings(Part):
     student: StudentSpec = StudentSpec()
     evaluate: EvaluateSpec = EvaluateSpec()
     measure: MeasureSpec = MeasureSpec()
+
+    @property
+    def distils(self) -> bool:
+        """Whether a student is trained: one is evaluated, and no checkpoint stands for it."""
+        return "student" in self.evaluate.methods and self.student.checkpoint is None
 
 
 class Spec(Settings):

@@ -7,10 +7,10 @@ from pydantic import TypeAdapter, ValidationError
 from spar_bench.spec.blocks import Blocks, items, mapping
 from spar_bench.spec.document import Problem, Steps
 from spar_bench.spec.keys import FIELDS, PARTS, adapter, raw_value
-from spar_bench.spec.points import Drawn, SearchSpec
 from spar_bench.spec.problems import show
 from spar_bench.spec.resolve import Resolver
 from spar_bench.spec.sweep import Draft, comparable, fixed_values, overlay
+from spar_bench.spec.swept import Drawn, SearchSpec
 
 
 class Search:

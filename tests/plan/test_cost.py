@@ -54,7 +54,7 @@ class OnMeta(OpenClip):
         text = {"vocab_size": 8, "width": 8, "heads": 1, "layers": 1, "context_length": 4}
         with torch.device("meta"):
             model = open_clip.CLIP(sizes.channels, vision, text)
-        self.sizes, self._resample_by_size = sizes, False
+        self.sizes = sizes
         self.visual = self._tower = model.visual.eval()
 
 

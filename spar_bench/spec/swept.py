@@ -1,13 +1,13 @@
-"""What a spec varies, as frozen, closed models: blocks of points, or a search."""
+"""What a spec sweeps: blocks of points written out as a grid, or drawn by a search."""
 
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, Tag, model_validator
 
-from spar_bench.spec.part import Part
 from spar_bench.spec.values import (
     FILLED,
     Number,
+    Part,
     Positive,
     PositiveNumber,
     Seed,

@@ -1,0 +1,163 @@
+"""Where a backbone's weights lie: a path, a configured folder, the package, or the Hub's cache.
+
+No torch here: `check` and `plan` look for weights too, and take their checksums.
+"""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from spar_bench.digests import file_digests
+from spar_bench.errors import NotReady
+from spar_bench.spec.schema import BackboneSpec
+
+CONFIG_FILE = "open_clip_config.json"
+WEIGHTS_ENDINGS = (".safetensors", ".bin", ".pt", ".pth")
+FOLDER_VARIABLE = "SPAR_BENCH_WEIGHTS"
+DEFAULT_FOLDER = "weights"
+_DECIDING_ENDINGS = {*WEIGHTS_ENDINGS, ".json", ".txt", ".model", ".gz"}  # tokenizers among them
+RANDOM_SEED = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """Where a backbone's weights come from, and what is known of them without a config beside.
+
+    `model` is the architecture by its library's own name, for weights that come without a config;
+    `mean` and `std` are its preprocessing there. `hub` is a repository of the Hugging Face Hub;
+    `folder` lies in the package, beside the data file. `terms` says in a line what the licence asks
+    of those who use the weights, where it asks more than usual.
+    """
+
+    license: str = ""
+    terms: str = ""
+    source: str = ""
+    hub: str = ""
+    model: str = ""
+    folder: str = ""
+    read_outs: tuple[str, ...] | list[str] = ()
+    mean: tuple[float, ...] | list[float] = ()
+    std: tuple[float, ...] | list[float] = ()
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights to load: a folder or one file of them; or random ones, of a folder's config if any.
+
+    Random weights are drawn from `seed`.
+    """
+
+    path: Path | None
+    is_random: bool = False
+    seed: int = RANDOM_SEED
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder of a config and a tokenizer, or None where there is just a file."""
+        return self.path if self.path is not None and self.path.is_dir() else None
+
+    @property
+    def has_config(self) -> bool:
+        """Whether open_clip's config lies with them."""
+        return self.folder is not None and (self.folder / CONFIG_FILE).is_file()
+
+
+def find(spec: BackboneSpec, card: Card, data_file: Path | None) -> Weights:
+    """Find weights: where the spec says, in the package, in the weights folder, in the Hub's cache.
+
+    Raises:
+        NotReady: they are in none of these.
+    """
+    if spec.weights == "random":
+        return Weights(_existing(spec.path) if spec.path else None, is_random=True)
+    if spec.path is not None:
+        return Weights(_existing(spec.path))
+    if card.folder and data_file is not None:
+        return Weights((data_file.parent / card.folder).resolve())
+    name = Path(spec.name).stem
+    found = _in_weights_folder(name) or _in_hub_cache(card.hub)
+    if found is None:
+        where = "weights of its name" if not card.hub else f"the repository {card.hub}"
+        terms = "; ".join(filter(None, [card.license, card.terms]))
+        get = f"get them from {card.source} ({terms}), or " if card.source else ""
+        raise NotReady(
+            f"backbone {spec.name}: its weights must be in {weights_folder() / name} or in the "
+            f"Hugging Face cache, but neither has {where}; {get}name them as backbone.path"
+        )
+    return Weights(found)
+
+
+def weights_folder() -> Path:
+    """Return the folder in which weights are looked for by name: $SPAR_BENCH_WEIGHTS or weights."""
+    return Path(os.environ.get(FOLDER_VARIABLE) or DEFAULT_FOLDER).expanduser()
+
+
+def stated_config(folder: Path) -> dict[str, Any]:
+    """Read a folder's `open_clip_config.json`.
+
+    Raises:
+        OSError, ValueError: it is missing, or no JSON.
+    """
+    read: dict[str, Any] = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+    return read
+
+
+def checksums(weights: Weights) -> dict[str, Any]:
+    """Return the SHA-256 of each file that decides features or prompts; of random weights the seed.
+
+    Raises:
+        NotReady: the folder holds no weights.
+    """
+    if weights.path is None:
+        return {"random": weights.seed}
+    if weights.path.is_file():
+        return {weights.path.suffix: file_digests([weights.path])[0]}
+    files = [path for path in sorted(weights.path.glob("*")) if path.suffix in _DECIDING_ENDINGS]
+    if weights.is_random:
+        files = [path for path in files if path.suffix not in WEIGHTS_ENDINGS]
+    elif not any(path.suffix in WEIGHTS_ENDINGS for path in files):
+        raise NotReady(
+            f"backbone.path: {weights.path} must hold a config and weights, but has no file that "
+            f"ends in {', '.join(sorted(WEIGHTS_ENDINGS))}; put the weights there"
+        )
+    found: dict[str, Any] = dict(
+        zip([path.name for path in files], file_digests(files), strict=True)
+    )
+    return {**found, "random": weights.seed} if weights.is_random else found
+
+
+def _existing(path: str) -> Path:
+    found = Path(path)
+    if not found.exists():
+        raise NotReady(
+            f"backbone.path: must be a folder or file of weights, but {path} does not exist; "
+            "correct it"
+        )
+    if found.is_file() and found.suffix not in WEIGHTS_ENDINGS:
+        raise NotReady(
+            f"backbone.path: a file of weights must end in {', '.join(sorted(WEIGHTS_ENDINGS))}, "
+            f"but got {path}; name the folder, or the weights"
+        )
+    return found.resolve()
+
+
+def _in_weights_folder(name: str) -> Path | None:
+    """Return the folder or the file of that name."""
+    folder = weights_folder()
+    candidates = [folder / name, *(folder / f"{name}{ending}" for ending in WEIGHTS_ENDINGS)]
+    return next((path.resolve() for path in candidates if path.exists()), None)
+
+
+def _in_hub_cache(repository: str) -> Path | None:
+    """Return the snapshot that the Hugging Face cache has of a repository; asks no network."""
+    if not repository:
+        return None
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(repository, local_files_only=True))
+    except LocalEntryNotFoundError:
+        return None

@@ -1,0 +1,130 @@
+"""Commands about backbones and their weights."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from spar_bench.cli.completion import swept_trials
+from spar_bench.cli.options import store_option, table
+from spar_bench.errors import SparBenchError
+
+if TYPE_CHECKING:
+    from spar_bench.backbones.base import Library
+
+
+@click.command()
+def backbones() -> None:
+    """List backbones: sizes, licence, whether weights are found, and where to get them."""
+    from spar_bench import registry
+    from spar_bench.backbones.weights import weights_folder
+
+    click.echo(backbones_table())
+    missing = [name for name in registry.names("backbones") if _found(name) == "missing"]
+    if not missing:
+        return
+    click.echo(
+        f"\nMissing weights are looked for in {weights_folder() / 'NAME'} and in the Hugging Face "
+        "cache,\nand can be named as backbone.path:"
+    )
+    for name in missing:
+        click.echo(_origin(name))
+
+
+@click.command("import")
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.option("--backbone", required=True, metavar="NAME", help="What it was trained from.")
+@click.option("--path", metavar="PATH", help="The backbone's weights, as backbone.path in a spec.")
+@store_option
+def import_(checkpoint: Path, backbone: str, path: str | None, store: Path) -> None:
+    """Take CHECKPOINT in as a student: a Lightning .ckpt, a .pth or .pt, or safetensors.
+
+    The paper's released files are of this kind. Nothing in the file is run.
+    """
+    from spar_bench.session.exchange import import_student
+    from spar_bench.spec.schema import BackboneSpec
+
+    spec = BackboneSpec(name=backbone, path=path)
+    student = import_student(checkpoint, spec, store=store)
+    said = student.summary
+    click.echo(
+        f"{checkpoint}: {said['trained_tensors']} of {said['all_tensors']} tensors "
+        f"({said['trained_params']:,} weights) differ from {backbone}'s own\n"
+        f"imported as {student.folder}\n"
+        f"evaluate it by `student: {{checkpoint: {checkpoint}}}` in a spec with that backbone"
+    )
+
+
+@click.command()
+@click.argument("student", shell_complete=swept_trials)
+@click.option(
+    "--format",
+    "library",
+    required=True,
+    type=click.Choice(["open_clip", "timm"]),
+    help="Which library reads it; open_clip's has the text tower too.",
+)
+@click.option(
+    "--to", "folder", required=True, type=click.Path(path_type=Path), help="A new folder."
+)
+@store_option
+def export(student: str, library: "Library", folder: Path, store: Path) -> None:
+    """Write STUDENT, a trial or a student's folder, for use without spar-bench."""
+    from spar_bench.session.exchange import export_student
+
+    difference = export_student(student, library, folder, store=store)
+    by = {
+        "open_clip": f'open_clip.create_model_from_pretrained("local-dir:{folder}")',
+        "timm": f'timm.create_model("local-dir:{folder}", pretrained=True)',
+    }
+    click.echo(
+        f"wrote {folder}; {library} alone reads it to within {difference:.1g} of our own:\n"
+        f"  {by[library]}"
+    )
+
+
+def backbones_table() -> str:
+    """Return the backbones as a table, one a line."""
+    from spar_bench import registry
+
+    header = ["backbone", "patch px", "image px", "weights", "licence"]
+    return table(header, [_row(name) for name in registry.names("backbones")], right="lrrll")
+
+
+def _row(name: str) -> list[str]:
+    """Return the row of a backbone; of one that cannot be used, what is wrong with it."""
+    from spar_bench import backbones, registry
+    from spar_bench.spec.schema import BackboneSpec
+
+    try:
+        registry.version("backbones", registry.plugin("backbones", name))
+        sizes, license_ = backbones.sizes(BackboneSpec(name=name)), backbones.card(name).license
+    except SparBenchError as error:
+        return [name, "", "", "", str(error)]
+    if sizes is None:
+        return [name, "", "", "by path", registry.purpose("backbones", name)]
+    return [name, str(sizes.patch_px), str(sizes.image_px), _found(name), license_]
+
+
+def _found(name: str) -> str:
+    """Tell whether a backbone's weights are there; one that only a path makes is neither."""
+    from spar_bench import backbones
+    from spar_bench.spec.schema import BackboneSpec
+
+    spec = BackboneSpec(name=name)
+    try:
+        if backbones.sizes(spec) is None:
+            return ""
+        backbones.weights_of(spec)
+    except SparBenchError:
+        return "missing"
+    return "found"
+
+
+def _origin(name: str) -> str:
+    """Return where to get a backbone's weights, and what their licence asks for."""
+    from spar_bench import backbones
+
+    card = backbones.card(name)
+    terms = f"\n    {card.terms}" if card.terms else ""
+    return f"  {name} ({card.license}){terms}\n    {card.source}"

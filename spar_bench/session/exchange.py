@@ -1,0 +1,131 @@
+"""Students to and from other software: import a checkpoint, export a folder that others read."""
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+
+from spar_bench import __version__, backbones
+from spar_bench.backbones.base import Backbone, Exported, Library, exchanges
+from spar_bench.errors import SparBenchError, UnknownName
+from spar_bench.files import replace_bytes, replace_text, writing
+from spar_bench.plan.stages import imported_stage
+from spar_bench.plan.trials import Plan
+from spar_bench.run.context import TRAINED_FILE, Context, open_student, resolve_device
+from spar_bench.run.execute import Executor
+from spar_bench.session.read import explain
+from spar_bench.spec.schema import BackboneSpec, StudentSpec
+from spar_bench.stage import Finished, canonical
+from spar_bench.store import DEFAULT_ROOT, Store
+
+TOLERANCE = 1e-5
+"""Largest difference of what another library makes of an export, by the largest value."""
+
+
+def import_student(
+    checkpoint: Path, backbone: BackboneSpec, *, store: Path = DEFAULT_ROOT
+) -> Finished:
+    """Take a checkpoint into the store as a student of a backbone.
+
+    Raises:
+        NotReady: checkpoint or weights are missing, or one is not of the other.
+    """
+    opened, plan = Store(store), Plan()
+    stage = imported_stage(backbone, StudentSpec(checkpoint=str(checkpoint)))
+    fingerprint = plan.add(stage)
+    context = Context(opened, resolve_device("cpu", None))
+    executor = Executor(plan, context, {fingerprint}, lambda *_: None, retry=True)
+    executor.make([fingerprint])
+    finished = opened.find(stage)
+    if finished is None:
+        raise SparBenchError(executor.reasons[fingerprint])
+    return finished
+
+
+def export_student(
+    student: str, library: Library, folder: Path, *, store: Path = DEFAULT_ROOT
+) -> float:
+    """Write a student as a folder that another library reads by itself, and have it read there.
+
+    Args:
+        student: A trial that trained one, or the folder of a finished or imported student.
+        library: Whose format: open_clip's holds the text tower too.
+        folder: A new one.
+        store: Where trials are looked up.
+
+    Returns:
+        The largest difference between that library's output and ours, by our largest value.
+
+    Raises:
+        UnknownName: no trial of that name trained a student, or several did.
+        SparBenchError: the library has no such model, or disagrees; nothing is written then.
+    """
+    if folder.exists():
+        raise SparBenchError(f"{folder}: must be a new folder, but is there; name another")
+    backbone, spec = open_student(_folder(student, store), resolve_device("cpu", None))
+    exported = exchanges(backbone, spec.name).export(library)
+    with writing(folder.parent):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".export-") as scratch:
+            place = Path(scratch) / "folder"
+            _write(exported, place, _origin(student, spec))
+            difference = _difference(backbone, exported, place)
+            if difference > TOLERANCE:
+                raise SparBenchError(
+                    f"--format {library}: its output must agree with ours to {TOLERANCE:g}, but "
+                    f"differs by {difference:.2g}; try the other format"
+                )
+            shutil.move(place, folder)
+    return difference
+
+
+def _folder(student: str, store: Path) -> Path:
+    """Return the folder of a finished student, by its path or its trial's name."""
+    if (Path(student) / TRAINED_FILE).is_file():
+        return Path(student)
+    found = {
+        stage.fingerprint: stage.folder
+        for one in explain(student, store=store)
+        for stage in one.stages.values()
+        if stage.manifest["kind"] == "student"
+    }
+    if len(found) != 1:
+        raise UnknownName(
+            f"student {student!r}: must be a trial that trained one student, but has "
+            f"{len(found)}; name a trial with its seed, as `spar-bench status` and results.csv do"
+        )
+    return next(iter(found.values()))
+
+
+def _write(exported: Exported, folder: Path, origin: dict[str, Any]) -> None:
+    tensors = {name: value.cpu().contiguous().clone() for name, value in exported.state.items()}
+    replace_bytes(folder / exported.weights_name, save(tensors, metadata={"format": "pt"}))
+    replace_text(folder / exported.config_name, canonical(exported.config))
+    replace_text(folder / "spar_bench.json", canonical(origin))
+    for path in exported.further:
+        replace_bytes(folder / path.name, path.read_bytes())
+
+
+def _difference(backbone: Backbone, exported: Exported, folder: Path) -> float:
+    """Have the other library read noise of the native size, and hold it against our tower."""
+    side = backbone.sizes.image_px
+    images = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        theirs, ours = exported.check(folder, images)
+    return float((theirs - ours).abs().max() / ours.abs().max())
+
+
+def _origin(student: str, spec: BackboneSpec) -> dict[str, Any]:
+    """Return what an export says of itself: the backbone's licence holds for it too."""
+    card = backbones.card(spec.name)
+    return {
+        "made_by": f"spar-bench {__version__}",
+        "student": student,
+        "backbone": spec.model_dump(mode="json"),
+        "license": card.license,
+        "terms": card.terms,
+        "source": card.source,
+    }

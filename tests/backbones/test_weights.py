@@ -1,0 +1,252 @@
+"""Where weights are looked for, what is said when there are none, and random ones by demand."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from spar_bench import backbones
+from spar_bench.backbones.openclip import LEGACY
+from spar_bench.backbones.openclip import Backbone as OpenClip
+from spar_bench.errors import NotReady, SparBenchError, SpecError, UnknownName
+from spar_bench.spec.schema import BackboneSpec
+from tests.run.tiny import MODEL
+
+LAION = "openclip-b16-laion2b"
+TINY = """plugin: openclip
+hub: someone/tiny
+source: https://example.org/tiny
+license: MIT
+terms: thank its author
+patch_px: 8
+image_px: 32
+width: 16
+depth: 3
+heads: 2
+mlp_ratio: 4.0
+channels: 12
+read_out: maskclip
+"""
+
+
+@pytest.fixture(autouse=True)
+def _nowhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Look for weights in places that hold none."""
+    monkeypatch.setenv("SPAR_BENCH_WEIGHTS", str(tmp_path / "weights"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> str:
+    """A data file of the small model's sizes, as a user writes one."""
+    path = tmp_path / "tiny.yaml"
+    path.write_text(TINY)
+    return str(path)
+
+
+def in_hub_cache(cache: Path, repository: str, folder: Path) -> Path:
+    """Lay a folder into a Hugging Face cache as huggingface_hub does."""
+    place = cache / f"models--{repository.replace('/', '--')}"
+    snapshot = place / "snapshots" / ("0" * 40)
+    shutil.copytree(folder, snapshot)
+    (place / "refs").mkdir()
+    (place / "refs" / "main").write_text("0" * 40)
+    return snapshot
+
+
+def images(*image_hw: int) -> Tensor:
+    return torch.randn(1, 3, *image_hw, generator=torch.Generator().manual_seed(0))
+
+
+def test_missing_weights_are_named_with_where_to_get_them(tmp_path: Path) -> None:
+    with pytest.raises(NotReady) as caught:
+        backbones.identity(BackboneSpec(name=LAION))
+
+    assert str(caught.value) == (
+        f"backbone {LAION}: its weights must be in {tmp_path}/weights/{LAION} or in the Hugging "
+        "Face cache, but neither has the repository laion/CLIP-ViT-B-16-laion2B-s34B-b88K; get "
+        "them from https://huggingface.co/laion/CLIP-ViT-B-16-laion2B-s34B-b88K (MIT), or name "
+        "them as backbone.path"
+    )
+    with pytest.raises(NotReady, match="its weights must be in"):
+        OpenClip(BackboneSpec(name=LAION))
+
+
+def test_a_folder_of_the_name_comes_before_the_hubs_cache(
+    tmp_path: Path, tiny: str, clip: Path
+) -> None:
+    cached = in_hub_cache(tmp_path / "hub", "someone/tiny", clip)
+    spec = BackboneSpec(name=tiny)
+    assert backbones.weights_of(spec).path == cached
+
+    shutil.copytree(clip, tmp_path / "weights" / "tiny")
+
+    assert backbones.weights_of(spec).path == (tmp_path / "weights" / "tiny").resolve()
+
+
+def test_one_set_of_weights_is_one_identity_wherever_it_lies(
+    tmp_path: Path, tiny: str, clip: Path
+) -> None:
+    by_path = backbones.identity(BackboneSpec(name=tiny, path=str(clip)))
+    in_hub_cache(tmp_path / "hub", "someone/tiny", clip)
+
+    assert backbones.identity(BackboneSpec(name=tiny)) == by_path
+
+
+@pytest.mark.parametrize("ending", [".safetensors", ".pt"])
+def test_a_file_of_weights_is_read_with_the_architecture_of_the_name(
+    tmp_path: Path, ending: str, clip: Path
+) -> None:
+    (tmp_path / "SmallViT.json").write_text(json.dumps(MODEL))
+    open_clip.add_model_config(tmp_path / "SmallViT.json")
+    data_file = tmp_path / "small.yaml"
+    data_file.write_text(TINY + "model: SmallViT\n")
+    path = tmp_path / f"whole{ending}"
+    state = load_file(clip / "open_clip_model.safetensors")
+    if ending == ".pt":
+        torch.save(state, path)
+    else:
+        save_file(state, path)
+
+    found = OpenClip(BackboneSpec(name=str(data_file), path=str(path)))
+
+    expected = OpenClip(BackboneSpec(path=str(clip)))
+    with torch.no_grad():
+        assert torch.equal(found.features(images(32, 48)), expected.features(images(32, 48)))
+    assert torch.equal(found.encode_text(["a cat"]), expected.encode_text(["a cat"]))
+
+
+def test_random_weights_come_by_demand_alone_and_are_the_same_each_time(clip: Path) -> None:
+    named = BackboneSpec(name=LAION, weights="random")
+    spec = BackboneSpec(path=str(clip), weights="random")
+
+    first, second = OpenClip(spec), OpenClip(spec)
+
+    assert backbones.label(named) == f"{LAION} (random weights)"
+    assert backbones.identity(named)["files"] == {"random": 0}
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(first.visual.parameters(), second.visual.parameters(), strict=True)
+    )
+
+
+def test_random_weights_of_a_folder_have_its_config_and_not_its_weights(
+    tmp_path: Path, clip: Path
+) -> None:
+    spec = BackboneSpec(name="openclip", path=str(clip), weights="random")
+
+    found = OpenClip(spec).visual.state_dict()
+
+    kept = load_file(clip / "open_clip_model.safetensors")
+    assert found["conv1.weight"].shape == kept["visual.conv1.weight"].shape
+    assert not torch.equal(found["conv1.weight"], kept["visual.conv1.weight"])
+    assert "open_clip_model.safetensors" not in backbones.identity(spec)["files"]
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("weights.ckpt", "a file of weights must end in"),
+        ("gone.pt", r"must be a folder or file of weights, but .*gone\.pt does not exist"),
+    ],
+)
+def test_a_path_that_holds_no_weights_is_refused(tmp_path: Path, name: str, told: str) -> None:
+    (tmp_path / "weights.ckpt").touch()
+
+    with pytest.raises(NotReady, match=told):
+        backbones.identity(BackboneSpec(name=LAION, path=str(tmp_path / name)))
+
+
+def test_weights_of_another_size_than_the_name_says_are_refused(
+    tmp_path: Path, tiny: str, clip: Path
+) -> None:
+    other = tmp_path / "other.yaml"
+    other.write_text(TINY.replace("depth: 3", "depth: 4"))
+
+    with pytest.raises(NotReady, match=r"must hold a model of depth 4, but .* has 3"):
+        OpenClip(BackboneSpec(name=str(other), path=str(clip)))
+
+
+def test_a_pickle_is_not_run(tmp_path: Path) -> None:
+    class Trap:
+        def __reduce__(self) -> Any:
+            return (Path.touch, (tmp_path / "sprung",))
+
+    torch.save({"visual.proj": Trap()}, tmp_path / "trap.pt")
+
+    with pytest.raises(NotReady, match="must be weights that open_clip reads") as caught:
+        OpenClip(BackboneSpec(name=LAION, path=str(tmp_path / "trap.pt")))
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_legacy_preprocessing_is_a_setting_and_part_of_the_identity(clip: Path) -> None:
+    plain = BackboneSpec(path=str(clip))
+    legacy = BackboneSpec(path=str(clip), preprocessing="legacy")
+
+    assert (OpenClip(legacy).mean, OpenClip(legacy).std) == (LEGACY, LEGACY)
+    assert OpenClip(plain).mean != LEGACY
+    assert backbones.identity(plain) != backbones.identity(legacy)
+
+
+def test_a_read_out_that_a_backbone_has_not_is_refused(clip: Path) -> None:
+    with pytest.raises(SpecError, match=r"must be one that openclip has.*use maskclip"):
+        backbones.identity(BackboneSpec(path=str(clip), read_out="head"))
+
+
+def test_a_key_that_a_data_file_must_not_have_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "typo.yaml"
+    path.write_text(TINY.replace("heads:", "head:"))
+
+    with pytest.raises(SparBenchError, match="must have known keys, but has 'head'"):
+        backbones.sizes(BackboneSpec(name=str(path)))
+
+
+def test_an_unknown_name_is_answered_with_the_nearest() -> None:
+    with pytest.raises(UnknownName, match="did you mean 'openclip-b16-laion2b'"):
+        backbones.identity(BackboneSpec(name="openclip-b16-laion"))
+
+
+@pytest.mark.parametrize(("rule", "grid_hw"), [("floor", (5, 8)), ("pad", (6, 9))])
+def test_odd_sides_are_dropped_or_padded(clip: Path, rule: Any, grid_hw: tuple[int, int]) -> None:
+    backbone = OpenClip(BackboneSpec(path=str(clip), odd_sides=rule))
+    image = images(45, 70)
+    whole = torch.zeros(1, 3, 48, 72)
+    whole[:, :, :45, :70] = image
+    expected = whole[:, :, : grid_hw[0] * 8, : grid_hw[1] * 8]
+
+    with torch.no_grad():
+        found = backbone.features(image)
+
+    assert found.shape[-2:] == grid_hw == backbone.sizes.grid_hw((45, 70))
+    with torch.no_grad():
+        assert torch.equal(found, backbone.features(expected))
+
+
+def test_odd_sides_are_stretched(clip: Path) -> None:
+    backbone = OpenClip(BackboneSpec(path=str(clip), odd_sides="stretch"))
+    image = images(45, 70)
+    stretched = torch.nn.functional.interpolate(image, size=(48, 72), mode="bicubic")
+
+    with torch.no_grad():
+        assert torch.equal(backbone.features(image), backbone.features(stretched))
+
+
+def test_a_config_of_preprocessing_wins_over_the_data_file(tmp_path: Path, clip: Path) -> None:
+    folder = tmp_path / "own"
+    shutil.copytree(clip, folder)
+    config = json.loads((folder / "open_clip_config.json").read_text())
+    config["preprocess_cfg"] = {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    path = tmp_path / "stated.yaml"
+    path.write_text(TINY + "mean: [0, 0, 0]\nstd: [1, 1, 1]\n")
+
+    backbone = OpenClip(BackboneSpec(name=str(path), path=str(folder)))
+
+    assert (backbone.mean, backbone.std) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))

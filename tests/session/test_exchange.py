@@ -1,0 +1,258 @@
+"""Students to and from other software: the paper's files come in, and others read what goes out."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import pytest
+import timm
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+import spar_bench as sb
+from spar_bench.errors import NotReady, SparBenchError, UnknownName
+from spar_bench.session.exchange import export_student, import_student
+from spar_bench.spec.schema import BackboneSpec
+from spar_bench.store import Store
+from tests.run.conftest import clip, photographs
+from tests.run.tiny import executor, plan_of, settings, write_clip
+from tests.small import spar_bench
+
+__all__ = ["clip", "photographs"]
+
+State = dict[str, Tensor]
+
+
+def taught(clip: Path) -> State:
+    """Return the model's weights with those of its last block moved."""
+    state = load_file(clip / "open_clip_model.safetensors")
+    generator = torch.Generator().manual_seed(1)
+    return {
+        name: value + 0.1 * torch.randn(value.shape, generator=generator)
+        if name.startswith("visual.transformer.resblocks.2")
+        else value
+        for name, value in state.items()
+    }
+
+
+def checkpoint(clip: Path, folder: Path) -> Path:
+    """Write a Lightning checkpoint as the paper's authors release them."""
+    path = folder / "spar.ckpt"
+    state = {f"segmentor.net.model.{name}": value for name, value in taught(clip).items()}
+    torch.save({"state_dict": state, "epoch": 9, "optimizer_states": [{}]}, path)
+    return path
+
+
+def spec(clip: Path) -> BackboneSpec:
+    return BackboneSpec(path=str(clip))
+
+
+def as_folder(folder: Path, state: State) -> Path:
+    """Write the small model with other weights, as open_clip reads it."""
+    write_clip(folder)
+    save_file(state, folder / "open_clip_model.safetensors")
+    return folder
+
+
+@pytest.mark.parametrize("form", ["lightning", "prefixed", "plain", "safetensors"])
+def test_checkpoint_of_any_form_is_the_student_it_holds(
+    tmp_path: Path, clip: Path, form: str
+) -> None:
+    state, path = taught(clip), tmp_path / "plain.pth"
+    if form == "lightning":
+        path = checkpoint(clip, tmp_path)
+    elif form == "safetensors":
+        path = tmp_path / "plain.safetensors"
+        save_file(state, path)
+    else:
+        prefix = "model." if form == "prefixed" else ""
+        torch.save({prefix + name: value for name, value in state.items()}, path)
+
+    student = import_student(path, spec(clip), store=tmp_path / "store")
+
+    changed = {n for n in state if n.startswith("visual.transformer.resblocks.2")}
+    kept = load_file(student.path("trained.safetensors"))
+    assert {f"visual.{name}" for name in kept} == changed
+    assert student.summary["trained_tensors"] == len(changed)
+    images = torch.randn(1, 3, 40, 56)
+    expected = sb.load_backbone(as_folder(tmp_path / "whole", state))
+    with torch.no_grad():
+        found = sb.load_backbone(student.folder).features(images)
+        assert torch.equal(found, expected.features(images))
+
+
+def test_imported_student_is_evaluated_as_its_weights_are(
+    tmp_path: Path, clip: Path, photographs: Path
+) -> None:
+    folder = as_folder(tmp_path / "whole", taught(clip))
+    student = settings(clip, photographs, student__checkpoint=str(checkpoint(clip, tmp_path)))
+    single = settings(folder, photographs, evaluate__methods=["pretrained"])
+    plan = plan_of(student, single, seeds=(0, 1))
+    store = Store(tmp_path / "store")
+    made, _ = executor(plan, store)
+
+    made.make(plan.stages)
+
+    imported, whole = plan.trials
+    assert (imported.seed, imported.name) == (None, "g0")
+    assert {stage.kind for stage in plan.stages.values()} == {"student", "evaluate", "cost"}
+    by_method = {arm.method: arm.evaluate for arm in imported.arms}
+    summary = {
+        key: found.summary["miou"]
+        for key in (by_method["student"], by_method["pretrained"], whole.arms[0].evaluate)
+        if (found := store.find(plan.stages[key])) is not None
+    }
+    assert summary[by_method["student"]] == summary[whole.arms[0].evaluate]
+    assert summary[by_method["student"]] != summary[by_method["pretrained"]]
+
+
+def test_checkpoint_of_another_backbone_is_refused(tmp_path: Path, clip: Path) -> None:
+    state = taught(clip)
+    state["visual.proj"] = torch.zeros(3, 3)
+    torch.save(state, tmp_path / "other.pt")
+    del state["visual.proj"]
+    torch.save(state, tmp_path / "less.pt")
+
+    with pytest.raises(SparBenchError, match=r"but proj has shape \(3, 3\), not \(16, 12\)"):
+        import_student(tmp_path / "other.pt", spec(clip), store=tmp_path / "store")
+    with pytest.raises(SparBenchError, match="it lacks 'proj', under any prefix"):
+        import_student(tmp_path / "less.pt", spec(clip), store=tmp_path / "store")
+
+
+def test_checkpoint_that_would_run_code_is_refused(tmp_path: Path, clip: Path) -> None:
+    class Trap:
+        def __reduce__(self) -> Any:
+            return (Path.touch, (tmp_path / "sprung",))
+
+    torch.save({"state_dict": Trap()}, tmp_path / "trap.ckpt")
+
+    with pytest.raises(SparBenchError, match="can be read without running its code") as caught:
+        import_student(tmp_path / "trap.ckpt", spec(clip), store=tmp_path / "store")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "sprung").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("gone.pt", None, "student.checkpoint: must be a file of weights, but .*gone.pt cannot be"),
+        ("empty.pt", b"", "must be a checkpoint that can be read"),
+        ("text.safetensors", b"weights", "must be a checkpoint that can be read"),
+    ],
+)
+def test_file_that_is_no_checkpoint_is_refused(
+    tmp_path: Path, clip: Path, name: str, content: bytes | None, told: str
+) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+
+    with pytest.raises(SparBenchError, match=told):
+        import_student(tmp_path / name, spec(clip), store=tmp_path / "store")
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path, clip: Path) -> None:
+    state = taught(clip)
+    state["visual.proj"][0, 0] = torch.nan
+    torch.save(state, tmp_path / "nan.pt")
+
+    with pytest.raises(SparBenchError, match="but proj is not finite"):
+        import_student(tmp_path / "nan.pt", spec(clip), store=tmp_path / "store")
+
+
+def test_spec_with_a_missing_checkpoint_is_not_ready(
+    tmp_path: Path, clip: Path, photographs: Path
+) -> None:
+    gone = settings(clip, photographs, student__checkpoint=str(tmp_path / "gone.pt"))
+
+    with pytest.raises(NotReady, match="must be a file of weights"):
+        plan_of(gone)
+
+
+def test_export_is_read_by_each_library_as_the_student_is(tmp_path: Path, clip: Path) -> None:
+    student = import_student(checkpoint(clip, tmp_path), spec(clip), store=tmp_path / "store")
+    images = torch.randn(2, 3, 32, 32)
+    expected = open_clip.create_model(f"local-dir:{as_folder(tmp_path / 'whole', taught(clip))}")
+
+    export_student(str(student.folder), "open_clip", tmp_path / "as_open_clip")
+    export_student(str(student.folder), "timm", tmp_path / "as_timm")
+
+    with torch.no_grad():
+        pooled = expected.eval().encode_image(images)
+        by_open_clip = open_clip.create_model(f"local-dir:{tmp_path / 'as_open_clip'}").eval()
+        by_timm = timm.create_model(f"local-dir:{tmp_path / 'as_timm'}", pretrained=True).eval()
+        assert torch.allclose(by_open_clip.encode_image(images), pooled, rtol=1e-5, atol=1e-6)
+        assert torch.allclose(by_timm(images), pooled, rtol=1e-5, atol=1e-5)
+    assert not list(tmp_path.glob(".export-*"))
+
+
+ALONE = """
+import sys, torch
+from safetensors.torch import load_file, save_file
+if {library!r} == "timm":
+    import timm
+    model = timm.create_model("local-dir:{folder}", pretrained=True).eval()
+    pooled = model(load_file("images.safetensors")["images"])
+else:
+    import open_clip
+    model, _ = open_clip.create_model_from_pretrained("local-dir:{folder}")
+    pooled = model.eval().encode_image(load_file("images.safetensors")["images"])
+assert not any(name.startswith("spar_bench") for name in sys.modules)
+save_file({{"pooled": pooled.detach().contiguous()}}, "pooled.safetensors")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("library", ["open_clip", "timm"])
+def test_export_of_the_embedded_backbone_needs_no_spar_bench(tmp_path: Path, library: Any) -> None:
+    moved = sb.load_backbone("patchwork")
+    with torch.no_grad():
+        moved.visual.get_parameter("proj").add_(0.1)
+    torch.save({f"visual.{n}": v for n, v in moved.visual.state_dict().items()}, tmp_path / "a.pt")
+    images = torch.randn(1, 3, 64, 64)
+    save_file({"images": images}, tmp_path / "images.safetensors")
+    student = import_student(
+        tmp_path / "a.pt", BackboneSpec(name="patchwork"), store=tmp_path / "store"
+    )
+    export_student(str(student.folder), library, tmp_path / "exported")
+
+    code = ALONE.format(library=library, folder=tmp_path / "exported")
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+
+    found = load_file(tmp_path / "pooled.safetensors")["pooled"]
+    with torch.no_grad():
+        expected = moved.visual(images)
+    assert float((found - expected).abs().max() / expected.abs().max()) < 1e-5
+
+
+def test_student_of_a_sweep_is_exported_by_its_trials_name(swept: Path, tmp_path: Path) -> None:
+    store = swept / ".spar_bench"
+
+    difference = export_student(
+        "tiny/learning_rate=0.001,seed=0", "timm", tmp_path / "out", store=store
+    )
+
+    assert difference < 1e-5
+    with pytest.raises(UnknownName, match="must be a trial that trained one student, but has 0"):
+        export_student("stride_px=64", "timm", tmp_path / "none", store=store)
+
+
+def test_commands_say_what_was_done_and_the_way_on(
+    tmp_path: Path, clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    checkpoint(clip, tmp_path)
+
+    said = spar_bench("import", "spar.ckpt", "--backbone", "openclip", "--path", str(clip)).stdout
+    folder = next(line for line in said.splitlines() if line.startswith("imported as ")).split()[-1]
+    wrote = spar_bench("export", folder, "--format", "open_clip", "--to", "out").stdout
+    again = spar_bench("export", folder, "--format", "timm", "--to", "out", exits=2).stderr
+
+    assert "12 of 44 tensors" in said
+    assert 'open_clip.create_model_from_pretrained("local-dir:out")' in wrote
+    assert again == "out: must be a new folder, but is there; name another\n"
+    assert sorted(path.name for path in Path("out").iterdir()) == [
+        "open_clip_config.json", "open_clip_model.safetensors", "spar_bench.json",
+    ]  # fmt: skip
