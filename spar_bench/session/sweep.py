@@ -77,15 +77,16 @@ class Options:
     workers: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse counts below 1.
+        """Refuse counts that are too low.
 
         Raises:
             ValueError: there is one.
         """
-        for name, count in (("n_seeds", self.n_seeds), ("threads", self.threads)):
-            if count is not None and count < 1:
+        for name, least in (("n_seeds", 1), ("threads", 1), ("workers", 0)):
+            count = getattr(self, name)
+            if count is not None and count < least:
                 raise ValueError(
-                    f"Options: {name}: must be at least 1, but got {count}; leave it out for the "
+                    f"Options: {name}: must be at least {least}, but got {count}; leave it out for the "
                     "default"
                 )
 
