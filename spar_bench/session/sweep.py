@@ -86,8 +86,8 @@ class Options:
             count = getattr(self, name)
             if count is not None and count < least:
                 raise ValueError(
-                    f"Options: {name}: must be at least {least}, but got {count}; leave it out for the "
-                    "default"
+                    f"Options: {name}: must be at least {least}, but got {count}; leave it out for "
+                    "the default"
                 )
 
 
