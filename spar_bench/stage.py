@@ -47,7 +47,7 @@ class Damaged(StoreError):
     """A file of a finished stage is missing, truncated or altered."""
 
     def __init__(self, path: Path, detail: str, *, fingerprint: str) -> None:
-        self.fingerprint = fingerprint
+        self.path, self.detail, self.fingerprint = path, detail, fingerprint
         super().__init__(f"{path}: must be as it was written, but {detail}; a sweep makes it anew")
 
 

@@ -19,7 +19,8 @@ from spar_bench.cli.options import (
     table,
     tracking_option,
 )
-from spar_bench.cli.stopping import INTERRUPTED, Stopper
+from spar_bench.cli.stopping import INTERRUPTED, Follower, Stopper
+from spar_bench.processes import n_processes, rank
 
 if TYPE_CHECKING:
     from spar_bench.session.read import PlanView
@@ -43,6 +44,11 @@ def plan(spec: Path, store: Path, n_seeds: int | None) -> None:
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:1.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads  [default: torch's]")
 @click.option(
+    "--workers",
+    type=click.IntRange(min=0),
+    help="Processes that render distillation images ahead  [default: up to 4 with a GPU, else 0]",
+)
+@click.option(
     "--only",
     multiple=True,
     metavar="TRIAL",
@@ -52,41 +58,36 @@ def plan(spec: Path, store: Path, n_seeds: int | None) -> None:
 @click.option("--retry", is_flag=True, help="Also repeat students whose loss was not finite.")
 @click.option("--fail-fast", is_flag=True, help="Stop after the first failure.")
 @click.option("--dry-run", is_flag=True, help="Show the plan and stop.")
-def sweep(
-    spec: Path,
-    store: Path,
-    tracking_uri: str | None,
-    n_seeds: int | None,
-    device: str,
-    threads: int | None,
-    only: tuple[str, ...],
-    retry: bool,
-    fail_fast: bool,
-    dry_run: bool,
-) -> None:
+def sweep(spec: Path, dry_run: bool, **options: Any) -> None:
     """Run the experiment SPEC; what is finished is not run again.
 
     Ctrl-C once finishes what is being written and stops; the same command goes on from there. Exit
     code 1 says that some trials failed, 2 that the request cannot be run.
+
+    Several processes train a student together: torchrun --nproc-per-node 2 -m spar_bench sweep SPEC
     """
+    if n_processes() > 1:  # torch would tell of each that it looked for unused weights
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    if rank() > 0:
+        if not dry_run:
+            _follow(**options)
+        return
     if dry_run:
-        _show_plan(spec, store, n_seeds, only)
+        _show_plan(spec, options["store"], options["n_seeds"], options["only"])
         return
     stopper = Stopper()
     with stopper.listening():
-        outcome = _sweep(
-            spec,
-            stopper,
-            store=store,
-            tracking_uri=tracking_uri,
-            device=device,
-            threads=threads,
-            n_seeds=n_seeds,
-            only=only,
-            retry=retry,
-            fail_fast=fail_fast,
-        )
+        outcome = _sweep(spec, stopper, **options)
     _say_how_it_went(outcome, spec)
+
+
+def _follow(**options: Any) -> None:
+    """Train along with the first process, which alone tells of it and hears Ctrl-C."""
+    follower = Follower()  # before torch starts threads that would hear it
+    from spar_bench.session.follow import follow
+    from spar_bench.session.sweep import Options
+
+    follow(Options(**options), on_joined=follower.joined.set)
 
 
 def _sweep(spec: Path, stopper: Stopper, **options: Any) -> "Outcome":

@@ -4,12 +4,15 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 INTERRUPTED = 130
 """Exit code of a command that Ctrl-C ended."""
 STOPPING = "Stopping after what is being written; once more ends at once."
+FOLLOWER_GRACE_S = 25.0
+"""`torchrun` kills what has not ended 30 seconds after it was asked to."""
 _SHOW_CURSOR = b"\x1b[?25h"
 _NUMBERS = (signal.SIGINT, signal.SIGTERM)
 
@@ -56,6 +59,26 @@ class Stopper:
         self.event.set()
         if not self.is_shown:
             os.write(2, f"{STOPPING}\n".encode())
+
+
+class Follower:
+    """Leaves Ctrl-C and SIGTERM to the process that this one trains with, and ends with it.
+
+    Once it has `joined`, it waits for that process to end it, for so long as `torchrun` would.
+    """
+
+    def __init__(self) -> None:
+        self.joined = threading.Event()
+        # Blocked in this thread and all that it starts, taken by one of our own: a handler would
+        # not run while torch waits for the other process.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _NUMBERS)
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def _listen(self) -> None:
+        signal.sigwait(_NUMBERS)
+        if self.joined.is_set():
+            time.sleep(FOLLOWER_GRACE_S)
+        os._exit(INTERRUPTED)
 
 
 def _let_be(*_: object) -> None:

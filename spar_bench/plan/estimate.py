@@ -1,6 +1,7 @@
 """What a stage will take before it is made: floating-point operations and bytes in the store."""
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,9 +15,9 @@ from spar_bench.plan.cost import (
     training_flops,
     windows_of,
 )
-from spar_bench.plan.inputs import declared_hw
+from spar_bench.plan.drawing import drawn_sizes
+from spar_bench.plan.inputs import open_dataset
 from spar_bench.plan.protocol import Resize
-from spar_bench.plan.stages import resized_hw
 from spar_bench.plan.trials import Plan
 from spar_bench.stage import Finished, Stage
 
@@ -68,51 +69,51 @@ def speeds(finished: Iterable[Finished]) -> dict[str, float]:
     return {kind: sorted(values)[len(values) // 2] for kind, values in found.items()}
 
 
-def _drawn_hw(images: dict[str, Any], source_hw: tuple[int, int]) -> tuple[int, int]:
-    """Return the size of a drawn image at the middle of the range of short sides.
-
-    A crop keeps a share of each side that is uniform in 0.4 to 1.
-    """
-    low, high = images["short_side_px"]
-    height, width = resized_hw(source_hw, (low + high) // 2)
-    kept = 1 - 0.3 * images["crop"]
-    patch_px = images["patch_px"]
-    return (
-        max(int(height * kept) // patch_px, 1) * patch_px,
-        max(int(width * kept) // patch_px, 1) * patch_px,
-    )
-
-
-def _drawn(plan: Plan, stage: Stage) -> tuple[Sizes, dict[str, Any], tuple[int, int]]:
+def _drawn(plan: Plan, stage: Stage) -> tuple[Sizes, Mapping[tuple[int, int], int]]:
+    """Return the backbone's sizes, and how many of the drawn images are of which size."""
+    source = open_dataset(stage.how["source"], "train")
     images = plan.stages[stage.inputs["images"]].settings
-    source_hw = declared_hw(stage.how["source"], "train")
-    return known_sizes(stage.how["backbone"]), images, _drawn_hw(images, source_hw)
+    counted = drawn_sizes(images, n_source=len(source), source_hw=source.image_hw)
+    return known_sizes(stage.how["backbone"]), counted
 
 
 def _targets(plan: Plan, stage: Stage) -> Estimate:
-    sizes, images, image_hw = _drawn(plan, stage)
+    sizes, counted = _drawn(plan, stage)
+    flops, n_passes = _teaching(sizes, stage.settings, counted)
+    n_patches = sum(n * math.prod(sizes.grid_hw(image_hw)) for image_hw, n in counted.items())
+    n_bytes = n_patches * sizes.channels * _BYTES["targets"]
+    return Estimate(flops / 1e9, n_bytes, round(n_passes / sum(counted.values())))
+
+
+def _teaching(
+    sizes: Sizes, teacher: dict[str, Any], counted: Mapping[tuple[int, int], int]
+) -> tuple[int, int]:
+    """Return the FLOPs and the windows of the teacher reading each image once."""
     inference = Inference(
         "sliding_window",
-        window_px=stage.settings["window_px"],
-        stride_px=stage.settings["stride_px"],
+        window_px=teacher["window_px"],
+        stride_px=teacher["stride_px"],
         average="features",
     )
-    passes = windows_of(sizes, inference, image_hw)
-    flops = images["count"] * passes * encoder_flops(sizes, pass_hw(inference, image_hw))
-    rows, columns = sizes.grid_hw(image_hw)
-    n_bytes = images["count"] * rows * columns * sizes.channels * _BYTES["targets"]
-    return Estimate(flops / 1e9, n_bytes, passes)
+    flops = n_passes = 0
+    for image_hw, n_images in counted.items():
+        passes = n_images * windows_of(sizes, inference, image_hw)
+        flops += passes * encoder_flops(sizes, pass_hw(inference, image_hw))
+        n_passes += passes
+    return flops, n_passes
 
 
 def _student(plan: Plan, stage: Stage) -> Estimate:
     if "checkpoint" in stage.settings:
         known = known_sizes(stage.how["backbone"])
         return Estimate(0.0, trained_params(known, "all") * _BYTES["student"])
-    sizes, images, image_hw = _drawn(plan, stage)
-    passes = images["count"] * stage.settings["epochs"]
-    flops = passes * training_flops(sizes, image_hw, stage.settings["trainable"])
-    n_params = trained_params(sizes, stage.settings["trainable"])
-    return Estimate(flops / 1e9, n_params * _BYTES["student"])
+    sizes, counted = _drawn(plan, stage)
+    trainable = stage.settings["trainable"]
+    an_epoch = sum(n * training_flops(sizes, hw, trainable) for hw, n in counted.items())
+    if stage.inputs["targets"] not in plan.stages:  # they are not kept: computed in every epoch
+        an_epoch += _teaching(sizes, stage.how["teacher"], counted)[0]
+    n_bytes = trained_params(sizes, trainable) * _BYTES["student"]
+    return Estimate(stage.settings["epochs"] * an_epoch / 1e9, n_bytes)
 
 
 def _evaluate(plan: Plan, stage: Stage) -> Estimate:

@@ -57,6 +57,11 @@ def window_px(settings: Settings) -> int:
     return settings.teacher.window_px or known_sizes(settings.backbone).image_px
 
 
+def smallest_side_px(settings: Settings) -> int:
+    """Return what crops leave of a side at least: as the spec says, else the native side."""
+    return settings.images.smallest_side_px or known_sizes(settings.backbone).image_px
+
+
 def upsample(settings: Settings) -> int:
     """Return the factor r that windows' features are upsampled by before stitching."""
     if settings.teacher.upsample == "auto":
@@ -86,10 +91,12 @@ def images_stage(settings: Settings, seed: int) -> Stage:
         VERSIONS["images"],
         {
             "source": dataset_identity(images.source, open_dataset(images.source, "train")),
-            **images.model_dump(mode="json", exclude={"source"}),
+            **images.model_dump(
+                mode="json", exclude={"source", "smallest_side_px"}, exclude_none=True
+            ),
             "seed": seed,
             "patch_px": sizes.patch_px,
-            "shortest_px": sizes.image_px,
+            "shortest_px": smallest_side_px(settings),
         },
         how={"source": images.source},
     )
@@ -113,18 +120,26 @@ def targets_stage(settings: Settings, seed: int) -> Stage:
 
 
 def student_stages(settings: Settings, seed: int) -> list[Stage]:
-    """The student and all that it is made from, in an order in which they can be made."""
+    """The student and all that it is made from, in an order in which they can be made.
+
+    Targets that are not kept are no stage: the student computes them as it goes.
+    """
     student = student_stage(settings, seed)
     if not student.inputs:
         return [student]
-    return [images_stage(settings, seed), targets_stage(settings, seed), student]
+    kept = [targets_stage(settings, seed)] if settings.teacher.keep else []
+    return [images_stage(settings, seed), *kept, student]
 
 
 def student_stage(settings: Settings, seed: int) -> Stage:
-    """The student's weights and training curve."""
+    """The student's weights and training curve.
+
+    Its `how` has what the targets are decided by: where they are not kept, it makes them itself.
+    """
     student = settings.student
     if student.checkpoint is not None:
         return imported_stage(settings.backbone, student)
+    targets = targets_stage(settings, seed)
     return Stage(
         "student",
         VERSIONS["student"],
@@ -136,9 +151,14 @@ def student_stage(settings: Settings, seed: int) -> Stage:
         },
         {
             "images": images_stage(settings, seed).fingerprint,
-            "targets": targets_stage(settings, seed).fingerprint,
+            "targets": targets.fingerprint,
         },
-        how={"backbone": settings.backbone, "source": settings.images.source},
+        how={
+            "backbone": settings.backbone,
+            "source": settings.images.source,
+            "teacher": targets.settings,
+            "keep": settings.teacher.keep,
+        },
     )
 
 

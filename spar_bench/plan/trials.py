@@ -73,12 +73,15 @@ class Plan:
         return stage.fingerprint
 
     def needed_by(self, fingerprints: Iterable[str]) -> set[str]:
-        """Return the fingerprints of stages and of all that they are made from."""
+        """Return the fingerprints of stages and of all that they are made from.
+
+        Targets that are not kept are no part of a plan.
+        """
         needed: set[str] = set()
         open_ends = list(fingerprints)
         while open_ends:
             fingerprint = open_ends.pop()
-            if fingerprint not in needed:
+            if fingerprint not in needed and fingerprint in self.stages:
                 needed.add(fingerprint)
                 open_ends.extend(self.stages[fingerprint].inputs.values())
         return needed

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from spar_bench import backbones, registry
 from spar_bench.backbones.base import Backbone
 from spar_bench.errors import NotReady, SparBenchError
+from spar_bench.run.distributed import Ranks
 from spar_bench.run.images import Pictures
 from spar_bench.run.text import Classifier
 from spar_bench.spec.schema import BackboneSpec, Precision
@@ -29,6 +30,9 @@ TRAINED_FILE = "trained.safetensors"
 LIBRARIES = ("torch", "open_clip_torch", "timm", "numpy", "spar-bench")
 THREADS_A_CORE = 4
 """Further threads only wait for each other; torch crashes where the system gives it no more."""
+
+MOST_WORKERS, CORES_A_WORKER = 4, 4
+"""Images are rendered faster than a GPU reads them long before they take all cores."""
 
 
 class Interrupted(Exception):
@@ -48,8 +52,9 @@ class Context:
     """Where stages are made, and how they tell of it.
 
     `report` takes a stage and the share of it that is done; `prune` a student's epoch and its mean
-    loss, and may raise Pruned; `stop` is set when the user asks to stop. `flops` counts the work
-    done since it was last set to zero, from which later plans estimate time.
+    loss, and may raise Pruned; `stop` is set when the user asks to stop. `workers` is the number of
+    processes that render images ahead; `ranks` are those that train a student together. `flops`
+    counts the work done since it was last set to zero, from which later plans estimate time.
     """
 
     store: Store
@@ -57,6 +62,8 @@ class Context:
     report: Callable[[Stage, float], None] = ignore
     prune: Callable[[int, float], None] = ignore
     stop: threading.Event = field(default_factory=threading.Event)
+    workers: int = 0
+    ranks: Ranks = field(default_factory=Ranks)
     flops: float = 0.0
     _backbones: dict[tuple[BackboneSpec, str | None], Backbone] = field(default_factory=dict)
     _pictures: dict[str, Pictures] = field(default_factory=dict)
@@ -107,6 +114,7 @@ class Context:
             "host": platform.node(),
             "python": platform.python_version(),
             "threads": torch.get_num_threads(),
+            "processes": self.ranks.n,
             "versions": {name: _version(name) for name in LIBRARIES},
             "commit": _commit(),
             **more,
@@ -176,6 +184,13 @@ def resolve_device(option: str, threads: int | None) -> torch.device:
             f"device: must be one that torch can use here, but got {option!r}: {reason}; use cpu"
         ) from error
     return device
+
+
+def resolve_workers(option: int | None, device: torch.device) -> int:
+    """Return how many processes render images ahead: by default none where the CPU computes."""
+    if option is not None:
+        return option
+    return 0 if device.type == "cpu" else min(MOST_WORKERS, (os.cpu_count() or 1) // CORES_A_WORKER)
 
 
 def set_threads(threads: int) -> None:

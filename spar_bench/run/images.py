@@ -3,69 +3,22 @@
 Shape legend: H, W image height and width in pixels, values 0 to 1 until normalised.
 """
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+import signal
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from spar_bench.datasets.base import Dataset, Image
-from spar_bench.plan.stages import resized_hw
+from spar_bench.errors import SparBenchError
+from spar_bench.plan.drawing import Drawn, frame
 
 CACHE_BYTES = 1 << 30
-"""Rendered images kept in memory, as 8-bit; further ones are rendered again."""
-SMALLEST_CROP = 0.4
-"""A crop's sides are uniform shares of the image's, from this to 1.
-
-Source: naomikombol/SPAR, generate_images.py @0f63ff2.
-"""
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """One distillation image: which, how large, and what of it.
-
-    `crop` holds the shares of height and width that are kept, then where the crop lies between the
-    near (0) and the far border (1); None keeps the image whole.
-    """
-
-    index: int
-    short_side_px: int
-    crop: tuple[float, float, float, float] | None
-    flip: bool
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the drawn values as JSON."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, value: dict[str, Any]) -> "Drawn":
-        """Read back what `to_json` gave."""
-        crop = None if value["crop"] is None else tuple(value["crop"])
-        return cls(value["index"], value["short_side_px"], crop, value["flip"])
-
-
-def draw(settings: dict[str, Any], n_source: int) -> list[Drawn]:
-    """Draw the list of images that an `images` stage stands for.
-
-    A source larger than `count` gives a sample of itself; a smaller one is gone through again, each
-    time in a new order.
-    """
-    generator = np.random.default_rng(settings["seed"])
-    count, (low, high) = settings["count"], settings["short_side_px"]
-    rounds = -(-count // n_source)
-    order = np.concatenate([generator.permutation(n_source) for _ in range(rounds)])[:count]
-    drawn = []
-    for index in order:
-        short_side_px = int(generator.integers(low, high + 1))
-        shares, places = generator.uniform(SMALLEST_CROP, 1, 2), generator.uniform(0, 1, 2)
-        cropped, flipped = generator.uniform(size=2) < (settings["crop"], settings["flip"])
-        crop = (*shares.tolist(), *places.tolist()) if cropped else None
-        drawn.append(Drawn(int(index), short_side_px, crop, bool(flipped)))
-    return drawn
+"""Rendered images that a process keeps in memory, as 8-bit; further ones are rendered again."""
 
 
 def to_tensor(image: Image) -> Tensor:
@@ -85,35 +38,27 @@ def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
     return (images - images.new_tensor(mean)[:, None, None]) / images.new_tensor(std)[:, None, None]
 
 
-def render(image: Tensor, drawn: Drawn, *, patch_px: int, shortest_px: int) -> Tensor:
-    """Resize, crop and mirror `(3, H, W)`; sides end as multiples of the patch.
-
-    A crop keeps at least `shortest_px` of each side, where the resized image has that much.
-    """
-    image = resize(image, resized_hw((image.shape[-2], image.shape[-1]), drawn.short_side_px))
-    sides = image.shape[-2:]
-    if drawn.crop is None:
-        kept, starts = list(sides), [0, 0]
-    else:
-        shares, places = drawn.crop[:2], drawn.crop[2:]
-        kept = [
-            max(round(side * share), min(shortest_px, side))
-            for side, share in zip(sides, shares, strict=True)
-        ]
-        starts = [
-            round((side - keep) * place)
-            for side, keep, place in zip(sides, kept, places, strict=True)
-        ]
-    height, width = (max(keep // patch_px, 1) * patch_px for keep in kept)
-    image = image[:, starts[0] : starts[0] + height, starts[1] : starts[1] + width]
+def render(image: Tensor, drawn: Drawn, settings: dict[str, Any]) -> Tensor:
+    """Resize, crop and mirror `(3, H, W)` as the settings of its `images` stage say."""
+    found = frame((image.shape[-2], image.shape[-1]), drawn, settings)
+    (top, left), (height, width) = found.start, found.image_hw
+    image = resize(image, found.resized_hw)[:, top : top + height, left : left + width]
     return image.flip(-1) if drawn.flip else image
 
 
 class Pictures:
     """The images of an `images` stage by position, rendered on demand, kept while memory allows."""
 
-    def __init__(self, source: Dataset, drawn: list[Drawn], settings: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        source: Dataset,
+        drawn: list[Drawn],
+        settings: dict[str, Any],
+        *,
+        cache_bytes: int | None = None,
+    ) -> None:
         self._source, self._drawn, self._settings = source, drawn, settings
+        self._cache_bytes = CACHE_BYTES if cache_bytes is None else cache_bytes
         self._kept: dict[int, Tensor] = {}
         self._kept_bytes = 0
 
@@ -122,17 +67,64 @@ class Pictures:
 
     def __getitem__(self, position: int) -> Tensor:
         """Return the image at a position of the list, `(3, H, W)`, 0 to 1 in steps of 1/255."""
-        if position not in self._kept:
-            drawn = self._drawn[position]
-            picture = render(
-                to_tensor(self._source.image(drawn.index)),
-                drawn,
-                patch_px=self._settings["patch_px"],
-                shortest_px=self._settings["shortest_px"],
-            )
-            bytes_ = (picture * 255).round().to(torch.uint8)
-            if self._kept_bytes + bytes_.numel() > CACHE_BYTES:
-                return bytes_.float() / 255
+        return self.rendered(position).float() / 255
+
+    def rendered(self, position: int) -> Tensor:
+        """Return the image at a position of the list as 8-bit, `(3, H, W)`."""
+        if position in self._kept:
+            return self._kept[position]
+        drawn = self._drawn[position]
+        picture = render(to_tensor(self._source.image(drawn.index)), drawn, self._settings)
+        bytes_ = (picture * 255).round().to(torch.uint8)
+        if self._kept_bytes + bytes_.numel() <= self._cache_bytes:
             self._kept[position] = bytes_
             self._kept_bytes += bytes_.numel()
-        return self._kept[position].float() / 255
+        return bytes_
+
+    def stream(self, positions: Iterable[int], n_workers: int = 0) -> Iterator[Tensor]:
+        """Yield the images at positions in their order, as `self[position]` is.
+
+        Worker processes decode and render ahead; they share the memory that may be kept. What is
+        yielded does not depend on their number.
+
+        Raises:
+            DataError: an image cannot be read.
+        """
+        if n_workers == 0:
+            yield from (self[position] for position in positions)
+            return
+        loader = DataLoader(
+            _Rendering(self._source, self._drawn, self._settings, self._cache_bytes // n_workers),
+            batch_size=None,
+            sampler=positions,
+            num_workers=n_workers,
+            # Not forked: a copy of this process would share its handlers of Ctrl-C.
+            multiprocessing_context="spawn",
+            worker_init_fn=_leave_signals_to_the_parent,
+        )
+        for found in loader:
+            if isinstance(found, SparBenchError):
+                raise found
+            yield found.float() / 255
+
+
+class _Rendering(torch.utils.data.Dataset[Tensor | SparBenchError]):
+    """The images as a worker process renders them."""
+
+    def __init__(
+        self, source: Dataset, drawn: list[Drawn], settings: dict[str, Any], cache_bytes: int
+    ) -> None:
+        self._pictures = Pictures(source, drawn, settings, cache_bytes=cache_bytes)
+
+    def __getitem__(self, position: int) -> Tensor | SparBenchError:
+        """Return an image as 8-bit, or what is wrong with its file: raised, it would be wrapped."""
+        try:
+            return self._pictures.rendered(position)
+        except SparBenchError as error:
+            return error
+
+
+def _leave_signals_to_the_parent(_: int) -> None:
+    """Let Ctrl-C end the parent, which ends its workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())

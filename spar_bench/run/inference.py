@@ -4,17 +4,23 @@ Shape legend: B images, H x W pixels, h x w patch grid, C channels, D values a p
 cosines with each query), K windows side by side, n x m patches of a window.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from spar_bench.backbones.base import Backbone, fit_sides
+from spar_bench.errors import SparBenchError
 from spar_bench.windows import Axis, feature_axis, upsample_factor
 
+log = logging.getLogger(__name__)
+
 Encode = Callable[[Tensor], Tensor]
-WINDOW_BATCH = 64
-"""Windows encoded at once: bounds memory, whatever the image."""
+WINDOW_BATCH = {"cpu": 64, "cuda": 256}
+"""Windows encoded at once, by kind of device: bounds memory, whatever the image."""
+_fitting: dict[tuple[str, int, int], int] = {}
+"""Windows of a size that a device has been found to hold at once, where it is fewer."""
 
 
 def single_pass(backbone: Backbone, images: Tensor) -> Tensor:
@@ -77,7 +83,7 @@ def _require_images(backbone: Backbone, images: Tensor) -> None:
 
 
 def stitch(
-    image: Tensor, encode: Encode, arms: Sequence[tuple[Axis, Axis]], *, batch: int = WINDOW_BATCH
+    image: Tensor, encode: Encode, arms: Sequence[tuple[Axis, Axis]], *, batch: int | None = None
 ) -> list[Tensor]:
     """Stitch what `encode` says of windows, for several strides at once.
 
@@ -88,10 +94,13 @@ def stitch(
         image: Normalised, `(3, H, W)`.
         encode: Maps windows `(K, 3, eh, ew)` to `(K, D, n, m)`.
         arms: Row and column axis of each arm; all arms have windows of one size.
-        batch: Windows encoded at once.
+        batch: Windows encoded at once; default: what the device holds, found by trying.
 
     Returns:
         One `(D, h, w)` for each arm; its h and w are those of the arm's axes.
+
+    Raises:
+        SparBenchError: the device has no memory for a single window.
     """
     totals: list[Tensor | None] = [None] * len(arms)
     matrices = [
@@ -112,14 +121,43 @@ def stitch(
     return [total for total in totals if total is not None]
 
 
-def _encode_row(strip: Tensor, encode: Encode, lefts: list[int], width: int, batch: int) -> Tensor:
+def _encode_row(
+    strip: Tensor, encode: Encode, lefts: list[int], width: int, batch: int | None
+) -> Tensor:
     """Encode the windows of one row of an image `(3, eh, W)` to `(K, D, n, m)` in float32."""
-    maps = []
-    for first in range(0, len(lefts), batch):
-        chunk = lefts[first : first + batch]
-        windows = torch.stack([strip[:, :, left : left + width] for left in chunk])
-        maps.append(encode(windows).float())
+    key = (str(strip.device), strip.shape[1], width)
+    maps, first = list[Tensor](), 0
+    while first < len(lefts):
+        asked = batch or WINDOW_BATCH.get(strip.device.type, WINDOW_BATCH["cpu"])
+        at_once = min(asked, _fitting.get(key, asked))
+        chunk = lefts[first : first + at_once]
+        try:
+            windows = torch.stack([strip[:, :, left : left + width] for left in chunk])
+            maps.append(encode(windows).float())
+        except torch.OutOfMemoryError as error:
+            _fitting[key] = _fewer(len(chunk), key, error)
+        else:
+            first += len(chunk)
     return torch.cat(maps)
+
+
+def _fewer(n_windows: int, key: tuple[str, int, int], error: torch.OutOfMemoryError) -> int:
+    """Return how many windows to try where so many did not fit.
+
+    Raises:
+        SparBenchError: it was a single one.
+    """
+    device, height, width = key
+    if n_windows == 1:
+        raise SparBenchError(
+            f"{device}: must have memory for one window of {height}x{width} px, but "
+            f"{str(error).splitlines()[0]}; take a smaller teacher.window_px, or --device cpu"
+        ) from None
+    log.warning(
+        "%d windows of %dx%d px do not fit into the memory of %s; %d at once from now on",
+        *(n_windows, height, width, device, n_windows // 2),
+    )
+    return n_windows // 2
 
 
 def _place(maps: Tensor, down: Tensor, across: Tensor, row: int) -> Tensor:

@@ -6,58 +6,31 @@ Shape legend: C channels, h x w patch grid.
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from safetensors.torch import save
-from torch import Tensor, nn
+from torch import Tensor
 
 from spar_bench import registry
-from spar_bench.backbones.base import Backbone
 from spar_bench.errors import Diverged, SparBenchError
 from spar_bench.files import replace_bytes, replace_text
 from spar_bench.plan.cost import training_flops
-from spar_bench.run.checkpoint import load_checkpoint, save_checkpoint
 from spar_bench.run.context import TRAINED_FILE, Context, Interrupted, autocast, build_backbone
+from spar_bench.run.distributed import Encode, LeftOff, only_here
 from spar_bench.run.images import Pictures, normalise
-from spar_bench.run.teach import open_images, read_target
-from spar_bench.run.trainable import set_trainable
-from spar_bench.spec.schema import StudentSpec
-from spar_bench.stage import Finished, Stage
+from spar_bench.run.teach import Targets, open_images
+from spar_bench.run.training import Training
+from spar_bench.spec.schema import BackboneSpec, SourceSpec, StudentSpec
+from spar_bench.stage import Stage
 
 CHECKPOINT_S = 20.0
 """Seconds between checkpoints: what a kill can cost."""
-ONE_CYCLE_RISE = 0.3
-ONE_CYCLE_START, ONE_CYCLE_END = 1 / 25, 1 / 250_000
-
-
-def learning_rate_factor(schedule: str, step: int, n_steps: int) -> float:
-    """Return the factor on the learning rate at a step, 0 to n_steps - 1.
-
-    `one_cycle` rises by a half cosine from 1/25 over the first 30 %, then falls to 1/250000;
-    `cosine` falls from 1 to 0. Source: torch's OneCycleLR with its defaults, momentum left alone.
-    """
-    if schedule == "constant":
-        return 1.0
-    if schedule == "cosine":
-        return _half_cosine(1.0, 0.0, step / n_steps)
-    rise = ONE_CYCLE_RISE * n_steps - 1
-    if step <= rise:
-        return _half_cosine(ONE_CYCLE_START, 1.0, step / rise)
-    return _half_cosine(1.0, ONE_CYCLE_END, (step - rise) / (n_steps - 1 - rise))
-
-
-def _half_cosine(start: float, end: float, share: float) -> float:
-    return end + (start - end) * (1 + math.cos(math.pi * share)) / 2
-
-
-def order(n_images: int, seed: int, epoch: int) -> list[int]:
-    """Return the order of images in an epoch, which seed and epoch alone decide."""
-    return [int(i) for i in np.random.default_rng([seed, epoch]).permutation(n_images)]
 
 
 def make_student(stage: Stage, context: Context) -> dict[str, Any]:
@@ -66,32 +39,13 @@ def make_student(stage: Stage, context: Context) -> dict[str, Any]:
     Raises:
         Diverged: the loss is no longer finite.
     """
-    settings = {k: v for k, v in stage.settings.items() if k in StudentSpec.model_fields}
-    spec = StudentSpec(**settings)
-    pictures = open_images(stage, context)
-    targets = context.finished(stage, "targets", "targets")
-    backbone = build_backbone(stage.how["backbone"], context.device)
-    scratch = context.store.scratch(stage)
-    run = _Training(backbone, spec, stage.settings["seed"], len(pictures))
-    run.resume(scratch / "checkpoint.safetensors")
-    saved_at = time.monotonic()
-    while run.step < run.n_steps:
-        try:
-            context.check()
-        except Interrupted:
-            run.save(scratch / "checkpoint.safetensors")
-            raise
-        context.report(stage, run.step / run.n_steps)
-        _take_step(run, pictures, targets, context)
-        if run.ends_epoch:
-            context.prune(*run.epoch_loss)
-        if time.monotonic() - saved_at > CHECKPOINT_S:
-            run.save(scratch / "checkpoint.safetensors")
-            saved_at = time.monotonic()
+    context.ranks.say(_as_json(stage))
+    run = _train(stage, context)
     if not all(tensor.isfinite().all() for tensor in run.trained().values()):
         raise _diverged("weights", math.nan, run)  # the last step broke them: no loss shows it
-    replace_bytes(scratch / "output" / TRAINED_FILE, save(run.trained()))
-    replace_text(scratch / "output" / "curve.json", json.dumps(run.curve))
+    output = context.store.scratch(stage) / "output"
+    replace_bytes(output / TRAINED_FILE, save(run.trained()))
+    replace_text(output / "curve.json", json.dumps(run.curve))
     return {
         "n_steps": run.n_steps,
         "trained_params": sum(p.numel() for p in run.parameters),
@@ -101,37 +55,187 @@ def make_student(stage: Stage, context: Context) -> dict[str, Any]:
     }
 
 
-def _take_step(run: "_Training", pictures: Pictures, targets: Finished, context: Context) -> None:
-    """Average the gradients of the next images and update the student once."""
-    loss_of: Callable[[Tensor, Tensor], Tensor] = registry.load("losses", run.spec.loss)
-    backbone, device = run.backbone, context.device
-    positions = run.next_positions()
-    losses = []
-    for position in positions:
-        picture = pictures[position]
-        image = normalise(picture, backbone.mean, backbone.std).to(device)
-        target = read_target(targets, position).to(device)
-        with autocast(device, run.spec.precision):
-            features = backbone.features(image[None])
-        loss = _scalar(run.spec.loss, loss_of(features.float(), target[None]))
-        run.scaler.scale(loss / len(positions)).backward()  # type: ignore[no-untyped-call]
+def join_student(said: dict[str, Any], context: Context) -> None:
+    """Train the student that the first process named, and leave it there; why it ended is its."""
+    context.flops = 0.0
+    with suppress(LeftOff, Diverged):
+        _train(_from_json(said), context)
+
+
+def _as_json(stage: Stage) -> dict[str, Any]:
+    """Return a student's stage such that another process can train it too."""
+    how = {
+        **stage.how,
+        "backbone": stage.how["backbone"].model_dump(mode="json"),
+        "source": stage.how["source"].model_dump(mode="json"),
+    }
+    return {
+        "version": stage.version,
+        "settings": stage.settings,
+        "inputs": stage.inputs,
+        "how": how,
+    }
+
+
+def _from_json(said: dict[str, Any]) -> Stage:
+    how = {
+        **said["how"],
+        "backbone": BackboneSpec(**said["how"]["backbone"]),
+        "source": SourceSpec(**said["how"]["source"]),
+    }
+    return Stage("student", said["version"], said["settings"], said["inputs"], how)
+
+
+@dataclass
+class _Images:
+    """What a student's steps read: images in the order of the steps, and their targets.
+
+    `stream` yields those images that are this process's.
+    """
+
+    pictures: Pictures
+    targets: Targets
+    stream: Iterator[Tensor] = field(default_factory=lambda: iter(()))
+
+
+def _train(stage: Stage, context: Context) -> Training:
+    """Take all steps of a student, together with the other processes."""
+    ranks = context.ranks
+    run, images = ranks.agree(partial(_begin, stage, context))
+    mean_step = ranks.sum(torch.tensor(run.step)).item() / ranks.n
+    ranks.agree(partial(_require_same_step, run, mean_step))
+    images.stream = images.pictures.stream(run.upcoming(ranks.own), context.workers)
+    encode, first, saved_at = ranks.joined(run.backbone), run.step, time.monotonic()
+
+    def read() -> _Read:
+        nonlocal saved_at
+        if ranks.rank == 0:
+            saved_at = _between_steps(run, stage, context, saved_at=saved_at, first=first)
+        return _read_images(run, images, context, encode)
+
+    while run.step < run.n_steps:
+        _take_step(run, ranks.agree(read), context)
+    with ranks.in_step():
+        context.flops = ranks.sum(torch.tensor(context.flops, dtype=torch.float64)).item()
+    if run.step > first:
+        context.prune(*run.epoch_loss)
+    return run
+
+
+def _begin(stage: Stage, context: Context) -> tuple[Training, _Images]:
+    """Build a student's state and go back to where an earlier attempt left off."""
+    settings = {k: v for k, v in stage.settings.items() if k in StudentSpec.model_fields}
+    pictures = open_images(stage, context)
+    backbone = build_backbone(stage.how["backbone"], context.device)
+    run = Training(backbone, StudentSpec(**settings), stage.settings["seed"], len(pictures))
+    run.resume(context.store.scratch(stage) / "checkpoint.safetensors")
+    return run, _Images(pictures, Targets(stage, context))
+
+
+def _require_same_step(run: Training, mean_step: float) -> None:
+    if run.step != mean_step:
+        raise SparBenchError(
+            f"processes: must all see one store, but they go on from different steps ({run.step} "
+            "here); name a folder that all of them share by --store"
+        )
+
+
+def _between_steps(
+    run: Training, stage: Stage, context: Context, *, saved_at: float, first: int
+) -> float:
+    """Tell how far it is, stop if asked to, and save now and then; returns when it was last saved.
+
+    Raises:
+        Interrupted: the user asked to stop; the next attempt goes on from here.
+        Pruned: a search stops this student.
+    """
+    checkpoint = context.store.scratch(stage) / "checkpoint.safetensors"
+    if run.ends_epoch and run.step > first:
+        context.prune(*run.epoch_loss)
+    try:
+        context.check()
+    except Interrupted:
+        run.save(checkpoint)
+        raise
+    context.report(stage, run.step / run.n_steps)
+    if time.monotonic() - saved_at <= CHECKPOINT_S:
+        return saved_at
+    run.save(checkpoint)
+    return time.monotonic()
+
+
+@dataclass
+class _Read:
+    """What this process has read of a step: losses and FLOPs of its images.
+
+    `last` is the last image's part in the step; backward from it averages the gradients of all
+    processes, so it comes when all have read theirs.
+    """
+
+    last: Tensor
+    losses: list[Tensor] = field(default_factory=list)
+    flops: list[int] = field(default_factory=list)
+
+
+def _read_images(run: Training, images: _Images, context: Context, encode: Encode) -> _Read:
+    """Read this process's images of the next step, all but the last backward too."""
+    positions, ranks = run.positions(run.step), context.ranks
+    own = ranks.own(len(positions))
+    if not own:  # more processes than images: it joins with a gradient of zero
+        side_px = run.backbone.sizes.image_px
+        blank = torch.zeros(1, 3, side_px, side_px, device=context.device)
+        return _Read(run.scaler.scale(encode(blank).float().sum() * 0))
+    losses, flops = list[Tensor](), list[int]()
+    for place in own:
+        picture = next(images.stream)
+        target = images.targets.read(positions[place], picture)
+        image = normalise(picture, run.backbone.mean, run.backbone.std).to(context.device)
+        is_last = place == own[-1]
+        with nullcontext() if is_last else only_here(encode):
+            with autocast(context.device, run.spec.precision):
+                features = encode(image[None])
+            loss = _loss(run.spec.loss, features.float(), target[None])
+            # Processes are averaged where images are to be: shares may be uneven.
+            scaled = run.scaler.scale(loss * ranks.n / len(positions))
+            if not is_last:
+                scaled.backward()  # type: ignore[no-untyped-call]
         losses.append(loss.detach())
         image_hw = (picture.shape[-2], picture.shape[-1])
-        flops = training_flops(backbone.sizes, image_hw, run.spec.trainable)
-        context.flops += flops
-        run.gflops += flops / 1e9
-    mean_loss = float(torch.stack(losses).mean())
+        flops.append(training_flops(run.backbone.sizes, image_hw, run.spec.trainable))
+    return _Read(scaled, losses, flops)
+
+
+def _take_step(run: Training, read: _Read, context: Context) -> None:
+    """Average the gradients of a step's images and update the student once.
+
+    Raises:
+        Diverged: the loss is no longer finite.
+    """
+    ranks, n_images = context.ranks, len(run.positions(run.step))
+    told = torch.zeros(2, n_images, dtype=torch.float64)
+    with ranks.in_step():
+        read.last.backward()  # type: ignore[no-untyped-call]
+        if read.losses:
+            own = ranks.own(n_images)
+            told[0, own] = torch.stack(read.losses).cpu().double()
+            told[1, own] = torch.tensor(read.flops, dtype=torch.float64)
+        losses, flops = ranks.sum(told)
+    context.flops += sum(read.flops)
+    for of_image in flops.tolist():
+        run.gflops += of_image / 1e9
+    mean_loss = float(losses.float().mean())
     if not math.isfinite(mean_loss):
         raise _diverged("loss", mean_loss, run)
     run.update(mean_loss)
 
 
-def _scalar(name: str, loss: Any) -> Tensor:
-    """Return what a loss plug-in gave, held to its contract.
+def _loss(name: str, features: Tensor, target: Tensor) -> Tensor:
+    """Return what a loss plug-in says of features `(1, C, h, w)`, held to its contract.
 
     Raises:
         SparBenchError: it is no scalar `()`, or has no gradient.
     """
+    loss: Any = registry.load("losses", name)(features, target)
     if isinstance(loss, Tensor) and loss.shape == () and loss.requires_grad:
         return loss
     found = type(loss).__name__
@@ -143,111 +247,8 @@ def _scalar(name: str, loss: Any) -> Tensor:
     )
 
 
-def _diverged(what: str, value: float, run: "_Training") -> Diverged:
+def _diverged(what: str, value: float, run: Training) -> Diverged:
     return Diverged(
         f"student: the {what} must stay finite, but is {value} at step {run.step} of "
         f"{run.n_steps}; lower student.learning_rate ({run.spec.learning_rate})"
-    )
-
-
-@dataclass
-class _Training:
-    """A student's state: everything that the next step depends on, so that a resume is exact.
-
-    `curve` holds (step, loss, milliseconds since the epoch).
-    """
-
-    backbone: Backbone
-    spec: StudentSpec
-    seed: int
-    n_images: int
-    step: int = 0
-    gflops: float = 0.0
-    curve: list[tuple[int, float, int]] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.parameters = set_trainable(self.backbone, self.spec.trainable)
-        self.optimiser = _optimiser(self.spec, self.parameters)
-        device = self.parameters[0].device.type
-        self.scaler = torch.amp.GradScaler(device, enabled=self.spec.precision == "float16")
-
-    @property
-    def steps_an_epoch(self) -> int:
-        return -(-self.n_images // self.spec.accumulate)
-
-    @property
-    def n_steps(self) -> int:
-        return self.spec.epochs * self.steps_an_epoch
-
-    @property
-    def ends_epoch(self) -> bool:
-        return self.step % self.steps_an_epoch == 0
-
-    @property
-    def epoch_loss(self) -> tuple[int, float]:
-        losses = [loss for _, loss, _ in self.curve[-self.steps_an_epoch :]]
-        return self.step // self.steps_an_epoch, float(np.mean(losses))
-
-    def next_positions(self) -> list[int]:
-        epoch, within = divmod(self.step, self.steps_an_epoch)
-        first = within * self.spec.accumulate
-        return order(self.n_images, self.seed, epoch)[first : first + self.spec.accumulate]
-
-    def update(self, loss: float) -> None:
-        factor = learning_rate_factor(self.spec.schedule, self.step, self.n_steps)
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.spec.learning_rate * factor
-        self.scaler.step(self.optimiser)
-        self.scaler.update()
-        self.optimiser.zero_grad(set_to_none=True)
-        self.curve.append((self.step, loss, time.time_ns() // 1_000_000))
-        self.step += 1
-
-    def trained(self) -> dict[str, Tensor]:
-        """Return what trains, by its name in the image tower."""
-        named = self.backbone.visual.named_parameters()
-        return {n: p.detach().cpu().contiguous() for n, p in named if p.requires_grad}
-
-    def save(self, path: Path) -> None:
-        """Write weights, optimiser state and place in the order as one safetensors file."""
-        tensors = {f"weight/{name}": value for name, value in self.trained().items()}
-        for index, state in self.optimiser.state_dict()["state"].items():
-            for key, value in state.items():
-                tensors[f"optimiser/{index}/{key}"] = torch.as_tensor(value).cpu().contiguous()
-        words = {
-            "step": self.step,
-            "gflops": self.gflops,
-            "curve": self.curve,
-            "scaler": self.scaler.state_dict(),
-        }
-        save_checkpoint(path, tensors, words)
-
-    def resume(self, path: Path) -> None:
-        """Go back to the state that `save` wrote, if it did."""
-        checkpoint = load_checkpoint(path)
-        if checkpoint is None:
-            return
-        tensors, words = checkpoint
-        named: dict[str, nn.Parameter] = dict(self.backbone.visual.named_parameters())
-        state: dict[int, dict[str, Tensor]] = {}
-        with torch.no_grad():
-            for name, tensor in tensors.items():
-                kind, rest = name.split("/", 1)
-                if kind == "weight":
-                    named[rest].copy_(tensor)
-                else:
-                    index, key = rest.split("/")
-                    state.setdefault(int(index), {})[key] = tensor
-        groups = self.optimiser.state_dict()["param_groups"]
-        self.optimiser.load_state_dict({"state": state, "param_groups": groups})
-        self.scaler.load_state_dict(words["scaler"])
-        self.step, self.gflops = words["step"], words["gflops"]
-        self.curve = [tuple(point) for point in words["curve"]]
-
-
-def _optimiser(spec: StudentSpec, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-    if spec.optimiser == "adamw":
-        return torch.optim.AdamW(parameters, lr=spec.learning_rate, weight_decay=spec.weight_decay)
-    return torch.optim.SGD(
-        parameters, lr=spec.learning_rate, momentum=0.9, weight_decay=spec.weight_decay
     )

@@ -1,21 +1,25 @@
 """The first two stages: the list of distillation images, and the teacher's features on them."""
 
 import json
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from spar_bench.backbones.base import Backbone
 from spar_bench.errors import SparBenchError
-from spar_bench.files import replace_bytes, replace_text
+from spar_bench.files import replace_text
 from spar_bench.plan.cost import encoder_flops
+from spar_bench.plan.drawing import Drawn, draw
 from spar_bench.plan.inputs import open_dataset
-from spar_bench.run.checkpoint import is_whole
 from spar_bench.run.context import Context
-from spar_bench.run.images import Drawn, Pictures, draw, normalise
+from spar_bench.run.images import Pictures, normalise
 from spar_bench.run.inference import sliding_window
-from spar_bench.stage import Finished, Stage
+from spar_bench.run.writer import Writer
+from spar_bench.stage import Damaged, Finished, Stage
 from spar_bench.windows import n_windows
 
 
@@ -51,42 +55,106 @@ def make_targets(stage: Stage, context: Context) -> dict[str, Any]:
     backbone = context.backbone(stage.how["backbone"])
     output = context.store.scratch(stage) / "output"
     window_px, stride_px = stage.settings["window_px"], stage.settings["stride_px"]
+    written = [_grid_hw(output / target_name(position)) for position in range(len(pictures))]
+    lacking = (position for position, grid_hw in enumerate(written) if grid_hw is None)
+    stream = pictures.stream(lacking, context.workers)
     n_passes = 0
-    for position in range(len(pictures)):
-        context.check()
-        context.report(stage, position / len(pictures))
-        picture = pictures[position]
-        image_hw = (picture.shape[-2], picture.shape[-1])
-        passes = n_windows(image_hw, window_px, stride_px)
-        n_passes += passes
-        path = output / target_name(position)
-        if is_whole(path):
-            continue
-        image = normalise(picture, backbone.mean, backbone.std).to(context.device)
-        features = sliding_window(
-            backbone,
-            image[None],
-            window_px=window_px,
-            stride_px=stride_px,
-            upsample=stage.settings["upsample"],
-        )[0].to(torch.float16)
-        if not features.isfinite().all():
-            raise SparBenchError(
-                f"targets: the teacher's features must be finite in half precision, but those of "
-                f"image {position} are not; look at the weights of the backbone"
-            )
-        replace_bytes(path, save({"features": features.cpu().contiguous()}))
-        read_hw = (min(window_px, image_hw[0]), min(window_px, image_hw[1]))
-        context.flops += passes * encoder_flops(backbone.sizes, read_hw)
-    return {"n_images": len(pictures), "n_windows": n_passes}
+    with Writer() as writer:
+        for position, grid_hw in enumerate(written):
+            context.check()
+            context.report(stage, position / len(written))
+            if grid_hw is None:
+                picture = next(stream)
+                features = _teach(backbone, picture, stage.settings, context, position)
+                writer.put(output / target_name(position), {"features": features.cpu()})
+                grid_hw = features.shape[-2], features.shape[-1]
+            image_hw = grid_hw[0] * backbone.sizes.patch_px, grid_hw[1] * backbone.sizes.patch_px
+            n_passes += n_windows(image_hw, window_px, stride_px)
+    return {"n_images": len(written), "n_windows": n_passes}
+
+
+def _teach(
+    backbone: Backbone,
+    picture: Tensor,
+    teacher: dict[str, Any],
+    context: Context,
+    position: int,
+) -> Tensor:
+    """Return the teacher's features on one image, `(C, h, w)` in half precision, on the device.
+
+    Raises:
+        SparBenchError: one is too large for half precision.
+    """
+    window_px, stride_px = teacher["window_px"], teacher["stride_px"]
+    features = sliding_window(
+        backbone,
+        normalise(picture, backbone.mean, backbone.std).to(context.device)[None],
+        window_px=window_px,
+        stride_px=stride_px,
+        upsample=teacher["upsample"],
+    )[0].to(torch.float16)
+    if not features.isfinite().all():
+        raise SparBenchError(
+            f"targets: the teacher's features must be finite in half precision, but those of "
+            f"image {position} are not; look at the weights of the backbone"
+        )
+    image_hw = picture.shape[-2], picture.shape[-1]
+    read_hw = min(window_px, image_hw[0]), min(window_px, image_hw[1])
+    passes = n_windows(image_hw, window_px, stride_px)
+    context.flops += passes * encoder_flops(backbone.sizes, read_hw)
+    return features.contiguous()
+
+
+class Targets:
+    """The teacher's features on a student's images: read where they are kept, else computed.
+
+    Computed ones are rounded to half precision, as they are kept: a student is the same either way.
+    """
+
+    def __init__(self, stage: Stage, context: Context) -> None:
+        """Look for them in the store; those that need not be kept may be damaged or missing."""
+        self._stage, self._context = stage, context
+        self._kept: Finished | None = None
+        if stage.how["keep"]:
+            self._kept = context.finished(stage, "targets", "targets")
+        else:
+            with suppress(Damaged):
+                self._kept = context.store.find_by_fingerprint("targets", stage.inputs["targets"])
+
+    def read(self, position: int, picture: Tensor) -> Tensor:
+        """Return the features on an image, `(C, h, w)` in float32 on the device.
+
+        Raises:
+            Damaged: they are kept, but their file was altered.
+        """
+        if self._kept is not None:
+            try:
+                return read_target(self._kept, position).to(self._context.device)
+            except Damaged:
+                if self._stage.how["keep"]:
+                    raise
+        backbone = self._context.backbone(self._stage.how["backbone"])
+        teacher = self._stage.how["teacher"]
+        return _teach(backbone, picture, teacher, self._context, position).float()
 
 
 def read_target(targets: Finished, position: int) -> Tensor:
-    """Return the teacher's features on one image, `(C, h, w)` in float32."""
-    features: Tensor = load_file(targets.path(target_name(position)))["features"]
-    return features.float()
+    """Return the teacher's features on one image, `(C, h, w)` in float32; the file is mapped."""
+    with safe_open(targets.path(target_name(position)), framework="pt") as file:
+        features: Tensor = file.get_tensor("features")
+        return features.float()
 
 
 def target_name(position: int) -> str:
     """Return the file name of the features on the image at a position of the drawn list."""
     return f"{position:06d}.safetensors"
+
+
+def _grid_hw(path: Path) -> tuple[int, int] | None:
+    """Return the grid of features that an earlier attempt has written whole, or None."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            _, rows, columns = file.get_slice("features").get_shape()
+            return rows, columns
+    except (OSError, SafetensorError):
+        return None

@@ -176,6 +176,8 @@ class Collector:
         if finished is not None:
             return State("finished", finished=finished)
         for fingerprint in stage.inputs.values():
+            if fingerprint not in self.plan.stages:  # targets that are not kept
+                continue
             needed = self.state(fingerprint)
             if needed.status in ("failed", "blocked"):
                 return State("blocked", needed.reason, final=needed.final)

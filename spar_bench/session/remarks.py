@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from spar_bench import datasets
 from spar_bench.datasets.base import Split
 from spar_bench.datasets.facts import Facts
+from spar_bench.plan.drawing import rescaled_hw
 from spar_bench.plan.inputs import declared_hw
 from spar_bench.plan.protocol import resizes
-from spar_bench.plan.stages import resized_hw, window_px
+from spar_bench.plan.stages import smallest_side_px, window_px
 from spar_bench.spec.schema import DatasetSpec, Settings, SourceSpec
 
 
@@ -63,6 +64,11 @@ def _images(settings: Settings, known: _Known) -> dict[str, list[tuple[int, int]
             for resize in resizes(settings.evaluate, known.own(data))
         ]
     if settings.distils:
-        source_hw = known.hw(settings.images.source, "train")
-        found["distilled"] = [resized_hw(source_hw, settings.images.short_side_px[1])]
+        drawn_hw = rescaled_hw(
+            known.hw(settings.images.source, "train"),
+            settings.images.short_side_px[1],
+            long_side_ratio=settings.images.long_side_ratio,
+            shortest_px=smallest_side_px(settings),
+        )
+        found["distilled"] = [drawn_hw]
     return found

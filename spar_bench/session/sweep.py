@@ -12,7 +12,8 @@ from spar_bench import track
 from spar_bench.errors import SparBenchError, StoreError
 from spar_bench.plan.trials import Plan, Trial, make_plan
 from spar_bench.results import Row
-from spar_bench.run.context import Context, ignore, place, resolve_device
+from spar_bench.run.context import Context, ignore, place, resolve_device, resolve_workers
+from spar_bench.run.distributed import joined, own_device
 from spar_bench.run.execute import Executor, Note
 from spar_bench.run.execute import Outcome as StageOutcome
 from spar_bench.session.choice import chosen, made_last, note_sweep, seeds_of, wanted
@@ -61,7 +62,8 @@ class Options:
     """How a sweep runs; none of it moves a number.
 
     `n_seeds` overrides the spec's seeds by 0, 1, ...; `only` names trials; `tracking_uri` is an
-    MLflow URI, by default that of the environment, then `mlflow.db` in the working directory.
+    MLflow URI, by default that of the environment, then `mlflow.db` in the working directory;
+    `workers` processes render distillation images ahead, by default some where a GPU computes.
     """
 
     store: str | Path = DEFAULT_ROOT
@@ -72,18 +74,20 @@ class Options:
     only: str | tuple[str, ...] = ()
     retry: bool = False
     fail_fast: bool = False
+    workers: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse counts below 1.
+        """Refuse counts that are too low.
 
         Raises:
             ValueError: there is one.
         """
-        for name, count in (("n_seeds", self.n_seeds), ("threads", self.threads)):
-            if count is not None and count < 1:
+        for name, least in (("n_seeds", 1), ("threads", 1), ("workers", 0)):
+            count = getattr(self, name)
+            if count is not None and count < least:
                 raise ValueError(
-                    f"Options: {name}: must be at least 1, but got {count}; leave it out for the "
-                    "default"
+                    f"Options: {name}: must be at least {least}, but got {count}; leave it out for "
+                    "the default"
                 )
 
 
@@ -128,9 +132,9 @@ def sweep(
         Interrupted: `stop` was set; the same call goes on from there.
     """
     loaded = read_spec(path)
-    return _Sweep(
-        loaded, options or Options(), watcher or Silent(), stop or threading.Event()
-    ).run()
+    running = _Sweep(loaded, options or Options(), watcher or Silent(), stop or threading.Event())
+    with joined(running.context.device) as running.context.ranks:
+        return running.run()
 
 
 class _Sweep:
@@ -145,14 +149,20 @@ class _Sweep:
                 "given; leave it out"
             )
         require_ready(loaded)
-        device = resolve_device(options.device, options.threads)
+        device = resolve_device(own_device(options.device), options.threads)
         self._loaded, self._options, self._watcher = loaded, options, watcher
         self._seeds = seeds_of(loaded, options.n_seeds)
         self._store = Store(Path(options.store))
-        self._context = Context(self._store, device, report=watcher.progress, stop=stop)
+        self.context = Context(
+            self._store,
+            device,
+            report=watcher.progress,
+            stop=stop,
+            workers=resolve_workers(options.workers, device),
+        )
         self._place = place(device)
         self._mirror = track.Mirror(
-            track.tracking_uri(options.tracking_uri), poll=self._context.check
+            track.tracking_uri(options.tracking_uri), poll=self.context.check
         )
         self._spec_hash = digest([loaded.spec_hash, self._seeds])
         self._objectives: dict[str, dict[str, float]] = {}
@@ -187,7 +197,7 @@ class _Sweep:
     def _search(self) -> Plan:
         """Ask for one trial after another; all arms are timed at the end, in one sitting."""
         with self._store.lock(
-            [study_name(self._loaded)], on_wait=_say_waiting, poll=self._context.check
+            [study_name(self._loaded)], on_wait=_say_waiting, poll=self.context.check
         ):
             searcher = Searcher(self._loaded, self._store)
             points = searcher.past()
@@ -200,12 +210,12 @@ class _Sweep:
                     asked.point.group,
                 )
                 plan = self._plan([asked.point])
-                self._context.prune = asked.report
+                self.context.prune = asked.report
                 self._execute(plan, plan.trials, timed="latency_p50_ms" in searcher.objectives)
                 asked.tell(Collector(self._loaded.experiment, plan, self._store))
                 if self._options.fail_fast and self._failures:
                     break
-            self._context.prune = ignore
+            self.context.prune = ignore
             plan = self._plan({point.group: point for point in points}.values())
             self._execute(plan, plan.trials, timed=True)
         collector = Collector(self._loaded.experiment, plan, self._store)
@@ -222,7 +232,7 @@ class _Sweep:
         """Make the stages of trials, mirroring each trial as it ends and again with its timings."""
         executor = Executor(
             plan,
-            self._context,
+            self.context,
             wanted(plan, trials, timed=timed),
             notify=self._note,
             retry=self._options.retry,

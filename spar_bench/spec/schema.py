@@ -97,6 +97,16 @@ class ImagesSpec(Part):
     short_side_px: tuple[Positive, Positive] = Field(
         (128, 320), description="Range that the short side after resizing is drawn from, uniformly."
     )
+    long_side_ratio: Annotated[float, Field(ge=1), BeforeValidator(not_bool)] | None = Field(
+        None,
+        description="The long side is at most this many times the drawn short side, which gives "
+        "way; default: no cap.",
+    )
+    smallest_side_px: Positive | None = Field(
+        None,
+        description="No cap and no crop leaves a side shorter; default: the backbone's native "
+        "image side.",
+    )
     crop: Probability = Field(0.5, description="Share of the images that are cropped.")
     flip: Probability = Field(0.5, description="Share of the images that are mirrored.")
 
@@ -106,6 +116,12 @@ class ImagesSpec(Part):
         if low > high:
             text = f"must be [lowest, highest], but got [{low}, {high}]; write [{high}, {low}]"
             raise mistake(text, "short_side_px")
+        if self.smallest_side_px is not None and self.smallest_side_px > low:
+            text = (
+                f"must not exceed the shortest short_side_px ({low}), but got "
+                f"{self.smallest_side_px}; lower it, or raise short_side_px"
+            )
+            raise mistake(text, "smallest_side_px", "short_side_px")
         return self
 
 
@@ -121,6 +137,12 @@ class TeacherSpec(Part):
         description="Factor r by which a window's features are upsampled before stitching; auto: "
         "the paper's rule, the smallest divisor of the patch for which stride_px is a multiple of "
         "patch_px / r.",
+    )
+
+    keep: bool = Field(
+        True,
+        description="Keep the features on the distillation images in the store; off: compute them "
+        "again in every epoch, which changes no number.",
     )
 
     @model_validator(mode="after")

@@ -60,6 +60,10 @@ EVALUATED = {"of pretrained", "of teacher", "of student"}
         ({"images__count": 4}, {"images", *DISTILLED}),
         ({"images__flip": 0.0}, {"images", *DISTILLED}),
         ({"images__short_side_px": [32, 40]}, {"images", *DISTILLED}),
+        ({"images__long_side_ratio": 2.0}, {"images", *DISTILLED}),
+        ({"images__smallest_side_px": 24}, {"images", *DISTILLED}),
+        ({"images__smallest_side_px": 32}, set()),  # the backbone's native side anyway
+        ({"images__long_side_ratio": None}, set()),
         ({"evaluate__short_side_px": [48]}, {*EVALUATED, "cost"}),
         ({"evaluate__average": "features"}, {"of teacher", "cost"}),
         ({"evaluate__logit_scale": 50.0}, EVALUATED),

@@ -5,9 +5,16 @@ from typing import Any
 
 import pytest
 
+from spar_bench.backbones import known_sizes
+from spar_bench.plan.cost import encoder_flops
+from spar_bench.plan.drawing import draw
 from spar_bench.plan.estimate import estimate, speeds
+from spar_bench.plan.inputs import open_dataset
 from spar_bench.plan.trials import Plan
+from spar_bench.run.images import render, to_tensor
+from spar_bench.spec.schema import Settings
 from spar_bench.stage import Finished
+from spar_bench.windows import n_windows
 from tests.run.tiny import plan_of, settings
 
 
@@ -110,6 +117,44 @@ def test_estimates_are_of_the_declared_image_and_all_it_is_read_by(
     assert by_kind["student"][0].gflops > 0
     assert by_kind["targets"][0].gflops > 0
     assert by_kind["latency"][0].gflops > 0
+
+
+def test_targets_are_planned_to_the_byte_where_the_source_has_images_of_one_size() -> None:
+    images = {"source": "patchwork", "count": 30, "short_side_px": [64, 200]}
+    one = Settings.model_validate({"images": images, "teacher": {"window_px": 64, "stride_px": 24}})
+    plan = plan_of(one, seeds=(3,))
+    [targets] = [stage for stage in plan.stages.values() if stage.kind == "targets"]
+    [listed] = [stage for stage in plan.stages.values() if stage.kind == "images"]
+    source = open_dataset(one.images.source, "train")
+
+    planned = estimate(plan, targets)
+
+    sizes = known_sizes(one.backbone)
+    n_bytes = n_passes = 0
+    for drawn in draw(listed.settings, len(source)):
+        rendered = render(to_tensor(source.image(drawn.index)), drawn, listed.settings)
+        height, width = rendered.shape[1:]
+        n_bytes += (height // 8) * (width // 8) * sizes.channels * 2
+        n_passes += n_windows((height, width), 64, 24)
+    assert planned.n_bytes == n_bytes
+    assert planned.n_windows == round(n_passes / 30)
+    assert planned.gflops == pytest.approx(n_passes * encoder_flops(sizes, (64, 64)) / 1e9)
+
+
+def test_targets_that_are_not_kept_are_no_stage_and_cost_the_student_each_epoch(
+    clip: Path, photographs: Path
+) -> None:
+    kept = plan_of(settings(clip, photographs, student__epochs=3))
+    computed = plan_of(settings(clip, photographs, student__epochs=3, teacher__keep=False))
+
+    found = [{stage.kind: stage for stage in plan.stages.values()} for plan in (kept, computed)]
+
+    assert set(found[0]) - set(found[1]) == {"targets"}
+    assert kept.stages.keys() - computed.stages.keys() == {found[0]["targets"].fingerprint}
+    targets, student = estimate(kept, found[0]["targets"]), estimate(kept, found[0]["student"])
+    assert estimate(computed, found[1]["student"]).gflops == pytest.approx(
+        student.gflops + 3 * targets.gflops
+    )
 
 
 @pytest.mark.parametrize(

@@ -306,7 +306,7 @@ def test_one_damaged_target_costs_one_target(
         written.append(path.name)
         path.write_bytes(content)
 
-    monkeypatch.setattr("spar_bench.run.teach.replace_bytes", write)
+    monkeypatch.setattr("spar_bench.run.writer.replace_bytes", write)
 
     executor(plan, filled)[0].make([targets.fingerprint])
 

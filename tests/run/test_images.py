@@ -1,16 +1,23 @@
 """Distillation images: drawn once from the seed, rendered the same way each time."""
 
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 import torch.nn.functional as F
 
 from spar_bench.datasets.base import DatasetSettings
+from spar_bench.datasets.folder import Dataset as Folder
 from spar_bench.datasets.patchwork import Dataset
+from spar_bench.errors import DataError
+from spar_bench.plan.drawing import Drawn, draw
 from spar_bench.run import images
-from spar_bench.run.images import Drawn, Pictures, draw, render, to_tensor
+from spar_bench.run.images import Pictures, render, to_tensor
 
 SETTINGS: dict[str, Any] = {
     "count": 200, "short_side_px": [40, 72], "crop": 0.5, "flip": 0.25, "seed": 3,
@@ -61,7 +68,7 @@ def test_drawn_image_survives_json() -> None:
 def test_whole_image_is_resized_and_cut_to_whole_patches() -> None:
     image = torch.rand(3, 60, 90)
 
-    found = render(image, Drawn(0, 45, None, flip=False), patch_px=8, shortest_px=32)
+    found = render(image, Drawn(0, 45, None, flip=False), SETTINGS)
 
     expected = F.interpolate(image[None], size=(45, 68), mode="bilinear")[0, :, :40, :64]
     assert torch.equal(found, expected)
@@ -71,7 +78,7 @@ def test_crop_lies_where_it_was_drawn_and_is_mirrored_after() -> None:
     image = torch.rand(3, 80, 120)
     drawn = Drawn(0, 80, (0.5, 0.6, 1.0, 0.5), flip=True)
 
-    found = render(image, drawn, patch_px=8, shortest_px=32)
+    found = render(image, drawn, SETTINGS)
 
     # 40 of 80 rows at the far border; 72 of 120 columns in the middle.
     assert torch.equal(found, image[:, 40:80, 24:96].flip(-1))
@@ -82,9 +89,9 @@ def test_crop_keeps_the_shortest_side_where_the_image_has_it() -> None:
 
     tall, small = torch.rand(3, 100, 50), torch.rand(3, 20, 20)
 
-    assert render(tall, drawn, patch_px=8, shortest_px=32).shape == (3, 40, 32)
+    assert render(tall, drawn, SETTINGS).shape == (3, 40, 32)
     tiny = Drawn(0, 20, (0.4, 0.4, 0.0, 0.0), flip=False)
-    assert render(small, tiny, patch_px=8, shortest_px=32).shape == (3, 16, 16)
+    assert render(small, tiny, SETTINGS).shape == (3, 16, 16)
 
 
 @pytest.mark.parametrize("cache_bytes", [0, 10_000, 1 << 30])
@@ -93,9 +100,7 @@ def test_pictures_are_the_same_kept_or_rendered_again(
 ) -> None:
     source = Dataset("train", DatasetSettings(count=2))
     drawn = draw({**SETTINGS, "count": 3}, 2)
-    expected = [
-        render(to_tensor(source.image(one.index)), one, patch_px=8, shortest_px=32) for one in drawn
-    ]
+    expected = [render(to_tensor(source.image(one.index)), one, SETTINGS) for one in drawn]
     monkeypatch.setattr(images, "CACHE_BYTES", cache_bytes)
     pictures = Pictures(source, drawn, SETTINGS)
 
@@ -111,3 +116,71 @@ def test_read_only_image_is_read_without_a_warning() -> None:
     image.setflags(write=False)
 
     assert to_tensor(image).shape == (3, 4, 5)
+
+
+SCENES = {**SETTINGS, "count": 9, "long_side_ratio": 1.5}
+
+
+def test_workers_give_the_same_bytes_in_the_order_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(images, "CACHE_BYTES", 20_000)  # an image or two
+    pictures = Pictures(Dataset("train", DatasetSettings(count=4)), draw(SCENES, 4), SCENES)
+    positions = [7, 0, 3, 3, 8, 1, 0]
+
+    found = list(pictures.stream(iter(positions), n_workers=2))
+
+    expected = [pictures[position] for position in positions]
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    alone = list(pictures.stream(positions))
+    assert all(torch.equal(a, b) for a, b in zip(alone, expected, strict=True))
+
+
+@pytest.mark.parametrize("n_workers", [0, 1])
+def test_image_that_cannot_be_read_is_named_whoever_reads_it(
+    tmp_path: Path, n_workers: int
+) -> None:
+    for index in range(3):
+        pixels = np.full((40, 60, 3), index, np.uint8)
+        PIL.Image.fromarray(pixels).save(tmp_path / f"{index}.png")
+    source = Folder("train", DatasetSettings(path=str(tmp_path)))
+    (tmp_path / "1.png").write_bytes((tmp_path / "1.png").read_bytes()[:60])
+    drawn = [Drawn(index, 40, None, flip=False) for index in range(3)]
+    stream = Pictures(source, drawn, SETTINGS).stream([0, 1, 2], n_workers)
+
+    assert next(stream).shape == (3, 40, 56)
+    with pytest.raises(DataError, match=r"1\.png") as caught:
+        next(stream)
+
+    assert "\n" not in str(caught.value)
+
+
+LONG_LIST = """
+import resource, sys
+import numpy as np
+from spar_bench.plan.drawing import draw
+from spar_bench.run import images
+
+class Source:
+    def image(self, index):
+        return np.full((600, 900, 3), index % 256, np.uint8)
+
+settings = {"count": 600, "short_side_px": [512, 600], "crop": 0.0, "flip": 0.5, "seed": 0,
+            "patch_px": 16, "shortest_px": 512}
+images.CACHE_BYTES = 50 << 20
+pictures = images.Pictures(Source(), draw(settings, 600), settings)
+peaks = []
+for position, _ in enumerate(pictures.stream(range(600))):
+    if position in (119, 599):
+        peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+print(*peaks)
+"""
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_list() -> None:
+    result = subprocess.run([sys.executable, "-c", LONG_LIST], capture_output=True, text=True)
+
+    early, late = map(int, result.stdout.split())
+    # 600 images of 1.4 MB are 840 MB; the 50 MiB that are kept are full after 36 of them.
+    assert late - early < 30

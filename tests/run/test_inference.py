@@ -1,5 +1,6 @@
 """Stitching by matrices against plain loops that follow the paper's description."""
 
+import logging
 from collections import Counter
 from pathlib import Path
 
@@ -10,9 +11,11 @@ from torch import Tensor
 
 from spar_bench.backbones.base import Backbone
 from spar_bench.backbones.openclip import Backbone as OpenClip
+from spar_bench.errors import SparBenchError
+from spar_bench.run import inference
 from spar_bench.run.inference import single_pass, sliding_window, stitch
 from spar_bench.spec.schema import BackboneSpec
-from spar_bench.windows import feature_axis, origins, pixel_axis, upsample_factor
+from spar_bench.windows import Axis, feature_axis, n_windows, origins, pixel_axis, upsample_factor
 from tests.test_testing import ToyBackbone
 
 PATCH, WINDOW = 4, 16
@@ -165,3 +168,114 @@ def test_one_window_as_large_as_the_image_is_a_single_pass(clip: Path) -> None:
 def test_window_of_broken_patches_is_refused() -> None:
     with pytest.raises(ValueError, match="whole patches of 4 px"):
         sliding_window(Small(), torch.zeros(1, 3, 32, 32), window_px=18, stride_px=6)
+
+
+class Memory:
+    """Encodes as a toy does where at most so many windows come at once; else there is no memory."""
+
+    def __init__(self, holds: int) -> None:
+        self.backbone, self.holds = Small(), holds
+        self.asked: list[int] = []
+
+    def encode(self, windows: Tensor) -> Tensor:
+        """Encode windows `(K, 3, eh, ew)`, or raise what CUDA does."""
+        self.asked.append(len(windows))
+        if len(windows) > self.holds:
+            raise torch.OutOfMemoryError("Tried to allocate 7 GiB.\nOf the device's 5 GiB ...")
+        with torch.no_grad():
+            return self.backbone.features(windows)
+
+
+@pytest.fixture
+def _nothing_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forget what other tests have found to fit."""
+    monkeypatch.setattr(inference, "_fitting", {})
+
+
+def axes(image: Tensor) -> tuple[Axis, Axis]:
+    rows, columns = (
+        feature_axis(side, WINDOW, 4, patch_px=PATCH, upsample=1) for side in image.shape[1:]
+    )
+    return rows, columns
+
+
+@pytest.mark.usefixtures("_nothing_tried")
+def test_windows_that_do_not_fit_are_encoded_fewer_at_once_from_then_on(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    image, memory = torch.randn(3, 24, 64), Memory(holds=4)  # three rows of 13 windows
+    [expected] = stitch(image, Memory(holds=99).encode, [axes(image)])
+
+    with caplog.at_level(logging.WARNING):
+        [found] = stitch(image, memory.encode, [axes(image)])
+
+    # 13 are too many, half of them too, then 3 fit: 13 = 4 * 3 + 1.
+    assert memory.asked == [13, 6, 3, 3, 3, 3, 1] + 2 * [3, 3, 3, 3, 1]
+    assert torch.allclose(found, expected, atol=1e-6)
+    assert [record.getMessage() for record in caplog.records] == [
+        "13 windows of 16x16 px do not fit into the memory of cpu; 6 at once from now on",
+        "6 windows of 16x16 px do not fit into the memory of cpu; 3 at once from now on",
+    ]
+
+
+@pytest.mark.usefixtures("_nothing_tried")
+def test_what_fits_is_found_for_each_size_of_window() -> None:
+    large, small = torch.randn(3, 16, 64), torch.randn(3, 12, 64)  # windows of 16x16 and 12x16 px
+    stitch(large, Memory(holds=4).encode, [axes(large)])
+    memory = Memory(holds=99)
+
+    stitch(small, memory.encode, [axes(small)])
+
+    assert memory.asked == [13]
+
+
+@pytest.mark.usefixtures("_nothing_tried")
+def test_a_single_window_that_does_not_fit_is_told_in_one_line() -> None:
+    image = torch.randn(3, 16, 64)
+
+    with pytest.raises(SparBenchError) as caught:
+        stitch(image, Memory(holds=0).encode, [axes(image)])
+
+    assert str(caught.value) == (
+        "cpu: must have memory for one window of 16x16 px, but Tried to allocate 7 GiB.; take a "
+        "smaller teacher.window_px, or --device cpu"
+    )
+
+
+@pytest.mark.parametrize("batch", [1, 2, 5, 13])
+def test_batch_moves_no_more_than_rounding(batch: int) -> None:
+    image, backbone = torch.randn(3, 28, 64), Small()
+    with torch.no_grad():
+        [expected] = stitch(image, backbone.features, [axes(image)])
+
+        [found] = stitch(image, backbone.features, [axes(image)], batch=batch)
+
+    assert torch.allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("stride_px", "expected"),
+    # The paper's figure: windows of 512 px on an image of 2048x1024.
+    [(512, 8), (256, 21), (128, 65), (64, 225), (56, 319), (40, 560), (32, 833), (24, 1495),
+     (16, 3201), (8, 12545)],
+)  # fmt: skip
+def test_papers_windows_are_counted_and_taken_a_row_at_a_time(
+    stride_px: int, expected: int
+) -> None:
+    rows, columns = (
+        feature_axis(side, 512, stride_px, patch_px=16, upsample=upsample_factor(16, stride_px))
+        for side in (1024, 2048)
+    )
+
+    assert n_windows((1024, 2048), 512, stride_px) == expected
+    assert len(rows.origins) * len(columns.origins) == expected
+    if stride_px == 24:
+        seen: list[int] = []
+
+        def encode(windows: Tensor) -> Tensor:
+            seen.append(len(windows))
+            return windows.new_ones(len(windows), 1, 32, 32)
+
+        stitch(torch.zeros(1, 1024, 2048), encode, [(rows, columns)])
+
+        assert (sum(seen), max(seen)) == (1495, inference.WINDOW_BATCH["cpu"])

@@ -14,10 +14,12 @@ from spar_bench.backbones.openclip import Backbone as OpenClip
 from spar_bench.errors import Diverged, SparBenchError
 from spar_bench.plan.cost import training_flops
 from spar_bench.plan.trials import Plan
+from spar_bench.run import teach
 from spar_bench.run.context import TRAINED_FILE, Context, Interrupted
 from spar_bench.run.images import normalise
-from spar_bench.run.student import _Training, learning_rate_factor, make_student, order
+from spar_bench.run.student import make_student
 from spar_bench.run.teach import open_images, read_target
+from spar_bench.run.training import Training, learning_rate_factor, order
 from spar_bench.spec.schema import BackboneSpec, StudentSpec
 from spar_bench.stage import Stage
 from spar_bench.store import Store
@@ -243,7 +245,7 @@ def test_scale_of_half_precision_gradients_is_part_of_a_checkpoint(
 ) -> None:
     spec = StudentSpec(precision="float16", trainable="all")
     runs = [
-        _Training(OpenClip(BackboneSpec(name="openclip", path=str(clip))), spec, 0, 3)
+        Training(OpenClip(BackboneSpec(name="openclip", path=str(clip))), spec, 0, 3)
         for _ in range(2)
     ]
     state = {**runs[0].scaler.state_dict(), "scale": 128.0, "_growth_tracker": 7}
@@ -336,3 +338,62 @@ def test_student_is_distilled_on_half_precision_targets(
 
     assert load_file(targets.path("000000.safetensors"))["features"].dtype == torch.float16
     assert read_target(targets, 0).dtype == torch.float32
+
+
+@pytest.mark.parametrize("changes", [{}, {"epochs": 3, "trainable": "all", "accumulate": 1}])
+def test_targets_that_are_not_kept_make_the_same_student(
+    clip: Path, photographs: Path, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    named = {f"student__{key}": value for key, value in changes.items()}
+    folders = []
+    for keep in (True, False):
+        store = Store(tmp_path / str(keep))
+        plan = plan_of(settings(clip, photographs, teacher__keep=keep, **named))
+        [student] = [s for s in plan.stages.values() if s.kind == "student"]
+        making, notes = executor(plan, store)
+
+        making.make([student.fingerprint])
+
+        found = store.find(student)
+        assert found is not None
+        assert ("targets" in notes.kinds("made")) is keep
+        folders.append(found)
+    kept, computed = folders
+    assert kept.fingerprint == computed.fingerprint
+    assert losses(kept.folder) == losses(computed.folder)
+    assert kept.path(TRAINED_FILE).read_bytes() == computed.path(TRAINED_FILE).read_bytes()
+    assert kept.summary == computed.summary
+    assert computed.manifest["made"]["gflops"] > kept.manifest["made"]["gflops"]
+
+
+@pytest.mark.parametrize("damage", [b"", b"altered"])
+def test_kept_targets_are_read_where_they_need_not_be_kept_and_damaged_ones_left(
+    clip: Path,
+    photographs: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    damage: bytes,
+) -> None:
+    store, taught = Store(tmp_path), list[int]()
+    kept = plan_of(settings(clip, photographs))
+    executor(kept, store)[0].make([s for s, one in kept.stages.items() if one.kind == "targets"])
+    plan = plan_of(settings(clip, photographs, teacher__keep=False))
+    [student] = [s for s in plan.stages.values() if s.kind == "student"]
+    real = teach._teach
+
+    def counted(backbone: Any, picture: Tensor, how: Any, context: Context, at: int) -> Tensor:
+        taught.append(at)
+        return real(backbone, picture, how, context, at)
+
+    monkeypatch.setattr(teach, "_teach", counted)
+
+    executor(plan, store)[0].make([student.fingerprint])
+
+    assert taught == []
+    store.discard(student.fingerprint)
+    [path] = (store.root / "stages" / "targets").glob("*/000001.safetensors")
+    path.write_bytes(damage)
+    making, notes = executor(plan, store)
+    making.make([student.fingerprint])
+    assert notes.kinds("made") == ["student"]
+    assert set(taught) >= {1}

@@ -1,0 +1,140 @@
+"""Which distillation images are drawn, and how large each is: the same in a plan and in a run."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from spar_bench.plan.stages import resized_hw
+from spar_bench.stage import canonical
+
+SMALLEST_CROP = 0.4
+"""A crop's sides are uniform shares of the image's, from this to 1.
+
+Source: naomikombol/SPAR, generate_images.py @0f63ff2.
+"""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """One distillation image: which, how large, and what of it.
+
+    `crop` holds the shares of height and width that are kept, then where the crop lies between the
+    near (0) and the far border (1); None keeps the image whole.
+    """
+
+    index: int
+    short_side_px: int
+    crop: tuple[float, float, float, float] | None
+    flip: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the drawn values as JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> "Drawn":
+        """Read back what `to_json` gave."""
+        crop = None if value["crop"] is None else tuple(value["crop"])
+        return cls(value["index"], value["short_side_px"], crop, value["flip"])
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What becomes of an image: its size once resized, then the part of it that is kept, in px."""
+
+    resized_hw: tuple[int, int]
+    start: tuple[int, int]
+    image_hw: tuple[int, int]
+
+
+def draw(settings: dict[str, Any], n_source: int) -> list[Drawn]:
+    """Draw the list of images that an `images` stage stands for.
+
+    A source larger than `count` gives a sample of itself; a smaller one is gone through again, each
+    time in a new order.
+    """
+    generator = np.random.default_rng(settings["seed"])
+    count, (low, high) = settings["count"], settings["short_side_px"]
+    rounds = -(-count // n_source)
+    order = np.concatenate([generator.permutation(n_source) for _ in range(rounds)])[:count]
+    drawn = []
+    for index in order:
+        short_side_px = int(generator.integers(low, high + 1))
+        shares, places = generator.uniform(SMALLEST_CROP, 1, 2), generator.uniform(0, 1, 2)
+        cropped, flipped = generator.uniform(size=2) < (settings["crop"], settings["flip"])
+        crop = (*shares.tolist(), *places.tolist()) if cropped else None
+        drawn.append(Drawn(int(index), short_side_px, crop, bool(flipped)))
+    return drawn
+
+
+def rescaled_hw(
+    image_hw: tuple[int, int],
+    short_side_px: int,
+    *,
+    long_side_ratio: float | None,
+    shortest_px: int,
+) -> tuple[int, int]:
+    """Return the size that an image is resized to, its ratio kept.
+
+    The short side is the drawn one, less where the long side would exceed `long_side_ratio` times
+    it; but no cap takes the short side below `shortest_px`.
+    """
+    if long_side_ratio is None:
+        return resized_hw(image_hw, short_side_px)
+    longest_px = int(long_side_ratio * short_side_px)
+    found = resized_hw(image_hw, short_side_px, longest_px, half_up=True)
+    least = min(shortest_px, short_side_px)
+    return found if min(found) >= least else resized_hw(image_hw, least, half_up=True)
+
+
+def frame(image_hw: tuple[int, int], drawn: Drawn, settings: dict[str, Any]) -> Frame:
+    """Return what becomes of an image; sides end as multiples of the patch.
+
+    A crop keeps at least `shortest_px` of each side, where the resized image has that much.
+
+    Args:
+        image_hw: Size of the image as it is in its source.
+        drawn: What was drawn for it.
+        settings: Those of its `images` stage: `patch_px`, `shortest_px`, maybe `long_side_ratio`.
+    """
+    patch_px, shortest_px = settings["patch_px"], settings["shortest_px"]
+    sides = rescaled_hw(
+        image_hw,
+        drawn.short_side_px,
+        long_side_ratio=settings.get("long_side_ratio"),
+        shortest_px=shortest_px,
+    )
+    kept, start = sides, (0, 0)
+    if drawn.crop is not None:
+        shares, places = drawn.crop[:2], drawn.crop[2:]
+        kept_h, kept_w = (
+            max(round(side * share), min(shortest_px, side))
+            for side, share in zip(sides, shares, strict=True)
+        )
+        kept = kept_h, kept_w
+        start = round((sides[0] - kept_h) * places[0]), round((sides[1] - kept_w) * places[1])
+    height, width = (max(keep // patch_px, 1) * patch_px for keep in kept)
+    return Frame(sides, start, (height, width))
+
+
+def drawn_sizes(
+    settings: dict[str, Any], *, n_source: int, source_hw: tuple[int, int]
+) -> Mapping[tuple[int, int], int]:
+    """Count the sizes of a stage's images, were all of its source of one size.
+
+    The very list that the stage will draw is looked at, so that what is summed over it is exact.
+    """
+    return _drawn_sizes(canonical(settings), n_source, source_hw)
+
+
+@lru_cache(maxsize=32)
+def _drawn_sizes(
+    settings: str, n_source: int, source_hw: tuple[int, int]
+) -> Mapping[tuple[int, int], int]:
+    read: dict[str, Any] = json.loads(settings)
+    return Counter(frame(source_hw, one, read).image_hw for one in draw(read, n_source))

@@ -1,0 +1,21 @@
+"""Which of the processes that `torchrun` started this one is; no torch."""
+
+import os
+
+_STATED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+"""What `torchrun` sets; a scheduler may set some of them for other ends."""
+
+
+def n_processes() -> int:
+    """Return how many processes train together."""
+    return int(os.environ["WORLD_SIZE"]) if all(name in os.environ for name in _STATED) else 1
+
+
+def rank() -> int:
+    """Return this process's number among them; 0 is the one that does all but training too."""
+    return int(os.environ["RANK"]) if n_processes() > 1 else 0
+
+
+def local_rank() -> int:
+    """Return this process's number among those on this machine."""
+    return int(os.environ["LOCAL_RANK"])

@@ -1,0 +1,215 @@
+"""Processes that train a student together, as `torchrun` starts them; the first does all else.
+
+The first process (rank 0) plans, makes the stages, and keeps store, MLflow and screen. The others
+wait for it to name a student, train that with it, and end with it. What is said between them is
+JSON and numbers, never a pickled object.
+"""
+
+import json
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from spar_bench.backbones.base import Backbone
+from spar_bench.errors import SparBenchError
+from spar_bench.processes import local_rank, n_processes, rank
+from spar_bench.stage import Damaged
+
+_FOR_EVER = timedelta(days=365)
+"""How long the others wait for the first: it may evaluate for days before it trains again."""
+
+T = TypeVar("T")
+Encode = Callable[[Tensor], Tensor]
+
+
+class LeftOff(Exception):
+    """The work that all processes were at is given up; the first process says why."""
+
+
+@dataclass
+class Ranks:
+    """The processes of a sweep; one that is alone has nobody to talk to.
+
+    `group` carries what is said between them; gradients go by torch's own.
+    """
+
+    rank: int = 0
+    n: int = 1
+    group: dist.ProcessGroup | None = None
+    is_out_of_step: bool = False
+
+    def say(self, value: dict[str, Any] | None) -> None:
+        """Tell the others what to train next; None: that it is over.
+
+        Raises:
+            SparBenchError: they can no longer be reached.
+        """
+        if self.n == 1:
+            return
+        if self.is_out_of_step:
+            raise SparBenchError(
+                "processes: must keep in step, but one of them failed within a step; run the same "
+                "command again"
+            )
+        self._broadcast(json.dumps(value).encode())
+
+    def hear(self) -> Any:
+        """Wait for what the first process says."""
+        return json.loads(self._broadcast(None))
+
+    def own(self, n_items: int) -> range:
+        """Return which of a step's items are this process's."""
+        return range(self.rank, n_items, self.n)
+
+    def agree(self, work: Callable[[], T]) -> T:
+        """Do work that may fail in one process; where it does, no process goes on.
+
+        Raises:
+            LeftOff: it failed, in a process that is not the first.
+            Exception: what went wrong, in the first one.
+        """
+        if self.n == 1:
+            return work()
+        error: Exception | None = None
+        try:
+            result = work()
+        except Exception as caught:
+            error = caught
+        if self.sum(torch.tensor(0 if error is None else 1)).item() == 0:
+            return result
+        said = [json.loads(text) for text in self._gather(json.dumps(_words(error)).encode())]
+        if self.rank != 0:
+            raise LeftOff
+        raise error or _error(next(words for words in said if words))
+
+    def sum(self, numbers: Tensor) -> Tensor:
+        """Return the sum of all processes' tensors, which lie on the CPU."""
+        if self.n > 1:
+            dist.all_reduce(numbers, group=self.group)
+        return numbers
+
+    def joined(self, backbone: Backbone) -> "Encode":
+        """Return what encodes images `(B, 3, H, W)` such that gradients are averaged over all."""
+        if self.n == 1:
+            return backbone.features
+        # What a read-out leaves out has no gradient, as MaskCLIP's last query and key.
+        return DistributedDataParallel(
+            _Features(backbone), find_unused_parameters=True, broadcast_buffers=False
+        )
+
+    @contextmanager
+    def in_step(self) -> Iterator[None]:
+        """Run what all processes wait for each other in; one that fails there loses the others."""
+        try:
+            yield
+        except Exception:
+            self.is_out_of_step = self.n > 1
+            raise
+
+    def _broadcast(self, content: bytes | None) -> bytes:
+        size = torch.tensor(len(content or b""))
+        dist.broadcast(size, 0, group=self.group)
+        data = _bytes(content) if content else torch.empty(int(size), dtype=torch.uint8)
+        dist.broadcast(data, 0, group=self.group)
+        return data.numpy().tobytes()
+
+    def _gather(self, content: bytes) -> list[bytes]:
+        """Return what each process has to say, in their order."""
+        sizes = [torch.tensor(0) for _ in range(self.n)]
+        dist.all_gather(sizes, torch.tensor(len(content)), group=self.group)
+        longest = max(int(size) for size in sizes)
+        padded = [torch.empty(longest, dtype=torch.uint8) for _ in sizes]
+        dist.all_gather(padded, _bytes(content.ljust(longest)), group=self.group)
+        return [text.numpy().tobytes() for text in padded]
+
+
+class _Features(nn.Module):
+    """A backbone's features as a module, whose parameters are those of the image tower."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__()
+        self.visual = backbone.visual
+        self._features = backbone.features
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Encode `(B, 3, H, W)` to `(B, C, h, w)`."""
+        return self._features(images)
+
+
+def only_here(encode: Encode) -> AbstractContextManager[None]:
+    """Return the context in which gradients are gathered in this process, and not yet averaged."""
+    if isinstance(encode, DistributedDataParallel):
+        context: AbstractContextManager[None] = encode.no_sync()
+        return context
+    return nullcontext()
+
+
+def own_device(option: str) -> str:
+    """Return the device of this process of several: with CUDA, each has one of its own.
+
+    Raises:
+        SparBenchError: one device is named for all of them.
+    """
+    if n_processes() == 1 or option == "cpu":
+        return option
+    if option not in ("auto", "cuda"):
+        raise SparBenchError(
+            f"--device: must be auto, cpu or cuda where {n_processes()} processes train together, "
+            f"but got {option!r}; leave it out: each takes the CUDA device of its number"
+        )
+    return f"cuda:{local_rank()}" if torch.cuda.is_available() else option
+
+
+@contextmanager
+def joined(device: torch.device) -> Iterator[Ranks]:
+    """Join the processes that `torchrun` started, and let go of the others at the end."""
+    if n_processes() == 1:
+        yield Ranks()
+        return
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    group = dist.new_group(backend="gloo", timeout=_FOR_EVER)
+    assert isinstance(group, dist.ProcessGroup), "every process is in it"
+    ranks = Ranks(rank(), n_processes(), group)
+    try:
+        yield ranks
+    finally:
+        if ranks.rank == 0 and not ranks.is_out_of_step:
+            with suppress(RuntimeError):  # they ended before
+                ranks.say(None)
+        dist.destroy_process_group()
+
+
+def _bytes(content: bytes) -> Tensor:
+    return torch.frombuffer(bytearray(content), dtype=torch.uint8)
+
+
+def _words(error: Exception | None) -> dict[str, Any]:
+    """Return what the first process is told of an error."""
+    if error is None:
+        return {}
+    if isinstance(error, Damaged):
+        damaged = {"detail": error.detail, "fingerprint": error.fingerprint}
+        return {"damaged": damaged, "path": str(error.path)}
+    if isinstance(error, SparBenchError):
+        return {"mistake": str(error)}
+    return {"bug": "".join(traceback.format_exception(error))}
+
+
+def _error(words: dict[str, Any]) -> Exception:
+    """Return the error that another process told of."""
+    if "damaged" in words:
+        return Damaged(Path(words["path"]), **words["damaged"])
+    if "mistake" in words:
+        return SparBenchError(words["mistake"])
+    return RuntimeError(f"in another process:\n{words['bug']}")

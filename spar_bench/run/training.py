@@ -1,0 +1,156 @@
+"""A student under way: its schedule, its order of images, and all that a resume goes on from."""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from spar_bench.backbones.base import Backbone
+from spar_bench.run.checkpoint import load_checkpoint, save_checkpoint
+from spar_bench.run.trainable import set_trainable
+from spar_bench.spec.schema import StudentSpec
+
+ONE_CYCLE_RISE = 0.3
+ONE_CYCLE_START, ONE_CYCLE_END = 1 / 25, 1 / 250_000
+
+
+def learning_rate_factor(schedule: str, step: int, n_steps: int) -> float:
+    """Return the factor on the learning rate at a step, 0 to n_steps - 1.
+
+    `one_cycle` rises by a half cosine from 1/25 over the first 30 %, then falls to 1/250000;
+    `cosine` falls from 1 to 0. Source: torch's OneCycleLR with its defaults, momentum left alone.
+    """
+    if schedule == "constant":
+        return 1.0
+    if schedule == "cosine":
+        return _half_cosine(1.0, 0.0, step / n_steps)
+    rise = ONE_CYCLE_RISE * n_steps - 1
+    if step <= rise:
+        return _half_cosine(ONE_CYCLE_START, 1.0, step / rise)
+    return _half_cosine(1.0, ONE_CYCLE_END, (step - rise) / (n_steps - 1 - rise))
+
+
+def _half_cosine(start: float, end: float, share: float) -> float:
+    return end + (start - end) * (1 + math.cos(math.pi * share)) / 2
+
+
+@lru_cache(maxsize=2)
+def order(n_images: int, seed: int, epoch: int) -> tuple[int, ...]:
+    """Return the order of images in an epoch, which seed and epoch alone decide."""
+    return tuple(np.random.default_rng([seed, epoch]).permutation(n_images).tolist())
+
+
+@dataclass
+class Training:
+    """A student's state: everything that the next step depends on, so that a resume is exact.
+
+    `curve` holds (step, loss, milliseconds since the epoch).
+    """
+
+    backbone: Backbone
+    spec: StudentSpec
+    seed: int
+    n_images: int
+    step: int = 0
+    gflops: float = 0.0
+    curve: list[tuple[int, float, int]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.parameters = set_trainable(self.backbone, self.spec.trainable)
+        self.optimiser = _optimiser(self.spec, self.parameters)
+        device = self.parameters[0].device.type
+        self.scaler = torch.amp.GradScaler(device, enabled=self.spec.precision == "float16")
+
+    @property
+    def steps_an_epoch(self) -> int:
+        return -(-self.n_images // self.spec.accumulate)
+
+    @property
+    def n_steps(self) -> int:
+        return self.spec.epochs * self.steps_an_epoch
+
+    @property
+    def ends_epoch(self) -> bool:
+        return self.step % self.steps_an_epoch == 0
+
+    @property
+    def epoch_loss(self) -> tuple[int, float]:
+        losses = [loss for _, loss, _ in self.curve[-self.steps_an_epoch :]]
+        return self.step // self.steps_an_epoch, float(np.mean(losses))
+
+    def positions(self, step: int) -> tuple[int, ...]:
+        """Return the images whose gradients make a step, by their positions in the drawn list."""
+        epoch, within = divmod(step, self.steps_an_epoch)
+        first = within * self.spec.accumulate
+        return order(self.n_images, self.seed, epoch)[first : first + self.spec.accumulate]
+
+    def upcoming(self, own: Callable[[int], range]) -> Iterator[int]:
+        """Yield the images of all steps to come; of each, those places that `own` names."""
+        for step in range(self.step, self.n_steps):
+            positions = self.positions(step)
+            yield from (positions[place] for place in own(len(positions)))
+
+    def update(self, loss: float) -> None:
+        factor = learning_rate_factor(self.spec.schedule, self.step, self.n_steps)
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.spec.learning_rate * factor
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        self.optimiser.zero_grad(set_to_none=True)
+        self.curve.append((self.step, loss, time.time_ns() // 1_000_000))
+        self.step += 1
+
+    def trained(self) -> dict[str, Tensor]:
+        """Return what trains, by its name in the image tower."""
+        named = self.backbone.visual.named_parameters()
+        return {n: p.detach().cpu().contiguous() for n, p in named if p.requires_grad}
+
+    def save(self, path: Path) -> None:
+        """Write weights, optimiser state and place in the order as one safetensors file."""
+        tensors = {f"weight/{name}": value for name, value in self.trained().items()}
+        for index, state in self.optimiser.state_dict()["state"].items():
+            for key, value in state.items():
+                tensors[f"optimiser/{index}/{key}"] = torch.as_tensor(value).cpu().contiguous()
+        words = {
+            "step": self.step,
+            "gflops": self.gflops,
+            "curve": self.curve,
+            "scaler": self.scaler.state_dict(),
+        }
+        save_checkpoint(path, tensors, words)
+
+    def resume(self, path: Path) -> None:
+        """Go back to the state that `save` wrote, if it did."""
+        checkpoint = load_checkpoint(path)
+        if checkpoint is None:
+            return
+        tensors, words = checkpoint
+        named: dict[str, nn.Parameter] = dict(self.backbone.visual.named_parameters())
+        state: dict[int, dict[str, Tensor]] = {}
+        with torch.no_grad():
+            for name, tensor in tensors.items():
+                kind, rest = name.split("/", 1)
+                if kind == "weight":
+                    named[rest].copy_(tensor)
+                else:
+                    index, key = rest.split("/")
+                    state.setdefault(int(index), {})[key] = tensor
+        groups = self.optimiser.state_dict()["param_groups"]
+        self.optimiser.load_state_dict({"state": state, "param_groups": groups})
+        self.scaler.load_state_dict(words["scaler"])
+        self.step, self.gflops = words["step"], words["gflops"]
+        self.curve = [tuple(point) for point in words["curve"]]
+
+
+def _optimiser(spec: StudentSpec, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    if spec.optimiser == "adamw":
+        return torch.optim.AdamW(parameters, lr=spec.learning_rate, weight_decay=spec.weight_decay)
+    return torch.optim.SGD(
+        parameters, lr=spec.learning_rate, momentum=0.9, weight_decay=spec.weight_decay
+    )

@@ -1,0 +1,52 @@
+"""Write tensors to files in the background, while the next ones are computed."""
+
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from safetensors.torch import save
+from torch import Tensor
+
+from spar_bench.files import replace_bytes
+
+AHEAD = 4
+"""Files that wait to be written: bounds memory where the disk is slower than the device."""
+
+
+class Writer:
+    """Writes one file after another in a thread of its own; a kill leaves only whole ones.
+
+    What goes wrong there is raised by a later `put`, at the latest by the end of the block, which
+    waits for the last file.
+    """
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="writer")
+        self._pending: deque[Future[None]] = deque()
+
+    def put(self, path: Path, tensors: dict[str, Tensor]) -> None:
+        """Write tensors of the CPU to a safetensors file soon; waits where too many files do.
+
+        Raises:
+            StoreError: an earlier file could not be written.
+        """
+        self._pending.append(self._thread.submit(_write, path, tensors))
+        while len(self._pending) > AHEAD:
+            self._pending.popleft().result()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, _: object, __: TracebackType | None
+    ) -> None:
+        self._thread.shutdown(cancel_futures=kind is not None)
+        if kind is None:
+            for pending in self._pending:
+                pending.result()
+
+
+def _write(path: Path, tensors: dict[str, Tensor]) -> None:
+    replace_bytes(path, save(tensors))

@@ -1,0 +1,29 @@
+"""Join the students of a sweep that another process runs, as all but the first of `torchrun` do."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from spar_bench.run.context import Context, ignore, resolve_device, resolve_workers
+from spar_bench.run.distributed import joined, own_device
+from spar_bench.run.student import join_student
+from spar_bench.session.sweep import Options
+from spar_bench.store import Store
+
+
+def follow(options: Options, *, on_joined: Callable[[], None] = ignore) -> None:
+    """Train what the first process names, with it, until it is done; write and print nothing.
+
+    Raises:
+        NotReady: the device is not there.
+    """
+    device = resolve_device(own_device(options.device), options.threads)
+    with joined(device) as ranks:
+        on_joined()
+        context = Context(
+            Store(Path(options.store), make=False),
+            device,
+            workers=resolve_workers(options.workers, device),
+            ranks=ranks,
+        )
+        while (said := ranks.hear()) is not None:
+            join_student(said, context)

@@ -1,0 +1,227 @@
+"""Processes that train together: shares, what they say, and the student that one would make."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from spar_bench import processes
+from spar_bench.errors import SparBenchError
+from spar_bench.run.context import TRAINED_FILE, Context
+from spar_bench.run.distributed import Ranks, _error, _words, own_device
+from spar_bench.run.student import (
+    _as_json,
+    _begin,
+    _from_json,
+    _read_images,
+)
+from spar_bench.run.training import Training
+from spar_bench.stage import Damaged, Stage
+from spar_bench.store import Store
+from tests.run.tiny import CPU, executor, plan_of, settings
+
+
+class Apart(Ranks):
+    """One of several processes, whose gradients the test averages itself."""
+
+    def joined(self, backbone: Any) -> Any:
+        """Return what encodes in this process alone."""
+        return backbone.features
+
+
+@pytest.fixture(scope="module")
+def taught(
+    clip: Path, photographs: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Store, Stage]:
+    """A store that holds images and targets, and the student that is made of them."""
+    store = Store(tmp_path_factory.mktemp("taught"))
+    changes: dict[str, Any] = {"images__count": 5, "student__accumulate": 3}
+    plan = plan_of(settings(clip, photographs, student__trainable="all", **changes))
+    kinds = {stage.kind: stage for stage in plan.stages.values()}
+    executor(plan, store)[0].make([kinds["targets"].fingerprint])
+    return store, kinds["student"]
+
+
+def gradients(stage: Stage, store: Store, step: int, ranks: Ranks) -> tuple[Training, list[float]]:
+    """Read one process's images of a step, and leave its gradients in its weights."""
+    context = Context(store, CPU, ranks=ranks)
+    run, images = _begin(stage, context)
+    run.step = step
+    images.stream = images.pictures.stream(run.upcoming(ranks.own))
+    read = _read_images(run, images, context, ranks.joined(run.backbone))
+    read.last.backward()  # type: ignore[no-untyped-call]
+    return run, [loss.item() for loss in read.losses]
+
+
+@pytest.mark.parametrize("n_ranks", [2, 3, 4])
+@pytest.mark.parametrize(("step", "n_images"), [(0, 3), (1, 2)])
+def test_averaged_over_processes_gradients_are_the_mean_over_the_steps_images(
+    taught: tuple[Store, Stage], n_ranks: int, step: int, n_images: int
+) -> None:
+    store, stage = taught
+    alone, losses = gradients(stage, store, step, Ranks())
+
+    found = [gradients(stage, store, step, Apart(rank, n_ranks)) for rank in range(n_ranks)]
+
+    assert sorted(loss for _, told in found for loss in told) == sorted(losses)
+    assert [len(told) for _, told in found] == [
+        len(range(rank, n_images, n_ranks)) for rank in range(n_ranks)
+    ]
+    for index, parameter in enumerate(alone.parameters):
+        shares = [run.parameters[index].grad for run, _ in found]
+        if parameter.grad is None:
+            assert shares == [None] * n_ranks
+            continue
+        mean = torch.stack([share for share in shares if share is not None]).sum(0) / n_ranks
+        largest = float(parameter.grad.abs().max())
+        assert torch.allclose(mean, parameter.grad, rtol=1e-4, atol=1e-6 * largest)
+
+
+def test_student_is_told_of_as_json_and_is_the_same_stage(taught: tuple[Store, Stage]) -> None:
+    _, stage = taught
+
+    found = _from_json(json.loads(json.dumps(_as_json(stage))))
+
+    assert found.fingerprint == stage.fingerprint
+    assert found.how == stage.how
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        SparBenchError("x.png: must be an image, but is none; replace it"),
+        Damaged(Path("a/b"), "is missing", fingerprint="ab12"),
+    ],
+)
+def test_mistake_of_another_process_is_told_as_it_was(error: SparBenchError) -> None:
+    found = _error(json.loads(json.dumps(_words(error))))
+
+    assert str(found) == str(error)
+    assert isinstance(found, Damaged) == isinstance(error, Damaged)
+
+
+def test_bug_of_another_process_keeps_its_traceback() -> None:
+    try:
+        json.loads("{")
+    except ValueError as error:
+        words = _words(error)
+
+    assert re.search("another process.*json.loads.*JSONDecodeError", str(_error(words)), re.DOTALL)
+
+
+def test_process_is_one_of_several_only_as_torchrun_starts_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    assert (processes.n_processes(), processes.rank()) == (1, 0)
+
+    for name, value in (("LOCAL_RANK", "1"), ("MASTER_ADDR", "localhost"), ("MASTER_PORT", "1")):
+        monkeypatch.setenv(name, value)
+
+    assert (processes.n_processes(), processes.rank(), processes.local_rank()) == (2, 1, 1)
+    assert own_device("cpu") == "cpu"
+    with pytest.raises(SparBenchError, match="must be auto, cpu or cuda where 2 processes"):
+        own_device("cuda:0")
+
+
+SPEC = """\
+question: Does it run?
+backbone: patchwork
+images: {source: patchwork, count: 5, short_side_px: [64, 96]}
+teacher: {window_px: 64, stride_px: 32}
+student: {epochs: EPOCHS, learning_rate: 0.1, optimiser: sgd, accumulate: 3}
+evaluate:
+  datasets: [{name: patchwork, count: 1}]
+  short_side_px: [64]
+  templates: ["a photo of a {}."]
+  methods: [student]
+measure: {latency: false}
+"""
+
+
+def together(n: int, *arguments: str) -> list[str]:
+    """Return a command of so many processes."""
+    launch = ["-m", "torch.distributed.run", "--nproc-per-node", str(n)] if n > 1 else []
+    return [sys.executable, *launch, "-m", "spar_bench", *arguments, "--device", "cpu"]
+
+
+def sweep(folder: Path, n: int, *options: str, epochs: int = 4) -> subprocess.CompletedProcess[str]:
+    """Sweep the spec in a folder with so many processes."""
+    (folder / "tiny.yaml").write_text(SPEC.replace("EPOCHS", str(epochs)))
+    command = together(n, "sweep", "tiny.yaml", *options)
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+
+
+def student(folder: Path) -> tuple[Path, dict[str, torch.Tensor], list[float], dict[str, Any]]:
+    """Return a folder's student: its place, weights, losses and manifest."""
+    [found] = folder.glob(".spar_bench/stages/student/*")
+    curve = [loss for _, loss, _ in json.loads((found / "curve.json").read_text())]
+    manifest = json.loads((found / "manifest.json").read_text())
+    return found, load_file(found / TRAINED_FILE), curve, manifest
+
+
+@pytest.mark.slow
+def test_two_processes_train_the_student_of_one(tmp_path: Path) -> None:
+    for name, n in (("one", 1), ("two", 2)):
+        (tmp_path / name).mkdir()
+        result = sweep(tmp_path / name, n)
+        assert result.returncode == 0, result.stderr
+        assert result.stdout.count("1 of 1 trial finished") == 1
+        assert "Warning" not in result.stderr
+
+    one, two = student(tmp_path / "one"), student(tmp_path / "two")
+
+    assert one[0].name == two[0].name
+    assert len(one[2]) == 8  # 5 images, 3 a step: each epoch has a short last step
+    assert two[2] == pytest.approx(one[2], rel=1e-6)
+    for name, weight in one[1].items():
+        assert torch.allclose(
+            two[1][name], weight, rtol=1e-6, atol=1e-6 * float(weight.abs().max())
+        )
+    assert two[3]["summary"]["train_gflops"] == one[3]["summary"]["train_gflops"]
+    assert two[3]["made"]["gflops"] == pytest.approx(one[3]["made"]["gflops"])
+    assert (one[3]["made"]["processes"], two[3]["made"]["processes"]) == (1, 2)
+
+
+@pytest.mark.slow
+def test_processes_stop_together_and_go_on_together(tmp_path: Path) -> None:
+    (tmp_path / "tiny.yaml").write_text(SPEC.replace("EPOCHS", "200"))
+    command = together(2, "sweep", "tiny.yaml")
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as running:
+        assert running.stderr is not None
+        for line in running.stderr:
+            if "% student" in line:
+                break
+        os.kill(running.pid, signal.SIGINT)
+        asked_at = time.monotonic()
+        said = running.stderr.read()
+        running.wait()
+    assert time.monotonic() - asked_at < 25
+    assert "Stopped. Everything finished is kept" in said
+    [checkpoint] = tmp_path.glob(".spar_bench/scratch/*/checkpoint.safetensors")
+    assert load_file(checkpoint)
+
+    result = sweep(tmp_path, 2, epochs=200)
+
+    assert result.returncode == 0, result.stderr
+    (tmp_path / "alone").mkdir()
+    assert sweep(tmp_path / "alone", 1, epochs=200).returncode == 0
+    assert student(tmp_path)[2] == pytest.approx(student(tmp_path / "alone")[2], rel=1e-5)
+
+
+@pytest.mark.slow
+def test_mistake_ends_all_processes_and_is_told_once(tmp_path: Path) -> None:
+    result = sweep(tmp_path, 2, "--only", "nothing")
+
+    assert result.returncode != 0
+    assert result.stderr.count("must be a known name, but got 'nothing'") == 1
