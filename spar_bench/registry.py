@@ -66,7 +66,7 @@ def modules(family: str) -> dict[str, str]:
 def names(family: str) -> list[str]:
     """Return the names that a spec may use of a family, sorted; imports none of the plug-ins."""
     known = modules(family)
-    alone = {name for name in known if not _constant(_file(family, name), "NEEDS_DATA_FILE")}
+    alone = {name for name in known if not _needs_data_file(family, name)}
     return sorted(alone | _data_files(family).keys())
 
 
@@ -76,8 +76,16 @@ def is_path(name: str) -> bool:
 
 
 def data_file(family: str, name: str) -> Path | None:
-    """Return the data file of a name, or None where it has none."""
-    return Path(name).expanduser() if is_path(name) else _data_files(family).get(name)
+    """Return the data file of a name, or None where it has none.
+
+    That of another package's plug-in lies beside its module.
+    """
+    if is_path(name):
+        return Path(name).expanduser()
+    if name in modules(family) and name not in _data_files(family):
+        beside = _file(family, name).with_suffix(".yaml")
+        return beside if beside.is_file() else None
+    return _data_files(family).get(name)
 
 
 def data(family: str, name: str) -> dict[str, Any]:
@@ -125,6 +133,14 @@ def source(family: str, name: str) -> Path:
 def _data_files(family: str) -> dict[str, Path]:
     folder = Path(__file__).parent / family
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def _needs_data_file(family: str, name: str) -> bool:
+    """Tell whether a module is no plug-in by itself; one that cannot be read is listed, to mend."""
+    try:
+        return bool(_constant(_file(family, name), "NEEDS_DATA_FILE"))
+    except SparBenchError:
+        return False
 
 
 def _read(path: Path) -> dict[str, Any]:
