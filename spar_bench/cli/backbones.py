@@ -1,9 +1,8 @@
 """Commands about backbones and their weights."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
-
 from textwrap import fill
+from typing import TYPE_CHECKING
 
 import click
 
