@@ -1,6 +1,7 @@
 """Commands about backbones and their weights."""
 
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING
 
 import click
@@ -126,5 +127,18 @@ def _origin(name: str) -> str:
     from spar_bench import backbones
 
     card = backbones.card(name)
-    terms = f"\n    {card.terms}" if card.terms else ""
-    return f"  {name} ({card.license}){terms}\n    {card.source}"
+    said = [text for text in (card.terms, card.source) if text]
+    return "\n".join([f"  {name} ({card.license})", *map(_wrapped, said)])
+
+
+def _wrapped(text: str) -> str:
+    """Wrap a text at its spaces, so that names of files and addresses stay whole."""
+    indent = " " * 4
+    return fill(
+        text,
+        80,
+        initial_indent=indent,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
