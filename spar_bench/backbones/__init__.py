@@ -110,7 +110,7 @@ def sizes(spec: BackboneSpec) -> Sizes | None:
     Raises:
         UnknownName: no backbone of that name.
         NotReady: the folder of `path` has no readable config.
-        SpecError: the backbone has no such read-out.
+        SpecError: the backbone has no such read-out, rule of positions or token budget.
     """
     stated = _stated(spec.name, Sizes)
     if not stated and spec.path is None:
@@ -122,8 +122,7 @@ def sizes(spec: BackboneSpec) -> Sizes | None:
         "read_out": spec.read_out,
         "token_budget": spec.token_budget,
     }
-    _require_read_out(spec, known)
-    _require_budget(spec, known)
+    _require_offered(spec, known)
     return replace(known, **{key: value for key, value in asked.items() if value is not None})
 
 
@@ -199,20 +198,26 @@ def _stated(name: str, kind: type[Sizes] | type[Card]) -> dict[str, Any]:
     return {field.name: stated[field.name] for field in fields(kind) if field.name in stated}
 
 
-def _require_read_out(spec: BackboneSpec, known: Sizes) -> None:
-    offered: Sequence[str] = card(spec.name).read_outs or [known.read_out]
-    if spec.read_out is not None and spec.read_out not in offered:
-        raise SpecError(
-            f"backbone.read_out: must be one that {spec.name} has, but got {spec.read_out!r}; "
-            f"use {' or '.join(offered)}"
-        )
-
-
-def _require_budget(spec: BackboneSpec, known: Sizes) -> None:
+def _require_offered(spec: BackboneSpec, known: Sizes) -> None:
+    """Refuse a setting that the backbone does not have; raises SpecError."""
+    is_resampled_by_factor = known.position_embedding != "rope" and known.token_budget is None
+    offered: dict[str, Sequence[str]] = {
+        "read_out": card(spec.name).read_outs or [known.read_out],
+        "position_embedding": ["scale_factor", "size"]
+        if is_resampled_by_factor
+        else [known.position_embedding],
+    }
+    for key, choices in offered.items():
+        asked = getattr(spec, key)
+        if asked is not None and asked not in choices:
+            raise SpecError(
+                f"backbone.{key}: must be one that {spec.name} has, but got {asked!r}; use "
+                f"{' or '.join(choices)}"
+            )
     if spec.token_budget is not None and known.token_budget is None:
         raise SpecError(
-            f"backbone.token_budget: must be left out for {spec.name}, which has none, but got "
-            f"{spec.token_budget}; leave it out, or use a NaFlex backbone"
+            f"backbone.token_budget: must be left out for {spec.name}, which reads images of any "
+            f"size whole, but got {spec.token_budget}"
         )
 
 

@@ -18,7 +18,7 @@ from spar_bench.backbones import Weights, card, known_sizes, weights_of
 from spar_bench.backbones._exporting import timm_folder
 from spar_bench.backbones.base import Exported, Library, Parts, fit_sides, under_any_prefix
 from spar_bench.backbones.weights import WEIGHTS_ENDINGS
-from spar_bench.errors import NotReady, SparBenchError, SpecError
+from spar_bench.errors import NotReady, SparBenchError
 from spar_bench.spec.schema import BackboneSpec
 
 VERSION = 1
@@ -39,11 +39,6 @@ class Backbone:
 
     def __init__(self, spec: BackboneSpec) -> None:
         self.sizes, stated = known_sizes(spec), card(spec.name)
-        if self.sizes.position_embedding != "rope":
-            raise SpecError(
-                f"backbone.position_embedding: must be rope for {spec.name}, whose positions are "
-                f"computed for any grid, but got {spec.position_embedding}; leave it out"
-            )
         self.name = spec.name
         mean, std = (stated.mean, stated.std) if spec.preprocessing == "model" else (LEGACY, LEGACY)
         self.mean, self.std = (mean[0], mean[1], mean[2]), (std[0], std[1], std[2])

@@ -37,10 +37,7 @@ class Backbone(SigLip2):
 
     Raises:
         NotReady: its weights are missing, or have another kind of image tower.
-        SpecError: it has no such rule for position embeddings.
     """
-
-    position_rules = ("size",)
 
     def __init__(self, spec: BackboneSpec) -> None:
         known_sizes(spec)

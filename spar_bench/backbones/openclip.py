@@ -207,12 +207,18 @@ def open_clip_model(weights: Weights, architecture: str) -> nn.Module:
 def tokenizer(weights: Weights, architecture: str) -> Any:
     """Return the tokenizer of a folder, or of an architecture by name where no config is.
 
+    Files that the latter needs are looked for in the Hugging Face cache; no network is asked.
+
     Raises:
         NotReady: open_clip cannot make it from what is there.
     """
-    name = f"local-dir:{weights.folder}" if weights.has_config else architecture
+    name, local = f"local-dir:{weights.folder}", {}
+    if not weights.has_config:
+        name, known = architecture, open_clip.get_model_config(architecture)
+        if "hf_tokenizer_name" in known["text_cfg"]:
+            local = {"local_files_only": True}
     try:
-        return open_clip.get_tokenizer(name)
+        return open_clip.get_tokenizer(name, **local)
     except Exception as error:  # of its own files, or of another library's
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise NotReady(

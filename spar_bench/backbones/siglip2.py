@@ -15,8 +15,7 @@ from spar_bench.backbones._exporting import timm_folder
 from spar_bench.backbones.base import Exported, Library, Parts, fit_sides
 from spar_bench.backbones.openclip import Backbone as OpenClip
 from spar_bench.backbones.openclip import resampled
-from spar_bench.errors import NotReady, SpecError
-from spar_bench.spec.schema import BackboneSpec, PositionRule
+from spar_bench.errors import NotReady
 
 VERSION = 1
 BUILDS_ON = "openclip"
@@ -28,18 +27,7 @@ class Backbone(OpenClip):
 
     Raises:
         NotReady: its weights are missing, or have another kind of image tower.
-        SpecError: it has no such rule for position embeddings.
     """
-
-    position_rules: tuple[PositionRule, ...] = ("size", "scale_factor")
-
-    def _build(self, spec: BackboneSpec, model: nn.Module, weights: Weights) -> None:
-        super()._build(spec, model, weights)
-        if self.sizes.position_embedding not in self.position_rules:
-            raise SpecError(
-                f"backbone.position_embedding: must be a rule of {spec.name}, but got "
-                f"{self.sizes.position_embedding!r}; use {' or '.join(self.position_rules)}"
-            )
 
     def _sizes_of(self, visual: Any, weights: Weights) -> dict[str, int]:
         trunk = getattr(visual, "trunk", None)

@@ -219,7 +219,7 @@ def test_positions_have_nothing_to_train(small: Path) -> None:
 
 
 def test_other_rule_for_positions_is_refused(small: Path) -> None:
-    with pytest.raises(SpecError, match=r"must be rope for .*, but got size; leave it out"):
+    with pytest.raises(SpecError, match=r"must be one that .* has, but got 'size'; use rope"):
         load(small, position_embedding="size")
 
 

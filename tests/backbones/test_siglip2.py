@@ -91,7 +91,7 @@ def test_the_two_rules_for_positions_differ_except_on_the_native_grid(folder: Pa
 
 
 def test_rule_that_a_table_of_positions_has_not_is_refused(folder: Path) -> None:
-    with pytest.raises(SpecError, match=r"position_embedding: must be a rule of .* but got 'rope'"):
+    with pytest.raises(SpecError, match=r"position_embedding: must be one that .* but got 'rope'"):
         load(folder, position_embedding="rope")
 
 

@@ -200,6 +200,20 @@ def test_a_read_out_that_a_backbone_has_not_is_refused(clip: Path) -> None:
         backbones.identity(BackboneSpec(path=str(clip), read_out="head"))
 
 
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        ({"position_embedding": "rope"}, "but got 'rope'; use scale_factor or size"),
+        ({"token_budget": 64}, "must be left out for openclip, which reads images of any size"),
+    ],
+)
+def test_a_setting_that_a_backbone_has_not_is_refused(
+    clip: Path, setting: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(SpecError, match=told):
+        backbones.sizes(BackboneSpec(path=str(clip), **setting))
+
+
 def test_a_key_that_a_data_file_must_not_have_is_named(tmp_path: Path) -> None:
     path = tmp_path / "typo.yaml"
     path.write_text(TINY.replace("heads:", "head:"))
