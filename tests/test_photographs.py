@@ -3,12 +3,15 @@
 import csv
 import json
 import os
+import re
 from importlib.util import find_spec
 from pathlib import Path
 from shutil import copy
 
 import pytest
+import torch
 from click.testing import CliRunner
+from safetensors.torch import load_file
 
 from spar_bench.cli import main
 
@@ -61,6 +64,28 @@ def test_finer_strides_read_street_photographs_better_and_students_catch_up(
     assert teacher[24] > teacher[16]
     assert pretrained < 0.5 * teacher[128]
     assert pretrained + 0.1 < student["last_2_blocks"] < student["all"] < teacher[24]
+    assert exported_and_imported(n_threads) == student["all"]
+
+
+def exported_and_imported(n_threads: int | None) -> float:
+    """Return the mIoU of the student of all weights, out as open_clip's and in as the authors'."""
+    run("datasets", "check", "folder", "--path", str(CAMVID), "--all")
+    run("export", "camvid/trainable=all,seed=0", "--format", "timm", "--to", "timm")
+    run("export", "camvid/trainable=all,seed=0", "--format", "open_clip", "--to", "open_clip")
+    state = load_file("open_clip/open_clip_model.safetensors")
+    named = {f"segmentor.net.model.{name}": value for name, value in state.items()}
+    torch.save({"state_dict": named, "epoch": 8}, "spar.ckpt")
+    run("import", "spar.ckpt", "--backbone", "openclip", "--path", str(CAMVID / "clip"))
+    settings = SPEC.read_text().partition("\nsweep:")[0]
+    settings = re.sub("student: .*", "student: {checkpoint: spar.ckpt}", settings)
+    Path("imported.yaml").write_text(settings + "\n  methods: [student]\n")
+
+    run("sweep", "imported.yaml", "--threads", str(n_threads))
+    run("report", "imported")
+
+    with Path("reports/imported/results.csv").open() as file:
+        [row] = csv.DictReader(file)
+    return float(row["miou"])
 
 
 @pytest.mark.slow
