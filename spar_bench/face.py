@@ -10,6 +10,7 @@ from typing import Any, get_args
 import numpy as np
 from pydantic import ValidationError
 
+from spar_bench import registry
 from spar_bench.accuracy import Counts, class_iou, miou
 from spar_bench.backbones import CONFIG_FILE
 from spar_bench.backbones.base import Backbone
@@ -64,7 +65,7 @@ def load_backbone(name: str | Path | BackboneSpec, *, device: str = "cpu") -> Ba
     folder = Path(name)
     if (folder / TRAINED_FILE).is_file():
         return open_student(folder, at)[0]
-    if not folder.is_dir():
+    if not folder.is_dir() or str(name) in registry.names("backbones"):
         return build_backbone(BackboneSpec(name=str(name)), at)
     if not (folder / CONFIG_FILE).is_file():
         raise NotReady(

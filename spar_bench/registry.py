@@ -109,7 +109,7 @@ def plugin(family: str, name: str) -> str:
     if name in known:
         return name
     if path is None:
-        raise UnknownName.among(_ONE_OF[family], name, [*known, *_data_files(family)])
+        raise UnknownName.among(_ONE_OF[family], name, names(family))
     stated = _read(path).get("plugin")
     if stated not in known:
         raise SparBenchError(

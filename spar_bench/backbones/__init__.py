@@ -1,13 +1,14 @@
 """The backbones: one plug-in a file, and the sizes of each by name in data files, without torch."""
 
-from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
-from math import prod
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar, cast
+
+from pydantic import Field, TypeAdapter, ValidationError
 
 from spar_bench import registry
+from spar_bench.backbones._sizes import Sizes
 from spar_bench.backbones.weights import (
     CONFIG_FILE,
     WEIGHTS_ENDINGS,
@@ -18,6 +19,7 @@ from spar_bench.backbones.weights import (
     stated_config,
     stated_preprocessing,
 )
+from spar_bench.digests import file_digest
 from spar_bench.errors import NotReady, SparBenchError, SpecError
 from spar_bench.spec.schema import BackboneSpec, OddSides, PositionRule
 
@@ -31,67 +33,14 @@ __all__ = [
     "interpolation",
     "known_sizes",
     "label",
+    "require_text",
     "sizes",
     "weights_of",
 ]
 
 
+T = TypeVar("T", Sizes, Card)
 _FILE_ENDINGS = {*WEIGHTS_ENDINGS, ".yaml", ".yml"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sizes:
-    """What a plan needs to know of a backbone: all that decides windows, grids, FLOPs and bytes.
-
-    `prefix_tokens` come before those of patches (class token, registers). Sides that are no whole
-    patches lose the remainder (`floor`), are padded with zeros, or stretched, as `odd_sides` says.
-    An image of more patches than `token_budget` is scaled down first.
-    """
-
-    patch_px: int
-    image_px: int
-    width: int
-    depth: int
-    heads: int
-    mlp_ratio: float
-    channels: int
-    read_out: str
-    prefix_tokens: int = 1
-    position_embedding: PositionRule = "scale_factor"
-    odd_sides: OddSides = "floor"
-    token_budget: int | None = None
-
-    def grid_hw(self, image_hw: tuple[int, int]) -> tuple[int, int]:
-        """Return the patch grid of an image, height first."""
-        return self._grid_hw(self.scaled_hw(image_hw))
-
-    def whole_hw(self, image_hw: tuple[int, int]) -> tuple[int, int]:
-        """Return the size in pixels that an image has once its sides are whole patches."""
-        rows, columns = self.grid_hw(image_hw)
-        return rows * self.patch_px, columns * self.patch_px
-
-    def scaled_hw(self, image_hw: tuple[int, int]) -> tuple[int, int]:
-        """Return the size in pixels at which an image is read, before its sides are made whole.
-
-        Its own where its grid is within the token budget. Else its longer side is the longest, in
-        whole pixels, that brings the grid within it; the other keeps the ratio, rounded half up.
-        """
-        if self._is_within_budget(image_hw):
-            return image_hw
-        longer_px = max(image_hw)
-        first_beyond = bisect_left(
-            range(1, longer_px),
-            True,
-            key=lambda px: not self._is_within_budget(_scaled(image_hw, px)),
-        )
-        return _scaled(image_hw, first_beyond)
-
-    def _grid_hw(self, image_hw: tuple[int, int]) -> tuple[int, int]:
-        extra = 0 if self.odd_sides == "floor" else self.patch_px - 1
-        return (image_hw[0] + extra) // self.patch_px, (image_hw[1] + extra) // self.patch_px
-
-    def _is_within_budget(self, image_hw: tuple[int, int]) -> bool:
-        return self.token_budget is None or prod(self._grid_hw(image_hw)) <= self.token_budget
 
 
 def card(name: str) -> Card:
@@ -99,9 +48,9 @@ def card(name: str) -> Card:
 
     Raises:
         UnknownName: no backbone of that name.
-        SparBenchError: the data file has a key that is not known.
+        SparBenchError: the data file has a key that is not known, or a value that makes no sense.
     """
-    return Card(**_stated(name, Card))
+    return _read(name, Card)
 
 
 def sizes(spec: BackboneSpec) -> Sizes | None:
@@ -112,10 +61,13 @@ def sizes(spec: BackboneSpec) -> Sizes | None:
         NotReady: the folder of `path` has no readable config.
         SpecError: the backbone has no such read-out, rule of positions or token budget.
     """
-    stated = _stated(spec.name, Sizes)
-    if not stated and spec.path is None:
+    registry.plugin("backbones", spec.name)  # an unknown name is told first
+    if registry.data("backbones", spec.name):
+        known = _read(spec.name, Sizes)
+    elif spec.path is not None:
+        known = _sizes_of_config(Path(spec.path))
+    else:
         return None
-    known = Sizes(**stated) if stated else _sizes_of_config(Path(spec.path or ""))
     asked: dict[str, Any] = {
         "position_embedding": spec.position_embedding,
         "odd_sides": spec.odd_sides,
@@ -123,6 +75,11 @@ def sizes(spec: BackboneSpec) -> Sizes | None:
         "token_budget": spec.token_budget,
     }
     _require_offered(spec, known)
+    if card(spec.name).folder and (spec.path or spec.weights == "random"):
+        raise SpecError(
+            f"backbone: path and weights must be left out for {spec.name}, whose weights lie in "
+            "the package; leave them out"
+        )
     return replace(known, **{key: value for key, value in asked.items() if value is not None})
 
 
@@ -157,14 +114,37 @@ def identity(spec: BackboneSpec) -> dict[str, Any]:
     known, weights = known_sizes(spec), weights_of(spec)
     return {
         "versions": registry.versions("backbones", spec.name),
-        "model": card(spec.name).model,
-        "position_embedding": known.position_embedding,
-        "odd_sides": known.odd_sides,
-        "read_out": known.read_out,
+        "sizes": asdict(known),
+        "stated": card(spec.name).deciding(),
         "token_budget": known.token_budget,
         "preprocessing": spec.preprocessing,
         "files": checksums(weights),
+        **_keys(spec.name),
     }
+
+
+def _keys(name: str) -> dict[str, str]:
+    """Return the digest of the list of weights that lies beside a data file, if one does."""
+    data_file = registry.data_file("backbones", name)
+    if (
+        data_file is None
+        or not (keys := data_file.with_name(f"{data_file.stem}_keys.json")).exists()
+    ):
+        return {}
+    return {"keys": file_digest(keys)}
+
+
+def require_text(spec: BackboneSpec) -> None:
+    """Refuse a backbone without a text tower, where one is to be held against class names.
+
+    Raises:
+        NotReady: it has none.
+    """
+    if not card(spec.name).has_text:
+        raise NotReady(
+            f"backbone {spec.name}: must have a text tower to be scored against class names, but "
+            "has none; use one that has, such as dinov3txt-l16, or read its features as a library"
+        )
 
 
 def interpolation(spec: BackboneSpec) -> str:
@@ -179,23 +159,34 @@ def interpolation(spec: BackboneSpec) -> str:
 
 def label(spec: BackboneSpec) -> str:
     """Return a backbone's name in tables: its path's, or its own; random weights are marked."""
-    name = Path(spec.path or spec.name)
+    name = Path(spec.path).resolve() if spec.path else Path(spec.name)
     shown = name.stem if name.suffix in _FILE_ENDINGS else name.name
     return f"{shown} (random weights)" if spec.weights == "random" else shown
 
 
-def _stated(name: str, kind: type[Sizes] | type[Card]) -> dict[str, Any]:
-    """Return what a backbone's data file states of sizes, or of its weights' origin."""
+def _read(name: str, kind: type[T]) -> T:
+    """Return what a backbone's data file states of sizes, or of its weights' origin.
+
+    Raises:
+        SparBenchError: a key is not known, or a value makes no sense.
+    """
     registry.plugin("backbones", name)  # an unknown name is told first
-    stated = registry.data("backbones", name)
+    stated, place = registry.data("backbones", name), registry.data_file("backbones", name)
     known = {field.name for one in (Sizes, Card) for field in fields(one)}
-    unknown = sorted(stated.keys() - known)
-    if unknown:
+    for key in sorted(stated.keys() - known):
         raise SparBenchError(
-            f"{registry.data_file('backbones', name)}: must have known keys, but has "
-            f"{unknown[0]!r}; use {', '.join(sorted(known))}"
+            f"{place}: must have known keys, but has {key!r}; use {', '.join(sorted(known))}"
         )
-    return {field.name: stated[field.name] for field in fields(kind) if field.name in stated}
+    own = {field.name for field in fields(cast(Any, kind))}
+    try:
+        return TypeAdapter(kind).validate_python({k: v for k, v in stated.items() if k in own})
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = ".".join(map(str, first["loc"]))
+        found = "nothing" if first["type"] == "missing" else repr(first["input"])
+        raise SparBenchError(
+            f"{place}: {key}: {first['msg'].lower()}, but got {found}; correct it"
+        ) from error
 
 
 def _require_offered(spec: BackboneSpec, known: Sizes) -> None:
@@ -221,13 +212,6 @@ def _require_offered(spec: BackboneSpec, known: Sizes) -> None:
         )
 
 
-def _scaled(image_hw: tuple[int, int], longer_px: int) -> tuple[int, int]:
-    """Scale an image to a longer side, ratio kept; each side rounded half up, 1 at least."""
-    longest = max(image_hw)
-    height, width = ((2 * side * longer_px + longest) // (2 * longest) for side in image_hw)
-    return max(height, 1), max(width, 1)
-
-
 def _sizes_of_config(folder: Path) -> Sizes:
     """Read the sizes out of a config as open_clip writes it; its defaults fill what is not said."""
     try:
@@ -247,7 +231,7 @@ def _sizes_of_config(folder: Path) -> Sizes:
             channels=config["embed_dim"],
             read_out="maskclip",
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ArithmeticError, LookupError, ValueError, TypeError, AttributeError) as error:
         raise NotReady(
             f"backbone.path: must be a folder with a readable {CONFIG_FILE}, but "
             f"{folder / CONFIG_FILE}: {error!r}; name the folder that open_clip's `local-dir:` "

@@ -29,6 +29,13 @@ def open_clip_folder(
         stated, files = {"model_cfg": open_clip.get_model_config(architecture)}, []
     preprocess = {"mean": list(backbone.mean), "std": list(backbone.std)}
 
+    further = [f for f in files if f.suffix in _TOKENIZER_ENDINGS and f.name not in _NO_TOKENIZER]
+    if "hf_tokenizer_name" in stated["model_cfg"]["text_cfg"] and not further:
+        raise SparBenchError(
+            "--format open_clip: must have the tokenizer's files beside the weights, but "
+            f"{weights.path} has none; put them there, or export as timm"
+        )
+
     def check(folder: Path, images: Tensor) -> tuple[Tensor, Tensor]:
         read = open_clip.create_model(f"local-dir:{folder}", weights_only=True).eval()
         theirs: Tensor = read.encode_image(images)
@@ -40,7 +47,7 @@ def open_clip_folder(
         {**stated, "preprocess_cfg": {**stated.get("preprocess_cfg", {}), **preprocess}},
         "open_clip_model.safetensors",
         dict(model.state_dict()),
-        [f for f in files if f.suffix in _TOKENIZER_ENDINGS and f.name not in _NO_TOKENIZER],
+        further,
         check,
     )
 

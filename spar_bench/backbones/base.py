@@ -112,15 +112,27 @@ def under_any_prefix(names: Iterable[str], state: Mapping[str, Tensor]) -> dict[
 
     Raises:
         KeyError: no prefix gives all of them; the message names one that lacks.
+        ValueError: two prefixes do, and do not agree; or one has more than those names.
     """
     wanted = list(names)
     prefixes = {key.removesuffix(wanted[0]) for key in state if key.endswith(wanted[0])}
-    lacking = [wanted[0]]
-    for prefix in sorted(prefixes, key=len):
-        lacking = [name for name in wanted if prefix + name not in state]
-        if not lacking:
-            return {name: state[prefix + name] for name in wanted}
-    raise KeyError(f"it lacks {lacking[0]!r}, under any prefix")
+    whole = sorted(p for p in prefixes if all(p + name in state for name in wanted))
+    if not whole:
+        nearest = min(
+            prefixes, key=lambda p: sum(p + name not in state for name in wanted), default=""
+        )
+        lacking = next(name for name in wanted if nearest + name not in state)
+        raise KeyError(f"it lacks {lacking!r}, under any prefix")
+    first, *others = whole
+    for other in others:
+        if not all(torch.equal(state[first + name], state[other + name]) for name in wanted):
+            raise ValueError(f"it holds two of them, under {first!r} and {other!r}; keep one")
+    further = sorted(
+        {k for k in state if first and k.startswith(first)} - {first + n for n in wanted}
+    )
+    if further:
+        raise ValueError(f"it holds {further[0]!r} too, which this model has not")
+    return {name: state[first + name] for name in wanted}
 
 
 def fit_sides(images: Tensor, sizes: Sizes) -> Tensor:

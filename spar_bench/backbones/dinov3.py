@@ -11,6 +11,7 @@ from typing import Any
 import timm
 import torch
 from safetensors.torch import load_file
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models.eva import checkpoint_filter_fn
 from torch import Tensor, nn
 
@@ -40,8 +41,10 @@ class Backbone:
     def __init__(self, spec: BackboneSpec) -> None:
         self.sizes, stated = known_sizes(spec), card(spec.name)
         self.name = spec.name
-        mean, std = (stated.mean, stated.std) if spec.preprocessing == "model" else (LEGACY, LEGACY)
-        self.mean, self.std = (mean[0], mean[1], mean[2]), (std[0], std[1], std[2])
+        self.mean = stated.mean or IMAGENET_DEFAULT_MEAN
+        self.std = stated.std or IMAGENET_DEFAULT_STD
+        if spec.preprocessing == "legacy":
+            self.mean = self.std = LEGACY
         weights = weights_of(spec)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(weights.seed)
@@ -126,9 +129,14 @@ class Backbone:
         return self._trunk_of(state)
 
     def _trunk_of(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        under_any_prefix(["cls_token"], state)  # or says that it is missing
-        first = min((name for name in state if name.endswith("cls_token")), key=len)
-        prefix = first.removesuffix("cls_token")
+        found = [name for name in state if name.endswith("cls_token")]
+        if not found:
+            raise KeyError("it lacks 'cls_token', under any prefix")
+        if found[1:]:
+            raise ValueError(
+                f"it holds several of them, as {found[0]!r} and {found[1]!r}; keep one"
+            )
+        prefix = found[0].removesuffix("cls_token")
         own = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
         return under_any_prefix(self._trunk.state_dict(), timm_names(self._trunk, own))
 

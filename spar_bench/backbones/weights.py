@@ -7,7 +7,7 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from spar_bench.digests import file_digests
 from spar_bench.errors import NotReady
@@ -19,6 +19,9 @@ FOLDER_VARIABLE = "SPAR_BENCH_WEIGHTS"
 DEFAULT_FOLDER = "weights"
 _DECIDING_ENDINGS = {*WEIGHTS_ENDINGS, ".json", ".txt", ".model", ".gz"}  # tokenizers among them
 RANDOM_SEED = 0
+
+
+Channels = tuple[float, float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,10 +40,16 @@ class Card:
     hub: str = ""
     model: str = ""
     folder: str = ""
-    read_outs: tuple[str, ...] | list[str] = ()
-    mean: tuple[float, ...] | list[float] = ()
-    std: tuple[float, ...] | list[float] = ()
-    interpolation: str = "bicubic"
+    read_outs: tuple[str, ...] = ()
+    has_text: bool = True
+    mean: Channels | None = None
+    std: Channels | None = None
+    interpolation: Literal["bilinear", "bicubic"] = "bicubic"
+
+    def deciding(self) -> dict[str, Any]:
+        """Return what of it moves features, as JSON."""
+        of_channels = {"mean": list(self.mean or ()), "std": list(self.std or ())}
+        return {"model": self.model, **of_channels}
 
 
 @dataclass(frozen=True)
@@ -106,11 +115,20 @@ def stated_config(folder: Path) -> dict[str, Any]:
 
 
 def stated_preprocessing(weights: Weights) -> dict[str, Any]:
-    """Return what the config that lies with weights says of preprocessing; nothing without one."""
+    """Return what the config that lies with weights says of preprocessing; nothing without one.
+
+    Raises:
+        NotReady: the config cannot be read.
+    """
     if weights.folder is None or not weights.has_config:
         return {}
-    stated: dict[str, Any] = stated_config(weights.folder).get("preprocess_cfg", {})
-    return stated
+    try:
+        return dict(stated_config(weights.folder).get("preprocess_cfg", {}))
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise NotReady(
+            f"{weights.folder / CONFIG_FILE}: must be a config as open_clip writes it, but cannot "
+            f"be read: {error!r}; get it again"
+        ) from error
 
 
 def checksums(weights: Weights) -> dict[str, Any]:
@@ -155,8 +173,14 @@ def _existing(path: str) -> Path:
 def _in_weights_folder(name: str) -> Path | None:
     """Return the folder or the file of that name."""
     folder = weights_folder()
-    candidates = [folder / name, *(folder / f"{name}{ending}" for ending in WEIGHTS_ENDINGS)]
-    return next((path.resolve() for path in candidates if path.exists()), None)
+    if _holds_weights(folder / name):
+        return (folder / name).resolve()
+    files = (folder / f"{name}{ending}" for ending in WEIGHTS_ENDINGS)
+    return next((path.resolve() for path in files if path.is_file()), None)
+
+
+def _holds_weights(folder: Path) -> bool:
+    return any(path.suffix in WEIGHTS_ENDINGS for path in folder.glob("*"))
 
 
 def _in_hub_cache(repository: str) -> Path | None:
@@ -167,6 +191,7 @@ def _in_hub_cache(repository: str) -> Path | None:
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(repository, local_files_only=True))
+        folder = Path(snapshot_download(repository, local_files_only=True))
     except LocalEntryNotFoundError:
         return None
+    return folder if _holds_weights(folder) else None

@@ -36,8 +36,11 @@ def backbones() -> None:
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.option("--backbone", required=True, metavar="NAME", help="What it was trained from.")
 @click.option("--path", metavar="PATH", help="The backbone's weights, as backbone.path in a spec.")
+@click.option("--preprocessing", type=click.Choice(["model", "legacy"]), default="model",
+              show_default=True, help="As backbone.preprocessing in a spec.")  # fmt: skip
+@click.option("--read-out", metavar="NAME", help="As backbone.read_out in a spec.")
 @store_option
-def import_(checkpoint: Path, backbone: str, path: str | None, store: Path) -> None:
+def import_(checkpoint: Path, backbone: str, store: Path, **settings: str | None) -> None:
     """Take CHECKPOINT in as a student: a Lightning .ckpt, a .pth or .pt, or safetensors.
 
     The paper's released files are of this kind. Nothing in the file is run.
@@ -45,7 +48,7 @@ def import_(checkpoint: Path, backbone: str, path: str | None, store: Path) -> N
     from spar_bench.session.exchange import import_student
     from spar_bench.spec.schema import BackboneSpec
 
-    spec = BackboneSpec(name=backbone, path=path)
+    spec = BackboneSpec.model_validate({"name": backbone, **settings})
     student = import_student(checkpoint, spec, store=store)
     said = student.summary
     click.echo(

@@ -466,7 +466,7 @@ def test_stated_sizes_are_those_of_timms_model(name: str) -> None:
     assert (len(model.blocks), block.attn.num_heads) == (sizes.depth, sizes.heads)
     assert (model.num_prefix_tokens, sizes.channels) == (sizes.prefix_tokens, sizes.width)
     assert mlp == 2 * sizes.mlp_ratio * sizes.width**2
-    assert (stated.mean, stated.std) == ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    assert (stated.mean, stated.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     assert sizes.odd_sides == "stretch"
     assert sizes.image_px == 384
 

@@ -161,7 +161,7 @@ def test_prompts_are_embedded_as_open_clip_does(folder: Path, backbone: NaFlex) 
 
 def sizes(budget: int | None) -> Sizes:
     known = backbones.known_sizes(BackboneSpec(name=NAME, token_budget=budget))
-    assert known.token_budget == (budget or 16_384)
+    assert known.token_budget == (budget or 40_000)
     return known
 
 
@@ -187,9 +187,9 @@ def test_beyond_the_budget_the_longest_side_that_fits_is_taken(
 
 @pytest.mark.parametrize(
     ("image_hw", "grid_hw"),
-    [((2048, 2048), (128, 128)), ((1024, 2048), (64, 128)), ((1536, 3072), (90, 180))],
+    [((1448, 2896), (91, 181)), ((2172, 4344), (136, 272)), ((4096, 4096), (200, 200))],
 )
-def test_the_default_budget_is_an_image_of_2048_by_2048(
+def test_the_default_budget_takes_every_frame_of_the_papers_resolution_figure(
     image_hw: tuple[int, int], grid_hw: tuple[int, int]
 ) -> None:
     assert sizes(None).grid_hw(image_hw) == grid_hw

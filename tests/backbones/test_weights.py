@@ -264,3 +264,67 @@ def test_a_config_of_preprocessing_wins_over_the_data_file(tmp_path: Path, clip:
     backbone = OpenClip(BackboneSpec(name=str(path), path=str(folder)))
 
     assert (backbone.mean, backbone.std) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+
+
+@pytest.mark.parametrize("place", ["weights/tiny", "hub"])
+def test_a_place_without_weights_counts_for_nothing(
+    tmp_path: Path, tiny: str, clip: Path, place: str
+) -> None:
+    cached = in_hub_cache(tmp_path / "hub", "someone/tiny", clip)
+    if place == "hub":
+        (cached / "open_clip_model.safetensors").unlink()
+        with pytest.raises(NotReady, match="its weights must be in"):
+            backbones.weights_of(BackboneSpec(name=tiny))
+        return
+    (tmp_path / place).mkdir(parents=True)
+
+    assert backbones.weights_of(BackboneSpec(name=tiny)).path == cached
+
+
+@pytest.mark.parametrize(
+    ("found", "changed"),
+    [("heads: 2", "heads: 4"), ("read_out: maskclip", "read_out: maskclip\nmean: [0, 0, 0]")],
+)
+def test_what_a_data_file_states_is_part_of_the_identity(
+    tmp_path: Path, clip: Path, tiny: str, found: str, changed: str
+) -> None:
+    other = tmp_path / "other.yaml"
+    other.write_text(TINY.replace(found, changed))
+
+    identities = [
+        backbones.identity(BackboneSpec(name=name, path=str(clip))) for name in (tiny, str(other))
+    ]
+
+    assert identities[0] != identities[1]
+
+
+@pytest.mark.parametrize(
+    ("found", "wrong", "told"),
+    [
+        ("patch_px: 8\n", "", "patch_px: field required, but got nothing"),
+        ("heads: 2", "heads: 0", "heads: input should be greater than 0, but got 0"),
+        ("heads: 2", "heads: 2\nodd_sides: foo", "odd_sides: .*but got 'foo'"),
+        ("heads: 2", "heads: 2\nmean: 0.5", "mean: .*but got 0.5"),
+    ],
+)
+def test_a_value_that_makes_no_sense_in_a_data_file_is_one_line(
+    tmp_path: Path, found: str, wrong: str, told: str
+) -> None:
+    path = tmp_path / "wrong.yaml"
+    path.write_text(TINY.replace(found, wrong))
+
+    with pytest.raises(SparBenchError, match=told) as caught:
+        backbones.sizes(BackboneSpec(name=str(path))), backbones.card(str(path))
+    assert "\n" not in str(caught.value)
+
+
+def test_the_embedded_weights_are_no_others() -> None:
+    for other in ({"weights": "random"}, {"path": "/weights"}):
+        with pytest.raises(SpecError, match="must be left out for patchwork"):
+            backbones.sizes(BackboneSpec.model_validate({"name": "patchwork", **other}))
+
+
+def test_a_backbone_without_text_is_not_ready_to_be_scored() -> None:
+    backbones.require_text(BackboneSpec(name=LAION))
+    with pytest.raises(NotReady, match="dinov3-b16: must have a text tower"):
+        backbones.require_text(BackboneSpec(name="dinov3-b16"))

@@ -256,3 +256,28 @@ def test_commands_say_what_was_done_and_the_way_on(
     assert sorted(path.name for path in Path("out").iterdir()) == [
         "open_clip_config.json", "open_clip_model.safetensors", "spar_bench.json",
     ]  # fmt: skip
+
+
+def test_checkpoint_of_two_models_is_refused_unless_they_agree(tmp_path: Path, clip: Path) -> None:
+    state = taught(clip)
+    twice = {
+        f"{side}.{name}": value for side in ("student", "teacher") for name, value in state.items()
+    }
+    torch.save(twice, tmp_path / "same.pt")
+    other = {**twice, "teacher.visual.proj": torch.zeros_like(state["visual.proj"])}
+    torch.save(other, tmp_path / "other.pt")
+
+    found = import_student(tmp_path / "same.pt", spec(clip), store=tmp_path / "store")
+
+    assert found.summary["trained_tensors"] == 12
+    with pytest.raises(SparBenchError, match=r"it holds two of them, under 'student\.visual\.'"):
+        import_student(tmp_path / "other.pt", spec(clip), store=tmp_path / "store")
+
+
+def test_checkpoint_of_a_deeper_model_is_refused(tmp_path: Path, clip: Path) -> None:
+    state = taught(clip)
+    deeper = "visual.transformer.resblocks.3.ln_1.weight"
+    torch.save({**state, deeper: torch.zeros(16)}, tmp_path / "deeper.pt")
+
+    with pytest.raises(SparBenchError, match=r"it holds 'visual\.transformer\.resblocks\.3"):
+        import_student(tmp_path / "deeper.pt", spec(clip), store=tmp_path / "store")

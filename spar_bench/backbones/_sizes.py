@@ -1,0 +1,74 @@
+"""The sizes of a backbone: all that a plan needs to know of it, without torch."""
+
+from bisect import bisect_left
+from dataclasses import dataclass
+from math import prod
+from typing import Annotated
+
+from pydantic import Field
+
+from spar_bench.spec.schema import OddSides, PositionRule
+
+_Whole = Annotated[int, Field(gt=0)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """What a plan needs to know of a backbone: all that decides windows, grids, FLOPs and bytes.
+
+    `prefix_tokens` come before those of patches (class token, registers). Sides that are no whole
+    patches lose the remainder (`floor`), are padded with zeros, or stretched, as `odd_sides` says.
+    An image of more patches than `token_budget` is scaled down first.
+    """
+
+    patch_px: _Whole
+    image_px: _Whole
+    width: _Whole
+    depth: _Whole
+    heads: _Whole
+    mlp_ratio: Annotated[float, Field(gt=0)]
+    channels: _Whole
+    read_out: str
+    prefix_tokens: Annotated[int, Field(ge=0)] = 1
+    position_embedding: PositionRule = "scale_factor"
+    odd_sides: OddSides = "floor"
+    token_budget: _Whole | None = None
+
+    def grid_hw(self, image_hw: tuple[int, int]) -> tuple[int, int]:
+        """Return the patch grid of an image, height first."""
+        return self._grid_hw(self.scaled_hw(image_hw))
+
+    def whole_hw(self, image_hw: tuple[int, int]) -> tuple[int, int]:
+        """Return the size in pixels that an image has once its sides are whole patches."""
+        rows, columns = self.grid_hw(image_hw)
+        return rows * self.patch_px, columns * self.patch_px
+
+    def scaled_hw(self, image_hw: tuple[int, int]) -> tuple[int, int]:
+        """Return the size in pixels at which an image is read, before its sides are made whole.
+
+        Its own where its grid is within the token budget. Else its longer side is the longest, in
+        whole pixels, that brings the grid within it; the other keeps the ratio, rounded half up.
+        """
+        if self._is_within_budget(image_hw):
+            return image_hw
+        longer_px = max(image_hw)
+        first_beyond = bisect_left(
+            range(1, longer_px),
+            True,
+            key=lambda px: not self._is_within_budget(_scaled(image_hw, px)),
+        )
+        return _scaled(image_hw, first_beyond)
+
+    def _grid_hw(self, image_hw: tuple[int, int]) -> tuple[int, int]:
+        extra = 0 if self.odd_sides == "floor" else self.patch_px - 1
+        return (image_hw[0] + extra) // self.patch_px, (image_hw[1] + extra) // self.patch_px
+
+    def _is_within_budget(self, image_hw: tuple[int, int]) -> bool:
+        return self.token_budget is None or prod(self._grid_hw(image_hw)) <= self.token_budget
+
+
+def _scaled(image_hw: tuple[int, int], longer_px: int) -> tuple[int, int]:
+    """Scale an image to a longer side, ratio kept; each side rounded half up, 1 at least."""
+    longest = max(image_hw)
+    height, width = ((2 * side * longer_px + longest) // (2 * longest) for side in image_hw)
+    return max(height, 1), max(width, 1)
