@@ -1,11 +1,11 @@
 """The backbones: one plug-in a file, and the sizes of each by name in data files, without torch."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, cast
+from typing import Any, TypeVar, cast
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from spar_bench import registry
 from spar_bench.backbones._sizes import Sizes
@@ -21,7 +21,7 @@ from spar_bench.backbones.weights import (
 )
 from spar_bench.digests import file_digest
 from spar_bench.errors import NotReady, SparBenchError, SpecError
-from spar_bench.spec.schema import BackboneSpec, OddSides, PositionRule
+from spar_bench.spec.schema import BackboneSpec
 
 __all__ = [
     "CONFIG_FILE",
