@@ -35,9 +35,10 @@ def test_check_and_plan_show_remarks_in_a_line_each(here: Path) -> None:
     assert {EVALUATED, DISTILLED} <= set(spar_bench("plan", spec).stdout.splitlines())
 
 
-def test_check_lists_a_first_image_that_cannot_be_read_with_what_is_missing(here: Path) -> None:
+def test_check_lists_images_none_of_which_can_be_read_with_what_is_missing(here: Path) -> None:
     folder = write_photographs(here / "noise")
-    (folder / "train_images" / "0.png").write_bytes(b"")
+    for index in range(3):
+        (folder / "train_images" / f"{index}.png").write_bytes(b"")
     source = "source: {path: noise}"
 
     found = spar_bench("check", write_spec(UNTIMED.replace("source: patchwork", source)))
