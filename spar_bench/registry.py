@@ -111,12 +111,12 @@ def plugin(family: str, name: str) -> str:
     if path is None:
         raise UnknownName.among(_ONE_OF[family], name, names(family))
     stated = _read(path).get("plugin")
-    if stated not in known:
+    if not isinstance(stated, str) or stated not in known:
         raise SparBenchError(
             f"{path}: plugin: must name one of {', '.join(sorted(known))}, but got {stated!r}; "
             "correct it"
         )
-    return str(stated)
+    return stated
 
 
 def source(family: str, name: str) -> Path:
@@ -146,7 +146,7 @@ def _needs_data_file(family: str, name: str) -> bool:
 def _read(path: Path) -> dict[str, Any]:
     try:
         read = YAML(typ="safe", pure=True).load(path)
-    except (OSError, UnicodeDecodeError, YAMLError) as error:
+    except (OSError, ValueError, KeyError, YAMLError) as error:  # ValueError: a date of no calendar
         reason = " ".join(str(error).split())
         raise SparBenchError(
             f"{path}: a data file must be readable YAML, but is not: {reason}; mend it"

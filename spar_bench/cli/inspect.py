@@ -44,6 +44,7 @@ def init(path: Path) -> None:
 def check(specs: tuple[Path, ...], ready: bool) -> None:
     """Read each SPEC and tell every mistake in it; list what it lacks, or may not mean."""
     from spar_bench.errors import NotReady, SpecError
+    from spar_bench.plan.inputs import looking_once
     from spar_bench.session.choice import first_points, n_trials
     from spar_bench.session.ready import missing
     from spar_bench.session.remarks import remarks
@@ -57,12 +58,14 @@ def check(specs: tuple[Path, ...], ready: bool) -> None:
         except SpecError as error:
             problems.extend(error.problems)
             continue
-        gaps = missing(loaded)
+        with looking_once():
+            gaps = missing(loaded)
+            said = gaps or remarks(point.settings for point in first_points(loaded))
         lacking.extend(gaps)
         trials = counted(n_trials(loaded.points, loaded.spec.seeds), "trial")
         found = "a search" if loaded.search else trials
         click.echo(f"{path}: reads well, {found}" + (f", {len(gaps)} missing:" if gaps else ""))
-        for line in gaps or remarks(point.settings for point in first_points(loaded)):
+        for line in said:
             click.echo(f"  {line}")
     if problems:
         raise SpecError(*problems)

@@ -1,15 +1,36 @@
 """What a data set's data file states, whichever plug-in reads it: a closed, frozen model."""
 
+import re
+from collections import Counter
+from collections.abc import Mapping
 from difflib import get_close_matches
-from typing import Annotated, Any, NamedTuple, TypeVar, get_args
+from typing import Annotated, Any, NamedTuple, Self, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 
 from spar_bench.errors import DataError
+from spar_bench.spec.schema import ReadOut
+from spar_bench.spec.values import Positive, PositiveNumber, Probability, mistake
 
-Share = Annotated[float, Field(ge=0, le=1)]
+
+def _distinct(classes: list[list[str]]) -> list[list[str]]:
+    counts = Counter(name for names in classes for name in names)
+    name, count = counts.most_common(1)[0] if counts else ("", 0)
+    if count > 1:
+        raise mistake(f"must have each name once, but got {name!r} {count} times; rename one")
+    return classes
+
+
 Names = Annotated[list[str], Field(min_length=1)]
+Classes = Annotated[list[Names], AfterValidator(_distinct)]
 
 
 class Thresholds(NamedTuple):
@@ -30,8 +51,8 @@ class Stated(BaseModel):
 class ReadOutThresholds(Stated):
     """The thresholds of one read-out; what is left out is the data set's."""
 
-    background_threshold: Share | None = None
-    area_threshold: Share | None = None
+    background_threshold: Probability | None = None
+    area_threshold: Probability | None = None
 
 
 class Facts(Stated):
@@ -43,26 +64,37 @@ class Facts(Stated):
     license: str = Field("", description="In a word, for a table.")
     source: str = Field("", description="Where to get it.")
     tree: str = Field("", description="The expected files, as text.")
-    classes: list[Names] | None = Field(
+    classes: Classes | None = Field(
         None, description="Class names by label, synonyms after each; none: the plug-in's own."
     )
-    short_side_px: int = Field(256, gt=0, description="Images are resized to it, ratio kept,")
-    long_side_px: int | None = Field(
-        None, gt=0, description="or to this long side where that makes them smaller."
+    short_side_px: Positive = Field(256, description="Images are resized to it, ratio kept,")
+    long_side_px: Positive | None = Field(
+        None, description="or to this long side where that makes them smaller."
     )
-    logit_scale: float | None = Field(
-        None, gt=0, description="Factor on cosines before the softmax; none: the spec's."
+    logit_scale: PositiveNumber | None = Field(
+        None, description="Factor on cosines before the softmax; none: the spec's."
     )
-    background_threshold: Share = 0.0
-    area_threshold: Share = 0.0
-    by_read_out: dict[str, ReadOutThresholds] = Field(
+    background_threshold: Probability = 0.0
+    area_threshold: Probability = 0.0
+    by_read_out: dict[ReadOut, ReadOutThresholds] = Field(
         {}, description="Thresholds of backbones with this read-out (`maskclip`), where they differ"
     )
     files: dict[str, Any] = Field({}, description="For the plug-in, which knows its keys.")
 
+    @model_validator(mode="after")
+    def _sides_are_in_order(self) -> Self:
+        if self.long_side_px is not None and self.long_side_px < self.short_side_px:
+            text = (
+                f"must not be below short_side_px ({self.short_side_px}), but got "
+                f"{self.long_side_px}; raise it, or leave it out"
+            )
+            raise mistake(text, "long_side_px")
+        return self
+
     def thresholds(self, read_out: str) -> Thresholds:
         """Return the thresholds for a backbone of this read-out."""
-        own = self.by_read_out.get(read_out, ReadOutThresholds())
+        known: Mapping[Any, ReadOutThresholds] = self.by_read_out
+        own = known.get(read_out, ReadOutThresholds())
         background, area = own.background_threshold, own.area_threshold
         return Thresholds(
             self.background_threshold if background is None else background,
@@ -88,15 +120,23 @@ def read(model: type[Model], stated: dict[str, Any], place: str) -> Model:
 
 def _line(details: ErrorDetails, model: type[Stated]) -> str:
     steps = [str(step) for step in details["loc"]]
+    if details["type"] == "spar_bench":  # a whole sentence, and of a model the key at odds
+        return f"{'.'.join([*steps, *details['ctx']['keys']])}: {details['msg']}"
     if details["type"] == "extra_forbidden":
-        known = _known_keys(model, steps[:-1])
-        near = get_close_matches(steps[-1], known, n=1)
-        way_out = f"did you mean {near[0]!r}?" if near else f"use one of {', '.join(known)}"
-        return f"{'.'.join(steps)}: must be a known key, but got {steps[-1]!r}; {way_out}"
-    reason = details["msg"].removeprefix("Value error, ")
+        return _unknown(steps, _known_keys(model, steps[:-1]))
+    if steps[-1] == "[key]":  # of a map whose keys are a Literal's
+        return _unknown(steps[:-1], re.findall(r"'(\w+)'", details["ctx"]["expected"]))
+    of_a_map = details["type"] in ("model_type", "dict_type")  # else it would tell of a class
+    reason = "must map keys to values" if of_a_map else details["msg"].removeprefix("Value error, ")
     reason = reason[0].lower() + reason[1:]
     got = "nothing" if details["type"] == "missing" else repr(details["input"])[:60]
     return f"{'.'.join(steps)}: {reason}, but got {got}; correct it"
+
+
+def _unknown(steps: list[str], known: list[str]) -> str:
+    near = get_close_matches(steps[-1], known, n=1)
+    way_out = f"did you mean {near[0]!r}?" if near else f"use one of {', '.join(known)}"
+    return f"{'.'.join(steps)}: must be a known key, but got {steps[-1]!r}; {way_out}"
 
 
 def _known_keys(model: type[Stated], steps: list[str]) -> list[str]:

@@ -120,11 +120,22 @@ class FileDataset(ABC):
 
     @cached_property
     def image_hw(self) -> tuple[int, int]:
-        """Size of the first image, upright, height first."""
-        # Read whole: where a header holds the orientation, and whether its size is upright already,
-        # differs by format.
-        height, width, _ = self.image(0).shape
-        return height, width
+        """Size of the first image that can be read, upright, height first.
+
+        Raises:
+            DataError: none of them can be.
+        """
+        unreadable = []
+        for index in range(len(self)):
+            # Read whole: where a header holds the orientation, and whether its size is upright
+            # already, differs by format.
+            try:
+                height, width, _ = self.image(index).shape
+            except DataError as error:
+                unreadable.append(error)
+            else:
+                return height, width
+        raise _first_of(unreadable)
 
     def identity(self) -> dict[str, Any]:
         """Return the digest of names, files and classes, and the rule of labels; not the place."""

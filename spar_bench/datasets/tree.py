@@ -8,7 +8,8 @@ what the masks' values mean (`spar-bench datasets show voc21` prints one):
       val:
         images: "JPEGImages/{name}.jpg"       # {name} may hold folders
         names: ImageSets/Segmentation/val.txt # one a line; left out: every file of the pattern
-        up_to: 25000                          # names that end in a number, this at most, in order
+        numbered: sa_                         # files called this and a number alone, in its order
+        up_to: 25000                          # and to this number alone
         n_images: 1449                        # as published
         masks:                                # the first that is there
           - {files: "SegmentationClass/{name}.png", labels: as_stored}
@@ -20,17 +21,18 @@ label; or a map from every value to its label. 255 is ignored.
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from spar_bench import registry
 from spar_bench.datasets.base import IGNORED, DatasetSettings, Split
 from spar_bench.datasets.facts import Stated, read
 from spar_bench.datasets.files import Entry, FileDataset, Found, LabelRule, Labels, names_below
 from spar_bench.errors import DataError, NotReady, SparBenchError
+from spar_bench.spec.values import Positive, mistake
 
 VERSION = 1
 NEEDS_DATA_FILE = True
@@ -46,14 +48,28 @@ def _with_name(pattern: str) -> str:
     return pattern
 
 
+def _rule(value: Any) -> Any:
+    """Refuse what is no rule of labels, as one thing: a union's mistake is told once a member."""
+    if value in ("as_stored", "reduce_zero"):
+        return value
+    if not isinstance(value, dict) or not value:
+        raise ValueError("must be as_stored, reduce_zero or a map from every value to its label")
+    for pair in value.items():
+        if not all(type(number) is int for number in pair):  # nor true, which would be 1
+            got = f"{pair[0]!r}: {pair[1]!r}"
+            raise mistake(f"must map whole numbers to labels, but got {got}; correct it")
+    return value
+
+
 Pattern = Annotated[str, AfterValidator(_with_name)]
+Rule = Annotated[LabelRule, BeforeValidator(_rule)]
 
 
 class MasksSpec(Stated):
     """Masks of one kind."""
 
     files: Pattern
-    labels: LabelRule = "as_stored"
+    labels: Rule = "as_stored"
 
 
 class SplitSpec(Stated):
@@ -61,8 +77,9 @@ class SplitSpec(Stated):
 
     images: Pattern
     names: str | None = None
-    up_to: int | None = None
-    n_images: int | None = Field(None, gt=0)
+    numbered: str | None = None
+    up_to: Positive | None = None
+    n_images: Positive | None = None
     masks: list[MasksSpec] = Field([])
 
 
@@ -111,7 +128,8 @@ def place(split: Split, settings: DatasetSettings) -> Path:
     marker = _folder_of(_wanted(split, settings).images)
     if settings.path is not None:
         given = Path(settings.path).expanduser()
-        places = [given, *(given / folder for folder in looked_for)]
+        # The folder above may hold other sets, whose files would fit a pattern without a folder.
+        places = [*(given / folder for folder in looked_for), given]
         shown = f"{given}, or below it in {' or '.join(looked_for)}"
     else:
         above = [os.environ.get(FOLDER_VARIABLE), DEFAULT_FOLDER]
@@ -171,14 +189,28 @@ def _names(
     root: Path, wanted: SplitSpec, settings: DatasetSettings, problems: list[SparBenchError]
 ) -> list[str]:
     """Return what stands for {name} in each image, in order."""
-    if wanted.names is None:
-        names = list(_matching(root, wanted.images))
-    else:
-        names = _listed(root / wanted.names, settings, problems)
-    if wanted.up_to is None:
-        return names
-    numbered = [(int(found[0]), name) for name in names if (found := re.search(r"\d+$", name))]
-    return [name for number, name in sorted(numbered) if number <= wanted.up_to]
+    if wanted.names is not None:
+        return _in_order(_listed(root / wanted.names, settings, problems), wanted)
+    names, otherwise = _matching(root, wanted.images)
+    ending = Path(wanted.images).suffix
+    problems += [
+        DataError(
+            f"{otherwise[name]}: must end in {ending}, as {wanted.images} says, but ends in "
+            f"{otherwise[name].suffix}; rename it, or take it away"
+        )
+        for name in _in_order(otherwise, wanted)
+    ]
+    return _in_order(names, wanted)
+
+
+def _in_order(names: Iterable[str], wanted: SplitSpec) -> list[str]:
+    """Return the names that are wanted, in the order of their numbers where they have some."""
+    if wanted.numbered is None and wanted.up_to is None:
+        return list(names)
+    start = ".*?" if wanted.numbered is None else re.escape(wanted.numbered)
+    found = [(re.fullmatch(rf"{start}(\d+)", name.rpartition("/")[2]), name) for name in names]
+    numbered = sorted((int(match[1]), name) for match, name in found if match)
+    return [name for number, name in numbered if wanted.up_to is None or number <= wanted.up_to]
 
 
 def _listed(path: Path, settings: DatasetSettings, problems: list[SparBenchError]) -> list[str]:
@@ -232,7 +264,8 @@ def _entry(
 def _masks_alone(root: Path, images: str, masks: list[MasksSpec]) -> Iterator[NotReady]:
     """Yield a problem for each mask whose image is missing."""
     for kind in masks:
-        for name in _matching(root, kind.files):
+        names, otherwise = _matching(root, kind.files)
+        for name in [*names, *otherwise]:
             image = root / images.replace(_NAME, name)
             if not image.is_file():
                 mask = kind.files.replace(_NAME, name)
@@ -246,10 +279,23 @@ def _folder_of(pattern: str) -> str:
     return pattern.partition(_NAME)[0].rpartition("/")[0]
 
 
-def _matching(root: Path, pattern: str) -> Iterator[str]:
-    """Yield what stands for {name} in the files of a pattern, sorted."""
+def _matching(root: Path, pattern: str) -> tuple[list[str], dict[str, Path]]:
+    """Return what stands for {name} in the files of a pattern, sorted.
+
+    Apart from them, with their files, those that fit but for how their ending is spelt: JPG, jpeg.
+    """
     folder = _folder_of(pattern)
     before, _, after = pattern.removeprefix(f"{folder}/").partition(_NAME)
+    rest, dot, ending = after.rpartition(".")
+    spelt = "jpe?g" if ending.lower() in ("jpg", "jpeg") else re.escape(ending)
+    fitting = re.compile(
+        rf"{re.escape(before)}(.+){re.escape(rest + dot)}(?i:{spelt})", flags=re.DOTALL
+    )
+    names, otherwise = list[str](), dict[str, Path]()
     for found in names_below(root / folder):
-        if found.startswith(before) and found.endswith(after) and len(found) > len(before + after):
-            yield found[len(before) : len(found) - len(after)]
+        match = fitting.fullmatch(found)
+        if match and found.endswith(after):
+            names.append(match[1])
+        elif match:
+            otherwise[match[1]] = root / folder / found
+    return names, otherwise

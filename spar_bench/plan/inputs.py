@@ -1,8 +1,11 @@
 """What a plan starts from: data sets as they are read, and whether files stay as they were."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from spar_bench import backbones, datasets, registry
 from spar_bench.datasets.base import IGNORED, Dataset, Split
@@ -31,10 +34,51 @@ class Labelled:
         return sum(len(names) for names in self.classes)
 
 
+T = TypeVar("T")
+
+_looked_at: ContextVar[dict[str, Any] | None] = ContextVar("looked_at", default=None)
+
+
+@contextmanager
+def looking_once() -> Iterator[None]:
+    """Look at each data set once for as long as this lasts: a folder of 25,000 files takes seconds.
+
+    Within another it is a part of that. What changes on disk meanwhile is seen by
+    `require_unchanged`, which looks afresh.
+    """
+    if _looked_at.get() is not None:
+        yield
+        return
+    token = _looked_at.set({})
+    try:
+        yield
+    finally:
+        _looked_at.reset(token)
+
+
+def _once(key: str, look: Callable[[], T]) -> T:
+    known = _looked_at.get()
+    if known is None:
+        return look()
+    if key not in known:
+        known[key] = look()
+    found: T = known[key]
+    return found
+
+
 def open_dataset(spec: DatasetSpec | SourceSpec, split: Split) -> Dataset:
     """Construct a data set plug-in; lists its files, reads no image."""
+    return _once(f"{split} {spec.model_dump_json()}", lambda: _open(spec, split))
+
+
+def _open(spec: DatasetSpec | SourceSpec, split: Split) -> Dataset:
     plugin: type[Dataset] = registry.load("datasets", spec.name)
     return plugin(split, datasets.settings(spec))
+
+
+def facts(spec: DatasetSpec) -> Facts:
+    """Return what a data set's data file states."""
+    return _once(f"facts {spec.name}", lambda: datasets.facts(spec))
 
 
 def declared_hw(spec: DatasetSpec | SourceSpec, split: Split) -> tuple[int, int]:
@@ -57,6 +101,7 @@ def class_names(spec: DatasetSpec, dataset: Dataset) -> list[list[str]]:
     return classes
 
 
+@looking_once()
 def labelled(spec: DatasetSpec) -> Labelled:
     """Look at a validation set: classes, size and identity; raises as `class_names`."""
     dataset = open_dataset(spec, "val")
@@ -64,10 +109,10 @@ def labelled(spec: DatasetSpec) -> Labelled:
         spec=spec,
         label=datasets.label(spec),
         classes=class_names(spec, dataset),
-        facts=datasets.facts(spec),
+        facts=facts(spec),
         image_hw=dataset.image_hw,
         n_images=len(dataset),
-        identity=dataset_identity(spec, dataset),
+        identity=dataset_identity(spec, "val"),
     )
 
 
@@ -87,8 +132,13 @@ def checkpoint_digest(student: StudentSpec) -> str:
         ) from error
 
 
-def dataset_identity(spec: DatasetSpec | SourceSpec, dataset: Dataset) -> dict[str, Any]:
+def dataset_identity(spec: DatasetSpec | SourceSpec, split: Split) -> dict[str, Any]:
     """Return what decides a data set's images and labels, as JSON: plug-in and contents."""
+    key = f"identity {split} {spec.model_dump_json()}"
+    return _once(key, lambda: _identity(spec, open_dataset(spec, split)))
+
+
+def _identity(spec: DatasetSpec | SourceSpec, dataset: Dataset) -> dict[str, Any]:
     return {
         "name": registry.plugin("datasets", spec.name),
         "version": registry.version("datasets", spec.name),
@@ -107,7 +157,7 @@ def require_unchanged(stage: Stage) -> None:
     for what, split in splits:
         if what in stage.settings:
             spec = stage.how[what]
-            now[what] = dataset_identity(spec, open_dataset(spec, split))
+            now[what] = _identity(spec, _open(spec, split))
     if "backbone" in stage.settings and stage.kind != "cost":  # weights do not move a cost
         now["backbone"] = backbones.identity(stage.how["backbone"])
     if "checkpoint" in stage.settings:

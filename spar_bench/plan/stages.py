@@ -18,7 +18,6 @@ from spar_bench.plan.inputs import (
     Labelled,
     checkpoint_digest,
     dataset_identity,
-    open_dataset,
 )
 from spar_bench.spec.schema import (
     BackboneSpec,
@@ -90,7 +89,7 @@ def images_stage(settings: Settings, seed: int) -> Stage:
         "images",
         VERSIONS["images"],
         {
-            "source": dataset_identity(images.source, open_dataset(images.source, "train")),
+            "source": dataset_identity(images.source, "train"),
             **images.model_dump(
                 mode="json", exclude={"source", "smallest_side_px"}, exclude_none=True
             ),

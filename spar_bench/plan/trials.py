@@ -6,7 +6,7 @@ from typing import Any
 
 from spar_bench.backbones import interpolation, known_sizes
 from spar_bench.plan import stages as build
-from spar_bench.plan.inputs import Labelled, labelled
+from spar_bench.plan.inputs import Labelled, labelled, looking_once
 from spar_bench.plan.protocol import Resize, declare, resizes, resolve
 from spar_bench.spec import Point
 from spar_bench.spec.schema import METHODS, Method, Settings
@@ -93,6 +93,7 @@ class Plan:
         )
 
 
+@looking_once()
 def make_plan(points: Iterable[Point], seeds: list[int], place: dict[str, Any]) -> Plan:
     """Lay out trials and stages; `place` says where latency will be measured.
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from spar_bench.errors import NotReady, StoreError, UnknownName
 from spar_bench.plan.estimate import DEFAULT_GFLOPS_PER_S, Estimate, estimate, speeds
+from spar_bench.plan.inputs import looking_once
 from spar_bench.plan.stages import batch_key
 from spar_bench.plan.trials import Plan, make_plan
 from spar_bench.results import Row, Status, read_rows
@@ -68,6 +69,7 @@ class Standing:
     failures: dict[str, str]
 
 
+@looking_once()
 def plan_sweep(
     path: str | Path,
     *,
@@ -132,6 +134,7 @@ def lay_out(loaded: LoadedSpec, store: Store, seeds: list[int]) -> Plan:
     return make_plan(points, seeds, newest.manifest["settings"]["place"])
 
 
+@looking_once()
 def standing(path: Path, *, store: Path = DEFAULT_ROOT) -> Standing:
     """Return how far the experiment of a spec file is, as the store has it."""
     loaded, opened = read_spec(path), Store(store, make=False)

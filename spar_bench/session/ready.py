@@ -8,12 +8,14 @@ from functools import partial
 
 from spar_bench import backbones, registry
 from spar_bench.errors import NotReady, SparBenchError
-from spar_bench.plan.inputs import checkpoint_digest, declared_hw
+from spar_bench.plan.inputs import checkpoint_digest, declared_hw, looking_once
 from spar_bench.session.choice import first_points
+from spar_bench.session.remarks import remarks
 from spar_bench.spec import LoadedSpec
 from spar_bench.spec.schema import Settings
 
 
+@looking_once()
 def missing(loaded: LoadedSpec) -> list[str]:
     """Return a line for each plug-in, backbone and data set that cannot be used, each once."""
     checks: dict[str, Callable[[], object]] = {}
@@ -48,8 +50,9 @@ def _plug_ins(settings: Settings) -> Iterator[tuple[str, str]]:
         yield "datasets", settings.images.source.name
 
 
-def require_ready(loaded: LoadedSpec) -> None:
-    """Refuse to start without plug-ins, weights and data.
+@looking_once()
+def require_ready(loaded: LoadedSpec) -> list[str]:
+    """Refuse to start without plug-ins, weights and data; return the remarks on what is there.
 
     Raises:
         NotReady: one line for everything that is missing.
@@ -57,3 +60,4 @@ def require_ready(loaded: LoadedSpec) -> None:
     problems = missing(loaded)
     if problems:
         raise NotReady("\n".join(problems))
+    return remarks(point.settings for point in first_points(loaded))

@@ -1,51 +1,61 @@
 """What a spec may well not mean, though it can be run; no torch."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 
-from spar_bench import datasets
+from spar_bench import datasets, registry
 from spar_bench.datasets.base import Split
-from spar_bench.datasets.facts import Facts
+from spar_bench.datasets.files import FileDataset
 from spar_bench.plan.drawing import rescaled_hw
-from spar_bench.plan.inputs import declared_hw
+from spar_bench.plan.inputs import declared_hw, facts, looking_once, open_dataset
 from spar_bench.plan.protocol import resizes
 from spar_bench.plan.stages import smallest_side_px, window_px
 from spar_bench.spec.schema import DatasetSpec, Settings, SourceSpec
 
 
+@looking_once()
 def remarks(points: Iterable[Settings]) -> list[str]:
-    """Return a line for each window that holds all images whole, so that no stride moves it.
+    """Return a line for each thing that a spec may well not mean.
+
+    A window that holds all images whole, so that no stride moves it; a data set with another number
+    of images than published; more distillation images than their source has.
 
     Raises:
         NotReady: weights or data are missing.
-        DataError: an image cannot be read.
+        DataError: no image of a data set can be read.
     """
-    known = _Known()
-    return list(dict.fromkeys(line for one in points for line in _whole(one, known)))
+    said = (line for one in points for about in (_numbers, _whole) for line in about(one))
+    return list(dict.fromkeys(said))
 
 
-@dataclass
-class _Known:
-    """What is known of data sets, each looked at once."""
-
-    sizes: dict[str, tuple[int, int]] = field(default_factory=dict)
-    facts: dict[str, Facts] = field(default_factory=dict)
-
-    def hw(self, spec: DatasetSpec | SourceSpec, split: Split) -> tuple[int, int]:
-        key = f"{split} {spec.model_dump_json()}"
-        if key not in self.sizes:
-            self.sizes[key] = declared_hw(spec, split)
-        return self.sizes[key]
-
-    def own(self, spec: DatasetSpec) -> Facts:
-        if spec.name not in self.facts:
-            self.facts[spec.name] = datasets.facts(spec)
-        return self.facts[spec.name]
+def _numbers(settings: Settings) -> Iterator[str]:
+    for data in settings.evaluate.datasets:
+        if data.count is None:
+            yield from _not_as_published(data, "val", datasets.label(data))
+    if not settings.distils:
+        return
+    source, count = settings.images.source, settings.images.count
+    yield from _not_as_published(source, "train", source.name)
+    n_images = len(open_dataset(source, "train"))
+    if count > n_images and registry.plugin("datasets", source.name) != "patchwork":
+        yield (
+            f"images.count: {count} is more than the {n_images} images of {source.name}, so that "
+            "some are drawn several times"
+        )
 
 
-def _whole(settings: Settings, known: _Known) -> Iterator[str]:
+def _not_as_published(spec: DatasetSpec | SourceSpec, split: Split, label: str) -> Iterator[str]:
+    dataset = open_dataset(spec, split)
+    published = dataset.n_published if isinstance(dataset, FileDataset) else None
+    if published not in (None, len(dataset)):
+        yield (
+            f"data set {label}: {split} has {len(dataset)} images, but {published} are published, "
+            "so that its numbers are not those of the whole set"
+        )
+
+
+def _whole(settings: Settings) -> Iterator[str]:
     window = window_px(settings)
-    for what, images in _images(settings, known).items():
+    for what, images in _images(settings).items():
         height, width = max(images, key=max)
         if max(height, width) <= window:
             yield (
@@ -54,18 +64,18 @@ def _whole(settings: Settings, known: _Known) -> Iterator[str]:
             )
 
 
-def _images(settings: Settings, known: _Known) -> dict[str, list[tuple[int, int]]]:
+def _images(settings: Settings) -> dict[str, list[tuple[int, int]]]:
     """Return the sizes of the images that the teacher reads, by what they are read for."""
     methods, found = settings.evaluate.methods, dict[str, list[tuple[int, int]]]()
     if "teacher" in methods:
         found["evaluated"] = [
-            resize.of(known.hw(data, "val"))
+            resize.of(declared_hw(data, "val"))
             for data in settings.evaluate.datasets
-            for resize in resizes(settings.evaluate, known.own(data))
+            for resize in resizes(settings.evaluate, facts(data))
         ]
     if settings.distils:
         drawn_hw = rescaled_hw(
-            known.hw(settings.images.source, "train"),
+            declared_hw(settings.images.source, "train"),
             settings.images.short_side_px[1],
             long_side_ratio=settings.images.long_side_ratio,
             shortest_px=smallest_side_px(settings),

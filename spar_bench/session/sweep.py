@@ -148,7 +148,8 @@ class _Sweep:
                 "only: must be left out where a search asks for its trials one by one, but is "
                 "given; leave it out"
             )
-        require_ready(loaded)
+        for line in require_ready(loaded):
+            log.warning("%s", line)
         device = resolve_device(own_device(options.device), options.threads)
         self._loaded, self._options, self._watcher = loaded, options, watcher
         self._seeds = seeds_of(loaded, options.n_seeds)

@@ -2,15 +2,16 @@
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from spar_bench import datasets, registry
 from spar_bench.datasets.facts import Facts
 from spar_bench.errors import DataError, SparBenchError, UnknownName
+from spar_bench.plan import cost
 from spar_bench.plan.inputs import open_dataset
-from spar_bench.spec.schema import DatasetSpec
+from spar_bench.spec.schema import DatasetSpec, ReadOut
 from tests.datasets.trees import LABELLED, make
 
 
@@ -112,6 +113,16 @@ def mine(folder: Path, text: str) -> str:
         ("logit_scal: 3", "logit_scal: must be a known key, but got 'logit_scal'; did you mean "
          "'logit_scale'?"),
         ("by_read_out: {maskclip: {area: 1}}", "by_read_out.maskclip.area: must be a known key"),
+        ("by_read_out: {mask_clip: {area_threshold: 0.1}}", "by_read_out.mask_clip: must be a "
+         "known key, but got 'mask_clip'; did you mean 'maskclip'?"),
+        ("by_read_out: {mask_clip: }", "by_read_out.mask_clip: must be a known key"),
+        ("by_read_out: {maskclip: }", "maskclip: must map keys to values, but got None"),
+        ("classes: [[a], [b, a]]", "classes: must have each name once, but got 'a' 2 times"),
+        ("logit_scale: true", "logit_scale: must be a number, but got true"),
+        ("area_threshold: true", "area_threshold: must be a number, but got true"),
+        ("short_side_px: 300\nlong_side_px: 299", r"long_side_px: must not be below short_side_px "
+         r"\(300\), but got 299"),
+        ("long_side_px: 255", r"long_side_px: must not be below short_side_px \(256\)"),
         ("short_side_px: -1", "short_side_px: input should be greater than 0, but got -1"),
         ("area_threshold: 2", "area_threshold: input should be less than or equal to 1"),
         ("classes: [[]]", "classes.0: list should have at least 1 item"),
@@ -121,7 +132,11 @@ def mine(folder: Path, text: str) -> str:
         ("files: {val: {images: a.jpg}}", "val.images: must be a path in the tree with one"),
         ("files: {val: {images: '/{name}'}}", "val.images: must be a path in the tree with one"),
         ("files: {val: {images: '{name}', masks: [{files: '{name}', labels: zero}]}}",
-         "masks.0.labels"),
+         "masks.0.labels: must be as_stored, reduce_zero or a map .*, but got 'zero'"),
+        ("files: {val: {images: '{name}', masks: [{files: '{name}', labels: {}}]}}",
+         "masks.0.labels: must be as_stored, reduce_zero or a map .*, but got {}"),
+        ("files: {val: {images: '{name}', masks: [{files: '{name}', labels: {0: 0, 7: x}}]}}",
+         "masks.0.labels: must map whole numbers to labels, but got 7: 'x'; correct it"),
         ("files: {train: {images: '{name}'}}", "what to evaluate on, but .* no val images"),
         ("files: {val: {images: '{name}'}}", "must have what to evaluate on, but .* no masks"),
         ("classes: [[a]]\nfiles: {val: {images: '{name}', masks: [{files: '{name}', labels: "
@@ -135,6 +150,15 @@ def test_mistake_in_a_data_file_is_told_by_its_key(tmp_path: Path, text: str, sa
         open_dataset(DatasetSpec(name=name, path=str(tmp_path)), "val")
 
     assert all(name in line for line in str(caught.value).splitlines())
+    assert "dict[" not in str(caught.value)
+
+
+def test_read_outs_are_those_whose_cost_is_known() -> None:
+    assert set(get_args(ReadOut)) == set(cost._READ_OUTS)
+
+
+def test_long_side_may_be_the_short_one() -> None:
+    assert Facts(short_side_px=300, long_side_px=300).long_side_px == 300
 
 
 def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
@@ -176,11 +200,17 @@ def test_data_file_gives_a_folder_of_ones_own_its_classes_and_protocol(tmp_path:
         ("license: mine\n", "plugin: must name one of"),
         ("- plugin\n", "must map keys to values"),
         ("plugin: [", "must be readable YAML"),
+        ("plugin: [tree]\n", r"plugin: must name one of .*, but got \['tree'\]; correct it"),
+        ("plugin: {tree: 1}\n", "plugin: must name one of "),
+        ("plugin: tree\nlicense: 2020-99-99\n", "must be readable YAML, but is not: month must be"),
+        ("plugin: tree\nlicense: !!bool mine\n", "must be readable YAML, but is not: 'mine'"),
     ],
 )
 def test_file_that_is_no_data_file_is_refused(tmp_path: Path, text: str, said: str) -> None:
-    with pytest.raises(SparBenchError, match=said):
+    with pytest.raises(SparBenchError, match=said) as caught:
         facts(mine(tmp_path, text))
+
+    assert len(str(caught.value).splitlines()) == 1
 
 
 def test_unknown_data_set_is_answered_with_the_nearest() -> None:

@@ -48,6 +48,27 @@ def test_path_may_be_the_tree_or_the_folder_above(tmp_path: Path, name: str) -> 
     assert len(read(name, str(root))) == len(read(name, str(tmp_path / "sets"))) == 4
 
 
+@pytest.mark.parametrize("name", MAKERS)
+def test_folder_above_may_hold_every_other_set_too(tmp_path: Path, name: str) -> None:
+    for other in MAKERS:
+        make(other, tmp_path, n=2)
+    root = make(name, tmp_path / "alone", n=2)
+
+    found = read(name, str(tmp_path))
+
+    assert found.identity() == read(name, str(root)).identity()
+    assert len(found) == 2
+
+
+def test_other_sets_are_no_distillation_images_where_sa1b_is_missing(tmp_path: Path) -> None:
+    for other in MAKERS:
+        if other != "sa1b":
+            make(other, tmp_path)
+
+    with pytest.raises(NotReady, match=r"must hold \{name\}\.jpg, but has none"):
+        read("sa1b", str(tmp_path))
+
+
 def test_path_may_be_the_devkit_that_holds_several_years(tmp_path: Path) -> None:
     make("context60", tmp_path, n=3)
     devkit = make("voc21", tmp_path, n=2).parent

@@ -90,6 +90,16 @@ def test_left_out_it_is_counted_and_named_and_the_others_count_as_without_it(
     assert row.reason == f"could not be read and left out: 1 image: {skipped['reason']}"
 
 
+def test_first_image_may_be_the_one_that_is_left_out(clip: Path, data: Path, store: Store) -> None:
+    damage(data / "val_images" / "0.png")
+    plan = planned(clip, data, "skip")
+
+    finished, _ = evaluated(plan, store)
+
+    assert plan.trials[0].arms[0].data.image_hw == (52, 70)  # of the third
+    assert (finished.summary["n_images"], finished.summary["n_skipped"]) == (2, 2)
+
+
 def test_mask_without_sense_is_left_out_too_and_several_are_summed_up(
     clip: Path, data: Path, store: Store
 ) -> None:

@@ -1,4 +1,4 @@
-"""What is remarked of a spec that can be run: windows that hold images whole."""
+"""What is remarked of a spec that can be run: whole images in a window, numbers of images."""
 
 from pathlib import Path
 
@@ -6,8 +6,9 @@ import pytest
 
 from spar_bench.session.remarks import remarks
 from spar_bench.spec import read_spec
+from tests.datasets.trees import make
 from tests.run.tiny import write_photographs
-from tests.small import UNTIMED, spar_bench, write_spec
+from tests.small import TINY, UNTIMED, spar_bench, write_spec
 
 EVALUATED = (
     "teacher.window_px: 96 holds every evaluated image whole (at most 72x90 px), so that the "
@@ -35,12 +36,79 @@ def test_check_and_plan_show_remarks_in_a_line_each(here: Path) -> None:
     assert {EVALUATED, DISTILLED} <= set(spar_bench("plan", spec).stdout.splitlines())
 
 
-def test_check_lists_a_first_image_that_cannot_be_read_with_what_is_missing(here: Path) -> None:
+def test_check_lists_images_none_of_which_can_be_read_with_what_is_missing(here: Path) -> None:
     folder = write_photographs(here / "noise")
-    (folder / "train_images" / "0.png").write_bytes(b"")
+    for index in range(3):
+        (folder / "train_images" / f"{index}.png").write_bytes(b"")
     source = "source: {path: noise}"
 
     found = spar_bench("check", write_spec(UNTIMED.replace("source: patchwork", source)))
 
     assert found.stdout.splitlines()[0].endswith("1 missing:")
     assert "must be an image, but is an empty file" in found.stdout
+
+
+def of(text: str) -> list[str]:
+    return remarks(point.settings for point in read_spec(write_spec(text)).points)
+
+
+def test_more_images_than_the_source_has_are_remarked(here: Path) -> None:
+    write_photographs(here / "noise")  # three to distil on
+    source = UNTIMED.replace("source: patchwork", "source: {path: noise}")
+
+    found = {count: of(source.replace("count: 2", f"count: {count}", 1)) for count in (3, 4)}
+
+    assert found == {
+        3: [],
+        4: [
+            "images.count: 4 is more than the 3 images of folder, so that some are drawn several "
+            "times"
+        ],
+    }
+
+
+@pytest.mark.usefixtures("here")
+def test_scenes_that_are_drawn_again_are_not_remarked() -> None:
+    assert of(UNTIMED.replace("count: 2", "count: 1001", 1)) == []
+
+
+def test_images_that_nothing_distils_on_are_not_remarked(here: Path) -> None:
+    write_photographs(here / "noise")
+    text = UNTIMED.replace("{source: patchwork, count: 2", "{source: {path: noise}, count: 4")
+
+    assert of(text.replace("evaluate:", "evaluate:\n  methods: [pretrained]")) == []
+
+
+@pytest.mark.parametrize(("count", "n_said"), [("", 1), (", count: 4", 0)])
+def test_other_number_of_images_than_published_is_remarked(
+    here: Path, count: str, n_said: int
+) -> None:
+    make("voc21", here / "data", n=4)
+    text = UNTIMED.replace("{name: patchwork, count: 2}", f"{{name: voc21, label: VOC{count}}}")
+
+    expected = (
+        "data set VOC: val has 4 images, but 1449 are published, so that its numbers are not those "
+        "of the whole set"
+    )
+    assert of(text) == [expected] * n_said
+
+
+def test_source_with_another_number_of_images_than_published_is_remarked(here: Path) -> None:
+    make("voc21", here / "data", n=4)
+
+    found = of(UNTIMED.replace("source: patchwork", "source: voc21"))
+
+    assert found == [
+        "data set voc21: train has 4 images, but 1464 are published, so that its numbers are not "
+        "those of the whole set"
+    ]
+
+
+def test_sweep_says_what_is_remarked_before_it_starts(here: Path) -> None:
+    write_photographs(here / "noise")
+    text = TINY.replace("source: patchwork, count: 2", "source: {path: noise}, count: 4")
+
+    found = spar_bench("sweep", write_spec(text))
+
+    said = "images.count: 4 is more than the 3 images of folder, so that some are drawn several"
+    assert found.stderr.count(said) == 1

@@ -1,0 +1,108 @@
+"""A plan looks at each data set once, however many arms, seeds and points ask for it."""
+
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from spar_bench.datasets.folder import Dataset
+from spar_bench.errors import SparBenchError
+from spar_bench.plan.inputs import looking_once, open_dataset, require_unchanged
+from spar_bench.spec.schema import DatasetSpec
+from tests.plan.test_stages import fingerprints
+from tests.run.tiny import plan_of, settings, write_photographs
+from tests.small import GRID, UNTIMED, spar_bench, write_spec
+
+
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """Count how often a folder is listed, stamped, and an image of it read."""
+    counts: Counter[str] = Counter()
+
+    def counted(name: str, of: Callable[..., Any]) -> Callable[..., Any]:
+        def call(self: Dataset, *args: Any) -> Any:
+            split = args[0] if name == "list" else ""
+            counts[f"{name} {split}".strip()] += 1
+            return of(self, *args)
+
+        return call
+
+    for name, method in (("list", "_find"), ("identity", "identity"), ("read", "image")):
+        monkeypatch.setattr(Dataset, method, counted(name, getattr(Dataset, method)))
+    return counts
+
+
+ONCE = {"list train": 1, "list val": 1, "identity": 2}
+
+
+def test_plan_of_several_points_and_seeds_looks_once(
+    clip: Path, photographs: Path, looks: Counter[str]
+) -> None:
+    points = [settings(clip, photographs, student__loss=loss) for loss in ("mse", "l1")]
+
+    plan = plan_of(*points, seeds=(0, 1, 2))
+
+    assert len(plan.trials) == 6
+    assert looks == {**ONCE, "read": 1}
+
+
+def test_command_that_plans_and_estimates_looks_once(here: Path, looks: Counter[str]) -> None:
+    write_photographs(here / "noise")
+    text = UNTIMED.replace("source: patchwork", "source: {path: noise}")
+    text = text.replace("{name: patchwork, count: 2}", "{path: noise}") + GRID
+
+    spar_bench("plan", write_spec(text))
+
+    assert looks == {**ONCE, "read": 2}
+
+
+def test_command_that_checks_looks_once(here: Path, looks: Counter[str]) -> None:
+    write_photographs(here / "noise")
+    text = UNTIMED.replace("source: patchwork", "source: {path: noise}")
+    text = text.replace("{name: patchwork, count: 2}", "{path: noise}") + GRID
+
+    spar_bench("check", write_spec(text))
+
+    assert looks == {"list train": 1, "list val": 1, "read": 2}
+
+
+def test_what_is_seen_is_forgotten_with_the_plan(
+    clip: Path, photographs: Path, tmp_path: Path
+) -> None:
+    one = settings(clip, shutil.copytree(photographs, tmp_path / "noise"))
+    before = fingerprints(one)
+
+    write_photographs(tmp_path / "noise", seed=9)
+
+    assert fingerprints(one)["images"] != before["images"]
+
+
+@pytest.mark.parametrize("kind", ["images", "evaluate"])
+def test_whether_files_are_unchanged_is_looked_at_afresh(
+    clip: Path, photographs: Path, tmp_path: Path, kind: str
+) -> None:
+    one = settings(clip, shutil.copytree(photographs, tmp_path / "noise"))
+    with looking_once():
+        stages = plan_of(one).stages.values()
+        stage = next(stage for stage in stages if stage.kind == kind)
+        require_unchanged(stage)
+
+        write_photographs(tmp_path / "noise", seed=9)
+
+        with pytest.raises(SparBenchError, match="must stay as they are while a sweep runs"):
+            require_unchanged(stage)
+
+
+def test_splits_and_settings_are_told_apart(photographs: Path) -> None:
+    spec = DatasetSpec(name="folder", path=str(photographs))
+    with looking_once():
+        whole, train = open_dataset(spec, "val"), open_dataset(spec, "train")
+        first = open_dataset(spec.model_copy(update={"count": 1}), "val")
+
+        assert open_dataset(spec, "val") is whole
+        assert train is not whole
+        assert (len(first), len(whole)) == (1, 3)
+    assert open_dataset(spec, "val") is not whole
