@@ -3,8 +3,11 @@
 Shape legend: H, W image height and width in pixels, values 0 to 1 until normalised.
 """
 
+import os
 import signal
-from collections.abc import Iterable, Iterator, Sequence
+import threading
+from collections.abc import Generator, Iterable, Sequence
+from multiprocessing import parent_process
 from typing import Any
 
 import numpy as np
@@ -81,11 +84,11 @@ class Pictures:
             self._kept_bytes += bytes_.numel()
         return bytes_
 
-    def stream(self, positions: Iterable[int], n_workers: int = 0) -> Iterator[Tensor]:
+    def stream(self, positions: Iterable[int], n_workers: int = 0) -> Generator[Tensor]:
         """Yield the images at positions in their order, as `self[position]` is.
 
         Worker processes decode and render ahead; they share the memory that may be kept. What is
-        yielded does not depend on their number.
+        yielded does not depend on their number. Close what is returned: that ends them.
 
         Raises:
             DataError: an image cannot be read.
@@ -100,7 +103,7 @@ class Pictures:
             num_workers=n_workers,
             # Not forked: a copy of this process would share its handlers of Ctrl-C.
             multiprocessing_context="spawn",
-            worker_init_fn=_leave_signals_to_the_parent,
+            worker_init_fn=_follow_the_parent,
         )
         for found in loader:
             if isinstance(found, SparBenchError):
@@ -124,7 +127,16 @@ class _Rendering(torch.utils.data.Dataset[Tensor | SparBenchError]):
             return error
 
 
-def _leave_signals_to_the_parent(_: int) -> None:
-    """Let Ctrl-C end the parent, which ends its workers."""
+def _follow_the_parent(_: int) -> None:
+    """Let Ctrl-C end the parent, which ends its workers; end at once where the parent is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    # torch's own watch looks only between images, and then waits for a queue that nobody reads.
+    threading.Thread(target=_end_with_the_parent, daemon=True).start()
+
+
+def _end_with_the_parent() -> None:
+    parent = parent_process()
+    assert parent is not None, "a worker is started by another process"
+    parent.join()
+    os._exit(1)

@@ -72,11 +72,34 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
             f"{path}: must be a checkpoint that can be read without running its code, but is not: "
             f"{reason}; save its state dict alone, with torch.save"
         ) from error
-    state = read.get("state_dict", read) if isinstance(read, dict) else {}
-    named = {str(name): value for name, value in state.items() if isinstance(value, Tensor)}
-    if not named:
+    state = read["state_dict"] if isinstance(read, dict) and "state_dict" in read else read
+    found = _tensors(state) or _only_nested(state, path)
+    if not found:
         raise NotReady(f"{path}: must hold a state dict, but has no tensors; name another file")
-    return named
+    return found
+
+
+def _tensors(state: Any) -> dict[str, Tensor]:
+    """Return the tensors of a state dict by name; of anything else, none."""
+    items = state.items() if isinstance(state, dict) else ()
+    return {str(name): value for name, value in items if isinstance(value, Tensor)}
+
+
+def _only_nested(state: Any, path: Path) -> dict[str, Tensor]:
+    """Return the tensors under the one key that holds any, as `model` in many trainers' files.
+
+    Raises:
+        NotReady: several keys do.
+    """
+    items = state.items() if isinstance(state, dict) else ()
+    nested = {str(key): tensors for key, value in items if (tensors := _tensors(value))}
+    if len(nested) > 1:
+        keys = ", ".join(map(repr, nested))
+        raise NotReady(
+            f"{path}: must hold one state dict, but has several, under {keys}; save the student's "
+            "alone, with torch.save"
+        )
+    return next(iter(nested.values()), {})
 
 
 def _require_like(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:

@@ -7,7 +7,7 @@ import json
 import math
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext, suppress
+from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -104,7 +104,6 @@ def _train(stage: Stage, context: Context) -> Training:
     run, images = ranks.agree(partial(_begin, stage, context))
     mean_step = ranks.sum(torch.tensor(run.step)).item() / ranks.n
     ranks.agree(partial(_require_same_step, run, mean_step))
-    images.stream = images.pictures.stream(run.upcoming(ranks.own), context.workers)
     encode, first, saved_at = ranks.joined(run.backbone), run.step, time.monotonic()
 
     def read() -> _Read:
@@ -113,8 +112,10 @@ def _train(stage: Stage, context: Context) -> Training:
             saved_at = _between_steps(run, stage, context, saved_at=saved_at, first=first)
         return _read_images(run, images, context, encode)
 
-    while run.step < run.n_steps:
-        _take_step(run, ranks.agree(read), context)
+    stream = images.pictures.stream(run.upcoming(ranks.own), context.workers)
+    with closing(stream) as images.stream:
+        while run.step < run.n_steps:
+            _take_step(run, ranks.agree(read), context)
     with ranks.in_step():
         context.flops = ranks.sum(torch.tensor(context.flops, dtype=torch.float64)).item()
     if run.step > first:

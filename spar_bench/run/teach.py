@@ -1,7 +1,7 @@
 """The first two stages: the list of distillation images, and the teacher's features on them."""
 
 import json
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -57,9 +57,8 @@ def make_targets(stage: Stage, context: Context) -> dict[str, Any]:
     window_px, stride_px = stage.settings["window_px"], stage.settings["stride_px"]
     written = [_grid_hw(output / target_name(position)) for position in range(len(pictures))]
     lacking = (position for position, grid_hw in enumerate(written) if grid_hw is None)
-    stream = pictures.stream(lacking, context.workers)
     n_passes = 0
-    with Writer() as writer:
+    with closing(pictures.stream(lacking, context.workers)) as stream, Writer() as writer:
         for position, grid_hw in enumerate(written):
             context.check()
             context.report(stage, position / len(written))

@@ -73,7 +73,7 @@ def export_student(
             place = Path(scratch) / "folder"
             _write(exported, place, _origin(student, spec))
             difference = _difference(backbone, exported, place)
-            if difference > TOLERANCE:
+            if not difference <= TOLERANCE:  # NaN is refused too
                 raise SparBenchError(
                     f"--format {library}: its output must agree with ours to {TOLERANCE:g}, but "
                     f"differs by {difference:.2g}; try the other format"

@@ -88,6 +88,12 @@ def _student(settings: Settings, sizes: "Sizes") -> Iterator[Odds]:
             f"must not count more blocks than the backbone has ({sizes.depth}), "
             f"but got {trainable!r}; count fewer, or use all",
         )
+    if trainable == "position_embedding" and sizes.position_embedding == "rope":
+        yield Odds(
+            ("student.trainable", "backbone.name", "backbone.path"),
+            "must be a part that has weights, but got 'position_embedding': this backbone's "
+            "positions are rotary and have none; use patch_embedding, last_2_blocks or all",
+        )
 
 
 def _resolutions(settings: Settings, sizes: "Sizes") -> Iterator[Odds]:

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import multiprocessing
 import os
 import shutil
 import threading
@@ -145,6 +146,27 @@ def test_interrupted_anywhere_and_called_again_it_ends_with_the_same_bytes(
     executor(plan, store)[0].make(plan.stages)
 
     assert contents(store, plan) == undisturbed
+
+
+@pytest.mark.parametrize("kind", ["targets", "student"])
+def test_workers_have_ended_once_a_stage_is_interrupted(
+    plan: Plan, store: Store, kind: str
+) -> None:
+    stage, stop, n_alive = of_kind(plan, kind)[0], threading.Event(), list[int]()
+    executor(plan, store)[0].make(stage.inputs.values())
+
+    def report(_: Stage, share: float) -> None:
+        if share > 0:
+            n_alive.append(len(multiprocessing.active_children()))
+            stop.set()
+
+    context = Context(store, CPU, report=report, stop=stop, workers=1)
+    with pytest.raises(Interrupted) as caught:
+        executor(plan, store, context=context)[0].make([stage.fingerprint])
+
+    assert n_alive == [1]
+    assert caught.traceback  # it keeps what is under way
+    assert multiprocessing.active_children() == []
 
 
 class Killed(BaseException):

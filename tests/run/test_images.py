@@ -1,5 +1,7 @@
 """Distillation images: drawn once from the seed, rendered the same way each time."""
 
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -184,3 +186,40 @@ def test_memory_does_not_grow_with_the_list() -> None:
     early, late = map(int, result.stdout.split())
     # 600 images of 1.4 MB are 840 MB; the 50 MiB that are kept are full after 36 of them.
     assert late - early < 30
+
+
+ORPHAN = """
+import time
+import numpy as np
+from spar_bench.plan.drawing import Drawn
+from spar_bench.run.images import Pictures
+
+class Source:
+    def image(self, index):
+        time.sleep(60 * index)
+        return np.zeros((40, 60, 3), np.uint8)
+
+if __name__ == "__main__":
+    drawn = [Drawn(index, 40, None, flip=False) for index in range(2)]
+    stream = Pictures(Source(), drawn, {"patch_px": 8, "shortest_px": 32}).stream([0, 1], 1)
+    print(tuple(next(stream).shape), flush=True)
+    next(stream)
+"""
+
+
+@pytest.mark.slow
+def test_worker_in_the_midst_of_an_image_ends_where_its_parent_is_killed(tmp_path: Path) -> None:
+    (tmp_path / "orphan.py").write_text(ORPHAN)
+    command = [sys.executable, "orphan.py"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as running:
+        assert running.stdout is not None
+        assert running.stdout.readline() == b"(3, 40, 56)\n"
+        running.kill()
+
+        # Its processes write to the pipe too: it ends when the last of them has.
+        running.communicate(timeout=10)
+
+    assert running.returncode == -signal.SIGKILL

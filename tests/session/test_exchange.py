@@ -153,6 +153,32 @@ def test_file_that_is_no_checkpoint_is_refused(
         import_student(tmp_path / name, spec(clip), store=tmp_path / "store")
 
 
+@pytest.mark.parametrize("content", [{"state_dict": None}, {"state_dict": [1]}, [1], {"a": {}}])
+def test_checkpoint_without_tensors_is_refused(tmp_path: Path, clip: Path, content: Any) -> None:
+    torch.save(content, tmp_path / "none.pt")
+
+    with pytest.raises(SparBenchError, match="must hold a state dict, but has no tensors; name"):
+        import_student(tmp_path / "none.pt", spec(clip), store=tmp_path / "store")
+
+
+@pytest.mark.parametrize("outer", [None, "state_dict"])
+def test_state_dict_under_any_one_key_is_found_and_several_are_named(
+    tmp_path: Path, clip: Path, outer: str | None
+) -> None:
+    state = taught(clip)
+    held = {"model": state, "epoch": 3, "optimizer": {"param_groups": []}}
+    for name, content in (("one.pt", held), ("two.pt", {**held, "ema": state})):
+        torch.save({outer: content} if outer else content, tmp_path / name)
+
+    student = import_student(tmp_path / "one.pt", spec(clip), store=tmp_path / "store")
+
+    kept = load_file(student.path("trained.safetensors"))
+    assert kept
+    assert all(torch.equal(kept[name], state[f"visual.{name}"]) for name in kept)
+    with pytest.raises(SparBenchError, match="but has several, under 'model', 'ema'; save"):
+        import_student(tmp_path / "two.pt", spec(clip), store=tmp_path / "store")
+
+
 def test_weights_that_are_not_finite_are_refused(tmp_path: Path, clip: Path) -> None:
     state = taught(clip)
     state["visual.proj"][0, 0] = torch.nan
@@ -186,6 +212,24 @@ def test_export_is_read_by_each_library_as_the_student_is(tmp_path: Path, clip: 
         assert torch.allclose(by_open_clip.encode_image(images), pooled, rtol=1e-5, atol=1e-6)
         assert torch.allclose(by_timm(images), pooled, rtol=1e-5, atol=1e-5)
     assert not list(tmp_path.glob(".export-*"))
+
+
+def test_export_that_another_library_reads_as_not_a_number_is_refused(
+    tmp_path: Path, clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    student = import_student(checkpoint(clip, tmp_path), spec(clip), store=tmp_path / "store")
+    create = open_clip.create_model
+
+    def broken(*names: Any, **options: Any) -> Any:
+        model: Any = create(*names, **options)
+        model.visual.proj.data.fill_(torch.nan)
+        return model
+
+    monkeypatch.setattr(open_clip, "create_model", broken)
+
+    with pytest.raises(SparBenchError, match="must agree with ours to 1e-05, but differs by nan"):
+        export_student(str(student.folder), "open_clip", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 ALONE = """

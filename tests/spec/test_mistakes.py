@@ -40,6 +40,23 @@ def test_the_table_is_read_whole() -> None:
     assert all(lines for _, _, lines in mistakes())
 
 
+ROTARY = """\
+{plugin: patchwork, patch_px: 8, image_px: 64, width: 64, depth: 5, heads: 2, mlp_ratio: 4.0,
+ channels: 64, read_out: patch_tokens, position_embedding: rope}
+"""
+
+
+def test_positions_that_have_no_weights_cannot_be_what_trains(problems: Problems) -> None:
+    Path("rotary.yaml").write_text(ROTARY, encoding="utf-8")
+    text = "backbone: {name: rotary.yaml}\nstudent: {trainable: position_embedding}\n"
+
+    assert problems(text) == [
+        "spec.yaml:2:22: student.trainable: must be a part that has weights, but got "
+        "'position_embedding': this backbone's positions are rotary and have none; use "
+        "patch_embedding, last_2_blocks or all"
+    ]
+
+
 FILES = {
     "latin.yaml": (
         b"seeds: [0]\nquestion: \xe9\n",
