@@ -112,26 +112,23 @@ def under_any_prefix(names: Iterable[str], state: Mapping[str, Tensor]) -> dict[
 
     Raises:
         KeyError: no prefix gives all of them; the message names one that lacks.
-        ValueError: two prefixes do, and do not agree; or one has more than those names.
+        ValueError: two prefixes do, and do not agree; or one has more of the same modules.
     """
     wanted = list(names)
     prefixes = {key.removesuffix(wanted[0]) for key in state if key.endswith(wanted[0])}
     whole = sorted(p for p in prefixes if all(p + name in state for name in wanted))
     if not whole:
-        nearest = min(
-            prefixes, key=lambda p: sum(p + name not in state for name in wanted), default=""
-        )
-        lacking = next(name for name in wanted if nearest + name not in state)
-        raise KeyError(f"it lacks {lacking!r}, under any prefix")
+        lacking = {p: [name for name in wanted if p + name not in state] for p in prefixes or {""}}
+        raise KeyError(f"it lacks {min(lacking.values(), key=len)[0]!r}, under any prefix")
     first, *others = whole
     for other in others:
         if not all(torch.equal(state[first + name], state[other + name]) for name in wanted):
             raise ValueError(f"it holds two of them, under {first!r} and {other!r}; keep one")
-    further = sorted(
-        {k for k in state if first and k.startswith(first)} - {first + n for n in wanted}
-    )
+    parts = {name.partition(".")[0] for name in wanted}
+    under = {key.removeprefix(first) for key in state if key.startswith(first)} - set(wanted)
+    further = sorted(name for name in under if name.partition(".")[0] in parts)
     if further:
-        raise ValueError(f"it holds {further[0]!r} too, which this model has not")
+        raise ValueError(f"it holds {first + further[0]!r} too, which this model has not")
     return {name: state[first + name] for name in wanted}
 
 
