@@ -78,11 +78,10 @@ class Backbone(DinoV3):
         trunk = self._trunk_of(state)
         if self._head is None:
             return trunk
-        names = [f"{_HEAD}{name}" for name in self._head.state_dict()]
-        head = under_any_prefix(names, state)
+        head = under_any_prefix(self._head.state_dict(), state)
         return {
             **{f"trunk.{name}": tensor for name, tensor in trunk.items()},
-            **{f"head.{name.removeprefix(_HEAD)}": tensor for name, tensor in head.items()},
+            **{f"head.{name}": tensor for name, tensor in head.items()},
         }
 
     def encode_text(self, prompts: list[str]) -> Tensor:
