@@ -80,3 +80,7 @@ def test_with_random_weights_and_miniature_trees_it_runs_to_its_report(spec: str
     tables = [*Path("reports/real").glob("*.md"), *Path("reports/real").glob("*.tex")]
     assert len(tables) >= 2
     assert all("random weights" in path.read_text() for path in tables)
+    assert "**Some weights are random" in Path("reports/real/README.md").read_text()
+    figures = list(Path("reports/real").glob("*.svg"))
+    assert figures
+    assert all("random weights" in path.read_text() for path in figures)

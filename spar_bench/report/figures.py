@@ -15,7 +15,7 @@ from spar_bench.report.pictures import panel_figure
 from spar_bench.report.series import swept_axes
 from spar_bench.report.sweeps import axis_figure
 from spar_bench.report.tradeoff import CostAxis, tradeoff_figure
-from spar_bench.results import Results
+from spar_bench.results import RANDOM, Results
 
 GFLOPS = CostAxis(
     "accuracy_vs_gflops", "GFLOPs per image{where} (1 MAC = 2 FLOPs)", lambda arm: arm.cost.gflops
@@ -46,8 +46,21 @@ def plan_figures(results: Results, arms: list[Arm]) -> list[FigurePlan]:
         for plan in [*_tradeoffs(results, its), *_along_axes(its), *_of_panels(results, its)]:
             name = _free_name(text.file_name(plan.name + suffix), planned)
             caption = f"{plan.caption} ({dataset})" if suffix else plan.caption
-            planned[name] = FigurePlan(name, caption, plan.draw)
+            draw = partial(_marked, plan.draw) if untaught(results) else plan.draw
+            planned[name] = FigurePlan(name, caption, draw)
     return list(planned.values())
+
+
+def untaught(results: Results) -> bool:
+    """Tell whether a backbone has random weights, so that its mIoU says nothing."""
+    return any(row.backbone.endswith(RANDOM) for row in results.rows)
+
+
+def _marked(draw: Callable[[], Figure]) -> Figure:
+    """Draw a figure and say in it that weights are random."""
+    figure = draw()
+    figure.text(0.995, 0.005, RANDOM.strip(" ()"), ha="right", va="bottom", color="firebrick")
+    return figure
 
 
 def _tradeoffs(results: Results, arms: list[Arm]) -> Iterator[FigurePlan]:

@@ -4,7 +4,7 @@ import pandas as pd
 
 from spar_bench.report import tables, text
 from spar_bench.report.arms import Arm
-from spar_bench.report.figures import FigurePlan
+from spar_bench.report.figures import FigurePlan, untaught
 from spar_bench.report.protocols import protocol_lines, skipped_lines
 from spar_bench.results import Results
 
@@ -26,6 +26,11 @@ def page(
     parts = [f"# {text.markdown(results.experiment)}"]
     if results.question:
         parts.append(f"> {text.markdown(results.question)}")
+    if untaught(results):
+        parts.append(
+            "**Some weights are random: mIoU, differences and figures of them say nothing of a "
+            "trained model; costs do.**"
+        )
     parts.append(table_markdown(results, arms))
     devices = dict.fromkeys(row.cost.device for row in results.rows if row.cost.device)
     if devices:

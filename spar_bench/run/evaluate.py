@@ -67,7 +67,7 @@ def _segmenter(stage: Stage, context: Context) -> Segmenter:
     backbone = context.backbone(stage.how["backbone"], student)
     embedded = context.classifier(
         digest([settings["backbone"], settings["classes"], protocol]),
-        lambda: classifier_of(backbone, settings["classes"], protocol),
+        lambda: classifier_of(backbone, settings["classes"], protocol, check=context.check),
     )
     return Segmenter(
         backbone,

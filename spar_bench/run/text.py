@@ -3,6 +3,7 @@
 Shape legend: Q queries, K classes, C channels, H x W pixels.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -72,8 +73,9 @@ def classifier(
     logit_scale: float,
     background_threshold: float,
     area_threshold: float = 0.0,
+    check: Callable[[], None] = lambda: None,
 ) -> Classifier:
-    """Embed every name of every class in every template.
+    """Embed every name of every class in every template; `check` is called between names.
 
     Prompts are normalised, averaged and normalised again. Source: CLIP's zero-shot classifier.
     """
@@ -81,6 +83,7 @@ def classifier(
     queries, class_of = [], []
     for index, names in enumerate(classes):
         for name in names:
+            check()
             embedded = backbone.encode_text([form.replace("{}", name) for form in forms])
             queries.append(F.normalize(embedded.float().mean(dim=0), dim=0))
             class_of.append(index)
@@ -96,9 +99,13 @@ def classifier(
 
 
 def classifier_of(
-    backbone: Backbone, classes: list[list[str]], protocol: dict[str, Any]
+    backbone: Backbone,
+    classes: list[list[str]],
+    protocol: dict[str, Any],
+    *,
+    check: Callable[[], None] = lambda: None,
 ) -> Classifier:
-    """Embed every name of every class as a resolved protocol has it."""
+    """Embed every name of every class as a resolved protocol has it; `check` as `classifier`."""
     return classifier(
         backbone,
         classes,
@@ -106,6 +113,7 @@ def classifier_of(
         logit_scale=protocol["logit_scale"],
         background_threshold=protocol["background_threshold"],
         area_threshold=protocol["area_threshold"],
+        check=check,
     )
 
 

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from spar_bench import backbones
@@ -12,6 +13,7 @@ from spar_bench.plan import stages as build
 from spar_bench.plan.protocol import protocol_name
 from spar_bench.plan.trials import Arm, CostLine, Plan, Trial
 from spar_bench.results import Cost, Row, Status
+from spar_bench.spec.schema import Method, Settings
 from spar_bench.stage import Damaged, Finished, Stage, digest
 from spar_bench.store import Store
 
@@ -136,7 +138,7 @@ class Collector:
             if taught
             else None,
             loss=settings.student.loss if taught else None,
-            trainable=settings.student.trainable if taught else None,
+            trainable=_trained(settings, arm.method),
             dataset=arm.data.label,
             eval_short_side_px=arm.short_side_px,
             n_images=summary.get("n_images"),
@@ -231,6 +233,15 @@ def left_out(evaluation: Finished) -> list[str]:
     skipped = json.loads(evaluation.path("skipped.json").read_text(encoding="utf-8"))
     what = "1 image" if len(skipped) == 1 else f"{len(skipped)} images, the first"
     return [f"could not be read and left out: {what}: {skipped[0]['reason']}"]
+
+
+def _trained(settings: Settings, method: Method) -> str | None:
+    """Return what a student trained, or the file that it was imported from."""
+    if method != "student":
+        return None
+    if settings.student.checkpoint is not None:
+        return f"imported: {Path(settings.student.checkpoint).name}"
+    return settings.student.trainable
 
 
 def flat(value: Any, prefix: str = "") -> dict[str, Any]:
