@@ -17,8 +17,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from spar_bench.errors import DataError
-from spar_bench.spec.schema import ReadOut
-from spar_bench.spec.values import Positive, PositiveNumber, Probability, mistake
+from spar_bench.spec.schema import Positive, PositiveNumber, Probability, ReadOut, mistake
 
 
 def _distinct(classes: list[list[str]]) -> list[list[str]]:

@@ -32,7 +32,7 @@ from spar_bench.datasets.base import IGNORED, DatasetSettings, Split
 from spar_bench.datasets.facts import Stated, read
 from spar_bench.datasets.files import Entry, FileDataset, Found, LabelRule, Labels, names_below
 from spar_bench.errors import DataError, NotReady, SparBenchError
-from spar_bench.spec.values import Positive, mistake
+from spar_bench.spec.schema import Positive, mistake
 
 VERSION = 1
 NEEDS_DATA_FILE = True
@@ -288,9 +288,7 @@ def _matching(root: Path, pattern: str) -> tuple[list[str], dict[str, Path]]:
     before, _, after = pattern.removeprefix(f"{folder}/").partition(_NAME)
     rest, dot, ending = after.rpartition(".")
     spelt = "jpe?g" if ending.lower() in ("jpg", "jpeg") else re.escape(ending)
-    fitting = re.compile(
-        rf"{re.escape(before)}(.+){re.escape(rest + dot)}(?i:{spelt})", flags=re.DOTALL
-    )
+    fitting = re.compile(rf"{re.escape(before)}(.+){re.escape(rest + dot)}(?i:{spelt})", re.DOTALL)
     names, otherwise = list[str](), dict[str, Path]()
     for found in names_below(root / folder):
         match = fitting.fullmatch(found)

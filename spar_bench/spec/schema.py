@@ -9,20 +9,20 @@ from spar_bench.spec.values import (
     FILLED,
     FolderPath,
     ImageHW,
-    Positive,
-    PositiveNumber,
-    Probability,
     Resolution,
     Seed,
     Templates,
     Trainable,
     Upsample,
-    mistake,
     named,
     not_bool,
     plugin,
 )
 from spar_bench.spec.values import Part as Part
+from spar_bench.spec.values import Positive as Positive
+from spar_bench.spec.values import PositiveNumber as PositiveNumber
+from spar_bench.spec.values import Probability as Probability
+from spar_bench.spec.values import mistake as mistake
 
 Method = Literal["pretrained", "teacher", "student"]
 Average = Literal["logits", "features"]

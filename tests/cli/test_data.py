@@ -274,8 +274,8 @@ def test_scenes_that_need_no_file_are_checked_too() -> None:
 
 SPEC = """\
 backbone: patchwork
-images: {source: sa1b}
-evaluate: {datasets: [voc21, mine/streets.yaml]}
+images: {source: sa1b, count: 4}
+evaluate: {datasets: [{name: voc21, count: 4}, mine/streets.yaml]}
 """
 
 
