@@ -96,7 +96,8 @@ def _teach(
             f"targets: the teacher's features must be finite in half precision, but those of "
             f"image {position} are not; look at the weights of the backbone"
         )
-    sizes, inference, image_hw = backbone.sizes, teaching(teacher), picture.shape[-2:]
+    sizes, inference = backbone.sizes, teaching(teacher)
+    image_hw = picture.shape[-2], picture.shape[-1]
     read_hw = pass_hw(sizes, inference, image_hw)
     context.flops += windows_of(sizes, inference, image_hw) * encoder_flops(sizes, read_hw)
     return features.contiguous()

@@ -184,7 +184,7 @@ def test_window_is_clipped_to_a_smaller_image() -> None:
     assert windows_of(PATCHWORK, windows(32, "logits"), (40, 320)) == 1 * 9
 
 
-# Patches of 8, windows of 64 at a stride of 32: the size slid over, windows, and a window's patches.
+# Patches of 8, windows of 64, stride 32: the size slid over, windows, patches of a window.
 SLID: dict[str, tuple[Sizes, tuple[int, int], tuple[int, int], int, tuple[int, int]]] = {
     "floor": (PATCHWORK, (61, 133), (56, 128), 1 * 3, (7, 8)),
     "pad": (replace(PATCHWORK, odd_sides="pad"), (43, 133), (48, 136), 1 * 4, (6, 8)),

@@ -1,7 +1,6 @@
 """Closed forms of training against torch's counter and true weights, for every kind of read-out."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,7 +26,7 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
     folder = tmp_path_factory.mktemp("backbones")
     dinov3_reference.write(folder)
     write_data_file(folder / "siglip.yaml", "siglip2")
-    specs = {
+    specs: dict[str, dict[str, Any]] = {
         "maskclip": {"name": "openclip", "path": write_clip(folder / "clip")},
         "attention_pool_values": {
             "name": folder / "siglip.yaml", "path": write_folder(folder / "siglip", "tiny_siglip"),
