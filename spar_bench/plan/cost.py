@@ -10,7 +10,7 @@ M hidden width of the MLP, C channels, Q text queries.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from spar_bench.backbones import Sizes
 from spar_bench.errors import SparBenchError
@@ -43,17 +43,30 @@ def windows_of(sizes: Sizes, inference: Inference, image_hw: tuple[int, int]) ->
     """
     if inference.window_px is None or inference.stride_px is None:
         return 1
-    height, width = image_hw
-    if inference.average == "features":
-        height, width = sizes.whole_hw(image_hw)
-    return n_windows((height, width), inference.window_px, inference.stride_px)
+    return n_windows(slid_hw(sizes, inference, image_hw), inference.window_px, inference.stride_px)
 
 
-def pass_hw(inference: Inference, image_hw: tuple[int, int]) -> tuple[int, int]:
+def pass_hw(sizes: Sizes, inference: Inference, image_hw: tuple[int, int]) -> tuple[int, int]:
     """Return what one pass of the encoder reads: the image, or a window clipped to it."""
     if inference.window_px is None:
         return image_hw
-    return min(inference.window_px, image_hw[0]), min(inference.window_px, image_hw[1])
+    height, width = slid_hw(sizes, inference, image_hw)
+    return min(inference.window_px, height), min(inference.window_px, width)
+
+
+def slid_hw(sizes: Sizes, inference: Inference, image_hw: tuple[int, int]) -> tuple[int, int]:
+    """Return what windows slide over: the image, in whole patches where features are averaged."""
+    return sizes.whole_hw(image_hw) if inference.average == "features" else image_hw
+
+
+def teaching(teacher: dict[str, Any]) -> Inference:
+    """Return how a teacher of these settings reads an image that a student learns from."""
+    return Inference(
+        "sliding_window",
+        window_px=teacher["window_px"],
+        stride_px=teacher["stride_px"],
+        average="features",
+    )
 
 
 def image_flops(
@@ -63,7 +76,7 @@ def image_flops(
 
     Averaged as logits, each window meets the text; averaged as features, only the stitched grid.
     """
-    read_hw = pass_hw(inference, image_hw)
+    read_hw = pass_hw(sizes, inference, image_hw)
     passes = windows_of(sizes, inference, image_hw)
     heads = passes if inference.average == "logits" else 1
     met_hw = read_hw if inference.average == "logits" else image_hw
@@ -73,8 +86,9 @@ def image_flops(
 def encoder_flops(sizes: Sizes, image_hw: tuple[int, int]) -> int:
     """Return the FLOPs of encoding one image or window to dense features."""
     n = _n_patches(sizes, image_hw)
-    blocks, tail = _read_out(sizes)(sizes, n)
-    return _patch_embedding(sizes, n) + sum(block.forward for block in blocks) + tail
+    way = _read_out(sizes)(sizes, n)
+    blocks = sum(block.forward for block in (*way.blocks, *way.head))
+    return _patch_embedding(sizes, n) + blocks + way.tail
 
 
 def text_flops(sizes: Sizes, image_hw: tuple[int, int], n_queries: int) -> int:
@@ -90,12 +104,14 @@ def training_flops(sizes: Sizes, image_hw: tuple[int, int], trainable: str) -> i
     of the two again; and nothing comes before the first part that trains.
     """
     n = _n_patches(sizes, image_hw)
-    blocks, tail = _read_out(sizes)(sizes, n)
-    asked = parse_trainable(trainable)
-    backward = tail * (2 if asked.part == "all" else 1)
+    way, asked = _read_out(sizes)(sizes, n), parse_trainable(trainable)
+    once_or_twice = 2 if asked.part == "all" else 1
+    backward = way.tail * once_or_twice
+    for block in way.head:
+        backward += (block.linear + block.mlp) * once_or_twice + block.mixing * 5 // 2
     if asked.part in ("all", "patch_embedding"):
         backward += _patch_embedding(sizes, n)
-    reached = blocks[-asked.n_blocks :] if asked.n_blocks else blocks
+    reached = way.blocks[-asked.n_blocks :] if asked.n_blocks else way.blocks
     for place, block in enumerate(reached):
         backward += block.mlp * (2 if asked.part in ("all", "blocks", "mlp") else 1)
         if asked.part == "mlp" and place == 0:
@@ -106,11 +122,17 @@ def training_flops(sizes: Sizes, image_hw: tuple[int, int], trainable: str) -> i
 
 
 def trained_params(sizes: Sizes, trainable: str) -> int:
-    """Return how many weights a student trains, biases and norms left out."""
+    """Return how many weights a student trains, biases, norms and single tokens left out."""
     asked = parse_trainable(trainable)
     patches = 3 * sizes.patch_px**2 * sizes.width
-    positions = (sizes.image_px // sizes.patch_px) ** 2 * sizes.width
+    n_positions = (sizes.image_px // sizes.patch_px) ** 2 + sizes.prefix_tokens
+    positions = 0 if sizes.position_embedding == "rope" else n_positions * sizes.width
     attention, mlp = 4 * sizes.width**2, round(2 * sizes.mlp_ratio * sizes.width**2)
+    after = {
+        "maskclip": sizes.width * sizes.channels,
+        "attention_pool_values": attention + mlp,
+        "head_patch_tokens": _HEAD_BLOCKS * (attention + 3 * sizes.width * _gated(sizes)),
+    }
     n_blocks = min(asked.n_blocks or sizes.depth, sizes.depth)
     return {
         "position_embedding": positions,
@@ -118,7 +140,7 @@ def trained_params(sizes: Sizes, trainable: str) -> int:
         "attention": n_blocks * attention,
         "mlp": n_blocks * mlp,
         "blocks": n_blocks * (attention + mlp),
-        "all": n_blocks * (attention + mlp) + patches + positions + sizes.width * sizes.channels,
+        "all": patches + positions + n_blocks * (attention + mlp) + after.get(sizes.read_out, 0),
     }[asked.part]
 
 
@@ -144,41 +166,56 @@ class _Block:
         return self.linear + self.mixing + self.mlp
 
 
+@dataclass(frozen=True)
+class _Way:
+    """FLOPs on the way through a backbone past its patch embedding.
+
+    `head` are blocks after the trunk's, `tail` products with weights after all of them; both train
+    with `all` alone.
+    """
+
+    blocks: list[_Block]
+    head: list[_Block]
+    tail: int
+
+
 def _whole_block(sizes: Sizes, tokens: int) -> _Block:
     return _Block(_attention_linear(sizes, tokens), _mixing(sizes, tokens), _mlp(sizes, tokens))
 
 
-def _maskclip(sizes: Sizes, n: int) -> tuple[list[_Block], int]:
+def _maskclip(sizes: Sizes, n: int) -> _Way:
     """All blocks but the last, its value path without other tokens, and the projection."""
     whole = _whole_block(sizes, n + sizes.prefix_tokens)
     last = _Block(_value_linear(sizes, n), 0, _mlp(sizes, n))
-    return [*[whole] * (sizes.depth - 1), last], 2 * n * sizes.width * sizes.channels
+    return _Way([*[whole] * (sizes.depth - 1), last], [], 2 * n * sizes.width * sizes.channels)
 
 
-def _attention_pool_values(sizes: Sizes, n: int) -> tuple[list[_Block], int]:
+def _attention_pool_values(sizes: Sizes, n: int) -> _Way:
     """All blocks, then value, output projection and MLP of the pooling head for each patch."""
     whole = _whole_block(sizes, n + sizes.prefix_tokens)
-    return [whole] * sizes.depth, _value_linear(sizes, n) + _mlp(sizes, n)
+    return _Way([whole] * sizes.depth, [], _value_linear(sizes, n) + _mlp(sizes, n))
 
 
-def _patch_tokens(sizes: Sizes, n: int) -> tuple[list[_Block], int]:
+def _patch_tokens(sizes: Sizes, n: int) -> _Way:
     """All blocks, and nothing after them."""
-    return [_whole_block(sizes, n + sizes.prefix_tokens)] * sizes.depth, 0
+    return _Way([_whole_block(sizes, n + sizes.prefix_tokens)] * sizes.depth, [], 0)
 
 
-def _head_patch_tokens(sizes: Sizes, n: int) -> tuple[list[_Block], int]:
-    """All blocks, then the two of dino.txt's head: attention, and a gated MLP of width G, 6NDG.
-
-    G is two thirds of 4D, up to whole 64s.
-    """
+def _head_patch_tokens(sizes: Sizes, n: int) -> _Way:
+    """All blocks, then those of dino.txt's head: attention, and a gated MLP of width G, 6NDG."""
     tokens = n + sizes.prefix_tokens
-    gated = -(-(4 * sizes.width * 2 // 3) // 64) * 64
-    attention = _attention_linear(sizes, tokens) + _mixing(sizes, tokens)
-    blocks, _ = _patch_tokens(sizes, n)
-    return blocks, 2 * (attention + 6 * tokens * sizes.width * gated)
+    gated = 6 * tokens * sizes.width * _gated(sizes)
+    block = _Block(_attention_linear(sizes, tokens), _mixing(sizes, tokens), gated)
+    return _Way(_patch_tokens(sizes, n).blocks, [block] * _HEAD_BLOCKS, 0)
 
 
-_READ_OUTS: dict[str, Callable[[Sizes, int], tuple[list[_Block], int]]] = {
+def _gated(sizes: Sizes) -> int:
+    """Return the hidden width of the MLPs in dino.txt's head: two thirds of 4D, in whole 64s."""
+    return -(-(4 * sizes.width * 2 // 3) // 64) * 64
+
+
+_HEAD_BLOCKS = 2
+_READ_OUTS: dict[str, Callable[[Sizes, int], _Way]] = {
     "maskclip": _maskclip,
     "attention_pool_values": _attention_pool_values,
     "patch_tokens": _patch_tokens,
@@ -186,8 +223,8 @@ _READ_OUTS: dict[str, Callable[[Sizes, int], tuple[list[_Block], int]]] = {
 }
 
 
-def _read_out(sizes: Sizes) -> Callable[[Sizes, int], tuple[list[_Block], int]]:
-    """Return what counts the blocks and the tail of a read-out for so many patches."""
+def _read_out(sizes: Sizes) -> Callable[[Sizes, int], _Way]:
+    """Return what counts the way to a read-out for so many patches."""
     if sizes.read_out not in _READ_OUTS:
         raise SparBenchError(
             f"backbone.read_out: must be one whose cost is known, but got {sizes.read_out!r}; "

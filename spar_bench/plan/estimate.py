@@ -11,6 +11,7 @@ from spar_bench.plan.cost import (
     encoder_flops,
     image_flops,
     pass_hw,
+    teaching,
     trained_params,
     training_flops,
     windows_of,
@@ -89,16 +90,11 @@ def _teaching(
     sizes: Sizes, teacher: dict[str, Any], counted: Mapping[tuple[int, int], int]
 ) -> tuple[int, int]:
     """Return the FLOPs and the windows of the teacher reading each image once."""
-    inference = Inference(
-        "sliding_window",
-        window_px=teacher["window_px"],
-        stride_px=teacher["stride_px"],
-        average="features",
-    )
+    inference = teaching(teacher)
     flops = n_passes = 0
     for image_hw, n_images in counted.items():
         passes = n_images * windows_of(sizes, inference, image_hw)
-        flops += passes * encoder_flops(sizes, pass_hw(inference, image_hw))
+        flops += passes * encoder_flops(sizes, pass_hw(sizes, inference, image_hw))
         n_passes += passes
     return flops, n_passes
 

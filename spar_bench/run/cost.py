@@ -29,7 +29,7 @@ def make_cost(stage: Stage, context: Context) -> dict[str, Any]:
     settings = stage.settings
     backbone = context.backbone(stage.how["backbone"])
     inference, image_hw = Inference(**settings["inference"]), tuple(settings["image_hw"])
-    read_hw = pass_hw(inference, image_hw)
+    read_hw = pass_hw(backbone.sizes, inference, image_hw)
     expected, counted = (
         encoder_flops(backbone.sizes, read_hw),
         count_encoder_flops(backbone, read_hw),

@@ -6,6 +6,7 @@ JSON and numbers, never a pickled object.
 """
 
 import json
+import logging
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -24,6 +25,8 @@ from spar_bench.errors import SparBenchError
 from spar_bench.processes import local_rank, n_processes, rank
 from spar_bench.stage import Damaged
 
+log = logging.getLogger(__name__)
+
 _FOR_EVER = timedelta(days=365)
 """How long the others wait for the first: it may evaluate for days before it trains again."""
 
@@ -33,6 +36,10 @@ Encode = Callable[[Tensor], Tensor]
 
 class LeftOff(Exception):
     """The work that all processes were at is given up; the first process says why."""
+
+
+class OutOfStep(SparBenchError):
+    """A process failed while others wait for it: only the end of all of them frees those."""
 
 
 @dataclass
@@ -48,19 +55,9 @@ class Ranks:
     is_out_of_step: bool = False
 
     def say(self, value: dict[str, Any] | None) -> None:
-        """Tell the others what to train next; None: that it is over.
-
-        Raises:
-            SparBenchError: they can no longer be reached.
-        """
-        if self.n == 1:
-            return
-        if self.is_out_of_step:
-            raise SparBenchError(
-                "processes: must keep in step, but one of them failed within a step; run the same "
-                "command again"
-            )
-        self._broadcast(json.dumps(value).encode())
+        """Tell the others what to train next; None: that it is over."""
+        if self.n > 1:
+            self._broadcast(json.dumps(value).encode())
 
     def hear(self) -> Any:
         """Wait for what the first process says."""
@@ -108,12 +105,24 @@ class Ranks:
 
     @contextmanager
     def in_step(self) -> Iterator[None]:
-        """Run what all processes wait for each other in; one that fails there loses the others."""
+        """Run what all processes wait for each other in.
+
+        Raises:
+            OutOfStep: it failed here, and there are others: they may wait for this one's gradients
+                until torch gives up after half an hour, so that the whole sweep is to end now.
+        """
         try:
             yield
-        except Exception:
-            self.is_out_of_step = self.n > 1
-            raise
+        except Exception as error:
+            if self.n == 1:
+                raise
+            self.is_out_of_step = True
+            log.error("process %d failed within a step\n%s", self.rank, traceback.format_exc())
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            raise OutOfStep(
+                f"processes: must keep in step, but process {self.rank} failed within one "
+                f"({reason}); run the same command again: it goes on from the last checkpoint"
+            ) from error
 
     def _broadcast(self, content: bytes | None) -> bytes:
         size = torch.tensor(len(content or b""))
@@ -184,10 +193,11 @@ def joined(device: torch.device) -> Iterator[Ranks]:
     try:
         yield ranks
     finally:
-        if ranks.rank == 0 and not ranks.is_out_of_step:
-            with suppress(RuntimeError):  # they ended before
-                ranks.say(None)
-        dist.destroy_process_group()
+        if not ranks.is_out_of_step:  # else the others' waiting would be waited for
+            if ranks.rank == 0:
+                with suppress(RuntimeError):  # they ended before
+                    ranks.say(None)
+            dist.destroy_process_group()
 
 
 def _bytes(content: bytes) -> Tensor:

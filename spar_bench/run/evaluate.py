@@ -19,7 +19,7 @@ from spar_bench.datasets import label
 from spar_bench.datasets.base import IGNORED, Dataset, Mask, Sample
 from spar_bench.errors import DataError
 from spar_bench.files import replace_bytes, replace_text
-from spar_bench.plan.cost import Inference, encoder_flops, pass_hw
+from spar_bench.plan.cost import Inference, encoder_flops, pass_hw, slid_hw
 from spar_bench.plan.estimate import N_PREVIEWS
 from spar_bench.plan.inputs import open_dataset
 from spar_bench.plan.protocol import Resize
@@ -117,8 +117,8 @@ def _shared_flops(sizes: Sizes, arms: list[Inference], image_hw: tuple[int, int]
     if window_px is None:
         return encoder_flops(sizes, image_hw)
     strides = [arm.stride_px for arm in arms if arm.stride_px is not None]
-    n_passes = n_encoded(image_hw, window_px, strides)
-    return n_passes * encoder_flops(sizes, pass_hw(arms[0], image_hw))
+    n_passes = n_encoded(slid_hw(sizes, arms[0], image_hw), window_px, strides)
+    return n_passes * encoder_flops(sizes, pass_hw(sizes, arms[0], image_hw))
 
 
 def count_pixels(truth: Mask, labels: Mask, n_classes: int) -> NDArray[np.int64]:

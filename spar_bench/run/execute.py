@@ -15,6 +15,7 @@ from spar_bench.plan.stages import batch_key
 from spar_bench.plan.trials import Plan
 from spar_bench.run.context import Context, Interrupted, Pruned
 from spar_bench.run.cost import make_cost
+from spar_bench.run.distributed import OutOfStep
 from spar_bench.run.evaluate import make_evaluations
 from spar_bench.run.imported import make_imported
 from spar_bench.run.latency import make_latency
@@ -83,6 +84,7 @@ class Executor:
         Raises:
             Interrupted: the user asked to stop; what was under way goes on from where it was.
             StoreError: the store cannot be written.
+            OutOfStep: a process failed that others train with.
         """
         asked = set(fingerprints)
         needed = self.plan.needed_by(asked)
@@ -190,7 +192,7 @@ class Executor:
             self._record(stages, "failed", str(error), final=True)
         except Exception as error:
             stops_all = isinstance(error, StoreError) and not isinstance(error, Damaged)
-            if stops_all or isinstance(error, Interrupted):
+            if stops_all or isinstance(error, (Interrupted, OutOfStep)):
                 for stage in stages:
                     del self.outcomes[stage.fingerprint]
                 raise

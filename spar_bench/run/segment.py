@@ -130,7 +130,7 @@ class Segmenter:
     def _pixel_axes(self, image: Tensor, arm: Inference) -> tuple[Axis, Axis]:
         window_px, stride_px = _window(arm)
         sizes, image_hw = self.backbone.sizes, (image.shape[-2], image.shape[-1])
-        grid_hw = sizes.grid_hw(pass_hw(arm, image_hw))
+        grid_hw = sizes.grid_hw(pass_hw(sizes, arm, image_hw))
         rows, columns = (
             pixel_axis(
                 length,

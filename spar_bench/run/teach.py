@@ -12,7 +12,7 @@ from torch import Tensor
 from spar_bench.backbones.base import Backbone
 from spar_bench.errors import SparBenchError
 from spar_bench.files import replace_text
-from spar_bench.plan.cost import encoder_flops
+from spar_bench.plan.cost import encoder_flops, pass_hw, teaching, windows_of
 from spar_bench.plan.drawing import Drawn, draw
 from spar_bench.plan.inputs import open_dataset
 from spar_bench.run.context import Context
@@ -84,12 +84,11 @@ def _teach(
     Raises:
         SparBenchError: one is too large for half precision.
     """
-    window_px, stride_px = teacher["window_px"], teacher["stride_px"]
     features = sliding_window(
         backbone,
         normalise(picture, backbone.mean, backbone.std).to(context.device)[None],
-        window_px=window_px,
-        stride_px=stride_px,
+        window_px=teacher["window_px"],
+        stride_px=teacher["stride_px"],
         upsample=teacher["upsample"],
     )[0].to(torch.float16)
     if not features.isfinite().all():
@@ -97,10 +96,10 @@ def _teach(
             f"targets: the teacher's features must be finite in half precision, but those of "
             f"image {position} are not; look at the weights of the backbone"
         )
+    sizes, inference = backbone.sizes, teaching(teacher)
     image_hw = picture.shape[-2], picture.shape[-1]
-    read_hw = min(window_px, image_hw[0]), min(window_px, image_hw[1])
-    passes = n_windows(image_hw, window_px, stride_px)
-    context.flops += passes * encoder_flops(backbone.sizes, read_hw)
+    read_hw = pass_hw(sizes, inference, image_hw)
+    context.flops += windows_of(sizes, inference, image_hw) * encoder_flops(sizes, read_hw)
     return features.contiguous()
 
 

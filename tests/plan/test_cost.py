@@ -1,6 +1,7 @@
 """Closed forms against torch's counter, and by hand."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from spar_bench.plan.cost import (
 )
 from spar_bench.run.trainable import set_trainable
 from spar_bench.spec.schema import BackboneSpec
+from spar_bench.windows import origins
 from tests.run.tiny import write_clip
 
 VIT_B_16 = Sizes(
@@ -177,6 +179,36 @@ def test_fine_teacher_costs_many_students() -> None:
 
 
 def test_window_is_clipped_to_a_smaller_image() -> None:
-    assert pass_hw(windows(12, "logits"), (40, 320)) == (40, 64)
-    assert pass_hw(SINGLE_PASS, (40, 320)) == (40, 320)
+    assert pass_hw(PATCHWORK, windows(12, "logits"), (40, 320)) == (40, 64)
+    assert pass_hw(PATCHWORK, SINGLE_PASS, (40, 320)) == (40, 320)
     assert windows_of(PATCHWORK, windows(32, "logits"), (40, 320)) == 1 * 9
+
+
+# Patches of 8, windows of 64, stride 32: the size slid over, windows, patches of a window.
+SLID: dict[str, tuple[Sizes, tuple[int, int], tuple[int, int], int, tuple[int, int]]] = {
+    "floor": (PATCHWORK, (61, 133), (56, 128), 1 * 3, (7, 8)),
+    "pad": (replace(PATCHWORK, odd_sides="pad"), (43, 133), (48, 136), 1 * 4, (6, 8)),
+    "stretch": (replace(PATCHWORK, odd_sides="stretch"), (57, 64), (64, 64), 1, (8, 8)),
+    # 10 x 40 patches; 5 x 20 = 100 are within the budget, and so is no larger scale.
+    "budget": (
+        replace(PATCHWORK, odd_sides="pad", token_budget=100),
+        (80, 320),
+        (40, 160),
+        1 * 4,
+        (5, 8),
+    ),
+}
+
+
+@pytest.mark.parametrize("which", SLID)
+def test_averaged_features_are_of_windows_clipped_to_what_they_slide_over(which: str) -> None:
+    sizes, image_hw, whole_hw, n_passes, window_grid = SLID[which]
+    inference = windows(32, "features")
+
+    found = image_flops(sizes, inference, image_hw, n_queries=0)
+
+    tops, lefts = (origins(side, min(64, side), 32) for side in whole_hw)
+    assert len(tops) * len(lefts) == n_passes == windows_of(sizes, inference, image_hw)
+    height, width = window_grid
+    assert pass_hw(sizes, inference, image_hw) == (height * 8, width * 8)
+    assert found == n_passes * encoder_flops(PATCHWORK, (height * 8, width * 8))

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from spar_bench import processes
 from spar_bench.errors import SparBenchError
 from spar_bench.run.context import TRAINED_FILE, Context
-from spar_bench.run.distributed import Ranks, _error, _words, own_device
+from spar_bench.run.distributed import OutOfStep, Ranks, _error, _words, own_device
 from spar_bench.run.student import (
     _as_json,
     _begin,
@@ -225,3 +225,59 @@ def test_mistake_ends_all_processes_and_is_told_once(tmp_path: Path) -> None:
 
     assert result.returncode != 0
     assert result.stderr.count("must be a known name, but got 'nothing'") == 1
+
+
+def test_failure_in_a_step_is_its_own_alone_and_ends_all_of_several() -> None:
+    alone, several = Ranks(), Ranks(rank=1, n=2)
+
+    with pytest.raises(torch.OutOfMemoryError), alone.in_step():
+        raise torch.OutOfMemoryError("full")
+    failed = pytest.raises(OutOfStep, match=r"process 1 failed within one \(full\); run")
+    with failed as caught, several.in_step():
+        raise torch.OutOfMemoryError("full\nand more")
+
+    assert "\n" not in str(caught.value)
+    assert (alone.is_out_of_step, several.is_out_of_step) == (False, True)
+
+
+FULL = """
+import torch
+from spar_bench.processes import rank
+from spar_bench.run import student
+
+class Full:
+    def backward(self):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+take_step = student._take_step
+
+def take(run, read, context):
+    if run.step == 1:
+        read.last = Full()
+    take_step(run, read, context)
+
+if rank() == 0:
+    student._take_step = take
+
+from spar_bench.cli import main
+
+main(prog_name="spar-bench")
+"""
+
+
+@pytest.mark.slow
+def test_sweep_whose_first_process_fails_in_a_step_ends_at_once(tmp_path: Path) -> None:
+    (tmp_path / "tiny.yaml").write_text(SPEC.replace("EPOCHS", "4"))
+    (tmp_path / "full.py").write_text(FULL)
+    launch = together(2)[1:5]
+    command = [sys.executable, *launch, "full.py", "sweep", "tiny.yaml", "--device", "cpu"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+
+    result = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60
+    )
+
+    told = "processes: must keep in step, but process 0 failed within one (CUDA out of memory); run"
+    assert result.returncode != 0
+    assert [line for line in result.stderr.splitlines() if line.startswith(told)]
+    assert "trial finished" not in result.stdout  # it did not go on without its student
