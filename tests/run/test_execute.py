@@ -24,7 +24,7 @@ from spar_bench.run.context import Context, Interrupted, Pruned
 from spar_bench.run.execute import Executor
 from spar_bench.stage import MANIFEST, Finished, Stage
 from spar_bench.store import Store
-from tests.run.tiny import CPU, Notes, executor, plan_of, settings, write_photographs
+from tests.run.tiny import CLASSES, CPU, Notes, executor, plan_of, settings, write_photographs
 
 
 @pytest.fixture(scope="module")
@@ -250,7 +250,7 @@ def interrupted_evaluation(
     making, _ = executor(plan, store)
     making.wanted = {arm.fingerprint for arm in arms}
     with patch.context() as inner:
-        interrupt_after(inner, 3)
+        interrupt_after(inner, 3 + len(CLASSES))  # it looks before each class name too
         with pytest.raises(Interrupted):
             making.make(making.wanted)
     assert (store.scratch(arms[0]) / "checkpoint.safetensors").exists()
