@@ -8,12 +8,16 @@ import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save_file
 from torch import Tensor
 
 from spar_bench import backbones
 from spar_bench.backbones.base import Backbone
 from spar_bench.backbones.openclip import Backbone as OpenClip
 from spar_bench.errors import NotReady
+from spar_bench.plan.cost import encoder_flops
+from spar_bench.run.cost import TOLERANCE, count_encoder_flops
+from spar_bench.run.trainable import set_trainable
 from spar_bench.spec.schema import BackboneSpec
 from spar_bench.testing import BackboneContract
 from tests.run.tiny import write_clip
@@ -52,16 +56,18 @@ def attention(x: Tensor, state: dict[str, Tensor], name: str, n_heads: int) -> T
     return mixed.transpose(1, 2).flatten(2)
 
 
-def positions(state: dict[str, Tensor], grid_hw: tuple[int, int], *, by_size: bool) -> Tensor:
-    """Return position embeddings by the DINO rule, or by size; native 4 x 4."""
+def positions(
+    state: dict[str, Tensor], grid_hw: tuple[int, int], *, by_size: bool, native: int
+) -> Tensor:
+    """Return position embeddings by the DINO rule, or by size."""
     table = state["positional_embedding"]
-    if grid_hw == (4, 4):
+    if grid_hw == (native, native):
         return table
-    maps = table[1:].reshape(1, 4, 4, -1).permute(0, 3, 1, 2)
+    maps = table[1:].reshape(1, native, native, -1).permute(0, 3, 1, 2)
     if by_size:
         maps = F.interpolate(maps, size=grid_hw, mode="bicubic")
     else:
-        factor = (grid_hw[0] + 0.1) / 4, (grid_hw[1] + 0.1) / 4
+        factor = (grid_hw[0] + 0.1) / native, (grid_hw[1] + 0.1) / native
         maps = F.interpolate(maps, scale_factor=factor, mode="bicubic")
     assert maps.shape[-2:] == grid_hw
     return torch.cat([table[:1], maps.permute(0, 2, 3, 1).reshape(-1, table.shape[1])])
@@ -69,7 +75,8 @@ def positions(state: dict[str, Tensor], grid_hw: tuple[int, int], *, by_size: bo
 
 def tokens(state: dict[str, Tensor], images: Tensor, table: Tensor) -> Tensor:
     """Return tokens before the first block, class token first."""
-    patches = F.unfold(images, 8, stride=8).transpose(1, 2)
+    side = state["conv1.weight"].shape[-1]
+    patches = F.unfold(images, side, stride=side).transpose(1, 2)
     x = patches @ state["conv1.weight"].flatten(1).T
     first = state["class_embedding"].expand(len(x), 1, -1)
     return layer_norm(torch.cat([first, x], 1) + table, state, "ln_pre")
@@ -79,19 +86,22 @@ def maskclip(
     state: dict[str, Tensor], images: Tensor, *, n_heads: int = 2, by_size: bool = False
 ) -> Tensor:
     """Read `(B, 3, H, W)` as MaskCLIP does, from the names in a state dict alone."""
-    grid_hw = images.shape[-2] // 8, images.shape[-1] // 8
-    images = images[..., : grid_hw[0] * 8, : grid_hw[1] * 8]
-    x = tokens(state, images, positions(state, grid_hw, by_size=by_size))
-    for index in range(2):
+    width, side = state["conv1.weight"].shape[0], state["conv1.weight"].shape[-1]
+    native = round((len(state["positional_embedding"]) - 1) ** 0.5)
+    last = max(int(name.split(".")[2]) for name in state if name.startswith("transformer."))
+    grid_hw = images.shape[-2] // side, images.shape[-1] // side
+    images = images[..., : grid_hw[0] * side, : grid_hw[1] * side]
+    x = tokens(state, images, positions(state, grid_hw, by_size=by_size, native=native))
+    for index in range(last):
         name = f"transformer.resblocks.{index}"
         mixed = attention(layer_norm(x, state, f"{name}.ln_1"), state, name, n_heads)
         out = f"{name}.attn.out_proj"
         x = x + mixed @ state[f"{out}.weight"].T + state[f"{out}.bias"]
         x = x + mlp(layer_norm(x, state, f"{name}.ln_2"), state, name)
-    name = "transformer.resblocks.2"
+    name = f"transformer.resblocks.{last}"
     normed = layer_norm(x, state, f"{name}.ln_1")
     weight, bias = state[f"{name}.attn.in_proj_weight"], state[f"{name}.attn.in_proj_bias"]
-    value = normed @ weight[-16:].T + bias[-16:]
+    value = normed @ weight[-width:].T + bias[-width:]
     out = f"{name}.attn.out_proj"
     x = x + value @ state[f"{out}.weight"].T + state[f"{out}.bias"]
     x = x + mlp(layer_norm(x, state, f"{name}.ln_2"), state, name)
@@ -271,3 +281,55 @@ def test_towers_that_the_read_out_does_not_fit_are_refused(
 
     with pytest.raises(NotReady, match="must hold a plain open_clip ViT"):
         load(folder)
+
+
+def test_one_step_is_that_of_gradients_by_hand(backbone: OpenClip) -> None:
+    backbone.visual.double()
+    before = {name: value.clone() for name, value in backbone.visual.state_dict().items()}
+    image, target = torch.randn(1, 3, 40, 24).double(), torch.randn(1, 12, 5, 3).double()
+    trained = set_trainable(backbone, "last_2_blocks")
+    optimizer = torch.optim.AdamW(trained, lr=1e-3, weight_decay=0.1)
+
+    F.mse_loss(backbone.features(image), target).backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+
+    blocks = ("transformer.resblocks.1.", "transformer.resblocks.2.")
+    names = [name for name in before if name.startswith(blocks)]
+    state = {name: value.clone().requires_grad_(name in names) for name, value in before.items()}
+    loss = (maskclip(state, image) - target).square().mean()
+    gradients = torch.autograd.grad(loss, [state[name] for name in names])
+    after = dict(before)
+    for name, g in zip(names, gradients, strict=True):
+        after[name] = before[name] * (1 - 1e-3 * 0.1) - 1e-3 * g / (g.abs() + 1e-8)
+    found = backbone.visual.state_dict()
+    assert len(trained) == len(names) == 24
+    assert max((found[name] - before[name]).abs().max() for name in names) > 9e-4
+    for name, value in after.items():
+        # A key's bias moves every weight of a softmax alike: its gradient is rounding alone.
+        exact = torch.ones_like(value, dtype=torch.bool)
+        if name.endswith("in_proj_bias"):
+            exact[16:32] = False
+        assert torch.allclose(found[name][exact], value[exact], rtol=0, atol=1e-7), name
+
+
+@pytest.mark.slow
+def test_true_size_is_found_by_name_and_is_maskclips(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, folder = "openclip-b16-laion2b", tmp_path / "weights" / "openclip-b16-laion2b"
+    config, model = open_clip.get_model_config("ViT-B-16"), open_clip.create_model("ViT-B-16")
+    folder.mkdir(parents=True)
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config}))
+    save_file(model.state_dict(), folder / "open_clip_model.safetensors")
+    monkeypatch.setenv("SPAR_BENCH_WEIGHTS", str(tmp_path / "weights"))
+    image = torch.randn(1, 3, 75, 120)
+
+    backbone = OpenClip(BackboneSpec(name=name))
+
+    with torch.no_grad():
+        found = backbone.features(image)
+        expected = maskclip(dict(model.visual.double().state_dict()), image.double(), n_heads=12)
+    assert found.shape == (1, 512, 4, 7)
+    assert float((found - expected).norm() / expected.norm()) < 1e-5
+    counted = count_encoder_flops(backbone, (80, 112))
+    assert counted == pytest.approx(encoder_flops(backbone.sizes, (80, 112)), rel=TOLERANCE)
