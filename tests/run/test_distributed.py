@@ -195,13 +195,13 @@ def test_two_processes_train_the_student_of_one(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_processes_stop_together_and_go_on_together(tmp_path: Path) -> None:
-    (tmp_path / "tiny.yaml").write_text(SPEC.replace("EPOCHS", "200"))
+    (tmp_path / "tiny.yaml").write_text(SPEC.replace("EPOCHS", "400"))
     command = together(2, "sweep", "tiny.yaml")
     with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as running:
         assert running.stderr is not None
-        for line in running.stderr:
-            if "% student" in line:
-                break
+        while not list(tmp_path.glob(".spar_bench/stages/targets/*")):
+            assert running.poll() is None
+            time.sleep(0.05)
         os.kill(running.pid, signal.SIGINT)
         asked_at = time.monotonic()
         said = running.stderr.read()
@@ -211,11 +211,11 @@ def test_processes_stop_together_and_go_on_together(tmp_path: Path) -> None:
     [checkpoint] = tmp_path.glob(".spar_bench/scratch/*/checkpoint.safetensors")
     assert load_file(checkpoint)
 
-    result = sweep(tmp_path, 2, epochs=200)
+    result = sweep(tmp_path, 2, epochs=400)
 
     assert result.returncode == 0, result.stderr
     (tmp_path / "alone").mkdir()
-    assert sweep(tmp_path / "alone", 1, epochs=200).returncode == 0
+    assert sweep(tmp_path / "alone", 1, epochs=400).returncode == 0
     assert student(tmp_path)[2] == pytest.approx(student(tmp_path / "alone")[2], rel=1e-5)
 
 
