@@ -283,7 +283,7 @@ def test_starter_runs_through_to_its_report(
     monkeypatch.chdir(tmp_path)
     Command(tmp_path, compiled, "init", "whole.yaml").ends()
     small = Path("whole.yaml").read_text()
-    for many, few in (("count: 40", "count: 2"), ("count: 16", "count: 2"), ("[256] ", "[128] ")):
+    for many, few in (("count: 40", "count: 2"), ("count: 16", "count: 2"), ("[own] ", "[128] ")):
         assert many in small
         small = small.replace(many, few)
     write_spec(small.replace("seconds: 1.0", "seconds: 0.05"), "first")
