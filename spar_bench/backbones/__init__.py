@@ -126,12 +126,10 @@ def identity(spec: BackboneSpec) -> dict[str, Any]:
 def _keys(name: str) -> dict[str, str]:
     """Return the digest of the list of weights that lies beside a data file, if one does."""
     data_file = registry.data_file("backbones", name)
-    if (
-        data_file is None
-        or not (keys := data_file.with_name(f"{data_file.stem}_keys.json")).exists()
-    ):
+    if data_file is None:
         return {}
-    return {"keys": file_digest(keys)}
+    keys = data_file.with_name(f"{data_file.stem}_keys.json")
+    return {"keys": file_digest(keys)} if keys.exists() else {}
 
 
 def require_text(spec: BackboneSpec) -> None:

@@ -10,10 +10,9 @@ from torch import Tensor, nn
 
 from spar_bench.backbones import Weights
 from spar_bench.backbones.base import Backbone, Exported
-from spar_bench.backbones.weights import CONFIG_FILE, stated_config
+from spar_bench.backbones.weights import CONFIG_FILE, TOKENIZER_ENDINGS, stated_config
 from spar_bench.errors import SparBenchError
 
-_TOKENIZER_ENDINGS = {".json", ".txt", ".model", ".gz"}
 _NO_TOKENIZER = {CONFIG_FILE, "config.json"}
 _CLIP_VIT = "vit_base_patch16_clip_224"
 
@@ -29,7 +28,7 @@ def open_clip_folder(
         stated, files = {"model_cfg": open_clip.get_model_config(architecture)}, []
     preprocess = {"mean": list(backbone.mean), "std": list(backbone.std)}
 
-    further = [f for f in files if f.suffix in _TOKENIZER_ENDINGS and f.name not in _NO_TOKENIZER]
+    further = [f for f in files if f.suffix in TOKENIZER_ENDINGS and f.name not in _NO_TOKENIZER]
     if "hf_tokenizer_name" in stated["model_cfg"]["text_cfg"] and not further:
         raise SparBenchError(
             "--format open_clip: must have the tokenizer's files beside the weights, but "

@@ -18,14 +18,13 @@ from torch import Tensor, nn
 from spar_bench.backbones import Weights, card, known_sizes, weights_of
 from spar_bench.backbones._exporting import timm_folder
 from spar_bench.backbones.base import Exported, Library, Parts, fit_sides, under_any_prefix
-from spar_bench.backbones.weights import WEIGHTS_ENDINGS
+from spar_bench.backbones.weights import LEGACY, WEIGHTS_ENDINGS
 from spar_bench.errors import NotReady, SparBenchError
 from spar_bench.spec.schema import BackboneSpec
 
 VERSION = 1
 NEEDS_DATA_FILE = True
 
-LEGACY = (0.5, 0.5, 0.5)
 _BIASES = (".attn.qkv.bias", ".attn.q_bias", ".attn.v_bias")
 _PERIODS = "rope_embed.periods"
 _ROUND = "as published: model.rope.periods.copy_(model.rope.periods.bfloat16())"

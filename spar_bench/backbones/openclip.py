@@ -15,14 +15,11 @@ from torch import Tensor, nn
 from spar_bench.backbones import Sizes, Weights, card, known_sizes, weights_of
 from spar_bench.backbones._exporting import open_clip_folder, timm_clip_folder
 from spar_bench.backbones.base import Exported, Library, Parts, fit_sides, under_any_prefix
-from spar_bench.backbones.weights import WEIGHTS_ENDINGS, stated_preprocessing
+from spar_bench.backbones.weights import LEGACY, WEIGHTS_ENDINGS, stated_preprocessing
 from spar_bench.errors import NotReady
 from spar_bench.spec.schema import BackboneSpec, PositionRule
 
 VERSION = 1
-
-LEGACY = (0.5, 0.5, 0.5)
-"""Mean and deviation of the paper's `legacy` preprocessing, as far as its code tells."""
 
 
 class Backbone:

@@ -17,11 +17,15 @@ CONFIG_FILE = "open_clip_config.json"
 WEIGHTS_ENDINGS = (".safetensors", ".bin", ".pt", ".pth")
 FOLDER_VARIABLE = "SPAR_BENCH_WEIGHTS"
 DEFAULT_FOLDER = "weights"
-_DECIDING_ENDINGS = {*WEIGHTS_ENDINGS, ".json", ".txt", ".model", ".gz"}  # tokenizers among them
+TOKENIZER_ENDINGS = (".json", ".txt", ".model", ".gz")
+_DECIDING_ENDINGS = {*WEIGHTS_ENDINGS, *TOKENIZER_ENDINGS}
 RANDOM_SEED = 0
 
-
 Channels = tuple[float, float, float]
+
+
+LEGACY: Channels = (0.5, 0.5, 0.5)
+"""Mean and deviation of the paper's `legacy` preprocessing, as far as its code tells."""
 
 
 @dataclass(frozen=True, kw_only=True)
