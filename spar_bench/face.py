@@ -23,7 +23,7 @@ from spar_bench.run.context import TRAINED_FILE, build_backbone, open_student, r
 from spar_bench.run.evaluate import count_pixels, require_labels
 from spar_bench.run.latency import Arm
 from spar_bench.run.segment import Segmenter
-from spar_bench.run.text import classifier_of
+from spar_bench.run.text import classifier_of, embed
 from spar_bench.spec.schema import Average, BackboneSpec, DatasetSpec, EvaluateSpec
 from spar_bench.windows import upsample_factor
 
@@ -107,9 +107,11 @@ def evaluate(
     data = open_dataset(spec, "val")
     classes = class_names(spec, data)
     declared = declare(EvaluateSpec(), spec, own, classes=classes, resize=resize)
+    protocol = resolve(declared, backbone.sizes.read_out)
+    queries = embed(backbone, classes, protocol["templates"])
     segmenter = Segmenter(
         backbone,
-        classifier_of(backbone, classes, resolve(declared, backbone.sizes.read_out)),
+        classifier_of(queries, classes, protocol),
         device=next(backbone.visual.parameters()).device,
     )
     n_classes = len(classes)

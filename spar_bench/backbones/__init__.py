@@ -8,7 +8,7 @@ from typing import Any, TypeVar, cast
 from pydantic import TypeAdapter, ValidationError
 
 from spar_bench import registry
-from spar_bench.backbones._sizes import Sizes
+from spar_bench.backbones._sizes import Sizes, TextSizes
 from spar_bench.backbones.weights import (
     CONFIG_FILE,
     WEIGHTS_ENDINGS,
@@ -27,6 +27,7 @@ __all__ = [
     "CONFIG_FILE",
     "Card",
     "Sizes",
+    "TextSizes",
     "Weights",
     "card",
     "identity",
@@ -35,6 +36,7 @@ __all__ = [
     "label",
     "require_text",
     "sizes",
+    "text_sizes",
     "weights_of",
 ]
 
@@ -92,6 +94,26 @@ def known_sizes(spec: BackboneSpec) -> Sizes:
             f"name one that holds {CONFIG_FILE}"
         )
     return known
+
+
+def text_sizes(spec: BackboneSpec) -> TextSizes | None:
+    """Return a text tower's sizes: its data file's, or those of the config in the folder of `path`.
+
+    None where neither states them.
+    """
+    stated = card(spec.name).text
+    if stated is not None or spec.path is None:
+        return stated
+    try:
+        text = stated_config(Path(spec.path))["model_cfg"]["text_cfg"]
+        return TextSizes(
+            width=text["width"],
+            depth=text["layers"],
+            context=text["context_length"],
+            mlp_ratio=text.get("mlp_ratio", 4.0),
+        )
+    except (OSError, LookupError, ValueError, TypeError):
+        return None
 
 
 def weights_of(spec: BackboneSpec) -> Weights:

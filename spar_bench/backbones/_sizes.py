@@ -67,6 +67,16 @@ class Sizes:
         return self.token_budget is None or prod(self._grid_hw(image_hw)) <= self.token_budget
 
 
+@dataclass(frozen=True, kw_only=True)
+class TextSizes:
+    """What a plan needs to know of a text tower; `context` is the length of every prompt."""
+
+    width: _Whole
+    depth: _Whole
+    context: _Whole
+    mlp_ratio: Annotated[float, Field(gt=0)] = 4.0
+
+
 def _scaled(image_hw: tuple[int, int], longer_px: int) -> tuple[int, int]:
     """Scale an image to a longer side, ratio kept; each side rounded half up, 1 at least."""
     longest = max(image_hw)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from spar_bench.backbones._sizes import TextSizes
 from spar_bench.digests import file_digests
 from spar_bench.errors import NotReady
 from spar_bench.spec.schema import BackboneSpec
@@ -34,8 +35,9 @@ class Card:
 
     `model` is the architecture by its library's own name, for weights that come without a config;
     `mean`, `std` and `interpolation` are its preprocessing there. `hub` is a repository of the
-    Hugging Face Hub; `folder` lies in the package, beside the data file. `terms` says in a line
-    what the licence asks of those who use the weights, where it asks more than usual.
+    Hugging Face Hub; `folder` lies in the package, beside the data file. `text` has the sizes of a
+    text tower, from which a plan tells what prompts cost. `terms` says in a line what the licence
+    asks of those who use the weights, where it asks more than usual.
     """
 
     license: str = ""
@@ -46,6 +48,7 @@ class Card:
     folder: str = ""
     read_outs: tuple[str, ...] = ()
     has_text: bool = True
+    text: TextSizes | None = None
     mean: Channels | None = None
     std: Channels | None = None
     interpolation: Literal["bilinear", "bicubic"] = "bicubic"

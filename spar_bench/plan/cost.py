@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from spar_bench.backbones import Sizes
+from spar_bench.backbones import Sizes, TextSizes
 from spar_bench.errors import SparBenchError
 from spar_bench.spec.trainable import parse_trainable
 from spar_bench.windows import n_windows
@@ -80,7 +80,7 @@ def image_flops(
     passes = windows_of(sizes, inference, image_hw)
     heads = passes if inference.average == "logits" else 1
     met_hw = read_hw if inference.average == "logits" else image_hw
-    return passes * encoder_flops(sizes, read_hw) + heads * text_flops(sizes, met_hw, n_queries)
+    return passes * encoder_flops(sizes, read_hw) + heads * cosine_flops(sizes, met_hw, n_queries)
 
 
 def encoder_flops(sizes: Sizes, image_hw: tuple[int, int]) -> int:
@@ -91,9 +91,18 @@ def encoder_flops(sizes: Sizes, image_hw: tuple[int, int]) -> int:
     return _patch_embedding(sizes, n) + blocks + way.tail
 
 
-def text_flops(sizes: Sizes, image_hw: tuple[int, int], n_queries: int) -> int:
+def cosine_flops(sizes: Sizes, image_hw: tuple[int, int], n_queries: int) -> int:
     """Return the FLOPs of the cosines of one feature map with every text query."""
     return 2 * _n_patches(sizes, image_hw) * sizes.channels * n_queries
+
+
+def prompt_flops(text: TextSizes | None) -> int:
+    """Return the FLOPs of embedding one prompt, its projection aside; 0 where nothing is known."""
+    if text is None:
+        return 0
+    linear = (8 + 4 * text.mlp_ratio) * text.context * text.width**2
+    mixing = 4 * text.context**2 * text.width
+    return text.depth * round(linear + mixing)
 
 
 def training_flops(sizes: Sizes, image_hw: tuple[int, int], trainable: str) -> int:

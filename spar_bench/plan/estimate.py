@@ -5,12 +5,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from spar_bench.backbones import Sizes, known_sizes
+from spar_bench.backbones import Sizes, known_sizes, text_sizes
 from spar_bench.plan.cost import (
     Inference,
     encoder_flops,
     image_flops,
     pass_hw,
+    prompt_flops,
     teaching,
     trained_params,
     training_flops,
@@ -26,10 +27,12 @@ DEFAULT_GFLOPS_PER_S = 60.0
 """Speed assumed where the store has no measured stage of the kind: two laptop cores in float32."""
 N_PREVIEWS = 4
 """First images of an evaluation kept with their labels, to be looked at; features of the first."""
+_N_OPENCLIP = 80
 _BYTES = {
     "images": 100,
     "targets": 2,
     "student": 4,
+    "text": 4,
     "evaluate": 24,
     "preview": 5,
     "features": 2,
@@ -52,6 +55,7 @@ def estimate(plan: Plan, stage: Stage) -> Estimate:
     makers = {
         "targets": _targets,
         "student": _student,
+        "text": _text,
         "evaluate": _evaluate,
         "latency": _latency,
     }
@@ -110,6 +114,14 @@ def _student(plan: Plan, stage: Stage) -> Estimate:
         an_epoch += _teaching(sizes, stage.how["teacher"], counted)[0]
     n_bytes = trained_params(sizes, trainable) * _BYTES["student"]
     return Estimate(stage.settings["epochs"] * an_epoch / 1e9, n_bytes)
+
+
+def _text(_: Plan, stage: Stage) -> Estimate:
+    spec, templates = stage.how["backbone"], stage.settings["templates"]
+    n_names = sum(map(len, stage.settings["classes"]))
+    n_prompts = n_names * (_N_OPENCLIP if templates == "openclip_80" else len(templates))
+    n_bytes = n_names * known_sizes(spec).channels * _BYTES["text"]
+    return Estimate(n_prompts * prompt_flops(text_sizes(spec)) / 1e9, n_bytes)
 
 
 def _evaluate(plan: Plan, stage: Stage) -> Estimate:

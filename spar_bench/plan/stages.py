@@ -28,7 +28,15 @@ from spar_bench.spec.schema import (
 from spar_bench.stage import Stage, digest
 from spar_bench.windows import upsample_factor
 
-VERSIONS = {"images": 1, "targets": 1, "student": 1, "evaluate": 3, "cost": 1, "latency": 2}
+VERSIONS = {
+    "images": 1,
+    "targets": 1,
+    "student": 1,
+    "text": 1,
+    "evaluate": 3,
+    "cost": 1,
+    "latency": 2,
+}
 """Raised when the numbers or the files that a kind of stage makes change."""
 
 
@@ -171,6 +179,20 @@ def imported_stage(backbone: BackboneSpec, student: StudentSpec) -> Stage:
     )
 
 
+def text_stage(settings: Settings, data: Labelled, protocol: dict[str, Any]) -> Stage:
+    """The embedded class names of a data set, by the text tower that no student changes."""
+    return Stage(
+        "text",
+        VERSIONS["text"],
+        {
+            "backbone": backbones.identity(settings.backbone),
+            "classes": data.classes,
+            "templates": protocol["templates"],
+        },
+        how={"backbone": settings.backbone},
+    )
+
+
 def evaluate_stage(
     settings: Settings,
     seed: int,
@@ -184,7 +206,9 @@ def evaluate_stage(
 
     `protocol` is as `plan.protocol.resolve` returns it for the backbone's read-out.
     """
-    student = {"student": student_stage(settings, seed).fingerprint} if method == "student" else {}
+    inputs = {"text": text_stage(settings, data, protocol).fingerprint}
+    if method == "student":
+        inputs["student"] = student_stage(settings, seed).fingerprint
     refiner = settings.evaluate.refiner
     return Stage(
         "evaluate",
@@ -198,7 +222,7 @@ def evaluate_stage(
             "short_side_px": short_side_px,
             "protocol": protocol,
         },
-        student,
+        inputs,
         how={
             "backbone": settings.backbone,
             "dataset": data.spec,

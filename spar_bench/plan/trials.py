@@ -190,17 +190,14 @@ def _arm(
     declared = declare(
         settings.evaluate, data.spec, data.facts, classes=data.classes, resize=resize
     )
+    protocol = resolve(
+        declared,
+        known_sizes(settings.backbone).read_out,
+        interpolation=interpolation(settings.backbone),
+    )
+    plan.add(build.text_stage(settings, data, protocol))
     evaluate = build.evaluate_stage(
-        settings,
-        seed,
-        method,
-        data,
-        resize.short_side_px,
-        protocol=resolve(
-            declared,
-            known_sizes(settings.backbone).read_out,
-            interpolation=interpolation(settings.backbone),
-        ),
+        settings, seed, method, data, resize.short_side_px, protocol=protocol
     )
     return Arm(
         method=method,

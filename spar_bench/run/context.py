@@ -20,7 +20,6 @@ from spar_bench.backbones.base import Backbone
 from spar_bench.errors import NotReady, SparBenchError
 from spar_bench.run.distributed import Ranks
 from spar_bench.run.images import Pictures
-from spar_bench.run.text import Classifier
 from spar_bench.spec.schema import BackboneSpec, Precision
 from spar_bench.stage import Finished, Stage, read_manifest
 from spar_bench.store import Store
@@ -67,7 +66,6 @@ class Context:
     flops: float = 0.0
     _backbones: dict[tuple[BackboneSpec, str | None], Backbone] = field(default_factory=dict)
     _pictures: dict[str, Pictures] = field(default_factory=dict)
-    _classifiers: dict[str, Classifier] = field(default_factory=dict)
 
     def check(self) -> None:
         """Stop here if the user asked to.
@@ -89,12 +87,6 @@ class Context:
         if fingerprint not in self._pictures:
             self._pictures = {fingerprint: build()}
         return self._pictures[fingerprint]
-
-    def classifier(self, key: str, build: Callable[[], Classifier]) -> Classifier:
-        """Return embedded class names; the latest are kept, since students share the text tower."""
-        if key not in self._classifiers:
-            self._classifiers = {key: build()}
-        return self._classifiers[key]
 
     def backbone(self, spec: BackboneSpec, student: Finished | None = None) -> Backbone:
         """Return a backbone on the device, as pretrained or with a student's weights.

@@ -27,7 +27,7 @@ from spar_bench.results import Preview
 from spar_bench.run.checkpoint import is_whole, load_checkpoint, save_checkpoint
 from spar_bench.run.context import Context, Interrupted
 from spar_bench.run.segment import DIVERGED, UNFIT, Segmenter
-from spar_bench.run.text import classifier_of
+from spar_bench.run.text import classifier_of, read_queries
 from spar_bench.spec.schema import DatasetSpec
 from spar_bench.stage import Finished, Stage, digest
 from spar_bench.windows import n_encoded
@@ -63,19 +63,16 @@ def make_evaluations(stages: list[Stage], context: Context) -> list[dict[str, An
 
 def _segmenter(stage: Stage, context: Context) -> Segmenter:
     settings, protocol = stage.settings, stage.settings["protocol"]
-    student = context.finished(stage, "student", "student") if stage.inputs else None
-    backbone = context.backbone(stage.how["backbone"], student)
-    embedded = context.classifier(
-        digest([settings["backbone"], settings["classes"], protocol]),
-        lambda: classifier_of(backbone, settings["classes"], protocol, check=context.check),
-    )
+    is_student = "student" in stage.inputs
+    student = context.finished(stage, "student", "student") if is_student else None
+    queries = read_queries(context.finished(stage, "text", "text")).to(context.device)
     return Segmenter(
-        backbone,
-        embedded,
+        context.backbone(stage.how["backbone"], student),
+        classifier_of(queries, settings["classes"], protocol),
         refiner=settings["refiner"][0],
         precision=protocol["precision"],
         interpolation=protocol["resize"],
-        way_out=DIVERGED if student else UNFIT,
+        way_out=DIVERGED if is_student else UNFIT,
         device=context.device,
     )
 

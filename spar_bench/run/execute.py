@@ -21,6 +21,7 @@ from spar_bench.run.imported import make_imported
 from spar_bench.run.latency import make_latency
 from spar_bench.run.student import make_student
 from spar_bench.run.teach import make_images, make_targets
+from spar_bench.run.text import make_text
 from spar_bench.stage import Damaged, Finished, Stage
 
 log = logging.getLogger(__name__)
@@ -44,6 +45,7 @@ MAKERS: dict[str, Maker] = {
     "images": _one_by_one(make_images),
     "targets": _one_by_one(make_targets),
     "student": _one_by_one(_trained_or_imported),
+    "text": _one_by_one(make_text),
     "evaluate": make_evaluations,
     "cost": _one_by_one(make_cost),
     "latency": _one_by_one(make_latency),

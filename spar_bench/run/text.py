@@ -5,13 +5,22 @@ Shape legend: Q queries, K classes, C channels, H x W pixels.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file, save
 from torch import Tensor
 
+from spar_bench.backbones import text_sizes
 from spar_bench.backbones.base import Backbone
+from spar_bench.files import replace_bytes
+from spar_bench.plan.cost import prompt_flops
+from spar_bench.run.context import Context
+from spar_bench.spec.values import Templates
+from spar_bench.stage import Finished, Stage
+
+QUERIES_FILE = "queries.safetensors"
 
 
 @dataclass(frozen=True)
@@ -65,56 +74,68 @@ class Classifier:
         return rare
 
 
-def classifier(
-    backbone: Backbone,
-    classes: list[list[str]],
-    templates: list[str] | Literal["openclip_80"],
-    *,
-    logit_scale: float,
-    background_threshold: float,
-    area_threshold: float = 0.0,
-    check: Callable[[], None] = lambda: None,
-) -> Classifier:
-    """Embed every name of every class in every template; `check` is called between names.
-
-    Prompts are normalised, averaged and normalised again. Source: CLIP's zero-shot classifier.
-    """
-    forms = _openclip_templates() if templates == "openclip_80" else templates
-    queries, class_of = [], []
-    for index, names in enumerate(classes):
-        for name in names:
-            check()
-            embedded = backbone.encode_text([form.replace("{}", name) for form in forms])
-            queries.append(F.normalize(embedded.float().mean(dim=0), dim=0))
-            class_of.append(index)
-    stacked = torch.stack(queries)
-    return Classifier(
-        queries=stacked,
-        class_of=torch.tensor(class_of, device=stacked.device),
-        n_classes=len(classes),
-        logit_scale=logit_scale,
-        background_threshold=background_threshold,
-        area_threshold=area_threshold,
-    )
-
-
 def classifier_of(
-    backbone: Backbone,
-    classes: list[list[str]],
-    protocol: dict[str, Any],
-    *,
-    check: Callable[[], None] = lambda: None,
+    queries: Tensor, classes: list[list[str]], protocol: dict[str, Any]
 ) -> Classifier:
-    """Embed every name of every class as a resolved protocol has it; `check` as `classifier`."""
-    return classifier(
-        backbone,
-        classes,
-        protocol["templates"],
+    """Return the classifier that queries `(Q, C)`, one for each name, make by a protocol."""
+    class_of = [index for index, names in enumerate(classes) for _ in names]
+    return Classifier(
+        queries=queries,
+        class_of=torch.tensor(class_of, device=queries.device),
+        n_classes=len(classes),
         logit_scale=protocol["logit_scale"],
         background_threshold=protocol["background_threshold"],
         area_threshold=protocol["area_threshold"],
-        check=check,
     )
+
+
+def embed(
+    backbone: Backbone,
+    classes: list[list[str]],
+    templates: Templates,
+    *,
+    tell: Callable[[int], None] = lambda n_done: None,
+) -> Tensor:
+    """Embed every name of every class in every template: queries `(Q, C)`, normalised, in float32.
+
+    A name's prompts are normalised, averaged and normalised again; `tell` is called before each
+    name with the number of those done. Source: CLIP's zero-shot classifier.
+    """
+    queries: list[Tensor] = []
+    for name in (name for names in classes for name in names):
+        tell(len(queries))
+        embedded = backbone.encode_text(_prompts(templates, name))
+        queries.append(F.normalize(embedded.float().mean(dim=0), dim=0))
+    return torch.stack(queries)
+
+
+def make_text(stage: Stage, context: Context) -> dict[str, Any]:
+    """Embed the class names of a data set; writes the queries, returns a summary."""
+    settings, spec = stage.settings, stage.how["backbone"]
+    classes, templates = settings["classes"], settings["templates"]
+    n_names = sum(map(len, classes))
+    n_prompts = n_names * len(_prompts(templates, ""))
+
+    def tell(n_done: int) -> None:
+        context.check()
+        context.report(stage, n_done / n_names)
+
+    queries = embed(context.backbone(spec), classes, templates, tell=tell)
+    content = save({"queries": queries.cpu().contiguous()})
+    replace_bytes(context.store.scratch(stage) / "output" / QUERIES_FILE, content)
+    context.flops += n_prompts * prompt_flops(text_sizes(spec))
+    return {"n_queries": n_names, "n_prompts": n_prompts}
+
+
+def read_queries(text: Finished) -> Tensor:
+    """Return the queries `(Q, C)` of a finished `text` stage, on the CPU."""
+    queries: Tensor = load_file(text.path(QUERIES_FILE))["queries"]
+    return queries
+
+
+def _prompts(templates: Templates, name: str) -> list[str]:
+    forms = _openclip_templates() if templates == "openclip_80" else templates
+    return [form.replace("{}", name) for form in forms]
 
 
 def _openclip_templates() -> list[str]:

@@ -63,15 +63,15 @@ def test_plan_shows_trials_stages_and_totals(here: Path) -> None:
     said = spar_bench("plan", write_spec(TINY)).stdout
 
     assert said.splitlines()[0] == "tiny: Does it run?"
-    assert "learning_rate=0.001,seed=0  pretrained, student       6      6" in said
-    assert "3 trials, 10 stages, 10 to do" in said
+    assert "learning_rate=0.001,seed=0  pretrained, student       7      7" in said
+    assert "3 trials, 11 stages, 11 to do" in said
     assert "a guess: nothing is measured here yet" in said
 
 
 def test_plan_of_more_seeds_adds_students_alone(in_swept: Path) -> None:
     said = spar_bench("plan", "experiments/tiny.yaml", "--seeds", "3").stdout
 
-    assert "5 trials, 22 stages, 8 to do" in said
+    assert "5 trials, 23 stages, 8 to do" in said
     assert "speeds measured here" in said
 
 
@@ -112,7 +112,7 @@ def test_explain_tells_the_stage_of_every_number(in_swept: Path) -> None:
     assert numbers["gflops"] == [f"{row['cost']['gflops']:.6g}", "cost", stages["cost"][:12]]
     assert numbers["latency_p50_ms"][1:] == ["latency", stages["latency"][:12]]
     kinds = {line.split()[0] for line in student if line.startswith("  ") and line[2] != " "}
-    assert kinds >= {"images", "targets", "student", "evaluate", "cost", "latency"}
+    assert kinds >= {"images", "targets", "student", "text", "evaluate", "cost", "latency"}
 
 
 def test_explain_says_what_was_not_measured_and_what_is_gone(here: Path, swept: Path) -> None:
@@ -194,7 +194,7 @@ def test_doctor_tells_versions_store_plug_ins_and_specs(in_swept: Path) -> None:
 
     for name in ("torch", "device", "store", "tracking", "patchwork", "folder"):
         assert any(line.startswith(name) for line in said.splitlines()), name
-    assert "(14 stages, " in said
+    assert "(15 stages, " in said
     assert "experiments/tiny.yaml: ready" in said
 
 

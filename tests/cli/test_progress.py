@@ -22,7 +22,7 @@ def store(tmp_path: Path) -> Store:
 
 @pytest.fixture
 def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
-    """Return the plan of three trials and ten stages."""
+    """Return the plan of three trials and eleven stages."""
     monkeypatch.chdir(tmp_path)
     return make_plan(read_spec(Path(write_spec(TINY))).points, [0], {})
 
@@ -76,7 +76,7 @@ def test_trouble_is_printed_above_the_table_and_stays(plan: Plan, store: Store) 
 
     said = f"failed student {stage.fingerprint[:12]} (learning_rate=0.001,seed=0): [red]no[/red]\n"
     assert above.getvalue() == said
-    assert drawn(board, 100)[1].split() == ["1/10", "1", "0", "s"]
+    assert drawn(board, 100)[1].split() == ["1/11", "1", "0", "s"]
 
 
 def test_table_says_that_it_stops(plan: Plan, store: Store) -> None:
@@ -124,7 +124,7 @@ def test_stage_that_failed_for_good_is_no_work_ahead(
 
     blocked = [s for s in plan.stages.values() if failed.fingerprint in s.inputs.values()]
     assert not {failed.fingerprint, blocked[0].fingerprint} & tally._work.keys()
-    assert len(tally._work) == 5
+    assert len(tally._work) == 6
 
 
 def test_lines_tell_stage_trials_and_counts(
@@ -140,8 +140,8 @@ def test_lines_tell_stage_trials_and_counts(
 
     trial, name = "(learning_rate=0.001,seed=0)", stage.fingerprint[:12]
     started, halfway, failed = capsys.readouterr().err.splitlines()
-    assert started == f"started images {name} {trial} [0/10 stages]"
-    assert halfway.startswith(f" 50% images {name} [0/10 stages, about ")
+    assert started == f"started images {name} {trial} [0/11 stages]"
+    assert halfway.startswith(f" 50% images {name} [0/11 stages, about ")
     assert failed.startswith(
-        f"failed images {name} {trial}: no room [0/10 stages, 1 failed, about "
+        f"failed images {name} {trial}: no room [0/11 stages, 1 failed, about "
     )

@@ -68,10 +68,15 @@ def test_gc_deletes_what_no_spec_reaches_and_keeps_the_rest(here: Path, swept: P
 
     # Of stride 32: its evaluation, its cost at two sizes, and the timings, which were of all arms.
     assert told.stdout.splitlines()[-1].startswith("4 stages, ")
-    assert n_told == 14
+    assert n_told == 15
     assert deleted.stdout.splitlines()[-1].startswith("deleted 4 stages, ")
     kinds = [stage.manifest["kind"] for stage in Store(Path(".spar_bench")).finished()]
-    assert sorted(kinds) == ["cost"] * 4 + ["evaluate"] * 3 + ["images", "student", "targets"]
+    assert sorted(kinds) == ["cost"] * 4 + ["evaluate"] * 3 + [
+        "images",
+        "student",
+        "targets",
+        "text",
+    ]
 
 
 def test_gc_deletes_unfinished_work_unless_someone_is_at_it(here: Path, swept: Path) -> None:
@@ -115,7 +120,7 @@ def test_gc_deletes_nothing_where_a_spec_cannot_be_read(here: Path, swept: Path,
 
     one_line(spar_bench("cache", "gc", "--yes", exits=2))
 
-    assert len(list(Store(Path(".spar_bench")).finished())) == 14
+    assert len(list(Store(Path(".spar_bench")).finished())) == 15
 
 
 def test_gc_without_specs_deletes_nothing(here: Path, swept: Path) -> None:
@@ -126,7 +131,7 @@ def test_gc_without_specs_deletes_nothing(here: Path, swept: Path) -> None:
     result = spar_bench("cache", "gc", "--yes", exits=2)
 
     assert "must hold specs, but has no YAML file" in one_line(result)
-    assert len(list(Store(Path(".spar_bench")).finished())) == 14
+    assert len(list(Store(Path(".spar_bench")).finished())) == 15
 
 
 @pytest.mark.parametrize(
@@ -174,5 +179,6 @@ def test_cache_ls_lists_kinds_with_their_sizes(in_swept: Path) -> None:
         ["latency", "1"],
         ["student", "1"],
         ["targets", "1"],
-        ["total", "14"],
+        ["text", "1"],
+        ["total", "15"],
     ]

@@ -40,7 +40,7 @@ def test_sweep_finishes_every_row_and_shows_each_trial_once_in_mlflow(here: Path
 
     result = spar_bench("sweep", spec)
 
-    said = "tiny: 3 of 3 trials finished, 10 stages made now. Next: spar-bench report tiny\n"
+    said = "tiny: 3 of 3 trials finished, 11 stages made now. Next: spar-bench report tiny\n"
     assert result.stdout == said
     assert all(miou is not None for miou in rows_of().values())
     names = ["learning_rate=0.001,seed=0", "stride_px=32", "stride_px=64"]
@@ -93,14 +93,14 @@ def test_unknown_trial_is_refused_before_anything_is_made(here: Path) -> None:
 def test_only_the_trial_named_is_run(here: Path) -> None:
     result = spar_bench("sweep", write_spec(TINY), "--only", "stride_px=64")
 
-    assert "1 of 3 trials finished, 2 stages made now" in result.stdout
+    assert "1 of 3 trials finished, 3 stages made now" in result.stdout
     assert {trial for (trial, _), miou in rows_of().items() if miou is not None} == {"stride_px=64"}
 
 
 def test_dry_run_shows_the_plan_of_the_trials_named_and_makes_nothing(here: Path) -> None:
     result = spar_bench("sweep", write_spec(TINY), "--dry-run", "--only", "stride_px=64")
 
-    assert "1 trial, 2 stages, 2 to do" in result.stdout
+    assert "1 trial, 3 stages, 3 to do" in result.stdout
     assert "stride_px=32" not in result.stdout
     assert list(Store(Path(".spar_bench")).finished()) == []
 
@@ -114,12 +114,12 @@ def test_diverged_student_is_told_and_the_sweep_goes_on(here: Path) -> None:
 
     reason = "failed: learning_rate=1e+30,seed=0: student: the loss must stay finite, but is nan"
     assert reason in first.stderr
-    assert "tiny: 1 of 2 trials finished, 5 stages made now" in first.stdout
+    assert "tiny: 1 of 2 trials finished, 6 stages made now" in first.stdout
     assert ("started student" in second.stderr, reason in second.stderr) == (False, True)
     assert ("started student" in retried.stderr, reason in retried.stderr) == (True, True)
     assert [s for n, s in runs() if n.startswith("learning_rate")] == ["FINISHED", "FAILED"]
     assert "learning_rate=1e+30,seed=0: student: the loss" in spar_bench("status", spec).stdout
-    assert "2 trials, 7 stages, 0 to do" in spar_bench("plan", spec).stdout
+    assert "2 trials, 8 stages, 0 to do" in spar_bench("plan", spec).stdout
 
 
 def test_sweep_of_which_nothing_finished_leads_to_no_report(here: Path) -> None:
@@ -129,7 +129,7 @@ def test_sweep_of_which_nothing_finished_leads_to_no_report(here: Path) -> None:
     reported = spar_bench("report", "tiny", exits=2)
 
     mend = f"mend what failed, then run spar-bench sweep {spec} again"
-    said = f"tiny: 0 of 1 trial finished, 3 stages made now. Next: {mend}\n"
+    said = f"tiny: 0 of 1 trial finished, 4 stages made now. Next: {mend}\n"
     assert result.stdout == said
     assert one_line(reported).startswith(
         "tiny: must have a finished trial to report, but none of 1 is; spar-bench status says why"
@@ -158,11 +158,11 @@ def test_altered_file_is_found_and_made_anew(here: Path, swept: Path, name: str)
     whole = spar_bench("cache", "verify")
 
     assert f"{path.absolute()}: must be as it was written, but" in found.stderr
-    assert "13 stages whole, 1 damaged" in found.stdout
+    assert "14 stages whole, 1 damaged" in found.stdout
     assert f"damaged evaluate {path.parent.name[:12]}" in mended.stderr
     assert "1 stage made now" in mended.stdout
     assert rows_of() == before
-    assert whole.stdout == "14 stages whole, 0 damaged\n"
+    assert whole.stdout == "15 stages whole, 0 damaged\n"
 
 
 def test_truncated_targets_are_mended_where_a_new_student_reads_them(

@@ -10,15 +10,16 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from spar_bench.backbones import Sizes, known_sizes
+from spar_bench.backbones import Sizes, known_sizes, text_sizes
 from spar_bench.backbones.openclip import Backbone as OpenClip
 from spar_bench.plan.cost import (
     SINGLE_PASS,
     Inference,
+    cosine_flops,
     encoder_flops,
     image_flops,
     pass_hw,
-    text_flops,
+    prompt_flops,
     training_flops,
     windows_of,
 )
@@ -138,6 +139,26 @@ def test_training_is_what_torch_counts(
     assert training_flops(PATCHWORK, image_hw, trainable) == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("name", "model"),
+    [
+        ("openclip-b16-laion2b", "ViT-B-16"),
+        ("siglip2-b16-512", "ViT-B-16-SigLIP2-512"),
+        pytest.param("siglip2-l16-256", "ViT-L-16-SigLIP2-256", marks=pytest.mark.slow),
+        pytest.param("siglip2-so400m14-378", "ViT-SO400M-14-SigLIP2-378", marks=pytest.mark.slow),
+    ],
+)
+def test_a_prompt_costs_what_torch_counts(name: str, model: str) -> None:
+    text = text_sizes(BackboneSpec(name=name))
+    assert text is not None
+    made: Any = open_clip.create_model(model, device="meta", pretrained_hf=False)
+
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        made.encode_text(torch.zeros(1, text.context, dtype=torch.long, device="meta"))
+
+    assert prompt_flops(text) == pytest.approx(counter.get_total_flops(), rel=2e-4)
+
+
 def windows(stride_px: int, average: Any, window_px: int = 64) -> Inference:
     upsample = 2 if average == "features" else None
     return Inference("sliding_window", window_px, stride_px, average, upsample)
@@ -166,7 +187,7 @@ def test_an_image_costs_its_windows_and_its_products_with_text(average: Any) -> 
 def test_single_pass_costs_one_pass() -> None:
     found = image_flops(PATCHWORK, SINGLE_PASS, (256, 320), n_queries=25)
 
-    assert found == encoder_flops(PATCHWORK, (256, 320)) + text_flops(PATCHWORK, (256, 320), 25)
+    assert found == encoder_flops(PATCHWORK, (256, 320)) + cosine_flops(PATCHWORK, (256, 320), 25)
 
 
 def test_fine_teacher_costs_many_students() -> None:

@@ -15,7 +15,7 @@ from spar_bench.spec.schema import DatasetSpec, Settings
 from spar_bench.stage import Stage
 from tests.run.tiny import plan_of, settings, write_clip, write_photographs
 
-KINDS = ["images", "targets", "student", "cost"]
+KINDS = ["images", "targets", "student", "text", "cost"]
 Build = Callable[..., Settings]
 
 
@@ -83,7 +83,7 @@ def test_position_embedding_rule_changes_all_but_images_and_cost(build: Build, c
 
     found = changed(fingerprints(build()), fingerprints(build(backbone=sized)))
 
-    assert found == {*DISTILLED, *EVALUATED}
+    assert found == {*DISTILLED, "text", *EVALUATED}
 
 
 def student_stage(one: Settings, seed: int = 0) -> Stage:
@@ -114,12 +114,12 @@ def test_losses_share_targets_and_not_students(build: Build) -> None:
     assert kinds.count("images") == 1
 
 
-def test_templates_change_evaluations_alone(build: Build, photographs: Path) -> None:
+def test_templates_change_text_and_evaluations_alone(build: Build, photographs: Path) -> None:
     dataset = {"name": "folder", "path": str(photographs), "templates": ["the {}."]}
 
     found = changed(fingerprints(build()), fingerprints(build(evaluate__datasets=[dataset])))
 
-    assert found == EVALUATED
+    assert found == {"text", *EVALUATED}
 
 
 def test_seed_draws_other_images_and_leaves_teacher_and_pretrained(build: Build) -> None:
@@ -144,7 +144,10 @@ def test_where_a_folder_lies_does_not_matter_but_what_is_in_it(
     original = fingerprints(settings(clip, photographs))
 
     assert fingerprints(settings(moved_clip, moved)) == original
-    assert changed(original, fingerprints(settings(clip, other))) == set(original) - {"cost"}
+    assert changed(original, fingerprints(settings(clip, other))) == set(original) - {
+        "text",
+        "cost",
+    }
     assert changed(original, fingerprints(settings(other_clip, photographs))) == set(original) - {
         "images",
         "cost",

@@ -42,7 +42,7 @@ def test_group_without_a_student_has_one_trial_and_no_seed(clip: Path, photograp
     plan = plan_of(settings(clip, photographs, evaluate__methods=["teacher"]), seeds=(0, 1, 2))
 
     assert [(t.name, t.seed) for t in plan.trials] == [("g0", None)]
-    assert {stage.kind for stage in plan.stages.values()} == {"evaluate", "cost"}
+    assert {stage.kind for stage in plan.stages.values()} == {"text", "evaluate", "cost"}
 
 
 def test_stages_come_after_what_they_are_made_from(clip: Path, photographs: Path) -> None:
@@ -62,7 +62,8 @@ def test_what_a_trial_needs_reaches_down_to_its_images(clip: Path, photographs: 
 
     kinds = [sorted(plan.stages[f].kind for f in plan.of_trial(trial)) for trial in plan.trials]
 
-    assert kinds == [["cost", "evaluate", "images", "student", "targets"], ["cost", "evaluate"]]
+    evaluated = ["cost", "evaluate", "text"]
+    assert kinds == [sorted([*evaluated, "images", "student", "targets"]), evaluated]
 
 
 def test_same_work_of_two_points_is_one_stage(clip: Path, photographs: Path) -> None:
@@ -71,7 +72,8 @@ def test_same_work_of_two_points_is_one_stage(clip: Path, photographs: Path) -> 
     kinds = [stage.kind for stage in plan.stages.values()]
 
     assert {kind: kinds.count(kind) for kind in set(kinds)} == {
-        "images": 1, "targets": 1, "student": 2, "evaluate": 2 + 2, "cost": 2,
+        "images": 1, "targets": 1, "student": 2, "text": 1, "evaluate": 2 + 2,
+        "cost": 2,
     }  # fmt: skip
 
 

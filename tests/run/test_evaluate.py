@@ -20,7 +20,7 @@ from spar_bench.run.evaluate import count_pixels, read_counts, read_features, re
 from spar_bench.run.images import normalise, resize, to_tensor
 from spar_bench.run.inference import single_pass, sliding_window
 from spar_bench.run.segment import DIVERGED, Segmenter
-from spar_bench.run.text import classifier
+from spar_bench.run.text import classifier_of, embed
 from spar_bench.spec.schema import BackboneSpec
 from spar_bench.stage import Finished
 from spar_bench.store import Store
@@ -149,9 +149,9 @@ def test_confusion_matrix_of_an_image_leaves_ignored_pixels_out() -> None:
 
 
 def segmenter(backbone: OpenClip, **options: Any) -> Segmenter:
-    texts = classifier(
-        backbone, [[name] for name in CLASSES], ["a {}."], logit_scale=40, background_threshold=0
-    )
+    classes = [[name] for name in CLASSES]
+    protocol = {"logit_scale": 40, "background_threshold": 0, "area_threshold": 0}
+    texts = classifier_of(embed(backbone, classes, ["a {}."]), classes, protocol)
     return Segmenter(backbone, texts, device=CPU, **options)
 
 

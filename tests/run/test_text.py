@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from spar_bench.run.text import Classifier, classifier
+from spar_bench.run.text import Classifier, classifier_of, embed
 from tests.test_testing import ToyBackbone
 
 CLASSES = [["sky"], ["road", "street", "asphalt"], ["tree", "bush"]]
@@ -30,8 +30,11 @@ class Told(ToyBackbone):
 
 
 def build(threshold: float = 0.0, scale: float = 40.0) -> Classifier:
-    return classifier(
-        ToyBackbone(), CLASSES, ["a {}.", "{}"], logit_scale=scale, background_threshold=threshold
+    queries = embed(ToyBackbone(), CLASSES, ["a {}.", "{}"])
+    return classifier_of(
+        queries,
+        CLASSES,
+        {"logit_scale": scale, "background_threshold": threshold, "area_threshold": 0.0},
     )
 
 
@@ -50,7 +53,7 @@ def test_query_is_the_normalised_mean_of_its_prompts() -> None:
 def test_default_templates_are_open_clips_eighty() -> None:
     told = Told()
 
-    classifier(told, [["cat"]], "openclip_80", logit_scale=1, background_threshold=0)
+    embed(told, [["cat"]], "openclip_80")
 
     assert told.prompts == [form("cat") for form in open_clip.OPENAI_IMAGENET_TEMPLATES]
     assert len(told.prompts) == 80

@@ -98,7 +98,7 @@ def test_imported_student_is_evaluated_as_its_weights_are(
 
     imported, whole = plan.trials
     assert (imported.seed, imported.name) == (None, "g0")
-    assert {stage.kind for stage in plan.stages.values()} == {"student", "evaluate", "cost"}
+    assert {stage.kind for stage in plan.stages.values()} == {"student", "text", "evaluate", "cost"}
     by_method = {arm.method: arm.evaluate for arm in imported.arms}
     summary = {
         key: found.summary["miou"]

@@ -51,7 +51,7 @@ def test_stopped_sweep_goes_on_and_ends_as_an_undisturbed_one(
     stopped = {status for _, status in runs()}
     outcome = sweep(path)
 
-    assert watcher.seen[0] == "10 planned"
+    assert watcher.seen[0] == "11 planned"
     assert f"made {kind}" not in watcher.seen
     assert "KILLED" in stopped
     assert "RUNNING" not in stopped
