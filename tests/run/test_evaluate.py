@@ -24,7 +24,7 @@ from spar_bench.run.text import classifier
 from spar_bench.spec.schema import BackboneSpec
 from spar_bench.stage import Finished
 from spar_bench.store import Store
-from tests.run.tiny import CLASSES, CPU, executor, plan_of, settings, write_photographs
+from tests.run.tiny import CLASSES, CPU, executor, of_kind, plan_of, settings, write_photographs
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def evaluated(
     """Make the one evaluation of a method."""
     changes = {"evaluate__average": average} if average else {}
     plan = plan_of(settings(clip, photographs, evaluate__methods=[method], **changes))
-    [stage] = [s for s in plan.stages.values() if s.kind == "evaluate"]
+    [stage] = of_kind(plan, "evaluate")
     executor(plan, store)[0].make([stage.fingerprint])
     finished = store.find(stage)
     assert finished is not None

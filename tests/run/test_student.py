@@ -23,7 +23,7 @@ from spar_bench.run.training import Training, learning_rate_factor, order
 from spar_bench.spec.schema import BackboneSpec, StudentSpec
 from spar_bench.stage import Stage
 from spar_bench.store import Store
-from tests.run.tiny import CPU, executor, plan_of, settings
+from tests.run.tiny import CPU, executor, of_kind, plan_of, settings
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "distill_cpu.txt"
 GOLDEN_TOLERANCE = 1e-4
@@ -35,7 +35,7 @@ def taught(clip: Path, photographs: Path, tmp_path_factory: pytest.TempPathFacto
     """A store that holds images and targets of seed 0."""
     store = Store(tmp_path_factory.mktemp("taught"))
     plan = plan_of(settings(clip, photographs))
-    targets = [s.fingerprint for s in plan.stages.values() if s.kind == "targets"]
+    targets = [stage.fingerprint for stage in of_kind(plan, "targets")]
     executor(plan, store)[0].make(targets)
     return store
 
@@ -47,7 +47,7 @@ def stage_of(clip: Path, photographs: Path) -> Any:
     def build(**changes: Any) -> Stage:
         named = {f"student__{key}": value for key, value in changes.items()}
         plan: Plan = plan_of(settings(clip, photographs, **named))
-        [stage] = [s for s in plan.stages.values() if s.kind == "student"]
+        [stage] = of_kind(plan, "student")
         return stage
 
     return build
@@ -349,7 +349,7 @@ def test_targets_that_are_not_kept_make_the_same_student(
     for keep in (True, False):
         store = Store(tmp_path / str(keep))
         plan = plan_of(settings(clip, photographs, teacher__keep=keep, **named))
-        [student] = [s for s in plan.stages.values() if s.kind == "student"]
+        [student] = of_kind(plan, "student")
         making, notes = executor(plan, store)
 
         making.make([student.fingerprint])
@@ -378,7 +378,7 @@ def test_kept_targets_are_read_where_they_need_not_be_kept_and_damaged_ones_left
     kept = plan_of(settings(clip, photographs))
     executor(kept, store)[0].make([s for s, one in kept.stages.items() if one.kind == "targets"])
     plan = plan_of(settings(clip, photographs, teacher__keep=False))
-    [student] = [s for s in plan.stages.values() if s.kind == "student"]
+    [student] = of_kind(plan, "student")
     real = teach._teach
 
     def counted(backbone: Any, picture: Tensor, how: Any, context: Context, at: int) -> Tensor:
