@@ -108,6 +108,11 @@ def finished(store: Store, stage: Stage) -> Finished:
     return found
 
 
+def losses(folder: Path) -> list[tuple[int, float]]:
+    """Return step and loss of a student's curve."""
+    return [(step, loss) for step, loss, _ in json.loads((folder / "curve.json").read_text())]
+
+
 class Notes:
     """Remembers what an executor tells."""
 
