@@ -158,10 +158,12 @@ def test_legacy_preprocessing_is_one_half(small: Path, backbone: DinoV3Txt) -> N
     assert legacy.mean == legacy.std == (0.5, 0.5, 0.5)
 
 
-def test_vision_alone_reads_the_same_and_has_no_text(small: Path, trunk: dict[str, Tensor]) -> None:
+def test_vision_alone_reads_the_same_and_has_no_text(
+    tmp_path: Path, small: Path, trunk: dict[str, Tensor]
+) -> None:
     stated = tiny.CARD.replace("plugin: dinov3txt", "plugin: dinov3")
-    (small / "vision.yaml").write_text(stated)
-    name, path = str(small / "vision.yaml"), str(small / "weights" / tiny.TRUNK_FILE)
+    (tmp_path / "vision.yaml").write_text(stated)
+    name, path = str(tmp_path / "vision.yaml"), str(small / "weights" / tiny.TRUNK_FILE)
     backbone, images = DinoV3(BackboneSpec(name=name, path=path)), torch.randn(1, 3, 24, 40)
 
     with torch.no_grad():
