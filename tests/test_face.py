@@ -21,7 +21,7 @@ from spar_bench.plan.cost import SINGLE_PASS, image_flops
 from spar_bench.stage import MANIFEST, Damaged, digest
 from spar_bench.store import Store
 from tests.run.conftest import clip, photographs
-from tests.run.tiny import executor, plan_of, settings, write_clip
+from tests.run.tiny import executor, of_kind, plan_of, settings, write_clip
 
 __all__ = ["clip", "photographs"]
 
@@ -31,7 +31,7 @@ def student(clip: Path, photographs: Path, tmp_path_factory: pytest.TempPathFact
     """The folder of a finished student."""
     store = Store(tmp_path_factory.mktemp("student"))
     plan = plan_of(settings(clip, photographs))
-    [stage] = [stage for stage in plan.stages.values() if stage.kind == "student"]
+    [stage] = of_kind(plan, "student")
     executor(plan, store)[0].make([stage.fingerprint])
     found = store.find(stage)
     assert found is not None

@@ -17,7 +17,7 @@ from spar_bench.session.sweep import Options, sweep
 from spar_bench.stage import Finished, Stage
 from spar_bench.store import Store
 from tests.run.conftest import clip, photographs
-from tests.run.tiny import executor, plan_of, settings
+from tests.run.tiny import executor, of_kind, plan_of, settings
 from tests.small import UNTIMED, write_spec
 
 __all__ = ["clip", "photographs"]
@@ -98,7 +98,7 @@ def test_peak_memory_holds_the_weights_and_grows_with_the_image() -> None:
 
 def made(plan: Plan, context: Context) -> Finished:
     """Make the one student of a plan."""
-    [stage] = [stage for stage in plan.stages.values() if stage.kind == "student"]
+    [stage] = of_kind(plan, "student")
     executor(plan, context.store, context=context)[0].make([stage.fingerprint])
     finished = context.store.find(stage)
     assert finished is not None

@@ -6,38 +6,13 @@ In float64, with resampling spelled out as matrices.
 import math
 from collections.abc import Callable
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
+from tests.backbones.resampling_reference import cubic, triangle
+
 State = dict[str, Tensor]
-
-
-def cubic(n_in: int, n_out: int, step: float) -> NDArray[np.float64]:
-    """Return bicubic resampling along one axis, `(n_out, n_in)`: a = -0.75, borders repeated."""
-    matrix = np.zeros((n_out, n_in))
-    for row in range(n_out):
-        centre = (row + 0.5) * step - 0.5
-        for tap in range(int(np.floor(centre)) - 1, int(np.floor(centre)) + 3):
-            d = abs(centre - tap)
-            near = (1.25 * d - 2.25) * d * d + 1
-            far = -0.75 * (((d - 5) * d + 8) * d - 4)
-            matrix[row, min(max(tap, 0), n_in - 1)] += near if d <= 1 else far
-    return matrix
-
-
-def triangle(n_in: int, n_out: int) -> NDArray[np.float64]:
-    """Return bilinear resampling with antialiasing along one axis, `(n_out, n_in)`."""
-    step = n_in / n_out
-    matrix = np.zeros((n_out, n_in))
-    for row in range(n_out):
-        for tap in range(n_in):
-            distance = abs(tap + 0.5 - (row + 0.5) * step) / max(step, 1)
-            matrix[row, tap] = max(0.0, 1 - distance)
-    matrix /= matrix.sum(1, keepdims=True)
-    return matrix
 
 
 def bicubic_positions(table: Tensor, grid_hw: tuple[int, int], *, by_size: bool) -> Tensor:
@@ -45,15 +20,13 @@ def bicubic_positions(table: Tensor, grid_hw: tuple[int, int], *, by_size: bool)
     native = len(table)
     if grid_hw == (native, native):
         return table
-    rows, columns = (
-        torch.as_tensor(cubic(native, n, native / (n if by_size else n + 0.1))) for n in grid_hw
-    )
+    rows, columns = (cubic(native, n, step=native / (n if by_size else n + 0.1)) for n in grid_hw)
     return torch.einsum("hi,wj,ijd->hwd", rows, columns, table)
 
 
 def bilinear_positions(table: Tensor, grid_hw: tuple[int, int]) -> Tensor:
     """Resample a table `(n, n, D)` to `(h, w, D)` as NaFlex does."""
-    rows, columns = (torch.as_tensor(triangle(len(table), n)) for n in grid_hw)
+    rows, columns = (triangle(len(table), n) for n in grid_hw)
     return torch.einsum("hi,wj,ijd->hwd", rows, columns, table)
 
 
@@ -139,35 +112,3 @@ def patches(image: Tensor, side_px: int) -> list[Tensor]:
     rows = range(0, image.shape[-2], side_px)
     columns = range(0, image.shape[-1], side_px)
     return [image[:, y : y + side_px, x : x + side_px] for y in rows for x in columns]
-
-
-def teacher(
-    encode_one: Callable[[Tensor], Tensor], image: Tensor, window_px: int, stride_px: int, r: int
-) -> Tensor:
-    """Slide a window over an image of whole 4 px patches; average on cells of 4 / r pixels."""
-    cell_px = 4 // r
-    height, width = image.shape[-2] // cell_px, image.shape[-1] // cell_px
-    total, count = torch.zeros(1), torch.zeros(height, width)
-    for top in starts(image.shape[-2], window_px, stride_px):
-        for left in starts(image.shape[-1], window_px, stride_px):
-            window = image[:, top : top + window_px, left : left + window_px]
-            maps = F.interpolate(encode_one(window)[None], scale_factor=r, mode="bilinear")[0]
-            rows = slice(top // cell_px, top // cell_px + maps.shape[-2])
-            columns = slice(left // cell_px, left // cell_px + maps.shape[-1])
-            placed = torch.zeros(len(maps), height, width, dtype=maps.dtype)
-            placed[:, rows, columns] = maps
-            total = total + placed
-            count[rows, columns] += 1
-    grid_hw = image.shape[-2] // 4, image.shape[-1] // 4
-    return F.interpolate((total / count)[None], size=grid_hw, mode="bilinear")[0]
-
-
-def starts(length_px: int, window_px: int, stride_px: int) -> list[int]:
-    """Return where windows begin: every stride, and flush with the far border."""
-    last = max(length_px - window_px, 0)
-    return sorted({*range(0, last + 1, stride_px), last})
-
-
-def distance(found: Tensor, expected: Tensor) -> float:
-    """Return the relative difference of two tensors, by their norms."""
-    return float((found.double() - expected).norm() / expected.norm())

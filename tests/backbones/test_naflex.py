@@ -24,6 +24,8 @@ from spar_bench.session.exchange import _difference, _write
 from spar_bench.spec.schema import BackboneSpec
 from spar_bench.testing import BackboneContract
 from tests.backbones import siglip_reference as reference
+from tests.backbones.proofs import CLOSE, attend_in_every_place, distance, weights_of
+from tests.backbones.sliding_reference import teacher
 from tests.backbones.tiny_siglip import model_config, write_data_file, write_folder
 from tests.backbones.towers import hollow
 
@@ -60,14 +62,13 @@ class TestContract(BackboneContract):
         return load(folder)
 
 
+def spelled_out(state: reference.State, image: Tensor) -> Tensor:
+    gelu = partial(F.gelu, approximate="tanh")
+    return reference.encode(state, image, embed=reference.embed_by_product, activation=gelu)
+
+
 def expected(backbone: Backbone, image: Tensor) -> Tensor:
-    state = {name: value.double() for name, value in backbone.visual.state_dict().items()}
-    return reference.encode(
-        state,
-        image,
-        embed=reference.embed_by_product,
-        activation=partial(F.gelu, approximate="tanh"),
-    )
+    return spelled_out(weights_of(backbone), image)
 
 
 @pytest.mark.parametrize(
@@ -80,9 +81,7 @@ def test_features_are_those_spelled_out(backbone: NaFlex, image_hw: tuple[int, i
         found = backbone.features(images)
 
     for features, image in zip(found, images, strict=True):
-        one = expected(backbone, image)
-        assert features.shape == one.shape
-        assert reference.distance(features, one) < 1e-5
+        assert distance(features, expected(backbone, image)) < CLOSE
 
 
 @pytest.mark.parametrize("image_hw", [(16, 16), (24, 20), (8, 32)])
@@ -96,18 +95,14 @@ def test_pooled_where_the_head_attends_it_is_timms_own_output(
     valid = torch.ones(2, rows * columns, dtype=torch.bool)
     trunk: Any = backbone.model.visual.trunk
 
-    def attend(pool: Any, x: Tensor) -> Tensor:
-        pooled: Tensor = pool(x)
-        return pooled[:, None].expand(-1, x.shape[1], -1)
-
-    monkeypatch.setattr(siglip2, "pool_values", attend)
+    monkeypatch.setattr(siglip2, "pool_values", attend_in_every_place)
     with torch.no_grad():
         found = backbone.features(images)[:, :, 1, 2]
         of_images = backbone.model.encode_image(images)
         of_patches = trunk(patches, patch_coord=places, patch_valid=valid)
 
-    assert reference.distance(found, of_images.double()) < 1e-5
-    assert reference.distance(found, of_patches.double()) < 1e-5
+    assert distance(found, of_images.double()) < CLOSE
+    assert distance(found, of_patches.double()) < CLOSE
 
 
 @pytest.mark.parametrize(("window_px", "stride_px", "r"), [(16, 16, 1), (16, 8, 1), (12, 6, 2)])
@@ -119,8 +114,9 @@ def test_teacher_is_a_loop_over_windows(
     found = sliding_window(backbone, image[None], window_px=window_px, stride_px=stride_px)[0]
 
     padded = F.pad(image.double(), (0, 2, 0, 1))
-    looped = reference.teacher(partial(expected, backbone), padded, window_px, stride_px, r)
-    assert reference.distance(found, looped) < 1e-5
+    one = partial(expected, backbone)
+    looped = teacher(one, padded, patch_px=4, window_px=window_px, stride_px=stride_px, r=r)
+    assert distance(found, looped) < CLOSE
 
 
 @pytest.mark.parametrize("trainable", ["position_embedding", "patch_embedding", "last_2_blocks"])
@@ -134,13 +130,8 @@ def test_gradients_are_those_spelled_out(backbone: NaFlex, trainable: str) -> No
     named = dict(backbone.visual.named_parameters())
     names = [name for name, value in named.items() if value.requires_grad]
     state = {k: v.detach().clone().requires_grad_(k in names) for k, v in named.items()}
-    dense = reference.encode(
-        state,
-        image,
-        embed=reference.embed_by_product,
-        activation=partial(F.gelu, approximate="tanh"),
-    )
-    gradients = torch.autograd.grad(dense.square().mean(), [state[name] for name in names])
+    mean = spelled_out(state, image).square().mean()
+    gradients = torch.autograd.grad(mean, [state[name] for name in names])
     assert len(trained) == len(names) > 0
     for name, gradient in zip(names, gradients, strict=True):
         own = named[name].grad
@@ -205,7 +196,7 @@ def test_beyond_the_budget_the_image_is_scaled_down_and_then_padded(folder: Path
     assert backbone.sizes.scaled_hw((30, 45)) == (11, 16)
     assert found.shape[-2:] == (3, 4)
     assert torch.equal(fit_sides(image, backbone.sizes), F.pad(smaller, (0, 0, 0, 1)))
-    assert reference.distance(found[0], expected(backbone, smaller[0])) < 1e-5
+    assert distance(found[0], expected(backbone, smaller[0])) < CLOSE
 
 
 def test_budget_is_part_of_the_identity_and_no_others_to_set(folder: Path) -> None:

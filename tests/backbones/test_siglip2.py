@@ -18,12 +18,13 @@ from spar_bench.errors import NotReady, SpecError
 from spar_bench.plan.cost import encoder_flops
 from spar_bench.run.cost import count_encoder_flops
 from spar_bench.run.inference import sliding_window
-from spar_bench.run.trainable import set_trainable
 from spar_bench.session.exchange import _difference, _write
 from spar_bench.spec.schema import BackboneSpec
 from spar_bench.store import Store
 from spar_bench.testing import BackboneContract
 from tests.backbones import siglip_reference as reference
+from tests.backbones.proofs import CLOSE, attend_in_every_place, distance, one_step, weights_of
+from tests.backbones.sliding_reference import teacher
 from tests.backbones.tiny_siglip import write_data_file, write_folder
 from tests.backbones.towers import NAMES, hollow
 from tests.run.tiny import executor, plan_of, settings, write_photographs
@@ -57,10 +58,6 @@ class TestContract(BackboneContract):
         return load(folder)
 
 
-def weights_of(backbone: Backbone) -> reference.State:
-    return {name: value.double() for name, value in backbone.visual.state_dict().items()}
-
-
 def expected(state: reference.State, image: Tensor, *, by_size: bool = True) -> Tensor:
     embed = partial(reference.embed_by_convolution, by_size=by_size)
     return reference.encode(state, image, embed=embed)
@@ -76,9 +73,7 @@ def test_features_are_those_spelled_out(folder: Path, image_hw: tuple[int, int],
 
     state = weights_of(backbone)
     for features, image in zip(found, images, strict=True):
-        one = expected(state, image, by_size=rule == "size")
-        assert features.shape == one.shape
-        assert reference.distance(features, one) < 1e-5
+        assert distance(features, expected(state, image, by_size=rule == "size")) < CLOSE
 
 
 def test_the_two_rules_for_positions_differ_except_on_the_native_grid(folder: Path) -> None:
@@ -107,33 +102,23 @@ def test_teacher_is_a_loop_over_windows(
     height, width = (-side % 4 for side in image_hw)
     padded = F.pad(image.double(), (0, width, 0, height))
     one = partial(expected, weights_of(backbone))
-    looped = reference.teacher(one, padded, window_px, stride_px, r)
-    assert found.shape == looped.shape
-    assert reference.distance(found, looped) < 1e-5
+    looped = teacher(one, padded, patch_px=4, window_px=window_px, stride_px=stride_px, r=r)
+    assert distance(found, looped) < CLOSE
 
 
 def test_one_step_of_the_last_two_blocks_is_the_one_spelled_out(backbone: SigLip2) -> None:
-    backbone.visual.double()
-    image, target = torch.randn(3, 20, 28).double(), torch.randn(24, 5, 7).double()
-    before = {name: value.clone() for name, value in weights_of(backbone).items()}
-    trained = set_trainable(backbone, "last_2_blocks")
-    optimizer = torch.optim.AdamW(trained, lr=1e-3, weight_decay=0.1)
+    blocks = ("trunk.blocks.1.", "trunk.blocks.2.")
 
-    F.mse_loss(backbone.features(image[None])[0], target).backward()  # type: ignore[no-untyped-call]
-    optimizer.step()
+    step = one_step(
+        backbone,
+        torch.randn(1, 3, 20, 28),
+        lambda state, images: expected(state, images[0])[None],
+        blocks,
+    )
 
-    names = [name for name in before if name.startswith(("trunk.blocks.1.", "trunk.blocks.2."))]
-    state = {k: v.clone().requires_grad_(k in names) for k, v in before.items()}
-    loss = (expected(state, image) - target).square().mean()
-    gradients = torch.autograd.grad(loss, [state[name] for name in names])
-    after = dict(before)
-    for name, g in zip(names, gradients, strict=True):
-        after[name] = before[name] * (1 - 1e-3 * 0.1) - 1e-3 * g / (g.abs() + 1e-8)
-    assert len(trained) == len(names) == 24
-    found = weights_of(backbone)
-    assert max((found[k] - before[k]).abs().max() for k in names) > 9e-4
-    for name, value in after.items():
-        assert torch.allclose(found[name], value, rtol=0, atol=1e-7), name
+    assert step.n_trained == 24
+    assert step.least > 9e-4
+    assert step.error < 1e-9
 
 
 def test_parts_are_all_but_the_final_norm_and_the_pooling_head(backbone: SigLip2) -> None:
@@ -154,16 +139,12 @@ def test_pooled_where_the_head_attends_it_is_open_clips_own_output(
 ) -> None:
     images = torch.randn(2, 3, 16, 16)
 
-    def attend(pool: Any, x: Tensor) -> Tensor:
-        pooled: Tensor = pool(x)
-        return pooled[:, None].expand(-1, x.shape[1], -1)
-
-    monkeypatch.setattr(siglip2, "pool_values", attend)
+    monkeypatch.setattr(siglip2, "pool_values", attend_in_every_place)
     with torch.no_grad():
         found = backbone.features(images)
         own = backbone.model.encode_image(images)
 
-    assert reference.distance(found[:, :, 1, 2], own.double()) < 1e-5
+    assert distance(found[:, :, 1, 2], own.double()) < CLOSE
 
 
 def test_prompts_are_embedded_as_open_clip_does(folder: Path, backbone: SigLip2) -> None:
@@ -186,7 +167,7 @@ def test_bfloat16_features_are_close_to_float32(backbone: SigLip2) -> None:
         with torch.autocast("cpu", torch.bfloat16):
             rounded = backbone.features(images)
 
-    assert reference.distance(rounded, exact.double()) < 0.05
+    assert distance(rounded, exact.double()) < 0.02
 
 
 def test_preprocessing_is_a_mean_and_deviation_of_a_half(backbone: SigLip2) -> None:

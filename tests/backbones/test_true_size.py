@@ -9,7 +9,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
-from torch import Tensor
 
 from spar_bench import registry
 from spar_bench.backbones import siglip2
@@ -17,6 +16,7 @@ from spar_bench.plan.cost import encoder_flops
 from spar_bench.run.cost import TOLERANCE, count_encoder_flops
 from spar_bench.spec.schema import BackboneSpec
 from tests.backbones import siglip_reference as reference
+from tests.backbones.proofs import CLOSE, attend_in_every_place, distance, weights_of
 from tests.backbones.tiny_siglip import write_tokenizer
 from tests.backbones.towers import config_of
 
@@ -51,11 +51,10 @@ def test_features_are_those_spelled_out(backbone: tuple[str, Any]) -> None:
     with torch.no_grad():
         found = model.features(image[None])[0]
 
-    state = {key: value.double() for key, value in model.visual.state_dict().items()}
     sizes: dict[str, Any] = {"patch_px": 16, "depth": 12, "n_heads": 12}
-    expected = reference.encode(state, image, **READING[name], **sizes)
-    assert found.shape == expected.shape == (768, 4, 7)
-    assert reference.distance(found, expected) < 1e-5
+    expected = reference.encode(weights_of(model), image, **READING[name], **sizes)
+    assert found.shape == (768, 4, 7)
+    assert distance(found, expected) < CLOSE
 
 
 def test_pooled_where_the_head_attends_it_is_open_clips_own_output(
@@ -65,15 +64,11 @@ def test_pooled_where_the_head_attends_it_is_open_clips_own_output(
     side_px = model.sizes.image_px
     image = torch.randn(1, 3, side_px, side_px)
 
-    def attend(pool: Any, x: Tensor) -> Tensor:
-        pooled: Tensor = pool(x)
-        return pooled[:, None].expand(-1, x.shape[1], -1)
-
-    monkeypatch.setattr(siglip2, "pool_values", attend)
+    monkeypatch.setattr(siglip2, "pool_values", attend_in_every_place)
     with torch.no_grad():
         found, own = model.features(image)[:, :, 3, 5], model.model.encode_image(image)
 
-    assert reference.distance(found, own.double()) < 1e-5
+    assert distance(found, own.double()) < CLOSE
 
 
 def test_prompts_are_embedded_as_open_clip_does(backbone: tuple[str, Any]) -> None:

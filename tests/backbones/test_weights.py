@@ -266,19 +266,23 @@ def test_a_config_of_preprocessing_wins_over_the_data_file(tmp_path: Path, clip:
     assert (backbone.mean, backbone.std) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
 
 
-@pytest.mark.parametrize("place", ["weights/tiny", "hub"])
-def test_a_place_without_weights_counts_for_nothing(
-    tmp_path: Path, tiny: str, clip: Path, place: str
+def test_an_empty_folder_of_the_name_counts_for_nothing(
+    tmp_path: Path, tiny: str, clip: Path
 ) -> None:
     cached = in_hub_cache(tmp_path / "hub", "someone/tiny", clip)
-    if place == "hub":
-        (cached / "open_clip_model.safetensors").unlink()
-        with pytest.raises(NotReady, match="its weights must be in"):
-            backbones.weights_of(BackboneSpec(name=tiny))
-        return
-    (tmp_path / place).mkdir(parents=True)
+    (tmp_path / "weights" / "tiny").mkdir(parents=True)
 
     assert backbones.weights_of(BackboneSpec(name=tiny)).path == cached
+
+
+def test_a_cache_that_holds_no_weights_counts_for_nothing(
+    tmp_path: Path, tiny: str, clip: Path
+) -> None:
+    cached = in_hub_cache(tmp_path / "hub", "someone/tiny", clip)
+    (cached / "open_clip_model.safetensors").unlink()
+
+    with pytest.raises(NotReady, match="its weights must be in"):
+        backbones.weights_of(BackboneSpec(name=tiny))
 
 
 @pytest.mark.parametrize(

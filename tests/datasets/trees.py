@@ -6,12 +6,18 @@ values that the real ones hold, the ignored ones among them.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+from spar_bench import registry
+from spar_bench.datasets.base import Dataset, Split
+from spar_bench.plan.inputs import open_dataset
+from spar_bench.spec.schema import DatasetSpec
 
 Pixels = NDArray[np.uint8]
 HW = (24, 36)
@@ -27,18 +33,28 @@ def make(name: str, folder: Path, *, n: int = 4, hw: tuple[int, int] = HW) -> Pa
     return MAKERS[name](folder, n=n, hw=hw)
 
 
+def read(split: Split, name: str, path: Path, **settings: Any) -> Dataset:
+    """Open a labelled data set at the root of its tree."""
+    return open_dataset(DatasetSpec(name=name, path=str(path), **settings), split)
+
+
+def edited(name: str, path: Path, old: str, new: str) -> Path:
+    """Write a data set's data file with a change, as a user would."""
+    stated = registry.data_file("datasets", name)
+    assert stated is not None
+    text = stated.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+    return path
+
+
 def make_voc(folder: Path, *, n: int = 4, hw: tuple[int, int] = HW) -> Path:
     """Write VOCdevkit/VOC2012: palette masks with 255 between objects, lists, unlisted images."""
     root = folder / "VOCdevkit" / "VOC2012"
-    for split, year in (("train", 2007), ("val", 2008)):
-        names = [f"{year}_{index:06d}" for index in range(n)]
-        write_list(root / "ImageSets" / "Segmentation" / f"{split}.txt", names)
-        for index, name in enumerate(names):
-            shape = (hw[0] + 2 * index, hw[1])
-            write_photograph(root / "JPEGImages" / f"{name}.jpg", shape, seed=year + index)
-            stored = blocks(shape, [0, *range(1, 21), 255], seed=index)
-            stored[:, ::9] = 255  # borders
-            write_palette(root / "SegmentationClass" / f"{name}.png", stored)
+    values = [0, *range(1, 21), 255]
+    for path, stored in write_listed(root, "", values, years=(2007, 2008), n=n, hw=hw):
+        stored[:, ::9] = 255  # borders
+        write_palette(path, stored)
     write_photograph(root / "JPEGImages" / "2012_004331.jpg", hw, seed=1)  # of detection alone
     return root
 
@@ -46,15 +62,32 @@ def make_voc(folder: Path, *, n: int = 4, hw: tuple[int, int] = HW) -> Path:
 def make_context(folder: Path, *, n: int = 4, hw: tuple[int, int] = HW) -> Path:
     """Write VOCdevkit/VOC2010 as converted by MMSegmentation: masks of 0 to 59 without palette."""
     root = folder / "VOCdevkit" / "VOC2010"
-    for split, year in (("train", 2008), ("val", 2009)):
+    for path, stored in write_listed(root, "Context", range(60), years=(2008, 2009), n=n, hw=hw):
+        write_grey(path, stored)
+    return root
+
+
+def write_listed(
+    root: Path,
+    task: str,
+    values: Sequence[int],
+    *,
+    years: tuple[int, int],
+    n: int,
+    hw: tuple[int, int],
+) -> Iterator[tuple[Path, Pixels]]:
+    """Write a VOC's lists and images, of `train` and `val` by year; yield each mask to be written.
+
+    A task's lists lie in ImageSets/Segmentation{task}, its masks in SegmentationClass{task}.
+    """
+    for split, year in zip(("train", "val"), years, strict=True):
         names = [f"{year}_{index:06d}" for index in range(n)]
-        write_list(root / "ImageSets" / "SegmentationContext" / f"{split}.txt", names)
+        write_list(root / "ImageSets" / f"Segmentation{task}" / f"{split}.txt", names)
         for index, name in enumerate(names):
             shape = (hw[0] + 2 * index, hw[1])
             write_photograph(root / "JPEGImages" / f"{name}.jpg", shape, seed=year + index)
-            stored = blocks(shape, range(60), seed=index)
-            write_grey(root / "SegmentationClassContext" / f"{name}.png", stored)
-    return root
+            mask = root / f"SegmentationClass{task}" / f"{name}.png"
+            yield mask, blocks(shape, values, seed=index)
 
 
 def make_ade20k(folder: Path, *, n: int = 4, hw: tuple[int, int] = HW) -> Path:

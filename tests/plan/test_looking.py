@@ -49,24 +49,19 @@ def test_plan_of_several_points_and_seeds_looks_once(
     assert looks == {**ONCE, "read": 1}
 
 
-def test_command_that_plans_and_estimates_looks_once(here: Path, looks: Counter[str]) -> None:
+@pytest.mark.parametrize(
+    ("command", "once"), [("plan", ONCE), ("check", {"list train": 1, "list val": 1})]
+)
+def test_command_that_plans_or_checks_looks_once(
+    here: Path, looks: Counter[str], command: str, once: dict[str, int]
+) -> None:
     write_photographs(here / "noise")
     text = UNTIMED.replace("source: patchwork", "source: {path: noise}")
     text = text.replace("{name: patchwork, count: 2}", "{path: noise}") + GRID
 
-    spar_bench("plan", write_spec(text))
+    spar_bench(command, write_spec(text))
 
-    assert looks == {**ONCE, "read": 2}
-
-
-def test_command_that_checks_looks_once(here: Path, looks: Counter[str]) -> None:
-    write_photographs(here / "noise")
-    text = UNTIMED.replace("source: patchwork", "source: {path: noise}")
-    text = text.replace("{name: patchwork, count: 2}", "{path: noise}") + GRID
-
-    spar_bench("check", write_spec(text))
-
-    assert looks == {"list train": 1, "list val": 1, "read": 2}
+    assert looks == {**once, "read": 2}
 
 
 def test_what_is_seen_is_forgotten_with_the_plan(

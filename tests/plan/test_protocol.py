@@ -12,7 +12,7 @@ from spar_bench.plan.protocol import Resize, declare, protocol_name, resizes, re
 from spar_bench.spec.checks import Checker
 from spar_bench.spec.schema import DatasetSpec, EvaluateSpec, Settings
 from tests.datasets import trees
-from tests.run.tiny import plan_of, settings, write_clip
+from tests.run.tiny import of_kind, plan_of, settings, write_clip
 
 READ_OUTS = ["maskclip", "attention_pool_values", "patch_tokens"]
 OWN = Facts(
@@ -187,5 +187,5 @@ def test_images_are_resampled_as_asked_or_as_the_backbones_config_says(
 
     plan = plan_of(settings(folder, photographs, evaluate__resize=asked))
 
-    evaluations = [stage for stage in plan.stages.values() if stage.kind == "evaluate"]
+    evaluations = of_kind(plan, "evaluate")
     assert {stage.settings["protocol"]["resize"] for stage in evaluations} == {found}

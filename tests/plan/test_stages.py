@@ -13,7 +13,7 @@ from spar_bench.plan.stages import batch_key, resized_hw
 from spar_bench.plan.trials import Plan
 from spar_bench.spec.schema import DatasetSpec, Settings
 from spar_bench.stage import Stage
-from tests.run.tiny import plan_of, settings, write_clip, write_photographs
+from tests.run.tiny import of_kind, plan_of, settings, write_clip, write_photographs
 
 KINDS = ["images", "targets", "student", "text", "cost"]
 Build = Callable[..., Settings]
@@ -87,7 +87,7 @@ def test_position_embedding_rule_changes_all_but_images_and_cost(build: Build, c
 
 
 def student_stage(one: Settings, seed: int = 0) -> Stage:
-    [stage] = [s for s in plan_of(one, seeds=(seed,)).stages.values() if s.kind == "student"]
+    [stage] = of_kind(plan_of(one, seeds=(seed,)), "student")
     return stage
 
 
@@ -167,7 +167,7 @@ def test_cost_depends_on_shapes_not_on_weights(
 
 
 def evaluations(plan: Plan) -> list[Stage]:
-    return [stage for stage in plan.stages.values() if stage.kind == "evaluate"]
+    return of_kind(plan, "evaluate")
 
 
 def test_more_classes_than_a_label_can_tell_apart_are_refused(photographs: Path) -> None:

@@ -12,7 +12,7 @@ from spar_bench import registry
 from spar_bench.plan.cost import trained_params, training_flops
 from spar_bench.run.trainable import set_trainable
 from spar_bench.spec.schema import BackboneSpec
-from tests.backbones import dinov3_reference
+from tests.backbones.dinov3 import tiny
 from tests.backbones.tiny_siglip import write_data_file, write_folder
 from tests.run.tiny import write_clip
 
@@ -24,7 +24,7 @@ HEAD_BLOCKS = {"head_patch_tokens": 2}
 def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
     """Build a small backbone of a read-out anew."""
     folder = tmp_path_factory.mktemp("backbones")
-    dinov3_reference.write(folder)
+    tiny.write(folder)
     write_data_file(folder / "siglip.yaml", "siglip2")
     specs: dict[str, dict[str, Any]] = {
         "maskclip": {"name": "openclip", "path": write_clip(folder / "clip")},

@@ -15,7 +15,7 @@ from spar_bench.run.images import render, to_tensor
 from spar_bench.spec.schema import Settings
 from spar_bench.stage import Finished
 from spar_bench.windows import n_windows
-from tests.run.tiny import plan_of, settings
+from tests.run.tiny import of_kind, plan_of, settings
 
 
 def arms(plan: Plan) -> list[list[tuple[str, int]]]:
@@ -125,8 +125,8 @@ def test_targets_are_planned_to_the_byte_where_the_source_has_images_of_one_size
     images = {"source": "patchwork", "count": 30, "short_side_px": [64, 200]}
     one = Settings.model_validate({"images": images, "teacher": {"window_px": 64, "stride_px": 24}})
     plan = plan_of(one, seeds=(3,))
-    [targets] = [stage for stage in plan.stages.values() if stage.kind == "targets"]
-    [listed] = [stage for stage in plan.stages.values() if stage.kind == "images"]
+    [targets] = of_kind(plan, "targets")
+    [listed] = of_kind(plan, "images")
     source = open_dataset(one.images.source, "train")
 
     planned = estimate(plan, targets)

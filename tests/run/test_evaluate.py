@@ -24,7 +24,16 @@ from spar_bench.run.text import classifier_of, embed
 from spar_bench.spec.schema import BackboneSpec
 from spar_bench.stage import Finished
 from spar_bench.store import Store
-from tests.run.tiny import CLASSES, CPU, executor, plan_of, settings, write_photographs
+from tests.run.tiny import (
+    CLASSES,
+    CPU,
+    executor,
+    finished,
+    of_kind,
+    plan_of,
+    settings,
+    write_photographs,
+)
 
 
 @pytest.fixture(scope="module")
@@ -73,11 +82,9 @@ def evaluated(
     """Make the one evaluation of a method."""
     changes = {"evaluate__average": average} if average else {}
     plan = plan_of(settings(clip, photographs, evaluate__methods=[method], **changes))
-    [stage] = [s for s in plan.stages.values() if s.kind == "evaluate"]
+    [stage] = of_kind(plan, "evaluate")
     executor(plan, store)[0].make([stage.fingerprint])
-    finished = store.find(stage)
-    assert finished is not None
-    return finished
+    return finished(store, stage)
 
 
 READINGS = [("pretrained", None), ("teacher", "logits"), ("teacher", "features")]
@@ -114,11 +121,11 @@ def test_miou_is_torchmetrics_on_labels_that_are_those_made_by_hand(
     method: str,
     average: str | None,
 ) -> None:
-    finished = evaluated(clip, photographs, store, method, average)
+    made = evaluated(clip, photographs, store, method, average)
 
     metric = MulticlassJaccardIndex(len(CLASSES), average="macro", ignore_index=255)
     each = MulticlassJaccardIndex(len(CLASSES), average="none", ignore_index=255)
-    preview, true = read_preview(finished), []
+    preview, true = read_preview(made), []
     for index in range(3):
         image = read_image(photographs / "val_images" / f"{index}.png")
         truth = read_mask(photographs / "val_masks" / f"{index}.png")
@@ -131,12 +138,12 @@ def test_miou_is_torchmetrics_on_labels_that_are_those_made_by_hand(
         true.append(np.bincount(truth[truth != 255], minlength=3))
         assert np.array_equal(preview.truths[index], truth)
         assert np.array_equal(preview.images[index], image)
-    counts = read_counts(finished)
+    counts = read_counts(made)
 
-    assert finished.summary["miou"] == pytest.approx(float(metric.compute()), abs=1e-6)
+    assert made.summary["miou"] == pytest.approx(float(metric.compute()), abs=1e-6)
     assert class_iou(counts) == pytest.approx(each.compute().numpy(), abs=1e-6)
     assert np.array_equal(counts.true, np.stack(true))
-    assert finished.summary["n_images"] == 3
+    assert made.summary["n_images"] == 3
 
 
 def test_confusion_matrix_of_an_image_leaves_ignored_pixels_out() -> None:

@@ -11,7 +11,7 @@ from PIL import Image
 from spar_bench.run.evaluate import read_preview
 from spar_bench.store import Store
 from tests.datasets.trees import CITYSCAPES_TRAIN_IDS, LABELLED, make
-from tests.run.tiny import executor, plan_of, settings
+from tests.run.tiny import executor, of_kind, plan_of, settings
 
 N_IMAGES = 3
 
@@ -56,7 +56,7 @@ def test_miou_is_the_one_counted_by_hand(
     plan = plan_of(
         settings(clip, photographs, evaluate__datasets=data, evaluate__methods=["pretrained"])
     )
-    [stage] = [stage for stage in plan.stages.values() if stage.kind == "evaluate"]
+    [stage] = of_kind(plan, "evaluate")
 
     executor(plan, store)[0].make([stage.fingerprint])
 
@@ -89,7 +89,7 @@ def test_distillation_images_come_from_a_published_tree(
             evaluate__methods=["student"],
         )
     )
-    [stage] = [stage for stage in plan.stages.values() if stage.kind == "student"]
+    [stage] = of_kind(plan, "student")
 
     executor(plan, store)[0].make(list(plan.stages))
 

@@ -1,6 +1,5 @@
-"""Students: schedules against torch's, exact resume, what trains, and a golden loss curve."""
+"""Students: what trains, plain regression, exact resume, and a golden loss curve."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,22 +7,21 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from spar_bench.backbones.openclip import Backbone as OpenClip
 from spar_bench.errors import Diverged, SparBenchError
 from spar_bench.plan.cost import training_flops
 from spar_bench.plan.trials import Plan
-from spar_bench.run import teach
 from spar_bench.run.context import TRAINED_FILE, Context, Interrupted
 from spar_bench.run.images import normalise
 from spar_bench.run.student import make_student
 from spar_bench.run.teach import open_images, read_target
-from spar_bench.run.training import Training, learning_rate_factor, order
-from spar_bench.spec.schema import BackboneSpec, StudentSpec
+from spar_bench.run.training import order
+from spar_bench.spec.schema import BackboneSpec
 from spar_bench.stage import Stage
 from spar_bench.store import Store
-from tests.run.tiny import CPU, executor, plan_of, settings
+from tests.run.tiny import CPU, executor, losses, of_kind, plan_of, settings
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "distill_cpu.txt"
 GOLDEN_TOLERANCE = 1e-4
@@ -35,7 +33,7 @@ def taught(clip: Path, photographs: Path, tmp_path_factory: pytest.TempPathFacto
     """A store that holds images and targets of seed 0."""
     store = Store(tmp_path_factory.mktemp("taught"))
     plan = plan_of(settings(clip, photographs))
-    targets = [s.fingerprint for s in plan.stages.values() if s.kind == "targets"]
+    targets = [stage.fingerprint for stage in of_kind(plan, "targets")]
     executor(plan, store)[0].make(targets)
     return store
 
@@ -47,7 +45,7 @@ def stage_of(clip: Path, photographs: Path) -> Any:
     def build(**changes: Any) -> Stage:
         named = {f"student__{key}": value for key, value in changes.items()}
         plan: Plan = plan_of(settings(clip, photographs, **named))
-        [stage] = [s for s in plan.stages.values() if s.kind == "student"]
+        [stage] = of_kind(plan, "student")
         return stage
 
     return build
@@ -59,55 +57,6 @@ def train(stage: Stage, store: Store, **options: Any) -> tuple[dict[str, Any], P
     store.forget_scratch(stage.fingerprint)
     summary = make_student(stage, context)
     return summary, store.scratch(stage) / "output"
-
-
-def losses(folder: Path) -> list[tuple[int, float]]:
-    return [(step, loss) for step, loss, _ in json.loads((folder / "curve.json").read_text())]
-
-
-@pytest.mark.parametrize("n_steps", [1, 2, 3, 7, 50, 333])
-def test_one_cycle_is_torchs_own(n_steps: int) -> None:
-    optimiser = torch.optim.AdamW([nn.Parameter(torch.zeros(1))], lr=1e-3)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, max_lr=1e-3, total_steps=n_steps, cycle_momentum=False
-    )
-    expected = []
-    for step in range(n_steps):
-        expected.append(schedule.get_last_lr()[0])
-        optimiser.step()
-        if step < n_steps - 1:
-            schedule.step()
-
-    found = [1e-3 * learning_rate_factor("one_cycle", step, n_steps) for step in range(n_steps)]
-
-    assert found == pytest.approx(expected, rel=1e-9, abs=1e-15)
-
-
-@pytest.mark.parametrize("n_steps", [1, 7, 50])
-def test_cosine_is_torchs_own(n_steps: int) -> None:
-    optimiser = torch.optim.AdamW([nn.Parameter(torch.zeros(1))], lr=1e-3)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=n_steps)
-    expected = []
-    for _ in range(n_steps):
-        expected.append(schedule.get_last_lr()[0])
-        optimiser.step()
-        schedule.step()
-
-    found = [1e-3 * learning_rate_factor("cosine", step, n_steps) for step in range(n_steps)]
-
-    assert found == pytest.approx(expected, rel=1e-9, abs=1e-15)
-
-
-def test_constant_schedule_stays() -> None:
-    assert {learning_rate_factor("constant", step, 9) for step in range(9)} == {1.0}
-
-
-def test_order_visits_every_image_once_and_depends_on_seed_and_epoch() -> None:
-    orders = [order(20, seed, epoch) for seed in (0, 1) for epoch in (0, 1)]
-
-    assert all(sorted(one) == list(range(20)) for one in orders)
-    assert len({tuple(one) for one in orders}) == 4
-    assert order(20, 1, 1) == orders[3]
 
 
 @pytest.mark.parametrize(
@@ -240,23 +189,6 @@ def test_resumed_student_is_the_uninterrupted_one_bit_for_bit(
     assert losses(folder) == curve
 
 
-def test_scale_of_half_precision_gradients_is_part_of_a_checkpoint(
-    clip: Path, tmp_path: Path
-) -> None:
-    spec = StudentSpec(precision="float16", trainable="all")
-    runs = [
-        Training(OpenClip(BackboneSpec(name="openclip", path=str(clip))), spec, 0, 3)
-        for _ in range(2)
-    ]
-    state = {**runs[0].scaler.state_dict(), "scale": 128.0, "_growth_tracker": 7}
-    runs[0].scaler.load_state_dict(state)
-
-    runs[0].save(tmp_path / "checkpoint.safetensors")
-    runs[1].resume(tmp_path / "checkpoint.safetensors")
-
-    assert runs[1].scaler.state_dict() == state
-
-
 @pytest.mark.parametrize("content", [b"", b"\x10\x00\x00\x00\x00\x00\x00\x00{", b"x" * 100])
 def test_checkpoint_that_cannot_be_read_is_begun_anew(
     stage_of: Any, taught: Store, content: bytes
@@ -338,62 +270,3 @@ def test_student_is_distilled_on_half_precision_targets(
 
     assert load_file(targets.path("000000.safetensors"))["features"].dtype == torch.float16
     assert read_target(targets, 0).dtype == torch.float32
-
-
-@pytest.mark.parametrize("changes", [{}, {"epochs": 3, "trainable": "all", "accumulate": 1}])
-def test_targets_that_are_not_kept_make_the_same_student(
-    clip: Path, photographs: Path, tmp_path: Path, changes: dict[str, Any]
-) -> None:
-    named = {f"student__{key}": value for key, value in changes.items()}
-    folders = []
-    for keep in (True, False):
-        store = Store(tmp_path / str(keep))
-        plan = plan_of(settings(clip, photographs, teacher__keep=keep, **named))
-        [student] = [s for s in plan.stages.values() if s.kind == "student"]
-        making, notes = executor(plan, store)
-
-        making.make([student.fingerprint])
-
-        found = store.find(student)
-        assert found is not None
-        assert ("targets" in notes.kinds("made")) is keep
-        folders.append(found)
-    kept, computed = folders
-    assert kept.fingerprint == computed.fingerprint
-    assert losses(kept.folder) == losses(computed.folder)
-    assert kept.path(TRAINED_FILE).read_bytes() == computed.path(TRAINED_FILE).read_bytes()
-    assert kept.summary == computed.summary
-    assert computed.manifest["made"]["gflops"] > kept.manifest["made"]["gflops"]
-
-
-@pytest.mark.parametrize("damage", [b"", b"altered"])
-def test_kept_targets_are_read_where_they_need_not_be_kept_and_damaged_ones_left(
-    clip: Path,
-    photographs: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    damage: bytes,
-) -> None:
-    store, taught = Store(tmp_path), list[int]()
-    kept = plan_of(settings(clip, photographs))
-    executor(kept, store)[0].make([s for s, one in kept.stages.items() if one.kind == "targets"])
-    plan = plan_of(settings(clip, photographs, teacher__keep=False))
-    [student] = [s for s in plan.stages.values() if s.kind == "student"]
-    real = teach._teach
-
-    def counted(backbone: Any, picture: Tensor, how: Any, context: Context, at: int) -> Tensor:
-        taught.append(at)
-        return real(backbone, picture, how, context, at)
-
-    monkeypatch.setattr(teach, "_teach", counted)
-
-    executor(plan, store)[0].make([student.fingerprint])
-
-    assert taught == []
-    store.discard(student.fingerprint)
-    [path] = (store.root / "stages" / "targets").glob("*/000001.safetensors")
-    path.write_bytes(damage)
-    making, notes = executor(plan, store)
-    making.make([student.fingerprint])
-    assert notes.kinds("made") == ["student"]
-    assert set(taught) >= {1}

@@ -16,11 +16,11 @@ from spar_bench.run.teach import open_images, read_target
 from spar_bench.spec.schema import BackboneSpec
 from spar_bench.stage import Stage
 from spar_bench.store import Store
-from tests.run.tiny import CPU, executor, plan_of, settings
+from tests.run.tiny import CPU, executor, of_kind, plan_of, settings
 
 
 def only(plan: Plan, kind: str) -> Stage:
-    [stage] = [stage for stage in plan.stages.values() if stage.kind == kind]
+    [stage] = of_kind(plan, kind)
     return stage
 
 

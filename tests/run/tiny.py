@@ -15,7 +15,7 @@ from spar_bench.run.context import Context
 from spar_bench.run.execute import Executor, Note
 from spar_bench.spec import Point
 from spar_bench.spec.schema import Settings
-from spar_bench.stage import Stage
+from spar_bench.stage import Finished, Stage
 from spar_bench.store import Store
 
 CPU = torch.device("cpu")
@@ -94,6 +94,23 @@ def plan_of(*points: Settings, seeds: tuple[int, ...] = (0,)) -> Plan:
     """Return the plan of groups g0, g1, ..."""
     listed = [Point(group=f"g{i}", settings=one, swept={}) for i, one in enumerate(points)]
     return make_plan(listed, list(seeds), PLACE)
+
+
+def of_kind(plan: Plan, kind: str) -> list[Stage]:
+    """Return the stages of a kind."""
+    return [stage for stage in plan.stages.values() if stage.kind == kind]
+
+
+def finished(store: Store, stage: Stage) -> Finished:
+    """Return what a store holds of a stage that was made."""
+    found = store.find(stage)
+    assert found is not None
+    return found
+
+
+def losses(folder: Path) -> list[tuple[int, float]]:
+    """Return step and loss of a student's curve."""
+    return [(step, loss) for step, loss, _ in json.loads((folder / "curve.json").read_text())]
 
 
 class Notes:

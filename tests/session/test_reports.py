@@ -9,9 +9,9 @@ import pytest
 from spar_bench.errors import MixedProtocols, NotReady
 from spar_bench.session.reports import write_report
 from tests.small import one_line, spar_bench
-from tests.track.conftest import _database, make_row, make_trial, mirror, uri
+from tests.track.conftest import make_row, make_trial, mirror, uri
 
-__all__ = ["_database", "uri"]
+__all__ = ["uri"]
 
 
 def rename(uri: str, experiment: str, name: str) -> None:

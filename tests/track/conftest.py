@@ -93,18 +93,10 @@ def dump(uri: str) -> dict[str, list[tuple[Any, ...]]]:
     return {table: sorted(query(uri, f"SELECT * FROM {table}"), key=repr) for table in tables}
 
 
-@pytest.fixture(scope="session")
-def _database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Make one database: MLflow takes two seconds for its tables."""
-    path = tmp_path_factory.mktemp("template") / "mlflow.db"
-    Mirror(f"sqlite:///{path}")
-    return path
-
-
 @pytest.fixture
-def uri(_database: Path, tmp_path: Path) -> str:
+def uri(database: Path, tmp_path: Path) -> str:
     """Return the URI of a fresh database, in a folder whose name needs quoting in a URI."""
     folder = tmp_path / "a b"
     folder.mkdir()
-    shutil.copy(_database, folder / "mlflow.db")
+    shutil.copy(database, folder / "mlflow.db")
     return f"sqlite:///{folder}/mlflow.db"

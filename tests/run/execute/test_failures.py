@@ -1,0 +1,155 @@
+"""Stages that fail, diverge or are pruned, and what becomes of the others."""
+
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+
+from spar_bench.errors import DataError
+from spar_bench.plan.trials import Plan
+from spar_bench.run import execute
+from spar_bench.run.context import Context, Pruned
+from spar_bench.stage import Stage
+from spar_bench.store import Store
+from tests.run.tiny import CPU, executor, of_kind, plan_of, settings
+
+
+def broken(patch: pytest.MonkeyPatch, kind: str, error: Exception) -> list[int]:
+    """Have the maker of a kind raise; returns where its calls are counted."""
+    calls = list[int]()
+
+    def fail(stages: list[Stage], context: Context) -> NoReturn:
+        calls.append(len(stages))
+        raise error
+
+    patch.setitem(execute.MAKERS, kind, fail)
+    return calls
+
+
+def test_failed_stage_leaves_others_alone_and_blocks_what_is_made_from_it(
+    plan: Plan, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken(monkeypatch, "student", DataError("photo.png: cannot be read"))
+    making, notes = executor(plan, store)
+
+    making.make(plan.stages)
+
+    assert notes.kinds("failed") == ["student"]
+    assert notes.kinds("blocked") == ["evaluate"]
+    [student] = of_kind(plan, "student")
+    [blocked] = [f for f, outcome in making.outcomes.items() if outcome == "blocked"]
+    assert making.reasons[blocked] == (
+        "a stage that it needs was not made: photo.png: cannot be read"
+    )
+    failure = store.failure(student)
+    assert failure is not None
+    assert (failure["reason"], failure["final"]) == ("photo.png: cannot be read", False)
+    others = [f for f in plan.stages if f not in (student.fingerprint, blocked)]
+    assert {making.outcomes[f] for f in others} == {"made"}
+
+
+def test_failed_stage_is_tried_again_the_next_time(plan: Plan, store: Store) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        broken(patch, "targets", RuntimeError("out of memory"))
+        executor(plan, store)[0].make(plan.stages)
+    making, notes = executor(plan, store)
+
+    making.make(plan.stages)
+
+    assert sorted(notes.kinds("made")) == ["evaluate", "student", "targets"]
+    assert [store.failure(stage) for stage in plan.stages.values()] == [None] * len(plan.stages)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("a bug"), FileNotFoundError("photo.png")])
+def test_bug_names_its_kind_and_is_logged_with_its_traceback(
+    plan: Plan,
+    store: Store,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: Exception,
+) -> None:
+    broken(monkeypatch, "targets", error)
+    making, _ = executor(plan, store)
+
+    making.make(plan.stages)
+
+    [targets] = of_kind(plan, "targets")
+    assert making.reasons[targets.fingerprint] == f"{type(error).__name__}: {error}"
+    assert "Traceback" in caplog.text
+
+
+def test_bug_in_a_batch_is_met_by_each_stage_alone(
+    plan: Plan, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = execute.MAKERS["evaluate"]
+
+    def only_alone(stages: list[Stage], context: Context) -> list[dict[str, Any]]:
+        if len(stages) > 1 or stages[0].settings["inference"]["stride_px"] == 16:
+            raise MemoryError("too much at once")
+        return make(stages, context)
+
+    monkeypatch.setitem(execute.MAKERS, "evaluate", only_alone)
+    making, notes = executor(plan, store)
+
+    making.make(plan.stages)
+
+    assert notes.kinds("failed") == ["evaluate"]
+    assert notes.kinds("made").count("evaluate") == len(of_kind(plan, "evaluate")) - 1
+
+
+def test_nothing_more_is_made_after_the_first_failure_if_so_asked(
+    plan: Plan, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = broken(monkeypatch, "evaluate", DataError("no"))
+    making, notes = executor(plan, store, fail_fast=True)
+
+    making.make(plan.stages)
+
+    assert len(calls) == 1
+    at_failure = notes.all.index(next(one for one in notes.all if one[0] == "failed"))
+    assert "made" not in [note for note, _, _ in notes.all[at_failure:]]
+    assert "skipped" in making.outcomes.values()
+
+
+def test_diverged_student_is_recorded_for_good_and_repeated_only_on_demand(
+    clip: Path, photographs: Path, store: Store
+) -> None:
+    plan = plan_of(settings(clip, photographs, student__learning_rate=1e30))
+    making, notes = executor(plan, store)
+    making.make(plan.stages)
+    again, notes_again = executor(plan, store)
+    again.make(plan.stages)
+    retried, notes_retried = executor(plan, store, retry=True)
+    retried.make(plan.stages)
+
+    [student] = of_kind(plan, "student")
+    failure = store.failure(student)
+    assert failure is not None
+    assert failure["final"] is True
+    assert "must stay finite, but is" in failure["reason"]
+    assert "lower student.learning_rate (1e+30)" in failure["reason"]
+    for told in (notes, notes_again, notes_retried):
+        assert told.kinds("failed") == ["student"]
+        assert told.kinds("blocked") == ["evaluate"]
+    assert "student" in notes.kinds("started")
+    assert notes_again.kinds("started") == []
+    assert notes_retried.kinds("started") == ["student"]
+    assert not (store.root / "scratch" / student.fingerprint).exists()
+
+
+def test_pruned_student_is_no_failure_and_is_left_alone_by_a_search_only(
+    plan: Plan, store: Store
+) -> None:
+    def prune(epoch: int, loss: float) -> None:
+        raise Pruned(f"after epoch {epoch}")
+
+    making, notes = executor(plan, store, context=Context(store, CPU, prune=prune))
+    making.make(plan.stages)
+    search, notes_search = executor(plan, store, keep_pruned=True)
+    search.make(plan.stages)
+    sweep, notes_sweep = executor(plan, store)
+    sweep.make(plan.stages)
+
+    assert notes.kinds("pruned") == notes_search.kinds("pruned") == ["student"]
+    assert notes.kinds("failed") == notes_search.kinds("started") == []
+    assert notes_sweep.kinds("made") == ["student", "evaluate"]

@@ -1,0 +1,148 @@
+"""Whole plans on a small model: each stage once, in batches, beside other sweeps."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.numpy import load_file
+
+from spar_bench.plan.estimate import estimate
+from spar_bench.plan.trials import Plan
+from spar_bench.run.execute import Executor
+from spar_bench.stage import Stage
+from spar_bench.store import Store
+from tests.run.tiny import Notes, executor, finished, of_kind, plan_of, settings, write_photographs
+
+
+def test_every_stage_is_made_once_and_found_the_next_time(plan: Plan, store: Store) -> None:
+    first, notes = executor(plan, store)
+    again, notes_again = executor(plan, Store(store.root))
+
+    assert first.make(plan.stages) is True
+    assert sorted(notes.kinds("made")) == sorted(stage.kind for stage in plan.stages.values())
+    assert set(first.outcomes.values()) == {"made"}
+    assert again.make(plan.stages) is False
+    assert notes_again.all == []
+    assert set(again.outcomes.values()) == {"found"}
+
+
+def test_evaluations_that_share_windows_are_made_in_one_go(plan: Plan, store: Store) -> None:
+    making, notes = executor(plan, store)
+
+    making.make([of_kind(plan, "evaluate")[1].fingerprint])
+
+    assert [(kind, text) for note, kind, text in notes.all if note == "started"] == [
+        ("evaluate", "3 in one go")
+    ]
+    assert notes.kinds("made") == ["evaluate"] * 3
+
+
+def test_only_what_is_wanted_joins_a_batch(plan: Plan, store: Store) -> None:
+    asked = of_kind(plan, "evaluate")[1]
+    making, notes = executor(plan, store)
+    making.wanted = {asked.fingerprint}
+
+    making.make([asked.fingerprint])
+
+    assert notes.kinds("made") == ["evaluate"]
+
+
+def test_inputs_of_a_finished_stage_are_not_made_again(plan: Plan, filled: Store) -> None:
+    store = filled
+    [targets] = of_kind(plan, "targets")
+    store.discard(targets.fingerprint)
+    student = next(s for s in of_kind(plan, "evaluate") if s.inputs)
+    making, notes = executor(plan, store)
+
+    assert making.make([student.fingerprint]) is False
+
+    assert notes.all == []
+    assert making.make([targets.fingerprint]) is True
+
+
+@contextmanager
+def while_it_waits(making: Executor, notes: Notes, store: Store, stage: Stage) -> Iterator[None]:
+    """Hold a stage that an executor waits for; it has ended after the block."""
+    thread = threading.Thread(target=making.make, args=([stage.fingerprint],))
+    with store.lock([stage.fingerprint], on_wait=lambda _: None, poll=lambda: None):
+        thread.start()
+        while not notes.kinds("waiting"):
+            thread.join(0.01)
+        yield
+    thread.join(20)
+
+
+def test_what_another_sweep_is_making_is_waited_for_and_found(plan: Plan, store: Store) -> None:
+    stage = of_kind(plan, "cost")[0]
+    making, notes = executor(plan, store)
+    other, _ = executor(plan, store)
+    with while_it_waits(making, notes, store, stage):
+        scratch = store.scratch(stage) / "output" / "cost.json"
+        scratch.write_text("{}")
+        store.finish(stage, summary={"gflops": 1.0}, made={})
+
+    assert making.outcomes == {stage.fingerprint: "found"}
+    assert notes.kinds("made") == []
+    assert other.make([stage.fingerprint]) is False
+
+
+def test_what_another_sweep_gave_up_meanwhile_is_not_tried_again(plan: Plan, store: Store) -> None:
+    stage = of_kind(plan, "cost")[0]
+    making, notes = executor(plan, store)
+    with while_it_waits(making, notes, store, stage):
+        store.fail(stage, "it diverged", outcome="failed", final=True)
+
+    assert notes.kinds("started") == []
+    assert making.outcomes == {stage.fingerprint: "failed"}
+    assert making.reasons == {stage.fingerprint: "it diverged"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "changed", "what"),
+    [
+        ("images", "train_images/0.png", "source"),
+        ("targets", "train_images/0.png", "source"),
+        ("evaluate", "val_masks/0.png", "dataset"),
+    ],
+)
+def test_files_that_change_after_planning_are_told_of_and_nothing_is_kept(
+    clip: Path, store: Store, tmp_path: Path, kind: str, changed: str, what: str
+) -> None:
+    photographs = write_photographs(tmp_path / "own")
+    plan = plan_of(settings(clip, photographs))
+    stage = next(stage for stage in of_kind(plan, kind))
+    making, _ = executor(plan, store)
+    making.make(stage.inputs.values())
+    Image.fromarray(np.zeros((40, 70), np.uint8)).save(photographs / changed)
+
+    making.make([stage.fingerprint])
+
+    assert making.outcomes[stage.fingerprint] == "failed"
+    assert f"{what}: its files must stay as they are" in making.reasons[stage.fingerprint]
+    assert store.find(stage) is None
+    assert not (store.root / "scratch" / stage.fingerprint).exists()
+
+
+def test_counts_in_the_store_are_one_row_an_image(plan: Plan, whole: Store) -> None:
+    for stage in of_kind(plan, "evaluate"):
+        counts = load_file(finished(whole, stage).path("counts.safetensors"))
+        assert counts["true"].shape == (3, 3)
+        assert counts["confusion"].sum() == counts["true"].sum() == 70 * (36 + 42 + 48)
+
+
+@pytest.mark.parametrize("trainable", ["last_2_blocks", "all", "mlp_of_last_1_blocks"])
+def test_stored_bytes_are_near_those_that_were_estimated(
+    clip: Path, photographs: Path, store: Store, trainable: str
+) -> None:
+    plan = plan_of(settings(clip, photographs, student__trainable=trainable))
+    executor(plan, store)[0].make(plan.stages)
+
+    for kind in ("targets", "student", "evaluate"):
+        stages = of_kind(plan, kind)
+        stored = sum(finished(store, stage).n_bytes for stage in stages)
+        estimated = sum(estimate(plan, stage).n_bytes for stage in stages)
+        assert stored == pytest.approx(estimated, rel=0.25)

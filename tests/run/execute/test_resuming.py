@@ -1,0 +1,206 @@
+"""Plans that are interrupted, killed or out of disk, and go on to the same bytes."""
+
+import errno
+import multiprocessing
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from spar_bench.errors import StoreError
+from spar_bench.plan.trials import Plan
+from spar_bench.run.context import Context, Interrupted
+from spar_bench.stage import Finished, Stage
+from spar_bench.store import Store
+from tests.run.execute.conftest import contents
+from tests.run.tiny import (
+    CLASSES,
+    CPU,
+    executor,
+    of_kind,
+)
+
+
+def interrupt_after(monkeypatch: pytest.MonkeyPatch, n_checks: int) -> None:
+    """Have the user ask to stop at the n-th look."""
+    looks = iter(range(n_checks))
+
+    def check(self: Context) -> None:
+        if next(looks, None) is None:
+            raise Interrupted
+
+    monkeypatch.setattr(Context, "check", check)
+
+
+@pytest.mark.parametrize("n_checks", [0, 3, 8, 12, 15, 20])
+def test_interrupted_anywhere_and_called_again_it_ends_with_the_same_bytes(
+    plan: Plan,
+    store: Store,
+    undisturbed: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    n_checks: int,
+) -> None:
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, n_checks)
+        with pytest.raises(Interrupted):
+            executor(plan, store)[0].make(plan.stages)
+
+    executor(plan, store)[0].make(plan.stages)
+
+    assert contents(store, plan) == undisturbed
+
+
+@pytest.mark.parametrize("kind", ["targets", "student"])
+def test_workers_have_ended_once_a_stage_is_interrupted(
+    plan: Plan, store: Store, kind: str
+) -> None:
+    stage, stop, n_alive = of_kind(plan, kind)[0], threading.Event(), list[int]()
+    executor(plan, store)[0].make(stage.inputs.values())
+
+    def report(_: Stage, share: float) -> None:
+        if share > 0:
+            n_alive.append(len(multiprocessing.active_children()))
+            stop.set()
+
+    context = Context(store, CPU, report=report, stop=stop, workers=1)
+    with pytest.raises(Interrupted) as caught:
+        executor(plan, store, context=context)[0].make([stage.fingerprint])
+
+    assert n_alive == [1]
+    assert caught.traceback  # it keeps what is under way
+    assert multiprocessing.active_children() == []
+
+
+class Killed(BaseException):
+    """A kill, which no handler of errors may catch."""
+
+
+def killed_at(patch: pytest.MonkeyPatch, n_writes: int) -> None:
+    """Die at the n-th write of any file, half of it written."""
+    writes, write = iter(range(n_writes)), Path.write_bytes
+
+    def half(self: Path, content: bytes) -> int:
+        if next(writes, None) is None:
+            write(self, content[: len(content) // 2])
+            raise Killed
+        return write(self, content)
+
+    patch.setattr(Path, "write_bytes", half)
+    patch.setattr(Path, "unlink", lambda *_, **__: None)  # the dead clean nothing up
+
+
+@pytest.mark.parametrize("n_writes", [0, 5, 9, 14, 19, 26, 33, 43])
+def test_killed_anywhere_and_called_again_it_ends_with_the_same_bytes(
+    plan: Plan,
+    store: Store,
+    undisturbed: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    n_writes: int,
+) -> None:
+    monkeypatch.setattr("spar_bench.run.student.CHECKPOINT_S", 0)
+    monkeypatch.setattr("spar_bench.run.evaluate.CHECKPOINT_S", 0)
+    with monkeypatch.context() as patch:
+        killed_at(patch, n_writes)
+        with pytest.raises(Killed):
+            executor(plan, store)[0].make(plan.stages)
+
+    executor(plan, store)[0].make(plan.stages)
+
+    assert contents(store, plan) == undisturbed
+    assert list(store.root.glob("stages/**/.*")) == []
+
+
+def teachers_of(plan: Plan) -> list[Stage]:
+    return [s for s in of_kind(plan, "evaluate") if s.settings["inference"]["window_px"]]
+
+
+@pytest.mark.parametrize("n_finished", [0, 1, 2])
+def test_killed_between_the_ends_of_a_batch_the_rest_is_made_alone(
+    plan: Plan,
+    store: Store,
+    undisturbed: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    n_finished: int,
+) -> None:
+    monkeypatch.setattr("spar_bench.run.evaluate.CHECKPOINT_S", 0)
+    ends, finish = iter(range(n_finished)), Store.finish
+    teachers = {stage.fingerprint for stage in teachers_of(plan)}
+
+    def die(self: Store, stage: Stage, **said: Any) -> Finished:
+        if stage.fingerprint in teachers and next(ends, None) is None:
+            raise Killed
+        return finish(self, stage, **said)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "finish", die)
+        with pytest.raises(Killed):
+            executor(plan, store)[0].make(teachers)
+    making, notes = executor(plan, store)
+
+    making.make(plan.stages)
+
+    assert notes.kinds("made").count("evaluate") == len(of_kind(plan, "evaluate")) - n_finished
+    assert contents(store, plan) == undisturbed
+
+
+def interrupted_evaluation(
+    plan: Plan, store: Store, patch: pytest.MonkeyPatch, arms: list[Stage]
+) -> None:
+    """Evaluate some arms together, and stop after an image or two."""
+    making, _ = executor(plan, store)
+    making.wanted = {arm.fingerprint for arm in arms}
+    with patch.context() as inner:
+        interrupt_after(inner, 3 + len(CLASSES))  # it looks before each class name too
+        with pytest.raises(Interrupted):
+            making.make(making.wanted)
+    assert (store.scratch(arms[0]) / "checkpoint.safetensors").exists()
+
+
+def test_checkpoint_of_another_batch_is_not_gone_on_from(
+    plan: Plan, store: Store, undisturbed: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second, third = teachers_of(plan)
+    interrupted_evaluation(plan, store, monkeypatch, [third])  # its pictures are there
+    interrupted_evaluation(plan, store, monkeypatch, [first, second])
+    making, notes = executor(plan, store)
+    making.wanted = {first.fingerprint, third.fingerprint}
+
+    making.make(making.wanted)
+    executor(plan, store)[0].make(plan.stages)
+
+    assert notes.kinds("made") == ["evaluate", "evaluate"]
+    assert contents(store, plan) == undisturbed
+
+
+def test_checkpoint_without_the_pictures_beside_it_is_not_gone_on_from(
+    plan: Plan, store: Store, undisturbed: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arms = teachers_of(plan)
+    interrupted_evaluation(plan, store, monkeypatch, arms)
+    store.forget_scratch(arms[1].fingerprint)
+
+    executor(plan, store)[0].make(plan.stages)
+
+    assert contents(store, plan) == undisturbed
+
+
+def test_full_disk_stops_the_sweep_with_one_line_and_loses_nothing(
+    plan: Plan, store: Store, undisturbed: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writes, write = iter(range(4)), Path.write_bytes
+
+    def full(self: Path, content: bytes) -> int:
+        if next(writes, None) is None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(self, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        with pytest.raises(StoreError, match="the disk is full; finished work is kept"):
+            executor(plan, store)[0].make(plan.stages)
+
+    executor(plan, store)[0].make(plan.stages)
+
+    assert contents(store, plan) == undisturbed

@@ -1,0 +1,87 @@
+"""Students of targets that are kept in the store, and of those that are made when needed."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch import Tensor
+
+from spar_bench.run import teach
+from spar_bench.run.context import TRAINED_FILE, Context
+from spar_bench.stage import Finished
+from spar_bench.store import Store
+from tests.run.tiny import executor, finished, losses, of_kind, plan_of, settings
+
+
+@pytest.mark.parametrize("changes", [{}, {"epochs": 3, "trainable": "all", "accumulate": 1}])
+def test_targets_that_are_not_kept_make_the_same_student(
+    clip: Path, photographs: Path, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    named = {f"student__{key}": value for key, value in changes.items()}
+    made = list[Finished]()
+    for keep in (True, False):
+        store = Store(tmp_path / str(keep))
+        plan = plan_of(settings(clip, photographs, teacher__keep=keep, **named))
+        [student] = of_kind(plan, "student")
+        making, notes = executor(plan, store)
+
+        making.make([student.fingerprint])
+
+        assert ("targets" in notes.kinds("made")) is keep
+        made.append(finished(store, student))
+    kept, computed = made
+    assert kept.fingerprint == computed.fingerprint
+    assert losses(kept.folder) == losses(computed.folder)
+    assert kept.path(TRAINED_FILE).read_bytes() == computed.path(TRAINED_FILE).read_bytes()
+    assert kept.summary == computed.summary
+    assert computed.manifest["made"]["gflops"] > kept.manifest["made"]["gflops"]
+
+
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "emptied": lambda content: b"",
+    "altered": lambda content: content[:-3] + b"abc",
+}
+
+
+@pytest.mark.parametrize(
+    ("how", "hashed_whole", "again"),
+    [("emptied", True, {0, 1, 2}), ("altered", True, {0, 1, 2}), ("altered", False, {1})],
+)
+def test_kept_targets_are_read_where_they_need_not_be_kept_and_damaged_ones_left(
+    clip: Path,
+    photographs: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    how: str,
+    hashed_whole: bool,
+    again: set[int],
+) -> None:
+    store, taught = Store(tmp_path / "store"), list[int]()
+    if not hashed_whole:
+        monkeypatch.setattr("spar_bench.store.HASH_WHOLE_BYTES", 0)
+    kept = plan_of(settings(clip, photographs))
+    executor(kept, store)[0].make(stage.fingerprint for stage in of_kind(kept, "targets"))
+    plan = plan_of(settings(clip, photographs, teacher__keep=False))
+    [student] = of_kind(plan, "student")
+    real = teach._teach
+
+    def counted(backbone: Any, picture: Tensor, how: Any, context: Context, at: int) -> Tensor:
+        taught.append(at)
+        return real(backbone, picture, how, context, at)
+
+    monkeypatch.setattr(teach, "_teach", counted)
+
+    # A copy, since a process looks at each file of a store once.
+    damaged = Store(shutil.copytree(store.root, tmp_path / "damaged"))
+    [path] = (damaged.root / "stages" / "targets").glob("*/000001.safetensors")
+    path.write_bytes(DAMAGES[how](path.read_bytes()))
+
+    executor(plan, store)[0].make([student.fingerprint])
+    assert taught == []
+    making, notes = executor(plan, damaged)
+    making.make([student.fingerprint])
+
+    assert notes.kinds("made") == ["student"]
+    assert set(taught) == again
