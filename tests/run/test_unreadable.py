@@ -20,7 +20,7 @@ from spar_bench.run.evaluate import read_counts, read_preview
 from spar_bench.session.collect import Collector
 from spar_bench.stage import Finished
 from spar_bench.store import Store
-from tests.run.tiny import CLASSES, CPU, Notes, executor, plan_of, settings, write_photographs
+from tests.run.tiny import CPU, Notes, executor, plan_of, settings, write_photographs
 
 
 @pytest.fixture

@@ -36,9 +36,10 @@ def test_evaluations_that_share_windows_are_made_in_one_go(plan: Plan, store: St
     making.make([of_kind(plan, "evaluate")[1].fingerprint])
 
     assert [(kind, text) for note, kind, text in notes.all if note == "started"] == [
-        ("evaluate", "3 in one go")
+        ("text", ""),
+        ("evaluate", "3 in one go"),
     ]
-    assert notes.kinds("made") == ["evaluate"] * 3
+    assert notes.kinds("made") == ["text", *["evaluate"] * 3]
 
 
 def test_only_what_is_wanted_joins_a_batch(plan: Plan, store: Store) -> None:
@@ -48,7 +49,7 @@ def test_only_what_is_wanted_joins_a_batch(plan: Plan, store: Store) -> None:
 
     making.make([asked.fingerprint])
 
-    assert notes.kinds("made") == ["evaluate"]
+    assert notes.kinds("made") == ["text", "evaluate"]
 
 
 def test_inputs_of_a_finished_stage_are_not_made_again(plan: Plan, filled: Store) -> None:

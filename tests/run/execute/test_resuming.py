@@ -16,7 +16,6 @@ from spar_bench.stage import Finished, Stage
 from spar_bench.store import Store
 from tests.run.execute.conftest import contents
 from tests.run.tiny import (
-    CLASSES,
     CPU,
     executor,
     of_kind,
@@ -149,10 +148,11 @@ def interrupted_evaluation(
     plan: Plan, store: Store, patch: pytest.MonkeyPatch, arms: list[Stage]
 ) -> None:
     """Evaluate some arms together, and stop after an image or two."""
+    executor(plan, store)[0].make(arm.inputs["text"] for arm in arms)
     making, _ = executor(plan, store)
     making.wanted = {arm.fingerprint for arm in arms}
     with patch.context() as inner:
-        interrupt_after(inner, 3 + len(CLASSES))  # it looks before each class name too
+        interrupt_after(inner, 4)  # it looks before each stage too, the one of text among them
         with pytest.raises(Interrupted):
             making.make(making.wanted)
     assert (store.scratch(arms[0]) / "checkpoint.safetensors").exists()
