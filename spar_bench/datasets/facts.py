@@ -90,6 +90,19 @@ class Facts(Stated):
             raise mistake(text, "long_side_px")
         return self
 
+    @property
+    def has_background(self) -> bool:
+        """Whether class 0 is the background: a threshold is stated below which a pixel is of it."""
+        return any(self.thresholds(one).background_threshold > 0 for one in ["", *self.by_read_out])
+
+    def shown(self, classes: list[list[str]]) -> list[str]:
+        """Return each class's name in tables and figures: its first, or `background`.
+
+        The names of a background class may be of the things that are seen in it.
+        """
+        names = [names[0] for names in classes]
+        return ["background", *names[1:]] if self.has_background else names
+
     def thresholds(self, read_out: str) -> Thresholds:
         """Return the thresholds for a backbone of this read-out."""
         known: Mapping[Any, ReadOutThresholds] = self.by_read_out
