@@ -20,7 +20,7 @@ from spar_bench.backbones.weights import (
     stated_preprocessing,
 )
 from spar_bench.digests import file_digest
-from spar_bench.errors import NotReady, SparBenchError, SpecError
+from spar_bench.errors import DataFileError, NotReady, SpecError
 from spar_bench.spec.schema import BackboneSpec
 
 __all__ = [
@@ -48,7 +48,7 @@ def card(name: str) -> Card:
 
     Raises:
         UnknownName: no backbone of that name.
-        SparBenchError: the data file has a key that is not known, or a value that makes no sense.
+        DataFileError: the data file has a key that is not known, or a value that makes no sense.
     """
     return _read(name, Card)
 
@@ -166,13 +166,13 @@ def _read(name: str, kind: type[T]) -> T:
     """Return what a backbone's data file states of sizes, or of its weights' origin.
 
     Raises:
-        SparBenchError: a key is not known, or a value makes no sense.
+        DataFileError: a key is not known, or a value makes no sense.
     """
     registry.plugin("backbones", name)  # an unknown name is told first
     stated, place = registry.data("backbones", name), registry.data_file("backbones", name)
     known = {field.name for one in (Sizes, Card) for field in fields(one)}
     for key in sorted(stated.keys() - known):
-        raise SparBenchError(
+        raise DataFileError(
             f"{place}: must have known keys, but has {key!r}; use {', '.join(sorted(known))}"
         )
     own = {field.name for field in fields(cast(Any, kind))}
@@ -182,7 +182,7 @@ def _read(name: str, kind: type[T]) -> T:
         first = error.errors(include_url=False)[0]
         key = ".".join(map(str, first["loc"]))
         found = "nothing" if first["type"] == "missing" else repr(first["input"])
-        raise SparBenchError(
+        raise DataFileError(
             f"{place}: {key}: {first['msg'].lower()}, but got {found}; correct it"
         ) from error
 

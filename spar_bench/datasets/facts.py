@@ -16,7 +16,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
-from spar_bench.errors import DataError
+from spar_bench.errors import DataFileError
 from spar_bench.spec.schema import Positive, PositiveNumber, Probability, ReadOut, mistake
 
 
@@ -121,13 +121,13 @@ def read(model: type[Model], stated: dict[str, Any], place: str) -> Model:
     """Return what is stated as a model.
 
     Raises:
-        DataError: a key is not known or a value makes no sense; one line for each, after `place`.
+        DataFileError: a key is not known or a value makes no sense; one line each, after `place`.
     """
     try:
         return model.model_validate(stated)
     except ValidationError as error:
         lines = [_line(details, model) for details in error.errors(include_url=False)]
-        raise DataError("\n".join(f"{place}: {line}" for line in lines)) from error
+        raise DataFileError("\n".join(f"{place}: {line}" for line in lines)) from error
 
 
 def _line(details: ErrorDetails, model: type[Stated]) -> str:
