@@ -25,6 +25,7 @@ from spar_bench.spec.schema import BackboneSpec
 
 __all__ = [
     "CONFIG_FILE",
+    "RANDOM",
     "Card",
     "Sizes",
     "Weights",
@@ -40,6 +41,8 @@ __all__ = [
 
 
 T = TypeVar("T", Sizes, Card)
+RANDOM = " (random weights)"
+"""What follows a backbone's name in every table where its weights are random."""
 _FILE_ENDINGS = {*WEIGHTS_ENDINGS, ".yaml", ".yml"}
 
 
@@ -159,7 +162,7 @@ def label(spec: BackboneSpec) -> str:
     """Return a backbone's name in tables: its path's, or its own; random weights are marked."""
     name = Path(spec.path).resolve() if spec.path else Path(spec.name)
     shown = name.stem if name.suffix in _FILE_ENDINGS else name.name
-    return f"{shown} (random weights)" if spec.weights == "random" else shown
+    return shown + RANDOM if spec.weights == "random" else shown
 
 
 def _read(name: str, kind: type[T]) -> T:
