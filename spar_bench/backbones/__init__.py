@@ -119,7 +119,6 @@ def identity(spec: BackboneSpec) -> dict[str, Any]:
         "versions": registry.versions("backbones", spec.name),
         "sizes": asdict(known),
         "stated": card(spec.name).deciding(),
-        "token_budget": known.token_budget,
         "preprocessing": spec.preprocessing,
         "files": checksums(weights),
         **_keys(spec.name),

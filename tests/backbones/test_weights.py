@@ -195,6 +195,13 @@ def test_legacy_preprocessing_is_a_setting_and_part_of_the_identity(clip: Path) 
     assert backbones.identity(plain) != backbones.identity(legacy)
 
 
+def test_identity_says_nothing_twice(clip: Path) -> None:
+    found = backbones.identity(BackboneSpec(path=str(clip)))
+
+    assert not found.keys() & found["sizes"].keys()
+    assert {"odd_sides", "read_out", "token_budget"} <= found["sizes"].keys()
+
+
 def test_a_read_out_that_a_backbone_has_not_is_refused(clip: Path) -> None:
     with pytest.raises(SpecError, match=r"must be one that openclip has.*use maskclip"):
         backbones.identity(BackboneSpec(path=str(clip), read_out="head"))
