@@ -98,7 +98,8 @@ class Backbone:
         """
         raise SparBenchError(
             f"backbone {self.name}: must have a text tower to be scored against class names, but "
-            "DINOv3 alone has none; use dinov3txt-l16, or distil without evaluating"
+            "DINOv3 alone has none; use one that has, such as dinov3txt-l16, or read its features "
+            "as a library"
         )
 
     def parts(self) -> Parts:
