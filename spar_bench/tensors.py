@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -32,6 +33,17 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     if not found:
         raise NotReady(f"{path}: must hold a state dict, but has no tensors; name another file")
     return found
+
+
+def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of all tensors of a file by name; raises as `read_tensors`.
+
+    Of safetensors no more than the header is read.
+    """
+    if path.suffix != ".safetensors":
+        return {name: tuple(tensor.shape) for name, tensor in read_tensors(path).items()}
+    with safe_open(path, "pt") as file:
+        return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
 
 
 def _tensors(state: Any) -> dict[str, Tensor]:

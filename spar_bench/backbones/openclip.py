@@ -5,11 +5,15 @@ Shape legend: B images, h x w patches, N = 1 + h * w tokens, D width, C channels
 
 from collections.abc import Mapping
 from functools import cached_property
+from math import prod
+from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import open_clip
 import torch
 import torch.nn.functional as F
+from open_clip.factory import _find_checkpoint_in_dir as find_checkpoint
 from torch import Tensor, nn
 
 from spar_bench.backbones import Sizes, Weights, card, known_sizes, weights_of
@@ -18,6 +22,7 @@ from spar_bench.backbones.base import Exported, Library, Parts, fit_sides, under
 from spar_bench.backbones.weights import LEGACY, WEIGHTS_ENDINGS, stated_preprocessing
 from spar_bench.errors import NotReady
 from spar_bench.spec.schema import BackboneSpec, PositionRule
+from spar_bench.tensors import read_shapes
 
 VERSION = 1
 
@@ -192,13 +197,32 @@ def open_clip_model(weights: Weights, architecture: str) -> nn.Module:
                 require_pretrained=not weights.is_random,
                 weights_only=True,
             )
-        return model
     except Exception as error:  # a folder can be wrong in as many ways as torch has readers
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        # torch tells first that there are errors, then which
+        reason = shorten(" ".join(str(error).splitlines()[:2]), 300) or type(error).__name__
         raise NotReady(
             f"backbone.path: must be weights that open_clip reads, but {path}: {reason}; put whole "
             "weights there, or name others"
         ) from error
+    if not weights.is_random:
+        _require_shapes(model, weights)
+    return model
+
+
+def _require_shapes(model: nn.Module, weights: Weights) -> None:
+    """Refuse a model that was not loaded as its file has it.
+
+    open_clip resamples position embeddings of another number, of an image or a text, unasked.
+    """
+    path = Path(find_checkpoint(weights.path) if weights.has_config else _file(weights))
+    found = {name.removeprefix("module."): shape for name, shape in read_shapes(path).items()}
+    for name, tensor in model.state_dict().items():
+        shape = found.get(name, found.get(name.removeprefix("text.")))  # as older files have it
+        if shape is not None and prod(shape) != tensor.numel():
+            raise NotReady(
+                f"{path}: {name} must be of shape {tuple(tensor.shape)}, but is of shape {shape}; "
+                "name other weights, or the backbone they are of"
+            )
 
 
 def tokenizer(weights: Weights, architecture: str) -> Any:

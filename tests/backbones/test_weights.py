@@ -173,6 +173,41 @@ def test_weights_of_another_size_than_the_name_says_are_refused(
         OpenClip(BackboneSpec(name=str(other), path=str(clip)))
 
 
+@pytest.mark.parametrize(
+    ("name", "shape", "ending"),
+    [
+        ("visual.positional_embedding", (37, 16), ".safetensors"),  # of images of 48 px
+        ("visual.positional_embedding", (37, 16), ".pth"),
+        ("positional_embedding", (12, 8), ".safetensors"),  # of shorter texts
+    ],
+)
+@pytest.mark.parametrize("has_config", [True, False])
+def test_positions_of_another_size_are_refused_and_not_resampled(
+    tmp_path: Path, clip: Path, name: str, shape: tuple[int, ...], ending: str, has_config: bool
+) -> None:
+    (tmp_path / "SmallViT.json").write_text(json.dumps(MODEL))
+    open_clip.add_model_config(tmp_path / "SmallViT.json")
+    (tmp_path / "small.yaml").write_text(TINY + "model: SmallViT\n")
+    own = load_file(clip / "open_clip_model.safetensors")
+    state = {**own, name: torch.zeros(shape)}
+    path = tmp_path / "other" / f"open_clip_pytorch_model{ending}"
+    path.parent.mkdir()
+    if has_config:
+        shutil.copy(clip / "open_clip_config.json", path.parent)
+    if ending == ".safetensors":
+        save_file(state, path)
+    else:
+        torch.save({"state_dict": {f"module.{key}": value for key, value in state.items()}}, path)
+
+    with pytest.raises(NotReady) as caught:
+        OpenClip(BackboneSpec(name=str(tmp_path / "small.yaml"), path=str(path.parent)))
+
+    assert str(caught.value) == (
+        f"{path}: {name} must be of shape {tuple(own[name].shape)}, but is of shape {shape}; name "
+        "other weights, or the backbone they are of"
+    )
+
+
 def test_a_pickle_is_not_run(tmp_path: Path) -> None:
     class Trap:
         def __reduce__(self) -> Any:
