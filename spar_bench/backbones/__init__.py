@@ -16,6 +16,7 @@ from spar_bench.backbones.weights import (
     Weights,
     checksums,
     find,
+    require_architecture,
     stated_config,
     stated_preprocessing,
 )
@@ -112,9 +113,10 @@ def identity(spec: BackboneSpec) -> dict[str, Any]:
 
     Raises:
         UnknownName: no backbone of that name.
-        NotReady: its weights are not there.
+        NotReady: its weights are not there, or those of another architecture are.
     """
     known, weights = known_sizes(spec), weights_of(spec)
+    require_architecture(weights, known)
     return {
         "versions": registry.versions("backbones", spec.name),
         "sizes": asdict(known),

@@ -208,6 +208,39 @@ def test_positions_of_another_size_are_refused_and_not_resampled(
     )
 
 
+@pytest.mark.parametrize(
+    ("part", "key", "value", "told"),
+    [
+        ("vision_cfg", "image_size", 48, "image_size must be 32, the backbone's, but is 48; name"),
+        ("vision_cfg", "patch_size", 16, "patch_size must be 8, the backbone's, but is 16; name"),
+        (None, "embed_dim", 24, "embed_dim must be 12, the backbone's, but is 24; name"),
+        (None, "vision_cfg", [1], "must be a config as open_clip writes it, but cannot be read"),
+    ],
+)
+def test_config_of_another_architecture_is_refused_before_loading(
+    tmp_path: Path, tiny: str, clip: Path, part: str | None, key: str, value: Any, told: str
+) -> None:
+    folder = shutil.copytree(clip, tmp_path / "weights" / "tiny")
+    config = json.loads((clip / "open_clip_config.json").read_text())
+    (config["model_cfg"][part] if part else config["model_cfg"])[key] = value
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+
+    with pytest.raises(NotReady, match=told) as caught:
+        backbones.identity(BackboneSpec(name=tiny))
+
+    assert str(caught.value).startswith(str(folder / "open_clip_config.json"))
+
+
+def test_config_that_leaves_sizes_to_a_name_is_not_refused(
+    tmp_path: Path, tiny: str, clip: Path
+) -> None:
+    folder = shutil.copytree(clip, tmp_path / "weights" / "tiny")
+    config = {"vision_cfg": {"timm_model_name": "tiny", "image_size": [32, 48]}}
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config}))
+
+    assert backbones.identity(BackboneSpec(name=tiny))["sizes"]["image_px"] == 32
+
+
 def test_a_pickle_is_not_run(tmp_path: Path) -> None:
     class Trap:
         def __reduce__(self) -> Any:
