@@ -5,6 +5,7 @@
     ├── UnknownName      no plug-in, trial or experiment of that name
     ├── NotReady         weights, data or results that the work needs are missing
     ├── DataError        an image, a mask or a class list cannot be read
+    │   └── DataFileError    a data file, which describes a data set or a backbone, makes no sense
     ├── StoreError       the store is of another version, damaged for good, or cannot be written
     ├── MixedProtocols   rows of one table would be of different evaluation protocols
     └── Diverged         a student's loss is no longer finite
@@ -51,6 +52,10 @@ class NotReady(SparBenchError):
 
 class DataError(SparBenchError):
     """An image, a mask or a class list cannot be read."""
+
+
+class DataFileError(DataError):
+    """A data file, which describes a data set or a backbone, makes no sense."""
 
 
 class StoreError(SparBenchError):

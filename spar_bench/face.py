@@ -125,10 +125,8 @@ def evaluate(
         np.diagonal(confusion, axis1=1, axis2=2).copy(), confusion.sum(1), confusion.sum(2)
     )
     require_labels(counts, spec)
-    names = [names[0] for names in classes]
-    return Evaluation(
-        miou(counts), dict(zip(names, class_iou(counts).tolist(), strict=True)), counts
-    )
+    ious = dict(zip(own.shown(classes), class_iou(counts).tolist(), strict=True))
+    return Evaluation(miou(counts), ious, counts)
 
 
 def measure(

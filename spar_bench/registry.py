@@ -22,7 +22,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from spar_bench.errors import SparBenchError, UnknownName
+from spar_bench.errors import DataFileError, SparBenchError, UnknownName
 
 ATTRIBUTES = {
     "backbones": "Backbone",
@@ -92,7 +92,7 @@ def data(family: str, name: str) -> dict[str, Any]:
     """Return what the data file of a name states, less the plug-in; nothing where it has none.
 
     Raises:
-        SparBenchError: the file cannot be read, or is no map of keys to values.
+        DataFileError: the file cannot be read, or is no map of keys to values.
     """
     path = data_file(family, name)
     return {} if path is None else {k: v for k, v in _read(path).items() if k != "plugin"}
@@ -103,7 +103,7 @@ def plugin(family: str, name: str) -> str:
 
     Raises:
         UnknownName: nothing has that name.
-        SparBenchError: its data file cannot be read, or names no plug-in.
+        DataFileError: its data file cannot be read, or names no plug-in.
     """
     known, path = modules(family), data_file(family, name)
     if name in known:
@@ -112,7 +112,7 @@ def plugin(family: str, name: str) -> str:
         raise UnknownName.among(_ONE_OF[family], name, names(family))
     stated = _read(path).get("plugin")
     if not isinstance(stated, str) or stated not in known:
-        raise SparBenchError(
+        raise DataFileError(
             f"{path}: plugin: must name one of {', '.join(sorted(known))}, but got {stated!r}; "
             "correct it"
         )
@@ -148,11 +148,11 @@ def _read(path: Path) -> dict[str, Any]:
         read = YAML(typ="safe", pure=True).load(path)
     except (OSError, ValueError, KeyError, YAMLError) as error:  # ValueError: a date of no calendar
         reason = " ".join(str(error).split())
-        raise SparBenchError(
+        raise DataFileError(
             f"{path}: a data file must be readable YAML, but is not: {reason}; mend it"
         ) from error
     if not isinstance(read, dict):
-        raise SparBenchError(f"{path}: a data file must map keys to values, but does not; mend it")
+        raise DataFileError(f"{path}: a data file must map keys to values, but does not; mend it")
     return read
 
 

@@ -22,10 +22,6 @@ from spar_bench.files import replace_bytes, replace_text
 Status = Literal["finished", "failed", "blocked", "skipped", "not_measured"]
 
 
-RANDOM = " (random weights)"
-"""What follows a backbone's name in every table where its weights are random."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Cost:
     """What one image of one size costs with one method; None where it was not measured."""

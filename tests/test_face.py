@@ -123,6 +123,20 @@ def test_score_is_that_of_a_sweep(
     assert np.mean(list(found.class_iou.values())) == pytest.approx(found.miou)
 
 
+def test_score_of_a_background_class_is_called_so(
+    backbone: Backbone, photographs: Path, tmp_path: Path
+) -> None:
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(
+        "plugin: folder\nclasses: [[sky, cloud], [road], [tree]]\nbackground_threshold: 0.1\n"
+    )
+    data = sb.DatasetSpec(name=str(mine), path=str(photographs), templates=["a photo of a {}."])
+
+    found = sb.evaluate(backbone, data)
+
+    assert list(found.class_iou) == ["background", "road", "tree"]
+
+
 def test_class_names_of_a_spec_count_as_in_a_sweep_though_the_plug_in_has_its_own(
     clip: Path, photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

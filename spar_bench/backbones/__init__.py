@@ -16,15 +16,17 @@ from spar_bench.backbones.weights import (
     Weights,
     checksums,
     find,
+    require_architecture,
     stated_config,
     stated_preprocessing,
 )
 from spar_bench.digests import file_digest
-from spar_bench.errors import NotReady, SparBenchError, SpecError
+from spar_bench.errors import DataFileError, NotReady, SpecError
 from spar_bench.spec.schema import BackboneSpec
 
 __all__ = [
     "CONFIG_FILE",
+    "RANDOM",
     "Card",
     "Sizes",
     "TextSizes",
@@ -42,6 +44,8 @@ __all__ = [
 
 
 T = TypeVar("T", Sizes, Card)
+RANDOM = " (random weights)"
+"""What follows a backbone's name in every table where its weights are random."""
 _FILE_ENDINGS = {*WEIGHTS_ENDINGS, ".yaml", ".yml"}
 
 
@@ -50,7 +54,7 @@ def card(name: str) -> Card:
 
     Raises:
         UnknownName: no backbone of that name.
-        SparBenchError: the data file has a key that is not known, or a value that makes no sense.
+        DataFileError: the data file has a key that is not known, or a value that makes no sense.
     """
     return _read(name, Card)
 
@@ -131,14 +135,14 @@ def identity(spec: BackboneSpec) -> dict[str, Any]:
 
     Raises:
         UnknownName: no backbone of that name.
-        NotReady: its weights are not there.
+        NotReady: its weights are not there, or those of another architecture are.
     """
     known, weights = known_sizes(spec), weights_of(spec)
+    require_architecture(weights, known)
     return {
         "versions": registry.versions("backbones", spec.name),
         "sizes": asdict(known),
         "stated": card(spec.name).deciding(),
-        "token_budget": known.token_budget,
         "preprocessing": spec.preprocessing,
         "files": checksums(weights),
         **_keys(spec.name),
@@ -181,20 +185,20 @@ def label(spec: BackboneSpec) -> str:
     """Return a backbone's name in tables: its path's, or its own; random weights are marked."""
     name = Path(spec.path).resolve() if spec.path else Path(spec.name)
     shown = name.stem if name.suffix in _FILE_ENDINGS else name.name
-    return f"{shown} (random weights)" if spec.weights == "random" else shown
+    return shown + RANDOM if spec.weights == "random" else shown
 
 
 def _read(name: str, kind: type[T]) -> T:
     """Return what a backbone's data file states of sizes, or of its weights' origin.
 
     Raises:
-        SparBenchError: a key is not known, or a value makes no sense.
+        DataFileError: a key is not known, or a value makes no sense.
     """
     registry.plugin("backbones", name)  # an unknown name is told first
     stated, place = registry.data("backbones", name), registry.data_file("backbones", name)
     known = {field.name for one in (Sizes, Card) for field in fields(one)}
     for key in sorted(stated.keys() - known):
-        raise SparBenchError(
+        raise DataFileError(
             f"{place}: must have known keys, but has {key!r}; use {', '.join(sorted(known))}"
         )
     own = {field.name for field in fields(cast(Any, kind))}
@@ -204,7 +208,7 @@ def _read(name: str, kind: type[T]) -> T:
         first = error.errors(include_url=False)[0]
         key = ".".join(map(str, first["loc"]))
         found = "nothing" if first["type"] == "missing" else repr(first["input"])
-        raise SparBenchError(
+        raise DataFileError(
             f"{place}: {key}: {first['msg'].lower()}, but got {found}; correct it"
         ) from error
 

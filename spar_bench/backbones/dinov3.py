@@ -10,7 +10,6 @@ from typing import Any
 
 import timm
 import torch
-from safetensors.torch import load_file
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models.eva import checkpoint_filter_fn
 from torch import Tensor, nn
@@ -18,9 +17,10 @@ from torch import Tensor, nn
 from spar_bench.backbones import Weights, card, known_sizes, weights_of
 from spar_bench.backbones._exporting import timm_folder
 from spar_bench.backbones.base import Exported, Library, Parts, fit_sides, under_any_prefix
-from spar_bench.backbones.weights import LEGACY, WEIGHTS_ENDINGS
+from spar_bench.backbones.weights import LEGACY
 from spar_bench.errors import NotReady, SparBenchError
 from spar_bench.spec.schema import BackboneSpec
+from spar_bench.tensors import read_tensors
 
 VERSION = 1
 NEEDS_DATA_FILE = True
@@ -98,7 +98,8 @@ class Backbone:
         """
         raise SparBenchError(
             f"backbone {self.name}: must have a text tower to be scored against class names, but "
-            "DINOv3 alone has none; use dinov3txt-l16, or distil without evaluating"
+            "DINOv3 alone has none; use one that has, such as dinov3txt-l16, or read its features "
+            "as a library"
         )
 
     def parts(self) -> Parts:
@@ -240,11 +241,9 @@ def read_weights(weights: Weights) -> dict[str, Tensor]:
     Raises:
         NotReady: a file cannot be read without running what it holds, or two files disagree.
     """
-    assert weights.path is not None, "weights that are not random lie somewhere"
-    inside = sorted(weights.folder.iterdir()) if weights.folder else [weights.path]
     state: dict[str, Tensor] = {}
-    for path in [path for path in inside if path.suffix in WEIGHTS_ENDINGS]:
-        read = _read(path)
+    for path in weights.files:
+        read = read_tensors(path)
         for name in state.keys() & read.keys():
             if not torch.equal(state[name], read[name]):
                 raise NotReady(
@@ -253,16 +252,3 @@ def read_weights(weights: Weights) -> dict[str, Tensor]:
                 )
         state |= read
     return state
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    try:
-        if path.suffix == ".safetensors":
-            return dict(load_file(path))
-        read: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        return {name: tensor for name, tensor in read.items() if isinstance(tensor, Tensor)}
-    except Exception as error:  # a file can be wrong in as many ways as torch has readers
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise NotReady(
-            f"{path}: must be a file of weights, but cannot be read: {reason}; get it again"
-        ) from error

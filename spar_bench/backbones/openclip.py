@@ -5,6 +5,8 @@ Shape legend: B images, h x w patches, N = 1 + h * w tokens, D width, C channels
 
 from collections.abc import Mapping
 from functools import cached_property
+from math import prod
+from textwrap import shorten
 from typing import Any
 
 import open_clip
@@ -15,9 +17,10 @@ from torch import Tensor, nn
 from spar_bench.backbones import Sizes, Weights, card, known_sizes, weights_of
 from spar_bench.backbones._exporting import open_clip_folder, timm_clip_folder
 from spar_bench.backbones.base import Exported, Library, Parts, fit_sides, under_any_prefix
-from spar_bench.backbones.weights import LEGACY, WEIGHTS_ENDINGS, stated_preprocessing
+from spar_bench.backbones.weights import LEGACY, stated_preprocessing
 from spar_bench.errors import NotReady
 from spar_bench.spec.schema import BackboneSpec, PositionRule
+from spar_bench.tensors import read_shapes
 
 VERSION = 1
 
@@ -192,13 +195,32 @@ def open_clip_model(weights: Weights, architecture: str) -> nn.Module:
                 require_pretrained=not weights.is_random,
                 weights_only=True,
             )
-        return model
     except Exception as error:  # a folder can be wrong in as many ways as torch has readers
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        # torch tells first that there are errors, then which
+        reason = shorten(" ".join(str(error).splitlines()[:2]), 300) or type(error).__name__
         raise NotReady(
             f"backbone.path: must be weights that open_clip reads, but {path}: {reason}; put whole "
             "weights there, or name others"
         ) from error
+    if not weights.is_random:
+        _require_shapes(model, weights)
+    return model
+
+
+def _require_shapes(model: nn.Module, weights: Weights) -> None:
+    """Refuse a model that was not loaded as its file has it, whichever of a folder that is.
+
+    open_clip resamples position embeddings of another number, of an image or a text, unasked.
+    """
+    for path in weights.files:
+        found = {name.removeprefix("module."): shape for name, shape in read_shapes(path).items()}
+        for name, tensor in model.state_dict().items():
+            shape = found.get(name, found.get(name.removeprefix("text.")))  # as older files have it
+            if shape is not None and prod(shape) != tensor.numel():
+                raise NotReady(
+                    f"{path}: {name} must be of shape {tuple(tensor.shape)}, but is of shape "
+                    f"{shape}; name other weights, or the backbone they are of"
+                )
 
 
 def tokenizer(weights: Weights, architecture: str) -> Any:
@@ -226,12 +248,10 @@ def tokenizer(weights: Weights, architecture: str) -> Any:
 
 def _file(weights: Weights) -> str:
     """Return the one file of weights in a place without a config."""
-    if weights.folder is None:
-        return str(weights.path)
-    files = [f for f in sorted(weights.folder.iterdir()) if f.suffix in WEIGHTS_ENDINGS]
-    if len(files) != 1:
-        raise ValueError(f"it has {len(files)} files of weights, and no config that chooses one")
-    return str(files[0])
+    if len(weights.files) != 1:
+        n_files = len(weights.files)
+        raise ValueError(f"it has {n_files} files of weights, and no config that chooses one")
+    return str(weights.files[0])
 
 
 def _require_sizes(found: Mapping[str, int], sizes: Sizes, weights: Weights) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from spar_bench.backbones._sizes import TextSizes
+from spar_bench.backbones._sizes import Sizes, TextSizes
 from spar_bench.digests import file_digests
 from spar_bench.errors import NotReady
 from spar_bench.spec.schema import BackboneSpec
@@ -76,6 +76,13 @@ class Weights:
         return self.path if self.path is not None and self.path.is_dir() else None
 
     @property
+    def files(self) -> list[Path]:
+        """The files of weights: the one, or all of the folder."""
+        if self.folder is None:
+            return [] if self.path is None else [self.path]
+        return [path for path in sorted(self.folder.iterdir()) if path.suffix in WEIGHTS_ENDINGS]
+
+    @property
     def has_config(self) -> bool:
         """Whether open_clip's config lies with them."""
         return self.folder is not None and (self.folder / CONFIG_FILE).is_file()
@@ -127,10 +134,41 @@ def stated_preprocessing(weights: Weights) -> dict[str, Any]:
     Raises:
         NotReady: the config cannot be read.
     """
+    return _stated(weights, "preprocess_cfg")
+
+
+def require_architecture(weights: Weights, sizes: Sizes) -> None:
+    """Refuse weights whose config plainly states other sizes than a backbone has.
+
+    What it leaves out, or to the name of a timm model, is held against the model once it is loaded.
+    A NaFlex reads images of any size, whatever its config says of them.
+
+    Raises:
+        NotReady: a size is another, or the config cannot be read.
+    """
+    stated = {"embed_dim": _stated(weights, "model_cfg").get("embed_dim")}
+    vision = _stated(weights, "model_cfg", "vision_cfg")
+    stated |= {key: vision.get(key) for key in ("image_size", "patch_size")}
+    known = {"embed_dim": sizes.channels, "patch_size": sizes.patch_px}
+    if sizes.token_budget is None:
+        known["image_size"] = sizes.image_px
+    for key, value in known.items():
+        if isinstance(stated[key], int) and stated[key] != value:
+            raise NotReady(
+                f"{weights.path}/{CONFIG_FILE}: {key} must be {value}, the backbone's, but is "
+                f"{stated[key]}; name other weights, or the backbone they are of"
+            )
+
+
+def _stated(weights: Weights, *keys: str) -> dict[str, Any]:
+    """Return a part of the config that lies with weights; nothing without one."""
     if weights.folder is None or not weights.has_config:
         return {}
     try:
-        return dict(stated_config(weights.folder).get("preprocess_cfg", {}))
+        part = stated_config(weights.folder)
+        for key in keys:
+            part = part.get(key, {})
+        return dict(part)
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise NotReady(
             f"{weights.folder / CONFIG_FILE}: must be a config as open_clip writes it, but cannot "
@@ -151,7 +189,7 @@ def checksums(weights: Weights) -> dict[str, Any]:
     files = [path for path in sorted(weights.path.glob("*")) if path.suffix in _DECIDING_ENDINGS]
     if weights.is_random:
         files = [path for path in files if path.suffix not in WEIGHTS_ENDINGS]
-    elif not any(path.suffix in WEIGHTS_ENDINGS for path in files):
+    elif not weights.files:
         raise NotReady(
             f"backbone.path: {weights.path} must hold a config and weights, but has no file that "
             f"ends in {', '.join(sorted(WEIGHTS_ENDINGS))}; put the weights there"

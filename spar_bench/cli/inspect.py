@@ -55,12 +55,12 @@ def check(specs: tuple[Path, ...], ready: bool) -> None:
     for path in specs:
         try:
             loaded = read_spec(path)
+            with looking_once():
+                gaps = missing(loaded)
+                said = gaps or remarks(point.settings for point in first_points(loaded))
         except SpecError as error:
             problems.extend(error.problems)
             continue
-        with looking_once():
-            gaps = missing(loaded)
-            said = gaps or remarks(point.settings for point in first_points(loaded))
         lacking.extend(gaps)
         trials = counted(n_trials(loaded.points, loaded.spec.seeds), "trial")
         found = "a search" if loaded.search else trials

@@ -27,8 +27,8 @@ def facts(spec: DatasetPart) -> Facts:
 
     Raises:
         UnknownName: no data set of that name.
-        SparBenchError: its data file cannot be read.
-        DataError: its data file has a key that is not known, or a value that makes no sense.
+        DataFileError: its data file cannot be read, or has a key that is not known, or a value
+            that makes no sense.
     """
     registry.plugin("datasets", spec.name)
     path = registry.data_file("datasets", spec.name)

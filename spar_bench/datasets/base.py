@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spar_bench.datasets.facts import Facts
-from spar_bench.errors import DataError
+from spar_bench.errors import DataFileError
 
 Image = NDArray[np.uint8]  # (H, W, 3), RGB
 Mask = NDArray[np.uint8]  # (H, W), class index, IGNORED where unlabelled
@@ -33,7 +33,7 @@ class DatasetSettings:
     def refuse_files(self, plugin: str) -> None:
         """Refuse a data file that tells a plug-in of files, if the plug-in would not look."""
         if self.facts.files:
-            raise DataError(
+            raise DataFileError(
                 f"{self.name}: files: is what plugin: tree reads, but plugin is {plugin}; "
                 "leave it out, or correct the plug-in"
             )

@@ -16,7 +16,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
-from spar_bench.errors import DataError
+from spar_bench.errors import DataFileError
 from spar_bench.spec.schema import Positive, PositiveNumber, Probability, ReadOut, mistake
 
 
@@ -90,6 +90,19 @@ class Facts(Stated):
             raise mistake(text, "long_side_px")
         return self
 
+    @property
+    def has_background(self) -> bool:
+        """Whether class 0 is the background: a threshold is stated below which a pixel is of it."""
+        return any(self.thresholds(one).background_threshold > 0 for one in ["", *self.by_read_out])
+
+    def shown(self, classes: list[list[str]]) -> list[str]:
+        """Return each class's name in tables and figures: its first, or `background`.
+
+        The names of a background class may be of the things that are seen in it.
+        """
+        names = [names[0] for names in classes]
+        return ["background", *names[1:]] if self.has_background else names
+
     def thresholds(self, read_out: str) -> Thresholds:
         """Return the thresholds for a backbone of this read-out."""
         known: Mapping[Any, ReadOutThresholds] = self.by_read_out
@@ -108,13 +121,13 @@ def read(model: type[Model], stated: dict[str, Any], place: str) -> Model:
     """Return what is stated as a model.
 
     Raises:
-        DataError: a key is not known or a value makes no sense; one line for each, after `place`.
+        DataFileError: a key is not known or a value makes no sense; one line each, after `place`.
     """
     try:
         return model.model_validate(stated)
     except ValidationError as error:
         lines = [_line(details, model) for details in error.errors(include_url=False)]
-        raise DataError("\n".join(f"{place}: {line}" for line in lines)) from error
+        raise DataFileError("\n".join(f"{place}: {line}" for line in lines)) from error
 
 
 def _line(details: ErrorDetails, model: type[Stated]) -> str:

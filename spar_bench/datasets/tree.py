@@ -31,7 +31,7 @@ from spar_bench import registry
 from spar_bench.datasets.base import IGNORED, DatasetSettings, Split
 from spar_bench.datasets.facts import Stated, read
 from spar_bench.datasets.files import Entry, FileDataset, Found, LabelRule, Labels, names_below
-from spar_bench.errors import DataError, NotReady, SparBenchError
+from spar_bench.errors import DataError, DataFileError, NotReady, SparBenchError
 from spar_bench.spec.schema import Positive, mistake
 
 VERSION = 1
@@ -122,7 +122,7 @@ def place(split: Split, settings: DatasetSettings) -> Path:
 
     Raises:
         NotReady: it is in none of the places that it is looked for in.
-        DataError: the data file makes no sense, or has no such split.
+        DataFileError: the data file makes no sense, or has no such split.
     """
     looked_for = _described(settings).looked_for
     marker = _folder_of(_wanted(split, settings).images)
@@ -158,7 +158,7 @@ def _wanted(split: Split, settings: DatasetSettings) -> SplitSpec:
     if wanted is None or (split == "val" and not (wanted.masks and settings.classes)):
         lack = f"{split} images" if wanted is None else "masks or no classes"
         use = "distil on" if split == "train" else "evaluate on"
-        raise DataError(
+        raise DataFileError(
             f"data set {settings.name}: must have what to {use}, but its data file has no {lack}; "
             "use another data set"
         )
@@ -178,7 +178,7 @@ def _labels(rule: LabelRule, classes: list[list[str]], settings: DatasetSettings
             if not 0 <= value < 256 or not (0 <= label < len(classes) or label == IGNORED)
         ]
         if wrong:
-            raise DataError(
+            raise DataFileError(
                 f"data set {settings.name}: labels: must map 0 to 255 to the {len(classes)} "
                 f"classes or {IGNORED}, but has {wrong[0]}; correct its data file"
             )

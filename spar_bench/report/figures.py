@@ -8,6 +8,7 @@ from functools import partial
 
 from matplotlib.figure import Figure
 
+from spar_bench.backbones import RANDOM
 from spar_bench.report import text
 from spar_bench.report.arms import Arm, panels_of
 from spar_bench.report.classes import classes_figure, shown_arms
@@ -15,7 +16,7 @@ from spar_bench.report.pictures import panel_figure
 from spar_bench.report.series import swept_axes
 from spar_bench.report.sweeps import axis_figure
 from spar_bench.report.tradeoff import CostAxis, tradeoff_figure
-from spar_bench.results import RANDOM, Results
+from spar_bench.results import Results
 
 GFLOPS = CostAxis(
     "accuracy_vs_gflops", "GFLOPs per image{where} (1 MAC = 2 FLOPs)", lambda arm: arm.cost.gflops

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from spar_bench.accuracy import paired_difference
+from spar_bench.backbones import RANDOM
 from spar_bench.report.arms import SWEPT_COLUMNS, Arm, agrees, panels_of, stride_series
 from spar_bench.results import COLUMNS, COST_COLUMNS, Results, Row
 
@@ -53,9 +54,15 @@ def differences_frame(results: Results, arms: list[Arm]) -> pd.DataFrame:
         difference = paired_difference(*sides)
         figures = (difference.value, difference.low, difference.high, sides[0][0].n_images)
         lines.append(
-            dict(zip(DIFFERENCE_COLUMNS, (*a.panel, a.name, b.name, *figures), strict=True))
+            dict(zip(DIFFERENCE_COLUMNS, (*a.panel, _name(a), _name(b), *figures), strict=True))
         )
     return pd.DataFrame(lines, columns=DIFFERENCE_COLUMNS)
+
+
+def _name(arm: Arm) -> str:
+    """Name an arm, saying so where its weights are random: its name may lack the backbone."""
+    is_said = RANDOM in arm.name or not str(arm.settings["backbone"]).endswith(RANDOM)
+    return arm.name if is_said else arm.name + RANDOM
 
 
 def _comparisons(arms: list[Arm]) -> Iterator[tuple[Arm, Arm]]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 from spar_bench import backbones, registry
-from spar_bench.errors import NotReady, SparBenchError
+from spar_bench.errors import DataFileError, NotReady, SparBenchError, SpecError
 from spar_bench.plan.inputs import checkpoint_digest, declared_hw, looking_once
 from spar_bench.session.choice import first_points
 from spar_bench.session.remarks import remarks
@@ -17,7 +17,12 @@ from spar_bench.spec.schema import Settings
 
 @looking_once()
 def missing(loaded: LoadedSpec) -> list[str]:
-    """Return a line for each plug-in, backbone and data set that cannot be used, each once."""
+    """Return a line for each plug-in, backbone and data set that cannot be used, each once.
+
+    Raises:
+        SpecError: a data file that the spec names has a mistake, or a backbone has not what is
+            asked of it; one line each.
+    """
     checks: dict[str, Callable[[], object]] = {}
     for one in (point.settings for point in first_points(loaded)):
         for family, name in _plug_ins(one):
@@ -31,12 +36,16 @@ def missing(loaded: LoadedSpec) -> list[str]:
             checks[f"student {one.student.checkpoint}"] = partial(checkpoint_digest, one.student)
         for data in one.evaluate.datasets:
             checks[f"val {data.model_dump_json()}"] = partial(declared_hw, data, "val")
-    found = []
+    found, mistakes = [], []
     for check in checks.values():
         try:
             check()
+        except (SpecError, DataFileError) as error:
+            mistakes.extend(str(error).splitlines())
         except SparBenchError as error:
             found.append(str(error))
+    if mistakes:
+        raise SpecError(*dict.fromkeys(mistakes))
     return list(dict.fromkeys(found))
 
 
@@ -55,6 +64,7 @@ def require_ready(loaded: LoadedSpec) -> list[str]:
     """Refuse to start without plug-ins, weights and data; return the remarks on what is there.
 
     Raises:
+        SpecError: as `missing`.
         NotReady: one line for everything that is missing.
     """
     problems = missing(loaded)

@@ -1,6 +1,6 @@
 """Check what one value alone cannot tell: settings against the sizes of their backbone."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -26,13 +26,14 @@ class Checker:
     def __init__(self) -> None:
         self._sizes: dict[str, Sizes | None] = {}
 
-    def check(self, settings: Settings) -> Iterator[Odds]:
-        """Yield what is at odds in validated settings."""
+    def check(self, settings: Settings, swept: Iterable[str] = ()) -> Iterator[Odds]:
+        """Yield what is at odds in validated settings, some of whose keys are swept."""
         sizes = self._known_sizes(settings.backbone)
         if sizes is not None:
             yield from _teacher(settings, sizes)
             yield from _student(settings, sizes)
             yield from _resolutions(settings, sizes)
+        yield from _imported(settings, swept)
         yield from _labels(settings)
         yield from _columns(settings)
 
@@ -46,6 +47,11 @@ class Checker:
             except SparBenchError:  # weights may come later: `check --ready` asks for them
                 self._sizes[key] = None
         return self._sizes[key]
+
+
+def is_training(key: str) -> bool:
+    """Tell whether a dotted key is of a student's training, so that a file in its place ends it."""
+    return key.startswith("student.") and key != "student.checkpoint"
 
 
 def _teacher(settings: Settings, sizes: "Sizes") -> Iterator[Odds]:
@@ -93,6 +99,16 @@ def _student(settings: Settings, sizes: "Sizes") -> Iterator[Odds]:
             ("student.trainable", "backbone.name", "backbone.path"),
             "must be a part that has weights, but got 'position_embedding': this backbone's "
             "positions are rotary and have none; use patch_embedding, last_2_blocks or all",
+        )
+
+
+def _imported(settings: Settings, swept: Iterable[str]) -> Iterator[Odds]:
+    path = settings.student.checkpoint
+    for key in filter(is_training, swept if path is not None else []):
+        yield Odds(
+            ("student.checkpoint",),
+            f"must be left out where {key} is swept, for nothing is trained with it, but got "
+            f"{path!r}; drop one",
         )
 
 

@@ -38,7 +38,7 @@ class Resolver:
                 odds.keys[0],
                 odds.text,
             )
-            for odds in self._checker.check(settings)
+            for odds in self._checker.check(settings, draft.axes)
         ]
         return (None if problems else settings), problems
 

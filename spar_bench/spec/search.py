@@ -5,6 +5,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from spar_bench.spec.blocks import Blocks, items, mapping
+from spar_bench.spec.checks import is_training
 from spar_bench.spec.document import Problem, Steps
 from spar_bench.spec.keys import FIELDS, PARTS, adapter, raw_value
 from spar_bench.spec.problems import show
@@ -49,6 +50,9 @@ class Search:
                 is_sound = False
             elif self.blocks.check_key(key, steps):
                 problems += self._check_drawn(key, steps)
+                if is_training(key) and raw_value(self.base.raw, "student.checkpoint") is not None:
+                    text = "must not be drawn where student.checkpoint is given, for nothing is "
+                    self.blocks.note(steps, f"{text}trained, but got it; drop one", at_key=True)
             else:
                 is_sound = False
         if is_sound and not problems:

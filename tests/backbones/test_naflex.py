@@ -218,12 +218,13 @@ def test_config_with_keys_of_a_later_open_clip_is_no_hindrance(
 ) -> None:
     later = write_folder(tmp_path / "later", "tiny_naflex")
     config = json.loads((later / "open_clip_config.json").read_text())
-    config["model_cfg"]["vision_cfg"]["image_seq_len"] = 576
+    config["model_cfg"]["vision_cfg"] |= {"image_seq_len": 576, "image_size": 384}
     (later / "open_clip_config.json").write_text(json.dumps(config))
     spec = BackboneSpec(name=str(folder.parent / "tiny.yaml"), path=str(later))
 
     backbone = NaFlex(spec)
 
+    assert backbones.identity(spec)["sizes"]["image_px"] == 16
     own = load(folder)
     image = torch.randn(1, 3, 16, 24)
     assert torch.equal(backbone.features(image), own.features(image))

@@ -8,6 +8,7 @@ import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from spar_bench import backbones, registry
@@ -50,6 +51,20 @@ def load(folder: Path, **spec: Any) -> SigLip2:
 def backbone(folder: Path) -> SigLip2:
     """The miniature."""
     return load(folder)
+
+
+def test_positions_of_another_size_are_refused(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "tiny", "tiny_siglip")
+    write_data_file(tmp_path / "tiny.yaml", "siglip2")
+    path = folder / "open_clip_model.safetensors"
+    save_file({**load_file(path), "visual.trunk.pos_embed": torch.zeros(1, 36, 24)}, path)
+
+    with pytest.raises(NotReady, match=r"pos_embed: .*\[1, 36, 24\].*\[1, 16, 24\]") as caught:
+        load(folder)
+
+    assert str(folder) in str(caught.value)
+    assert str(caught.value).endswith("put whole weights there, or name others")
+    assert "\n" not in str(caught.value)
 
 
 class TestContract(BackboneContract):

@@ -173,6 +173,74 @@ def test_weights_of_another_size_than_the_name_says_are_refused(
         OpenClip(BackboneSpec(name=str(other), path=str(clip)))
 
 
+@pytest.mark.parametrize(
+    ("name", "shape", "ending"),
+    [
+        ("visual.positional_embedding", (37, 16), ".safetensors"),  # of images of 48 px
+        ("visual.positional_embedding", (37, 16), ".pth"),
+        ("positional_embedding", (12, 8), ".safetensors"),  # of shorter texts
+    ],
+)
+@pytest.mark.parametrize("has_config", [True, False])
+def test_positions_of_another_size_are_refused_and_not_resampled(
+    tmp_path: Path, clip: Path, name: str, shape: tuple[int, ...], ending: str, has_config: bool
+) -> None:
+    (tmp_path / "SmallViT.json").write_text(json.dumps(MODEL))
+    open_clip.add_model_config(tmp_path / "SmallViT.json")
+    (tmp_path / "small.yaml").write_text(TINY + "model: SmallViT\n")
+    own = load_file(clip / "open_clip_model.safetensors")
+    state = {**own, name: torch.zeros(shape)}
+    path = tmp_path / "other" / f"open_clip_pytorch_model{ending}"
+    path.parent.mkdir()
+    if has_config:
+        shutil.copy(clip / "open_clip_config.json", path.parent)
+    if ending == ".safetensors":
+        save_file(state, path)
+    else:
+        torch.save({"state_dict": {f"module.{key}": value for key, value in state.items()}}, path)
+
+    with pytest.raises(NotReady) as caught:
+        OpenClip(BackboneSpec(name=str(tmp_path / "small.yaml"), path=str(path.parent)))
+
+    assert str(caught.value) == (
+        f"{path}: {name} must be of shape {tuple(own[name].shape)}, but is of shape {shape}; name "
+        "other weights, or the backbone they are of"
+    )
+
+
+@pytest.mark.parametrize(
+    ("part", "key", "value", "told"),
+    [
+        ("vision_cfg", "image_size", 48, "image_size must be 32, the backbone's, but is 48; name"),
+        ("vision_cfg", "patch_size", 16, "patch_size must be 8, the backbone's, but is 16; name"),
+        (None, "embed_dim", 24, "embed_dim must be 12, the backbone's, but is 24; name"),
+        (None, "vision_cfg", [1], "must be a config as open_clip writes it, but cannot be read"),
+    ],
+)
+def test_config_of_another_architecture_is_refused_before_loading(
+    tmp_path: Path, tiny: str, clip: Path, part: str | None, key: str, value: Any, told: str
+) -> None:
+    folder = shutil.copytree(clip, tmp_path / "weights" / "tiny")
+    config = json.loads((clip / "open_clip_config.json").read_text())
+    (config["model_cfg"][part] if part else config["model_cfg"])[key] = value
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+
+    with pytest.raises(NotReady, match=told) as caught:
+        backbones.identity(BackboneSpec(name=tiny))
+
+    assert str(caught.value).startswith(str(folder / "open_clip_config.json"))
+
+
+def test_config_that_leaves_sizes_to_a_name_is_not_refused(
+    tmp_path: Path, tiny: str, clip: Path
+) -> None:
+    folder = shutil.copytree(clip, tmp_path / "weights" / "tiny")
+    config = {"vision_cfg": {"timm_model_name": "tiny", "image_size": [32, 48]}}
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config}))
+
+    assert backbones.identity(BackboneSpec(name=tiny))["sizes"]["image_px"] == 32
+
+
 def test_a_pickle_is_not_run(tmp_path: Path) -> None:
     class Trap:
         def __reduce__(self) -> Any:
@@ -193,6 +261,13 @@ def test_legacy_preprocessing_is_a_setting_and_part_of_the_identity(clip: Path) 
     assert (OpenClip(legacy).mean, OpenClip(legacy).std) == (LEGACY, LEGACY)
     assert OpenClip(plain).mean != LEGACY
     assert backbones.identity(plain) != backbones.identity(legacy)
+
+
+def test_identity_says_nothing_twice(clip: Path) -> None:
+    found = backbones.identity(BackboneSpec(path=str(clip)))
+
+    assert not found.keys() & found["sizes"].keys()
+    assert {"odd_sides", "read_out", "token_budget"} <= found["sizes"].keys()
 
 
 def test_a_read_out_that_a_backbone_has_not_is_refused(clip: Path) -> None:

@@ -189,6 +189,65 @@ def test_init_writes_a_spec_that_reads_well_and_refuses_to_overwrite(here: Path)
     assert "must be a new file" in one_line(spar_bench("init", "mine/first.yaml", exits=2))
 
 
+SIZES = (
+    "plugin: openclip\nmodel: ViT-B-16\npatch_px: 16\nimage_px: 224\nwidth: 768\ndepth: 12\n"
+    "heads: 12\nmlp_ratio: 4.0\nchannels: 512\nread_out: maskclip\n"
+)
+MISTAKES = {
+    "dataset_key": (
+        "evaluate: {datasets: [mine.yaml]}",
+        "plugin: folder\nlogit_scal: 3",
+        "mine.yaml: logit_scal: must be a known key, but got 'logit_scal'; did you mean "
+        "'logit_scale'?",
+    ),
+    "dataset_files": (
+        "evaluate: {datasets: [mine.yaml]}",
+        "plugin: tree\nclasses: [[a]]\nfiles: {vall: {}}",
+        "mine.yaml: files: vall: must be a known key, but got 'vall'; did you mean 'val'?",
+    ),
+    "source": (
+        "images: {source: mine.yaml}",
+        "plugin: tree\nshort_side_px: 0",
+        "mine.yaml: short_side_px: input should be greater than 0, but got 0; correct it",
+    ),
+    "backbone_value": (
+        "backbone: mine.yaml",
+        SIZES.replace("depth: 12", "depth: 0"),
+        "mine.yaml: depth: input should be greater than 0, but got 0; correct it",
+    ),
+    "plugin": (
+        "backbone: mine.yaml",
+        "plugin: opencli",
+        "mine.yaml: plugin: must name one of dinov3, dinov3txt, naflex, openclip, patchwork, "
+        "siglip2, but got 'opencli'; correct it",
+    ),
+    "absent": (
+        "backbone: none.yaml",
+        "plugin: openclip",
+        "none.yaml: a data file must be readable YAML, but is not: [Errno 2] No such file or "
+        "directory: 'none.yaml'; mend it",
+    ),
+    "backbone_setting": (
+        "backbone: {name: mine.yaml, read_out: patch_tokens}",
+        SIZES,
+        "backbone.read_out: must be one that mine.yaml has, but got 'patch_tokens'; use maskclip",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_mistake_in_a_data_file_that_a_spec_names_is_one_of_the_spec(here: Path, name: str) -> None:
+    text, stated, said = MISTAKES[name]
+    Path("mine.yaml").write_text(stated)
+    spec = write_spec(f"{text}\n")
+
+    checked = spar_bench("check", spec, exits=2)
+
+    assert (checked.stdout, one_line(checked)) == ("", said)
+    assert one_line(spar_bench("sweep", spec, exits=2)) == said
+    assert "has mistakes" in spar_bench("doctor").stdout
+
+
 def test_doctor_tells_versions_store_plug_ins_and_specs(in_swept: Path) -> None:
     said = spar_bench("doctor").stdout
 

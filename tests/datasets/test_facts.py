@@ -59,6 +59,20 @@ def test_classes_are_in_the_order_of_the_labels() -> None:
         "television monitor", "tv monitor", "monitor", "television", "screen"]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("name", "first"),
+    [("voc21", "background"), ("context60", "background"), ("voc20", "aeroplane"),
+     ("context59", "aeroplane"), ("ade20k", "wall"), ("cityscapes", "road")],
+)  # fmt: skip
+def test_tables_call_class_0_background_where_it_is_one(name: str, first: str) -> None:
+    found = facts(name)
+    classes = found.classes or []
+
+    shown = found.shown(classes)
+
+    assert shown == [first, *(names[0] for names in classes[1:])]
+
+
 @pytest.mark.parametrize("name", [*LABELLED, "sa1b"])
 def test_data_file_says_where_to_get_it_and_what_it_looks_like(name: str) -> None:
     found = facts(name)

@@ -97,6 +97,34 @@ def test_a_difference_is_that_of_the_counts_with_its_sign() -> None:
     assert line["n_images"] == 12
 
 
+@pytest.mark.parametrize(
+    ("others", "pairs"),
+    [
+        ([], [("teacher s = 64 (random weights)", "single pass (random weights)")]),
+        (
+            ["other"],
+            [
+                ("teacher clip (random weights), s = 64", "single pass, clip (random weights)"),
+                ("teacher other, s = 64", "single pass, other"),
+            ],
+        ),
+    ],
+)
+def test_differences_of_random_weights_are_marked_once(
+    others: list[str], pairs: list[tuple[str, str]]
+) -> None:
+    rows = [
+        replace(one, backbone=name, group=name, stages={"evaluate": f"{name} {one.method}"})
+        for name in ["clip (random weights)", *others]
+        for one in (baseline(30), teacher(64, 50))
+    ]
+    results = results_of(rows)
+
+    frame = differences_frame(results, read_arms(results))
+
+    assert sorted(zip(frame["a"], frame["b"], strict=True)) == pairs
+
+
 def test_a_student_is_compared_with_its_own_teacher_alone() -> None:
     rows = [teacher(64, 44), teacher(12, 46), *students("all", 45, n_seeds=2, stride_px=64)]
     results = results_of(rows)

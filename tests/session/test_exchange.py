@@ -139,8 +139,8 @@ def test_checkpoint_that_would_run_code_is_refused(tmp_path: Path, clip: Path) -
     ("name", "content", "told"),
     [
         ("gone.pt", None, "student.checkpoint: must be a file of weights, but .*gone.pt cannot be"),
-        ("empty.pt", b"", "must be a checkpoint that can be read"),
-        ("text.safetensors", b"weights", "must be a checkpoint that can be read"),
+        ("empty.pt", b"", "must be a file of weights that can be read"),
+        ("text.safetensors", b"weights", "must be a file of weights that can be read"),
     ],
 )
 def test_file_that_is_no_checkpoint_is_refused(

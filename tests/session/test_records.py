@@ -8,10 +8,11 @@ import pytest
 from spar_bench import report
 from spar_bench.session.collect import Collector
 from spar_bench.session.read import lay_out
-from spar_bench.session.records import trial_record
+from spar_bench.session.records import results, trial_record
 from spar_bench.spec import read_spec
 from spar_bench.store import Store
-from tests.small import copy_store
+from tests.datasets.trees import make
+from tests.small import UNTIMED, copy_store, write_spec
 
 
 def artifacts(path: str) -> dict[str, Path]:
@@ -51,3 +52,14 @@ def test_pictures_are_drawn_once_and_anew_where_the_drawing_was_cut_short(
     artifacts(path)
 
     assert (again, n_drawn, drawn) == (first, 0, ["panel"])
+
+
+def test_background_is_called_so_and_not_by_the_first_thing_seen_in_it(here: Path) -> None:
+    make("voc21", here / "data", n=1)
+    spec = write_spec(UNTIMED.replace("{name: patchwork, count: 2}", "voc21"))
+    loaded, store = read_spec(Path(spec)), Store(Path(".spar_bench"))
+    collector = Collector(loaded.experiment, lay_out(loaded, store, [0]), store)
+
+    found = results(collector, question="", spec_hash="", seeds=[0], objectives={})
+
+    assert found.classes["voc21"][:3] == ["background", "aeroplane", "bicycle"]

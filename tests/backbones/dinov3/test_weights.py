@@ -99,9 +99,21 @@ def test_file_that_cannot_be_read_is_said_in_one_line(
     for name in (tiny.TRUNK_FILE, tiny.TEXT_FILE):
         (tmp_path / name).write_bytes(content)
 
-    with pytest.raises(NotReady, match=r"\.pth: must be a file of weights, but") as caught:
+    with pytest.raises(NotReady, match=r"\.pth: must be a file of weights that can") as caught:
         load(small, path=str(tmp_path))
     assert "\n" not in str(caught.value)
+
+
+def test_trunk_under_a_trainers_key_is_read(tmp_path: Path, small: Path) -> None:
+    copytree(small / "weights", tmp_path, dirs_exist_ok=True)
+    trunk = torch.load(tmp_path / tiny.TRUNK_FILE, weights_only=True)
+    torch.save({"model": trunk, "epoch": 3}, tmp_path / tiny.TRUNK_FILE)
+    images = torch.randn(1, 3, 24, 40)
+
+    found, expected = load(small, path=str(tmp_path)), load(small)
+
+    with torch.no_grad():
+        assert torch.equal(found.features(images), expected.features(images))
 
 
 def test_random_weights_are_the_same_each_time(small: Path) -> None:

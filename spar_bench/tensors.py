@@ -1,0 +1,70 @@
+"""Files of tensors as others write them: safetensors, state dicts, trainers' checkpoints."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from torch import Tensor
+
+from spar_bench.errors import NotReady
+
+
+def read_tensors(path: Path, device: str = "cpu") -> dict[str, Tensor]:
+    """Return all tensors of a file by name, on a device; nothing in it is run.
+
+    Raises:
+        NotReady: it cannot be read, or holds no tensors.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            tensors: dict[str, Tensor] = load_file(path, device)
+            return tensors
+        read: Any = torch.load(path, map_location=device, weights_only=True)
+    except Exception as error:  # a file can be wrong in as many ways as torch has readers
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise NotReady(
+            f"{path}: must be a file of weights that can be read without running its code, but is "
+            f"not: {reason}; get it again, or save its state dict alone, with torch.save"
+        ) from error
+    state = read["state_dict"] if isinstance(read, dict) and "state_dict" in read else read
+    found = _tensors(state) or _only_nested(state, path)
+    if not found:
+        raise NotReady(f"{path}: must hold a state dict, but has no tensors; name another file")
+    return found
+
+
+def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of all tensors of a file by name, reading no values; none of any other."""
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, "pt") as file:
+                names = file.keys()
+                return {name: tuple(file.get_slice(name).get_shape()) for name in names}
+        return {name: tuple(tensor.shape) for name, tensor in read_tensors(path, "meta").items()}
+    except (NotReady, SafetensorError):
+        return {}
+
+
+def _tensors(state: Any) -> dict[str, Tensor]:
+    """Return the tensors of a state dict by name; of anything else, none."""
+    items = state.items() if isinstance(state, dict) else ()
+    return {str(name): value for name, value in items if isinstance(value, Tensor)}
+
+
+def _only_nested(state: Any, path: Path) -> dict[str, Tensor]:
+    """Return the tensors under the one key that holds any, as `model` in many trainers' files.
+
+    Raises:
+        NotReady: several keys do.
+    """
+    items = state.items() if isinstance(state, dict) else ()
+    nested = {str(key): tensors for key, value in items if (tensors := _tensors(value))}
+    if len(nested) > 1:
+        keys = ", ".join(map(repr, nested))
+        raise NotReady(
+            f"{path}: must hold one state dict, but has several, under {keys}; save the one "
+            "to read alone, with torch.save"
+        )
+    return next(iter(nested.values()), {})
