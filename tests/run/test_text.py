@@ -1,7 +1,9 @@
-"""Class names to labels, against a softmax over queries written out."""
+"""Class names to queries and to labels, against a softmax over queries written out."""
 
 import math
+import threading
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import open_clip
@@ -11,7 +13,15 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from spar_bench.run.text import Classifier, classifier_of, embed
+import spar_bench as sb
+from spar_bench.plan.estimate import estimate
+from spar_bench.plan.trials import Plan
+from spar_bench.run.context import Context, Interrupted
+from spar_bench.run.text import Classifier, classifier_of, embed, read_queries
+from spar_bench.stage import Stage
+from spar_bench.store import Store
+from tests.run import tiny
+from tests.run.tiny import CPU, executor, finished, of_kind, plan_of, settings
 from tests.test_testing import ToyBackbone
 
 CLASSES = [["sky"], ["road", "street", "asphalt"], ["tree", "bush"]]
@@ -57,6 +67,61 @@ def test_default_templates_are_open_clips_eighty() -> None:
 
     assert told.prompts == [form("cat") for form in open_clip.OPENAI_IMAGENET_TEMPLATES]
     assert len(told.prompts) == 80
+
+
+@pytest.fixture
+def plan(clip: Path, photographs: Path) -> Plan:
+    """Return a plan with all three methods, two prompts to each class name."""
+    data = {"name": "folder", "path": str(photographs), "templates": ["a {}.", "{}"]}
+    return plan_of(settings(clip, photographs, evaluate__datasets=[data]))
+
+
+def test_names_are_embedded_once_for_all_methods(plan: Plan, clip: Path, store: Store) -> None:
+    [text], shares = of_kind(plan, "text"), list[float]()
+    context = Context(store, CPU, report=lambda _, share: shares.append(share))
+
+    executor(plan, store, context=context)[0].make([text.fingerprint])
+
+    backbone = sb.load_backbone(str(clip))
+    expected = [
+        F.normalize(F.normalize(backbone.encode_text([f"a {n}.", n]), dim=1).mean(0), dim=0)
+        for n in tiny.CLASSES
+    ]
+    made = finished(store, text)
+    assert torch.allclose(read_queries(made), torch.stack(expected), atol=1e-6)
+    assert made.summary == {"n_queries": 3, "n_prompts": 6}
+    assert shares == pytest.approx([0, 1 / 3, 2 / 3])
+    assert {stage.inputs["text"] for stage in of_kind(plan, "evaluate")} == {text.fingerprint}
+
+
+def test_embedding_stops_between_names(plan: Plan, store: Store) -> None:
+    [text], stop = of_kind(plan, "text"), threading.Event()
+    shares: list[float] = []
+
+    def report(_: Stage, share: float) -> None:
+        shares.append(share)
+        if share > 0:
+            stop.set()
+
+    context = Context(store, CPU, report=report, stop=stop)
+    with pytest.raises(Interrupted):
+        executor(plan, store, context=context)[0].make([text.fingerprint])
+
+    assert shares == pytest.approx([0, 1 / 3])
+    assert store.find(text) is None
+
+
+def test_embedding_is_planned_as_it_is_counted(plan: Plan, store: Store) -> None:
+    [text] = of_kind(plan, "text")
+
+    executor(plan, store)[0].make([text.fingerprint])
+
+    width, n_blocks, n_tokens, channels = 8, 1, 16, tiny.MODEL["embed_dim"]
+    a_token = n_blocks * (24 * width**2 + 4 * n_tokens * width)
+    planned = estimate(plan, text)
+    assert planned.gflops == pytest.approx(6 * n_tokens * a_token / 1e9)
+    assert finished(store, text).manifest["made"]["gflops"] == pytest.approx(planned.gflops)
+    assert planned.n_bytes == 3 * channels * 4
 
 
 def test_cosines_do_not_depend_on_the_length_of_features() -> None:

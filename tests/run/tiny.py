@@ -20,7 +20,7 @@ from spar_bench.store import Store
 
 CPU = torch.device("cpu")
 CLASSES = ["sky", "road", "tree"]
-MODEL = {
+MODEL: dict[str, Any] = {
     "embed_dim": 12,
     "vision_cfg": {"image_size": 32, "patch_size": 8, "width": 16, "layers": 3, "head_width": 8},
     "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 8, "heads": 2, "layers": 1},
@@ -33,7 +33,7 @@ def write_clip(folder: Path, *, seed: int = 0, **vision: Any) -> Path:
 
     Weights are drawn by name, so that they do not depend on how open_clip initialises its own.
     """
-    config = {**MODEL, "vision_cfg": {**MODEL["vision_cfg"], **vision}}  # type: ignore[dict-item]
+    config = {**MODEL, "vision_cfg": {**MODEL["vision_cfg"], **vision}}
     model = open_clip.CLIP(**config)
     folder.mkdir(parents=True)
     (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config}))
