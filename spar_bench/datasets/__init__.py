@@ -5,7 +5,7 @@ from pathlib import Path
 from spar_bench import registry
 from spar_bench.datasets.base import DatasetSettings
 from spar_bench.datasets.facts import Facts, read
-from spar_bench.errors import DataError
+from spar_bench.errors import SpecError
 from spar_bench.spec.schema import DatasetPart, DatasetSpec
 
 
@@ -39,14 +39,14 @@ def settings(spec: DatasetPart) -> DatasetSettings:
     """Return what a plug-in is constructed with: what the spec says, else the data file.
 
     Raises:
-        DataError: the spec's classes are more or fewer than the data file's; and as `facts`.
+        SpecError: the spec's classes are more or fewer than the data file's; and as `facts`.
     """
     stated = facts(spec)
     count, classes = None, None
     if isinstance(spec, DatasetSpec):
         count, classes = spec.count, spec.classes
     if classes and stated.classes and len(classes) != len(stated.classes):
-        raise DataError(
+        raise SpecError(
             f"data set {spec.name}: classes: must name its {len(stated.classes)} classes, but got "
             f"{len(classes)}; leave them out for its own names"
         )

@@ -3,7 +3,7 @@
 from typing import Any
 
 from spar_bench.datasets.base import DatasetSettings, Image, Sample, Split
-from spar_bench.errors import DataError
+from spar_bench.errors import SpecError
 from spar_bench.patchwork.scenes import CLASSES, draw_scene, scene_seed
 
 VERSION = 1
@@ -19,12 +19,12 @@ class Dataset:
         """Choose the split's seeds; nothing is drawn yet.
 
         Raises:
-            DataError: the settings give class names that do not fit the scenes' labels.
+            SpecError: the settings give class names that do not fit the scenes' labels.
         """
         settings.refuse_files("patchwork")
         self.classes = settings.classes or CLASSES
         if len(self.classes) != len(CLASSES):
-            raise DataError(
+            raise SpecError(
                 f"data set patchwork: classes: must name the {len(CLASSES)} classes of the scenes, "
                 f"but got {len(self.classes)}; leave them out for the scenes' own names"
             )

@@ -232,6 +232,12 @@ MISTAKES = {
         SIZES,
         "backbone.read_out: must be one that mine.yaml has, but got 'patch_tokens'; use maskclip",
     ),
+    "classes": (
+        "evaluate: {datasets: [{name: patchwork, classes: [[heart]]}]}",
+        "",
+        "data set patchwork: classes: must name the 14 classes of the scenes, but got 1; leave "
+        "them out for the scenes' own names",
+    ),
 }
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from spar_bench.datasets import patchwork
 from spar_bench.datasets.base import Dataset, DatasetSettings, Split
-from spar_bench.errors import DataError
+from spar_bench.errors import SpecError
 from spar_bench.patchwork.scenes import CLASSES
 from spar_bench.testing import DatasetContract
 
@@ -45,5 +45,5 @@ def test_class_names_of_the_spec_take_the_place_of_the_scenes_own() -> None:
 
 
 def test_class_names_that_do_not_fit_the_labels_are_refused() -> None:
-    with pytest.raises(DataError, match="must name the 14 classes of the scenes, but got 1;"):
+    with pytest.raises(SpecError, match="must name the 14 classes of the scenes, but got 1;"):
         patchwork.Dataset("val", DatasetSettings(classes=[["heart"]]))

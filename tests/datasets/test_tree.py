@@ -8,7 +8,7 @@ from PIL import Image
 
 from spar_bench import registry
 from spar_bench.datasets.base import Dataset, Split
-from spar_bench.errors import DataError
+from spar_bench.errors import SpecError
 from spar_bench.testing import DatasetContract
 from tests.datasets.trees import (
     LABELLED,
@@ -73,7 +73,7 @@ def test_class_names_of_the_spec_must_be_as_many_as_the_labels(tmp_path: Path) -
 
     assert read("val", "voc20", root, classes=names).classes == names
     with pytest.raises(
-        DataError, match="data set voc20: classes: must name its 20 classes, but got 19"
+        SpecError, match="data set voc20: classes: must name its 20 classes, but got 19"
     ):
         read("val", "voc20", root, classes=names[1:])
 
