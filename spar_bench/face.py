@@ -125,7 +125,8 @@ def evaluate(
         np.diagonal(confusion, axis1=1, axis2=2).copy(), confusion.sum(1), confusion.sum(2)
     )
     require_labels(counts, spec)
-    ious = dict(zip(own.shown(classes), class_iou(counts).tolist(), strict=True))
+    shown = own.shown(classes, spec.background_threshold)
+    ious = dict(zip(shown, class_iou(counts).tolist(), strict=True))
     return Evaluation(miou(counts), ious, counts)
 
 

@@ -23,13 +23,14 @@ def read_tensors(path: Path, device: str = "cpu") -> dict[str, Tensor]:
             return tensors
         read: Any = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:  # a file can be wrong in as many ways as torch has readers
-        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise NotReady(
-            f"{path}: must be a file of weights that can be read without running its code, but is "
-            f"not: {reason}; get it again, or save its state dict alone, with torch.save"
+            f"{path}: must be a whole file of tensors alone, but cannot be read without running "
+            "what it holds; get it again, or save its state dict alone, with torch.save"
         ) from error
     state = read["state_dict"] if isinstance(read, dict) and "state_dict" in read else read
-    found = _tensors(state) or _only_nested(state, path)
+    found = _tensors(state)
+    if not any(tensor.ndim for tensor in found.values()):  # a best loss beside them, say
+        found = _only_nested(state, path) or found
     if not found:
         raise NotReady(f"{path}: must hold a state dict, but has no tensors; name another file")
     return found

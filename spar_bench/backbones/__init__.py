@@ -15,6 +15,7 @@ from spar_bench.backbones.weights import (
     Card,
     Weights,
     checksums,
+    exported_weights,
     find,
     require_architecture,
     stated_config,
@@ -38,6 +39,7 @@ __all__ = [
     "label",
     "require_text",
     "sizes",
+    "text_identity",
     "text_sizes",
     "weights_of",
 ]
@@ -149,6 +151,12 @@ def identity(spec: BackboneSpec) -> dict[str, Any]:
     }
 
 
+def text_identity(spec: BackboneSpec) -> dict[str, Any]:
+    """Return what decides the embeddings of prompts: all of `identity` that is not of images."""
+    known = identity(spec)
+    return {key: known[key] for key in known.keys() - {"sizes", "preprocessing"}}
+
+
 def _keys(name: str) -> dict[str, str]:
     """Return the digest of the list of weights that lies beside a data file, if one does."""
     data_file = registry.data_file("backbones", name)
@@ -182,10 +190,14 @@ def interpolation(spec: BackboneSpec) -> str:
 
 
 def label(spec: BackboneSpec) -> str:
-    """Return a backbone's name in tables: its path's, or its own; random weights are marked."""
+    """Return a backbone's name in tables: its path's, or its own; random weights are marked.
+
+    So are those that were random when they were exported.
+    """
     name = Path(spec.path).resolve() if spec.path else Path(spec.name)
     shown = name.stem if name.suffix in _FILE_ENDINGS else name.name
-    return shown + RANDOM if spec.weights == "random" else shown
+    is_random = "random" in (spec.weights, spec.path and exported_weights(Path(spec.path)))
+    return shown + RANDOM if is_random else shown
 
 
 def _read(name: str, kind: type[T]) -> T:

@@ -95,6 +95,7 @@ class Exchanges(Protocol):
 
         Raises:
             KeyError: the checkpoint lacks one; the message says which.
+            ValueError: it is of another model, by its text tower or by what it has too much.
         """
         ...
 
@@ -130,6 +131,26 @@ def under_any_prefix(names: Iterable[str], state: Mapping[str, Tensor]) -> dict[
     if further:
         raise ValueError(f"it holds {first + further[0]!r} too, which this model has not")
     return {name: state[first + name] for name in wanted}
+
+
+def require_same_text(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
+    """Refuse a checkpoint with another text tower than a backbone's, which no student changes.
+
+    They are held against each other at the checkpoint's precision; what it lacks is not missed.
+
+    Raises:
+        ValueError: a tensor differs; the message names it.
+    """
+    anchor = "token_embedding.weight"
+    own_prefix = next(name.removesuffix(anchor) for name in own if name.endswith(anchor))
+    for prefix in [key.removesuffix(anchor) for key in state if key.endswith(anchor)]:
+        for name, value in own.items():
+            key = prefix + name.removeprefix(own_prefix)
+            found = state.get(key, value)
+            if found.shape != value.shape or not torch.equal(
+                found, value.to(found.device, found.dtype)
+            ):
+                raise ValueError(f"its text tower is another, by {key!r}")
 
 
 def fit_sides(images: Tensor, sizes: Sizes) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from spar_bench import registry
 from spar_bench.backbones._dinotxt import DinoTxt, Shapes
-from spar_bench.backbones.base import under_any_prefix
+from spar_bench.backbones.base import require_same_text, under_any_prefix
 from spar_bench.backbones.dinov3 import Backbone as DinoV3
 from spar_bench.backbones.dinov3 import load_strictly, load_trunk
 from spar_bench.errors import NotReady
@@ -73,8 +73,9 @@ class Backbone(DinoV3):
 
         Raises:
             KeyError: the checkpoint lacks one.
-            ValueError: it has biases that DINOv3 has not.
+            ValueError: it has biases that DINOv3 has not, or another text tower.
         """
+        require_same_text(self._text.state_dict(), state)
         trunk = self._trunk_of(state)
         if self._head is None:
             return trunk

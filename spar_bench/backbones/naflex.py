@@ -98,8 +98,9 @@ def _without_config(weights: Weights) -> Weights:
     """Return a folder's weights alone: its config may have keys that open_clip 3.3 has not."""
     if weights.is_random:
         return replace(weights, path=None)
-    if weights.has_config and weights.folder is not None:
-        return replace(weights, path=weights.folder / WEIGHTS_FILE)
+    if weights.has_config and weights.files:
+        own = [path for path in weights.files if path.name == WEIGHTS_FILE]
+        return replace(weights, path=[*own, *weights.files][0])
     return weights
 
 

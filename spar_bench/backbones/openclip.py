@@ -16,7 +16,14 @@ from torch import Tensor, nn
 
 from spar_bench.backbones import Sizes, Weights, card, known_sizes, weights_of
 from spar_bench.backbones._exporting import open_clip_folder, timm_clip_folder
-from spar_bench.backbones.base import Exported, Library, Parts, fit_sides, under_any_prefix
+from spar_bench.backbones.base import (
+    Exported,
+    Library,
+    Parts,
+    fit_sides,
+    require_same_text,
+    under_any_prefix,
+)
 from spar_bench.backbones.weights import LEGACY, stated_preprocessing
 from spar_bench.errors import NotReady
 from spar_bench.spec.schema import BackboneSpec, PositionRule
@@ -120,6 +127,9 @@ class Backbone:
 
     def from_checkpoint(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the image tower's weights out of a checkpoint's, whatever the prefix."""
+        others = ("visual.", "logit_")
+        own = {k: v for k, v in self.model.state_dict().items() if not k.startswith(others)}
+        require_same_text(own, state)
         return under_any_prefix(self.visual.state_dict(), state)
 
     def export(self, library: Library) -> Exported:

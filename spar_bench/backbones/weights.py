@@ -5,9 +5,12 @@ No torch here: `check` and `plan` look for weights too, and take their checksums
 
 import json
 import os
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+
+from safetensors import SafetensorError, safe_open
 
 from spar_bench.backbones._sizes import Sizes, TextSizes
 from spar_bench.digests import file_digests
@@ -15,6 +18,8 @@ from spar_bench.errors import NotReady
 from spar_bench.spec.schema import BackboneSpec
 
 CONFIG_FILE = "open_clip_config.json"
+ORIGIN_FILE = "spar_bench.json"
+"""Beside exported weights: what they were made from."""
 WEIGHTS_ENDINGS = (".safetensors", ".bin", ".pt", ".pth")
 FOLDER_VARIABLE = "SPAR_BENCH_WEIGHTS"
 DEFAULT_FOLDER = "weights"
@@ -160,6 +165,15 @@ def require_architecture(weights: Weights, sizes: Sizes) -> None:
             )
 
 
+def exported_weights(folder: Path) -> str | None:
+    """Return what `weights` was in the spec of the backbone that a folder was exported from."""
+    try:
+        origin = json.loads((folder / ORIGIN_FILE).read_text(encoding="utf-8"))
+        return str(origin["backbone"]["weights"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+
+
 def _stated(weights: Weights, *keys: str) -> dict[str, Any]:
     """Return a part of the config that lies with weights; nothing without one."""
     if weights.folder is None or not weights.has_config:
@@ -180,15 +194,23 @@ def checksums(weights: Weights) -> dict[str, Any]:
     """Return the SHA-256 of each file that decides features or prompts; of random weights the seed.
 
     Raises:
-        NotReady: the folder holds no weights.
+        NotReady: the folder holds no weights, or a file of them is not whole.
     """
     if weights.path is None:
         return {"random": weights.seed}
+    if not weights.is_random:
+        for path in weights.files:
+            require_whole(path)
     if weights.path.is_file():
         return {weights.path.suffix: file_digests([weights.path])[0]}
     files = [path for path in sorted(weights.path.glob("*")) if path.suffix in _DECIDING_ENDINGS]
     if weights.is_random:
         files = [path for path in files if path.suffix not in WEIGHTS_ENDINGS]
+    elif weights.has_config and {path.suffix for path in weights.files} == {".pt"}:
+        raise NotReady(
+            f"backbone.path: {weights.path} must hold weights that open_clip reads beside a "
+            f"config, but {weights.files[0].name} is none; rename it to end in .pth"
+        )
     elif not weights.files:
         raise NotReady(
             f"backbone.path: {weights.path} must hold a config and weights, but has no file that "
@@ -198,6 +220,28 @@ def checksums(weights: Weights) -> dict[str, Any]:
         zip([path.name for path in files], file_digests(files), strict=True)
     )
     return {**found, "random": weights.seed} if weights.is_random else found
+
+
+def require_whole(path: Path) -> None:
+    """Refuse what is plainly no file of weights, as far as can be told without torch.
+
+    Raises:
+        NotReady: the file is empty, cut off, or of another kind.
+        OSError: it cannot be read.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, "np"):
+                return
+        with path.open("rb") as file:
+            is_old = file.read(1) == b"\x80"  # a pickle, as torch wrote before 1.6
+    except SafetensorError:
+        is_old = False
+    if not is_old and not zipfile.is_zipfile(path):
+        raise NotReady(
+            f"{path}: must be a whole file of weights, but is empty, cut off or of another kind; "
+            "get it again"
+        )
 
 
 def _existing(path: str) -> Path:

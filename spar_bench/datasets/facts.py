@@ -95,13 +95,17 @@ class Facts(Stated):
         """Whether class 0 is the background: a threshold is stated below which a pixel is of it."""
         return any(self.thresholds(one).background_threshold > 0 for one in ["", *self.by_read_out])
 
-    def shown(self, classes: list[list[str]]) -> list[str]:
+    def shown(self, classes: list[list[str]], threshold: float | None = None) -> list[str]:
         """Return each class's name in tables and figures: its first, or `background`.
 
-        The names of a background class may be of the things that are seen in it.
+        The names of a background class may be of the things that are seen in it. `threshold` is
+        the background's as a spec has it, which goes before.
         """
-        names = [names[0] for names in classes]
-        return ["background", *names[1:]] if self.has_background else names
+        first, *others = [names[0] for names in classes]
+        has_background = self.has_background if threshold is None else threshold > 0
+        if has_background and "background" not in others:
+            first = "background"
+        return [first, *others]
 
     def thresholds(self, read_out: str) -> Thresholds:
         """Return the thresholds for a backbone of this read-out."""

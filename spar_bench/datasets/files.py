@@ -33,15 +33,14 @@ class Labels:
 
     @classmethod
     def of(cls, rule: LabelRule, n_classes: int) -> "Labels":
-        """Write a rule out; 255 stays ignored unless a map says otherwise."""
+        """Write a rule out; 255 stays ignored unless the rule is a map that says otherwise."""
         # A plan refuses more classes than 8 bits can tell apart; here they must only do no harm.
         values = {label: label for label in range(min(n_classes, IGNORED))}
         if rule == "reduce_zero":
             values = {0: IGNORED} | {label + 1: label for label in values if label + 1 < IGNORED}
         table = np.full(256, _NONE, np.int16)
-        for value, label in (
-            {IGNORED: IGNORED} | values if isinstance(rule, str) else rule
-        ).items():
+        stated = values if isinstance(rule, str) else rule
+        for value, label in ({IGNORED: IGNORED} | stated).items():
             table[value] = label
         return cls(table)
 

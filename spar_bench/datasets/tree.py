@@ -15,7 +15,7 @@ what the masks' values mean (`spar-bench datasets show voc21` prints one):
           - {files: "SegmentationClass/{name}.png", labels: as_stored}
 
 Labels are `as_stored`; or `reduce_zero`: 0 is ignored and any other value is one more than its
-label; or a map from every value to its label. 255 is ignored.
+label; or a map from every value to its label. 255 is ignored, unless a map says otherwise.
 """
 
 import os

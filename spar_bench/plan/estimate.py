@@ -25,6 +25,8 @@ from spar_bench.stage import Finished, Stage
 
 DEFAULT_GFLOPS_PER_S = 60.0
 """Speed assumed where the store has no measured stage of the kind: two laptop cores in float32."""
+TELLING_GFLOPS = 50.0
+"""A smaller stage tells of what is loaded for it, not of speed."""
 N_PREVIEWS = 4
 """First images of an evaluation kept with their labels, to be looked at; features of the first."""
 _N_OPENCLIP = 80
@@ -65,11 +67,11 @@ def estimate(plan: Plan, stage: Stage) -> Estimate:
 
 
 def speeds(finished: Iterable[Finished]) -> dict[str, float]:
-    """Return the measured GFLOP/s of each kind of stage: the median of those made."""
+    """Return the measured GFLOP/s of each kind of stage: the median of those of any size."""
     found: dict[str, list[float]] = {}
     for stage in finished:
         made = stage.manifest["made"]
-        if made.get("gflops") and made.get("seconds"):
+        if made.get("gflops", 0.0) >= TELLING_GFLOPS and made.get("seconds"):
             found.setdefault(stage.manifest["kind"], []).append(made["gflops"] / made["seconds"])
     return {kind: sorted(values)[len(values) // 2] for kind, values in found.items()}
 

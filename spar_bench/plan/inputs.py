@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from spar_bench import backbones, datasets, registry
+from spar_bench.backbones.weights import require_whole
 from spar_bench.datasets.base import IGNORED, Dataset, Split
 from spar_bench.datasets.facts import Facts
 from spar_bench.digests import file_digest
@@ -120,10 +121,11 @@ def checkpoint_digest(student: StudentSpec) -> str:
     """Return the SHA-256 of the file that stands for a student.
 
     Raises:
-        NotReady: there is no such file.
+        NotReady: there is no such file, or it is not whole.
     """
     assert student.checkpoint is not None, "a student that is trained has no file"
     try:
+        require_whole(Path(student.checkpoint))
         return file_digest(Path(student.checkpoint))
     except OSError as error:
         raise NotReady(
@@ -160,6 +162,8 @@ def require_unchanged(stage: Stage) -> None:
             now[what] = _identity(spec, _open(spec, split))
     if "backbone" in stage.settings and stage.kind != "cost":  # weights do not move a cost
         now["backbone"] = backbones.identity(stage.how["backbone"])
+    if "text_tower" in stage.settings:
+        now["text_tower"] = backbones.text_identity(stage.how["backbone"])
     if "checkpoint" in stage.settings:
         now["checkpoint"] = checkpoint_digest(StudentSpec(checkpoint=stage.how["checkpoint"]))
     for what, identity in now.items():

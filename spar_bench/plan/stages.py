@@ -185,7 +185,7 @@ def text_stage(settings: Settings, data: Labelled, protocol: dict[str, Any]) -> 
         "text",
         VERSIONS["text"],
         {
-            "backbone": backbones.identity(settings.backbone),
+            "text_tower": backbones.text_identity(settings.backbone),
             "classes": data.classes,
             "templates": protocol["templates"],
         },

@@ -10,6 +10,10 @@ from torch import Tensor
 
 from spar_bench.files import replace_bytes
 
+CHECKPOINT_FILE = "checkpoint.safetensors"
+CHECKPOINT_S = 20.0
+"""Seconds between checkpoints: what a kill can cost."""
+
 
 def save_checkpoint(path: Path, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
     """Write a checkpoint, whole or not at all."""

@@ -95,7 +95,9 @@ class Context:
         """
         key = (spec, student.fingerprint if student else None)
         if key not in self._backbones:
-            self._backbones = {k: v for k, v in self._backbones.items() if k[1] is None}
+            is_student = student is not None
+            for old in [k for k in self._backbones if (k[1] is not None) == is_student]:
+                del self._backbones[old]
             self._backbones[key] = build_backbone(spec, self.device, student)
         return self._backbones[key]
 

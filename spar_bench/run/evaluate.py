@@ -24,16 +24,19 @@ from spar_bench.plan.estimate import N_PREVIEWS
 from spar_bench.plan.inputs import open_dataset
 from spar_bench.plan.protocol import Resize
 from spar_bench.results import Preview
-from spar_bench.run.checkpoint import is_whole, load_checkpoint, save_checkpoint
+from spar_bench.run.checkpoint import (
+    CHECKPOINT_FILE,
+    CHECKPOINT_S,
+    is_whole,
+    load_checkpoint,
+    save_checkpoint,
+)
 from spar_bench.run.context import Context, Interrupted
 from spar_bench.run.segment import DIVERGED, UNFIT, Segmenter
 from spar_bench.run.text import classifier_of, read_queries
 from spar_bench.spec.schema import DatasetSpec
 from spar_bench.stage import Finished, Stage, digest
 from spar_bench.windows import n_encoded
-
-CHECKPOINT_S = 20.0
-"""Seconds between checkpoints: what a kill can cost."""
 
 
 def make_evaluations(stages: list[Stage], context: Context) -> list[dict[str, Any]]:
@@ -136,7 +139,7 @@ class _Tally:
         self.names: list[str] = []
         self.skipped: list[dict[str, Any]] = []
         self._arms = digest([stage.fingerprint for stage in stages])
-        self._path = context.store.scratch(stages[0]) / "checkpoint.safetensors"
+        self._path = context.store.scratch(stages[0]) / CHECKPOINT_FILE
         self._resume()
 
     @property

@@ -21,6 +21,7 @@ from spar_bench import registry
 from spar_bench.errors import Diverged, SparBenchError
 from spar_bench.files import replace_bytes, replace_text
 from spar_bench.plan.cost import training_flops
+from spar_bench.run.checkpoint import CHECKPOINT_FILE, CHECKPOINT_S
 from spar_bench.run.context import TRAINED_FILE, Context, Interrupted, autocast, build_backbone
 from spar_bench.run.distributed import Encode, LeftOff, only_here
 from spar_bench.run.images import Pictures, normalise
@@ -28,9 +29,6 @@ from spar_bench.run.teach import Targets, open_images
 from spar_bench.run.training import Training
 from spar_bench.spec.schema import BackboneSpec, SourceSpec, StudentSpec
 from spar_bench.stage import Stage
-
-CHECKPOINT_S = 20.0
-"""Seconds between checkpoints: what a kill can cost."""
 
 
 def make_student(stage: Stage, context: Context) -> dict[str, Any]:
@@ -129,7 +127,7 @@ def _begin(stage: Stage, context: Context) -> tuple[Training, _Images]:
     pictures = open_images(stage, context)
     backbone = build_backbone(stage.how["backbone"], context.device)
     run = Training(backbone, StudentSpec(**settings), stage.settings["seed"], len(pictures))
-    run.resume(context.store.scratch(stage) / "checkpoint.safetensors")
+    run.resume(context.store.scratch(stage) / CHECKPOINT_FILE)
     return run, _Images(pictures, Targets(stage, context))
 
 
@@ -150,7 +148,7 @@ def _between_steps(
         Interrupted: the user asked to stop; the next attempt goes on from here.
         Pruned: a search stops this student.
     """
-    checkpoint = context.store.scratch(stage) / "checkpoint.safetensors"
+    checkpoint = context.store.scratch(stage) / CHECKPOINT_FILE
     if run.ends_epoch and run.step > first:
         context.prune(*run.epoch_loss)
     try:

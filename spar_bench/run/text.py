@@ -3,8 +3,9 @@
 Shape legend: Q queries, K classes, C channels, H x W pixels.
 """
 
-from collections.abc import Callable
+import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +17,12 @@ from spar_bench.backbones import text_sizes
 from spar_bench.backbones.base import Backbone
 from spar_bench.files import replace_bytes
 from spar_bench.plan.cost import prompt_flops
+from spar_bench.run.checkpoint import (
+    CHECKPOINT_FILE,
+    CHECKPOINT_S,
+    load_checkpoint,
+    save_checkpoint,
+)
 from spar_bench.run.context import Context
 from spar_bench.spec.values import Templates
 from spar_bench.stage import Finished, Stage
@@ -89,48 +96,53 @@ def classifier_of(
     )
 
 
-def embed(
-    backbone: Backbone,
-    classes: list[list[str]],
-    templates: Templates,
-    *,
-    tell: Callable[[int], None] = lambda n_done: None,
-) -> Tensor:
-    """Embed every name of every class in every template: queries `(Q, C)`, normalised, in float32.
-
-    A name's prompts are normalised, averaged and normalised again; `tell` is called before each
-    name with the number of those done. Source: CLIP's zero-shot classifier.
-    """
-    queries: list[Tensor] = []
-    for name in (name for names in classes for name in names):
-        tell(len(queries))
-        embedded = backbone.encode_text(_prompts(templates, name))
-        queries.append(F.normalize(embedded.float().mean(dim=0), dim=0))
-    return torch.stack(queries)
+def embed(backbone: Backbone, classes: list[list[str]], templates: Templates) -> Tensor:
+    """Embed every name of every class in every template: queries `(Q, C)`."""
+    return torch.stack([_query(backbone, name, templates) for names in classes for name in names])
 
 
 def make_text(stage: Stage, context: Context) -> dict[str, Any]:
-    """Embed the class names of a data set; writes the queries, returns a summary."""
-    settings, spec = stage.settings, stage.how["backbone"]
-    classes, templates = settings["classes"], settings["templates"]
-    n_names = sum(map(len, classes))
-    n_prompts = n_names * len(_prompts(templates, ""))
+    """Embed the class names of a data set; writes the queries, returns a summary.
 
-    def tell(n_done: int) -> None:
+    Goes on where an earlier attempt was cut short.
+    """
+    spec, templates = stage.how["backbone"], stage.settings["templates"]
+    names = [name for synonyms in stage.settings["classes"] for name in synonyms]
+    n_prompts = len(_prompts(templates, ""))
+    backbone, path = context.backbone(spec), context.store.scratch(stage) / CHECKPOINT_FILE
+    queries, saved_at = _resumed(path), time.monotonic()
+    for name in names[len(queries) :]:
+        is_due = context.stop.is_set() or time.monotonic() - saved_at > CHECKPOINT_S
+        if queries and is_due:
+            save_checkpoint(path, {"queries": torch.stack(queries)}, {})
+            saved_at = time.monotonic()
         context.check()
-        context.report(stage, n_done / n_names)
-
-    queries = embed(context.backbone(spec), classes, templates, tell=tell)
-    content = save({"queries": queries.cpu().contiguous()})
+        context.report(stage, len(queries) / len(names))
+        queries.append(_query(backbone, name, templates).cpu())
+        context.flops += n_prompts * prompt_flops(text_sizes(spec))
+    content = save({"queries": torch.stack(queries)})
     replace_bytes(context.store.scratch(stage) / "output" / QUERIES_FILE, content)
-    context.flops += n_prompts * prompt_flops(text_sizes(spec))
-    return {"n_queries": n_names, "n_prompts": n_prompts}
+    return {"n_queries": len(names), "n_prompts": len(names) * n_prompts}
+
+
+def _resumed(path: Path) -> list[Tensor]:
+    checkpoint = load_checkpoint(path)
+    return list(checkpoint[0]["queries"]) if checkpoint else []
 
 
 def read_queries(text: Finished) -> Tensor:
     """Return the queries `(Q, C)` of a finished `text` stage, on the CPU."""
     queries: Tensor = load_file(text.path(QUERIES_FILE))["queries"]
     return queries
+
+
+def _query(backbone: Backbone, name: str, templates: Templates) -> Tensor:
+    """Return the embedding of a name `(C,)`, in float32.
+
+    Its prompts are normalised, averaged and normalised again. Source: CLIP's zero-shot classifier.
+    """
+    embedded = backbone.encode_text(_prompts(templates, name))
+    return F.normalize(embedded.float().mean(dim=0), dim=0)
 
 
 def _prompts(templates: Templates, name: str) -> list[str]:

@@ -10,6 +10,7 @@ from safetensors.torch import save
 
 from spar_bench import __version__, backbones
 from spar_bench.backbones.base import Backbone, Exported, Library, exchanges
+from spar_bench.backbones.weights import ORIGIN_FILE
 from spar_bench.errors import SparBenchError, UnknownName
 from spar_bench.files import replace_bytes, replace_text, writing
 from spar_bench.plan.stages import imported_stage
@@ -104,7 +105,7 @@ def _write(exported: Exported, folder: Path, origin: dict[str, Any]) -> None:
     tensors = {name: value.cpu().contiguous().clone() for name, value in exported.state.items()}
     replace_bytes(folder / exported.weights_name, save(tensors, metadata={"format": "pt"}))
     replace_text(folder / exported.config_name, canonical(exported.config))
-    replace_text(folder / "spar_bench.json", canonical(origin))
+    replace_text(folder / ORIGIN_FILE, canonical(origin))
     for path in exported.further:
         replace_bytes(folder / path.name, path.read_bytes())
 

@@ -124,7 +124,7 @@ def _finished_evaluations(collector: Collector, rows: list[Row]) -> dict[str, Fi
 
 def _classes(trials: list[Trial]) -> dict[str, list[str]]:
     return {
-        arm.data.label: arm.data.facts.shown(arm.data.classes)
+        arm.data.label: arm.data.facts.shown(arm.data.classes, arm.data.spec.background_threshold)
         for trial in trials
         for arm in trial.arms
     }

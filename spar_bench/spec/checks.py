@@ -51,7 +51,7 @@ class Checker:
 
 def is_training(key: str) -> bool:
     """Tell whether a dotted key is of a student's training, so that a file in its place ends it."""
-    return key.startswith("student.") and key != "student.checkpoint"
+    return key.startswith(("student.", "images.")) and key != "student.checkpoint"
 
 
 def _teacher(settings: Settings, sizes: "Sizes") -> Iterator[Odds]:

@@ -9,6 +9,7 @@ import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from spar_bench import backbones
@@ -213,13 +214,18 @@ def test_other_rule_for_positions_is_refused(folder: Path) -> None:
         load(folder, position_embedding="scale_factor")
 
 
+@pytest.mark.parametrize("ending", [".safetensors", ".bin"])
 def test_config_with_keys_of_a_later_open_clip_is_no_hindrance(
-    tmp_path: Path, folder: Path
+    tmp_path: Path, folder: Path, ending: str
 ) -> None:
     later = write_folder(tmp_path / "later", "tiny_naflex")
     config = json.loads((later / "open_clip_config.json").read_text())
     config["model_cfg"]["vision_cfg"] |= {"image_seq_len": 576, "image_size": 384}
     (later / "open_clip_config.json").write_text(json.dumps(config))
+    if ending == ".bin":
+        weights = later / "open_clip_model.safetensors"
+        torch.save(load_file(weights), later / "open_clip_pytorch_model.bin")
+        weights.unlink()
     spec = BackboneSpec(name=str(folder.parent / "tiny.yaml"), path=str(later))
 
     backbone = NaFlex(spec)

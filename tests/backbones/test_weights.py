@@ -241,6 +241,32 @@ def test_config_that_leaves_sizes_to_a_name_is_not_refused(
     assert backbones.identity(BackboneSpec(name=tiny))["sizes"]["image_px"] == 32
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("w.safetensors", b"", "is empty, cut off or of another kind; get it again"),
+        ("w.pt", b"PK\x03\x04 and no more", "is empty, cut off or of another kind; get it again"),
+    ],
+)
+def test_a_file_that_is_plainly_no_weights_is_refused_before_loading(
+    tmp_path: Path, name: str, content: bytes, told: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+
+    with pytest.raises(NotReady, match=told):
+        backbones.identity(BackboneSpec(name=LAION, path=str(tmp_path / name)))
+
+
+def test_a_file_that_open_clip_does_not_read_beside_a_config_is_refused(
+    tmp_path: Path, clip: Path
+) -> None:
+    shutil.copy(clip / "open_clip_config.json", tmp_path)
+    torch.save(load_file(clip / "open_clip_model.safetensors"), tmp_path / "epoch_1.pt")
+
+    with pytest.raises(NotReady, match=r"but epoch_1\.pt is none; rename it to end in \.pth"):
+        backbones.identity(BackboneSpec(path=str(tmp_path)))
+
+
 def test_a_pickle_is_not_run(tmp_path: Path) -> None:
     class Trap:
         def __reduce__(self) -> Any:

@@ -68,7 +68,10 @@ def test_plan_shows_trials_stages_and_totals(here: Path) -> None:
     assert "a guess: nothing is measured here yet" in said
 
 
-def test_plan_of_more_seeds_adds_students_alone(in_swept: Path) -> None:
+def test_plan_of_more_seeds_adds_students_alone(
+    in_swept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("spar_bench.plan.estimate.TELLING_GFLOPS", 1e-9)
     said = spar_bench("plan", "experiments/tiny.yaml", "--seeds", "3").stdout
 
     assert "5 trials, 23 stages, 8 to do" in said

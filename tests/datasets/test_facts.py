@@ -73,6 +73,14 @@ def test_tables_call_class_0_background_where_it_is_one(name: str, first: str) -
     assert shown == [first, *(names[0] for names in classes[1:])]
 
 
+def test_background_is_what_the_spec_says_it_is() -> None:
+    voc21, ade20k = facts("voc21"), facts("ade20k")
+
+    assert voc21.shown([["sky"], ["boat"]], 0.0) == ["sky", "boat"]
+    assert ade20k.shown([["wall"], ["boat"]], 0.4) == ["background", "boat"]
+    assert voc21.shown([["sky"], ["background"]]) == ["sky", "background"]
+
+
 @pytest.mark.parametrize("name", [*LABELLED, "sa1b"])
 def test_data_file_says_where_to_get_it_and_what_it_looks_like(name: str) -> None:
     found = facts(name)

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 from torchvision.datasets import Cityscapes, VOCSegmentation
 
+from spar_bench.datasets.files import Labels
 from spar_bench.errors import DataError
 from tests.datasets import trees
 from tests.datasets.trees import make, read, write_grey, write_palette
@@ -99,13 +100,20 @@ def test_cityscapes_is_what_torchvision_reads(tmp_path: Path) -> None:
     assert [ours.sample(index).name for index in range(4)] == sorted(by_name)
 
 
+def test_value_255_is_ignored_unless_a_map_gives_it_a_label() -> None:
+    plain, own = Labels.of({7: 0, 8: 1}, 10).table, Labels.of({7: 0, 255: 1}, 10).table
+
+    assert (plain[7], plain[8], plain[9], plain[255]) == (0, 1, -1, 255)
+    assert own[255] == 1
+
+
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [
         ("voc21", 21, "must hold 0 to 20 and 255 alone, but has 21 in 5 px"),
         ("voc20", 200, "must hold 0 to 20 and 255 alone, but has 200 in 5 px"),
         ("ade20k", 151, "must hold 0 to 150 and 255 alone, but has 151 in 5 px"),
-        ("cityscapes", 34, "must hold 0 to 33 alone, but has 34 in 5 px"),
+        ("cityscapes", 34, "must hold 0 to 33 and 255 alone, but has 34 in 5 px"),
     ],
 )
 def test_value_that_means_nothing_is_told(tmp_path: Path, name: str, value: int, said: str) -> None:

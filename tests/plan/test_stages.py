@@ -78,12 +78,22 @@ def test_a_setting_changes_what_it_decides_and_nothing_else(
     assert changed(fingerprints(build()), fingerprints(build(**changes))) == expected
 
 
-def test_position_embedding_rule_changes_all_but_images_and_cost(build: Build, clip: Path) -> None:
+def test_position_embedding_rule_leaves_images_text_and_cost(build: Build, clip: Path) -> None:
     sized = {"name": "openclip", "path": str(clip), "position_embedding": "size"}
 
     found = changed(fingerprints(build()), fingerprints(build(backbone=sized)))
 
-    assert found == {*DISTILLED, "text", *EVALUATED}
+    assert found == {*DISTILLED, *EVALUATED}
+
+
+def test_other_weights_change_what_prompts_are_embedded_to(
+    build: Build, photographs: Path, tmp_path: Path
+) -> None:
+    other = write_clip(tmp_path / "other", seed=1)
+
+    found = changed(fingerprints(build()), fingerprints(settings(other, photographs)))
+
+    assert "text" in found
 
 
 def student_stage(one: Settings, seed: int = 0) -> Stage:

@@ -160,9 +160,14 @@ def test_targets_that_are_not_kept_are_no_stage_and_cost_the_student_each_epoch(
 
 
 @pytest.mark.parametrize(
-    ("rates", "expected"), [([(10, 2), (30, 1), (9, 3)], 5.0), ([(10, 0), (0, 3)], None)]
+    ("rates", "expected"),
+    [
+        ([(100, 20), (300, 10), (90, 30)], 5.0),
+        ([(100, 0), (0, 3)], None),
+        ([(100, 20), (10, 7), (10, 7)], 5.0),  # these two tell of what was loaded for them
+    ],
 )
-def test_speed_is_the_median_of_what_was_measured(
+def test_speed_is_the_median_of_what_was_measured_at_length(
     tmp_path: Path, rates: list[tuple[float, float]], expected: float | None
 ) -> None:
     finished = [

@@ -80,6 +80,17 @@ def test_commit_of_an_environment_in_somebodys_repository_is_not_ours(
     context._commit.cache_clear()
 
 
+def test_of_several_backbones_only_the_latest_is_held(clip: Path, store: Store) -> None:
+    first = BackboneSpec(name="openclip", path=str(clip))
+    second = BackboneSpec(name="openclip", path=str(clip), position_embedding="size")
+    held = Context(store, CPU)
+
+    held.backbone(first)
+    latest = held.backbone(second)
+
+    assert list(held._backbones.values()) == [latest]
+
+
 def test_backbones_are_built_once_and_only_the_latest_student_is_kept(
     clip: Path, store: Store
 ) -> None:

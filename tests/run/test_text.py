@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import spar_bench as sb
+from spar_bench.backbones.openclip import Backbone as OpenClip
 from spar_bench.plan.estimate import estimate
 from spar_bench.plan.trials import Plan
 from spar_bench.run.context import Context, Interrupted
@@ -109,6 +110,30 @@ def test_embedding_stops_between_names(plan: Plan, store: Store) -> None:
 
     assert shares == pytest.approx([0, 1 / 3])
     assert store.find(text) is None
+
+
+def test_names_that_were_embedded_are_not_embedded_again(
+    plan: Plan, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [text], asked = of_kind(plan, "text"), list[str]()
+    plain = OpenClip.encode_text
+
+    def watched(self: OpenClip, prompts: list[str]) -> Tensor:
+        asked.append(prompts[1])
+        if len(asked) == 3:
+            raise KeyboardInterrupt  # as a kill would end it
+        return plain(self, prompts)
+
+    monkeypatch.setattr(OpenClip, "encode_text", watched)
+    monkeypatch.setattr("spar_bench.run.text.CHECKPOINT_S", 0.0)
+    with pytest.raises(KeyboardInterrupt):
+        executor(plan, store)[0].make([text.fingerprint])
+    executor(plan, store)[0].make([text.fingerprint])
+
+    assert asked == [*tiny.CLASSES, tiny.CLASSES[2]]
+    other = Store(store.root.parent / "other")
+    executor(plan, other)[0].make([text.fingerprint])
+    assert torch.equal(read_queries(finished(store, text)), read_queries(finished(other, text)))
 
 
 def test_embedding_is_planned_as_it_is_counted(plan: Plan, store: Store) -> None:

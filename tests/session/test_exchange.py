@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import spar_bench as sb
+from spar_bench import backbones
 from spar_bench.errors import NotReady, SparBenchError, UnknownName
 from spar_bench.session.exchange import export_student, import_student
 from spar_bench.spec.schema import BackboneSpec
@@ -129,7 +130,7 @@ def test_checkpoint_that_would_run_code_is_refused(tmp_path: Path, clip: Path) -
 
     torch.save({"state_dict": Trap()}, tmp_path / "trap.ckpt")
 
-    with pytest.raises(SparBenchError, match="can be read without running its code") as caught:
+    with pytest.raises(SparBenchError, match="cannot be read without running what it holds") as caught:
         import_student(tmp_path / "trap.ckpt", spec(clip), store=tmp_path / "store")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "sprung").exists()
@@ -139,8 +140,10 @@ def test_checkpoint_that_would_run_code_is_refused(tmp_path: Path, clip: Path) -
     ("name", "content", "told"),
     [
         ("gone.pt", None, "student.checkpoint: must be a file of weights, but .*gone.pt cannot be"),
-        ("empty.pt", b"", "must be a file of weights that can be read"),
-        ("text.safetensors", b"weights", "must be a file of weights that can be read"),
+        ("empty.pt", b"", "must be a whole file of weights, but is empty, cut off or of another"),
+        ("text.pt", b"weights: 1", "must be a whole file of weights, but is empty, cut off or of"),
+        ("text.safetensors", b"weights", "must be a whole file of weights, but is empty, cut off"),
+        ("old.pt", b"\x80\x02cos\nsystem\n.", "must be a whole file of tensors alone, but cannot be read"),
     ],
 )
 def test_file_that_is_no_checkpoint_is_refused(
@@ -151,6 +154,34 @@ def test_file_that_is_no_checkpoint_is_refused(
 
     with pytest.raises(SparBenchError, match=told):
         import_student(tmp_path / name, spec(clip), store=tmp_path / "store")
+
+
+def test_student_of_a_model_with_another_text_tower_is_refused(tmp_path: Path, clip: Path) -> None:
+    state, path = taught(clip), tmp_path / "other.pth"
+    same = {f"model.{name}": value.half() for name, value in state.items()}
+    torch.save(same, path)
+    import_student(path, spec(clip), store=tmp_path / "store")
+    torch.save({**same, "model.ln_final.weight": same["model.ln_final.weight"] + 0.01}, path)
+
+    with pytest.raises(SparBenchError) as caught:
+        import_student(path, spec(clip), store=tmp_path / "store")
+
+    assert "its text tower is another, by 'model.ln_final.weight'; name the backb" in str(
+        caught.value
+    )
+
+
+def test_what_was_random_when_it_was_exported_is_marked(tmp_path: Path, clip: Path) -> None:
+    random = BackboneSpec(path=str(clip), weights="random")
+    state = {k: v for k, v in taught(clip).items() if k.startswith("visual.")}
+    torch.save(state, tmp_path / "visual.pth")
+    student = import_student(tmp_path / "visual.pth", random, store=tmp_path / "store")
+
+    export_student(str(student.folder), "open_clip", tmp_path / "exported")
+
+    exported = BackboneSpec(path=str(tmp_path / "exported"))
+    assert backbones.label(exported) == "exported (random weights)"
+    assert backbones.label(spec(clip)) == "clip"
 
 
 @pytest.mark.parametrize("content", [{"state_dict": None}, {"state_dict": [1]}, [1], {"a": {}}])
