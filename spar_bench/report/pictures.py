@@ -94,7 +94,7 @@ def _predictions(previews: Mapping[str, Preview], index: int) -> list[NDArray[np
 def _legend(
     present: NDArray[np.uint8], classes: list[str], palette: NDArray[np.uint8]
 ) -> list[Patch]:
-    names = {i: f"{i + 1} {name}" for i, name in enumerate(classes)} | {IGNORED: "ignored"}
+    names = {i: f"{i} {name}" for i, name in enumerate(classes)} | {IGNORED: "ignored"}
     return [
         Patch(
             facecolor=palette[i] / 255,
@@ -152,9 +152,7 @@ def _number(axes: Axes, picture: Picture, width_in: float) -> None:
         picture.labels, NUMBER_IN * picture.labels.shape[1] / width_in
     ):
         ink = ink_on(picture.pixels[y, x])
-        axes.text(
-            x, y, str(label + 1), color=ink, size=NUMBER_PT, ha="center", va="center_baseline"
-        )
+        axes.text(x, y, str(label), color=ink, size=NUMBER_PT, ha="center", va="center_baseline")
 
 
 def _wrapped(title: str, width_in: float) -> str:

@@ -63,8 +63,8 @@ def test_a_panels_legend_names_the_classes_that_occur() -> None:
 
     (legend,) = figure.legends
     assert [entry.get_text() for entry in legend.get_texts()] == [
-        "1 road",
-        r"3 c\$t\$",
+        "0 road",
+        r"2 c\$t\$",
         "ignored",
     ]
 
@@ -88,7 +88,7 @@ def test_numbers_stand_in_truth_and_predictions_but_not_in_the_image() -> None:
     with house_style():
         figure = panel_figure({"single pass": preview}, ["road", "sky", "tree"])
 
-    assert [[t.get_text() for t in axes.texts] for axes in figure.axes] == [[], ["3"], ["1"]]
+    assert [[t.get_text() for t in axes.texts] for axes in figure.axes] == [[], ["2"], ["0"]]
 
 
 def test_pictures_keep_their_shape_and_touch_no_other() -> None:
