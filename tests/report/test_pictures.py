@@ -69,6 +69,25 @@ def test_a_panels_legend_names_the_classes_that_occur() -> None:
     ]
 
 
+@pytest.mark.parametrize("n_methods", [1, 4])
+def test_the_names_of_many_classes_stay_on_the_page_below_the_pictures(n_methods: int) -> None:
+    labels = np.arange(150, dtype=np.uint8).reshape(10, 15)
+    preview = Preview(["x"], [np.zeros((10, 15, 3), np.uint8)], [labels], [labels])
+    classes = [f"a class of {'long ' * (i % 4)}name {i}" for i in range(150)]
+
+    with house_style():
+        figure = panel_figure({f"method {n}": preview for n in range(n_methods)}, classes)
+        figure.draw_without_rendering()
+
+    (legend,) = figure.legends
+    names = [name.get_window_extent() for name in legend.get_texts()]
+    assert len(names) == 150
+    assert min(box.x0 for box in names) > 0
+    assert max(box.x1 for box in names) < figure.bbox.width
+    assert min(box.y0 for box in names) > 0
+    assert max(box.y1 for box in names) < min(axes.bbox.y0 for axes in figure.axes)
+
+
 def test_a_region_has_a_number_in_its_middle_where_there_is_room() -> None:
     labels = np.zeros((9, 20), np.uint8)
     labels[1:8, 2:9] = 3
