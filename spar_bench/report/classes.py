@@ -51,6 +51,7 @@ def classes_figure(
     for facet, numbers in zip(facets, np.array_split(np.arange(len(classes)), n_rows), strict=True):
         _draw_row(facet, frame[frame["class"].isin(numbers)], colors, [int(n) for n in numbers])
         _name_classes(facet, [names[n] for n in numbers], is_tilted)
+    facets[0].set_ylim(0, None)  # shared, and fixed by this: only once every row has its bars
     handles = {
         label: Line2D([], [], color=color, marker="s", linestyle="none", markersize=4.5)
         for label, color in colors.items()
@@ -82,7 +83,6 @@ def _draw_row(axes: Axes, frame: pd.DataFrame, colors: dict[str, str], numbers: 
         errorbar="sd" if seeds > 1 else None, err_kws={"linewidth": 0.7, "color": "#222222"},
     )  # fmt: skip
     axes.grid(visible=False, axis="x")
-    axes.set_ylim(0, None)
     axes.set_xlabel("")
     axes.set_ylabel("IoU (%)")
 

@@ -14,6 +14,7 @@ from spar_bench.report.arms import Arm, panels_of
 from spar_bench.report.classes import classes_figure, shown_arms
 from spar_bench.report.pictures import panel_figure
 from spar_bench.report.series import swept_axes
+from spar_bench.report.style import warn_below
 from spar_bench.report.sweeps import axis_figure
 from spar_bench.report.tradeoff import CostAxis, tradeoff_figure
 from spar_bench.results import Results
@@ -60,7 +61,7 @@ def untaught(results: Results) -> bool:
 def _marked(draw: Callable[[], Figure]) -> Figure:
     """Draw a figure and say in it that weights are random."""
     figure = draw()
-    figure.text(0.995, 0.005, RANDOM.strip(" ()"), ha="right", va="bottom", color="firebrick")
+    warn_below(figure, RANDOM.strip(" ()"))
     return figure
 
 

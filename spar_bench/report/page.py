@@ -76,8 +76,8 @@ def _differences(frame: pd.DataFrame) -> list[str]:
     for line in frame.to_dict("records"):
         cells = [text.markdown(line["dataset"]), str(line["eval_short_side_px"])] if several else []
         cells += [text.markdown(line["a"]), text.markdown(line["b"])]
-        cells += [f"{100 * line['difference']:+.1f}"]
-        cells += [f"{100 * line['low']:+.1f} to {100 * line['high']:+.1f}", str(line["n_images"])]
+        value, low, high = (text.points(line[name]) for name in ("difference", "low", "high"))
+        cells += [value, f"{low} to {high}", str(line["n_images"])]
         lines.append("| " + " | ".join(cells) + " |")
     told = (
         "Paired bootstrap over images: each resample draws the same images for both. Where a "

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.legend import Legend
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
@@ -17,6 +18,7 @@ from spar_bench.report.style import LINE_IN, PAGE_IN, new_figure
 from spar_bench.results import Preview
 
 MOST_IMAGES = 4
+MOST_COLUMNS = 7  # of a legend
 GAP_IN = 0.05
 NUMBER_PT, NUMBER_IN = 4.0, 0.04
 """Size of the numbers in regions, and the radius of the disc that one needs."""
@@ -94,7 +96,7 @@ def _predictions(previews: Mapping[str, Preview], index: int) -> list[NDArray[np
 def _legend(
     present: NDArray[np.uint8], classes: list[str], palette: NDArray[np.uint8]
 ) -> list[Patch]:
-    names = {i: f"{i + 1} {name}" for i, name in enumerate(classes)} | {IGNORED: "ignored"}
+    names = {i: f"{i} {name}" for i, name in enumerate(classes)} | {IGNORED: "ignored"}
     return [
         Patch(
             facecolor=palette[i] / 255,
@@ -111,12 +113,11 @@ def _grid(titles: list[str], rows: list[list[Picture]], legend: list[Patch]) -> 
     """Lay out pictures: columns of one width, each row as high as its pictures need."""
     width = min((PAGE_IN - GAP_IN) / len(titles) - GAP_IN, 1.7)
     heights = [width * max(p.pixels.shape[0] / p.pixels.shape[1] for p in row) for row in rows]
-    n_legend = min(len(legend), 7)
-    legend_in = LINE_IN * -(-len(legend) // n_legend) + 0.08 if legend else 0.0
     titles = [_wrapped(title, width) for title in titles]
     title_in = LINE_IN * (1 + any("\n" in title for title in titles)) + 0.05
-    total = title_in + sum(heights) + GAP_IN * (len(rows) + 1) + legend_in
     across = max((width + GAP_IN) * len(titles) + GAP_IN, 3.3)
+    columns, legend_in = _legend_size(legend, across)
+    total = title_in + sum(heights) + GAP_IN * (len(rows) + 1) + legend_in
     figure = new_figure(across, total)
     figure.set_layout_engine("none")
     left = (across - (width + GAP_IN) * len(titles) + GAP_IN) / 2
@@ -132,8 +133,24 @@ def _grid(titles: list[str], rows: list[list[Picture]], legend: list[Patch]) -> 
                 axes.set_title(titles[column], pad=3, va="bottom")
         top -= height + GAP_IN
     if legend:
-        figure.legend(handles=legend, loc="lower center", ncols=n_legend, handlelength=1.0)
+        _write_legend(figure, legend, columns)
     return figure
+
+
+def _legend_size(legend: list[Patch], width_in: float) -> tuple[int, float]:
+    """Return as many columns as `width_in` holds, and how high the legend then is, in inches."""
+    columns, height_in = 0, 0.0
+    for columns in range(min(len(legend), MOST_COLUMNS), 0, -1):
+        sheet = new_figure(width_in, 1.0)
+        drawn = _write_legend(sheet, legend, columns).get_window_extent()
+        height_in = drawn.height / sheet.dpi
+        if drawn.width <= width_in * sheet.dpi:
+            break
+    return columns, height_in
+
+
+def _write_legend(figure: Figure, legend: list[Patch], columns: int) -> Legend:
+    return figure.legend(handles=legend, loc="lower center", ncols=columns, handlelength=1.0)
 
 
 def _show(axes: Axes, picture: NDArray[np.uint8], interpolation: Any) -> None:
@@ -152,9 +169,7 @@ def _number(axes: Axes, picture: Picture, width_in: float) -> None:
         picture.labels, NUMBER_IN * picture.labels.shape[1] / width_in
     ):
         ink = ink_on(picture.pixels[y, x])
-        axes.text(
-            x, y, str(label + 1), color=ink, size=NUMBER_PT, ha="center", va="center_baseline"
-        )
+        axes.text(x, y, str(label), color=ink, size=NUMBER_PT, ha="center", va="center_baseline")
 
 
 def _wrapped(title: str, width_in: float) -> str:

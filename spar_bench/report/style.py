@@ -144,6 +144,24 @@ def _legend_width_in(names: list[str], columns: int) -> float:
     return sum(LETTER_IN * letters + HANDLE_IN for letters in widest)
 
 
+def warn_below(figure: Figure, words: str) -> None:
+    """Write a warning in a line of its own below all that is drawn, which keeps place and size."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # everything moves up as it now is
+    width, height = figure.get_size_inches()
+    higher = height + LINE_IN
+    figure.set_size_inches(width, higher)
+    bottom, share = LINE_IN / higher, height / higher
+    for axes in figure.axes:
+        left, low, across, up = axes.get_position(original=True).bounds
+        axes.set_position((left, bottom + share * low, across, share * up))
+    for words_there in figure.texts:
+        words_there.set_y(bottom + share * words_there.get_position()[1])
+    for legend in figure.legends:
+        legend.set_bbox_to_anchor((0, bottom, 1, share))
+    figure.text(0.995, 0.25 * bottom, words, ha="right", va="baseline", color="firebrick")
+
+
 @contextmanager
 def house_style() -> Iterator[None]:
     """Draw in the house style: everything made inside has its sizes and colours."""

@@ -45,6 +45,12 @@ def percent(fraction: float) -> str:
     return f"{100 * fraction:.1f}"
 
 
+def points(fraction: float) -> str:
+    """Write a difference of fractions in points with its sign; what rounds to nothing has none."""
+    written = f"{100 * fraction:+.1f}"
+    return "0.0" if float(written) == 0 else written
+
+
 def significant(value: float) -> str:
     """Write a number with three significant digits, never in powers of ten: 0.900, 12.3, 3312."""
     if value == 0:

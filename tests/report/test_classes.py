@@ -72,6 +72,22 @@ def test_an_absent_class_is_said_to_be_absent() -> None:
     assert names == ["road", r"\$ky\$ (absent)", "tree"]
 
 
+def test_the_bars_of_every_row_are_whole() -> None:
+    n_classes = 2 * MOST_CLASSES_A_ROW + 1
+    true = np.full((2, n_classes), 100, np.int64)
+    correct = np.tile(np.linspace(1, 90, n_classes).astype(np.int64), (2, 1))
+    results = results_of([baseline(38)], counts={"pretrained": Counts(correct, true, true)})
+
+    figure = drawn(results, [f"class {i}" for i in range(n_classes)])
+
+    highest = 100 * 90 / (100 + 100 - 90)
+    limits = {axes.get_ylim() for axes in figure.axes}
+    assert len(limits) == 1
+    ((bottom, top),) = limits
+    assert bottom == 0
+    assert highest < top < 1.2 * highest
+
+
 def test_many_classes_are_broken_into_rows_and_their_names_do_not_collide() -> None:
     n_classes = 2 * MOST_CLASSES_A_ROW + 1
     counts = np.ones((2, n_classes), np.int64)

@@ -63,10 +63,29 @@ def test_a_panels_legend_names_the_classes_that_occur() -> None:
 
     (legend,) = figure.legends
     assert [entry.get_text() for entry in legend.get_texts()] == [
-        "1 road",
-        r"3 c\$t\$",
+        "0 road",
+        r"2 c\$t\$",
         "ignored",
     ]
+
+
+@pytest.mark.parametrize("n_methods", [1, 4])
+def test_the_names_of_many_classes_stay_on_the_page_below_the_pictures(n_methods: int) -> None:
+    labels = np.arange(150, dtype=np.uint8).reshape(10, 15)
+    preview = Preview(["x"], [np.zeros((10, 15, 3), np.uint8)], [labels], [labels])
+    classes = [f"a class of {'long ' * (i % 4)}name {i}" for i in range(150)]
+
+    with house_style():
+        figure = panel_figure({f"method {n}": preview for n in range(n_methods)}, classes)
+        figure.draw_without_rendering()
+
+    (legend,) = figure.legends
+    names = [name.get_window_extent() for name in legend.get_texts()]
+    assert len(names) == 150
+    assert min(box.x0 for box in names) > 0
+    assert max(box.x1 for box in names) < figure.bbox.width
+    assert min(box.y0 for box in names) > 0
+    assert max(box.y1 for box in names) < min(axes.bbox.y0 for axes in figure.axes)
 
 
 def test_a_region_has_a_number_in_its_middle_where_there_is_room() -> None:
@@ -88,7 +107,7 @@ def test_numbers_stand_in_truth_and_predictions_but_not_in_the_image() -> None:
     with house_style():
         figure = panel_figure({"single pass": preview}, ["road", "sky", "tree"])
 
-    assert [[t.get_text() for t in axes.texts] for axes in figure.axes] == [[], ["3"], ["1"]]
+    assert [[t.get_text() for t in axes.texts] for axes in figure.axes] == [[], ["2"], ["0"]]
 
 
 def test_pictures_keep_their_shape_and_touch_no_other() -> None:

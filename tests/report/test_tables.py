@@ -190,3 +190,11 @@ def test_names_with_odd_letters_stay_harmless() -> None:
     assert text.plot(odd) == r"a_\$b\$ {c}| <d>" + "\\"
     assert text.file_name("../x y/ä") == "x_y"
     assert text.file_name("…") == "unnamed"
+
+
+@pytest.mark.parametrize(
+    ("fraction", "written"),
+    [(0.0123, "+1.2"), (-0.0123, "-1.2"), (-0.0004, "0.0"), (0.0004, "0.0"), (-0.0006, "-0.1")],
+)
+def test_a_difference_has_a_sign_unless_it_rounds_to_nothing(fraction: float, written: str) -> None:
+    assert text.points(fraction) == written

@@ -8,11 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from spar_bench.report import write
 from spar_bench.report.arms import read_arms
 from spar_bench.report.figures import plan_figures
+from spar_bench.report.frames import DIFFERENCE_COLUMNS
+from spar_bench.report.page import page
 from spar_bench.results import Cost, Results, Row
 from tests.report.synthetic import baseline, results_of, row, students, teacher
 
@@ -194,3 +197,11 @@ def test_a_failure_while_drawing_leaves_the_old_figure_and_no_litter(tmp_path: P
 
     assert old.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [old]
+
+
+def test_no_difference_on_a_page_is_a_negative_zero() -> None:
+    line = ("voc", 256, "teacher s = 16", "single pass", -0.0004, -0.0021, 0.0, 12)
+
+    written = page(bare(), [], [], pd.DataFrame([line], columns=DIFFERENCE_COLUMNS))
+
+    assert "| teacher s = 16 | single pass | 0.0 | -0.2 to 0.0 | 12 |" in written

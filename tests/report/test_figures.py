@@ -1,0 +1,62 @@
+"""Every figure of random weights says so, in a place where nothing else is."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
+
+from spar_bench.report.arms import read_arms
+from spar_bench.report.figures import FigurePlan, plan_figures
+from spar_bench.report.style import house_style
+from tests.report.synthetic import stride_results
+
+MARK = "random weights"
+TAUGHT = stride_results(n_seeds=1)
+UNTAUGHT = replace(
+    TAUGHT, rows=[replace(row, backbone=f"{row.backbone} ({MARK})") for row in TAUGHT.rows]
+)
+PLANS = {plan.name: plan for plan in plan_figures(UNTAUGHT, read_arms(UNTAUGHT))}
+
+
+def drawn(plan: FigurePlan) -> Figure:
+    """Draw a planned figure, laid out."""
+    with house_style():
+        figure = plan.draw()
+        figure.draw_without_rendering()
+    return figure
+
+
+def mark_and_others(figure: Figure) -> tuple[Bbox, list[Bbox]]:
+    """Return where the mark is, and where all else of the figure is, in pixels."""
+    (mark,) = (text for text in figure.texts if text.get_text() == MARK)
+    others = [text.get_window_extent() for text in figure.texts if text is not mark]
+    others += [legend.get_window_extent() for legend in figure.legends]
+    tight = [axes.get_tightbbox() for axes in figure.axes]
+    return mark.get_window_extent(), others + [box for box in tight if box is not None]
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_the_mark_of_random_weights_covers_nothing_and_stays_inside(name: str) -> None:
+    figure = drawn(PLANS[name])
+
+    mark, others = mark_and_others(figure)
+    assert mark.x1 <= figure.bbox.x1
+    assert mark.y0 >= 0
+    assert mark.y1 <= min(box.y0 for box in others)
+    assert max(box.y1 for box in others) <= figure.bbox.y1
+
+
+@pytest.mark.parametrize("name", ["accuracy_vs_gflops", "qualitative", "per_class"])
+def test_the_mark_moves_all_else_up_by_a_line_and_changes_no_size(name: str) -> None:
+    (plain,) = (plan for plan in plan_figures(TAUGHT, read_arms(TAUGHT)) if plan.name == name)
+
+    with_mark, without = drawn(PLANS[name]), drawn(plain)
+
+    line_px = with_mark.bbox.height - without.bbox.height
+    assert line_px > 0
+    for moved, axes in zip(with_mark.axes, without.axes, strict=True):
+        np.testing.assert_allclose(
+            moved.bbox.bounds, np.add(axes.bbox.bounds, (0, line_px, 0, 0)), atol=0.01
+        )
