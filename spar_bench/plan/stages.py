@@ -1,8 +1,8 @@
 """The stages that settings call for: what each is decided by, and what it is made from.
 
     images ─> targets ─> student ─┐
-                                  ├─> evaluate        cost, latency
-    backbone ─────────────────────┘
+    backbone ─────────────────────┼─> evaluate        cost, latency
+    class names ─> text ──────────┘
 
 A stage's `how` is what its maker needs beside what decides it, such as the folder that images lie
 in: the fingerprint has their contents instead.
