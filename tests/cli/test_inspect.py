@@ -224,8 +224,14 @@ MISTAKES = {
     "absent": (
         "backbone: none.yaml",
         "plugin: openclip",
-        "none.yaml: a data file must be readable YAML, but is not: [Errno 2] No such file or "
-        "directory: 'none.yaml'; mend it",
+        "none.yaml: a data file must be there, but is not; correct its name",
+    ),
+    "unreadable": (
+        "backbone: mine.yaml",
+        "plugin: [",
+        "mine.yaml: a data file must be readable YAML, but is not: while parsing a flow node "
+        "expected the node content, but found '<stream end>' in \"mine.yaml\", line 1, column 10; "
+        "mend it",
     ),
     "backbone_setting": (
         "backbone: {name: mine.yaml, read_out: patch_tokens}",
