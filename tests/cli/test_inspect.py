@@ -260,6 +260,36 @@ def test_mistake_in_a_data_file_that_a_spec_names_is_one_of_the_spec(here: Path,
     assert "has mistakes" in spar_bench("doctor").stdout
 
 
+UNREADY = """\
+backbone: siglip2-b16-256
+images: {source: {path: nowhere}}
+evaluate: {datasets: [{path: nothing}]}
+"""
+
+
+@pytest.mark.parametrize("command", ["plan", "status"])
+def test_all_that_is_missing_is_told_at_once(here: Path, command: str) -> None:
+    spec = write_spec(UNREADY)
+
+    told = spar_bench(command, spec, exits=2).stderr.splitlines()
+
+    assert len(told) == 3
+    assert told[0].startswith("backbone siglip2-b16-256: its weights must be in ")
+    assert "nowhere" in told[1]
+    assert "nothing" in told[2]
+
+
+def test_plan_tells_the_mistakes_of_all_data_files_at_once(here: Path) -> None:
+    Path("one.yaml").write_text("plugin: folder\nlogit_scal: 3")
+    Path("two.yaml").write_text("plugin: nowhere")
+
+    result = spar_bench("plan", write_spec("evaluate: {datasets: [one.yaml, two.yaml]}"), exits=2)
+
+    first, second = sorted(result.stderr.splitlines())
+    assert first.startswith("one.yaml: logit_scal: must be a known key")
+    assert second.startswith("two.yaml: plugin: must name one of ")
+
+
 def test_doctor_tells_versions_store_plug_ins_and_specs(in_swept: Path) -> None:
     said = spar_bench("doctor").stdout
 
