@@ -82,16 +82,29 @@ def test_status_counts_trials_of_every_spec(in_swept: Path) -> None:
     assert said[1].split() == ["tiny", "3", "3", "0", "0"]
 
 
-def test_status_of_a_half_done_sweep_and_of_a_spec_with_mistakes(here: Path, swept: Path) -> None:
+def test_status_has_a_row_for_a_half_done_sweep_and_for_specs_that_cannot_be_swept(
+    here: Path, swept: Path
+) -> None:
     copy_store(swept)
     shutil.rmtree(next(Path(".spar_bench/stages/student").iterdir()))
     shutil.rmtree(Path(".spar_bench/stages/evaluate"))
     write_spec("teachr: {}\n", "wrong")
 
-    result = spar_bench("status", exits=2)
+    write_spec(UNREADY, "unready")
 
-    assert "tiny             3         0       0      3" in result.stdout
-    assert "wrong.yaml:1:1" in one_line(result)
+    result = spar_bench("status")
+
+    assert [line.split() for line in result.stdout.splitlines()[1:4]] == [
+        ["tiny", "3", "0", "0", "3"],
+        ["unready", "3", "missing"],
+        ["wrong", "has", "mistakes"],
+    ]
+    assert result.stdout.splitlines()[4:] == [
+        "what to mend: spar-bench check --ready experiments/unready.yaml",
+        "what to mend: spar-bench check --ready experiments/wrong.yaml",
+    ]
+    assert result.stderr == ""
+    assert "wrong.yaml:1:1" in one_line(spar_bench("status", "experiments/wrong.yaml", exits=2))
 
 
 def test_status_without_specs_is_one_line(here: Path) -> None:
