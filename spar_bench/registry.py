@@ -146,6 +146,10 @@ def _needs_data_file(family: str, name: str) -> bool:
 def _read(path: Path) -> dict[str, Any]:
     try:
         read = YAML(typ="safe", pure=True).load(path)
+    except FileNotFoundError as error:
+        raise DataFileError(
+            f"{path}: a data file must be there, but is not; correct its name"
+        ) from error
     except (OSError, ValueError, KeyError, YAMLError) as error:  # ValueError: a date of no calendar
         reason = " ".join(str(error).split())
         raise DataFileError(

@@ -1,5 +1,7 @@
 """Commands about backbones and their weights."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING
@@ -8,10 +10,17 @@ import click
 
 from spar_bench.cli.completion import swept_trials
 from spar_bench.cli.options import store_option, table
-from spar_bench.errors import SparBenchError
+from spar_bench.errors import NotReady, SparBenchError
 
 if TYPE_CHECKING:
     from spar_bench.backbones.base import Library
+
+_TYPED = {
+    "backbone.path": "--path",
+    "backbone.read_out": "--read-out",
+    "student.checkpoint": "CHECKPOINT",
+}
+"""What `import` calls a key of a spec."""
 
 
 @click.command()
@@ -45,11 +54,13 @@ def import_(checkpoint: Path, backbone: str, store: Path, **settings: str | None
 
     The paper's released files are of this kind. Nothing in the file is run.
     """
+    _require_file(checkpoint)  # before torch is imported
     from spar_bench.session.exchange import import_student
     from spar_bench.spec.schema import BackboneSpec
 
     spec = BackboneSpec.model_validate({"name": backbone, **settings})
-    student = import_student(checkpoint, spec, store=store)
+    with _as_typed():
+        student = import_student(checkpoint, spec, store=store)
     said = student.summary
     click.echo(
         f"{checkpoint}: {said['trained_tensors']} of {said['all_tensors']} tensors "
@@ -57,6 +68,24 @@ def import_(checkpoint: Path, backbone: str, store: Path, **settings: str | None
         f"imported as {student.folder}\n"
         f"evaluate it by `student: {{checkpoint: {checkpoint}}}` in a spec with that backbone"
     )
+
+
+def _require_file(checkpoint: Path) -> None:
+    if not checkpoint.is_file():
+        found = "is a folder; name a file" if checkpoint.is_dir() else "is not there; correct it"
+        raise NotReady(f"{checkpoint}: must be a file of weights, but {found}")
+
+
+@contextmanager
+def _as_typed() -> Iterator[None]:
+    """Name what was typed where a message names the key of a spec that it stands for."""
+    try:
+        yield
+    except SparBenchError as error:
+        said = str(error)
+        for key, typed in _TYPED.items():
+            said = said.replace(key, typed)
+        raise SparBenchError(said) from error
 
 
 @click.command()

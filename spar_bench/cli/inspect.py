@@ -8,7 +8,7 @@ import click
 
 from spar_bench.cli.completion import spec_files, specs_here, swept_trials
 from spar_bench.cli.options import counted, span, store_option, table
-from spar_bench.errors import SparBenchError
+from spar_bench.errors import NotReady, SparBenchError, SpecError
 
 if TYPE_CHECKING:
     from spar_bench.session.read import Explained
@@ -43,7 +43,6 @@ def init(path: Path) -> None:
 )
 def check(specs: tuple[Path, ...], ready: bool) -> None:
     """Read each SPEC and tell every mistake in it; list what it lacks, or may not mean."""
-    from spar_bench.errors import NotReady, SpecError
     from spar_bench.plan.inputs import looking_once
     from spar_bench.session.choice import first_points, n_trials
     from spar_bench.session.ready import missing
@@ -88,24 +87,39 @@ def check(specs: tuple[Path, ...], ready: bool) -> None:
 def status(specs: tuple[Path, ...], store: Path) -> None:
     """Show how far each SPEC is (default: all in experiments/), and why trials failed."""
     from spar_bench.session.read import standing
+    from spar_bench.spec.read import experiment_name
 
-    rows, failures, problems = [], [], []
+    rows, failures, problems, unready = [], [], [], list[Path]()
     for path in specs or _own_specs():
         try:
             found = standing(path, store=store)
         except SparBenchError as error:
-            problems.append(str(error))
+            lack = "" if specs else _lack(error)
+            if lack:
+                rows.append([experiment_name(path), "", "", "", "", lack])
+                unready.append(path)
+            else:
+                problems.append(str(error))
             continue
         counts = [found.n_trials.get(state, 0) for state in ("finished", "failed", "skipped")]
-        rows.append([found.loaded.experiment, str(sum(counts)), *map(str, counts)])
+        rows.append([found.loaded.experiment, str(sum(counts)), *map(str, counts), ""])
         failures += [f"{found.loaded.experiment}/{n}: {why}" for n, why in found.failures.items()]
     if rows:
-        header = ["experiment", "trials", "finished", "failed", "to do"]
+        header = ["experiment", "trials", "finished", "failed", "to do", ""]
         click.echo(table(header, rows, right="lrrrr"))
     for line in failures:
         click.echo(line)
+    for path in unready:
+        click.echo(f"what to mend: spar-bench check --ready {path}")
     if problems:
         raise SparBenchError("\n".join(problems))
+
+
+def _lack(error: SparBenchError) -> str:
+    """Say in two words why a spec cannot be swept; nothing where another thing is wrong."""
+    if isinstance(error, NotReady):
+        return f"{len(str(error).splitlines())} missing"
+    return "has mistakes" if isinstance(error, SpecError) else ""
 
 
 def _own_specs() -> list[Path]:

@@ -54,6 +54,7 @@ class Tally:
         self.plan = Plan()
         self.done: set[str] = set()
         self.failed: set[str] = set()
+        self.blocked: set[str] = set()
         self.current: Stage | None = None
         self.current_trials = ""
         self.share = 0.0
@@ -84,8 +85,10 @@ class Tally:
             self._turn_to(stage)
         elif note == "made":
             self.done = self.done | {stage.fingerprint}
-        elif note in ("failed", "blocked", "pruned"):
+        elif note in ("failed", "pruned"):
             self.failed = self.failed | {stage.fingerprint}
+        elif note == "blocked":
+            self.blocked = self.blocked | {stage.fingerprint}
         if note in ("made", "failed", "pruned"):
             self.current = None
 
@@ -98,7 +101,7 @@ class Tally:
     def seconds_left(self) -> float | None:
         """Return the time left at the speed so far; None before there is one."""
         work, keys, current = self._work, self._key, self.current
-        ended = {keys[one] for one in self.done | self.failed if one in keys}
+        ended = {keys[one] for one in self.done | self.failed | self.blocked if one in keys}
         worked = sum(ahead for key, ahead in work.items() if key in ended)
         if current is not None and (key := keys.get(current.fingerprint, "")) not in ended:
             worked += self.share * work.get(key, 0.0)
@@ -143,11 +146,13 @@ class Lines(Tally):
             self._say(f"{share:4.0%} {stage.kind} {stage.fingerprint[:12]} [{self._counts()}]")
 
     def _counts(self) -> str:
-        """Return done, failed and time left in words."""
+        """Return done, failed, blocked and time left in words."""
         left = self.seconds_left()
         parts = [f"{self.n_done()} stages"]
         if self.failed:
             parts.append(f"{len(self.failed)} failed")
+        if self.blocked:
+            parts.append(f"{len(self.blocked)} blocked")
         if left is not None and len(self.done) < len(self.plan.stages):
             parts.append(f"about {span(left)} left")
         return ", ".join(parts)

@@ -12,6 +12,7 @@ from spar_bench.plan.trials import Plan, make_plan
 from spar_bench.results import Row, Status, read_rows
 from spar_bench.session.choice import chosen, known_points, known_seeds, wanted
 from spar_bench.session.collect import Collector
+from spar_bench.session.ready import require_ready
 from spar_bench.session.remarks import remarks
 from spar_bench.spec import LoadedSpec, read_spec
 from spar_bench.stage import Finished, Stage
@@ -83,11 +84,12 @@ def plan_sweep(
     asks for later is not known.
 
     Raises:
-        SpecError: the spec has mistakes.
-        NotReady: weights or data are missing.
+        SpecError: the spec, or a data file that it names, has mistakes; one line each.
+        NotReady: weights or data are missing; one line each.
         UnknownName: no trial has a name of `only`.
     """
     loaded = read_spec(path)
+    require_ready(loaded)
     opened = Store(Path(store), make=False)
     laid_out = lay_out(loaded, opened, seeds or loaded.spec.seeds)
     laid_out.trials = chosen(laid_out.trials, only)
@@ -136,8 +138,14 @@ def lay_out(loaded: LoadedSpec, store: Store, seeds: list[int]) -> Plan:
 
 @looking_once()
 def standing(path: Path, *, store: Path = DEFAULT_ROOT) -> Standing:
-    """Return how far the experiment of a spec file is, as the store has it."""
+    """Return how far the experiment of a spec file is, as the store has it.
+
+    Raises:
+        SpecError, NotReady: as `plan_sweep`.
+        StoreError: the store cannot be read, or its note of the seeds.
+    """
     loaded, opened = read_spec(path), Store(store, make=False)
+    require_ready(loaded)
     laid_out = lay_out(loaded, opened, known_seeds(loaded, opened))
     collector = Collector(loaded.experiment, laid_out, opened)
     counts: dict[Status, int] = {}

@@ -59,9 +59,8 @@ def _plug_ins(settings: Settings) -> Iterator[tuple[str, str]]:
         yield "datasets", settings.images.source.name
 
 
-@looking_once()
-def require_ready(loaded: LoadedSpec) -> list[str]:
-    """Refuse to start without plug-ins, weights and data; return the remarks on what is there.
+def require_ready(loaded: LoadedSpec) -> None:
+    """Refuse to go on without plug-ins, weights and data.
 
     Raises:
         SpecError: as `missing`.
@@ -70,4 +69,10 @@ def require_ready(loaded: LoadedSpec) -> list[str]:
     problems = missing(loaded)
     if problems:
         raise NotReady("\n".join(problems))
+
+
+@looking_once()
+def ready_remarks(loaded: LoadedSpec) -> list[str]:
+    """Return the remarks on what a sweep begins with; raises as `require_ready`."""
+    require_ready(loaded)
     return remarks(point.settings for point in first_points(loaded))

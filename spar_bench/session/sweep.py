@@ -18,7 +18,7 @@ from spar_bench.run.execute import Executor, Note
 from spar_bench.run.execute import Outcome as StageOutcome
 from spar_bench.session.choice import chosen, made_last, note_sweep, seeds_of, wanted
 from spar_bench.session.collect import Collector
-from spar_bench.session.ready import require_ready
+from spar_bench.session.ready import ready_remarks
 from spar_bench.session.records import results, trial_record
 from spar_bench.session.search import Searcher, score, study_name
 from spar_bench.spec import LoadedSpec, Point, read_spec
@@ -148,7 +148,7 @@ class _Sweep:
                 "only: must be left out where a search asks for its trials one by one, but is "
                 "given; leave it out"
             )
-        for line in require_ready(loaded):
+        for line in ready_remarks(loaded):
             log.warning("%s", line)
         device = resolve_device(own_device(options.device), options.threads)
         self._loaded, self._options, self._watcher = loaded, options, watcher

@@ -85,16 +85,29 @@ def test_status_counts_trials_of_every_spec(in_swept: Path) -> None:
     assert said[1].split() == ["tiny", "3", "3", "0", "0"]
 
 
-def test_status_of_a_half_done_sweep_and_of_a_spec_with_mistakes(here: Path, swept: Path) -> None:
+def test_status_has_a_row_for_a_half_done_sweep_and_for_specs_that_cannot_be_swept(
+    here: Path, swept: Path
+) -> None:
     copy_store(swept)
     shutil.rmtree(next(Path(".spar_bench/stages/student").iterdir()))
     shutil.rmtree(Path(".spar_bench/stages/evaluate"))
     write_spec("teachr: {}\n", "wrong")
 
-    result = spar_bench("status", exits=2)
+    write_spec(UNREADY, "unready")
 
-    assert "tiny             3         0       0      3" in result.stdout
-    assert "wrong.yaml:1:1" in one_line(result)
+    result = spar_bench("status")
+
+    assert [line.split() for line in result.stdout.splitlines()[1:4]] == [
+        ["tiny", "3", "0", "0", "3"],
+        ["unready", "3", "missing"],
+        ["wrong", "has", "mistakes"],
+    ]
+    assert result.stdout.splitlines()[4:] == [
+        "what to mend: spar-bench check --ready experiments/unready.yaml",
+        "what to mend: spar-bench check --ready experiments/wrong.yaml",
+    ]
+    assert result.stderr == ""
+    assert "wrong.yaml:1:1" in one_line(spar_bench("status", "experiments/wrong.yaml", exits=2))
 
 
 def test_status_without_specs_is_one_line(here: Path) -> None:
@@ -227,8 +240,14 @@ MISTAKES = {
     "absent": (
         "backbone: none.yaml",
         "plugin: openclip",
-        "none.yaml: a data file must be readable YAML, but is not: [Errno 2] No such file or "
-        "directory: 'none.yaml'; mend it",
+        "none.yaml: a data file must be there, but is not; correct its name",
+    ),
+    "unreadable": (
+        "backbone: mine.yaml",
+        "plugin: [",
+        "mine.yaml: a data file must be readable YAML, but is not: while parsing a flow node "
+        "expected the node content, but found '<stream end>' in \"mine.yaml\", line 1, column 10; "
+        "mend it",
     ),
     "backbone_setting": (
         "backbone: {name: mine.yaml, read_out: patch_tokens}",
@@ -255,6 +274,36 @@ def test_mistake_in_a_data_file_that_a_spec_names_is_one_of_the_spec(here: Path,
     assert (checked.stdout, one_line(checked)) == ("", said)
     assert one_line(spar_bench("sweep", spec, exits=2)) == said
     assert "has mistakes" in spar_bench("doctor").stdout
+
+
+UNREADY = """\
+backbone: siglip2-b16-256
+images: {source: {path: nowhere}}
+evaluate: {datasets: [{path: nothing}]}
+"""
+
+
+@pytest.mark.parametrize("command", ["plan", "status"])
+def test_all_that_is_missing_is_told_at_once(here: Path, command: str) -> None:
+    spec = write_spec(UNREADY)
+
+    told = spar_bench(command, spec, exits=2).stderr.splitlines()
+
+    assert len(told) == 3
+    assert told[0].startswith("backbone siglip2-b16-256: its weights must be in ")
+    assert "nowhere" in told[1]
+    assert "nothing" in told[2]
+
+
+def test_plan_tells_the_mistakes_of_all_data_files_at_once(here: Path) -> None:
+    Path("one.yaml").write_text("plugin: folder\nlogit_scal: 3")
+    Path("two.yaml").write_text("plugin: nowhere")
+
+    result = spar_bench("plan", write_spec("evaluate: {datasets: [one.yaml, two.yaml]}"), exits=2)
+
+    first, second = sorted(result.stderr.splitlines())
+    assert first.startswith("one.yaml: logit_scal: must be a known key")
+    assert second.startswith("two.yaml: plugin: must name one of ")
 
 
 def test_doctor_tells_versions_store_plug_ins_and_specs(in_swept: Path) -> None:

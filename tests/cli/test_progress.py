@@ -145,3 +145,20 @@ def test_lines_tell_stage_trials_and_counts(
     assert failed.startswith(
         f"failed images {name} {trial}: no room [0/11 stages, 1 failed, about "
     )
+
+
+def test_stage_that_a_failed_one_blocks_is_counted_apart(
+    plan: Plan, store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    student = next(s for s in plan.stages.values() if s.kind == "student")
+    needs = [s for s in plan.stages.values() if student.fingerprint in s.inputs.values()]
+    lines, (board, _) = Lines(), board_of(100)
+    for shown in (lines, board):
+        shown.planned(plan, store)
+
+        shown.note("failed", student, "diverged")
+        shown.note("blocked", needs[0], "a stage that it needs was not made: diverged")
+
+    counts = capsys.readouterr().err.splitlines()[-1]
+    assert "[0/11 stages, 1 failed, 1 blocked, about " in counts
+    assert drawn(board, 100)[1].split()[:2] == ["0/11", "1"]

@@ -20,7 +20,7 @@ from spar_bench.spec.schema import BackboneSpec
 from spar_bench.store import Store
 from tests.run.conftest import clip, photographs
 from tests.run.tiny import executor, plan_of, settings, write_clip
-from tests.small import spar_bench
+from tests.small import one_line, spar_bench
 
 __all__ = ["clip", "photographs"]
 
@@ -331,6 +331,58 @@ def test_commands_say_what_was_done_and_the_way_on(
     assert sorted(path.name for path in Path("out").iterdir()) == [
         "open_clip_config.json", "open_clip_model.safetensors", "spar_bench.json",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "options", "said"),
+    [
+        ("gone.pt", [], "gone.pt: must be a file of weights, but is not there; correct it"),
+        (".", [], ".: must be a file of weights, but is a folder; name a file"),
+        (
+            "empty.pt",
+            ["--path", "gone"],
+            "--path: must be a folder or file of weights, but gone does not exist; correct it",
+        ),
+        (
+            "empty.pt",
+            ["--read-out", "pooled"],
+            "--read-out: must be one that siglip2-b16-256 has, but got 'pooled'; use ",
+        ),
+    ],
+)
+def test_import_looks_for_the_checkpoint_first_and_names_what_was_typed(
+    here: Path, checkpoint: str, options: list[str], said: str
+) -> None:
+    Path("empty.pt").touch()
+
+    result = spar_bench("import", checkpoint, "--backbone", "siglip2-b16-256", *options, exits=2)
+
+    assert one_line(result).startswith(said)
+
+
+def test_import_without_the_backbones_weights_asks_for_its_own_option(here: Path) -> None:
+    Path("empty.pt").touch()
+
+    result = spar_bench("import", "empty.pt", "--backbone", "siglip2-b16-256", exits=2)
+
+    assert one_line(result).endswith("name them as --path")
+
+
+def test_import_of_a_file_that_may_not_be_read_names_its_own_argument(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def closed(path: Path) -> str:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    Path("empty.pt").touch()
+    monkeypatch.setattr("spar_bench.plan.inputs.file_digest", closed)
+
+    result = spar_bench("import", "empty.pt", "--backbone", "patchwork", exits=2)
+
+    assert one_line(result) == (
+        "CHECKPOINT: must be a file of weights, but empty.pt cannot be read (Permission denied); "
+        "correct it"
+    )
 
 
 def test_checkpoint_of_two_models_is_refused_unless_they_agree(tmp_path: Path, clip: Path) -> None:
