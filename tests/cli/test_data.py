@@ -318,7 +318,7 @@ def test_plan_of_published_data_sets_loads_no_torch() -> None:
         (["voc21"], "data set voc21: JPEGImages/ must be in VOCdevkit/VOC2012 or"),
         (["folder"], "data set folder: path must name a folder, but is not given"),
         (["folder", "--path", "nowhere"], "nowhere: must be a folder of images"),
-        (["mine.yaml"], "mine.yaml: a data file must be readable YAML"),
+        (["mine.yaml"], "mine.yaml: a data file must be there, but is not"),
         (["sa1b", "--split", "val"], "data set sa1b: must have what to evaluate on"),
     ],
 )

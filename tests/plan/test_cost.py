@@ -143,7 +143,7 @@ def test_training_is_what_torch_counts(
     ("name", "model"),
     [
         ("openclip-b16-laion2b", "ViT-B-16"),
-        ("siglip2-b16-512", "ViT-B-16-SigLIP2-512"),
+        pytest.param("siglip2-b16-512", "ViT-B-16-SigLIP2-512", marks=pytest.mark.slow),
         pytest.param("siglip2-l16-256", "ViT-L-16-SigLIP2-256", marks=pytest.mark.slow),
         pytest.param("siglip2-so400m14-378", "ViT-SO400M-14-SigLIP2-378", marks=pytest.mark.slow),
     ],

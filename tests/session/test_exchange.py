@@ -371,11 +371,11 @@ def test_import_without_the_backbones_weights_asks_for_its_own_option(here: Path
 def test_import_of_a_file_that_may_not_be_read_names_its_own_argument(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def closed(path: Path) -> str:
+    def closed(path: Path) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
     Path("empty.pt").touch()
-    monkeypatch.setattr("spar_bench.plan.inputs.file_digest", closed)
+    monkeypatch.setattr("spar_bench.plan.inputs.require_whole", closed)
 
     result = spar_bench("import", "empty.pt", "--backbone", "patchwork", exits=2)
 
