@@ -14,6 +14,7 @@ README = Path(sb.__file__).parent.parent / "README.md"
 
 
 @pytest.mark.usefixtures("here")
+@pytest.mark.slow
 def test_library_section_runs_as_it_stands() -> None:
     [code] = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
     write_spec(TINY, "smoke")

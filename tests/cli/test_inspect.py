@@ -187,6 +187,14 @@ def test_seeds_that_cannot_be_read_are_one_line_and_leave_the_others_alone(
     assert "other            3" in stood.stdout
     for result in (stood, collected):
         assert "must hold the seeds of the last sweep, but cannot be read" in one_line(result)
+
+
+def test_seeds_that_cannot_be_read_are_written_anew_by_the_next_sweep(
+    here: Path, swept: Path
+) -> None:
+    copy_store(swept)
+    Path(".spar_bench/results/tiny/sweep.json").write_text("[]")
+
     assert "3 of 3 trials finished, 0 stages" in spar_bench("sweep", "experiments/tiny.yaml").stdout
     assert spar_bench("status").stderr == ""
 

@@ -40,7 +40,10 @@ def told(rows: list[Row]) -> list[tuple[str, str, str, float | None]]:
     return [(row.trial, row.method, row.status, row.miou) for row in rows]
 
 
-@pytest.mark.parametrize("kind", ["evaluate", "targets", "student"])
+@pytest.mark.parametrize(
+    "kind",
+    ["evaluate", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("targets", "student"))],
+)
 def test_stopped_sweep_goes_on_and_ends_as_an_undisturbed_one(
     here: Path, swept: Path, kind: str
 ) -> None:
