@@ -35,7 +35,7 @@ VERSIONS = {
     "text": 1,
     "evaluate": 3,
     "cost": 1,
-    "latency": 2,
+    "latency": 3,
 }
 """Raised when the numbers or the files that a kind of stage makes change."""
 
