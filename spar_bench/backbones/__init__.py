@@ -151,9 +151,8 @@ def identity(spec: BackboneSpec) -> dict[str, Any]:
     }
 
 
-def text_identity(spec: BackboneSpec) -> dict[str, Any]:
-    """Return what decides the embeddings of prompts: all of `identity` that is not of images."""
-    known = identity(spec)
+def text_identity(known: dict[str, Any]) -> dict[str, Any]:
+    """Return what decides the embeddings of prompts: all of an identity that is not of images."""
     return {key: known[key] for key in known.keys() - {"sizes", "preprocessing"}}
 
 

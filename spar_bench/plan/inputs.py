@@ -13,7 +13,7 @@ from spar_bench.datasets.base import IGNORED, Dataset, Split
 from spar_bench.datasets.facts import Facts
 from spar_bench.digests import file_digest
 from spar_bench.errors import DataError, NotReady, SparBenchError
-from spar_bench.spec.schema import DatasetSpec, SourceSpec, StudentSpec
+from spar_bench.spec.schema import BackboneSpec, DatasetSpec, SourceSpec, StudentSpec
 from spar_bench.stage import Stage
 
 
@@ -42,7 +42,7 @@ _looked_at: ContextVar[dict[str, Any] | None] = ContextVar("looked_at", default=
 
 @contextmanager
 def looking_once() -> Iterator[None]:
-    """Look at each data set once for as long as this lasts: a folder of 25,000 files takes seconds.
+    """Look at data sets and backbones once while this lasts: 25,000 files take seconds.
 
     Within another it is a part of that. What changes on disk meanwhile is seen by
     `require_unchanged`, which looks afresh.
@@ -134,6 +134,11 @@ def checkpoint_digest(student: StudentSpec) -> str:
         ) from error
 
 
+def backbone_identity(spec: BackboneSpec) -> dict[str, Any]:
+    """Return what decides a backbone's features, as JSON; raises as `backbones.identity`."""
+    return _once(f"backbone {spec.model_dump_json()}", lambda: backbones.identity(spec))
+
+
 def dataset_identity(spec: DatasetSpec | SourceSpec, split: Split) -> dict[str, Any]:
     """Return what decides a data set's images and labels, as JSON: plug-in and contents."""
     key = f"identity {split} {spec.model_dump_json()}"
@@ -163,7 +168,7 @@ def require_unchanged(stage: Stage) -> None:
     if "backbone" in stage.settings and stage.kind != "cost":  # weights do not move a cost
         now["backbone"] = backbones.identity(stage.how["backbone"])
     if "text_tower" in stage.settings:
-        now["text_tower"] = backbones.text_identity(stage.how["backbone"])
+        now["text_tower"] = backbones.text_identity(backbones.identity(stage.how["backbone"]))
     if "checkpoint" in stage.settings:
         now["checkpoint"] = checkpoint_digest(StudentSpec(checkpoint=stage.how["checkpoint"]))
     for what, identity in now.items():

@@ -16,6 +16,7 @@ from spar_bench.backbones import known_sizes
 from spar_bench.plan.cost import SINGLE_PASS, Inference
 from spar_bench.plan.inputs import (
     Labelled,
+    backbone_identity,
     checkpoint_digest,
     dataset_identity,
 )
@@ -115,7 +116,7 @@ def targets_stage(settings: Settings, seed: int) -> Stage:
         "targets",
         VERSIONS["targets"],
         {
-            "backbone": backbones.identity(settings.backbone),
+            "backbone": backbone_identity(settings.backbone),
             "window_px": window_px(settings),
             "stride_px": settings.teacher.stride_px,
             "upsample": upsample(settings),
@@ -151,7 +152,7 @@ def student_stage(settings: Settings, seed: int) -> Stage:
         "student",
         VERSIONS["student"],
         {
-            "backbone": backbones.identity(settings.backbone),
+            "backbone": backbone_identity(settings.backbone),
             **student.model_dump(mode="json", exclude={"checkpoint"}),
             "loss_version": registry.version("losses", student.loss),
             "seed": seed,
@@ -174,7 +175,7 @@ def imported_stage(backbone: BackboneSpec, student: StudentSpec) -> Stage:
     return Stage(
         "student",
         VERSIONS["student"],
-        {"backbone": backbones.identity(backbone), "checkpoint": checkpoint_digest(student)},
+        {"backbone": backbone_identity(backbone), "checkpoint": checkpoint_digest(student)},
         how={"backbone": backbone, "checkpoint": student.checkpoint},
     )
 
@@ -185,7 +186,7 @@ def text_stage(settings: Settings, data: Labelled, protocol: dict[str, Any]) -> 
         "text",
         VERSIONS["text"],
         {
-            "text_tower": backbones.text_identity(settings.backbone),
+            "text_tower": backbones.text_identity(backbone_identity(settings.backbone)),
             "classes": data.classes,
             "templates": protocol["templates"],
         },
@@ -214,7 +215,7 @@ def evaluate_stage(
         "evaluate",
         VERSIONS["evaluate"],
         {
-            "backbone": backbones.identity(settings.backbone),
+            "backbone": backbone_identity(settings.backbone),
             "inference": asdict(inference(settings, method)),
             "refiner": [refiner, registry.version("refiners", refiner)],
             "dataset": data.identity,
