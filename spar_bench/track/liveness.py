@@ -8,6 +8,8 @@ import getpass
 import hashlib
 import socket
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -41,13 +43,20 @@ def sweep_lock(uri: str, name: str) -> FileLock | None:
     return FileLock(folder / f"{digest}.lock", thread_local=False)
 
 
-def is_dead(uri: str, name: str) -> bool:
-    """Tell whether no process holds the lock of that name; False when it cannot be known."""
+@contextmanager
+def in_place_of_the_dead(uri: str, name: str) -> Iterator[bool]:
+    """Hold the lock of that name and yield True; False where another does, or none may be had.
+
+    A sweep may end of its own accord between a look at its runs and this, so they are looked at
+    again within: whoever holds the lock is the only one who writes them.
+    """
     lock = sweep_lock(uri, name)
-    if lock is None:
-        return False
     try:
-        with lock.acquire(timeout=0):
-            return True
+        held = lock.acquire(timeout=0) if lock else None
     except Timeout:
-        return False
+        held = None
+    if held is None:
+        yield False
+        return
+    with held:
+        yield True

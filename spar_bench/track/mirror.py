@@ -10,7 +10,7 @@ from filelock import FileLock, Timeout
 
 from spar_bench.results import TrialRecord
 from spar_bench.track.client import answering, connect, experiment_ids, search_runs
-from spar_bench.track.liveness import is_dead, lock_name, sweep_lock
+from spar_bench.track.liveness import in_place_of_the_dead, lock_name, sweep_lock
 from spar_bench.track.sweep_runs import Sweep, SweepRuns
 
 _log = logging.getLogger(__name__)
@@ -105,11 +105,13 @@ class Mirror:
 def end_dead_runs(client: Any, uri: str) -> int:
     """Mark as KILLED every run whose sweep holds no lock any more; return how many."""
     ids = list(experiment_ids(client).values())
-    query = "attributes.status = 'RUNNING' and tags.`spar.lock` LIKE '%'"
-    running = search_runs(client, ids, query)
-    names = {run.data.tags["spar.lock"] for run in running}
-    dead = {name for name in names if is_dead(uri, name)}
-    ended = [run for run in running if run.data.tags["spar.lock"] in dead]
-    for run in ended:
-        client.set_terminated(run.info.run_id, "KILLED")
-    return len(ended)
+    running = "attributes.status = 'RUNNING' and tags.`spar.lock`"
+    names = {run.data.tags["spar.lock"] for run in search_runs(client, ids, f"{running} LIKE '%'")}
+    ended = 0
+    for name in sorted(names):
+        with in_place_of_the_dead(uri, name) as is_dead:
+            found = search_runs(client, ids, f"{running} = '{name}'") if is_dead else []
+            for run in found:
+                client.set_terminated(run.info.run_id, "KILLED")
+                ended += 1
+    return ended

@@ -2,13 +2,16 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from spar_bench.errors import StoreError
 from spar_bench.results import Cost
 from spar_bench.track import Mirror
-from tests.track.conftest import SPEC_HASH, dump, make_row, make_trial, mirror, query
+from spar_bench.track.client import connect
+from spar_bench.track.mirror import end_dead_runs
+from tests.track.conftest import SPEC_HASH, dump, make_results, make_row, make_trial, mirror, query
 
 ACTIVE = "lifecycle_stage = 'active'"
 
@@ -244,6 +247,29 @@ def test_run_of_a_live_sweep_is_left_running(uri: str, tmp_path: Path) -> None:
 
     assert run_status(uri)["window 5bec5bec"] == "RUNNING"
     live.finish(tmp_path, "killed")
+
+
+def test_sweep_that_ends_while_the_dead_are_looked_for_stays_finished(
+    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow.tracking import MlflowClient
+
+    make_results([make_row()]).save(tmp_path / "results")
+    live = Mirror(uri)
+    live.start("window", "", SPEC_HASH, {})
+    search = MlflowClient.search_runs
+
+    def ends_after(*args: Any, **kwargs: Any) -> Any:
+        monkeypatch.undo()
+        found = search(*args, **kwargs)
+        live.finish(tmp_path / "results", "finished")
+        return found
+
+    monkeypatch.setattr(MlflowClient, "search_runs", ends_after)
+    ended = end_dead_runs(connect(uri), uri)
+
+    assert ended == 0
+    assert run_status(uri)["window 5bec5bec"] == "FINISHED"
 
 
 def test_second_process_on_a_spec_writes_only_when_the_first_is_gone(
