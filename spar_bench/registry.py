@@ -14,7 +14,7 @@ numbers change: it is part of the fingerprint of everything made with the plug-i
 import ast
 import importlib
 import importlib.util
-from functools import cache
+from functools import cache, lru_cache
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -144,8 +144,14 @@ def _needs_data_file(family: str, name: str) -> bool:
 
 
 def _read(path: Path) -> dict[str, Any]:
+    """Read a data file; again only once it has changed, for a plan asks for it a thousand times.
+
+    Raises:
+        DataFileError: it cannot be read, or is no map of keys to values.
+    """
     try:
-        read = YAML(typ="safe", pure=True).load(path)
+        stat = path.stat()
+        read = _yaml(path, (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns))
     except FileNotFoundError as error:
         raise DataFileError(
             f"{path}: a data file must be there, but is not; correct its name"
@@ -158,6 +164,12 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(read, dict):
         raise DataFileError(f"{path}: a data file must map keys to values, but does not; mend it")
     return read
+
+
+@lru_cache(maxsize=256)
+def _yaml(path: Path, stamp: tuple[int, int, int]) -> Any:
+    """Return what a YAML file holds, for reading alone; `stamp` changes when the file does."""
+    return YAML(typ="safe", pure=True).load(path)
 
 
 def _file(family: str, name: str) -> Path:

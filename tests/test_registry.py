@@ -119,3 +119,20 @@ def test_refiner_none_returns_the_scores_themselves() -> None:
     scores = torch.rand(3, 4, 6)
 
     assert registry.load("refiners", "none")()(scores, torch.rand(3, 32, 48)) is scores
+
+
+def test_data_file_is_parsed_once_until_it_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("plugin: tree\nlicense: MIT\n")
+    registry.data("datasets", str(path))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(registry, "YAML", None)
+        again = registry.data("datasets", str(path))
+    path.write_text("plugin: tree\nlicense: Apache-2.0\n")
+    changed = registry.data("datasets", str(path))
+
+    assert again == {"license": "MIT"}
+    assert changed == {"license": "Apache-2.0"}

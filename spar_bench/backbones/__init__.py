@@ -48,6 +48,7 @@ __all__ = [
 T = TypeVar("T", Sizes, Card)
 RANDOM = " (random weights)"
 """What follows a backbone's name in every table where its weights are random."""
+_ADAPTERS: dict[type, TypeAdapter[Any]] = {kind: TypeAdapter(kind) for kind in (Sizes, Card)}
 _FILE_ENDINGS = {*WEIGHTS_ENDINGS, ".yaml", ".yml"}
 
 
@@ -214,7 +215,8 @@ def _read(name: str, kind: type[T]) -> T:
         )
     own = {field.name for field in fields(cast(Any, kind))}
     try:
-        return TypeAdapter(kind).validate_python({k: v for k, v in stated.items() if k in own})
+        read: T = _ADAPTERS[kind].validate_python({k: v for k, v in stated.items() if k in own})
+        return read
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         key = ".".join(map(str, first["loc"]))
