@@ -19,7 +19,8 @@ from spar_bench.accuracy import Counts
 from spar_bench.errors import StoreError
 from spar_bench.files import replace_bytes, replace_text
 
-Status = Literal["finished", "failed", "blocked", "skipped", "not_measured"]
+Status = Literal["finished", "failed", "blocked", "pruned", "skipped", "not_measured"]
+"""Of a trial or a stage; `skipped` has not been run, `pruned` was given up by a search."""
 
 
 @dataclass(frozen=True, kw_only=True)

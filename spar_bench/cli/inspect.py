@@ -11,6 +11,7 @@ from spar_bench.cli.options import counted, span, store_option, table
 from spar_bench.errors import NotReady, SparBenchError, SpecError
 
 if TYPE_CHECKING:
+    from spar_bench.results import Status
     from spar_bench.session.read import Explained
     from spar_bench.stage import Finished
 
@@ -75,6 +76,15 @@ def check(specs: tuple[Path, ...], ready: bool) -> None:
         )
 
 
+STANDINGS: dict["Status", str] = {
+    "finished": "finished",
+    "failed": "failed",
+    "pruned": "pruned",
+    "skipped": "to do",
+}
+"""The statuses of trials that are counted, as `status` calls them."""
+
+
 @click.command()
 @click.argument(
     "specs",
@@ -96,17 +106,17 @@ def status(specs: tuple[Path, ...], store: Path) -> None:
         except SparBenchError as error:
             lack = "" if specs else _lack(error)
             if lack:
-                rows.append([experiment_name(path), "", "", "", "", lack])
+                rows.append([experiment_name(path), "", *("" for _ in STANDINGS), lack])
                 unready.append(path)
             else:
                 problems.append(str(error))
             continue
-        counts = [found.n_trials.get(state, 0) for state in ("finished", "failed", "skipped")]
+        counts = [found.n_trials.get(state, 0) for state in STANDINGS]
         rows.append([found.loaded.experiment, str(sum(counts)), *map(str, counts), ""])
         failures += [f"{found.loaded.experiment}/{n}: {why}" for n, why in found.failures.items()]
     if rows:
-        header = ["experiment", "trials", "finished", "failed", "to do", ""]
-        click.echo(table(header, rows, right="lrrrr"))
+        header = ["experiment", "trials", *STANDINGS.values(), ""]
+        click.echo(table(header, rows, right="lrrrrr"))
     for line in failures:
         click.echo(line)
     for path in unready:

@@ -55,6 +55,7 @@ class Tally:
         self.done: set[str] = set()
         self.failed: set[str] = set()
         self.blocked: set[str] = set()
+        self.pruned: set[str] = set()
         self.current: Stage | None = None
         self.current_trials = ""
         self.share = 0.0
@@ -85,8 +86,10 @@ class Tally:
             self._turn_to(stage)
         elif note == "made":
             self.done = self.done | {stage.fingerprint}
-        elif note in ("failed", "pruned"):
+        elif note == "failed":
             self.failed = self.failed | {stage.fingerprint}
+        elif note == "pruned":
+            self.pruned = self.pruned | {stage.fingerprint}
         elif note == "blocked":
             self.blocked = self.blocked | {stage.fingerprint}
         if note in ("made", "failed", "pruned"):
@@ -101,7 +104,8 @@ class Tally:
     def seconds_left(self) -> float | None:
         """Return the time left at the speed so far; None before there is one."""
         work, keys, current = self._work, self._key, self.current
-        ended = {keys[one] for one in self.done | self.failed | self.blocked if one in keys}
+        ended = self.done | self.failed | self.blocked | self.pruned
+        ended = {keys[one] for one in ended if one in keys}
         worked = sum(ahead for key, ahead in work.items() if key in ended)
         if current is not None and (key := keys.get(current.fingerprint, "")) not in ended:
             worked += self.share * work.get(key, 0.0)
@@ -153,6 +157,8 @@ class Lines(Tally):
             parts.append(f"{len(self.failed)} failed")
         if self.blocked:
             parts.append(f"{len(self.blocked)} blocked")
+        if self.pruned:
+            parts.append(f"{len(self.pruned)} pruned")
         if left is not None and len(self.done) < len(self.plan.stages):
             parts.append(f"about {span(left)} left")
         return ", ".join(parts)
@@ -168,11 +174,14 @@ class Board(Tally):
     def __init__(self, console: Console, stopper: Stopper) -> None:
         super().__init__()
         self._console, self._stopper = console, stopper
+        self._trouble = ""
 
     def note(self, note: Note, stage: Stage, text: str) -> None:
         """Take what happened; print what went wrong."""
         super().note(note, stage, text)
-        if note in TROUBLES:
+        # What follows of a pruned student has its reason, which is not told twice.
+        if note in TROUBLES and text != self._trouble:
+            self._trouble = text
             line = f"{note} {stage.kind} {stage.fingerprint[:12]} ({self.trials_of(stage)}): {text}"
             self._console.print(escape(line), soft_wrap=True)
 

@@ -261,9 +261,11 @@ def _total(view: "PlanView") -> str:
 def _say_how_it_went(outcome: "Outcome", spec: Path) -> None:
     """Print what was made, what failed and what is next; exit code 1 if anything failed."""
     n_done, n_trials = sum(outcome.trials.values()), len(outcome.trials)
+    n_pruned = len({row.trial for row in outcome.rows if row.status == "pruned"})
+    pruned = f"{n_pruned} pruned, " if n_pruned else ""
     click.echo(
         f"{outcome.experiment}: {n_done} of {counted(n_trials, 'trial')} finished, "
-        f"{counted(outcome.n_made, 'stage')} made now. Next: {_next(outcome, spec)}"
+        f"{pruned}{counted(outcome.n_made, 'stage')} made now. Next: {_next(outcome, spec)}"
     )
     failed = [row for row in outcome.unfinished if row.status in ("failed", "blocked")]
     told = {row.reason for row in failed}

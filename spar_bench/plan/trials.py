@@ -59,9 +59,11 @@ class Plan:
     """All that a sweep calls for.
 
     `stages` is in an order in which each stage comes after its inputs; `latency` is the fingerprint
-    of the one sitting in which all arms are timed, or None.
+    of the one sitting in which all arms are timed, or None. With `keep_pruned`, that of a search
+    that prunes, students that a search has pruned are not trained; any other plan trains them.
     """
 
+    keep_pruned: bool = False
     trials: list[Trial] = field(default_factory=list)
     stages: dict[str, Stage] = field(default_factory=dict)
     costs: list[CostLine] = field(default_factory=list)
@@ -94,7 +96,13 @@ class Plan:
 
 
 @looking_once()
-def make_plan(points: Iterable[Point], seeds: list[int], place: dict[str, Any]) -> Plan:
+def make_plan(
+    points: Iterable[Point],
+    seeds: list[int],
+    place: dict[str, Any],
+    *,
+    keep_pruned: bool = False,
+) -> Plan:
     """Lay out trials and stages; `place` says where latency will be measured.
 
     A seed draws the distillation images and the student's order, so a method without a student has
@@ -103,7 +111,7 @@ def make_plan(points: Iterable[Point], seeds: list[int], place: dict[str, Any]) 
     Raises:
         NotReady: weights or data that decide a fingerprint are missing.
     """
-    plan, timed = Plan(), _Timed()
+    plan, timed = Plan(keep_pruned), _Timed()
     looked_at: dict[str, Labelled] = {}
     for point in points:
         data = []

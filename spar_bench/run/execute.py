@@ -64,7 +64,6 @@ class Executor:
         notify: Told of every stage that starts, ends, waits for another sweep, or is found damaged.
         retry: Also repeat stages that failed for good, such as a diverged student.
         fail_fast: Make nothing more after the first failure.
-        keep_pruned: Leave students alone that a search has pruned; no other sweep does.
     """
 
     plan: Plan
@@ -73,7 +72,6 @@ class Executor:
     notify: Callable[[Note, Stage, str], None]
     retry: bool = False
     fail_fast: bool = False
-    keep_pruned: bool = False
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
 
@@ -120,7 +118,7 @@ class Executor:
         past = self.context.store.failure(stage)
         if past is None or not past["final"] or self.retry:
             return None
-        return past if self.keep_pruned or past["outcome"] != "pruned" else None
+        return past if self.plan.keep_pruned or past["outcome"] != "pruned" else None
 
     def _settle(self, stage: Stage) -> None:
         """Find a stage, or make it, or say why not."""
@@ -131,7 +129,10 @@ class Executor:
             self._tell([stage], past["outcome"], past["reason"])
         elif any(self.outcomes[i] != "skipped" for i in lost):
             reason = next(self.reasons[i] for i in lost if i in self.reasons)
-            self._tell([stage], "blocked", f"a stage that it needs was not made: {reason}")
+            if {self.outcomes[i] for i in lost} == {"pruned"}:
+                self._tell([stage], "pruned", reason)
+            else:
+                self._tell([stage], "blocked", f"a stage that it needs was not made: {reason}")
         elif lost or (self.fail_fast and "failed" in self.outcomes.values()):
             self.outcomes[stage.fingerprint] = "skipped"
         else:

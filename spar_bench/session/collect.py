@@ -52,7 +52,7 @@ class Collector:
     def trial_state(self, trial: Trial) -> State:
         """Return where a trial stands: finished when all its rows are."""
         states = [self.state(arm.evaluate) for arm in trial.arms]
-        for status in ("failed", "blocked", "skipped"):
+        for status in ("failed", "blocked", "pruned", "skipped"):
             for state in states:
                 if state.status == status:
                     return State("failed" if status == "blocked" else status, state.reason)
@@ -183,15 +183,12 @@ class Collector:
             needed = self.state(fingerprint)
             if needed.status in ("failed", "blocked"):
                 return State("blocked", needed.reason, final=needed.final)
+            if needed.status == "pruned":
+                return needed
         failure = self.store.failure(stage)
-        if failure is None:
+        if failure is None or (failure["outcome"] == "pruned" and not self.plan.keep_pruned):
             return State("skipped", NOT_MADE)
-        failed = failure["outcome"] == "failed"
-        return State(
-            "failed" if failed else "skipped",
-            failure["reason"],
-            final=failed and failure["final"],
-        )
+        return State(failure["outcome"], failure["reason"], final=failure["final"])
 
     @cached_property
     def _latency(self) -> State | None:

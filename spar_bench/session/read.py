@@ -121,7 +121,7 @@ def _planned(collector: Collector, stage: Stage, gflops_per_s: float) -> Planned
 def lay_out(loaded: LoadedSpec, store: Store, seeds: list[int]) -> Plan:
     """Return the plan of a spec, its timings being those of the place where they were last made."""
     points = known_points(loaded, store)
-    first = make_plan(points, seeds, {})
+    first = make_plan(points, seeds, {}, keep_pruned=loaded.prunes)
     if first.latency is None:
         return first
     arms = first.stages[first.latency].settings["arms"]
@@ -133,7 +133,8 @@ def lay_out(loaded: LoadedSpec, store: Store, seeds: list[int]) -> Plan:
     if not sittings:
         return first
     newest = max(sittings, key=lambda stage: stage.manifest["made"]["ended_ms"])
-    return make_plan(points, seeds, newest.manifest["settings"]["place"])
+    place = newest.manifest["settings"]["place"]
+    return make_plan(points, seeds, place, keep_pruned=loaded.prunes)
 
 
 @looking_once()

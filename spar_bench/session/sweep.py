@@ -225,7 +225,7 @@ class _Sweep:
         return plan
 
     def _plan(self, points: Iterable[Point]) -> Plan:
-        plan = make_plan(points, self._seeds, self._place)
+        plan = make_plan(points, self._seeds, self._place, keep_pruned=self._loaded.prunes)
         self._watcher.planned(plan, self._store)
         return plan
 
@@ -238,7 +238,6 @@ class _Sweep:
             notify=self._note,
             retry=self._options.retry,
             fail_fast=self._options.fail_fast,
-            keep_pruned=self._loaded.search is not None and self._loaded.search.prune,
             outcomes=self._outcomes,
             reasons=self._reasons,
         )

@@ -44,6 +44,11 @@ class LoadedSpec:
     resolver: Resolver = field(repr=False, compare=False)
     base: Draft = field(repr=False, compare=False)
 
+    @property
+    def prunes(self) -> bool:
+        """Whether it is a search that gives up students whose loss lags."""
+        return self.search is not None and self.search.prune
+
 
 def read_spec(path: str | Path, *, environ: Mapping[str, str] | None = None) -> LoadedSpec:
     """Read a spec file; `${NAME}` and `${NAME:-default}` in it are taken from `environ`.

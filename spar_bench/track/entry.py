@@ -19,6 +19,7 @@ RUN_STATUS = {
     "finished": "FINISHED",
     "failed": "FAILED",
     "blocked": "FAILED",
+    "pruned": "KILLED",
     "skipped": "KILLED",
     "not_measured": "KILLED",
     "killed": "KILLED",

@@ -81,8 +81,8 @@ def test_plan_of_more_seeds_adds_students_alone(
 def test_status_counts_trials_of_every_spec(in_swept: Path) -> None:
     said = spar_bench("status").stdout.splitlines()
 
-    assert said[0].split() == ["experiment", "trials", "finished", "failed", "to", "do"]
-    assert said[1].split() == ["tiny", "3", "3", "0", "0"]
+    assert said[0].split() == ["experiment", "trials", "finished", "failed", "pruned", "to", "do"]
+    assert said[1].split() == ["tiny", "3", "3", "0", "0", "0"]
 
 
 def test_status_has_a_row_for_a_half_done_sweep_and_for_specs_that_cannot_be_swept(
@@ -98,7 +98,7 @@ def test_status_has_a_row_for_a_half_done_sweep_and_for_specs_that_cannot_be_swe
     result = spar_bench("status")
 
     assert [line.split() for line in result.stdout.splitlines()[1:4]] == [
-        ["tiny", "3", "0", "0", "3"],
+        ["tiny", "3", "0", "0", "0", "3"],
         ["unready", "3", "missing"],
         ["wrong", "has", "mistakes"],
     ]

@@ -50,6 +50,30 @@ sweep:
 )
 
 
+LAGGING = (
+    UNTIMED
+    + """\
+sweep:
+  - set: {evaluate.methods: [student]}
+    search:
+      trials: 5
+      sampler: random
+      objectives: {miou: maximize}
+      prune: true
+      space:
+        student.learning_rate: {choices: [1.0e-3, 1.0e-7]}
+        student.epochs: {choices: [3, 4, 5]}
+      enqueue:
+        - {student.learning_rate: 1.0e-3, student.epochs: 3}
+        - {student.learning_rate: 1.0e-3, student.epochs: 4}
+        - {student.learning_rate: 1.0e-3, student.epochs: 5}
+        - {student.learning_rate: 1.0e-7, student.epochs: 4}
+        - {student.learning_rate: 1.0e-7, student.epochs: 5}
+"""
+)
+"""The last two students hardly learn, and are pruned."""
+
+
 class Killed(BaseException):
     """Ends a search in a test as kill -9 would: nothing is told."""
 
@@ -190,9 +214,31 @@ def test_search_for_two_objectives_goes_past_an_impossible_draw(here: Path) -> N
     assert (scored["miou"], scored["gflops"]) == (row.miou, row.cost.gflops)
     assert ", 0 stages made now" in second.stdout
     n_trials = str(len(found.rows))
-    assert looked.splitlines()[1].split() == ["tiny", n_trials, n_trials, "0", "0"]
+    assert looked.splitlines()[1].split() == ["tiny", n_trials, n_trials, "0", "0", "0"]
     assert "A search asks for 5 trials, one after another." in looked
     assert {status for _, status in runs()} == {"FINISHED"}
+
+
+def test_what_a_search_has_pruned_is_no_failure_and_is_not_to_do(here: Path) -> None:
+    spec = write_spec(LAGGING)
+
+    first = spar_bench("sweep", spec)
+    second = spar_bench("sweep", spec)
+    status = spar_bench("status", spec).stdout
+    plan = spar_bench("plan", spec).stdout
+
+    assert "3 of 5 trials finished, 2 pruned, " in first.stdout
+    assert "4 pruned" in first.stderr  # two students, and what is evaluated of them
+    assert "failed" not in first.stderr
+    assert "blocked" not in first.stderr
+    assert "3 of 5 trials finished, 2 pruned, 0 stages made now" in second.stdout
+    assert status.splitlines()[1].split() == ["tiny", "5", "3", "0", "2", "0"]
+    assert "pruned by the search after epoch" not in status
+    assert ", 0 to do: about 0 s" in plan
+    found = Results.load(Path(".spar_bench/results/tiny"))
+    assert [row.status for row in found.rows] == ["finished"] * 3 + ["pruned"] * 2
+    assert dict(runs()).keys() >= {"learning_rate=1e-07,epochs=4,seed=0"}
+    assert dict(runs())["learning_rate=1e-07,epochs=4,seed=0"] == "KILLED"
 
 
 def test_trials_of_a_search_cannot_be_named(here: Path) -> None:

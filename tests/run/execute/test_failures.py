@@ -1,5 +1,6 @@
 """Stages that fail, diverge or are pruned, and what becomes of the others."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -145,11 +146,11 @@ def test_pruned_student_is_no_failure_and_is_left_alone_by_a_search_only(
 
     making, notes = executor(plan, store, context=Context(store, CPU, prune=prune))
     making.make(plan.stages)
-    search, notes_search = executor(plan, store, keep_pruned=True)
+    search, notes_search = executor(replace(plan, keep_pruned=True), store)
     search.make(plan.stages)
     sweep, notes_sweep = executor(plan, store)
     sweep.make(plan.stages)
 
-    assert notes.kinds("pruned") == notes_search.kinds("pruned") == ["student"]
+    assert notes.kinds("pruned") == notes_search.kinds("pruned") == ["student", "evaluate"]
     assert notes.kinds("failed") == notes_search.kinds("started") == []
     assert notes_sweep.kinds("made") == ["student", "evaluate"]
