@@ -36,6 +36,7 @@ _ONE_OF = {
     "losses": "loss",
     "refiners": "refiner",
 }
+Stamp = tuple[int, int, int]
 _NOT_PLUGINS = {"base", "checking", "facts", "files", "images", "weights"}
 
 
@@ -150,8 +151,7 @@ def _read(path: Path) -> dict[str, Any]:
         DataFileError: it cannot be read, or is no map of keys to values.
     """
     try:
-        stat = path.stat()
-        read = _yaml(path, (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns))
+        read = _yaml(path, _stamp(path))
     except FileNotFoundError as error:
         raise DataFileError(
             f"{path}: a data file must be there, but is not; correct its name"
@@ -166,9 +166,15 @@ def _read(path: Path) -> dict[str, Any]:
     return read
 
 
+def _stamp(path: Path) -> Stamp:
+    """Return what changes when a file does."""
+    stat = path.stat()
+    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+
+
 @lru_cache(maxsize=256)
-def _yaml(path: Path, stamp: tuple[int, int, int]) -> Any:
-    """Return what a YAML file holds, for reading alone; `stamp` changes when the file does."""
+def _yaml(path: Path, _: Stamp) -> Any:
+    """Return what a YAML file holds, for reading alone."""
     return YAML(typ="safe", pure=True).load(path)
 
 
@@ -235,12 +241,22 @@ def _constant(path: Path, name: str) -> Any:
 
 
 def _parsed(path: Path) -> ast.Module:
+    """Parse a module; again only once it has changed.
+
+    Raises:
+        SparBenchError: it cannot be read, or is no Python.
+    """
     try:
-        return ast.parse(path.read_text(encoding="utf-8"), path.name)
+        return _tree(path, _stamp(path))
     except (OSError, SyntaxError, ValueError) as error:
         raise SparBenchError(
             f"{path}: a plug-in must be a file of Python, but cannot be read: {error}; mend it"
         ) from error
+
+
+@lru_cache(maxsize=256)
+def _tree(path: Path, _: Stamp) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), path.name)
 
 
 def purpose(family: str, name: str) -> str:

@@ -193,6 +193,9 @@ def label(spec: BackboneSpec) -> str:
     """Return a backbone's name in tables: its path's, or its own; random weights are marked.
 
     So are those that were random when they were exported.
+
+    Raises:
+        NotReady: what says so of a folder of exported weights cannot be read.
     """
     name = Path(spec.path).resolve() if spec.path else Path(spec.name)
     shown = name.stem if name.suffix in _FILE_ENDINGS else name.name

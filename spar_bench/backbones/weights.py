@@ -166,12 +166,23 @@ def require_architecture(weights: Weights, sizes: Sizes) -> None:
 
 
 def exported_weights(folder: Path) -> str | None:
-    """Return what `weights` was in the spec of the backbone that a folder was exported from."""
+    """Return what `weights` was in the spec of the backbone that a folder was exported from.
+
+    None where nothing says that it was exported.
+
+    Raises:
+        NotReady: what says so cannot be read.
+    """
+    path = folder / ORIGIN_FILE
     try:
-        origin = json.loads((folder / ORIGIN_FILE).read_text(encoding="utf-8"))
-        return str(origin["backbone"]["weights"])
-    except (OSError, ValueError, LookupError, TypeError):
+        return str(json.loads(path.read_text(encoding="utf-8"))["backbone"]["weights"])
+    except (FileNotFoundError, NotADirectoryError):
         return None
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise NotReady(
+            f"{path}: must say what the weights beside it were exported from, but cannot be read: "
+            f"{error!r}; export them again"
+        ) from error
 
 
 def _stated(weights: Weights, *keys: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from spar_bench.cli.options import span
 from spar_bench.cli.stopping import STOPPING, Stopper
 from spar_bench.plan.estimate import estimate
 from spar_bench.plan.stages import batch_key
-from spar_bench.plan.trials import Plan
+from spar_bench.plan.trials import Plan, Trial
 from spar_bench.run.execute import Note
 from spar_bench.session.collect import Collector
 from spar_bench.session.sweep import Watcher
@@ -59,6 +59,7 @@ class Tally:
         self.current: Stage | None = None
         self.current_trials = ""
         self.share = 0.0
+        self._trials: dict[str, list[Trial]] = {}
         self._work: dict[str, float] = {}
         self._key: dict[str, str] = {}
         self._begun = time.monotonic()
@@ -78,6 +79,7 @@ class Tally:
                 work[key] = max(work.get(key, 0.0), ahead)
         # Whole at once: a live table is drawn by another thread.
         self.plan, self.done, self._work, self._key = plan, done, work, keys
+        self._trials = plan.trials_by_stage()
         self._begun = time.monotonic()
 
     def note(self, note: Note, stage: Stage, text: str) -> None:
@@ -120,7 +122,7 @@ class Tally:
 
     def trials_of(self, stage: Stage) -> str:
         """Return the trials that a stage is made for, shortened."""
-        names = [t.name for t in self.plan.trials if stage.fingerprint in self.plan.of_trial(t)]
+        names = [trial.name for trial in self._trials.get(stage.fingerprint, [])]
         return names[0] + (f" and {len(names) - 1} more" if names[1:] else "") if names else "all"
 
     def _turn_to(self, stage: Stage) -> None:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 from spar_bench.backbones import Sizes, known_sizes, text_sizes
@@ -73,7 +74,7 @@ def speeds(finished: Iterable[Finished]) -> dict[str, float]:
         made = stage.manifest["made"]
         if made.get("gflops", 0.0) >= TELLING_GFLOPS and made.get("seconds"):
             found.setdefault(stage.manifest["kind"], []).append(made["gflops"] / made["seconds"])
-    return {kind: sorted(values)[len(values) // 2] for kind, values in found.items()}
+    return {kind: median(values) for kind, values in found.items()}
 
 
 def _drawn(plan: Plan, stage: Stage) -> tuple[Sizes, Mapping[tuple[int, int], int]]:

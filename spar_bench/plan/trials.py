@@ -94,6 +94,14 @@ class Plan:
             fingerprint for arm in trial.arms for fingerprint in (arm.evaluate, arm.cost)
         )
 
+    def trials_by_stage(self) -> dict[str, list[Trial]]:
+        """Return by fingerprint the trials that need a stage, timing aside."""
+        found: dict[str, list[Trial]] = {fingerprint: [] for fingerprint in self.stages}
+        for trial in self.trials:
+            for fingerprint in self.of_trial(trial):
+                found[fingerprint].append(trial)
+        return found
+
 
 @looking_once()
 def make_plan(

@@ -11,6 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from spar_bench.backbones.base import Backbone
+from spar_bench.errors import SparBenchError
 from spar_bench.files import replace_text
 from spar_bench.plan.cost import Inference, encoder_flops, image_flops, pass_hw, windows_of
 from spar_bench.run.context import Context
@@ -24,7 +25,7 @@ def make_cost(stage: Stage, context: Context) -> dict[str, Any]:
     """Write `cost.json`: GFLOPs of an image and of one pass, windows, parameters.
 
     Raises:
-        AssertionError: closed form and counter differ by more than TOLERANCE.
+        SparBenchError: closed form and counter differ by more than TOLERANCE.
     """
     settings = stage.settings
     backbone = context.backbone(stage.how["backbone"])
@@ -34,10 +35,12 @@ def make_cost(stage: Stage, context: Context) -> dict[str, Any]:
         encoder_flops(backbone.sizes, read_hw),
         count_encoder_flops(backbone, read_hw),
     )
-    assert abs(counted - expected) <= TOLERANCE * expected, (
-        f"{settings['backbone'][0]}: the closed form must be within {TOLERANCE:.0%} of the "
-        f"counter, but {expected} and {counted} at {read_hw}"
-    )
+    if abs(counted - expected) > TOLERANCE * expected:
+        raise SparBenchError(
+            f"backbone {settings['backbone'][0]}: its sizes must give torch's count of FLOPs "
+            f"within {TOLERANCE:.0%}, but give {expected / 1e9:.4g} GFLOPs where torch counts "
+            f"{counted / 1e9:.4g}, at {read_hw[0]}x{read_hw[1]} px; correct its data file"
+        )
     flops = image_flops(backbone.sizes, inference, image_hw, n_queries=settings["n_queries"])
     summary = {
         "gflops": flops / 1e9,
@@ -56,6 +59,9 @@ def count_encoder_flops(backbone: Backbone, image_hw: tuple[int, int]) -> int:
     In eager mode, batch 1, with attention as plain matrix products: the counter takes the fast path
     of `nn.MultiheadAttention` for nothing at all, and torch 2.6 to 2.13 the CPU's fused kernel too.
     Tensors have shapes but no values, so that an image of any size costs neither memory nor time.
+
+    Raises:
+        SparBenchError: no attention was counted.
     """
     device = next(backbone.visual.parameters()).device
     with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True), _plain_attention():
@@ -63,9 +69,11 @@ def count_encoder_flops(backbone: Backbone, image_hw: tuple[int, int]) -> int:
         with FlopCounterMode(display=False) as counter:
             backbone.features(images)
     by_name = {str(name) for name in counter.get_flop_counts()["Global"]}
-    assert any("attention" in name or "bmm" in name for name in by_name), (
-        f"the counter saw no attention among {sorted(by_name)}"
-    )
+    if not any("attention" in name or "bmm" in name for name in by_name):
+        raise SparBenchError(
+            "cost: torch's counter must count a ViT's attention, but counted only "
+            f"{', '.join(sorted(by_name))}; use another torch, or correct the backbone's plug-in"
+        )
     return int(counter.get_total_flops())
 
 

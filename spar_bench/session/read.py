@@ -95,9 +95,14 @@ def plan_sweep(
     laid_out.trials = chosen(laid_out.trials, only)
     asked = wanted(laid_out, laid_out.trials)
     collector = Collector(loaded.experiment, laid_out, opened)
-    measured = speeds(opened.finished())
+    measured, trials = speeds(opened.finished()), laid_out.trials_by_stage()
     stages = [
-        _planned(collector, stage, measured.get(stage.kind, DEFAULT_GFLOPS_PER_S))
+        _planned(
+            collector,
+            stage,
+            n_trials=len(trials[fingerprint]),
+            gflops_per_s=measured.get(stage.kind, DEFAULT_GFLOPS_PER_S),
+        )
         for fingerprint, stage in laid_out.stages.items()
         if fingerprint in asked
     ]
@@ -105,14 +110,16 @@ def plan_sweep(
     return PlanView(loaded, laid_out, stages, bool(measured), said)
 
 
-def _planned(collector: Collector, stage: Stage, gflops_per_s: float) -> PlannedStage:
-    plan, state = collector.plan, collector.state(stage.fingerprint)
-    to_do, expected = state.status != "finished" and not state.final, estimate(plan, stage)
+def _planned(
+    collector: Collector, stage: Stage, *, n_trials: int, gflops_per_s: float
+) -> PlannedStage:
+    state, expected = collector.state(stage.fingerprint), estimate(collector.plan, stage)
+    to_do = state.status != "finished" and not state.final
     return PlannedStage(
         stage=stage,
         status=state.status,
         to_do=to_do,
-        n_trials=sum(stage.fingerprint in plan.of_trial(trial) for trial in plan.trials),
+        n_trials=n_trials,
         estimate=expected,
         seconds=expected.gflops / gflops_per_s if to_do else 0.0,
     )

@@ -28,6 +28,7 @@ def missing(loaded: LoadedSpec) -> list[str]:
         for family, name in _plug_ins(one):
             checks[f"{family} {name}"] = partial(registry.require, family, name)
         checks[one.backbone.model_dump_json()] = partial(backbones.identity, one.backbone)
+        checks[f"label {one.backbone.path}"] = partial(backbones.label, one.backbone)
         checks[f"text {one.backbone.name}"] = partial(backbones.require_text, one.backbone)
         if one.distils:
             source = one.images.source

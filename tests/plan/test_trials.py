@@ -163,6 +163,7 @@ def test_targets_that_are_not_kept_are_no_stage_and_cost_the_student_each_epoch(
     ("rates", "expected"),
     [
         ([(100, 20), (300, 10), (90, 30)], 5.0),
+        ([(100, 20), (300, 10)], 17.5),
         ([(100, 0), (0, 3)], None),
         ([(100, 20), (10, 7), (10, 7)], 5.0),  # these two tell of what was loaded for them
     ],

@@ -49,7 +49,7 @@ def test_closed_form_that_is_off_fails_the_stage(
     making.make([plan.trials[0].arms[0].cost])
 
     assert notes.kinds("failed") == ["cost"]
-    assert "the closed form must be within 2% of the counter, but" in notes.all[-1][2]
+    assert "its sizes must give torch's count of FLOPs within 2%, but" in notes.all[-1][2]
 
 
 def test_counting_leaves_the_fast_path_of_attention_as_it_was(clip: Path) -> None:

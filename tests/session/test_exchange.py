@@ -1,5 +1,6 @@
 """Students to and from other software: the paper's files come in, and others read what goes out."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,11 +17,13 @@ import spar_bench as sb
 from spar_bench import backbones
 from spar_bench.errors import NotReady, SparBenchError, UnknownName
 from spar_bench.session.exchange import export_student, import_student
+from spar_bench.session.ready import missing
+from spar_bench.spec import read_spec
 from spar_bench.spec.schema import BackboneSpec
 from spar_bench.store import Store
 from tests.run.conftest import clip, photographs
 from tests.run.tiny import executor, plan_of, settings, write_clip
-from tests.small import one_line, spar_bench
+from tests.small import TINY, one_line, spar_bench, write_spec
 
 __all__ = ["clip", "photographs"]
 
@@ -182,6 +185,19 @@ def test_what_was_random_when_it_was_exported_is_marked(tmp_path: Path, clip: Pa
     exported = BackboneSpec(path=str(tmp_path / "exported"))
     assert backbones.label(exported) == "exported (random weights)"
     assert backbones.label(spec(clip)) == "clip"
+
+
+def test_export_that_no_longer_says_whether_it_was_random_is_not_ready(
+    here: Path, clip: Path
+) -> None:
+    exported = shutil.copytree(clip, here / "exported")
+    (exported / "spar_bench.json").write_text('{"backbone": {"wei')
+    text = TINY.replace("backbone: patchwork", f"backbone: {{path: {exported}}}")
+
+    loaded = read_spec(write_spec(text))
+
+    [problem] = missing(loaded)
+    assert problem.startswith(f"{exported}/spar_bench.json: must say what the weights beside it")
 
 
 @pytest.mark.parametrize("content", [{"state_dict": None}, {"state_dict": [1]}, [1], {"a": {}}])
