@@ -15,7 +15,7 @@ from spar_bench.backbones.weights import (
     Card,
     Weights,
     checksums,
-    exported_weights,
+    exported_from,
     find,
     require_architecture,
     stated_config,
@@ -33,6 +33,7 @@ __all__ = [
     "TextSizes",
     "Weights",
     "card",
+    "exported_from",
     "identity",
     "interpolation",
     "known_sizes",
@@ -199,7 +200,8 @@ def label(spec: BackboneSpec) -> str:
     """
     name = Path(spec.path).resolve() if spec.path else Path(spec.name)
     shown = name.stem if name.suffix in _FILE_ENDINGS else name.name
-    is_random = "random" in (spec.weights, spec.path and exported_weights(Path(spec.path)))
+    origin = exported_from(Path(spec.path)) if spec.path else None
+    is_random = "random" in (spec.weights, origin and origin.weights)
     return shown + RANDOM if is_random else shown
 
 

@@ -17,7 +17,7 @@ from spar_bench.backbones.openclip import Backbone as OpenClip
 from spar_bench.backbones.openclip import resampled
 from spar_bench.errors import NotReady
 
-VERSION = 1
+VERSION = 2
 BUILDS_ON = "openclip"
 NEEDS_DATA_FILE = True
 
@@ -73,7 +73,8 @@ class Backbone(OpenClip):
     def _embed(self, images: Tensor, grid_hw: tuple[int, int]) -> Tensor:
         """Return the tokens before the first block, `(B, N, D)`, of images of whole patches."""
         x: Tensor = self._tower.trunk.patch_embed.proj(images).flatten(2).transpose(1, 2)
-        return x + self._positions(grid_hw).to(x.dtype)
+        # In float32 under autocast too, as timm has it: so is then all that is added to it.
+        return x + self._positions(grid_hw)
 
     def _positions(self, grid_hw: tuple[int, int]) -> Tensor:
         """Return position embeddings for a grid, `(1, N, D)`.

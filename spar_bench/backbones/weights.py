@@ -165,18 +165,18 @@ def require_architecture(weights: Weights, sizes: Sizes) -> None:
             )
 
 
-def exported_weights(folder: Path) -> str | None:
-    """Return what `weights` was in the spec of the backbone that a folder was exported from.
+def exported_from(path: Path) -> BackboneSpec | None:
+    """Return the backbone that exported weights were made from, given their folder or file.
 
-    None where nothing says that it was exported.
+    None where nothing says that they were exported.
 
     Raises:
         NotReady: what says so cannot be read.
     """
-    path = folder / ORIGIN_FILE
+    path = (path if path.is_dir() else path.parent) / ORIGIN_FILE
     try:
-        return str(json.loads(path.read_text(encoding="utf-8"))["backbone"]["weights"])
-    except (FileNotFoundError, NotADirectoryError):
+        return BackboneSpec(**json.loads(path.read_text(encoding="utf-8"))["backbone"])
+    except FileNotFoundError:
         return None
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise NotReady(
@@ -207,8 +207,8 @@ def checksums(weights: Weights) -> dict[str, Any]:
     Raises:
         NotReady: the folder holds no weights, or a file of them is not whole.
     """
-    if weights.path is None:
-        return {"random": weights.seed}
+    if weights.path is None or (weights.is_random and weights.folder is None):
+        return {"random": weights.seed}  # a file of weights says nothing of random ones
     if not weights.is_random:
         for path in weights.files:
             require_whole(path)

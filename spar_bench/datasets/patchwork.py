@@ -19,9 +19,14 @@ class Dataset:
         """Choose the split's seeds; nothing is drawn yet.
 
         Raises:
-            SpecError: the settings give class names that do not fit the scenes' labels.
+            SpecError: the settings give a folder, or class names that do not fit the labels.
         """
         settings.refuse_files("patchwork")
+        if settings.path is not None:
+            raise SpecError(
+                "data set patchwork: path: must be left out, for its scenes are drawn, but got "
+                f"{settings.path}; leave it out, or name the folder's own data set"
+            )
         self.classes = settings.classes or CLASSES
         if len(self.classes) != len(CLASSES):
             raise SpecError(

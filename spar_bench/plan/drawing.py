@@ -84,18 +84,33 @@ def rescaled_hw(
     The short side is the drawn one, less where the long side would exceed `long_side_ratio` times
     it; but no cap takes the short side below `shortest_px`.
     """
+    sides, _ = _rescaled(image_hw, short_side_px, long_side_ratio, shortest_px)
+    return sides
+
+
+def _rescaled(
+    image_hw: tuple[int, int], short_side_px: int, long_side_ratio: float | None, shortest_px: int
+) -> tuple[tuple[int, int], bool]:
+    """Return the same, and whether the cap had to give way to `shortest_px`."""
     if long_side_ratio is None:
-        return resized_hw(image_hw, short_side_px)
+        return resized_hw(image_hw, short_side_px), False
     longest_px = int(long_side_ratio * short_side_px)
-    found = resized_hw(image_hw, short_side_px, longest_px, half_up=True)
-    least = min(shortest_px, short_side_px)
-    return found if min(found) >= least else resized_hw(image_hw, least, half_up=True)
+    height, width = resized_hw(image_hw, short_side_px, longest_px, half_up=True)
+    least, shorter = min(shortest_px, short_side_px), min(height, width)
+    if shorter >= least:
+        return (height, width), False
+    scale = least / shorter
+    return (max(int(height * scale), least), max(int(width * scale), least)), True
 
 
 def frame(image_hw: tuple[int, int], drawn: Drawn, settings: dict[str, Any]) -> Frame:
     """Return what becomes of an image; sides end as multiples of the patch.
 
-    A crop keeps at least `shortest_px` of each side, where the resized image has that much.
+    A crop keeps at least `shortest_px` of each side, where the resized image has that much. Of an
+    image kept whole, what is over is cut off. With `long_side_ratio` the paper's released code is
+    followed instead: an image kept whole is resized to the multiples, its ratio all but kept, and
+    one for which the cap gave way is never cropped.
+    Source: naomikombol/SPAR, utils/image_generation_utils.py @250907e.
 
     Args:
         image_hw: Size of the image as it is in its source.
@@ -103,12 +118,11 @@ def frame(image_hw: tuple[int, int], drawn: Drawn, settings: dict[str, Any]) -> 
         settings: Those of its `images` stage: `patch_px`, `shortest_px`, maybe `long_side_ratio`.
     """
     patch_px, shortest_px = settings["patch_px"], settings["shortest_px"]
-    sides = rescaled_hw(
-        image_hw,
-        drawn.short_side_px,
-        long_side_ratio=settings.get("long_side_ratio"),
-        shortest_px=shortest_px,
-    )
+    ratio = settings.get("long_side_ratio")
+    sides, gave_way = _rescaled(image_hw, drawn.short_side_px, ratio, shortest_px)
+    if ratio is not None and (gave_way or drawn.crop is None):
+        whole = _whole_patches(sides, patch_px)
+        return Frame(whole, (0, 0), whole)
     kept, start = sides, (0, 0)
     if drawn.crop is not None:
         shares, places = drawn.crop[:2], drawn.crop[2:]
@@ -118,8 +132,13 @@ def frame(image_hw: tuple[int, int], drawn: Drawn, settings: dict[str, Any]) -> 
         )
         kept = kept_h, kept_w
         start = round((sides[0] - kept_h) * places[0]), round((sides[1] - kept_w) * places[1])
-    height, width = (max(keep // patch_px, 1) * patch_px for keep in kept)
-    return Frame(sides, start, (height, width))
+    return Frame(sides, start, _whole_patches(kept, patch_px))
+
+
+def _whole_patches(sides: tuple[int, int], patch_px: int) -> tuple[int, int]:
+    """Return the largest multiples of the patch that sides hold, and one patch at least."""
+    height, width = (max(side // patch_px, 1) * patch_px for side in sides)
+    return height, width
 
 
 def drawn_sizes(

@@ -30,11 +30,11 @@ from spar_bench.stage import Stage, digest
 from spar_bench.windows import upsample_factor
 
 VERSIONS = {
-    "images": 1,
+    "images": 2,
     "targets": 1,
     "student": 1,
     "text": 1,
-    "evaluate": 3,
+    "evaluate": 4,
     "cost": 1,
     "latency": 3,
 }

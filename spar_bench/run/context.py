@@ -21,7 +21,7 @@ from spar_bench.errors import NotReady, SparBenchError
 from spar_bench.run.distributed import Ranks
 from spar_bench.run.images import Pictures
 from spar_bench.spec.schema import BackboneSpec, Precision
-from spar_bench.stage import Finished, Stage, read_manifest
+from spar_bench.stage import Finished, Stage, digest, read_manifest
 from spar_bench.store import Store
 
 TRAINED_FILE = "trained.safetensors"
@@ -64,7 +64,7 @@ class Context:
     workers: int = 0
     ranks: Ranks = field(default_factory=Ranks)
     flops: float = 0.0
-    _backbones: dict[tuple[BackboneSpec, str | None], Backbone] = field(default_factory=dict)
+    _backbones: dict[tuple[str, str | None], Backbone] = field(default_factory=dict)
     _pictures: dict[str, Pictures] = field(default_factory=dict)
 
     def check(self) -> None:
@@ -91,9 +91,11 @@ class Context:
     def backbone(self, spec: BackboneSpec, student: Finished | None = None) -> Backbone:
         """Return a backbone on the device, as pretrained or with a student's weights.
 
-        The latest of each is kept, so that weights are read once, not once a stage.
+        The latest of each is kept, so that weights are read once, not once a stage; read again,
+        though, where their files have changed between two plans of a search.
         """
-        key = (spec, student.fingerprint if student else None)
+        identity = digest([spec.model_dump(mode="json"), backbones.identity(spec)])
+        key = (identity, student.fingerprint if student else None)
         if key not in self._backbones:
             is_student = student is not None
             for old in [k for k in self._backbones if (k[1] is not None) == is_student]:

@@ -57,7 +57,7 @@ def count_encoder_flops(backbone: Backbone, image_hw: tuple[int, int]) -> int:
     """Return what torch counts while one image or window is encoded.
 
     In eager mode, batch 1, with attention as plain matrix products: the counter takes the fast path
-    of `nn.MultiheadAttention` for nothing at all, and torch 2.6 to 2.13 the CPU's fused kernel too.
+    of `nn.MultiheadAttention` for nothing at all, and before torch 2.15 the CPU's fused kernel too.
     Tensors have shapes but no values, so that an image of any size costs neither memory nor time.
 
     Raises:

@@ -30,10 +30,14 @@ def to_tensor(image: Image) -> Tensor:
 
 
 def resize(image: Tensor, image_hw: tuple[int, int], mode: str = "bilinear") -> Tensor:
-    """Resample `(3, H, W)` of 0 to 1 without antialiasing: bilinearly, as the paper, or bicubic."""
+    """Resample `(3, H, W)` of 0 to 1 without antialiasing: bilinearly, as the paper, or bicubic.
+
+    Values are of 8 bits again, as those of the paper's code, which resizes images of bytes.
+    """
     if tuple(image.shape[-2:]) == image_hw:
         return image
-    return F.interpolate(image[None], size=image_hw, mode=mode)[0].clamp(0, 1)
+    resized = F.interpolate(image[None], size=image_hw, mode=mode)[0].clamp(0, 1)
+    return (resized * 255).round() / 255
 
 
 def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:

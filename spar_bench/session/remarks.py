@@ -1,8 +1,10 @@
 """What a spec may well not mean, though it can be run; no torch."""
 
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 from spar_bench import datasets, registry
+from spar_bench.backbones import exported_from
 from spar_bench.datasets.base import Split
 from spar_bench.datasets.files import FileDataset
 from spar_bench.plan.drawing import rescaled_hw
@@ -17,13 +19,14 @@ def remarks(points: Iterable[Settings]) -> list[str]:
     """Return a line for each thing that a spec may well not mean.
 
     A window that holds all images whole, so that no stride moves it; a data set with another number
-    of images than published; more distillation images than their source has.
+    of images than published; more distillation images than their source has; a factor of upsampling
+    that no teacher is evaluated with; an export read in another way than its student was.
 
     Raises:
         NotReady: weights or data are missing.
         DataError: no image of a data set can be read.
     """
-    said = (line for one in points for about in (_numbers, _whole) for line in about(one))
+    said = (line for one in points for about in ABOUT for line in about(one))
     return list(dict.fromkeys(said))
 
 
@@ -62,6 +65,32 @@ def _whole(settings: Settings) -> Iterator[str]:
                 f"teacher.window_px: {window} holds every {what} image whole (at most "
                 f"{height}x{width} px), so that the teacher is a single pass at any stride"
             )
+
+
+def _upsampled(settings: Settings) -> Iterator[str]:
+    factor, evaluate = settings.teacher.upsample, settings.evaluate
+    if factor != "auto" and evaluate.average == "logits" and "teacher" in evaluate.methods:
+        yield (
+            f"teacher.upsample: {factor} is for the features that students learn alone: the "
+            "teacher is evaluated by logits averaged at pixels (evaluate.average)"
+        )
+
+
+def _exported(settings: Settings) -> Iterator[str]:
+    spec = settings.backbone
+    origin = exported_from(Path(spec.path)) if spec.path else None
+    for key in READING if origin else ():
+        before, now = getattr(origin, key), getattr(spec, key)
+        if before != now:
+            yield (
+                f"backbone.{key}: {now or 'default'} is not what the student exported to "
+                f"{spec.path} was trained with, so that features differ; set it to {before}"
+            )
+
+
+READING = ("read_out", "position_embedding", "odd_sides", "token_budget")
+"""What decides how a backbone reads an image, and no other library's format has a place for."""
+ABOUT = (_numbers, _whole, _upsampled, _exported)
 
 
 def _images(settings: Settings) -> dict[str, list[tuple[int, int]]]:

@@ -15,6 +15,7 @@ from spar_bench import backbones, registry
 from spar_bench.backbones import Weights, siglip2
 from spar_bench.backbones.base import Backbone, Library
 from spar_bench.backbones.siglip2 import Backbone as SigLip2
+from spar_bench.backbones.siglip2 import pool_values
 from spar_bench.errors import NotReady, SpecError
 from spar_bench.plan.cost import encoder_flops
 from spar_bench.run.cost import count_encoder_flops
@@ -183,6 +184,19 @@ def test_bfloat16_features_are_close_to_float32(backbone: SigLip2) -> None:
             rounded = backbone.features(images)
 
     assert distance(rounded, exact.double()) < 0.02
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_that_of_timms_own_forward(backbone: SigLip2, dtype: torch.dtype) -> None:
+    trunk: Any = backbone.visual.trunk
+    images = torch.randn(2, 3, 16, 16)
+
+    with torch.no_grad(), torch.autocast("cpu", dtype=dtype):
+        found = backbone.features(images)
+        dense = pool_values(trunk.attn_pool, trunk.forward_features(images))
+
+    assert torch.equal(found, dense.transpose(1, 2).reshape(found.shape))
+    assert found.dtype == dtype
 
 
 def test_preprocessing_is_a_mean_and_deviation_of_a_half(backbone: SigLip2) -> None:

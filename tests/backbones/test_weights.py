@@ -136,6 +136,15 @@ def test_random_weights_come_by_demand_alone_and_are_the_same_each_time(clip: Pa
     )
 
 
+def test_random_weights_beside_a_file_are_not_that_files(clip: Path) -> None:
+    path = str(clip / "open_clip_model.safetensors")
+
+    random = backbones.identity(BackboneSpec(name=LAION, path=path, weights="random"))
+
+    assert random == backbones.identity(BackboneSpec(name=LAION, weights="random"))
+    assert random != backbones.identity(BackboneSpec(name=LAION, path=path))
+
+
 def test_random_weights_of_a_folder_have_its_config_and_not_its_weights(
     tmp_path: Path, clip: Path
 ) -> None:

@@ -47,3 +47,8 @@ def test_class_names_of_the_spec_take_the_place_of_the_scenes_own() -> None:
 def test_class_names_that_do_not_fit_the_labels_are_refused() -> None:
     with pytest.raises(SpecError, match="must name the 14 classes of the scenes, but got 1;"):
         patchwork.Dataset("val", DatasetSettings(classes=[["heart"]]))
+
+
+def test_folder_is_refused_for_scenes_that_are_drawn() -> None:
+    with pytest.raises(SpecError, match=r"path: must be left out, .* but got /scenes; leave it"):
+        patchwork.Dataset("val", DatasetSettings(path="/scenes"))

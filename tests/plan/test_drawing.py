@@ -52,19 +52,21 @@ def test_image_is_resized_as_the_paper_does(
 ) -> None:
     found = frame(image_hw, whole(short_side_px), settings)
 
-    assert found.resized_hw == expected
-    assert found.image_hw == tuple(side // 16 * 16 for side in expected)
+    floored = tuple(side // 16 * 16 for side in expected)
+    assert found.image_hw == floored
+    assert found.resized_hw == (expected if settings is TEXT else floored)
+    assert found.start == (0, 0)
 
 
 def exactly(image_hw: tuple[int, int], drawn: Drawn, settings: dict[str, Any]) -> tuple[int, int]:
-    """Return the size of a drawn image by the paper's recipe, in exact fractions."""
+    """Return the size of a drawn image by the paper's recipe, in fractions where it is exact."""
     long_px = int(settings["long_side_ratio"] * drawn.short_side_px)
     scale = min(Fraction(drawn.short_side_px, min(image_hw)), Fraction(long_px, max(image_hw)))
     sides = [floor(side * scale + Fraction(1, 2)) for side in image_hw]
-    if min(sides) < 512:
-        scale = Fraction(512, min(image_hw))
-        sides = [floor(side * scale + Fraction(1, 2)) for side in image_hw]
-    if drawn.crop is not None:
+    if min(sides) < 512:  # enlarged from there, and never cropped
+        factor = 512 / min(sides)  # of floats: where 1536 is exact, they may come to 1535
+        sides = [max(floor(side * factor), 512) for side in sides]
+    elif drawn.crop is not None:
         sides = [
             max(round(side * share), 512) for side, share in zip(sides, drawn.crop[:2], strict=True)
         ]
@@ -91,6 +93,20 @@ def test_every_drawn_size_is_the_recipes(
         assert all(end <= side for end, side in zip(ends, one.resized_hw, strict=True))
 
 
+def test_image_kept_whole_under_a_cap_loses_nothing_and_an_enlarged_one_is_not_cropped() -> None:
+    cropped = Drawn(0, 600, (0.5, 0.5, 0.0, 0.0), flip=False)
+
+    kept_whole = frame((1000, 1501), whole(700), CONFIG)
+    enlarged = frame((1500, 2250), cropped, DAGGER)
+    not_enlarged = frame((1500, 2250), cropped, CONFIG)
+
+    # 700 by 1051 px, resized once more to what divides by 16.
+    assert (kept_whole.resized_hw, kept_whole.image_hw) == ((688, 1040), (688, 1040))
+    # 400 by 600 px is below 512: 512 by 768 px, whole.
+    assert (enlarged.resized_hw, enlarged.image_hw) == ((512, 768), (512, 768))
+    assert (not_enlarged.resized_hw, not_enlarged.image_hw) == ((600, 900), (512, 512))
+
+
 def test_without_a_cap_an_image_is_what_it_was_before_there_was_one() -> None:
     settings = {**CONFIG, "short_side_px": [300, 700], "long_side_ratio": None}
     drawn = Drawn(0, 301, (0.4, 0.9, 0.5, 1.0), flip=True)
@@ -112,7 +128,9 @@ def mean_tokens(*, ratio: float | None, highest: int, aspect: float) -> float:
         side = short if ratio is None else min(short, ratio * short / aspect)
         sides = np.array([max(side, 512), max(side, 512) * aspect])
         cropped = [np.maximum(length * shares, 512) // 16 for length in sides]
-        total += 0.5 * prod(sides // 16) + 0.5 * prod(part.mean() for part in cropped)
+        whole = prod(sides // 16)
+        is_enlarged = ratio is not None and side < 512
+        total += whole if is_enlarged else 0.5 * whole + 0.5 * prod(c.mean() for c in cropped)
     return total / len(shorts)
 
 

@@ -1,5 +1,6 @@
 """Devices, what manifests record, and backbones built once."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from spar_bench.run.context import (
 from spar_bench.spec.schema import BackboneSpec
 from spar_bench.stage import Finished, Stage
 from spar_bench.store import Store
-from tests.run.tiny import CPU
+from tests.run.tiny import CPU, write_clip
 
 
 def test_device_that_is_not_there_is_told_in_one_line() -> None:
@@ -111,6 +112,21 @@ def test_backbones_are_built_once_and_only_the_latest_student_is_kept(
     assert held.backbone(spec, students[1]) is held.backbone(spec, students[1])
     assert len(held._backbones) == 2
     assert float(pretrained.visual.state_dict()[name][0]) not in (2.0, 3.0)
+
+
+def test_weights_that_were_replaced_are_read_again(
+    clip: Path, tmp_path: Path, store: Store
+) -> None:
+    folder = shutil.copytree(clip, tmp_path / "replaced")
+    spec, making = BackboneSpec(path=str(folder)), Context(store, CPU)
+    old = making.backbone(spec)
+    shutil.rmtree(folder)
+    write_clip(folder, seed=1)
+
+    new = making.backbone(spec)
+
+    assert making.backbone(spec) is new
+    assert not torch.equal(*(one.features(torch.zeros(1, 3, 32, 32)) for one in (old, new)))
 
 
 def test_asked_to_stop_it_stops_at_the_next_look(store: Store) -> None:

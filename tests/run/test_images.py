@@ -19,7 +19,7 @@ from spar_bench.datasets.patchwork import Dataset
 from spar_bench.errors import DataError
 from spar_bench.plan.drawing import Drawn, draw
 from spar_bench.run import images
-from spar_bench.run.images import Pictures, render, to_tensor
+from spar_bench.run.images import Pictures, render, resize, to_tensor
 
 SETTINGS: dict[str, Any] = {
     "count": 200, "short_side_px": [40, 72], "crop": 0.5, "flip": 0.25, "seed": 3,
@@ -73,7 +73,19 @@ def test_whole_image_is_resized_and_cut_to_whole_patches() -> None:
     found = render(image, Drawn(0, 45, None, flip=False), SETTINGS)
 
     expected = F.interpolate(image[None], size=(45, 68), mode="bilinear")[0, :, :40, :64]
-    assert torch.equal(found, expected)
+    assert torch.equal(found, (expected * 255).round() / 255)
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
+def test_resized_image_has_values_of_8_bits(mode: str) -> None:
+    image = torch.rand(3, 20, 30)
+
+    found = resize(image, (31, 47), mode) * 255
+    exact = F.interpolate(image[None], size=(31, 47), mode=mode)[0].clamp(0, 1) * 255
+
+    assert torch.allclose(found, found.round(), atol=1e-4)
+    assert float((found - exact).abs().max()) <= 0.501
+    assert torch.equal(resize(image, (20, 30), mode), image)
 
 
 def test_crop_lies_where_it_was_drawn_and_is_mirrored_after() -> None:

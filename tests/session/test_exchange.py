@@ -18,6 +18,7 @@ from spar_bench import backbones
 from spar_bench.errors import NotReady, SparBenchError, UnknownName
 from spar_bench.session.exchange import export_student, import_student
 from spar_bench.session.ready import missing
+from spar_bench.session.remarks import remarks
 from spar_bench.spec import read_spec
 from spar_bench.spec.schema import BackboneSpec
 from spar_bench.store import Store
@@ -183,8 +184,36 @@ def test_what_was_random_when_it_was_exported_is_marked(tmp_path: Path, clip: Pa
     export_student(str(student.folder), "open_clip", tmp_path / "exported")
 
     exported = BackboneSpec(path=str(tmp_path / "exported"))
+    alone = BackboneSpec(path=str(tmp_path / "exported" / "open_clip_model.safetensors"))
     assert backbones.label(exported) == "exported (random weights)"
+    assert backbones.label(alone) == "open_clip_model (random weights)"
     assert backbones.label(spec(clip)) == "clip"
+
+
+def test_export_that_is_read_in_another_way_than_its_student_is_remarked(
+    here: Path, clip: Path
+) -> None:
+    by_size = BackboneSpec(path=str(clip), position_embedding="size")
+    state = {k: v for k, v in taught(clip).items() if k.startswith("visual.")}
+    torch.save(state, here / "visual.pth")
+    student = import_student(here / "visual.pth", by_size, store=here / "store")
+    export_student(str(student.folder), "open_clip", here / "exported")
+
+    text = TINY.replace("stride_px: [64, 32]", "stride_px: [32, 16]")
+    text = text.replace("window_px: 64", "window_px: 32")
+    same = "backbone: {path: exported, position_embedding: size}"
+    as_it_was, otherwise = (
+        remarks(p.settings for p in read_spec(write_spec(text.replace(OWN, backbone))).points)
+        for backbone in (same, "backbone: {path: exported}")
+    )
+
+    assert as_it_was == []
+    [line] = otherwise
+    assert line.startswith("backbone.position_embedding: default is not what the student exported")
+    assert line.endswith("set it to size")
+
+
+OWN = "backbone: patchwork"
 
 
 def test_export_that_no_longer_says_whether_it_was_random_is_not_ready(

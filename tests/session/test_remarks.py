@@ -112,3 +112,11 @@ def test_sweep_says_what_is_remarked_before_it_starts(here: Path) -> None:
 
     said = "images.count: 4 is more than the 3 images of folder, so that some are drawn several"
     assert found.stderr.count(said) == 1
+
+
+def test_factor_that_moves_no_evaluated_teacher_is_remarked(here: Path) -> None:
+    text = UNTIMED.replace("stride_px: 32}", "stride_px: 32, upsample: 4}")
+    features = text.replace("evaluate:\n", "evaluate:\n  average: features\n")
+
+    assert [line.partition(":")[0] for line in of(text)] == ["teacher.upsample"]
+    assert of(features) == []
