@@ -1,10 +1,10 @@
 """How figures look: sizes of a two-column paper, colour-blind-safe colours, a mark for each arm."""
 
 import math
-import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from spar_bench.files import replace_bytes
 from spar_bench.report import text
 from spar_bench.report.arms import Arm
 
@@ -173,15 +174,16 @@ def house_style() -> Iterator[None]:
 
 
 def save_as(draw: Callable[[], Figure], *paths: Path) -> None:
-    """Draw a figure in the house style and write it to `paths`, in the formats of their endings."""
+    """Draw a figure in the house style and write it to `paths`, in the formats of their endings.
+
+    Raises:
+        StoreError: the disk is full, or a folder cannot be written.
+    """
     with house_style():
         figure = draw()
         for path in paths:
-            temporary = path.with_name(f".{os.getpid()}.{path.name}")
             # Without a date, the same results give the same file.
             metadata = {"Date": None} if path.suffix == ".svg" else {}
-            try:
-                figure.savefig(temporary, format=path.suffix[1:], metadata=metadata)
-                os.replace(temporary, path)
-            finally:
-                temporary.unlink(missing_ok=True)
+            drawn = BytesIO()
+            figure.savefig(drawn, format=path.suffix[1:], metadata=metadata)
+            replace_bytes(path, drawn.getvalue())
