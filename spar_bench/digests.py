@@ -1,10 +1,10 @@
 """SHA-256 of files, remembered between runs so that a large folder is read once.
 
 The memory is one SQLite file in the user's cache folder. A file is known again by its path, size
-and times of change; where the memory cannot be used, files are simply read again.
+and times of change; where the memory cannot be used, files are simply read again. What this tool
+itself wrote is checked by `files.file_sha256`, which remembers nothing.
 """
 
-import hashlib
 import logging
 import os
 import sqlite3
@@ -12,6 +12,8 @@ import time
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
+
+from spar_bench.files import file_sha256
 
 log = logging.getLogger(__name__)
 
@@ -24,16 +26,16 @@ _UNUSABLE = (OSError, RuntimeError, sqlite3.Error)  # RuntimeError: there is no 
 Stamp = tuple[str, int, int, int]
 
 
-def file_digest(path: Path) -> str:
+def remembered_sha256(path: Path) -> str:
     """Return the SHA-256 of a file's contents, in hex.
 
     Raises:
         OSError: the file cannot be read.
     """
-    return file_digests([path])[0]
+    return remembered_sha256s([path])[0]
 
 
-def file_digests(paths: Sequence[Path]) -> list[str]:
+def remembered_sha256s(paths: Sequence[Path]) -> list[str]:
     """Return the SHA-256 of each file's contents, in hex, in the order given.
 
     Raises:
@@ -45,8 +47,7 @@ def file_digests(paths: Sequence[Path]) -> list[str]:
     for path, stamp in zip(paths, stamps, strict=True):
         if stamp in known or stamp in fresh:
             continue
-        with path.open("rb") as file:
-            fresh[stamp] = hashlib.file_digest(file, "sha256").hexdigest()
+        fresh[stamp] = file_sha256(path)
     settled = {stamp: digest for stamp, digest in fresh.items() if _is_settled(stamp)}
     if settled:
         _remember(settled)

@@ -88,6 +88,9 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes as 64 hex digits."""
+    """Read a file and return the SHA-256 of its bytes as 64 hex digits.
+
+    `digests` remembers that of files which the user keeps.
+    """
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from spar_bench import digests
-from spar_bench.digests import file_digest, file_digests
+from spar_bench.digests import remembered_sha256, remembered_sha256s
 
 
 @pytest.fixture
@@ -47,32 +47,32 @@ def count(cache: Path) -> int:
 
 
 def test_digest_is_sha256(file: Path) -> None:
-    assert file_digest(file) == ABC
+    assert remembered_sha256(file) == ABC
 
 
 def test_digests_come_in_the_order_asked_for(file: Path, tmp_path: Path) -> None:
     other = tmp_path / "a.bin"
     other.write_bytes(b"")
 
-    assert file_digests([file, other, file]) == [ABC, hashlib.sha256().hexdigest(), ABC]
+    assert remembered_sha256s([file, other, file]) == [ABC, hashlib.sha256().hexdigest(), ABC]
 
 
 def test_digest_is_remembered(file: Path, cache: Path) -> None:
-    file_digest(file)
+    remembered_sha256(file)
     forge(cache)
 
-    assert file_digest(file) == "remembered"
+    assert remembered_sha256(file) == "remembered"
 
 
 @pytest.mark.usefixtures("cache")
 def test_file_of_the_same_size_and_time_is_read_again_when_it_was_replaced(file: Path) -> None:
-    file_digest(file)
+    remembered_sha256(file)
     stat = file.stat()
     while file.stat().st_ctime_ns == stat.st_ctime_ns:  # until the file system's clock ticks
         file.write_bytes(b"xyz")
     os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
 
-    assert file_digest(file) == hashlib.sha256(b"xyz").hexdigest()
+    assert remembered_sha256(file) == hashlib.sha256(b"xyz").hexdigest()
 
 
 def test_file_that_changes_while_it_is_read_is_not_remembered(
@@ -81,7 +81,7 @@ def test_file_that_changes_while_it_is_read_is_not_remembered(
     stamps = iter([(str(file), 3, 0, 0), (str(file), 3, 1, 1)])
     monkeypatch.setattr(digests, "_stamp", lambda path: next(stamps))
 
-    assert file_digest(file) == ABC
+    assert remembered_sha256(file) == ABC
     assert count(cache) == 0
 
 
@@ -90,7 +90,7 @@ def test_file_written_this_moment_is_not_remembered(
 ) -> None:
     monkeypatch.setattr(digests, "_TICK_NS", 10**18)
 
-    assert file_digest(file) == ABC
+    assert remembered_sha256(file) == ABC
     assert count(cache) == 0
 
 
@@ -102,12 +102,12 @@ def test_memory_that_cannot_be_used_only_costs_time(file: Path, cache: Path, spo
         cache.parent.mkdir(parents=True)
         cache.write_bytes(b"not a database, though long enough to be taken for one" * 20)
 
-    assert file_digest(file) == ABC
+    assert remembered_sha256(file) == ABC
 
 
 def test_missing_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        file_digest(tmp_path / "nothing")
+        remembered_sha256(tmp_path / "nothing")
 
 
 def test_six_processes_share_one_fresh_memory(tmp_path: Path, cache: Path) -> None:
@@ -117,7 +117,7 @@ def test_six_processes_share_one_fresh_memory(tmp_path: Path, cache: Path) -> No
     code = (
         "import logging, sys; logging.basicConfig(level=logging.INFO)\n"
         "from pathlib import Path; from spar_bench import digests; digests._TICK_NS = 0\n"
-        "print(*digests.file_digests([Path(name) for name in sys.argv[1:]]))"
+        "print(*digests.remembered_sha256s([Path(name) for name in sys.argv[1:]]))"
     )
 
     command = [sys.executable, "-c", code, *map(str, files)]

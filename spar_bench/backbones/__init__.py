@@ -21,7 +21,7 @@ from spar_bench.backbones.weights import (
     stated_config,
     stated_preprocessing,
 )
-from spar_bench.digests import file_digest
+from spar_bench.digests import remembered_sha256
 from spar_bench.errors import DataFileError, NotReady, SpecError
 from spar_bench.spec.schema import BackboneSpec
 
@@ -164,7 +164,7 @@ def _keys(name: str) -> dict[str, str]:
     if data_file is None:
         return {}
     keys = data_file.with_name(f"{data_file.stem}_keys.json")
-    return {"keys": file_digest(keys)} if keys.exists() else {}
+    return {"keys": remembered_sha256(keys)} if keys.exists() else {}
 
 
 def require_text(spec: BackboneSpec) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from safetensors import SafetensorError, safe_open
 
 from spar_bench.backbones._sizes import Sizes, TextSizes
-from spar_bench.digests import file_digests
+from spar_bench.digests import remembered_sha256s
 from spar_bench.errors import NotReady
 from spar_bench.spec.schema import BackboneSpec
 
@@ -213,7 +213,7 @@ def checksums(weights: Weights) -> dict[str, Any]:
         for path in weights.files:
             require_whole(path)
     if weights.path.is_file():
-        return {weights.path.suffix: file_digests([weights.path])[0]}
+        return {weights.path.suffix: remembered_sha256s([weights.path])[0]}
     files = [path for path in sorted(weights.path.glob("*")) if path.suffix in _DECIDING_ENDINGS]
     if weights.is_random:
         files = [path for path in files if path.suffix not in WEIGHTS_ENDINGS]
@@ -228,7 +228,7 @@ def checksums(weights: Weights) -> dict[str, Any]:
             f"ends in {', '.join(sorted(WEIGHTS_ENDINGS))}; put the weights there"
         )
     found: dict[str, Any] = dict(
-        zip([path.name for path in files], file_digests(files), strict=True)
+        zip([path.name for path in files], remembered_sha256s(files), strict=True)
     )
     return {**found, "random": weights.seed} if weights.is_random else found
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from spar_bench.datasets.base import IGNORED, DatasetSettings, Image, Mask, Sample, Split
 from spar_bench.datasets.images import read_image, read_mask
-from spar_bench.digests import file_digests
+from spar_bench.digests import remembered_sha256s
 from spar_bench.errors import DataError, NotReady, SparBenchError
 
 LabelRule = Literal["as_stored", "reduce_zero"] | dict[int, int]
@@ -141,7 +141,7 @@ class FileDataset(ABC):
         masks = [entry.mask for entry in self._entries if entry.mask is not None]
         files = [entry.image for entry in self._entries] + masks
         digest = hashlib.sha256()
-        for path, content in zip(files, file_digests(files), strict=True):
+        for path, content in zip(files, remembered_sha256s(files), strict=True):
             digest.update(f"{self._name(path)}\0{content}\n".encode())
         digest.update(json.dumps(self.classes).encode())
         rule = {} if self._stated_labels is None else {"labels": self._stated_labels}

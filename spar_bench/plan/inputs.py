@@ -11,7 +11,7 @@ from spar_bench import backbones, datasets, registry
 from spar_bench.backbones.weights import require_whole
 from spar_bench.datasets.base import IGNORED, Dataset, Split
 from spar_bench.datasets.facts import Facts
-from spar_bench.digests import file_digest
+from spar_bench.digests import remembered_sha256
 from spar_bench.errors import DataError, NotReady, SparBenchError
 from spar_bench.spec.schema import BackboneSpec, DatasetSpec, SourceSpec, StudentSpec
 from spar_bench.stage import Stage
@@ -126,7 +126,7 @@ def checkpoint_digest(student: StudentSpec) -> str:
     assert student.checkpoint is not None, "a student that is trained has no file"
     try:
         require_whole(Path(student.checkpoint))
-        return file_digest(Path(student.checkpoint))
+        return remembered_sha256(Path(student.checkpoint))
     except OSError as error:
         raise NotReady(
             f"student.checkpoint: must be a file of weights, but {student.checkpoint} cannot be "

@@ -1,7 +1,6 @@
 """What MLflow shall say of one trial: names and values alone, without MLflow."""
 
 import dataclasses
-import hashlib
 import json
 import math
 import re
@@ -14,6 +13,7 @@ from typing import Any
 
 from spar_bench.files import file_sha256
 from spar_bench.results import Row, TrialRecord
+from spar_bench.stage import digest
 
 RUN_STATUS = {
     "finished": "FINISHED",
@@ -75,10 +75,10 @@ class Entry:
             params=params,
             metrics=metrics,
             curve=curve,
-            curve_digest=digest_of(curve),
+            curve_digest=digest(curve),
             tags=tags,
             status=RUN_STATUS[trial.status],
-            digest=digest_of([params, metrics, curve, tags, contents, resolved(trial)]),
+            digest=digest([params, metrics, curve, tags, contents, resolved(trial)]),
         )
 
 
@@ -117,15 +117,10 @@ def aggregates(rows: Iterable[Row]) -> dict[str, float]:
     return metrics
 
 
-def digest_of(value: Any) -> str:
-    """Return the SHA-256 of a value as JSON."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
-def digest_of_folder(folder: Path) -> str:
+def folder_digest(folder: Path) -> str:
     """Return the SHA-256 over the names and contents of a folder's files."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return digest_of({path.relative_to(folder).as_posix(): file_sha256(path) for path in files})
+    return digest({path.relative_to(folder).as_posix(): file_sha256(path) for path in files})
 
 
 def _metrics(rows: list[Row]) -> dict[str, float]:
@@ -167,5 +162,5 @@ def _clean(name: str) -> str:
     """Return a name with what MLflow refuses in a metric replaced, and its end if it is long."""
     clean = re.sub(r"[^\w.\- ]", "_", name).strip(".") or "_"
     if len(clean) > _LONGEST_NAME:
-        clean = f"{clean[:_LONGEST_NAME]}_{digest_of(name)[:8]}"
+        clean = f"{clean[:_LONGEST_NAME]}_{digest(name)[:8]}"
     return clean

@@ -6,7 +6,7 @@ from typing import Any
 from spar_bench.errors import NotReady
 from spar_bench.results import Results
 from spar_bench.track.client import answering, connect, experiment_ids, search_runs
-from spar_bench.track.entry import digest_of_folder
+from spar_bench.track.entry import folder_digest
 from spar_bench.track.sweep_runs import RESULTS
 
 
@@ -38,7 +38,7 @@ def read_results(uri: str, experiment: str, folder: Path) -> Results:
                 "there; run spar-bench sweep on its spec first"
             )
         downloaded = Path(client.download_artifacts(run.info.run_id, RESULTS, str(folder)))
-    if digest_of_folder(downloaded) != run.data.tags["spar.results"]:
+    if folder_digest(downloaded) != run.data.tags["spar.results"]:
         raise NotReady(
             f"{uri}: results of {experiment!r} must be whole, but their sweep was stopped while "
             "writing them; run spar-bench sweep on its spec again"

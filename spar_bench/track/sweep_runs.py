@@ -19,7 +19,7 @@ from spar_bench.track.entry import (
     Entry,
     aggregates,
     as_text,
-    digest_of_folder,
+    folder_digest,
     resolved,
 )
 from spar_bench.track.per_class import per_class_csv
@@ -112,7 +112,7 @@ class SweepRuns:
         run_id = self._parent.info.run_id
         ended_ms = _now_ms()
         if status != "killed":
-            digest = digest_of_folder(results_folder)
+            digest = folder_digest(results_folder)
             if self._parent.data.tags.get("spar.results") != digest:
                 self._log_results(results_folder, digest)
             elif self._parent.info.status == RUN_STATUS[status]:
