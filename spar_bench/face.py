@@ -19,9 +19,10 @@ from spar_bench.errors import NotReady
 from spar_bench.plan.cost import SINGLE_PASS, Inference, image_flops, windows_of
 from spar_bench.plan.inputs import class_names, open_dataset
 from spar_bench.plan.protocol import Resize, declare, resolve
-from spar_bench.run.context import TRAINED_FILE, build_backbone, open_student, resolve_device
+from spar_bench.run.context import build_backbone, open_student, resolve_device
 from spar_bench.run.evaluate import count_pixels, require_labels
 from spar_bench.run.latency import Arm
+from spar_bench.run.outputs import TRAINED_FILE
 from spar_bench.run.segment import Segmenter
 from spar_bench.run.text import classifier_of, embed
 from spar_bench.spec.schema import Average, BackboneSpec, DatasetSpec, EvaluateSpec

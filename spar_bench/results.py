@@ -22,6 +22,10 @@ from spar_bench.files import replace_bytes, replace_text
 Status = Literal["finished", "failed", "blocked", "pruned", "skipped", "not_measured"]
 """Of a trial or a stage; `skipped` has not been run, `pruned` was given up by a search."""
 
+RESULTS_FILE = "results.json"
+COUNTS_FILE = "counts.safetensors"
+PREVIEWS_FILE = "previews.safetensors"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
@@ -146,9 +150,9 @@ class Results:
             "images": {key: counts.images for key, counts in self.counts.items()},
             "protocols": self.protocols,
         }
-        replace_text(folder / "results.json", json.dumps(document, indent=1, allow_nan=False))
+        replace_text(folder / RESULTS_FILE, json.dumps(document, indent=1, allow_nan=False))
         _replace_tensors(
-            folder / "counts.safetensors",
+            folder / COUNTS_FILE,
             {
                 f"{key}/{name}": getattr(counts, name)
                 for key, counts in self.counts.items()
@@ -156,7 +160,7 @@ class Results:
             },
         )
         _replace_tensors(
-            folder / "previews.safetensors",
+            folder / PREVIEWS_FILE,
             {
                 f"{key}/{kind}/{index}": array
                 for key, preview in self.previews.items()
@@ -168,9 +172,9 @@ class Results:
     @classmethod
     def load(cls, folder: Path) -> "Results":
         """Read back what `save` wrote."""
-        document = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-        counts = load_file(folder / "counts.safetensors")
-        arrays = load_file(folder / "previews.safetensors")
+        document = json.loads((folder / RESULTS_FILE).read_text(encoding="utf-8"))
+        counts = load_file(folder / COUNTS_FILE)
+        arrays = load_file(folder / PREVIEWS_FILE)
         return cls(
             experiment=document["experiment"],
             question=document["question"],
@@ -208,7 +212,7 @@ def read_rows(folder: Path) -> list[Row]:
     Raises:
         StoreError: the file cannot be read, or holds something else.
     """
-    path = folder / "results.json"
+    path = folder / RESULTS_FILE
     try:
         return _rows(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -41,6 +41,7 @@ FORMAT = 1
 DEFAULT_ROOT = Path(".spar_bench")
 HASH_WHOLE_BYTES = 64 << 20
 """A stage up to this size is hashed whole when first opened; a larger one file by file as read."""
+_OUTPUT = "output"
 
 
 class Store:
@@ -102,8 +103,12 @@ class Store:
         """Return the folder of a stage's work under way, made if needed."""
         folder = self.root / "scratch" / stage.fingerprint
         with writing(self.root):
-            (folder / "output").mkdir(parents=True, exist_ok=True)
+            (folder / _OUTPUT).mkdir(parents=True, exist_ok=True)
         return folder
+
+    def output(self, stage: Stage) -> Path:
+        """Return the folder of a stage's files so far; `finish` makes it the finished stage."""
+        return self.scratch(stage) / _OUTPUT
 
     def forget_scratch(self, fingerprint: str) -> None:
         """Delete a stage's work under way, so that the next attempt begins anew."""
@@ -132,7 +137,7 @@ class Store:
         versions): recorded, not hashed.
         """
         scratch = self.scratch(stage)
-        output = scratch / "output"
+        output = scratch / _OUTPUT
         sweep_up(output)
         files = {
             str(path.relative_to(output)): {
@@ -189,7 +194,7 @@ class Store:
             with writing(self.root):
                 self.forget_scratch(stage.fingerprint)
                 _delete_damaged_files(folder)
-                os.replace(folder, self.scratch(stage) / "output")
+                os.replace(folder, self.output(stage))
             return str(damage)
 
     def fail(self, stage: Stage, reason: str, *, outcome: str, final: bool) -> None:

@@ -10,9 +10,10 @@ from safetensors.torch import load_file
 import spar_bench as sb
 from spar_bench.plan.trials import Plan
 from spar_bench.results import Row
-from spar_bench.run.context import TRAINED_FILE, Context, Interrupted, resolve_device
+from spar_bench.run.context import Context, Interrupted, resolve_device
 from spar_bench.run.latency import _Stopwatch
 from spar_bench.run.memory import MIB
+from spar_bench.run.outputs import TRAINED_FILE
 from spar_bench.session.sweep import Options, sweep
 from spar_bench.stage import Finished, Stage
 from spar_bench.store import Store

@@ -24,7 +24,7 @@ def store(tmp_path: Path) -> Store:
 
 def make(store: Store, stage: Stage = STAGE, **files: str) -> Finished:
     for name, text in (files or {"a": "first", "b": "second"}).items():
-        replace_text(store.scratch(stage) / "output" / name, text)
+        replace_text(store.output(stage) / name, text)
     return store.finish(stage, summary={"n": 3}, made={"device": "cpu"})
 
 
@@ -68,14 +68,14 @@ def test_finished_stage_is_found_with_its_files_and_summary(store: Store) -> Non
 
 
 def test_work_under_way_is_not_found(store: Store) -> None:
-    replace_text(store.scratch(STAGE) / "output" / "a", "first")
+    replace_text(store.output(STAGE) / "a", "first")
 
     assert store.find(STAGE) is None
-    assert (store.scratch(STAGE) / "output" / "a").read_text() == "first"
+    assert (store.output(STAGE) / "a").read_text() == "first"
 
 
 def test_leftovers_of_a_killed_writer_do_not_become_part_of_a_stage(store: Store) -> None:
-    (store.scratch(STAGE) / "output" / ".a.123.tmp").write_text("half")
+    (store.output(STAGE) / ".a.123.tmp").write_text("half")
 
     made = make(store)
 
@@ -122,7 +122,7 @@ def test_whole_files_of_a_damaged_stage_are_kept_as_work_under_way(store: Store)
 
     assert f"a: {WRITTEN} differs" in store.reopen(STAGE)
 
-    output = store.scratch(STAGE) / "output"
+    output = store.output(STAGE)
     assert [path.name for path in output.iterdir()] == ["b"]
 
 
@@ -131,7 +131,7 @@ def test_without_its_manifest_no_file_of_a_stage_is_trusted(store: Store) -> Non
 
     store.reopen(STAGE)
 
-    assert list((store.scratch(STAGE) / "output").iterdir()) == []
+    assert list(store.output(STAGE).iterdir()) == []
 
 
 def test_reopening_looks_at_every_checksum_again_and_leaves_a_whole_stage_alone(

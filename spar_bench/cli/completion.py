@@ -84,7 +84,9 @@ def _root(context: click.Context) -> Path:
 
 
 def _results(context: click.Context) -> list[Path]:
-    return sorted(path.parent for path in _root(context).rglob("results.json"))
+    from spar_bench.results import RESULTS_FILE
+
+    return sorted(path.parent for path in _root(context).rglob(RESULTS_FILE))
 
 
 def _among(names: Iterable[str], incomplete: str) -> list[CompletionItem]:

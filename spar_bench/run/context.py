@@ -20,12 +20,11 @@ from spar_bench.backbones.base import Backbone
 from spar_bench.errors import NotReady, SparBenchError
 from spar_bench.run.distributed import Ranks
 from spar_bench.run.images import Pictures
+from spar_bench.run.outputs import TRAINED_FILE
 from spar_bench.spec.schema import BackboneSpec, Precision
 from spar_bench.stage import Finished, Stage, digest, read_manifest
 from spar_bench.store import Store
 
-TRAINED_FILE = "trained.safetensors"
-"""Of a student: the tensors that were trained, by their names in the image tower."""
 LIBRARIES = ("torch", "open_clip_torch", "timm", "numpy", "spar-bench")
 THREADS_A_CORE = 4
 """Further threads only wait for each other; torch crashes where the system gives it no more."""

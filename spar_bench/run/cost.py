@@ -15,6 +15,7 @@ from spar_bench.errors import SparBenchError
 from spar_bench.files import replace_text
 from spar_bench.plan.cost import Inference, encoder_flops, image_flops, pass_hw, windows_of
 from spar_bench.run.context import Context
+from spar_bench.run.outputs import COST_FILE
 from spar_bench.stage import Stage
 
 TOLERANCE = 0.02
@@ -49,7 +50,7 @@ def make_cost(stage: Stage, context: Context) -> dict[str, Any]:
         "n_windows": windows_of(backbone.sizes, inference, image_hw),
         "params_m": sum(p.numel() for p in backbone.visual.parameters()) / 1e6,
     }
-    replace_text(context.store.scratch(stage) / "output" / "cost.json", json.dumps(summary))
+    replace_text(context.store.output(stage) / COST_FILE, json.dumps(summary))
     return summary
 
 

@@ -32,6 +32,7 @@ from spar_bench.run.checkpoint import (
     save_checkpoint,
 )
 from spar_bench.run.context import Context, Interrupted
+from spar_bench.run.outputs import COUNTS_FILE, IMAGES_FILE, SKIPPED_FILE
 from spar_bench.run.segment import DIVERGED, UNFIT, Segmenter
 from spar_bench.run.text import classifier_of, read_queries
 from spar_bench.spec.schema import DatasetSpec
@@ -160,7 +161,7 @@ class _Tally:
         arrays = {"image": sample.image, "truth": sample.mask, "prediction": labels}
         if features is not None:
             arrays["features"] = features.to(torch.float16).cpu().numpy()
-        output = self.context.store.scratch(self._stages[arm]) / "output"
+        output = self.context.store.output(self._stages[arm])
         content = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
         replace_bytes(output / preview_name(len(self.names)), content)
 
@@ -185,21 +186,21 @@ class _Tally:
 
     def _has_previews(self, n_read: int) -> bool:
         """Tell whether what was written beside a checkpoint is there still, in every scratch."""
-        outputs = [self.context.store.scratch(stage) / "output" for stage in self._stages]
+        outputs = [self.context.store.output(stage) for stage in self._stages]
         names = [preview_name(index) for index in range(min(n_read, N_PREVIEWS))]
         return all(is_whole(output / name) for output in outputs for name in names)
 
     def write(self, arm: int, stage: Stage) -> dict[str, Any]:
         """Write an arm's counts as the stage's output and return its summary."""
-        output = self.context.store.scratch(stage) / "output"
+        output = self.context.store.output(stage)
         correct, predicted, true = self.counts[arm, :, : len(self.names)]
         counts = Counts(correct, predicted, true, names_digest(self.names))
         arrays = {"correct": correct, "predicted": predicted, "true": true}
         arrays["confusion"] = self.confusion[arm]
         content = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
-        replace_bytes(output / "counts.safetensors", content)
-        replace_text(output / "images.json", json.dumps(self.names))
-        replace_text(output / "skipped.json", json.dumps(self.skipped, indent=1))
+        replace_bytes(output / COUNTS_FILE, content)
+        replace_text(output / IMAGES_FILE, json.dumps(self.names))
+        replace_text(output / SKIPPED_FILE, json.dumps(self.skipped, indent=1))
         self._require_images(stage)
         require_labels(counts, stage.how["dataset"])
         return {
@@ -231,14 +232,14 @@ def require_labels(counts: Counts, dataset: DatasetSpec) -> None:
 
 def read_counts(finished: Finished) -> Counts:
     """Return the per-image pixel counts of a finished evaluation."""
-    arrays = load_file(finished.path("counts.safetensors"))
-    names = json.loads(finished.path("images.json").read_text(encoding="utf-8"))
+    arrays = load_file(finished.path(COUNTS_FILE))
+    names = json.loads(finished.path(IMAGES_FILE).read_text(encoding="utf-8"))
     return Counts(arrays["correct"], arrays["predicted"], arrays["true"], names_digest(names))
 
 
 def read_preview(finished: Finished) -> Preview:
     """Return what the first images looked like to a finished evaluation."""
-    names = json.loads(finished.path("images.json").read_text(encoding="utf-8"))[:N_PREVIEWS]
+    names = json.loads(finished.path(IMAGES_FILE).read_text(encoding="utf-8"))[:N_PREVIEWS]
     arrays = [load_file(finished.path(preview_name(index))) for index in range(len(names))]
     return Preview(
         names,

@@ -16,7 +16,8 @@ from torch import Tensor
 from spar_bench.backbones.base import exchanges
 from spar_bench.errors import NotReady
 from spar_bench.files import replace_bytes, replace_text
-from spar_bench.run.context import TRAINED_FILE, Context
+from spar_bench.run.context import Context
+from spar_bench.run.outputs import CURVE_FILE, TRAINED_FILE
 from spar_bench.stage import Stage
 from spar_bench.tensors import read_tensors
 
@@ -44,9 +45,9 @@ def make_imported(stage: Stage, context: Context) -> dict[str, Any]:
         for name, value in imported.items()
         if not torch.equal(value.to(pretrained[name].dtype), pretrained[name])
     }
-    output = context.store.scratch(stage) / "output"
+    output = context.store.output(stage)
     replace_bytes(output / TRAINED_FILE, save(trained))
-    replace_text(output / "curve.json", json.dumps([]))
+    replace_text(output / CURVE_FILE, json.dumps([]))
     return {
         "trained_tensors": len(trained),
         "all_tensors": len(pretrained),

@@ -27,6 +27,7 @@ from spar_bench.files import replace_text
 from spar_bench.plan.cost import Inference
 from spar_bench.run.context import Context
 from spar_bench.run.memory import peak_mib
+from spar_bench.run.outputs import LATENCY_FILE
 from spar_bench.run.segment import Segmenter
 from spar_bench.run.text import Classifier
 from spar_bench.spec.schema import Precision
@@ -42,7 +43,7 @@ WARM_PASSES, WARM_SPREAD = 3, 0.02
 
 
 def make_latency(stage: Stage, context: Context) -> dict[str, Any]:
-    """Write `latency.json`: samples, percentiles in milliseconds and peak memory of each arm.
+    """Write samples, percentiles in milliseconds and peak memory of each arm.
 
     Waits for its turn: one sitting at a time on a machine.
     """
@@ -66,7 +67,7 @@ def make_latency(stage: Stage, context: Context) -> dict[str, Any]:
             arm.warm_up(seconds / 2)
         _time_in_turns(list(arms.values()), seconds, stage, context)
         found = {key: arm.summary() for key, arm in arms.items()}
-    replace_text(context.store.scratch(stage) / "output" / "latency.json", json.dumps(found))
+    replace_text(context.store.output(stage) / LATENCY_FILE, json.dumps(found))
     return {"n_arms": len(arms)}
 
 

@@ -22,9 +22,10 @@ from spar_bench.errors import Diverged, SparBenchError
 from spar_bench.files import replace_bytes, replace_text
 from spar_bench.plan.cost import training_flops
 from spar_bench.run.checkpoint import CHECKPOINT_FILE, CHECKPOINT_S
-from spar_bench.run.context import TRAINED_FILE, Context, Interrupted, autocast, build_backbone
+from spar_bench.run.context import Context, Interrupted, autocast, build_backbone
 from spar_bench.run.distributed import Encode, LeftOff, only_here
 from spar_bench.run.images import Pictures, normalise
+from spar_bench.run.outputs import CURVE_FILE, TRAINED_FILE
 from spar_bench.run.teach import Targets, open_images
 from spar_bench.run.training import Training
 from spar_bench.spec.schema import BackboneSpec, SourceSpec, StudentSpec
@@ -32,7 +33,7 @@ from spar_bench.stage import Stage
 
 
 def make_student(stage: Stage, context: Context) -> dict[str, Any]:
-    """Train a student; writes `trained.safetensors` (what was trained) and `curve.json`.
+    """Train a student; writes what was trained, and the curve of its loss.
 
     Raises:
         Diverged: the loss is no longer finite.
@@ -41,9 +42,9 @@ def make_student(stage: Stage, context: Context) -> dict[str, Any]:
     run = _train(stage, context)
     if not all(tensor.isfinite().all() for tensor in run.trained().values()):
         raise _diverged("weights", math.nan, run)  # the last step broke them: no loss shows it
-    output = context.store.scratch(stage) / "output"
+    output = context.store.output(stage)
     replace_bytes(output / TRAINED_FILE, save(run.trained()))
-    replace_text(output / "curve.json", json.dumps(run.curve))
+    replace_text(output / CURVE_FILE, json.dumps(run.curve))
     return {
         "n_steps": run.n_steps,
         "trained_params": sum(p.numel() for p in run.parameters),

@@ -18,24 +18,25 @@ from spar_bench.plan.inputs import open_dataset
 from spar_bench.run.context import Context
 from spar_bench.run.images import Pictures, normalise
 from spar_bench.run.inference import sliding_window
+from spar_bench.run.outputs import IMAGES_FILE
 from spar_bench.run.writer import Writer
 from spar_bench.stage import Damaged, Finished, Stage
 from spar_bench.windows import n_windows
 
 
 def make_images(stage: Stage, context: Context) -> dict[str, Any]:
-    """Draw the list of distillation images into `images.json`."""
+    """Draw the list of distillation images."""
     source = open_dataset(stage.how["source"], "train")
     drawn = draw(stage.settings, len(source))
     text = json.dumps([one.to_json() for one in drawn])
-    replace_text(context.store.scratch(stage) / "output" / "images.json", text)
+    replace_text(context.store.output(stage) / IMAGES_FILE, text)
     return {"n_images": len(drawn)}
 
 
 def open_images(stage: Stage, context: Context) -> Pictures:
     """Return the distillation images that a stage takes as its input `images`."""
     listed = context.finished(stage, "images", "images")
-    drawn = json.loads(listed.path("images.json").read_text(encoding="utf-8"))
+    drawn = json.loads(listed.path(IMAGES_FILE).read_text(encoding="utf-8"))
     return context.pictures(
         listed.fingerprint,
         lambda: Pictures(
@@ -53,7 +54,7 @@ def make_targets(stage: Stage, context: Context) -> dict[str, Any]:
     """
     pictures = open_images(stage, context)
     backbone = context.backbone(stage.how["backbone"])
-    output = context.store.scratch(stage) / "output"
+    output = context.store.output(stage)
     window_px, stride_px = stage.settings["window_px"], stage.settings["stride_px"]
     written = [_grid_hw(output / target_name(position)) for position in range(len(pictures))]
     lacking = (position for position, grid_hw in enumerate(written) if grid_hw is None)

@@ -24,10 +24,9 @@ from spar_bench.run.checkpoint import (
     save_checkpoint,
 )
 from spar_bench.run.context import Context
+from spar_bench.run.outputs import QUERIES_FILE
 from spar_bench.spec.values import Templates
 from spar_bench.stage import Finished, Stage
-
-QUERIES_FILE = "queries.safetensors"
 
 
 @dataclass(frozen=True)
@@ -121,7 +120,7 @@ def make_text(stage: Stage, context: Context) -> dict[str, Any]:
         queries.append(_query(backbone, name, templates).cpu())
         context.flops += n_prompts * prompt_flops(text_sizes(spec))
     content = save({"queries": torch.stack(queries)})
-    replace_bytes(context.store.scratch(stage) / "output" / QUERIES_FILE, content)
+    replace_bytes(context.store.output(stage) / QUERIES_FILE, content)
     return {"n_queries": len(names), "n_prompts": len(names) * n_prompts}
 
 

@@ -13,6 +13,7 @@ from spar_bench.plan import stages as build
 from spar_bench.plan.protocol import protocol_name
 from spar_bench.plan.trials import Arm, CostLine, Plan, Trial
 from spar_bench.results import Cost, Row, Status
+from spar_bench.run.outputs import LATENCY_FILE, SKIPPED_FILE
 from spar_bench.spec.schema import Method, Settings
 from spar_bench.stage import Damaged, Finished, Stage, digest
 from spar_bench.store import Store
@@ -203,7 +204,7 @@ class Collector:
     def _timings(self) -> dict[str, dict[str, Any]]:
         if self._latency is None or self._latency.finished is None:
             return {}
-        path = self._latency.finished.path("latency.json")
+        path = self._latency.finished.path(LATENCY_FILE)
         timings: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
         return timings
 
@@ -227,7 +228,7 @@ def left_out(evaluation: Finished) -> list[str]:
     """Return a remark where images of an evaluation could not be read; else nothing."""
     if not evaluation.summary.get("n_skipped"):
         return []
-    skipped = json.loads(evaluation.path("skipped.json").read_text(encoding="utf-8"))
+    skipped = json.loads(evaluation.path(SKIPPED_FILE).read_text(encoding="utf-8"))
     what = "1 image" if len(skipped) == 1 else f"{len(skipped)} images, the first"
     return [f"could not be read and left out: {what}: {skipped[0]['reason']}"]
 

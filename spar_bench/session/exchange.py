@@ -15,8 +15,9 @@ from spar_bench.errors import SparBenchError, UnknownName
 from spar_bench.files import replace_bytes, replace_text, writing
 from spar_bench.plan.stages import imported_stage
 from spar_bench.plan.trials import Plan
-from spar_bench.run.context import TRAINED_FILE, Context, open_student, resolve_device
+from spar_bench.run.context import Context, open_student, resolve_device
 from spar_bench.run.execute import Executor
+from spar_bench.run.outputs import TRAINED_FILE
 from spar_bench.session.read import explain
 from spar_bench.spec.schema import BackboneSpec, StudentSpec
 from spar_bench.stage import Finished, canonical

@@ -9,7 +9,7 @@ from spar_bench.plan.estimate import DEFAULT_GFLOPS_PER_S, Estimate, estimate, s
 from spar_bench.plan.inputs import looking_once
 from spar_bench.plan.stages import batch_key
 from spar_bench.plan.trials import Plan, make_plan
-from spar_bench.results import Row, Status, read_rows
+from spar_bench.results import RESULTS_FILE, Row, Status, read_rows
 from spar_bench.session.choice import chosen, known_points, known_seeds, wanted
 from spar_bench.session.collect import Collector
 from spar_bench.session.ready import require_ready
@@ -216,7 +216,7 @@ def _names(row: Row) -> set[str]:
 def _rows(store: Store) -> tuple[list[Row], list[str]]:
     """Return the rows of all finished sweeps, and what is wrong with those that cannot be read."""
     rows, damaged = list[Row](), list[str]()
-    for path in sorted((store.root / "results").rglob("results.json")):
+    for path in sorted((store.root / "results").rglob(RESULTS_FILE)):
         try:
             rows += read_rows(path.parent)
         except StoreError as error:

@@ -9,6 +9,7 @@ from spar_bench.plan.protocol import protocol_name
 from spar_bench.plan.trials import Trial
 from spar_bench.results import Results, Row, TrialRecord
 from spar_bench.run.evaluate import read_counts, read_features, read_preview
+from spar_bench.run.outputs import CURVE_FILE
 from spar_bench.session.collect import Collector, flat, provenance
 from spar_bench.stage import Finished, digest
 
@@ -75,7 +76,7 @@ def _curve(collector: Collector, trial: Trial) -> list[tuple[int, float, int]]:
         student = collector.plan.stages[arm.evaluate].inputs.get("student")
         finished = collector.state(student).finished if student else None
         if finished is not None:
-            points = json.loads(finished.path("curve.json").read_text(encoding="utf-8"))
+            points = json.loads(finished.path(CURVE_FILE).read_text(encoding="utf-8"))
             return [(step, loss, at_ms) for step, loss, at_ms in points]
     return []
 

@@ -10,7 +10,6 @@ from safetensors.torch import save_file
 from spar_bench.errors import NotReady
 from spar_bench.run import context
 from spar_bench.run.context import (
-    TRAINED_FILE,
     Context,
     Interrupted,
     autocast,
@@ -18,6 +17,7 @@ from spar_bench.run.context import (
     place,
     resolve_device,
 )
+from spar_bench.run.outputs import TRAINED_FILE
 from spar_bench.spec.schema import BackboneSpec
 from spar_bench.stage import Finished, Stage
 from spar_bench.store import Store
@@ -101,7 +101,7 @@ def test_backbones_are_built_once_and_only_the_latest_student_is_kept(
     students = []
     for value in (2.0, 3.0):
         stage = Stage("student", 1, {"value": value})
-        save_file({name: torch.full((16,), value)}, store.scratch(stage) / "output" / TRAINED_FILE)
+        save_file({name: torch.full((16,), value)}, store.output(stage) / TRAINED_FILE)
         students.append(store.finish(stage, summary={}, made={}))
 
     def weight(student: Finished) -> float:

@@ -16,8 +16,9 @@ from safetensors.torch import load_file
 
 from spar_bench import processes
 from spar_bench.errors import SparBenchError
-from spar_bench.run.context import TRAINED_FILE, Context
+from spar_bench.run.context import Context
 from spar_bench.run.distributed import OutOfStep, Ranks, _error, _words, own_device
+from spar_bench.run.outputs import TRAINED_FILE
 from spar_bench.run.student import (
     _as_json,
     _begin,

@@ -13,8 +13,9 @@ from spar_bench.backbones.openclip import Backbone as OpenClip
 from spar_bench.errors import Diverged, SparBenchError
 from spar_bench.plan.cost import training_flops
 from spar_bench.plan.trials import Plan
-from spar_bench.run.context import TRAINED_FILE, Context, Interrupted
+from spar_bench.run.context import Context, Interrupted
 from spar_bench.run.images import normalise
+from spar_bench.run.outputs import TRAINED_FILE
 from spar_bench.run.student import make_student
 from spar_bench.run.teach import open_images, read_target
 from spar_bench.run.training import order
@@ -56,7 +57,7 @@ def train(stage: Stage, store: Store, **options: Any) -> tuple[dict[str, Any], P
     context = Context(store, CPU, **options)
     store.forget_scratch(stage.fingerprint)
     summary = make_student(stage, context)
-    return summary, store.scratch(stage) / "output"
+    return summary, store.output(stage)
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,7 @@ def test_half_written_target_of_an_earlier_attempt_is_written_again(
 ) -> None:
     plan = plan_of(settings(clip, photographs))
     stage = only(plan, "targets")
-    (store.scratch(stage) / "output" / "000001.safetensors").write_bytes(b"\x00" * 100)
+    (store.output(stage) / "000001.safetensors").write_bytes(b"\x00" * 100)
 
     executor(plan, store)[0].make([stage.fingerprint])
 

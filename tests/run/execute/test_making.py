@@ -82,7 +82,7 @@ def test_what_another_sweep_is_making_is_waited_for_and_found(plan: Plan, store:
     making, notes = executor(plan, store)
     other, _ = executor(plan, store)
     with while_it_waits(making, notes, store, stage):
-        scratch = store.scratch(stage) / "output" / "cost.json"
+        scratch = store.output(stage) / "cost.json"
         scratch.write_text("{}")
         store.finish(stage, summary={"gflops": 1.0}, made={})
 
