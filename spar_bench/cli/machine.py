@@ -4,7 +4,6 @@ import os
 import platform
 import shutil
 import sys
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import click
@@ -15,11 +14,7 @@ from spar_bench.cli.completion import specs_here
 from spar_bench.cli.data import listed_datasets
 from spar_bench.cli.options import counted, size, store_option, table, tracking_option
 from spar_bench.errors import SparBenchError
-
-LIBRARIES = (
-    *("torch", "torchvision", "open_clip_torch", "timm", "mlflow", "optuna", "pandas"),
-    *("seaborn", "numpy", "safetensors", "pydantic"),
-)
+from spar_bench.libraries import INSTALLED_WITH_US, installed_version
 
 
 @click.command()
@@ -28,8 +23,9 @@ LIBRARIES = (
 def doctor(store: Path, tracking_uri: str | None) -> None:
     """Say what this machine has: versions, device, room, tracking, weights, data; what to do."""
     click.echo(f"python          {platform.python_version()} ({sys.executable})")
-    for name in LIBRARIES:
-        click.echo(f"{name:<15} {_version(name)}")
+    for name in INSTALLED_WITH_US:
+        stated = installed_version(name) or "missing: install spar-bench again"
+        click.echo(f"{name:<15} {stated}")
     click.echo(f"device          {_device()}")
     click.echo(f"store           {_store(store)}")
     click.echo(f"tracking        {_tracking(tracking_uri)}")
@@ -100,13 +96,6 @@ def completion(shell: str) -> None:
     kind = get_completion_class(shell)
     assert kind is not None, "click completes bash, zsh and fish"
     click.echo(kind(main, {}, "spar-bench", "_SPAR_BENCH_COMPLETE").source())
-
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "missing: install spar-bench again"
 
 
 def _device() -> str:

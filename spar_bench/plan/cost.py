@@ -76,11 +76,17 @@ def image_flops(
 
     Averaged as logits, each window meets the text; averaged as features, only the stitched grid.
     """
-    read_hw = pass_hw(sizes, inference, image_hw)
+    is_each = inference.average == "logits"
+    heads = windows_of(sizes, inference, image_hw) if is_each else 1
+    met_hw = pass_hw(sizes, inference, image_hw) if is_each else image_hw
+    cosines = heads * cosine_flops(sizes, met_hw, n_queries)
+    return windows_flops(sizes, inference, image_hw) + cosines
+
+
+def windows_flops(sizes: Sizes, inference: Inference, image_hw: tuple[int, int]) -> int:
+    """Return the FLOPs of encoding one image: of all its windows, or of its single pass."""
     passes = windows_of(sizes, inference, image_hw)
-    heads = passes if inference.average == "logits" else 1
-    met_hw = read_hw if inference.average == "logits" else image_hw
-    return passes * encoder_flops(sizes, read_hw) + heads * cosine_flops(sizes, met_hw, n_queries)
+    return passes * encoder_flops(sizes, pass_hw(sizes, inference, image_hw))
 
 
 def encoder_flops(sizes: Sizes, image_hw: tuple[int, int]) -> int:

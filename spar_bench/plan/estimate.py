@@ -9,13 +9,12 @@ from typing import Any
 from spar_bench.backbones import Sizes, known_sizes, text_sizes
 from spar_bench.plan.cost import (
     Inference,
-    encoder_flops,
     image_flops,
-    pass_hw,
     prompt_flops,
     teaching,
     trained_params,
     training_flops,
+    windows_flops,
     windows_of,
 )
 from spar_bench.plan.drawing import drawn_sizes
@@ -100,9 +99,8 @@ def _teaching(
     inference = teaching(teacher)
     flops = n_passes = 0
     for image_hw, n_images in counted.items():
-        passes = n_images * windows_of(sizes, inference, image_hw)
-        flops += passes * encoder_flops(sizes, pass_hw(sizes, inference, image_hw))
-        n_passes += passes
+        flops += n_images * windows_flops(sizes, inference, image_hw)
+        n_passes += n_images * windows_of(sizes, inference, image_hw)
     return flops, n_passes
 
 

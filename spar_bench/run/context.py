@@ -8,7 +8,6 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from safetensors.torch import load_file
 from spar_bench import backbones, registry
 from spar_bench.backbones.base import Backbone
 from spar_bench.errors import NotReady, SparBenchError
+from spar_bench.libraries import RECORDED, installed_version
 from spar_bench.run.distributed import Ranks
 from spar_bench.run.images import Pictures
 from spar_bench.run.outputs import TRAINED_FILE
@@ -25,7 +25,6 @@ from spar_bench.spec.schema import BackboneSpec, Precision
 from spar_bench.stage import Finished, Stage, digest, read_manifest
 from spar_bench.store import Store
 
-LIBRARIES = ("torch", "open_clip_torch", "timm", "numpy", "spar-bench")
 THREADS_A_CORE = 4
 """Further threads only wait for each other; torch crashes where the system gives it no more."""
 
@@ -110,7 +109,7 @@ class Context:
             "python": platform.python_version(),
             "threads": torch.get_num_threads(),
             "processes": self.ranks.n,
-            "versions": {name: _version(name) for name in LIBRARIES},
+            "versions": {name: installed_version(name) for name in RECORDED},
             "commit": _commit(),
             **more,
         }
@@ -230,14 +229,6 @@ def _processor() -> str:
         return names[0]
     except (OSError, IndexError):
         return platform.processor() or platform.machine()
-
-
-@cache
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:  # run from a checkout that is not installed
-        return None
 
 
 @cache

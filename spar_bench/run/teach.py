@@ -12,7 +12,7 @@ from torch import Tensor
 from spar_bench.backbones.base import Backbone
 from spar_bench.errors import SparBenchError
 from spar_bench.files import replace_text
-from spar_bench.plan.cost import encoder_flops, pass_hw, teaching, windows_of
+from spar_bench.plan.cost import teaching, windows_flops
 from spar_bench.plan.drawing import Drawn, draw
 from spar_bench.plan.inputs import open_dataset
 from spar_bench.run.context import Context
@@ -97,10 +97,8 @@ def _teach(
             f"targets: the teacher's features must be finite in half precision, but those of "
             f"image {position} are not; look at the weights of the backbone"
         )
-    sizes, inference = backbone.sizes, teaching(teacher)
     image_hw = picture.shape[-2], picture.shape[-1]
-    read_hw = pass_hw(sizes, inference, image_hw)
-    context.flops += windows_of(sizes, inference, image_hw) * encoder_flops(sizes, read_hw)
+    context.flops += windows_flops(backbone.sizes, teaching(teacher), image_hw)
     return features.contiguous()
 
 
