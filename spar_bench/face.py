@@ -20,7 +20,7 @@ from spar_bench.plan.cost import SINGLE_PASS, Inference, image_flops, windows_of
 from spar_bench.plan.inputs import class_names, open_dataset
 from spar_bench.plan.protocol import Resize, declare, resolve
 from spar_bench.run.context import build_backbone, open_student, resolve_device
-from spar_bench.run.evaluate import count_pixels, require_labels
+from spar_bench.run.evaluate import confusion_of, counts_of, require_labels
 from spar_bench.run.latency import Arm
 from spar_bench.run.outputs import TRAINED_FILE
 from spar_bench.run.segment import Segmenter
@@ -115,16 +115,13 @@ def evaluate(
         classifier_of(queries, classes, protocol),
         device=next(backbone.visual.parameters()).device,
     )
-    n_classes = len(classes)
-    confusion = np.zeros((len(data), n_classes, n_classes), np.int64)
+    pixels = np.zeros((3, len(data), len(classes)), np.int64)
     for index in range(len(data)):
         _, image, mask = data.sample(index)
         truth_hw = (mask.shape[0], mask.shape[1])
         [labels] = segmenter.read(image, resize.of(image.shape), truth_hw, [inference])
-        confusion[index] = count_pixels(mask, labels, n_classes)
-    counts = Counts(
-        np.diagonal(confusion, axis1=1, axis2=2).copy(), confusion.sum(1), confusion.sum(2)
-    )
+        pixels[:, index] = counts_of(confusion_of(mask, labels, len(classes)))
+    counts = Counts(*pixels)
     require_labels(counts, spec)
     shown = own.shown(classes, spec.background_threshold)
     ious = dict(zip(shown, class_iou(counts).tolist(), strict=True))

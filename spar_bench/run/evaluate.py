@@ -122,11 +122,16 @@ def _shared_flops(sizes: Sizes, arms: list[Inference], image_hw: tuple[int, int]
     return n_passes * encoder_flops(sizes, pass_hw(sizes, arms[0], image_hw))
 
 
-def count_pixels(truth: Mask, labels: Mask, n_classes: int) -> NDArray[np.int64]:
+def confusion_of(truth: Mask, labels: Mask, n_classes: int) -> NDArray[np.int64]:
     """Return the confusion matrix `(K, K)` of one image, truth down and prediction across."""
     seen = truth != IGNORED
     pairs = truth[seen].astype(np.int64) * n_classes + labels[seen]
     return np.bincount(pairs, minlength=n_classes**2).reshape(n_classes, n_classes)
+
+
+def counts_of(confusion: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return an image's correct, predicted and true pixels of each class, `(3, K)`."""
+    return np.stack([confusion.diagonal(), confusion.sum(0), confusion.sum(1)])
 
 
 class _Tally:
@@ -151,10 +156,9 @@ class _Tally:
     def count(self, arm: int, sample: Sample, labels: Mask) -> None:
         """Add one image's pixels to an arm."""
         n_classes = self.confusion.shape[1]
-        confusion = count_pixels(sample.mask, labels, n_classes)
+        confusion = confusion_of(sample.mask, labels, n_classes)
         self.confusion[arm] += confusion
-        at = len(self.names)
-        self.counts[arm, :, at] = confusion.diagonal(), confusion.sum(0), confusion.sum(1)
+        self.counts[arm, :, len(self.names)] = counts_of(confusion)
 
     def preview(self, arm: int, sample: Sample, labels: Mask, features: Tensor | None) -> None:
         """Write what one image looked like to an arm."""

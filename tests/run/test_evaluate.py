@@ -16,7 +16,13 @@ from spar_bench.backbones.openclip import Backbone as OpenClip
 from spar_bench.datasets.images import read_image, read_mask
 from spar_bench.errors import DataError, SparBenchError
 from spar_bench.plan.cost import SINGLE_PASS, Inference
-from spar_bench.run.evaluate import count_pixels, read_counts, read_features, read_preview
+from spar_bench.run.evaluate import (
+    confusion_of,
+    counts_of,
+    read_counts,
+    read_features,
+    read_preview,
+)
 from spar_bench.run.images import normalise, resize, to_tensor
 from spar_bench.run.inference import single_pass, sliding_window
 from spar_bench.run.segment import DIVERGED, Segmenter
@@ -146,13 +152,15 @@ def test_miou_is_torchmetrics_on_labels_that_are_those_made_by_hand(
     assert made.summary["n_images"] == 3
 
 
-def test_confusion_matrix_of_an_image_leaves_ignored_pixels_out() -> None:
+def test_pixels_of_an_image_are_counted_without_the_ignored_ones() -> None:
     truth = np.array([[0, 0, 1], [2, 255, 255]], np.uint8)
     labels = np.array([[0, 1, 1], [0, 2, 1]], np.uint8)
 
-    confusion = count_pixels(truth, labels, 3)
+    confusion = confusion_of(truth, labels, 3)
+    correct, predicted, true = counts_of(confusion).tolist()
 
     assert confusion.tolist() == [[1, 1, 0], [0, 1, 0], [1, 0, 0]]
+    assert (correct, predicted, true) == ([1, 1, 0], [2, 2, 0], [2, 1, 1])
 
 
 def segmenter(backbone: OpenClip, **options: Any) -> Segmenter:
