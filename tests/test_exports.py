@@ -44,3 +44,16 @@ def test_name_that_the_package_does_not_have_is_an_attribute_error() -> None:
 
     with pytest.raises(AttributeError, match=name):
         getattr(spar_bench, name)
+
+
+def test_no_name_hides_a_module_of_its_package() -> None:
+    hidden = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+        if parts[-1].startswith("__"):
+            continue
+        module = importlib.import_module(".".join(parts))
+        if getattr(importlib.import_module(".".join(parts[:-1])), parts[-1]) is not module:
+            hidden.append(".".join(parts))
+
+    assert hidden == []

@@ -8,11 +8,11 @@ from typing import Any
 import click
 
 from spar_bench import __version__
-from spar_bench.cli.backbones import backbones, export, import_
+from spar_bench.cli.backbones import backbones_command, export, import_
 from spar_bench.cli.data import datasets
 from spar_bench.cli.inspect import check, explain, init, status
 from spar_bench.cli.log import quieten_libraries, show_our_log
-from spar_bench.cli.machine import completion, doctor, losses, refiners
+from spar_bench.cli.machine import completion_command, doctor, losses, refiners
 from spar_bench.cli.run import patchwork, plan, report, sweep, ui
 from spar_bench.cli.stopping import INTERRUPTED
 from spar_bench.cli.store import cache
@@ -47,6 +47,7 @@ def main() -> None:
 
 for command in (
     *(init, check, plan, sweep, report, ui, status, explain, cache),
-    *(import_, export, doctor, backbones, datasets, losses, refiners, completion, patchwork),
+    *(import_, export, doctor, backbones_command, datasets, losses, refiners),
+    *(completion_command, patchwork),
 ):
     main.add_command(command)

@@ -24,7 +24,7 @@ _TYPED = {
 
 
 @click.command()
-def backbones() -> None:
+def backbones_command() -> None:
     """List backbones: sizes, licence, whether weights are found, and where to get them."""
     from spar_bench import registry
     from spar_bench.backbones.weights import weights_folder

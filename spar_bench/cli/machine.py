@@ -89,7 +89,7 @@ def refiners() -> None:
 
 @click.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
-def completion(shell: str) -> None:
+def completion_command(shell: str) -> None:
     """Print the completion script for SHELL: eval "$(spar-bench completion bash)"."""
     from spar_bench.cli import main
 

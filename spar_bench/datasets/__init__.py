@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from spar_bench import registry
+from spar_bench.datasets._facts import Facts, read
 from spar_bench.datasets.base import DatasetSettings
-from spar_bench.datasets.facts import Facts, read
 from spar_bench.errors import SpecError
 from spar_bench.spec.schema import DatasetPart, DatasetSpec
 

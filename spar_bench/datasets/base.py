@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from spar_bench.datasets.facts import Facts
+from spar_bench.datasets._facts import Facts
 from spar_bench.errors import DataFileError
 
 Image = NDArray[np.uint8]  # (H, W, 3), RGB

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 from spar_bench import backbones, datasets, registry
 from spar_bench.backbones.weights import require_whole
+from spar_bench.datasets._facts import Facts
 from spar_bench.datasets.base import IGNORED, Dataset, Split
-from spar_bench.datasets.facts import Facts
 from spar_bench.digests import remembered_sha256
 from spar_bench.errors import DataError, NotReady, SparBenchError
 from spar_bench.spec.schema import BackboneSpec, DatasetSpec, SourceSpec, StudentSpec

@@ -8,7 +8,7 @@ that the rows of several backbones are of one protocol, and a fingerprint has th
 
 from typing import Any, NamedTuple
 
-from spar_bench.datasets.facts import Facts
+from spar_bench.datasets._facts import Facts
 from spar_bench.plan.stages import resized_hw
 from spar_bench.spec.schema import DatasetSpec, EvaluateSpec
 from spar_bench.stage import Stage, digest

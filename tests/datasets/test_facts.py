@@ -7,7 +7,7 @@ from typing import Any, get_args
 import pytest
 
 from spar_bench import datasets, registry
-from spar_bench.datasets.facts import Facts
+from spar_bench.datasets._facts import Facts
 from spar_bench.errors import DataError, SparBenchError, UnknownName
 from spar_bench.plan import cost
 from spar_bench.plan.inputs import open_dataset

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from spar_bench.datasets import facts
-from spar_bench.datasets.facts import Facts, ReadOutThresholds
+from spar_bench.datasets._facts import Facts, ReadOutThresholds
 from spar_bench.plan.protocol import Resize, declare, protocol_name, resizes, resolve
 from spar_bench.spec.checks import Checker
 from spar_bench.spec.schema import DatasetSpec, EvaluateSpec, Settings

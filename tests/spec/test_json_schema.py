@@ -7,8 +7,8 @@ import jsonschema
 import pytest
 from ruamel.yaml import YAML
 
-from spar_bench.spec import json_schema, starter
-from spar_bench.spec.json_schema import FILE, text
+from spar_bench.spec.json_schema import FILE, json_schema, text
+from spar_bench.spec.starter import starter
 from tests.spec.conftest import Read
 
 ROOT = Path(__file__).parents[2]

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from spar_bench.spec import read_spec, starter
+from spar_bench.spec import read_spec
+from spar_bench.spec.starter import starter
 
 ROOT = Path(__file__).parents[2]
 EXPERIMENTS = sorted((ROOT / "experiments").rglob("*.yaml"))
