@@ -44,7 +44,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import a name of the library's face when it is first asked for; torch comes no sooner."""
+    """Import a public name when it is first asked for, so that torch is not imported sooner."""
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_HOME[name]), name)

@@ -42,7 +42,7 @@ class Difference:
 
 
 def names_digest(names: Sequence[str]) -> str:
-    """Return a digest of images' names in their order: equal digests, the same images."""
+    """Return a digest of images' names in order: equal digests mean the same images."""
     return hashlib.sha256("\n".join(names).encode()).hexdigest()
 
 
@@ -77,7 +77,7 @@ def paired_difference(
     """Return mIoU of `a` less mIoU of `b`, and the percentile bootstrap interval over images.
 
     All must hold the same images in the same order; each resample draws the same images for all.
-    Where several are given for one side, as of students of several seeds, their mIoU are averaged.
+    Where one side has several, such as students of several seeds, their mIoU are averaged.
 
     Raises:
         ValueError: the images differ, or a side is empty.
@@ -109,8 +109,8 @@ def paired_difference(
 def _resampled_miou(counts: Counts, draws: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return the mIoU of each resample, `(R,)`; `draws` `(R, N)` counts each image in it.
 
-    A mean is over the full set's classes, less those whose truth the resample happens to miss: the
-    truth alone decides, so that both sides of a difference leave out the same ones.
+    The mean is over the full set's classes, except those that do not occur in the resample's truth:
+    only the truth decides, so both sides of a difference leave out the same classes.
     """
     # Pixel counts are far below 2**53, so float64 is exact, and unlike int64 it has a fast product.
     weights = draws.astype(np.float64)

@@ -12,7 +12,7 @@ from spar_bench.errors import NotReady
 
 
 def read_tensors(path: Path, device: str = "cpu") -> dict[str, Tensor]:
-    """Return all tensors of a file by name, on a device; nothing in it is run.
+    """Return all tensors of a file by name, on a device; no code in it is run.
 
     Raises:
         NotReady: it cannot be read, or holds no tensors.
@@ -24,12 +24,12 @@ def read_tensors(path: Path, device: str = "cpu") -> dict[str, Tensor]:
         read: Any = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:  # a file can be wrong in as many ways as torch has readers
         raise NotReady(
-            f"{path}: must be a whole file of tensors alone, but cannot be read without running "
-            "what it holds; get it again, or save its state dict alone, with torch.save"
+            f"{path}: must be a complete file of tensors alone, but cannot be read without running "
+            "what it holds; get it again, or save only its state dict, with torch.save"
         ) from error
     state = read["state_dict"] if isinstance(read, dict) and "state_dict" in read else read
     found = _tensors(state)
-    if not any(tensor.ndim for tensor in found.values()):  # a best loss beside them, say
+    if not any(tensor.ndim for tensor in found.values()):  # such as a best loss beside them
         found = _only_nested(state, path) or found
     if not found:
         raise NotReady(f"{path}: must hold a state dict, but has no tensors; name another file")
@@ -37,7 +37,7 @@ def read_tensors(path: Path, device: str = "cpu") -> dict[str, Tensor]:
 
 
 def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of all tensors of a file by name, reading no values; none of any other."""
+    """Return the shapes of a file's tensors by name without reading values; {} for other files."""
     try:
         if path.suffix == ".safetensors":
             with safe_open(path, "pt") as file:
@@ -55,17 +55,17 @@ def _tensors(state: Any) -> dict[str, Tensor]:
 
 
 def _only_nested(state: Any, path: Path) -> dict[str, Tensor]:
-    """Return the tensors under the one key that holds any, as `model` in many trainers' files.
+    """Return the tensors under the one key that holds any, such as `model` in trainers' files.
 
     Raises:
-        NotReady: several keys do.
+        NotReady: several keys hold tensors.
     """
     items = state.items() if isinstance(state, dict) else ()
     nested = {str(key): tensors for key, value in items if (tensors := _tensors(value))}
     if len(nested) > 1:
         keys = ", ".join(map(repr, nested))
         raise NotReady(
-            f"{path}: must hold one state dict, but has several, under {keys}; save the one "
-            "to read alone, with torch.save"
+            f"{path}: must hold one state dict, but has several, under {keys}; save only "
+            "the one to read, with torch.save"
         )
     return next(iter(nested.values()), {})

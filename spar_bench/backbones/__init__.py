@@ -1,4 +1,4 @@
-"""The backbones: one plug-in a file, and the sizes of each by name in data files, without torch."""
+"""The backbones: one plug-in per file, and the sizes of each in data files, without torch."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, fields, replace
@@ -54,7 +54,7 @@ _FILE_ENDINGS = {*WEIGHTS_ENDINGS, ".yaml", ".yml"}
 
 
 def card(name: str) -> Card:
-    """Return where a backbone's weights come from, as its data file says; empty where it has none.
+    """Return where a backbone's weights come from, from its data file; empty where it has none.
 
     Raises:
         UnknownName: no backbone of that name.
@@ -71,7 +71,7 @@ def sizes(spec: BackboneSpec) -> Sizes | None:
         NotReady: the folder of `path` has no readable config.
         SpecError: the backbone has no such read-out, rule of positions or token budget.
     """
-    registry.plugin("backbones", spec.name)  # an unknown name is told first
+    registry.plugin("backbones", spec.name)  # an unknown name is reported first
     if registry.data("backbones", spec.name):
         known = _read(spec.name, Sizes)
     elif spec.path is not None:
@@ -87,7 +87,7 @@ def sizes(spec: BackboneSpec) -> Sizes | None:
     _require_offered(spec, known)
     if card(spec.name).folder and (spec.path or spec.weights == "random"):
         raise SpecError(
-            f"backbone: path and weights must be left out for {spec.name}, whose weights lie in "
+            f"backbone: path and weights must be left out for {spec.name}, whose weights are in "
             "the package; leave them out"
         )
     return replace(known, **{key: value for key, value in asked.items() if value is not None})
@@ -139,7 +139,7 @@ def identity(spec: BackboneSpec) -> dict[str, Any]:
 
     Raises:
         UnknownName: no backbone of that name.
-        NotReady: its weights are not there, or those of another architecture are.
+        NotReady: its weights are missing, or are those of another architecture.
     """
     known, weights = known_sizes(spec), weights_of(spec)
     require_architecture(weights, known)
@@ -154,12 +154,12 @@ def identity(spec: BackboneSpec) -> dict[str, Any]:
 
 
 def text_identity(known: dict[str, Any]) -> dict[str, Any]:
-    """Return what decides the embeddings of prompts: all of an identity that is not of images."""
+    """Return what decides the embeddings of prompts: the parts of an identity not about images."""
     return {key: known[key] for key in known.keys() - {"sizes", "preprocessing"}}
 
 
 def _keys(name: str) -> dict[str, str]:
-    """Return the digest of the list of weights that lies beside a data file, if one does."""
+    """Return the digest of the list of weights beside a data file, if there is one."""
     data_file = registry.data_file("backbones", name)
     if data_file is None:
         return {}
@@ -168,7 +168,7 @@ def _keys(name: str) -> dict[str, str]:
 
 
 def require_text(spec: BackboneSpec) -> None:
-    """Refuse a backbone without a text tower, where one is to be held against class names.
+    """Refuse a backbone without a text tower where it is to be compared with class names.
 
     Raises:
         NotReady: it has none.
@@ -176,7 +176,7 @@ def require_text(spec: BackboneSpec) -> None:
     if not card(spec.name).has_text:
         raise NotReady(
             f"backbone {spec.name}: must have a text tower to be scored against class names, but "
-            "has none; use one that has, such as dinov3txt-l16, or read its features as a library"
+            "has none; use one that does, such as dinov3txt-l16, or read its features as a library"
         )
 
 
@@ -184,7 +184,7 @@ def interpolation(spec: BackboneSpec) -> str:
     """Return how a backbone's own preprocessing resamples images: its config's way, else bicubic.
 
     Raises:
-        NotReady: its weights are not there.
+        NotReady: its weights are missing.
     """
     own = stated_preprocessing(weights_of(spec)).get("interpolation")
     return str(own or card(spec.name).interpolation)
@@ -193,7 +193,7 @@ def interpolation(spec: BackboneSpec) -> str:
 def label(spec: BackboneSpec) -> str:
     """Return a backbone's name in tables: its path's, or its own; random weights are marked.
 
-    So are those that were random when they were exported.
+    So are weights that were random when they were exported.
 
     Raises:
         NotReady: what says so of a folder of exported weights cannot be read.
@@ -206,12 +206,12 @@ def label(spec: BackboneSpec) -> str:
 
 
 def _read(name: str, kind: type[T]) -> T:
-    """Return what a backbone's data file states of sizes, or of its weights' origin.
+    """Return what a backbone's data file says about sizes, or about where its weights come from.
 
     Raises:
         DataFileError: a key is not known, or a value makes no sense.
     """
-    registry.plugin("backbones", name)  # an unknown name is told first
+    registry.plugin("backbones", name)  # an unknown name is reported first
     stated, place = registry.data("backbones", name), registry.data_file("backbones", name)
     known = {field.name for one in (Sizes, Card) for field in fields(one)}
     for key in sorted(stated.keys() - known):
@@ -255,7 +255,7 @@ def _require_offered(spec: BackboneSpec, known: Sizes) -> None:
 
 
 def _sizes_of_config(folder: Path) -> Sizes:
-    """Read the sizes out of a config as open_clip writes it; its defaults fill what is not said."""
+    """Read the sizes from a config as open_clip writes it; its defaults fill in what is missing."""
     try:
         config = stated_config(folder)["model_cfg"]
         vision = config["vision_cfg"]

@@ -1,7 +1,7 @@
 """What dino.txt adds to a DINOv3 trunk: a vision head of two blocks, and a causal text tower.
 
-The modules bear the names of the published weights, so that these load as they are. Source: the
-public model definition, facebookresearch/dinov3 `dinov3/eval/text/`; written anew from its maths.
+The modules have the names of the published weights, so that these load as they are. Source: the
+public model definition, facebookresearch/dinov3 `dinov3/eval/text/`; rewritten from the maths.
 
 Shape legend: B images or T prompts, N tokens, D width.
 """
@@ -14,22 +14,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 HEAD_WIDTH = 64
-"""Of every attention head in DINOv3 and dino.txt."""
+"""Width of every attention head in DINOv3 and dino.txt."""
 Shapes = Mapping[str, Sequence[int]]
 
 
 class DinoTxt(nn.Module):
-    """The vision head and the text tower as published in one file, as large as its weights say."""
+    """The vision head and the text tower, published in one file; the weights give their sizes."""
 
     def __init__(self, shapes: Shapes) -> None:
         super().__init__()
-        self.logit_scale = nn.Parameter(torch.zeros(1))  # published; how sharp is the spec's to say
+        self.logit_scale = nn.Parameter(torch.zeros(1))  # not used: the spec sets the scale
         self.visual_model = nn.ModuleDict({"head": VisionHead(shapes)})
         self.text_model = TextTower(shapes)
 
 
 class VisionHead(nn.Module):
-    """Blocks over all tokens of the trunk, prefix tokens too, which know no positions."""
+    """Blocks over all tokens of the trunk, prefix tokens too, without positions."""
 
     def __init__(self, shapes: Shapes) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ class TextTower(nn.Module):
         The end of text has the largest id of the vocabulary.
         """
         end = ids.argmax(dim=1)
-        tokens = self.backbone(ids[:, : int(end.max()) + 1])  # what follows is seen by none before
+        tokens = self.backbone(ids[:, : int(end.max()) + 1])  # causal: later tokens do not matter
         ends = tokens[torch.arange(len(ids), device=ids.device), end]
         embedded: Tensor = self.head["linear_projection"](ends)
         return embedded
@@ -146,7 +146,7 @@ class Attention(nn.Module):
 
 
 class GatedMlp(nn.Module):
-    """SwiGLU: a gate, what it lets pass, and the way back."""
+    """SwiGLU: a gate, the values it gates, and the output projection."""
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
@@ -160,7 +160,7 @@ class GatedMlp(nn.Module):
 
 
 class Scale(nn.Module):
-    """One factor a channel; 1e-5 before training."""
+    """One factor per channel; 1e-5 before training."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

@@ -20,7 +20,7 @@ _CLIP_VIT = "vit_base_patch16_clip_224"
 def open_clip_folder(
     backbone: Backbone, model: nn.Module, weights: Weights, architecture: str
 ) -> Exported:
-    """Return a whole open_clip model, text tower and tokenizer with it, for `local-dir:`."""
+    """Return a whole open_clip model, with text tower and tokenizer, for `local-dir:`."""
     if weights.folder is not None and weights.has_config:
         stated = stated_config(weights.folder)
         files = sorted(weights.folder.iterdir())
@@ -76,7 +76,7 @@ def timm_clip_folder(backbone: Backbone) -> Exported:
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
         raise SparBenchError(
-            "--format timm: must be a ViT that timm has too, but its weights do not fit: "
+            "--format timm: must be a ViT that timm also has, but its weights do not fit: "
             f"{reason}; export it as open_clip"
         ) from error
     return timm_folder(backbone, _CLIP_VIT, arguments, state, visual)
@@ -89,7 +89,7 @@ def timm_folder(
     state: dict[str, Tensor],
     tower: nn.Module,
 ) -> Exported:
-    """Return an image tower under the name and with the arguments that timm makes it from."""
+    """Return an image tower with the timm name and arguments that it is built from."""
     config = {
         "architecture": architecture,
         "num_classes": arguments.get("num_classes", 0),

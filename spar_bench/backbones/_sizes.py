@@ -1,4 +1,4 @@
-"""The sizes of a backbone: all that a plan needs to know of it, without torch."""
+"""The sizes of a backbone: all that a plan needs to know about it, without torch."""
 
 from bisect import bisect_left
 from dataclasses import dataclass
@@ -14,11 +14,11 @@ _Whole = Annotated[int, Field(gt=0)]
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
-    """What a plan needs to know of a backbone: all that decides windows, grids, FLOPs and bytes.
+    """What a plan needs to know about a backbone: what decides windows, grids, FLOPs and bytes.
 
-    `prefix_tokens` come before those of patches (class token, registers). Sides that are no whole
-    patches lose the remainder (`floor`), are padded with zeros, or stretched, as `odd_sides` says.
-    An image of more patches than `token_budget` is scaled down first.
+    `prefix_tokens` come before those of patches (class token, registers). Sides that are not a
+    multiple of the patch lose the remainder (`floor`), are padded with zeros, or are stretched, as
+    `odd_sides` says. An image of more patches than `token_budget` is scaled down first.
     """
 
     patch_px: _Whole
@@ -39,15 +39,16 @@ class Sizes:
         return self._grid_hw(self.scaled_hw(image_hw))
 
     def whole_hw(self, image_hw: tuple[int, int]) -> tuple[int, int]:
-        """Return the size in pixels that an image has once its sides are whole patches."""
+        """Return the size in pixels of an image whose sides were made multiples of the patch."""
         rows, columns = self.grid_hw(image_hw)
         return rows * self.patch_px, columns * self.patch_px
 
     def scaled_hw(self, image_hw: tuple[int, int]) -> tuple[int, int]:
         """Return the size in pixels at which an image is read, before its sides are made whole.
 
-        Its own where its grid is within the token budget. Else its longer side is the longest, in
-        whole pixels, that brings the grid within it; the other keeps the ratio, rounded half up.
+        That is its own size if its grid is within the token budget. Otherwise the longer side is
+        the largest number of pixels that brings the grid within it; the other keeps the ratio,
+        rounded half up.
         """
         if self._is_within_budget(image_hw):
             return image_hw
@@ -69,7 +70,7 @@ class Sizes:
 
 @dataclass(frozen=True, kw_only=True)
 class TextSizes:
-    """What a plan needs to know of a text tower; `context` is the length of every prompt."""
+    """What a plan needs to know about a text tower; `context` is the length of every prompt."""
 
     width: _Whole
     depth: _Whole

@@ -34,8 +34,8 @@ Library = Literal["open_clip", "timm"]
 class Exported:
     """A model as another library reads it from a folder: a config, weights, and further files.
 
-    `check` loads the folder with that library alone, and returns what it makes of native images
-    `(B, 3, H, W)`, and what the backbone's own tower makes of them: the two must agree.
+    `check` loads the folder with that library alone, and returns its output for native images
+    `(B, 3, H, W)` and that of the backbone's own tower: the two must agree.
     """
 
     config_name: str
@@ -73,7 +73,7 @@ class Backbone(Protocol):
         """Embed prompts to `(T, C)`, normalised, without gradient.
 
         Raises:
-            SparBenchError: the text tower does not know a word.
+            SparBenchError: a prompt has a word that the text tower does not know.
         """
         ...
 
@@ -88,19 +88,19 @@ class Backbone(Protocol):
 
 @runtime_checkable
 class Exchanges(Protocol):
-    """What a backbone may do beside: read checkpoints of others, and be read by other libraries."""
+    """Optional extras of a backbone: read others' checkpoints, and be read by other libraries."""
 
     def from_checkpoint(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the image tower's weights, by its own names, out of a whole checkpoint's.
 
         Raises:
             KeyError: the checkpoint lacks one; the message says which.
-            ValueError: it is of another model, by its text tower or by what it has too much.
+            ValueError: it is of another model: its text tower differs, or it has extra tensors.
         """
         ...
 
     def export(self, library: Library) -> "Exported":
-        """Return the model as another library reads it, with its present weights.
+        """Return the model as another library reads it, with its current weights.
 
         Raises:
             SparBenchError: that library has no such model.
@@ -112,8 +112,8 @@ def under_any_prefix(names: Iterable[str], state: Mapping[str, Tensor]) -> dict[
     """Return the tensors of those names, which all have one prefix in `state`, or none.
 
     Raises:
-        KeyError: no prefix gives all of them; the message names one that lacks.
-        ValueError: two prefixes do, and do not agree; or one has more of the same modules.
+        KeyError: no prefix gives all of them; the message names a missing one.
+        ValueError: two prefixes do, with different values; or one has more of the same modules.
     """
     wanted = list(names)
     prefixes = {key.removesuffix(wanted[0]) for key in state if key.endswith(wanted[0])}
@@ -129,14 +129,14 @@ def under_any_prefix(names: Iterable[str], state: Mapping[str, Tensor]) -> dict[
     under = {key.removeprefix(first) for key in state if key.startswith(first)} - set(wanted)
     further = sorted(name for name in under if name.partition(".")[0] in parts)
     if further:
-        raise ValueError(f"it holds {first + further[0]!r} too, which this model has not")
+        raise ValueError(f"it also holds {first + further[0]!r}, which this model does not have")
     return {name: state[first + name] for name in wanted}
 
 
 def require_same_text(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
     """Refuse a checkpoint with another text tower than a backbone's, which no student changes.
 
-    They are held against each other at the checkpoint's precision; what it lacks is not missed.
+    They are compared at the checkpoint's precision; tensors that it lacks are not required.
 
     Raises:
         ValueError: a tensor differs; the message names it.
@@ -150,15 +150,15 @@ def require_same_text(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) ->
             if found.shape != value.shape or not torch.equal(
                 found, value.to(found.device, found.dtype)
             ):
-                raise ValueError(f"its text tower is another, by {key!r}")
+                raise ValueError(f"its text tower is a different one: {key!r} differs")
 
 
 def fit_sides(images: Tensor, sizes: Sizes) -> Tensor:
-    """Give images `(..., 3, H, W)` the sides `sizes.whole_hw((H, W))`, all whole patches.
+    """Give images `(..., 3, H, W)` the sides `sizes.whole_hw((H, W))`, multiples of the patch.
 
     As the backbone's `odd_sides` says, the rest of a side is dropped, padded with zeros at the far
     border, or the image is stretched bicubically without antialiasing. An image beyond the token
-    budget is scaled down before, bilinearly with antialiasing.
+    budget is first scaled down, bilinearly with antialiasing.
     """
     scaled_hw = sizes.scaled_hw((images.shape[-2], images.shape[-1]))
     if scaled_hw != images.shape[-2:]:

@@ -86,7 +86,7 @@ class Backbone:
         return patches.transpose(1, 2).reshape(len(images), -1, *grid_hw)
 
     def _tokens(self, images: Tensor) -> Tensor:
-        """Return the tokens to read `(B, N, D)` of images whose sides are whole patches."""
+        """Return the tokens to read `(B, N, D)`; image sides are multiples of the patch."""
         tokens: Tensor = self._trunk.forward_features(images)
         return tokens
 
@@ -98,7 +98,7 @@ class Backbone:
         """
         raise SparBenchError(
             f"backbone {self.name}: must have a text tower to be scored against class names, but "
-            "DINOv3 alone has none; use one that has, such as dinov3txt-l16, or read its features "
+            "DINOv3 alone has none; use one that does, such as dinov3txt-l16, or read its features "
             "as a library"
         )
 
@@ -120,11 +120,11 @@ class Backbone:
         )
 
     def from_checkpoint(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the image tower's weights out of a checkpoint's, whatever the prefix and names.
+        """Return the image tower's weights from a checkpoint, whatever its prefix and names.
 
         Raises:
             KeyError: the checkpoint lacks one.
-            ValueError: it has biases that DINOv3 has not.
+            ValueError: it has biases that DINOv3 does not have.
         """
         return self._trunk_of(state)
 
@@ -141,7 +141,7 @@ class Backbone:
         return under_any_prefix(self._trunk.state_dict(), timm_names(self._trunk, own))
 
     def export(self, library: Library) -> Exported:
-        """Return the trunk as timm's `local-dir:` reads it; a text tower does not go with it.
+        """Return the trunk as timm's `local-dir:` reads it, without a text tower.
 
         timm does not round the periods of the positions as the published files do, which moves
         features by about a thousandth: the config's notes say what to do.
@@ -152,7 +152,8 @@ class Backbone:
         if library != "timm" or self.visual is not self._trunk:
             raise SparBenchError(
                 f"--format {library}: must be a library that has the model, but only timm has "
-                "DINOv3's trunk, and none what dino.txt adds; use timm, for read_out patch_tokens"
+                "DINOv3's trunk, and none has what dino.txt adds; use timm, for read_out "
+                "patch_tokens"
             )
         state = dict(self._trunk.state_dict())
         made = timm_folder(self, self._architecture, self._arguments, state, self._trunk)
@@ -170,7 +171,7 @@ class Backbone:
 
 
 def round_periods(trunk: Any) -> Any:
-    """Round the periods of the rotary positions as the model was trained with, and return it."""
+    """Round the periods of the rotary positions to what the model was trained with; return it."""
     with torch.no_grad():
         trunk.rope.periods.copy_(trunk.rope.periods.bfloat16())
     return trunk
@@ -193,10 +194,10 @@ def load_trunk(trunk: Any, state: Mapping[str, Tensor], place: str) -> None:
 
 
 def timm_names(trunk: Any, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return a trunk's weights under timm's names, of Meta's names or of timm's.
+    """Return a trunk's weights under timm's names, given Meta's names or timm's.
 
-    Biases of queries, keys and values are zero in every published file, and so is the mask by which
-    Meta multiplies them: the model has none. Source: facebookresearch/dinov3 issue 195.
+    Biases of queries, keys and values are zero in every published file, and so is the mask that
+    Meta multiplies them by: the model has none. Source: facebookresearch/dinov3 issue 195.
 
     Raises:
         ValueError: such a bias is not zero.
@@ -210,15 +211,15 @@ def timm_names(trunk: Any, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if "storage_tokens" not in kept:
         return kept
     named: dict[str, Tensor] = checkpoint_filter_fn(kept, trunk)
-    # timm resamples patch embeddings of another size, which are to be refused like all else
+    # timm would resample patch embeddings of another size; they are refused like anything else
     return {name: kept.get(name, tensor) for name, tensor in named.items()}
 
 
 def load_strictly(module: nn.Module, state: Mapping[str, Tensor], place: str) -> None:
-    """Load weights whose names and shapes are the module's, all of them and no others.
+    """Load weights whose names and shapes match the module's exactly.
 
     Raises:
-        NotReady: one is missing, too much, or of another shape; the first is named.
+        NotReady: one is missing, unexpected, or of another shape; the first is named.
     """
     own = module.state_dict()
     for name in [*own, *sorted(state.keys() - own.keys())]:
@@ -236,7 +237,7 @@ def _shape(tensor: Tensor | None) -> str:
 
 
 def read_weights(weights: Weights) -> dict[str, Tensor]:
-    """Read a file of weights, or together all those of a folder, on the CPU.
+    """Read a file of weights, or all those of a folder together, on the CPU.
 
     Raises:
         NotReady: a file cannot be read without running what it holds, or two files disagree.
@@ -247,8 +248,8 @@ def read_weights(weights: Weights) -> dict[str, Tensor]:
         for name in state.keys() & read.keys():
             if not torch.equal(state[name], read[name]):
                 raise NotReady(
-                    f"{path}: must be the only file with {name}, but another of its folder has "
-                    "another; keep one of them there"
+                    f"{path}: must be the only file with {name}, but another in its folder has a "
+                    "different one; keep one of them there"
                 )
         state |= read
     return state

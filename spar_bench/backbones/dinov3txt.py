@@ -35,9 +35,9 @@ class Backbone(DinoV3):
     """A DINOv3 trunk, and dino.txt's vision head and text tower.
 
     A text is embedded in two halves: the first for the class token, the second for patches. The
-    latter is met by the trunk's patch tokens (`patch_tokens`, as the paper's code and Meta's
+    latter is compared with the trunk's patch tokens (`patch_tokens`, as the paper's code and Meta's
     example do), or by those of the vision head (`head_patch_tokens`), which then is a part of the
-    image tower. What the head and the tower consist of lies beside the data file, as `_keys.json`.
+    image tower. The weights of head and tower are listed beside the data file, in `_keys.json`.
     """
 
     def _build(self, spec: BackboneSpec) -> None:
@@ -69,11 +69,11 @@ class Backbone(DinoV3):
         return tokens if self._head is None else self._head(tokens)
 
     def from_checkpoint(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the image tower's weights out of a checkpoint's, whatever the prefix and names.
+        """Return the image tower's weights from a checkpoint, whatever its prefix and names.
 
         Raises:
             KeyError: the checkpoint lacks one.
-            ValueError: it has biases that DINOv3 has not, or another text tower.
+            ValueError: it has biases that DINOv3 does not have, or another text tower.
         """
         require_same_text(self._text.state_dict(), state)
         trunk = self._trunk_of(state)
@@ -86,7 +86,7 @@ class Backbone(DinoV3):
         }
 
     def encode_text(self, prompts: list[str]) -> Tensor:
-        """Embed prompts to `(T, D)`, normalised: the half that patches are held against."""
+        """Embed prompts to `(T, D)`, normalised: the half that patches are compared with."""
         device = next(self._text.parameters()).device
         with torch.no_grad():
             embedded: Tensor = self._text.text_model(self._tokenizer(prompts).to(device))

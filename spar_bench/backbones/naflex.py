@@ -25,7 +25,7 @@ BUILDS_ON = "siglip2"
 NEEDS_DATA_FILE = True
 
 CONFIG = Path(__file__).with_name("ViT-B-16-SigLIP2-naflex.json")
-"""The architecture, as open_clip has it after 3.3."""
+"""The architecture's name in open_clip after 3.3."""
 
 WEIGHTS_FILE = "open_clip_model.safetensors"
 
@@ -50,8 +50,8 @@ class Backbone(SigLip2):
         trunk = getattr(visual, "trunk", None)
         if not isinstance(trunk, NaFlexVit) or not has_open_head(visual) or not _is_plain(trunk):
             raise NotReady(
-                f"backbone.path: must hold a SigLIP NaFlex ViT of timm, but {weights.path} has "
-                f"another {type(trunk or visual).__name__}; use another backbone plug-in"
+                f"backbone.path: must hold a timm SigLIP NaFlex ViT, but {weights.path} has "
+                f"a {type(trunk or visual).__name__}; use another backbone plug-in"
             )
         embeds: Any = trunk.embeds
         side_px = embeds.patch_size[0]
@@ -95,7 +95,7 @@ class Backbone(SigLip2):
 
 
 def _without_config(weights: Weights) -> Weights:
-    """Return a folder's weights alone: its config may have keys that open_clip 3.3 has not."""
+    """Return a folder's weights alone: its config may have keys that open_clip 3.3 lacks."""
     if weights.is_random:
         return replace(weights, path=None)
     if weights.has_config and weights.files:
@@ -105,7 +105,7 @@ def _without_config(weights: Weights) -> Weights:
 
 
 def _is_plain(trunk: Any) -> bool:
-    """Tell whether patches are embedded by one product with weights and a learned table alone."""
+    """Tell whether patches are embedded by just one product with weights and a learned table."""
     embeds = trunk.embeds
     return (
         embeds.is_linear

@@ -40,7 +40,7 @@ class Backbone:
     """
 
     def __init__(self, spec: BackboneSpec) -> None:
-        known_sizes(spec)  # says in its own words that a path must be given
+        known_sizes(spec)  # has its own message for a missing path
         weights = weights_of(spec)
         self._build(spec, open_clip_model(weights, card(spec.name).model), weights)
 
@@ -56,11 +56,11 @@ class Backbone:
         self._weights, self._architecture = weights, card(spec.name).model
 
     def _sizes_of(self, visual: Any, weights: Weights) -> dict[str, int]:
-        """Return the sizes of an image tower; one that this read-out does not fit is not ready."""
+        """Return the sizes of an image tower; NotReady if this read-out does not fit it."""
         if not _is_plain_vit(visual):
             raise NotReady(
                 f"backbone.path: must hold a plain open_clip ViT with a class token, but "
-                f"{weights.path} has another {type(visual).__name__}; use another backbone plug-in"
+                f"{weights.path} has a {type(visual).__name__}; use another backbone plug-in"
             )
         blocks = visual.transformer.resblocks
         return {
@@ -74,7 +74,7 @@ class Backbone:
 
     @cached_property
     def _tokenizer(self) -> Any:
-        """Built when the first prompt comes: a student that trains meets none."""
+        """Built for the first prompt: training a student needs none."""
         return tokenizer(self._weights, self._architecture)
 
     def to(self, device: torch.device) -> None:
@@ -126,7 +126,7 @@ class Backbone:
         )
 
     def from_checkpoint(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the image tower's weights out of a checkpoint's, whatever the prefix."""
+        """Return the image tower's weights from a checkpoint, whatever its prefix."""
         others = ("visual.", "logit_")
         own = {k: v for k, v in self.model.state_dict().items() if not k.startswith(others)}
         require_same_text(own, state)
@@ -183,7 +183,7 @@ def preprocessing(
 
 
 def open_clip_model(weights: Weights, architecture: str) -> nn.Module:
-    """Load an open_clip model without the network; its architecture by name where no config is.
+    """Load an open_clip model without the network; without a config, its architecture is by name.
 
     Raises:
         NotReady: open_clip cannot read the weights, or nothing states their architecture.
@@ -206,11 +206,11 @@ def open_clip_model(weights: Weights, architecture: str) -> nn.Module:
                 weights_only=True,
             )
     except Exception as error:  # a folder can be wrong in as many ways as torch has readers
-        # torch tells first that there are errors, then which
+        # torch says first that there are errors, then which
         reason = shorten(" ".join(str(error).splitlines()[:2]), 300) or type(error).__name__
         raise NotReady(
-            f"backbone.path: must be weights that open_clip reads, but {path}: {reason}; put whole "
-            "weights there, or name others"
+            f"backbone.path: must be weights that open_clip reads, but reading {path} failed: "
+            f"{reason}; put complete weights there, or name others"
         ) from error
     if not weights.is_random:
         _require_shapes(model, weights)
@@ -218,25 +218,25 @@ def open_clip_model(weights: Weights, architecture: str) -> nn.Module:
 
 
 def _require_shapes(model: nn.Module, weights: Weights) -> None:
-    """Refuse a model that was not loaded as its file has it, whichever of a folder that is.
+    """Refuse a model that was not loaded exactly as its file, or a file of its folder, has it.
 
-    open_clip resamples position embeddings of another number, of an image or a text, unasked.
+    open_clip silently resamples position embeddings if their number differs, for images and texts.
     """
     for path in weights.files:
         found = {name.removeprefix("module."): shape for name, shape in read_shapes(path).items()}
         for name, tensor in model.state_dict().items():
-            shape = found.get(name, found.get(name.removeprefix("text.")))  # as older files have it
+            shape = found.get(name, found.get(name.removeprefix("text.")))  # as in older files
             if shape is not None and prod(shape) != tensor.numel():
                 raise NotReady(
                     f"{path}: {name} must be of shape {tuple(tensor.shape)}, but is of shape "
-                    f"{shape}; name other weights, or the backbone they are of"
+                    f"{shape}; name other weights, or the backbone they belong to"
                 )
 
 
 def tokenizer(weights: Weights, architecture: str) -> Any:
-    """Return the tokenizer of a folder, or of an architecture by name where no config is.
+    """Return the tokenizer of a folder, or without a config that of an architecture by name.
 
-    Files that the latter needs are looked for in the Hugging Face cache; no network is asked.
+    Files that the latter needs are looked for in the Hugging Face cache; the network is never used.
 
     Raises:
         NotReady: open_clip cannot make it from what is there.
@@ -251,8 +251,8 @@ def tokenizer(weights: Weights, architecture: str) -> Any:
     except Exception as error:  # of its own files, or of another library's
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise NotReady(
-            f"backbone.path: must have its tokenizer's files beside the weights, but "
-            f"{weights.path}: {reason}; put them there"
+            f"backbone.path: must have its tokenizer's files beside the weights, but reading "
+            f"{weights.path} failed: {reason}; put them there"
         ) from error
 
 
@@ -265,12 +265,12 @@ def _file(weights: Weights) -> str:
 
 
 def _require_sizes(found: Mapping[str, int], sizes: Sizes, weights: Weights) -> None:
-    """Hold the model that was loaded against the sizes that plans are made with."""
+    """Check the loaded model against the sizes that plans are made with."""
     for name, value in found.items():
         if value != getattr(sizes, name):
             raise NotReady(
                 f"backbone.path: must hold a model of {name} {getattr(sizes, name)}, but "
-                f"{weights.path} has {value}; name other weights, or the backbone they are of"
+                f"{weights.path} has {value}; name other weights, or the backbone they belong to"
             )
 
 

@@ -1,4 +1,4 @@
-"""The embedded backbone: a small CLIP of procedural scenes, read as any other open_clip ViT."""
+"""The embedded backbone: a small CLIP of procedural scenes, read like any other open_clip ViT."""
 
 import open_clip
 from torch import Tensor
@@ -28,14 +28,15 @@ class Backbone(OpenClip):
         """Return the token ids of prompts, `(T, context length)`.
 
         Raises:
-            SparBenchError: a prompt has a word that the text tower was never taught.
+            SparBenchError: a prompt has a word that the text tower was never trained on.
         """
         ids = super().tokenize(prompts)
         unknown = weights.unknown_tokens(ids)
         if unknown:
             word = self._tokenizer.decode(unknown[:1]).strip()
             raise SparBenchError(
-                f"backbone patchwork: must be asked in words that it was taught, but got {word!r}; "
+                "backbone patchwork: must get only words that it was trained on, but got "
+                f"{word!r}; "
                 "use the class names of the patchwork scenes in open_clip's 80 templates"
             )
         return ids

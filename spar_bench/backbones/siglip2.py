@@ -23,7 +23,7 @@ NEEDS_DATA_FILE = True
 
 
 class Backbone(OpenClip):
-    """A SigLIP2 of open_clip; which one, its data file says.
+    """A SigLIP2 of open_clip; its data file says which one.
 
     Raises:
         NotReady: its weights are missing, or have another kind of image tower.
@@ -33,8 +33,8 @@ class Backbone(OpenClip):
         trunk = getattr(visual, "trunk", None)
         if not isinstance(trunk, VisionTransformer) or not has_open_head(visual):
             raise NotReady(
-                "backbone.path: must hold a SigLIP ViT of timm (attention pool, no class token), "
-                f"but {weights.path} has another {type(trunk or visual).__name__}; use another "
+                "backbone.path: must hold a timm SigLIP ViT (attention pool, no class token), "
+                f"but {weights.path} has a {type(trunk or visual).__name__}; use another "
                 "backbone plug-in"
             )
         patches: Any = trunk.patch_embed
@@ -71,15 +71,15 @@ class Backbone(OpenClip):
         return timm_folder(self, name, {"num_classes": 0}, dict(trunk.state_dict()), trunk)
 
     def _embed(self, images: Tensor, grid_hw: tuple[int, int]) -> Tensor:
-        """Return the tokens before the first block, `(B, N, D)`, of images of whole patches."""
+        """Return the tokens before the first block, `(B, N, D)`; sides are whole patches."""
         x: Tensor = self._tower.trunk.patch_embed.proj(images).flatten(2).transpose(1, 2)
-        # In float32 under autocast too, as timm has it: so is then all that is added to it.
+        # In float32 under autocast too, as in timm, and so is everything added to it.
         return x + self._positions(grid_hw)
 
     def _positions(self, grid_hw: tuple[int, int]) -> Tensor:
         """Return position embeddings for a grid, `(1, N, D)`.
 
-        Not by timm's own resampling, which antialiases.
+        timm's own resampling is not used, since it antialiases.
         """
         trunk = self._tower.trunk
         native, rule = trunk.patch_embed.grid_size, self.sizes.position_embedding
@@ -121,7 +121,7 @@ def sizes_of_trunk(trunk: Any) -> dict[str, int]:
 
 
 def has_open_head(visual: Any) -> bool:
-    """Tell whether an image tower ends as SigLIP's: final norm, attention pool, and no more.
+    """Tell whether an image tower ends like SigLIP's: final norm, attention pool, nothing more.
 
     Its tokens are those of patches, with nothing else done to them before the first block.
     """

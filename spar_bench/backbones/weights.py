@@ -1,4 +1,4 @@
-"""Where a backbone's weights lie: a path, a configured folder, the package, or the Hub's cache.
+"""Where a backbone's weights are: a path, a configured folder, the package, or the Hub's cache.
 
 No torch here: `check` and `plan` look for weights too, and take their checksums.
 """
@@ -19,7 +19,7 @@ from spar_bench.spec.schema import BackboneSpec
 
 CONFIG_FILE = "open_clip_config.json"
 ORIGIN_FILE = "spar_bench.json"
-"""Beside exported weights: what they were made from."""
+"""The file beside exported weights that says what they were made from."""
 WEIGHTS_ENDINGS = (".safetensors", ".bin", ".pt", ".pth")
 FOLDER_VARIABLE = "SPAR_BENCH_WEIGHTS"
 DEFAULT_FOLDER = "weights"
@@ -36,13 +36,13 @@ LEGACY: Channels = (0.5, 0.5, 0.5)
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """Where a backbone's weights come from, and what is known of them without a config beside.
+    """Where a backbone's weights come from, and what is known about them without a config.
 
     `model` is the architecture by its library's own name, for weights that come without a config;
     `mean`, `std` and `interpolation` are its preprocessing there. `hub` is a repository of the
     Hugging Face Hub; `folder` lies in the package, beside the data file. `text` has the sizes of a
-    text tower, from which a plan tells what prompts cost. `terms` says in a line what the licence
-    asks of those who use the weights, where it asks more than usual.
+    text tower, from which a plan computes the cost of prompts. `terms` states in one line what the
+    licence asks of users, where it asks more than usual.
     """
 
     license: str = ""
@@ -59,14 +59,14 @@ class Card:
     interpolation: Literal["bilinear", "bicubic"] = "bicubic"
 
     def deciding(self) -> dict[str, Any]:
-        """Return what of it moves features, as JSON."""
+        """Return the parts that affect features, as JSON."""
         of_channels = {"mean": list(self.mean or ()), "std": list(self.std or ())}
         return {"model": self.model, **of_channels}
 
 
 @dataclass(frozen=True)
 class Weights:
-    """Weights to load: a folder or one file of them; or random ones, of a folder's config if any.
+    """Weights to load: a folder or one file; or random ones, with a folder's config if any.
 
     Random weights are drawn from `seed`.
     """
@@ -77,7 +77,7 @@ class Weights:
 
     @property
     def folder(self) -> Path | None:
-        """The folder of a config and a tokenizer, or None where there is just a file."""
+        """The folder with a config and a tokenizer, or None where there is just a file."""
         return self.path if self.path is not None and self.path.is_dir() else None
 
     @property
@@ -89,12 +89,12 @@ class Weights:
 
     @property
     def has_config(self) -> bool:
-        """Whether open_clip's config lies with them."""
+        """Whether open_clip's config is beside them."""
         return self.folder is not None and (self.folder / CONFIG_FILE).is_file()
 
 
 def find(spec: BackboneSpec, card: Card, data_file: Path | None) -> Weights:
-    """Find weights: where the spec says, in the package, in the weights folder, in the Hub's cache.
+    """Find weights: where the spec says, in the package, in the weights folder or the Hub's cache.
 
     Raises:
         NotReady: they are in none of these.
@@ -127,14 +127,14 @@ def stated_config(folder: Path) -> dict[str, Any]:
     """Read a folder's `open_clip_config.json`.
 
     Raises:
-        OSError, ValueError: it is missing, or no JSON.
+        OSError, ValueError: it is missing, or not JSON.
     """
     read: dict[str, Any] = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
     return read
 
 
 def stated_preprocessing(weights: Weights) -> dict[str, Any]:
-    """Return what the config that lies with weights says of preprocessing; nothing without one.
+    """Return what the config beside weights says about preprocessing; nothing without one.
 
     Raises:
         NotReady: the config cannot be read.
@@ -143,13 +143,13 @@ def stated_preprocessing(weights: Weights) -> dict[str, Any]:
 
 
 def require_architecture(weights: Weights, sizes: Sizes) -> None:
-    """Refuse weights whose config plainly states other sizes than a backbone has.
+    """Refuse weights whose config plainly states other sizes than the backbone's.
 
-    What it leaves out, or to the name of a timm model, is held against the model once it is loaded.
-    A NaFlex reads images of any size, whatever its config says of them.
+    What it leaves out, or leaves to the name of a timm model, is checked once the model is loaded.
+    A NaFlex reads images of any size, whatever its config says.
 
     Raises:
-        NotReady: a size is another, or the config cannot be read.
+        NotReady: a size differs, or the config cannot be read.
     """
     stated = {"embed_dim": _stated(weights, "model_cfg").get("embed_dim")}
     vision = _stated(weights, "model_cfg", "vision_cfg")
@@ -161,7 +161,7 @@ def require_architecture(weights: Weights, sizes: Sizes) -> None:
         if isinstance(stated[key], int) and stated[key] != value:
             raise NotReady(
                 f"{weights.path}/{CONFIG_FILE}: {key} must be {value}, the backbone's, but is "
-                f"{stated[key]}; name other weights, or the backbone they are of"
+                f"{stated[key]}; name other weights, or the backbone they belong to"
             )
 
 
@@ -186,7 +186,7 @@ def exported_from(path: Path) -> BackboneSpec | None:
 
 
 def _stated(weights: Weights, *keys: str) -> dict[str, Any]:
-    """Return a part of the config that lies with weights; nothing without one."""
+    """Return a part of the config beside weights; nothing without one."""
     if weights.folder is None or not weights.has_config:
         return {}
     try:
@@ -202,13 +202,13 @@ def _stated(weights: Weights, *keys: str) -> dict[str, Any]:
 
 
 def checksums(weights: Weights) -> dict[str, Any]:
-    """Return the SHA-256 of each file that decides features or prompts; of random weights the seed.
+    """Return the SHA-256 of each file that decides features or prompts, or the random seed.
 
     Raises:
-        NotReady: the folder holds no weights, or a file of them is not whole.
+        NotReady: the folder holds no weights, or a file of weights is incomplete.
     """
     if weights.path is None or (weights.is_random and weights.folder is None):
-        return {"random": weights.seed}  # a file of weights says nothing of random ones
+        return {"random": weights.seed}  # a file of weights says nothing about random ones
     if not weights.is_random:
         for path in weights.files:
             require_whole(path)
@@ -220,7 +220,7 @@ def checksums(weights: Weights) -> dict[str, Any]:
     elif weights.has_config and {path.suffix for path in weights.files} == {".pt"}:
         raise NotReady(
             f"backbone.path: {weights.path} must hold weights that open_clip reads beside a "
-            f"config, but {weights.files[0].name} is none; rename it to end in .pth"
+            f"config, but {weights.files[0].name} is not; rename it to end in .pth"
         )
     elif not weights.files:
         raise NotReady(
@@ -234,7 +234,7 @@ def checksums(weights: Weights) -> dict[str, Any]:
 
 
 def require_whole(path: Path) -> None:
-    """Refuse what is plainly no file of weights, as far as can be told without torch.
+    """Refuse what is plainly not a file of weights, as far as this can be told without torch.
 
     Raises:
         NotReady: the file is empty, cut off, or of another kind.
@@ -250,8 +250,8 @@ def require_whole(path: Path) -> None:
         is_old = False
     if not is_old and not zipfile.is_zipfile(path):
         raise NotReady(
-            f"{path}: must be a whole file of weights, but is empty, cut off or of another kind; "
-            "get it again"
+            f"{path}: must be a complete file of weights, but is empty, cut off or of another "
+            "kind; get it again"
         )
 
 
@@ -284,7 +284,7 @@ def _holds_weights(folder: Path) -> bool:
 
 
 def _in_hub_cache(repository: str) -> Path | None:
-    """Return the snapshot that the Hugging Face cache has of a repository; asks no network."""
+    """Return the Hugging Face cache's snapshot of a repository; never uses the network."""
     if not repository:
         return None
     from huggingface_hub import snapshot_download

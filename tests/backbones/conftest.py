@@ -1,4 +1,4 @@
-"""What tests of backbones share: a small open_clip model, written once."""
+"""Shared by tests of backbones: a small open_clip model, written once."""
 
 from tests.run.conftest import clip
 

@@ -1,4 +1,4 @@
-"""How what a backbone does is held against what a test spells out."""
+"""Compare what a backbone does with what a test spells out."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -32,7 +32,7 @@ class Step(NamedTuple):
     n_trained: int
     """Weights that a step could change."""
     least: float
-    """How far the least moved of them went, by its largest element."""
+    """The smallest change among them, by its largest element."""
     error: float
     """The largest difference of any element of any weight, trained or not."""
 

@@ -1,4 +1,4 @@
-"""Resampling along one axis as matrices in float64: no code of ours, none of torch's."""
+"""Resampling along one axis as matrices in float64, without our code or torch's."""
 
 import numpy as np
 import torch
@@ -8,7 +8,7 @@ from torch import Tensor
 def cubic(n_in: int, n_out: int, *, step: float | None = None) -> Tensor:
     """Return bicubic resampling along one axis, `(n_out, n_in)`: a = -0.75, borders repeated.
 
-    Outputs lie `step` inputs apart, n_in / n_out unless told.
+    Outputs are `step` inputs apart, n_in / n_out by default.
     """
     step = n_in / n_out if step is None else step
     matrix = np.zeros((n_out, n_in))

@@ -1,4 +1,4 @@
-"""SigLIP's dense read-out from the names in a state dict alone: no code of ours, no timm.
+"""SigLIP's dense read-out from the names in a state dict alone, without our code or timm.
 
 In float64, with resampling spelled out as matrices.
 """

@@ -1,4 +1,4 @@
-"""The sliding-window teacher as loops over windows: no code of ours."""
+"""The sliding-window teacher as loops over windows, without our code."""
 
 from collections.abc import Callable
 
@@ -16,7 +16,7 @@ def teacher(
     stride_px: int,
     r: int,
 ) -> Tensor:
-    """Slide a window over an image of whole patches; average on cells of patch_px / r pixels."""
+    """Slide a window over an image; average on cells of patch_px / r pixels."""
     cell_px = patch_px // r
     height, width = image.shape[-2] // cell_px, image.shape[-1] // cell_px
     total, count = torch.zeros(1), torch.zeros(height, width)

@@ -268,7 +268,7 @@ def test_trunk_of_another_kind_is_refused(tmp_path: Path) -> None:
     open_clip.add_model_config(tmp_path / "odd-naflex.json")
     data = write_data_file(tmp_path / "tiny.yaml", "naflex", model="odd-naflex")
 
-    with pytest.raises(NotReady, match="must hold a SigLIP NaFlex ViT of timm"):
+    with pytest.raises(NotReady, match="must hold a timm SigLIP NaFlex ViT"):
         NaFlex(BackboneSpec(name=str(data), path=str(folder)))
 
 

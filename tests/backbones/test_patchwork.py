@@ -1,4 +1,4 @@
-"""The embedded backbone: the contract, and a text tower that knows what it does not know."""
+"""The embedded backbone: the contract, and a text tower that refuses unknown words."""
 
 import pytest
 
@@ -44,5 +44,5 @@ def test_stated_sizes_are_those_of_the_model(embedded: Patchwork) -> None:
 
 
 def test_word_that_it_was_never_taught_is_refused(embedded: Patchwork) -> None:
-    with pytest.raises(SparBenchError, match="words that it was taught, but got 'zebra'"):
+    with pytest.raises(SparBenchError, match="words that it was trained on, but got 'zebra'"):
         embedded.encode_text(["a photo of a zebra."])

@@ -33,7 +33,7 @@ from tests.run.tiny import executor, plan_of, settings, write_photographs
 
 SIGLIP2 = [name for name in NAMES if registry.plugin("backbones", name) == "siglip2"]
 HW = [(16, 16), (24, 16), (8, 20), (4, 64), (15, 22), (33, 17)]
-"""Native; other grids, one of as many tokens as the native; sides that are no whole patches."""
+"""Native; other grids, one with as many tokens as the native; sides not a multiple of the patch."""
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def test_positions_of_another_size_are_refused(tmp_path: Path) -> None:
         load(folder)
 
     assert str(folder) in str(caught.value)
-    assert str(caught.value).endswith("put whole weights there, or name others")
+    assert str(caught.value).endswith("put complete weights there, or name others")
     assert "\n" not in str(caught.value)
 
 
@@ -254,7 +254,7 @@ def test_checkpoint_of_the_authors_is_read_by_its_names(backbone: SigLip2) -> No
 
 
 def _move(backbone: SigLip2) -> None:
-    """Train a little, so that an export of the first weights would be told."""
+    """Train a little, so that an export of the initial weights would be noticed."""
     with torch.no_grad():
         for parameter in backbone.visual.parameters():
             parameter.mul_(1.01)
@@ -265,7 +265,7 @@ def test_trunks_that_the_read_out_does_not_fit_are_refused(tmp_path: Path, trunk
     folder = write_folder(tmp_path / "odd", trunk)
     write_data_file(tmp_path / "tiny.yaml", "siglip2")
 
-    with pytest.raises(NotReady, match="must hold a SigLIP ViT of timm"):
+    with pytest.raises(NotReady, match="must hold a timm SigLIP ViT"):
         load(folder)
 
 

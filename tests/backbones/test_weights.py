@@ -1,4 +1,4 @@
-"""Where weights are looked for, what is said when there are none, and random ones by demand."""
+"""Where weights are looked for, the message when there are none, and random ones on demand."""
 
 import json
 import shutil
@@ -37,7 +37,7 @@ read_out: maskclip
 
 @pytest.fixture(autouse=True)
 def _nowhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Look for weights in places that hold none."""
+    """Look for weights in places that have none."""
     monkeypatch.setenv("SPAR_BENCH_WEIGHTS", str(tmp_path / "weights"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
 
@@ -51,7 +51,7 @@ def tiny(tmp_path: Path) -> str:
 
 
 def in_hub_cache(cache: Path, repository: str, folder: Path) -> Path:
-    """Lay a folder into a Hugging Face cache as huggingface_hub does."""
+    """Put a folder into a Hugging Face cache as huggingface_hub does."""
     place = cache / f"models--{repository.replace('/', '--')}"
     snapshot = place / "snapshots" / ("0" * 40)
     shutil.copytree(folder, snapshot)
@@ -213,7 +213,7 @@ def test_positions_of_another_size_are_refused_and_not_resampled(
 
     assert str(caught.value) == (
         f"{path}: {name} must be of shape {tuple(own[name].shape)}, but is of shape {shape}; name "
-        "other weights, or the backbone they are of"
+        "other weights, or the backbone they belong to"
     )
 
 
@@ -272,7 +272,7 @@ def test_a_file_that_open_clip_does_not_read_beside_a_config_is_refused(
     shutil.copy(clip / "open_clip_config.json", tmp_path)
     torch.save(load_file(clip / "open_clip_model.safetensors"), tmp_path / "epoch_1.pt")
 
-    with pytest.raises(NotReady, match=r"but epoch_1\.pt is none; rename it to end in \.pth"):
+    with pytest.raises(NotReady, match=r"but epoch_1\.pt is not; rename it to end in \.pth"):
         backbones.identity(BackboneSpec(path=str(tmp_path)))
 
 

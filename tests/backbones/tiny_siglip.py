@@ -105,7 +105,7 @@ def write_folder(folder: Path, trunk: str, **vision: Any) -> Path:
 
 
 def drawn(state: dict[str, torch.Tensor], seed: int = 0) -> dict[str, torch.Tensor]:
-    """Draw weights by name, large enough that every part of them is felt."""
+    """Draw weights by name, large enough that every part matters."""
     generator = np.random.default_rng(seed)
     found = {}
     for name, value in sorted(state.items()):

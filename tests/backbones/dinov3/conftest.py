@@ -1,4 +1,4 @@
-"""What tests of DINOv3 share: a small backbone with drawn weights, and its weights by name."""
+"""Shared by tests of DINOv3: a small backbone with drawn weights, and its weights by name."""
 
 from pathlib import Path
 

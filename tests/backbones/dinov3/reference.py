@@ -15,7 +15,7 @@ from tests.backbones.resampling_reference import cubic
 TEXT_NAMES = {
     "norm1": "attention_norm", "attn": "attention", "norm2": "ffn_norm", "mlp": "feed_forward",
 }  # fmt: skip
-"""The parts of a block, to what the text tower calls them."""
+"""The parts of a block, mapped to their names in the text tower."""
 
 
 def periods() -> Tensor:
@@ -58,7 +58,7 @@ def attention(
     turned: Tensor | None = None,
     causal: bool = False,
 ) -> Tensor:
-    """Attend with 64 channels a head; the last tokens' queries and keys are `turned`."""
+    """Attend with 64 channels per head; the last tokens' queries and keys are `turned`."""
     heads = []
     q_all, k_all, v_all = linear(x, state, f"{name}.qkv").chunk(3, dim=-1)
     for first in range(0, x.shape[-1], 64):
@@ -81,7 +81,7 @@ def turn(x: Tensor, turned: Tensor) -> Tensor:
 
 
 def feed_forward(x: Tensor, state: Mapping[str, Tensor], name: str) -> Tensor:
-    """Widen and narrow tokens: through GELU, or through a gate of SiLU where a third matrix is."""
+    """Widen and narrow tokens: through GELU, or through a SiLU gate if there is a third matrix."""
     if f"{name}.w3.weight" in state:
         gate = linear(x, state, f"{name}.w1")
         passed = gate * torch.sigmoid(gate) * linear(x, state, f"{name}.w2")
@@ -110,7 +110,7 @@ def through_blocks(
 
 
 def trunk_tokens(state: Mapping[str, Tensor], images: Tensor) -> Tensor:
-    """Return all normalised tokens `(B, 5 + h * w, D)` of images with sides of whole patches."""
+    """Return all normalised tokens `(B, 5 + h * w, D)` of images with sides in whole patches."""
     state = {name: tensor.double() for name, tensor in state.items()}
     kernel = state["patch_embed.proj.weight"]
     side = kernel.shape[-1]
@@ -124,7 +124,7 @@ def trunk_tokens(state: Mapping[str, Tensor], images: Tensor) -> Tensor:
 
 
 def head_tokens(state: Mapping[str, Tensor], x: Tensor) -> Tensor:
-    """Return what dino.txt's vision head makes of a trunk's tokens."""
+    """Return the output of dino.txt's vision head for a trunk's tokens."""
     state = {name: tensor.double() for name, tensor in state.items()}
     x = through_blocks(x, state, "visual_model.head.blocks.")
     return norm(x, state, "visual_model.head.ln_final")
@@ -143,7 +143,7 @@ def features(
 
 
 def stretched(images: Tensor, patch_px: int) -> Tensor:
-    """Resample images `(..., H, W)` bicubically to the next sides of whole patches."""
+    """Resample images `(..., H, W)` bicubically to the next multiples of the patch."""
     down, across = (cubic(n, -(-n // patch_px) * patch_px) for n in images.shape[-2:])
     return down @ images.double() @ across.T
 

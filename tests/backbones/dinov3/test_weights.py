@@ -1,4 +1,4 @@
-"""Weights of DINOv3 and dino.txt: every file that is read, refused, imported or exported."""
+"""Weights of DINOv3 and dino.txt: files that are read, refused, imported or exported."""
 
 import json
 from pathlib import Path
@@ -99,7 +99,7 @@ def test_file_that_cannot_be_read_is_said_in_one_line(
     for name in (tiny.TRUNK_FILE, tiny.TEXT_FILE):
         (tmp_path / name).write_bytes(content)
 
-    with pytest.raises(NotReady, match=r"\.pth: must be a whole file of") as caught:
+    with pytest.raises(NotReady, match=r"\.pth: must be a complete file of") as caught:
         load(small, path=str(tmp_path))
     assert "\n" not in str(caught.value)
 

@@ -107,7 +107,7 @@ def gated_mlp(width: int, hidden: int) -> Shapes:
 
 
 def text_block(width: int) -> Shapes:
-    """Name the weights of a block of the text tower: no scales, and names of its own."""
+    """Name the weights of a text tower's block: no scales, and different names."""
     named = {}
     for name, shape in block(width, plain_mlp(width)).items():
         part, _, rest = name.partition(".")
@@ -117,12 +117,12 @@ def text_block(width: int) -> Shapes:
 
 
 def blocks(prefix: str, depth: int, block: Shapes) -> Shapes:
-    """Name the weights of so many blocks alike."""
+    """Name the weights of this many equal blocks."""
     return {f"{prefix}.{i}.{name}": shape for i in range(depth) for name, shape in block.items()}
 
 
 def draw(shapes: Mapping[str, tuple[int, ...]], seed: int = 0) -> dict[str, Tensor]:
-    """Draw weights by name: products of unit size; scales around one, so that blocks are felt."""
+    """Draw weights by name: products of unit size; scales around one, so that blocks matter."""
     generator, state = np.random.default_rng(seed), {}
     for name, shape in sorted(shapes.items()):
         size = math.prod(shape[1:]) ** -0.5 if len(shape) > 1 else 0.08
@@ -135,7 +135,7 @@ def draw(shapes: Mapping[str, tuple[int, ...]], seed: int = 0) -> dict[str, Tens
 
 
 def metas(trunk: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Add what Meta's file holds too: rounded periods, and biases that a mask of zeros hides."""
+    """Add what Meta's file also holds: rounded periods, and biases that a mask of zeros hides."""
     zero = {
         name.replace("weight", end): torch.zeros(len(weight))
         for name, weight in trunk.items()
@@ -169,7 +169,7 @@ def _renamed(name: str, new: Mapping[str, str]) -> str:
 
 
 def write(folder: Path, seed: int = 0) -> Path:
-    """Write a small backbone as a user has it: data file, key list, and a folder with two files."""
+    """Write a small backbone as a user would: data file, key list, and a folder with two files."""
     weights = folder / "weights"
     weights.mkdir(parents=True)
     shapes = dinotxt_shapes()
