@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all: written under a temporary name, then renamed."""
+"""Files that are complete or absent: written under a temporary name, then renamed."""
 
 import errno
 import hashlib
@@ -15,7 +15,7 @@ from spar_bench.errors import StoreError
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _CLOSED = {
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR),
-    errno.ENOENT,  # in folders that no one can make files in, such as /proc
+    errno.ENOENT,  # in folders where no one can create files, such as /proc
 }
 _LEFT_BY_A_KILL = ".*.tmp"
 
@@ -27,7 +27,7 @@ def replace_text(path: Path, text: str) -> None:
 
 def replace_bytes(path: Path, content: bytes) -> None:
     """Write a file under a temporary name, then rename it into place; raises as `writing`."""
-    # Several processes, of several hosts even, may write one file at once: each has its own name.
+    # Several processes, even on several hosts, may write one file at once: each has its own name.
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     with writing(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -42,30 +42,31 @@ def replace_bytes(path: Path, content: bytes) -> None:
 
 
 def sweep_up(folder: Path) -> None:
-    """Delete what writers that were killed left below a folder that no one else writes to now."""
+    """Delete what killed writers left below a folder that no one else is writing to."""
     for path in folder.rglob(_LEFT_BY_A_KILL):
         path.unlink(missing_ok=True)
 
 
 @contextmanager
 def writing(folder: Path) -> Iterator[None]:
-    """Turn "no space" and "not allowed" under `folder` into one line with a way out.
+    """Turn "no space" and "not permitted" under `folder` into one line with a way out.
 
     Raises:
-        StoreError: the disk is full, or the folder cannot be written.
+        StoreError: the disk is full, or the folder is not writable.
     """
     try:
         yield
     except OSError as error:
         if error.errno in _FULL:
             raise StoreError(
-                f"{folder}: must have room to write, but the disk is full; finished work is kept: "
+                f"{folder}: must have free space, but the disk is full; finished work is kept: "
                 "free some space and run the same command again"
             ) from error
         if error.errno in _CLOSED:
             raise StoreError(
-                f"{folder}: must be a folder that can be written, but {error.strerror or error}: "
-                f"{error.filename}; choose another one"
+                f"{folder}: must be a writable folder, but writing failed "
+                f"({error.strerror or error}: "
+                f"{error.filename}); choose another one"
             ) from error
         raise
 

@@ -47,12 +47,12 @@ def test_full_disk_is_said_and_leaves_the_old_file_alone(
 def test_file_in_place_of_the_folder_is_said(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("")
 
-    with pytest.raises(StoreError, match="must be a folder that can be written"):
+    with pytest.raises(StoreError, match="must be a writable folder"):
         replace_text(tmp_path / "taken" / "file", "x")
 
 
 def test_folder_that_takes_no_files_is_said() -> None:
-    with pytest.raises(StoreError, match=r"^/proc: must be a folder .*No such file or directory"):
+    with pytest.raises(StoreError, match=r"^/proc: must be a writable .*No such file or directory"):
         replace_text(Path("/proc/spar_bench"), "x")
 
 

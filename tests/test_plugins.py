@@ -230,7 +230,7 @@ print("exit code", main({line!r}.split(), standalone_mode=False) or 0)
     ("text", "wrong"),
     [
         (LOSS.replace("VERSION = 7", ""), "a plug-in must state VERSION"),
-        ("def loss(:\n", "a plug-in must be a file of Python, but cannot be read: invalid syntax"),
+        ("def loss(:\n", "a plug-in must be a Python file, but cannot be read: invalid syntax"),
     ],
 )
 def test_plug_in_that_cannot_be_used_is_told_in_its_row_beside_the_others(
@@ -265,7 +265,7 @@ def test_check_tells_of_plug_ins_that_a_sweep_could_not_use(
     out = python(site, COMMAND.format(line="check --ready spec.yaml"))
 
     lines = out.split("\n")
-    assert "spec.yaml: reads well, 1 trial, 1 missing:" in lines[0]
+    assert "spec.yaml: is valid, 1 trial, 1 missing:" in lines[0]
     assert (wrong in lines[1], lines[2:]) == (True, ["exit code 2"])
 
 
@@ -276,5 +276,5 @@ def test_plug_in_whose_module_is_gone_is_one_clear_error(site: Path) -> None:
 
     assert out == (
         "data set 'grey': must be installed, but there is no module outsiders.grey; "
-        "install its package again"
+        "reinstall its package"
     )

@@ -39,7 +39,7 @@ def test_all_that_is_missing_is_named_at_once_with_where_to_get_it(spec: str) ->
     checked, ready = spar_bench("check", spec), spar_bench("check", "--ready", spec, exits=2)
 
     for said in (checked.stdout, ready.stdout):
-        assert f"{spec}: reads well, 9 trials, 3 missing:" in said
+        assert f"{spec}: is valid, 9 trials, 3 missing:" in said
         assert "weights/openclip-b16-laion2b" in said
         assert "https://huggingface.co/laion/CLIP-ViT-B-16-laion2B-s34B-b88K (MIT)" in said
         assert "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/" in said

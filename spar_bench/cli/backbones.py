@@ -20,7 +20,7 @@ _TYPED = {
     "backbone.read_out": "--read-out",
     "student.checkpoint": "CHECKPOINT",
 }
-"""What `import` calls a key of a spec."""
+"""The options of `import` that stand for keys of a spec."""
 
 
 @click.command()
@@ -64,7 +64,7 @@ def import_(checkpoint: Path, backbone: str, store: Path, **settings: str | None
     said = student.summary
     click.echo(
         f"{checkpoint}: {said['trained_tensors']} of {said['all_tensors']} tensors "
-        f"({said['trained_params']:,} weights) differ from {backbone}'s own\n"
+        f"({said['trained_params']:,} weights) differ from those of {backbone}\n"
         f"imported as {student.folder}\n"
         f"evaluate it by `student: {{checkpoint: {checkpoint}}}` in a spec with that backbone"
     )
@@ -78,7 +78,7 @@ def _require_file(checkpoint: Path) -> None:
 
 @contextmanager
 def _as_typed() -> Iterator[None]:
-    """Name what was typed where a message names the key of a spec that it stands for."""
+    """Replace the spec's keys in a message by the options that were typed for them."""
     try:
         yield
     except SparBenchError as error:
@@ -117,7 +117,7 @@ def export(student: str, library: "Library", folder: Path, store: Path) -> None:
 
 
 def backbones_table() -> str:
-    """Return the backbones as a table, one a line."""
+    """Return the backbones as a table, one per line."""
     from spar_bench import registry
 
     header = ["backbone", "patch px", "image px", "weights", "licence"]
@@ -125,7 +125,7 @@ def backbones_table() -> str:
 
 
 def _row(name: str) -> list[str]:
-    """Return the row of a backbone; of one that cannot be used, what is wrong with it."""
+    """Return the row of a backbone, or what is wrong with it if it cannot be used."""
     from spar_bench import backbones, registry
     from spar_bench.spec.schema import BackboneSpec
 
@@ -140,7 +140,7 @@ def _row(name: str) -> list[str]:
 
 
 def _found(name: str) -> str:
-    """Tell whether a backbone's weights are there; one that only a path makes is neither."""
+    """Tell whether a backbone's weights are found; empty for one that needs a path."""
     from spar_bench import backbones
     from spar_bench.spec.schema import BackboneSpec
 
@@ -164,7 +164,7 @@ def _origin(name: str) -> str:
 
 
 def _wrapped(text: str) -> str:
-    """Wrap a text at its spaces, so that names of files and addresses stay whole."""
+    """Wrap a text at spaces only, so that file names and addresses stay whole."""
     indent = " " * 4
     return fill(
         text,

@@ -40,11 +40,11 @@ def dataset_names(
 def trials_to_come(
     context: click.Context, _: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    """Complete the trials and groups of the spec that is named on the line."""
+    """Complete the trials and groups of the spec named on the command line."""
     from spar_bench.plan.trials import make_plan
     from spar_bench.spec import read_spec
 
-    # Click has not told arguments apart yet where the option before the cursor lacks its value.
+    # Click has not assigned arguments yet if the option before the cursor lacks its value.
     named = [context.params.get("spec"), *context.args]
     specs = [Path(name) for name in named if name and str(name).endswith(ENDINGS)]
     if not specs:
@@ -52,7 +52,7 @@ def trials_to_come(
     try:
         loaded = read_spec(specs[0])
         trials = make_plan(loaded.points, loaded.spec.seeds, {}).trials
-    except SparBenchError:  # told when the command is run
+    except SparBenchError:  # reported when the command is run
         return []
     return _among({name for t in trials for name in (t.name, t.group)}, incomplete)
 
@@ -60,12 +60,12 @@ def trials_to_come(
 def swept_trials(
     context: click.Context, _: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    """Complete the trials of finished sweeps, with their experiments once a slash is typed."""
+    """Complete the trials of finished sweeps, prefixed by experiment once a slash is typed."""
     from spar_bench.results import read_rows
 
     rows = []
     for folder in _results(context):
-        with suppress(SparBenchError):  # told when the command is run
+        with suppress(SparBenchError):  # reported when the command is run
             rows += read_rows(folder)
     names = {row.trial for row in rows} | {f"{row.experiment}/{row.trial}" for row in rows}
     return _among(names, incomplete)
@@ -74,7 +74,7 @@ def swept_trials(
 def swept_experiments(
     context: click.Context, _: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    """Complete the experiments that the store has results of."""
+    """Complete the experiments that have results in the store."""
     root = _root(context)
     return _among((f.relative_to(root).as_posix() for f in _results(context)), incomplete)
 

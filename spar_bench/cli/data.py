@@ -1,4 +1,4 @@
-"""Commands about data sets: which there are, what their data files say, whether files are whole."""
+"""Commands about data sets: list them, show their data files, check that files are complete."""
 
 from typing import TYPE_CHECKING
 
@@ -30,8 +30,8 @@ def datasets(context: click.Context) -> None:
 def show(name: str) -> None:
     """Print the data file of NAME, with the files that it expects.
 
-    `spar-bench datasets show voc21 > mine.yaml` is the start of one of your own; a spec names it
-    by its path.
+    `spar-bench datasets show voc21 > mine.yaml` begins one of your own; a spec names it by its
+    path.
     """
     from spar_bench import registry
 
@@ -39,18 +39,18 @@ def show(name: str) -> None:
     path = registry.data_file("datasets", name)
     if path is None:
         text = registry.docstring("datasets", name)
-        click.echo(_commented(f"{name} has no data file; of its plug-in:\n\n{text}"))
+        click.echo(_commented(f"{name} has no data file; its plug-in says:\n\n{text}"))
     else:
         click.echo(path.read_text(encoding="utf-8"), nl=False)
 
 
 @datasets.command()
 @name_argument
-@click.option("--path", metavar="FOLDER", help="Where it lies  [default: $SPAR_BENCH_DATA, data]")
+@click.option("--path", metavar="FOLDER", help="Where it is  [default: $SPAR_BENCH_DATA, data]")
 @click.option("--split", type=click.Choice(["val", "train"]), help="[default: val if it has one]")
-@click.option("--all", "every", is_flag=True, help="Open every image; else a sample of them.")
+@click.option("--all", "every", is_flag=True, help="Open every image, not just a sample.")
 def check(name: str, path: str | None, split: "Split | None", every: bool) -> None:
-    """Look for missing, broken and mislabelled files of NAME; exit code 2 where there are any."""
+    """Look for missing, broken and mislabelled files of NAME; exit code 2 if there are any."""
     from spar_bench.datasets.checking import check
 
     found = check(_spec(name, path), split, every=every)
@@ -75,7 +75,7 @@ def listed_datasets() -> str:
 
 
 def _row(name: str) -> list[str]:
-    """Return the row of a data set; of one that cannot be used, what is wrong with it."""
+    """Return the row of a data set, or what is wrong with it if it cannot be used."""
     from spar_bench import datasets, registry
 
     try:
@@ -91,7 +91,7 @@ def _row(name: str) -> list[str]:
 
 
 def _found(name: str) -> tuple[str, str]:
-    """Tell whether a data set's tree is there, and where."""
+    """Tell whether a data set's tree is found, and where."""
     from spar_bench import datasets
     from spar_bench.datasets import tree
     from spar_bench.datasets.checking import usual_split
@@ -104,7 +104,7 @@ def _found(name: str) -> tuple[str, str]:
 
 
 def _spec(name: str, path: str | None = None) -> "DatasetSpec":
-    """Return a data set as a spec would name it; the plug-in tells if it needs a path."""
+    """Return a data set as a spec would name it; the plug-in complains if it needs a path."""
     from spar_bench.spec.schema import DatasetSpec
 
     return DatasetSpec.model_construct(name=name, path=path)

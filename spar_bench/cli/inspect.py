@@ -24,7 +24,7 @@ def init(path: Path) -> None:
     from spar_bench.spec.starter import starter
 
     if path.exists():
-        raise SparBenchError(f"{path}: must be a new file, but is there already; name another")
+        raise SparBenchError(f"{path}: must be a new file, but already exists; name another")
     with writing(path.parent):
         replace_text(path, starter())
     click.echo(f"wrote {path}; next: spar-bench plan {path}, then spar-bench sweep {path}")
@@ -43,7 +43,7 @@ def init(path: Path) -> None:
     "--ready", is_flag=True, help="Exit with 2 when plug-ins, weights or data are missing."
 )
 def check(specs: tuple[Path, ...], ready: bool) -> None:
-    """Read each SPEC and tell every mistake in it; list what it lacks, or may not mean."""
+    """Read each SPEC and report every mistake; list what is missing or probably not intended."""
     from spar_bench.plan.inputs import looking_once
     from spar_bench.session.choice import first_points, n_trials
     from spar_bench.session.ready import missing
@@ -64,7 +64,7 @@ def check(specs: tuple[Path, ...], ready: bool) -> None:
         lacking.extend(gaps)
         trials = counted(n_trials(loaded.points, loaded.spec.seeds), "trial")
         found = "a search" if loaded.search else trials
-        click.echo(f"{path}: reads well, {found}" + (f", {len(gaps)} missing:" if gaps else ""))
+        click.echo(f"{path}: is valid, {found}" + (f", {len(gaps)} missing:" if gaps else ""))
         for line in said:
             click.echo(f"  {line}")
     if problems:
@@ -82,7 +82,7 @@ STANDINGS: dict["Status", str] = {
     "pruned": "pruned",
     "skipped": "to do",
 }
-"""The statuses of trials that are counted, as `status` calls them."""
+"""The statuses of trials that `status` counts, and its names for them."""
 
 
 @click.command()
@@ -95,7 +95,7 @@ STANDINGS: dict["Status", str] = {
 )
 @store_option
 def status(specs: tuple[Path, ...], store: Path) -> None:
-    """Show how far each SPEC is (default: all in experiments/), and why trials failed."""
+    """Show the progress of each SPEC (default: all in experiments/), and why trials failed."""
     from spar_bench.session.read import standing
     from spar_bench.spec.read import experiment_name
 
@@ -120,13 +120,13 @@ def status(specs: tuple[Path, ...], store: Path) -> None:
     for line in failures:
         click.echo(line)
     for path in unready:
-        click.echo(f"what to mend: spar-bench check --ready {path}")
+        click.echo(f"what to fix: spar-bench check --ready {path}")
     if problems:
         raise SparBenchError("\n".join(problems))
 
 
 def _lack(error: SparBenchError) -> str:
-    """Say in two words why a spec cannot be swept; nothing where another thing is wrong."""
+    """Say in two words why a spec cannot be swept; nothing for any other problem."""
     if isinstance(error, NotReady):
         return f"{len(str(error).splitlines())} missing"
     return "has mistakes" if isinstance(error, SpecError) else ""
@@ -136,8 +136,8 @@ def _own_specs() -> list[Path]:
     found = specs_here()
     if not found:
         raise SparBenchError(
-            "experiments/: must hold specs, but has no YAML file; name one, or write one by "
-            "`spar-bench init`"
+            "experiments/: must hold specs, but has no YAML file; name one, or write one "
+            "with `spar-bench init`"
         )
     return found
 
@@ -146,7 +146,7 @@ def _own_specs() -> list[Path]:
 @click.argument("trial", shell_complete=swept_trials)
 @store_option
 def explain(trial: str, store: Path) -> None:
-    """Say where every number of TRIAL comes from: stages, machine, versions, commit."""
+    """Show where every number of TRIAL comes from: stages, machine, versions, commit."""
     from spar_bench.session.read import explain as trace
 
     click.echo("\n\n".join(_explanation(one) for one in trace(trial, store=store)))
@@ -160,7 +160,7 @@ NUMBERS = {
     "encoder_p50_ms": "latency",
     "peak_mib": "latency",
 }
-"""The numbers of a row, to the stage that each is of."""
+"""The numbers of a row, each mapped to its stage."""
 
 
 def _explanation(one: "Explained") -> str:
@@ -181,12 +181,12 @@ def _explanation(one: "Explained") -> str:
     gone = [
         key for key in row.stages.values() if key not in one.stages and row.status == "finished"
     ]
-    lines += [f"  {key[:12]}  is not in the store any more" for key in gone]
+    lines += [f"  {key[:12]}  is no longer in the store" for key in gone]
     return "\n".join(lines)
 
 
 def _made(stage: "Finished") -> list[str]:
-    """Tell how a stage was made, and from what."""
+    """Describe how a stage was made, and from what."""
     made, inputs = stage.manifest["made"], stage.manifest["inputs"]
     ended = datetime.fromtimestamp(made["ended_ms"] / 1000).astimezone()
     sources = ", ".join(f"{role} {key[:12]}" for role, key in inputs.items())

@@ -1,4 +1,4 @@
-"""What is said beside the output: our own log in full, of the libraries' only errors."""
+"""Messages besides the output: our own log in full, and only errors of libraries."""
 
 import logging
 import sys
@@ -7,7 +7,7 @@ import click
 
 
 class Echo(logging.Handler):
-    """Prints to standard error as it is now: a live table stands in for it while it is drawn."""
+    """Prints to the current standard error, which a live table replaces while it is drawn."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print one line."""
@@ -15,7 +15,7 @@ class Echo(logging.Handler):
 
 
 def show_our_log() -> None:
-    """Print what the package itself has to say."""
+    """Print the log of the package itself."""
     log = logging.getLogger("spar_bench")
     if not log.handlers:
         handler = Echo()
@@ -26,9 +26,9 @@ def show_our_log() -> None:
 
 
 def quieten_libraries() -> None:
-    """Keep libraries' warnings to their developers out of a table that is being drawn."""
+    """Keep libraries' developer warnings out of a table that is being drawn."""
     root = logging.getLogger()
-    if not root.handlers:  # else whoever calls us has said what is to be logged
+    if not root.handlers:  # otherwise the caller has configured logging
         handler = Echo()
         handler.setLevel(logging.ERROR)
         root.addHandler(handler)

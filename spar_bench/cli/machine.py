@@ -1,4 +1,4 @@
-"""Commands about this machine: versions, device, room, plug-ins, shell completion."""
+"""Commands about this machine: versions, device, free space, plug-ins, shell completion."""
 
 import os
 import platform
@@ -21,10 +21,10 @@ from spar_bench.libraries import INSTALLED_WITH_US, installed_version
 @store_option
 @tracking_option
 def doctor(store: Path, tracking_uri: str | None) -> None:
-    """Say what this machine has: versions, device, room, tracking, weights, data; what to do."""
+    """Show what this machine has: versions, device, space, tracking, weights, data; what to do."""
     click.echo(f"python          {platform.python_version()} ({sys.executable})")
     for name in INSTALLED_WITH_US:
-        stated = installed_version(name) or "missing: install spar-bench again"
+        stated = installed_version(name) or "missing: reinstall spar-bench"
         click.echo(f"{name:<15} {stated}")
     click.echo(f"device          {_device()}")
     click.echo(f"store           {_store(store)}")
@@ -33,33 +33,33 @@ def doctor(store: Path, tracking_uri: str | None) -> None:
 
 
 def _store(root: Path) -> str:
-    """Tell whether the store is there and can be used, and how much room it has."""
+    """Tell whether the store exists and can be used, and how much space is free."""
     from spar_bench.store import Store
 
     free = size(shutil.disk_usage(_existing(root)).free)
     if not root.exists():
-        return f"{root.absolute()} (will be made, {free} free)"
+        return f"{root.absolute()} (will be created, {free} free)"
     try:
         n_stages = len(list(Store(root, make=False).finished()))
     except SparBenchError as error:
         return str(error)
-    closed = "" if os.access(root, os.W_OK) else ", cannot be written"
+    closed = "" if os.access(root, os.W_OK) else ", not writable"
     return f"{root.absolute()} ({counted(n_stages, 'stage')}, {free} free{closed})"
 
 
 def _tracking(option: str | None) -> str:
-    """Tell whether the tracking store answers; nothing is made."""
+    """Tell whether the tracking store answers; nothing is created."""
     from spar_bench import track
 
     try:
         uri = track.tracking_uri(option)
-        return f"{uri} ({'answers' if track.answers(uri) else 'will be made'})"
+        return f"{uri} ({'answers' if track.answers(uri) else 'will be created'})"
     except SparBenchError as error:
         return f"cannot be used: {error}"
 
 
 def _specs() -> str:
-    """Tell of each spec of this folder whether it can be swept, or what it lacks."""
+    """Tell for each spec of this folder whether it can be swept, or what is missing."""
     from spar_bench.session.ready import missing
     from spar_bench.spec import read_spec
 
@@ -68,11 +68,11 @@ def _specs() -> str:
         try:
             gaps = missing(read_spec(path))
         except SparBenchError:
-            lines.append(f"{path}: has mistakes; spar-bench check {path} tells them")
+            lines.append(f"{path}: has mistakes; spar-bench check {path} lists them")
             continue
         lines.append(f"{path}: " + ("ready" if not gaps else f"{len(gaps)} missing"))
         lines += [f"  {line}" for line in gaps]
-    return "\n".join(lines) or "no specs in experiments/; spar-bench init writes one"
+    return "\n".join(lines) or "no specs in experiments/; spar-bench init creates one"
 
 
 @click.command()
@@ -101,14 +101,14 @@ def completion_command(shell: str) -> None:
 def _device() -> str:
     try:
         import torch
-    except (ImportError, OSError) as error:  # a broken installation is what one looks for here
-        return f"torch cannot be loaded: {error}; install spar-bench again"
+    except (ImportError, OSError) as error:  # this command exists to find broken installations
+        return f"torch cannot be loaded: {error}; reinstall spar-bench"
     if torch.cuda.is_available():
         free, total = torch.cuda.mem_get_info()
         name = torch.cuda.get_device_name()
         return f"{name}, {size(free)} of {size(total)} free, CUDA {torch.version.cuda}"
     threads = f"{torch.get_num_threads()} threads of {os.cpu_count()} cores"
-    return f"cpu, {threads}; no CUDA device is seen"
+    return f"cpu, {threads}; no CUDA device found"
 
 
 def _existing(path: Path) -> Path:
@@ -123,7 +123,7 @@ def _family(family: str) -> str:
 
 
 def _plug_in(family: str, name: str) -> list[str]:
-    """Return the row of a plug-in; of one that cannot be used, what is wrong with it."""
+    """Return the row of a plug-in, or what is wrong with it if it cannot be used."""
     from spar_bench import registry
 
     try:

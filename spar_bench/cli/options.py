@@ -1,4 +1,4 @@
-"""Arguments and options that several commands have, and how numbers are shown."""
+"""Arguments and options shared by several commands, and how numbers are shown."""
 
 import textwrap
 from pathlib import Path
@@ -27,12 +27,12 @@ seeds_option = click.option(
     "n_seeds",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Seeds 0 to N - 1 in place of the spec's.",
+    help="Seeds 0 to N - 1 instead of the spec's.",
 )
 
 
 def span(seconds: float) -> str:
-    """Return a time as people say it: 8 s, 3 min, 1 h 40 min."""
+    """Return a readable duration: 8 s, 3 min, 1 h 40 min."""
     if seconds < 99.5:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
@@ -54,7 +54,7 @@ def counted(number: int, noun: str) -> str:
 
 
 def table(header: list[str], rows: list[list[str]], *, right: str = "") -> str:
-    """Return aligned columns as plain text; `right` has an `r` for each column set flush right.
+    """Return aligned columns as plain text; `right` has an `r` for each right-aligned column.
 
     A last column of sentences is wrapped where that keeps lines within 80 characters.
     """

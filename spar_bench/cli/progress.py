@@ -23,11 +23,11 @@ from spar_bench.stage import Stage
 from spar_bench.store import Store
 
 LINE_EVERY_S = 30.0
-"""Seconds between lines on the progress of one stage where there is no terminal."""
+"""Seconds between progress lines of one stage where there is no terminal."""
 TROUBLES = ("failed", "damaged", "waiting", "pruned")
 BAR_CELLS, NARROW_CELLS = 20, 80
-"""Width of the bar in characters, and of a terminal that has no room for it."""
-_GFLOPS_A_STAGE = 60.0  # about a second: what a stage costs beside its arithmetic
+"""Width of the bar in characters, and the terminal width below which it is left out."""
+_GFLOPS_A_STAGE = 60.0  # about a second: a stage's overhead besides its arithmetic
 
 
 @contextmanager
@@ -38,7 +38,7 @@ def watching(stopper: Stopper) -> Iterator[Watcher]:
         yield Lines()
         return
     board = Board(console, stopper)
-    # What it replaces is what commands and logs print to, so that their lines stay above the table.
+    # It replaces the streams that commands and logs print to: their lines stay above the table.
     with Live(console=console, refresh_per_second=4, get_renderable=board.render):
         stopper.is_shown = True
         try:
@@ -48,7 +48,7 @@ def watching(stopper: Stopper) -> Iterator[Watcher]:
 
 
 class Tally:
-    """Where the stages of a sweep stand, and how long the rest may take."""
+    """The state of a sweep's stages, and how long the rest may take."""
 
     def __init__(self) -> None:
         self.plan = Plan()
@@ -65,11 +65,11 @@ class Tally:
         self._begun = time.monotonic()
 
     def planned(self, plan: Plan, store: Store) -> None:
-        """Take a plan, and what of it is finished already; the next of a search takes its place."""
+        """Take a plan and its finished stages; a search replaces it by its next plan."""
         collector = Collector("", plan, store)
         done, work, keys = set[str](), dict[str, float](), dict[str, str]()
         for fingerprint, stage in plan.stages.items():
-            # Evaluations that share windows are made together: the dearest stands for all.
+            # Evaluations that share windows are made together: the most expensive one counts.
             key = batch_key(stage) if stage.kind == "evaluate" else fingerprint
             keys[fingerprint], state = key, collector.state(fingerprint)
             if state.status == "finished":
@@ -77,13 +77,13 @@ class Tally:
             elif not state.final:
                 ahead = estimate(plan, stage).gflops + _GFLOPS_A_STAGE
                 work[key] = max(work.get(key, 0.0), ahead)
-        # Whole at once: a live table is drawn by another thread.
+        # In one assignment: another thread draws the live table.
         self.plan, self.done, self._work, self._key = plan, done, work, keys
         self._trials = plan.trials_by_stage()
         self._begun = time.monotonic()
 
     def note(self, note: Note, stage: Stage, text: str) -> None:
-        """Take what happened to a stage."""
+        """Record what happened to a stage."""
         if note in ("started", "waiting"):
             self._turn_to(stage)
         elif note == "made":
@@ -98,13 +98,13 @@ class Tally:
             self.current = None
 
     def progress(self, stage: Stage, share: float) -> None:
-        """Take the share of a stage that is done."""
+        """Record the share of a stage that is done."""
         if self.current is not stage:
             self._turn_to(stage)
         self.share = share
 
     def seconds_left(self) -> float | None:
-        """Return the time left at the speed so far; None before there is one."""
+        """Return the time left at the speed so far; None before a speed is known."""
         work, keys, current = self._work, self._key, self.current
         ended = self.done | self.failed | self.blocked | self.pruned
         ended = {keys[one] for one in ended if one in keys}
@@ -117,7 +117,7 @@ class Tally:
         return (time.monotonic() - self._begun) * left / worked
 
     def n_done(self) -> str:
-        """Return how many stages are finished, of how many."""
+        """Return how many stages are finished, out of how many."""
         return f"{len(self.done)}/{len(self.plan.stages)}"
 
     def trials_of(self, stage: Stage) -> str:
@@ -130,7 +130,7 @@ class Tally:
 
 
 class Lines(Tally):
-    """Prints a line when a stage starts, ends or fails, and now and then in between."""
+    """Prints a line when a stage starts, ends or fails, and occasionally in between."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -146,7 +146,7 @@ class Lines(Tally):
         )
 
     def progress(self, stage: Stage, share: float) -> None:
-        """Print how far a long stage is."""
+        """Print the progress of a long stage."""
         super().progress(stage, share)
         if time.monotonic() - self._said_at > LINE_EVERY_S:
             self._say(f"{share:4.0%} {stage.kind} {stage.fingerprint[:12]} [{self._counts()}]")
@@ -171,7 +171,7 @@ class Lines(Tally):
 
 
 class Board(Tally):
-    """A table that is redrawn in place; what goes wrong is printed above it and stays."""
+    """A table that is redrawn in place; failures are printed above it and stay."""
 
     def __init__(self, console: Console, stopper: Stopper) -> None:
         super().__init__()
@@ -179,16 +179,16 @@ class Board(Tally):
         self._trouble = ""
 
     def note(self, note: Note, stage: Stage, text: str) -> None:
-        """Take what happened; print what went wrong."""
+        """Record what happened; print failures."""
         super().note(note, stage, text)
-        # What follows of a pruned student has its reason, which is not told twice.
+        # Stages that depend on a pruned student have the same reason, which is not shown twice.
         if note in TROUBLES and text != self._trouble:
             self._trouble = text
             line = f"{note} {stage.kind} {stage.fingerprint[:12]} ({self.trials_of(stage)}): {text}"
             self._console.print(escape(line), soft_wrap=True)
 
     def render(self) -> Table:
-        """Draw the stage under way, and the numbers of the sweep, in three lines at most."""
+        """Draw the current stage and the numbers of the sweep, in three lines at most."""
         board = Table(show_header=True, box=None, pad_edge=False, header_style="bold", expand=True)
         board.add_column("stage", no_wrap=True, min_width=8)
         board.add_column("trial", no_wrap=True, overflow="ellipsis", ratio=1)

@@ -1,4 +1,4 @@
-"""Commands that do work: plan, sweep, report, ui, and the making of the embedded backbone."""
+"""Commands that do work: plan, sweep, report, ui, and pretraining the embedded backbone."""
 
 import os
 import signal
@@ -55,18 +55,18 @@ def plan(spec: Path, store: Path, n_seeds: int | None) -> None:
     help="Run this trial or group; repeatable.",
     shell_complete=trials_to_come,
 )
-@click.option("--retry", is_flag=True, help="Also repeat students whose loss was not finite.")
+@click.option("--retry", is_flag=True, help="Also retry students whose loss was not finite.")
 @click.option("--fail-fast", is_flag=True, help="Stop after the first failure.")
 @click.option("--dry-run", is_flag=True, help="Show the plan and stop.")
 def sweep(spec: Path, dry_run: bool, **options: Any) -> None:
-    """Run the experiment SPEC; what is finished is not run again.
+    """Run the experiment SPEC; finished work is not repeated.
 
-    Ctrl-C once finishes what is being written and stops; the same command goes on from there. Exit
-    code 1 says that some trials failed, 2 that the request cannot be run.
+    Ctrl-C once finishes what is being written and stops; the same command resumes from there. Exit
+    code 1 means that some trials failed, 2 that the request cannot be run.
 
     Several processes train a student together: torchrun --nproc-per-node 2 -m spar_bench sweep SPEC
     """
-    if n_processes() > 1:  # torch would tell of each that it looked for unused weights
+    if n_processes() > 1:  # torch would warn in each that it looked for unused weights
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     if rank() > 0:
         if not dry_run:
@@ -82,8 +82,8 @@ def sweep(spec: Path, dry_run: bool, **options: Any) -> None:
 
 
 def _follow(**options: Any) -> None:
-    """Train along with the first process, which alone tells of it and hears Ctrl-C."""
-    follower = Follower()  # before torch starts threads that would hear it
+    """Train along with the first process; only that one reports and handles Ctrl-C."""
+    follower = Follower()  # before torch starts threads that would receive it
     from spar_bench.session.follow import follow
     from spar_bench.session.sweep import Options
 
@@ -93,8 +93,8 @@ def _follow(**options: Any) -> None:
 def _sweep(spec: Path, stopper: Stopper, **options: Any) -> "Outcome":
     from spar_bench.spec import read_spec
 
-    click.echo(f"reading {spec}", err=True)  # what follows takes seconds before it has more to say
-    read_spec(spec)  # a mistake in the spec is told before torch is imported
+    click.echo(f"reading {spec}", err=True)  # what follows takes seconds before its next message
+    read_spec(spec)  # a mistake in the spec is reported before torch is imported
     from spar_bench.cli.progress import watching
     from spar_bench.run.context import Interrupted
     from spar_bench.session.sweep import Options
@@ -106,7 +106,7 @@ def _sweep(spec: Path, stopper: Stopper, **options: Any) -> "Outcome":
         with watching(stopper) as watcher:
             return run(spec, Options(**options), watcher=watcher, stop=stopper.event)
     except Interrupted:
-        click.echo("Stopped. Everything finished is kept; run the same command to go on.", err=True)
+        click.echo("Stopped. Finished work is kept; run the same command to resume.", err=True)
         raise SystemExit(INTERRUPTED) from None
 
 
@@ -119,22 +119,22 @@ def _sweep(spec: Path, stopper: Stopper, **options: Any) -> "Outcome":
     type=click.Path(file_okay=False, path_type=Path),
     default=Path("reports"),
     show_default=True,
-    help="Each experiment has its own folder in it.",
+    help="Each experiment gets its own folder in it.",
 )
 @tracking_option
 @click.option(
     "--mix-protocols",
     is_flag=True,
-    help="Let a table hold rows of different evaluation protocols; a column then says which.",
+    help="Allow rows of different evaluation protocols in a table; a column then says which.",
 )
 def report(
     experiments: tuple[str, ...], folder: Path, tracking_uri: str | None, mix_protocols: bool
 ) -> None:
-    """Write tables and figures of finished sweeps to reports/EXPERIMENT/; all if none is named."""
+    """Write tables and figures of finished sweeps to reports/EXPERIMENT/; default: all sweeps."""
     from spar_bench.session.reports import write_report
 
     def tell(name: str, paths: list[Path]) -> None:
-        click.echo(f"{folder / name}: {len(paths)} files; begin with {folder / name / 'README.md'}")
+        click.echo(f"{folder / name}: {len(paths)} files; start with {folder / name / 'README.md'}")
 
     write_report(
         experiments,
@@ -157,7 +157,7 @@ def ui(tracking_uri: str | None, port: int) -> None:
     click.echo(f"MLflow UI on http://127.0.0.1:{port} (Ctrl-C stops it)")
     for experiment, address in track.view_urls(uri, port=port).items():
         click.echo(f"{experiment}: {address}")
-    # The server starts workers; a group of its own lets all of them end with it.
+    # The server starts workers; its own process group lets all of them end with it.
     with subprocess.Popen(command, env=environment, start_new_session=True) as server:
 
         def end(*_: object) -> None:
@@ -181,13 +181,13 @@ def patchwork() -> None:
     type=click.Path(file_okay=False, path_type=Path),
     default=Path("patchwork"),
     show_default=True,
-    help="Folder of the weights; an attempt that was cut short goes on in it.",
+    help="Folder of the weights; an interrupted attempt resumes in it.",
 )
 @click.option("--steps", type=click.IntRange(min=1), help="Steps  [default: the recipe's]")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads  [default: torch's]")
 def pretrain(output: Path, steps: int | None, seed: int, threads: int | None) -> None:
-    """Make the embedded backbone's weights anew: the recipe of those in the package."""
+    """Pretrain the embedded backbone again, by the recipe of the weights in the package."""
     from spar_bench.patchwork import pretrain as recipe
 
     made = recipe.pretrain(
@@ -209,7 +209,7 @@ def _show_plan(spec: Path, store: Path, n_seeds: int | None, only: tuple[str, ..
 
 
 def _plan_text(view: "PlanView") -> str:
-    """Lay out groups, stages and totals of a plan as text."""
+    """Format groups, stages and totals of a plan as text."""
     plan, loaded = view.plan, view.loaded
     trials = table(
         ["trial", "methods", "stages", "to do"],
@@ -247,7 +247,7 @@ def _plan_text(view: "PlanView") -> str:
 
 def _total(view: "PlanView") -> str:
     todo = view.missing
-    basis = "speeds measured here" if view.measured else "a guess: nothing is measured here yet"
+    basis = "speeds measured here" if view.measured else "a guess: nothing measured here yet"
     search = view.loaded.search
     more = f" A search asks for {search.trials} trials, one after another." if search else ""
     return (
@@ -278,7 +278,7 @@ def _say_how_it_went(outcome: "Outcome", spec: Path) -> None:
 
 
 def _next(outcome: "Outcome", spec: Path) -> str:
-    """Return what to do once a sweep has ended: a report shows nothing where nothing finished."""
+    """Return what to do after a sweep; a report shows nothing if nothing finished."""
     if len(outcome.unfinished) < len(outcome.rows):
         return f"spar-bench report {outcome.experiment}"
-    return f"mend what failed, then run spar-bench sweep {spec} again"
+    return f"fix what failed, then run spar-bench sweep {spec} again"

@@ -1,4 +1,4 @@
-"""What Ctrl-C and SIGTERM do: once, stop where nothing is lost; twice, end at once."""
+"""What Ctrl-C and SIGTERM do: once, stop where nothing is lost; twice, exit immediately."""
 
 import os
 import signal
@@ -10,15 +10,15 @@ from contextlib import contextmanager
 
 INTERRUPTED = 130
 """Exit code of a command that Ctrl-C ended."""
-STOPPING = "Stopping after what is being written; once more ends at once."
+STOPPING = "Stopping once current writes finish; Ctrl-C again exits immediately."
 FOLLOWER_GRACE_S = 25.0
-"""`torchrun` kills what has not ended 30 seconds after it was asked to."""
+"""`torchrun` kills processes that are still running 30 seconds after it asked them to end."""
 _SHOW_CURSOR = b"\x1b[?25h"
 _NUMBERS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Stopper:
-    """Set when the user asks to stop; `is_shown`: a live table says so, else a line is written."""
+    """Set when the user asks to stop; `is_shown`: a live table says so, otherwise a line does."""
 
     def __init__(self) -> None:
         self.event = threading.Event()
@@ -26,7 +26,7 @@ class Stopper:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Take Ctrl-C and SIGTERM until the end of the block."""
+        """Handle Ctrl-C and SIGTERM until the end of the block."""
         heard, told = os.pipe()
         os.set_blocking(told, False)
         # Python runs handlers between its own steps, not within an operation of torch that may take
@@ -51,11 +51,11 @@ class Stopper:
                 self._ask()
 
     def _ask(self) -> None:
-        # Past Python's buffers: the main thread may be within a write to them.
+        # Bypass Python's buffers: the main thread may be writing to them.
         if self.event.is_set():
             if sys.stderr.isatty():
                 os.write(2, _SHOW_CURSOR)
-            os._exit(INTERRUPTED)  # what is under way lies in scratch, made to outlive a kill
+            os._exit(INTERRUPTED)  # unfinished work is in scratch, where it survives a kill
         self.event.set()
         if not self.is_shown:
             os.write(2, f"{STOPPING}\n".encode())
@@ -64,13 +64,13 @@ class Stopper:
 class Follower:
     """Leaves Ctrl-C and SIGTERM to the process that this one trains with, and ends with it.
 
-    Once it has `joined`, it waits for that process to end it, for so long as `torchrun` would.
+    Once it has `joined`, it waits for that process to end it, for as long as `torchrun` would.
     """
 
     def __init__(self) -> None:
         self.joined = threading.Event()
-        # Blocked in this thread and all that it starts, taken by one of our own: a handler would
-        # not run while torch waits for the other process.
+        # Blocked in this thread and all that it starts, received by a thread of our own: a handler
+        # would not run while torch waits for the other process.
         signal.pthread_sigmask(signal.SIG_BLOCK, _NUMBERS)
         threading.Thread(target=self._listen, daemon=True).start()
 
@@ -82,4 +82,4 @@ class Follower:
 
 
 def _let_be(*_: object) -> None:
-    """Stand in for Python's own handler: the thread has heard the signal."""
+    """Replace Python's own handler: the thread has received the signal."""

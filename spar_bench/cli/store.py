@@ -1,4 +1,4 @@
-"""The `cache` commands: what the store holds, whether it is whole, what nothing needs."""
+"""The `cache` commands: what the store holds, whether it is intact, what nothing needs."""
 
 from pathlib import Path
 
@@ -29,9 +29,9 @@ def list_(store: Path) -> None:
 @cache.command()
 @store_option
 def verify(store: Path) -> None:
-    """Hold every file of every finished stage against its checksum; exit code 1 if one differs.
+    """Check every file of every finished stage against its checksum; exit code 1 if one differs.
 
-    Results, notes and unfinished work have no checksum: the next sweep writes them anew.
+    Results, notes and unfinished work have no checksum: the next sweep rewrites them.
     """
     from spar_bench.stage import Damaged
     from spar_bench.store import Store
@@ -46,7 +46,7 @@ def verify(store: Path) -> None:
             damaged.append(str(error))
     for line in damaged:
         click.echo(line, err=True)
-    click.echo(f"{counted(n_whole, 'stage')} whole, {len(damaged)} damaged")
+    click.echo(f"{counted(n_whole, 'stage')} intact, {len(damaged)} damaged")
     if damaged:
         raise SystemExit(1)
 
@@ -58,9 +58,9 @@ def verify(store: Path) -> None:
     default=Path("experiments"),
 )
 @store_option
-@click.option("--yes", is_flag=True, help="Delete; without it, only say what would go.")
+@click.option("--yes", is_flag=True, help="Delete; without it, only list what would be deleted.")
 def gc(specs: Path, store: Path, yes: bool) -> None:
-    """Delete what no spec under the folder SPECS (default: experiments) reaches."""
+    """Delete what no spec under the folder SPECS (default: experiments) needs."""
     from spar_bench.session.keep import unreachable
     from spar_bench.store import Store
 
@@ -74,8 +74,8 @@ def gc(specs: Path, store: Path, yes: bool) -> None:
         click.echo(f"unfinished  {fingerprint[:12]}  {size(n_bytes)}")
         if yes:
             opened.forget_scratch(fingerprint)
-    click.echo(f"pictures, drawn anew when they are needed  {size(gone.pictures_bytes)}")
+    click.echo(f"pictures, redrawn when needed  {size(gone.pictures_bytes)}")
     if yes:
         opened.forget_pictures()
     what = f"{counted(len(gone.finished) + len(gone.left_off), 'stage')}, {size(gone.n_bytes)}"
-    click.echo(f"deleted {what}" if yes else f"{what}, would be deleted; --yes deletes them")
+    click.echo(f"deleted {what}" if yes else f"{what} would be deleted; --yes deletes them")

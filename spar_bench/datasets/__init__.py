@@ -1,4 +1,4 @@
-"""The data sets: one plug-in a file, each a class `Dataset` and its `VERSION`, without torch."""
+"""The data sets: one plug-in per file, each a class `Dataset` and its `VERSION`, without torch."""
 
 from pathlib import Path
 
@@ -10,9 +10,9 @@ from spar_bench.spec.schema import DatasetPart, DatasetSpec
 
 
 def label(spec: DatasetSpec) -> str:
-    """Return a data set's name in tables: as the spec says, else its data file's or its folder's.
+    """Return a data set's name in tables: the spec's, else that of its data file or folder.
 
-    Without either it is called as its plug-in.
+    Without either it has its plug-in's name.
     """
     if spec.label:
         return spec.label
@@ -27,8 +27,7 @@ def facts(spec: DatasetPart) -> Facts:
 
     Raises:
         UnknownName: no data set of that name.
-        DataFileError: its data file cannot be read, or has a key that is not known, or a value
-            that makes no sense.
+        DataFileError: its data file cannot be read, or has an unknown key or an invalid value.
     """
     registry.plugin("datasets", spec.name)
     path = registry.data_file("datasets", spec.name)
@@ -36,10 +35,10 @@ def facts(spec: DatasetPart) -> Facts:
 
 
 def settings(spec: DatasetPart) -> DatasetSettings:
-    """Return what a plug-in is constructed with: what the spec says, else the data file.
+    """Return the settings that a plug-in is constructed with: the spec's, else the data file's.
 
     Raises:
-        SpecError: the spec's classes are more or fewer than the data file's; and as `facts`.
+        SpecError: the spec has more or fewer classes than the data file; also as `facts`.
     """
     stated = facts(spec)
     count, classes = None, None

@@ -1,4 +1,4 @@
-"""What a data set's data file states, whichever plug-in reads it: a closed, frozen model."""
+"""What a data set's data file states, for every plug-in: a closed, frozen model."""
 
 import re
 from collections import Counter
@@ -33,31 +33,31 @@ Classes = Annotated[list[Names], AfterValidator(_distinct)]
 
 
 class Thresholds(NamedTuple):
-    """What a class must reach to be seen; 0 asks nothing of it."""
+    """A threshold for a class to count; 0 disables it."""
 
     background_threshold: float
     """A pixel whose best probability is lower becomes class 0."""
     area_threshold: float
-    """A class that holds no more than this share of the foreground pixels is taken out."""
+    """A class that holds no more than this share of the foreground pixels is dropped."""
 
 
 class Stated(BaseModel):
-    """Base of what a data file states: immutable, and a misspelt key is an error."""
+    """Base of a data file's models: immutable, and a misspelt key is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class ReadOutThresholds(Stated):
-    """The thresholds of one read-out; what is left out is the data set's."""
+    """The thresholds of one read-out; those left out are the data set's."""
 
     background_threshold: Probability | None = None
     area_threshold: Probability | None = None
 
 
 class Facts(Stated):
-    """What belongs to a data set: where it is from, its classes, and how it is evaluated.
+    """The facts of a data set: where it is from, its classes, and how it is evaluated.
 
-    A data set without a data file has the defaults. What a spec says goes before.
+    A data set without a data file has the defaults. The spec takes precedence.
     """
 
     license: str = Field("", description="In a word, for a table.")
@@ -92,14 +92,14 @@ class Facts(Stated):
 
     @property
     def has_background(self) -> bool:
-        """Whether class 0 is the background: a threshold is stated below which a pixel is of it."""
+        """Whether class 0 is the background: pixels below a given threshold belong to it."""
         return any(self.thresholds(one).background_threshold > 0 for one in ["", *self.by_read_out])
 
     def shown(self, classes: list[list[str]], threshold: float | None = None) -> list[str]:
         """Return each class's name in tables and figures: its first, or `background`.
 
-        The names of a background class may be of the things that are seen in it. `threshold` is
-        the background's as a spec has it, which goes before.
+        The names of a background class may be those of things that occur in it. `threshold` is the
+        spec's background threshold, which takes precedence.
         """
         first, *others = [names[0] for names in classes]
         has_background = self.has_background if threshold is None else threshold > 0
@@ -122,10 +122,10 @@ Model = TypeVar("Model", bound=Stated)
 
 
 def read(model: type[Model], stated: dict[str, Any], place: str) -> Model:
-    """Return what is stated as a model.
+    """Return the stated values as a model.
 
     Raises:
-        DataFileError: a key is not known or a value makes no sense; one line each, after `place`.
+        DataFileError: a key is unknown or a value invalid; one line each, after `place`.
     """
     try:
         return model.model_validate(stated)
@@ -136,13 +136,13 @@ def read(model: type[Model], stated: dict[str, Any], place: str) -> Model:
 
 def _line(details: ErrorDetails, model: type[Stated]) -> str:
     steps = [str(step) for step in details["loc"]]
-    if details["type"] == "spar_bench":  # a whole sentence, and of a model the key at odds
+    if details["type"] == "spar_bench":  # a whole sentence, and for a model the conflicting key
         return f"{'.'.join([*steps, *details['ctx']['keys']])}: {details['msg']}"
     if details["type"] == "extra_forbidden":
         return _unknown(steps, _known_keys(model, steps[:-1]))
-    if steps[-1] == "[key]":  # of a map whose keys are a Literal's
+    if steps[-1] == "[key]":  # of a map whose keys are a Literal
         return _unknown(steps[:-1], re.findall(r"'(\w+)'", details["ctx"]["expected"]))
-    of_a_map = details["type"] in ("model_type", "dict_type")  # else it would tell of a class
+    of_a_map = details["type"] in ("model_type", "dict_type")  # else the message would name a class
     reason = "must map keys to values" if of_a_map else details["msg"].removeprefix("Value error, ")
     reason = reason[0].lower() + reason[1:]
     got = "nothing" if details["type"] == "missing" else repr(details["input"])[:60]

@@ -18,7 +18,7 @@ IGNORED = 255
 
 @dataclass(frozen=True)
 class DatasetSettings:
-    """What a spec and a data file say of a data set.
+    """What a spec and a data file say about a data set.
 
     `path` is its folder, `count` how many images to use, `classes` the class names of the spec,
     else of the data file; `name` is what the spec calls it, `facts` what its data file states.
@@ -31,11 +31,11 @@ class DatasetSettings:
     facts: Facts = field(default_factory=Facts)
 
     def refuse_files(self, plugin: str) -> None:
-        """Refuse a data file that tells a plug-in of files, if the plug-in would not look."""
+        """Refuse a data file that describes files for a plug-in that does not read them."""
         if self.facts.files:
             raise DataFileError(
-                f"{self.name}: files: is what plugin: tree reads, but plugin is {plugin}; "
-                "leave it out, or correct the plug-in"
+                f"{self.name}: files: must be given only with plugin: tree, but plugin is "
+                f"{plugin}; leave it out, or correct the plug-in"
             )
 
 
@@ -50,9 +50,9 @@ class Sample(NamedTuple):
 class Dataset(Protocol):
     """A data set plug-in: a module of this folder with a class `Dataset` and a `VERSION`.
 
-    `train` is what distillation images are drawn from (labels are never asked for); `val` is what
-    is evaluated. Constructing one lists files and reads no image. Raises NotReady when its files
-    are missing, DataError when one cannot be read.
+    `train` is what distillation images are drawn from (labels are never read); `val` is evaluated.
+    Constructing one lists files and reads no image. Raises NotReady when its files are missing,
+    DataError when one cannot be read.
     """
 
     def __init__(self, split: Split, settings: DatasetSettings) -> None: ...
@@ -64,7 +64,7 @@ class Dataset(Protocol):
 
     @property
     def image_hw(self) -> tuple[int, int]:
-        """Declared size of an image, height first, in pixels: what costs are stated for."""
+        """Declared size of an image, height first, in pixels: the one that costs are stated for."""
         ...
 
     def __len__(self) -> int: ...

@@ -1,4 +1,4 @@
-"""Look at a data set's files before an experiment does: what is missing, broken or mislabelled."""
+"""Check a data set's files before an experiment: find what is missing, broken or mislabelled."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ from spar_bench.errors import SparBenchError
 from spar_bench.spec.schema import DatasetPart
 
 SAMPLE = 32
-"""Images opened where not all are, evenly spaced."""
+"""Images opened when not all are, evenly spaced."""
 
 
 @dataclass(frozen=True)
 class Checked:
-    """What was looked at, and a line for each thing that is wrong."""
+    """What was checked, and one line for each problem."""
 
     split: Split
     root: Path | None
@@ -26,13 +26,13 @@ class Checked:
 
 
 def check(spec: DatasetPart, split: Split | None = None, *, every: bool = False) -> Checked:
-    """List a split and open a sample of it, or all; what is wrong does not stop it.
+    """List a split and open a sample of it, or all; problems do not stop the check.
 
-    Without `split` it is val, or train where a data file describes no val.
+    The default `split` is val, or train where a data file describes no val.
 
     Raises:
-        NotReady: there is nothing to look at.
-        DataError: a data file or a class list makes no sense.
+        NotReady: there is nothing to check.
+        DataError: a data file or a class list is invalid.
     """
     split = split or usual_split(spec)
     root, n_published, found = None, None, list[SparBenchError]()

@@ -1,4 +1,4 @@
-"""What data sets of image and mask files have in common: pairing, labels, identity, reading."""
+"""What data sets of image and mask files share: pairing, labels, identity, reading."""
 
 import hashlib
 import json
@@ -19,10 +19,10 @@ from spar_bench.digests import remembered_sha256s
 from spar_bench.errors import DataError, NotReady, SparBenchError
 
 LabelRule = Literal["as_stored", "reduce_zero"] | dict[int, int]
-"""What a mask's stored values mean: the label itself; one less than it, and ignored where it is 0;
-or as a map says, in which every value must be."""
+"""What a mask's stored values mean: the label itself; the label plus one, with 0 ignored; or what
+a map says, which must have every value."""
 
-_NONE = -1  # of a stored value that means nothing
+_NONE = -1  # label of a stored value that has no meaning
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ class Labels:
 
     @classmethod
     def of(cls, rule: LabelRule, n_classes: int) -> "Labels":
-        """Write a rule out; 255 stays ignored unless the rule is a map that says otherwise."""
-        # A plan refuses more classes than 8 bits can tell apart; here they must only do no harm.
+        """Expand a rule; 255 stays ignored unless the rule is a map that says otherwise."""
+        # A plan refuses more classes than 8 bits can hold; here they only must do no harm.
         values = {label: label for label in range(min(n_classes, IGNORED))}
         if rule == "reduce_zero":
             values = {0: IGNORED} | {label + 1: label for label in values if label + 1 < IGNORED}
@@ -48,7 +48,7 @@ class Labels:
         """Return the labels of a mask file, `(H, W)`.
 
         Raises:
-            DataError: it cannot be read, or holds a value that means nothing.
+            DataError: it cannot be read, or holds a value that has no meaning.
         """
         stored = read_mask(path)
         counts = np.bincount(stored.ravel(), minlength=256)
@@ -56,8 +56,8 @@ class Labels:
         if len(wrong):
             value = int(wrong[0])
             raise DataError(
-                f"{path}: a mask must hold {_ranges(np.flatnonzero(self.table != _NONE))} alone, "
-                f"but has {value} in {counts[value]} px; relabel it, or correct the class list"
+                f"{path}: a mask must hold only {_ranges(np.flatnonzero(self.table != _NONE))}, "
+                f"but has {value} in {counts[value]} px; relabel them, or correct the class list"
             )
         return self.table.astype(np.uint8)[stored]
 
@@ -92,14 +92,14 @@ class FileDataset(ABC):
         *,
         problems: list[SparBenchError] | None = None,
     ) -> None:
-        """List the files and pair images with masks; read class names, and no image.
+        """List the files and pair images with masks; read class names, but no image.
 
-        Files that are missing or odd are added to `problems`, and the others used; without
-        `problems` the first is raised.
+        Missing or unexpected files are added to `problems`, and the others used; without
+        `problems`, the first one is raised.
 
         Raises:
             NotReady: files are missing.
-            DataError: a file has an ending that is not read, or the class list makes no sense.
+            DataError: a file has an unsupported ending, or the class list is invalid.
         """
         found = self._find(split, settings)
         if problems is None and found.problems:
@@ -126,8 +126,8 @@ class FileDataset(ABC):
         """
         unreadable = []
         for index in range(len(self)):
-            # Read whole: where a header holds the orientation, and whether its size is upright
-            # already, differs by format.
+            # Read completely: formats differ in where the header holds the orientation, and whether
+            # its size is upright already.
             try:
                 height, width, _ = self.image(index).shape
             except DataError as error:
@@ -137,7 +137,7 @@ class FileDataset(ABC):
         raise _first_of(unreadable)
 
     def identity(self) -> dict[str, Any]:
-        """Return the digest of names, files and classes, and the rule of labels; not the place."""
+        """Return the digest of names, files and classes, and the label rule; not the location."""
         masks = [entry.mask for entry in self._entries if entry.mask is not None]
         files = [entry.image for entry in self._entries] + masks
         digest = hashlib.sha256()
@@ -164,7 +164,7 @@ class FileDataset(ABC):
         if mask.shape != image.shape[:2]:
             raise DataError(
                 f"{mask_path}: a mask must have the size of its image ({_size(image.shape)}), "
-                f"but has {_size(mask.shape)}; make it anew from {self._name(path)}"
+                f"but has {_size(mask.shape)}; recreate it from {self._name(path)}"
             )
         return Sample(self._name(path), image, mask)
 
@@ -181,17 +181,17 @@ def _first_of(problems: Sequence[SparBenchError]) -> SparBenchError:
 
 
 def files_below(folder: Path) -> list[Path]:
-    """List the files below a folder, sorted by name; hidden files and folders are passed over."""
+    """List the files below a folder, sorted by name; hidden files and folders are skipped."""
     return [folder / name for name in names_below(folder)]
 
 
 def names_below(folder: Path) -> list[str]:
-    """List the same files by their paths below the folder, parted by slashes.
+    """List the same files by their paths below the folder, separated by slashes.
 
-    Links are followed, but not upwards, where they would have no end.
+    Links are followed, but not upwards, where they would never end.
 
     Raises:
-        NotReady: a folder may not be read.
+        NotReady: a folder cannot be read.
     """
     found = []
     for above, folders, names in os.walk(folder, followlinks=True, onerror=_require_readable):
@@ -209,16 +209,16 @@ def names_below(folder: Path) -> list[str]:
 
 
 def _require_readable(error: OSError) -> None:
-    """Let a folder be missing, which its files' absence tells, but not closed to the reader."""
+    """Accept a missing folder, whose files are reported as missing, but not an unreadable one."""
     if not isinstance(error, FileNotFoundError | NotADirectoryError):
         raise NotReady(
-            f"{error.filename}: must be a folder that can be read, but is not ({error.strerror}); "
-            "give yourself the right to"
+            f"{error.filename}: must be a readable folder, but reading it failed "
+            f"({error.strerror}); check its permissions"
         ) from error
 
 
 def _ranges(values: NDArray[np.intp]) -> str:
-    """Write numbers as people do: 0 to 20 and 255."""
+    """Write numbers as ranges: 0 to 20 and 255."""
     runs = np.split(values, np.flatnonzero(np.diff(values) != 1) + 1)
     parts = [str(run[0]) if len(run) == 1 else f"{run[0]} to {run[-1]}" for run in runs]
     return ", ".join(parts[:-1]) + (" and " if len(parts) > 1 else "") + parts[-1]

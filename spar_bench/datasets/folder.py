@@ -3,7 +3,7 @@
     <path>/train_images/   distillation images; else images/; else every image below <path>
     <path>/val_images/     validation images, with val_masks/; else images/ with masks/
     <path>/val_masks/      index PNG of the same name; 255 is ignored
-    <path>/classes.txt     one class a line, synonyms after commas, line 0 is label 0
+    <path>/classes.txt     one class per line, synonyms after commas, line 0 is label 0
 
 Sub-folders are read too. In classes.txt blank lines and lines that start with # are skipped.
 """
@@ -48,15 +48,15 @@ def _root(path: str | None) -> Path:
 
 
 def _train_images(root: Path, problems: list[SparBenchError]) -> list[Path]:
-    """List distillation images; a folder without a layout of ours may hold other files too."""
+    """List distillation images; a folder without our layout may hold other files too."""
     for name in ("train_images", "images"):
         if (root / name).is_dir():
             return _listed(root / name, ENDINGS, problems)
     for name in ("val_images", "val_masks", "masks"):
-        if (root / name).is_dir():  # taking its files for photographs would distil on masks
+        if (root / name).is_dir():  # its files may be masks, not photographs
             raise NotReady(
-                f"{root}: has {name}/ but no train_images/ to distil on; add it, or name a folder "
-                "that holds nothing but photographs"
+                f"{root}: must have train_images/ to distil on, but has {name}/ instead; add "
+                "it, or name a folder that holds nothing but photographs"
             )
     found = [path for path in files_below(root) if path.suffix.lower() in ENDINGS]
     return _not_empty(found, root, ENDINGS)
@@ -68,8 +68,8 @@ def _labelled_images(root: Path, problems: list[SparBenchError]) -> list[tuple[P
         if (root / images).is_dir() and (root / masks).is_dir():
             return _paired(root / images, root / masks, problems)
     raise NotReady(
-        f"{root}: must hold val_images/ and val_masks/ (or images/ and masks/) to evaluate on; "
-        "add them"
+        f"{root}: must hold val_images/ and val_masks/ (or images/ and masks/) to evaluate on, but "
+        "does not; add them"
     )
 
 
@@ -87,7 +87,7 @@ def _without_partner(
     return [
         NotReady(
             f"{path}: must have a partner of the same name in {folder}, but has none; "
-            "add it, or take the file away"
+            "add it, or remove the file"
         )
         for stem, path in files.items()
         if stem not in partners
@@ -102,8 +102,8 @@ def _by_stem(
         stem = path.relative_to(folder).with_suffix("").as_posix()
         if stem in found:
             text = (
-                f"{path}: image and mask are matched by name without ending, "
-                f"but {found[stem].name} has the same; take one away"
+                f"{path}: must have a name of its own apart from the ending, "
+                f"but {found[stem].name} has the same; remove one"
             )
             problems.append(DataError(text))
             continue
@@ -112,13 +112,13 @@ def _by_stem(
 
 
 def _listed(folder: Path, endings: frozenset[str], problems: list[SparBenchError]) -> list[Path]:
-    """List a folder that is ours by its name, in which every file must be of use."""
+    """List a folder of our layout, in which every file must be usable."""
     found = files_below(folder)
     for path in found:
         if path.suffix.lower() not in endings:
             text = (
                 f"{path}: must end in {_either(endings)}, but ends in {path.suffix!r}; "
-                "convert it, or take it away"
+                "convert it, or remove it"
             )
             problems.append(DataError(text))
     fitting = [path for path in found if path.suffix.lower() in endings]
@@ -138,18 +138,18 @@ def _read_classes(path: Path) -> list[list[str]]:
 
     Raises:
         NotReady: there is no such file.
-        DataError: it is not UTF-8 text, or names no class, a class twice, or more than 255.
+        DataError: it is not UTF-8 text, names no class or more than 255, or names a class twice.
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
         raise NotReady(
-            f"{path}: must list the classes, one a line, but cannot be read ({error.strerror}); "
+            f"{path}: must list the classes, one per line, but cannot be read ({error.strerror}); "
             "write it"
         ) from error
     except UnicodeDecodeError as error:
         raise DataError(
-            f"{path}: must be UTF-8 text, but is not ({error.reason}); save it so"
+            f"{path}: must be UTF-8 text, but is not ({error.reason}); save it as UTF-8"
         ) from error
     classes: list[list[str]] = []
     taken: dict[str, int] = {}
@@ -168,7 +168,8 @@ def _read_classes(path: Path) -> list[list[str]]:
         classes.append(names)
     if not 0 < len(classes) <= IGNORED:
         raise DataError(
-            f"{path}: must name 1 to {IGNORED} classes, but names {len(classes)}; write one a line"
+            f"{path}: must name 1 to {IGNORED} classes, but names {len(classes)}; write one per "
+            "line"
         )
     return classes
 

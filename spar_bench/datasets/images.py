@@ -1,4 +1,4 @@
-"""Read image and mask files of every common kind into arrays, or say in one line why not.
+"""Read image and mask files of every common kind into arrays, or explain in one line why not.
 
 Shape legend: H, W image height and width in pixels.
 """
@@ -21,7 +21,7 @@ ENDINGS = frozenset(
 """Endings of files that `read_image` reads, in lower case."""
 
 MOST_LONG = 32
-"""Most of long over short side: the short side is what is resized, so a strip becomes endless."""
+"""Largest ratio of long to short side: the short side is resized, so a strip would get huge."""
 
 _EIGHT_BIT = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"}
 # What Pillow's decoders raise on broken streams.
@@ -32,12 +32,12 @@ _PNG_DEPTH_AT = 24  # signature 8, length and name of the first chunk 8, width a
 def read_image(path: Path) -> Image:
     """Return an image as RGB `(H, W, 3)`, upright as its EXIF tag says.
 
-    Sixteen-bit grey is scaled by 255 / 65535 and rounded; transparent pixels lie on white, as a
-    browser shows them; of several frames the first is taken.
+    Sixteen-bit grey is scaled by 255 / 65535 and rounded; transparent pixels become white, as in a
+    browser; of several frames the first is used.
 
     Raises:
-        DataError: the file is not an image, is damaged, is a mere strip, or has no agreed reading
-            in 8 bits.
+        DataError: the file is not an image, is damaged, is too elongated, or cannot be converted to
+            8 bits unambiguously.
     """
     with _decoding(path, "image"):
         picture, kind = _open_upright(path)
@@ -51,7 +51,7 @@ def read_image(path: Path) -> Image:
         if picture.mode in _EIGHT_BIT:
             return _rgb(picture)
     raise DataError(
-        f"{path}: an image must hold 8 or 16 bits a channel, but has mode {picture.mode}; "
+        f"{path}: an image must hold 8 or 16 bits per channel, but has mode {picture.mode}; "
         "save it as an 8-bit PNG or JPEG"
     )
 
@@ -59,19 +59,19 @@ def read_image(path: Path) -> Image:
 def read_mask(path: Path) -> Mask:
     """Return the class indices of a PNG mask, `(H, W)`, upright as its EXIF tag says.
 
-    Read are the indices of a palette, not its colours, and grey values as they are stored, of 1 to
-    16 bits, below 256.
+    Palette indices are read, not colours, and grey values as they are stored, of 1 to 16 bits,
+    below 256.
 
     Raises:
         DataError: the file is not a PNG, is damaged or in colour, or holds larger values.
     """
     with _decoding(path, "mask"):
         picture, kind = _open_upright(path)
-    if kind != "PNG":  # others may be lossy, or stretch small values in ways that Pillow hides
+    if kind != "PNG":  # others may be lossy, or scale small values in ways that Pillow hides
         raise DataError(f"{path}: a mask must be a PNG, but is {kind}; save it as an index PNG")
     if picture.mode not in {"1", "L", "P"} and not picture.mode.startswith("I;16"):
         raise DataError(
-            f"{path}: a mask must hold one class index a pixel, but has mode {picture.mode}; "
+            f"{path}: a mask must hold one class index per pixel, but has mode {picture.mode}; "
             "save indices, not colours, as a PNG of mode L or P"
         )
     values = np.asarray(picture).astype(np.uint16)
@@ -81,13 +81,13 @@ def read_mask(path: Path) -> Mask:
             "number its classes from 0"
         )
     if picture.mode == "L":
-        values //= 255 // (2 ** _png_depth(path) - 1)  # Pillow stretches 2 and 4 bits to 0..255
+        values //= 255 // (2 ** _png_depth(path) - 1)  # Pillow scales 2 and 4 bits to 0..255
     return values.astype(np.uint8)
 
 
 @contextmanager
 def _decoding(path: Path, kind: str) -> Iterator[None]:
-    """Turn whatever decoding a damaged file raises into a DataError that names the file."""
+    """Turn any exception from decoding a damaged file into a DataError that names the file."""
     try:
         yield
     except UnidentifiedImageError as error:
@@ -102,7 +102,7 @@ def _decoding(path: Path, kind: str) -> Iterator[None]:
             f"({error}); shrink it"
         ) from error
     except _BROKEN as error:
-        reason = getattr(error, "strerror", None) or error  # without the path a second time
+        reason = getattr(error, "strerror", None) or error  # without repeating the path
         raise DataError(
             f"{path}: {kind} must be readable, but is not ({reason}); replace it"
         ) from error
@@ -129,7 +129,7 @@ def _rgb(picture: Pillow.Image) -> Image:
 
 
 def _png_depth(path: Path) -> int:
-    """Return the bits a sample of a PNG, which Pillow does not tell."""
+    """Return the bits per sample of a PNG, which Pillow does not report."""
     with path.open("rb") as file:
         file.seek(_PNG_DEPTH_AT)
         return file.read(1)[0]

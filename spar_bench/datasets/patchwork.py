@@ -1,4 +1,4 @@
-"""Procedural scenes with exact labels: the data set that needs no file."""
+"""Procedural scenes with exact labels: a data set that needs no files."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ _DEFAULT_COUNT = {"train": 1000, "val": 48}
 
 
 class Dataset:
-    """The scenes of one split; any number of them, drawn as they are asked for."""
+    """The scenes of one split; any number of them, drawn on demand."""
 
     def __init__(self, split: Split, settings: DatasetSettings) -> None:
         """Choose the split's seeds; nothing is drawn yet.
@@ -24,7 +24,7 @@ class Dataset:
         settings.refuse_files("patchwork")
         if settings.path is not None:
             raise SpecError(
-                "data set patchwork: path: must be left out, for its scenes are drawn, but got "
+                "data set patchwork: path: must be left out, since its scenes are drawn, but got "
                 f"{settings.path}; leave it out, or name the folder's own data set"
             )
         self.classes = settings.classes or CLASSES

@@ -7,11 +7,11 @@ what the masks' values mean (`spar-bench datasets show voc21` prints one):
       looked_for: [VOCdevkit/VOC2012]         # below `path:`, $SPAR_BENCH_DATA or data/
       val:
         images: "JPEGImages/{name}.jpg"       # {name} may hold folders
-        names: ImageSets/Segmentation/val.txt # one a line; left out: every file of the pattern
-        numbered: sa_                         # files called this and a number alone, in its order
-        up_to: 25000                          # and to this number alone
+        names: ImageSets/Segmentation/val.txt # one per line; left out: every matching file
+        numbered: sa_                         # only files named this plus a number, in order
+        up_to: 25000                          # and only up to this number
         n_images: 1449                        # as published
-        masks:                                # the first that is there
+        masks:                                # the first that exists
           - {files: "SegmentationClass/{name}.png", labels: as_stored}
 
 Labels are `as_stored`; or `reduce_zero`: 0 is ignored and any other value is one more than its
@@ -49,13 +49,13 @@ def _with_name(pattern: str) -> str:
 
 
 def _rule(value: Any) -> Any:
-    """Refuse what is no rule of labels, as one thing: a union's mistake is told once a member."""
+    """Refuse what is not a label rule, as one mistake: a union would report one per member."""
     if value in ("as_stored", "reduce_zero"):
         return value
     if not isinstance(value, dict) or not value:
         raise ValueError("must be as_stored, reduce_zero or a map from every value to its label")
     for pair in value.items():
-        if not all(type(number) is int for number in pair):  # nor true, which would be 1
+        if not all(type(number) is int for number in pair):  # also refuses true, which would be 1
             got = f"{pair[0]!r}: {pair[1]!r}"
             raise mistake(f"must map whole numbers to labels, but got {got}; correct it")
     return value
@@ -118,17 +118,17 @@ class Dataset(FileDataset):
 
 
 def place(split: Split, settings: DatasetSettings) -> Path:
-    """Return the folder of a data set's tree, told by the folder of the split's images.
+    """Return the folder of a data set's tree, recognised by the folder of the split's images.
 
     Raises:
-        NotReady: it is in none of the places that it is looked for in.
-        DataFileError: the data file makes no sense, or has no such split.
+        NotReady: it is in none of the places where it is looked for.
+        DataFileError: the data file is invalid, or has no such split.
     """
     looked_for = _described(settings).looked_for
     marker = _folder_of(_wanted(split, settings).images)
     if settings.path is not None:
         given = Path(settings.path).expanduser()
-        # The folder above may hold other sets, whose files would fit a pattern without a folder.
+        # The parent folder may hold other sets, whose files would match a pattern without a folder.
         places = [*(given / folder for folder in looked_for), given]
         shown = f"{given}, or below it in {' or '.join(looked_for)}"
     else:
@@ -149,7 +149,7 @@ def _get(settings: DatasetSettings) -> str:
     """Say where to get a data set."""
     source, license = settings.facts.source, settings.facts.license
     get = f"get it from {source} ({license}), and " if source else ""
-    return f"{get}name its folder as `path:`, or the folder above as {FOLDER_VARIABLE}"
+    return f"{get}give its folder as `path:`, or the parent folder as {FOLDER_VARIABLE}"
 
 
 def _wanted(split: Split, settings: DatasetSettings) -> SplitSpec:
@@ -159,8 +159,8 @@ def _wanted(split: Split, settings: DatasetSettings) -> SplitSpec:
         lack = f"{split} images" if wanted is None else "masks or no classes"
         use = "distil on" if split == "train" else "evaluate on"
         raise DataFileError(
-            f"data set {settings.name}: must have what to {use}, but its data file has no {lack}; "
-            "use another data set"
+            f"data set {settings.name}: must have data to {use}, but its data file has "
+            f"no {lack}; use another data set"
         )
     return wanted
 
@@ -188,7 +188,7 @@ def _labels(rule: LabelRule, classes: list[list[str]], settings: DatasetSettings
 def _names(
     root: Path, wanted: SplitSpec, settings: DatasetSettings, problems: list[SparBenchError]
 ) -> list[str]:
-    """Return what stands for {name} in each image, in order."""
+    """Return the value of {name} for each image, in order."""
     if wanted.names is not None:
         return _in_order(_listed(root / wanted.names, settings, problems), wanted)
     names, otherwise = _matching(root, wanted.images)
@@ -196,7 +196,7 @@ def _names(
     problems += [
         DataError(
             f"{otherwise[name]}: must end in {ending}, as {wanted.images} says, but ends in "
-            f"{otherwise[name].suffix}; rename it, or take it away"
+            f"{otherwise[name].suffix}; rename it, or remove it"
         )
         for name in _in_order(otherwise, wanted)
     ]
@@ -204,7 +204,7 @@ def _names(
 
 
 def _in_order(names: Iterable[str], wanted: SplitSpec) -> list[str]:
-    """Return the names that are wanted, in the order of their numbers where they have some."""
+    """Return the wanted names, in the order of their numbers if they have numbers."""
     if wanted.numbered is None and wanted.up_to is None:
         return list(names)
     start = ".*?" if wanted.numbered is None else re.escape(wanted.numbered)
@@ -214,19 +214,20 @@ def _in_order(names: Iterable[str], wanted: SplitSpec) -> list[str]:
 
 
 def _listed(path: Path, settings: DatasetSettings, problems: list[SparBenchError]) -> list[str]:
-    """Read a list of names, one a line; each is taken once."""
+    """Read a list of names, one per line; each is used once."""
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
         raise NotReady(
-            f"{path}: must list the images, one a line, but cannot be read ({error.strerror}); "
+            f"{path}: must list the images, one per line, but cannot be read ({error.strerror}); "
             f"{_get(settings)}"
         ) from error
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: must be UTF-8 text, but is not ({error.reason})") from error
+        reason = f"{path}: must be UTF-8 text, but is not ({error.reason}); save it as UTF-8"
+        raise DataError(reason) from error
     names = [line.strip() for line in lines if line.strip()]
     if not names:
-        raise DataError(f"{path}: must list the images, one a line, but is empty; get it anew")
+        raise DataError(f"{path}: must list the images, one per line, but is empty; get it again")
     twice = {name: count for name, count in Counter(names).items() if count > 1}
     problems += [
         DataError(f"{path}: must list each image once, but has {name!r} {count} times; keep one")
@@ -238,12 +239,12 @@ def _listed(path: Path, settings: DatasetSettings, problems: list[SparBenchError
 def _entry(
     root: Path, wanted: SplitSpec, name: str, kinds: list[Kind], problems: list[SparBenchError]
 ) -> Entry | None:
-    """Pair an image with its mask; what is missing is a problem, and there is no entry."""
+    """Pair an image with its mask; if one is missing, report a problem and return no entry."""
     image = root / wanted.images.replace(_NAME, name)
     if wanted.names is not None and not image.is_file():
         problems.append(
             NotReady(
-                f"{image}: must be there, for {wanted.names} lists it, but is not; get it anew"
+                f"{image}: must exist, for {wanted.names} lists it, but does not; get it again"
             )
         )
         return None
@@ -255,7 +256,7 @@ def _entry(
             return Entry(image, path, labels)
     problems.append(
         NotReady(
-            f"{masks[0][0]}: must be there as the mask of {image.name}, but is not; get it anew"
+            f"{masks[0][0]}: must exist as the mask of {image.name}, but does not; get it again"
         )
     )
     return None
@@ -270,19 +271,19 @@ def _masks_alone(root: Path, images: str, masks: list[MasksSpec]) -> Iterator[No
             if not image.is_file():
                 mask = kind.files.replace(_NAME, name)
                 yield NotReady(
-                    f"{image}: must be there, for {mask} is its mask, but is not; get it anew"
+                    f"{image}: must exist, for {mask} is its mask, but does not; get it again"
                 )
 
 
 def _folder_of(pattern: str) -> str:
-    """Return the folder that all files of a pattern are below."""
+    """Return the folder that contains all files of a pattern."""
     return pattern.partition(_NAME)[0].rpartition("/")[0]
 
 
 def _matching(root: Path, pattern: str) -> tuple[list[str], dict[str, Path]]:
-    """Return what stands for {name} in the files of a pattern, sorted.
+    """Return the values of {name} in the files that match a pattern, sorted.
 
-    Apart from them, with their files, those that fit but for how their ending is spelt: JPG, jpeg.
+    Also return, with their files, those that match except for the ending's spelling: JPG, jpeg.
     """
     folder = _folder_of(pattern)
     before, _, after = pattern.removeprefix(f"{folder}/").partition(_NAME)

@@ -1,4 +1,4 @@
-"""The commands about data sets: what is listed, shown and found wrong."""
+"""The commands about data sets: what they list, show and find wrong."""
 
 import subprocess
 import sys
@@ -35,7 +35,7 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def small(name: str, n: int = 4) -> str:
-    """Write a data file as a user would, for a data set of so many images; returns its path."""
+    """Write a data file as a user would, for a data set of `n` images; returns its path."""
     text = spar_bench("datasets", "show", name).stdout
     lines = [f"    n_images: {n}" if "n_images:" in line else line for line in text.splitlines()]
     path = Path(f"{name}_small.yaml")
@@ -76,7 +76,7 @@ def test_data_file_is_shown_as_it_is(name: str) -> None:
 def test_data_set_without_a_data_file_is_explained_in_comments() -> None:
     said = spar_bench("datasets", "show", "folder").stdout
 
-    assert "#     <path>/classes.txt     one class a line" in said
+    assert "#     <path>/classes.txt     one class per line" in said
     assert all(line.startswith("#") for line in said.splitlines())
 
 
@@ -125,7 +125,7 @@ def test_number_of_images_other_than_published_is_wrong() -> None:
 
 
 def spoil(root: Path, how: str) -> Path:
-    """Do to an image of a good VOC what disks and converters do; return the file to be named."""
+    """Damage an image of a good VOC as disks and converters do; return the file to be named."""
     mask = root / "SegmentationClass" / "2008_000001.png"
     image = root / "JPEGImages" / "2008_000001.jpg"
     if how == "truncated image":
@@ -151,10 +151,10 @@ SPOILT = {
     "truncated image": "truncated",
     "empty mask file": "is an empty file",
     "mask of another size": "must have the size of its image (36 px wide, 26 px high)",
-    "label out of range": "must hold 0 to 20 and 255 alone, but has 77 in 936 px",
-    "mask in colour": "must hold one class index a pixel, but has mode RGB",
-    "mask missing": "must be there as the mask of 2008_000001.jpg",
-    "image missing": "must be there, for ImageSets/Segmentation/val.txt lists it",
+    "label out of range": "must hold only 0 to 20 and 255, but has 77 in 936 px",
+    "mask in colour": "must hold one class index per pixel, but has mode RGB",
+    "mask missing": "must exist as the mask of 2008_000001.jpg",
+    "image missing": "must exist, for ImageSets/Segmentation/val.txt lists it",
 }
 
 
@@ -166,7 +166,7 @@ def test_file_that_is_wrong_is_named_with_what_is_wrong(how: str) -> None:
 
     assert first.startswith(f"{path}: ")
     assert SPOILT[how] in first
-    gone = "missing" in how  # then there is an image less than published, too
+    gone = "missing" in how  # then there is also one image less than published
     assert last.endswith(", 3 opened, 2 problems" if gone else ", 4 opened, 1 problem")
 
 
@@ -217,8 +217,8 @@ def test_mask_and_image_without_the_other_are_both_told() -> None:
 
     said = lines(small("ade20k"))
 
-    assert said[0].startswith(f"{root}/annotations/validation/ADE_val_00000004.png: must be there")
-    assert said[1].startswith(f"{root}/images/validation/ADE_val_00000001.jpg: must be there")
+    assert said[0].startswith(f"{root}/annotations/validation/ADE_val_00000004.png: must exist")
+    assert said[1].startswith(f"{root}/images/validation/ADE_val_00000001.jpg: must exist")
     assert said[2].endswith("4 images, as published, but 2 can be used; complete it, or correct "
                             "n_images in its data file")  # fmt: skip
 
@@ -290,10 +290,10 @@ def test_spec_is_ready_once_its_data_sets_are_there(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("SPAR_BENCH_DATA", "sets")
     ready = spar_bench("check", spec, "--ready").stdout
 
-    assert lacking[0].endswith("reads well, 1 trial, 3 missing:")
+    assert lacking[0].endswith("is valid, 1 trial, 3 missing:")
     missing = [line.split(":")[0].strip() for line in lacking[1:]]
     assert missing == ["data set sa1b", "data set voc21", "data set mine/streets.yaml"]
-    assert ready == f"{spec}: reads well, 1 trial\n"
+    assert ready == f"{spec}: is valid, 1 trial\n"
 
 
 def test_plan_of_published_data_sets_loads_no_torch() -> None:
@@ -318,8 +318,8 @@ def test_plan_of_published_data_sets_loads_no_torch() -> None:
         (["voc21"], "data set voc21: JPEGImages/ must be in VOCdevkit/VOC2012 or"),
         (["folder"], "data set folder: path must name a folder, but is not given"),
         (["folder", "--path", "nowhere"], "nowhere: must be a folder of images"),
-        (["mine.yaml"], "mine.yaml: a data file must be there, but is not"),
-        (["sa1b", "--split", "val"], "data set sa1b: must have what to evaluate on"),
+        (["mine.yaml"], "mine.yaml: a data file must exist, but does not"),
+        (["sa1b", "--split", "val"], "data set sa1b: must have data to evaluate on"),
     ],
 )
 def test_nothing_to_look_at_is_one_line(arguments: list[str], said: str) -> None:

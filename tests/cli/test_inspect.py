@@ -1,4 +1,4 @@
-"""The commands that only look: what they print, and that they are light."""
+"""The commands that run nothing: what they print, and that they import little."""
 
 import json
 import re
@@ -18,7 +18,7 @@ HEAVY = ["torch", "open_clip", "timm", "mlflow", "optuna", "pandas", "matplotlib
 
 
 def completed(*line: str) -> list[str]:
-    """Return what the shell offers for the last word of a command line."""
+    """Return the shell's completions for the last word of a command line."""
     shell = ShellComplete(main, {}, "spar-bench", "_SPAR_BENCH_COMPLETE")
     return [item.value for item in shell.get_completions(list(line[:-1]), line[-1])]
 
@@ -65,7 +65,7 @@ def test_plan_shows_trials_stages_and_totals(here: Path) -> None:
     assert said.splitlines()[0] == "tiny: Does it run?"
     assert "learning_rate=0.001,seed=0  pretrained, student       7      7" in said
     assert "3 trials, 11 stages, 11 to do" in said
-    assert "a guess: nothing is measured here yet" in said
+    assert "a guess: nothing measured here yet" in said
 
 
 def test_plan_of_more_seeds_adds_students_alone(
@@ -103,8 +103,8 @@ def test_status_has_a_row_for_a_half_done_sweep_and_for_specs_that_cannot_be_swe
         ["wrong", "has", "mistakes"],
     ]
     assert result.stdout.splitlines()[4:] == [
-        "what to mend: spar-bench check --ready experiments/unready.yaml",
-        "what to mend: spar-bench check --ready experiments/wrong.yaml",
+        "what to fix: spar-bench check --ready experiments/unready.yaml",
+        "what to fix: spar-bench check --ready experiments/wrong.yaml",
     ]
     assert result.stderr == ""
     assert "wrong.yaml:1:1" in one_line(spar_bench("status", "experiments/wrong.yaml", exits=2))
@@ -144,7 +144,7 @@ def test_explain_says_what_was_not_measured_and_what_is_gone(here: Path, swept: 
     said = spar_bench("explain", "stride_px=32").stdout
 
     assert re.search(r"peak_mib +not measured\n", said)
-    assert f"{latency.name[:12]}  is not in the store any more" in said
+    assert f"{latency.name[:12]}  is no longer in the store" in said
 
 
 def test_explain_of_an_unknown_trial_or_an_empty_store_is_one_line(here: Path, swept: Path) -> None:
@@ -168,7 +168,7 @@ def test_rows_that_cannot_be_read_are_one_line_and_leave_the_others_alone(
     unknown = spar_bench("explain", "other/stride_px=16", exits=2)
 
     assert one_line(unknown).startswith(f"{damaged.absolute()}: must hold the rows of a sweep")
-    assert "the next sweep of other writes it anew" in one_line(unknown)
+    assert "the next sweep of other rewrites it" in one_line(unknown)
     assert "tiny/stride_px=32" in spar_bench("explain", "stride_px=32").stdout
     assert completed("explain", "stride") == ["stride_px=32", "stride_px=64"]
 
@@ -202,14 +202,14 @@ def test_seeds_that_cannot_be_read_are_written_anew_by_the_next_sweep(
 def test_check_counts_trials_as_plan_does(here: Path) -> None:
     spec = write_spec(TINY.replace("evaluate:", "seeds: [0, 1]\nevaluate:", 1))
 
-    assert spar_bench("check", spec).stdout == f"{spec}: reads well, 4 trials\n"
+    assert spar_bench("check", spec).stdout == f"{spec}: is valid, 4 trials\n"
     assert "4 trials, " in spar_bench("plan", spec).stdout
 
 
 def test_init_writes_a_spec_that_reads_well_and_refuses_to_overwrite(here: Path) -> None:
     spar_bench("init", "mine/first.yaml")
 
-    assert "reads well" in spar_bench("check", "mine/first.yaml", "--ready").stdout
+    assert "is valid" in spar_bench("check", "mine/first.yaml", "--ready").stdout
     assert "must be a new file" in one_line(spar_bench("init", "mine/first.yaml", exits=2))
 
 
@@ -248,14 +248,14 @@ MISTAKES = {
     "absent": (
         "backbone: none.yaml",
         "plugin: openclip",
-        "none.yaml: a data file must be there, but is not; correct its name",
+        "none.yaml: a data file must exist, but does not; correct its name",
     ),
     "unreadable": (
         "backbone: mine.yaml",
         "plugin: [",
         "mine.yaml: a data file must be readable YAML, but is not: while parsing a flow node "
         "expected the node content, but found '<stream end>' in \"mine.yaml\", line 1, column 10; "
-        "mend it",
+        "fix it",
     ),
     "backbone_setting": (
         "backbone: {name: mine.yaml, read_out: patch_tokens}",
@@ -334,7 +334,7 @@ def test_doctor_of_a_broken_installation_says_what_is_broken(
     said = spar_bench("doctor").stdout
 
     assert "torch cannot be loaded" in said
-    assert "must be a folder that can be written" in said
+    assert "must be a writable folder" in said
     assert "experiments/lacking.yaml: 1 missing\n  nowhere" in said
     assert "experiments/wrong.yaml: has mistakes; spar-bench check" in said
 
@@ -343,7 +343,7 @@ def test_doctor_of_a_broken_installation_says_what_is_broken(
     ("uri", "said"),
     [
         ("sqlite:///mlflow.db", "(answers)\n"),
-        ("sqlite:///none.db", "(will be made)\n"),
+        ("sqlite:///none.db", "(will be created)\n"),
         ("http://127.0.0.1:9", "cannot be used: tracking URI http://127.0.0.1:9: must be"),
         ("mlruns", "cannot be used: --tracking-uri: must be"),
     ],

@@ -28,7 +28,7 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
 
 
 def board_of(width: int) -> tuple[Board, io.StringIO]:
-    """Return a live table on a terminal of that width, and what is printed above it."""
+    """Return a live table on a terminal of that width, and the output printed above it."""
     above = io.StringIO()
     console = Console(file=above, width=width, force_terminal=True, color_system=None)
     return Board(console, Stopper()), above

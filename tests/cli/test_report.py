@@ -1,4 +1,4 @@
-"""`report` and `cache` as they are typed."""
+"""`report` and `cache` as typed on the command line."""
 
 import csv
 import shutil
@@ -18,7 +18,7 @@ def test_report_of_a_spec_or_of_all_writes_tables_and_figures(
     result = spar_bench("report", "--folder", str(tmp_path / "all"))
 
     assert result.stderr == ""
-    assert f"begin with {tmp_path}/all/tiny/README.md" in result.stdout
+    assert f"start with {tmp_path}/all/tiny/README.md" in result.stdout
     names = sorted(path.name for path in (tmp_path / "all" / "tiny").iterdir())
     assert names == sorted(path.name for path in (tmp_path / "one" / "tiny").iterdir())
     with (tmp_path / "all" / "tiny" / "results.csv").open() as file:
@@ -55,7 +55,7 @@ def test_report_into_a_folder_that_cannot_be_written_is_one_line(
 
     result = spar_bench("report", "--folder", str(tmp_path / "file" / "reports"), exits=2)
 
-    assert "must be a folder that can be written" in one_line(result)
+    assert "must be a writable folder" in one_line(result)
 
 
 def test_gc_deletes_what_no_spec_reaches_and_keeps_the_rest(here: Path, swept: Path) -> None:
@@ -66,7 +66,7 @@ def test_gc_deletes_what_no_spec_reaches_and_keeps_the_rest(here: Path, swept: P
     n_told = len(list(Store(Path(".spar_bench")).finished()))
     deleted = spar_bench("cache", "gc", "--yes")
 
-    # Of stride 32: its evaluation, its cost at two sizes, and the timings, which were of all arms.
+    # For stride 32: its evaluation, its cost at two sizes, and the timings of all arms.
     assert told.stdout.splitlines()[-1].startswith("4 stages, ")
     assert n_told == 15
     assert deleted.stdout.splitlines()[-1].startswith("deleted 4 stages, ")
@@ -93,8 +93,8 @@ def test_gc_deletes_unfinished_work_unless_someone_is_at_it(here: Path, swept: P
 
     assert told.stdout.splitlines() == [
         "unfinished  left  5 B",
-        "pictures, drawn anew when they are needed  5 B",
-        "1 stage, 10 B, would be deleted; --yes deletes them",
+        "pictures, redrawn when needed  5 B",
+        "1 stage, 10 B would be deleted; --yes deletes them",
     ]
     assert deleted.stdout.splitlines()[-1] == "deleted 1 stage, 10 B"
     assert not (store.root / "pictures").exists()
@@ -107,7 +107,7 @@ def test_gc_keeps_what_more_seeds_were_swept_with(here: Path, swept: Path) -> No
     Path("experiments/tiny.yaml").write_text(text.replace("backbone:", "seeds: [3]\nbackbone:"))
 
     assert spar_bench("cache", "gc").stdout.splitlines()[-1].startswith("0 stages")
-    Path(".spar_bench/results/tiny/results.json").unlink()  # as when it was stopped on the way
+    Path(".spar_bench/results/tiny/results.json").unlink()  # as if it had been interrupted
     assert spar_bench("cache", "gc").stdout.splitlines()[-1].startswith("0 stages")
     shutil.rmtree(".spar_bench/results")
     assert "4 stages, " in spar_bench("cache", "gc").stdout
@@ -165,7 +165,7 @@ def test_looking_at_what_is_no_store_is_one_line(here: Path, line: str) -> None:
     at_file = spar_bench(*line.split(), "--store", "a_file", exits=2)
     at_newer = spar_bench(*line.split(), "--store", "newer", exits=2)
 
-    assert "must be a folder that can be written, but Not a directory" in one_line(at_file)
+    assert "must be a writable folder, but writing failed (Not a directory: " in one_line(at_file)
     assert "must be a store of format 1, but is of format 2" in one_line(at_newer)
 
 

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the first asks for a stop, handlers come back after."""
+"""Ctrl-C and SIGTERM: the first asks for a stop; handlers are restored afterwards."""
 
 import os
 import signal
@@ -41,7 +41,7 @@ def test_signal_is_not_said_twice_where_a_table_shows_it(
 def test_second_signal_ends_at_once_while_the_main_thread_is_in_one_long_operation(
     number: signal.Signals,
 ) -> None:
-    # A mutex that is locked twice blocks for good and heeds no signal, as an operation of torch.
+    # A mutex locked twice blocks forever and ignores signals, like an operation of torch.
     code = """
 import ctypes
 from spar_bench.cli.stopping import Stopper

@@ -1,4 +1,4 @@
-"""`sweep` as it is typed: what is said, what it exits with, and what it leaves behind."""
+"""`sweep` as typed on the command line: its output, its exit code, and what it leaves behind."""
 
 import errno
 import json
@@ -75,7 +75,7 @@ def test_ctrl_c_before_the_first_stage_exits_130_and_makes_nothing(
     result = spar_bench("sweep", spec, exits=130)
 
     assert result.stderr.splitlines()[0] == f"reading {spec}"
-    assert "run the same command to go on" in result.stderr
+    assert "run the same command to resume" in result.stderr
     assert not Path(".spar_bench").exists()
 
 
@@ -128,8 +128,8 @@ def test_sweep_of_which_nothing_finished_leads_to_no_report(here: Path) -> None:
     result = spar_bench("sweep", spec, exits=1)
     reported = spar_bench("report", "tiny", exits=2)
 
-    mend = f"mend what failed, then run spar-bench sweep {spec} again"
-    said = f"tiny: 0 of 1 trial finished, 4 stages made now. Next: {mend}\n"
+    advice = f"fix what failed, then run spar-bench sweep {spec} again"
+    said = f"tiny: 0 of 1 trial finished, 4 stages made now. Next: {advice}\n"
     assert result.stdout == said
     assert one_line(reported).startswith(
         "tiny: must have a finished trial to report, but none of 1 is; spar-bench status says why"
@@ -158,11 +158,11 @@ def test_altered_file_is_found_and_made_anew(here: Path, swept: Path, name: str)
     whole = spar_bench("cache", "verify")
 
     assert f"{path.absolute()}: must be as it was written, but" in found.stderr
-    assert "14 stages whole, 1 damaged" in found.stdout
+    assert "14 stages intact, 1 damaged" in found.stdout
     assert f"damaged evaluate {path.parent.name[:12]}" in mended.stderr
     assert "1 stage made now" in mended.stdout
     assert rows_of() == before
-    assert whole.stdout == "15 stages whole, 0 damaged\n"
+    assert whole.stdout == "15 stages intact, 0 damaged\n"
 
 
 def test_truncated_targets_are_mended_where_a_new_student_reads_them(
@@ -232,7 +232,7 @@ def test_store_that_cannot_be_a_folder_is_one_line(here: Path, store: str) -> No
 
     result = spar_bench("sweep", write_spec(TINY), "--store", store, exits=2)
 
-    assert "must be a folder that can be written" in one_line(result)
+    assert "must be a writable folder" in one_line(result)
 
 
 def test_tracking_server_that_does_not_answer_is_one_line(

@@ -19,7 +19,7 @@ def facts(name: str) -> Facts:
     return datasets.facts(DatasetSpec(name=name, path="anywhere"))
 
 
-# Of each: classes, queries, short and long side, logit scale, thresholds of MaskCLIP, of others.
+# For each: classes, queries, short and long side, logit scale, thresholds of MaskCLIP, of others.
 # Typed from the paper's released configs, not from the data files.
 PROTOCOL = {
     "voc21": (21, 56, 672, 2048, 65, (0.1, 0.1), (0, 0)),
@@ -159,8 +159,8 @@ def mine(folder: Path, text: str) -> str:
          "masks.0.labels: must be as_stored, reduce_zero or a map .*, but got {}"),
         ("files: {val: {images: '{name}', masks: [{files: '{name}', labels: {0: 0, 7: x}}]}}",
          "masks.0.labels: must map whole numbers to labels, but got 7: 'x'; correct it"),
-        ("files: {train: {images: '{name}'}}", "what to evaluate on, but .* no val images"),
-        ("files: {val: {images: '{name}'}}", "must have what to evaluate on, but .* no masks"),
+        ("files: {train: {images: '{name}'}}", "have data to evaluate on, but .* no val images"),
+        ("files: {val: {images: '{name}'}}", "must have data to evaluate on, but .* no masks"),
         ("classes: [[a]]\nfiles: {val: {images: '{name}', masks: [{files: '{name}', labels: "
          "{7: 1}}]}}", "must map 0 to 255 to the 1 classes or 255, but has 7: 1"),
     ],
@@ -196,7 +196,7 @@ def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
 def test_files_that_a_plug_in_would_not_look_at_are_refused(tmp_path: Path, plugin: str) -> None:
     name = mine(tmp_path, f"plugin: {plugin}\nfiles: {{looked_for: [a]}}\n")
 
-    with pytest.raises(DataError, match="files: is what plugin: tree reads, but plugin is"):
+    with pytest.raises(DataError, match="must be given only with plugin: tree, but plugin is"):
         open_dataset(DatasetSpec(name=name, path=str(tmp_path)), "val")
 
 

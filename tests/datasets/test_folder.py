@@ -1,4 +1,4 @@
-"""A user's own folder: what is found in it, and what is said of a folder that is not right."""
+"""A user's own folder: what is found in it, and the messages about a wrong folder."""
 
 import os
 from collections.abc import Callable
@@ -160,7 +160,7 @@ def test_more_classes_of_the_spec_than_labels_can_tell_apart_are_refused(root: P
 
 
 def spoil(root: Path, how: str) -> None:
-    """Do to a good folder what users do."""
+    """Spoil a good folder as users do."""
     if how == "no classes":
         (root / "classes.txt").unlink()
     elif how == "no masks":
@@ -183,7 +183,7 @@ def spoil(root: Path, how: str) -> None:
 @pytest.mark.parametrize(
     ("how", "error", "place", "said"),
     [
-        ("no classes", NotReady, "classes.txt", "one a line"),
+        ("no classes", NotReady, "classes.txt", "one per line"),
         ("no masks", NotReady, "", "val_images/ and val_masks/"),
         ("mask missing", NotReady, "val_images/b.jpg", "partner of the same name"),
         ("image missing", NotReady, "val_masks/b.png", "partner of the same name"),
@@ -223,7 +223,7 @@ def test_mask_of_another_size_is_refused(root: Path) -> None:
 def test_label_without_a_class_is_refused(root: Path) -> None:
     write_mask(root / "val_masks" / "a.png", label=2)
 
-    with pytest.raises(DataError, match=r"a\.png: .*must hold 0 to 1 and 255 alone, but has 2"):
+    with pytest.raises(DataError, match=r"a\.png: .*must hold only 0 to 1 and 255, but has 2"):
         read("val", root).sample(0)
 
 
@@ -247,7 +247,9 @@ def test_path_that_is_no_folder_is_refused(root: Path, split: Split) -> None:
 def test_labelled_folder_is_not_taken_for_photographs(root: Path) -> None:
     (root / "train_images").rename(root / "other")
 
-    with pytest.raises(NotReady, match="has val_images/ but no train_images/"):
+    with pytest.raises(
+        NotReady, match="must have train_images/ to distil on, but has val_images/ instead"
+    ):
         read("train", root)
 
 

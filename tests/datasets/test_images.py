@@ -1,4 +1,4 @@
-"""Image and mask files of every kind: read rightly, or named in one line."""
+"""Image and mask files of every kind: read correctly, or reported in one line."""
 
 import struct
 import zlib
@@ -280,7 +280,7 @@ def test_sixteen_bit_mask_below_256_is_read_unscaled(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "pixels", "said"),
     [
-        ("a.png", RGB, "one class index a pixel, but has mode RGB"),
+        ("a.png", RGB, "one class index per pixel, but has mode RGB"),
         ("a.png", np.dstack([INDICES, INDICES]), "mode LA"),
         ("a.png", np.full((2, 3), 256, np.uint16), "below 256, but has 256"),
         ("a.jpg", INDICES, "must be a PNG, but is JPEG"),

@@ -1,4 +1,4 @@
-"""Where a published data set is looked for, and what is said when it is nowhere."""
+"""Where a published data set is looked for, and the message when it is not found."""
 
 from pathlib import Path
 
@@ -120,8 +120,8 @@ def test_missing_data_set_is_one_line_of_what_and_where_and_whence(
     assert str(caught.value) == (
         "data set voc21: JPEGImages/ must be in VOCdevkit/VOC2012 or VOC2012 below /sets or data, "
         "but is not there; get it from "
-        "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/ (Flickr terms of use), and name its "
-        "folder as `path:`, or the folder above as SPAR_BENCH_DATA"
+        "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/ (Flickr terms of use), and give its "
+        "folder as `path:`, or the parent folder as SPAR_BENCH_DATA"
     )
 
 

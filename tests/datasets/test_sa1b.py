@@ -1,4 +1,4 @@
-"""SA-1B, of which photographs are taken to distil on: which files, in which order."""
+"""SA-1B, which provides photographs to distil on: which files, in which order."""
 
 from pathlib import Path
 
@@ -54,14 +54,14 @@ def test_image_whose_ending_is_spelt_otherwise_is_told(tmp_path: Path, ending: s
     root = make("sa1b", tmp_path)
     path = root / "sa_9.jpg"
     path.rename(path.with_suffix(f".{ending}"))
-    (root / "sa_25001.jpg").rename(root / f"sa_25001.{ending}")  # is not wanted anyway
+    (root / "sa_25001.jpg").rename(root / f"sa_25001.{ending}")  # not used anyway
 
     with pytest.raises(DataError) as caught:
         source(root)
 
     assert str(caught.value) == (
         f"{path.with_suffix('')}.{ending}: must end in .jpg, as {{name}}.jpg says, but ends in "
-        f".{ending}; rename it, or take it away"
+        f".{ending}; rename it, or remove it"
     )
 
 
@@ -82,6 +82,6 @@ def test_sa1b_cannot_be_evaluated_on(tmp_path: Path) -> None:
     root = make("sa1b", tmp_path)
 
     with pytest.raises(
-        DataError, match=r"data set sa1b: must have what to evaluate on, but .* no val"
+        DataError, match=r"data set sa1b: must have data to evaluate on, but .* no val"
     ):
         read("val", "sa1b", root)

@@ -1,4 +1,4 @@
-"""What the identity of a published data set is made of, and what leaves it as it was."""
+"""What the identity of a published data set consists of, and what does not change it."""
 
 from pathlib import Path
 

@@ -110,10 +110,10 @@ def test_value_255_is_ignored_unless_a_map_gives_it_a_label() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [
-        ("voc21", 21, "must hold 0 to 20 and 255 alone, but has 21 in 5 px"),
-        ("voc20", 200, "must hold 0 to 20 and 255 alone, but has 200 in 5 px"),
-        ("ade20k", 151, "must hold 0 to 150 and 255 alone, but has 151 in 5 px"),
-        ("cityscapes", 34, "must hold 0 to 33 and 255 alone, but has 34 in 5 px"),
+        ("voc21", 21, "must hold only 0 to 20 and 255, but has 21 in 5 px"),
+        ("voc20", 200, "must hold only 0 to 20 and 255, but has 200 in 5 px"),
+        ("ade20k", 151, "must hold only 0 to 150 and 255, but has 151 in 5 px"),
+        ("cityscapes", 34, "must hold only 0 to 33 and 255, but has 34 in 5 px"),
     ],
 )
 def test_value_that_means_nothing_is_told(tmp_path: Path, name: str, value: int, said: str) -> None:

@@ -1,4 +1,4 @@
-"""What is said of a published data set that misses a file, or has one that makes no sense."""
+"""The messages about a published data set with a missing or invalid file."""
 
 from pathlib import Path
 
@@ -26,16 +26,16 @@ def test_labelled_image_or_mask_whose_ending_is_spelt_otherwise_is_told(tmp_path
     image.with_suffix(".PNG").rename(image)
     mask = root / "gtFine" / f"{frankfurt}_gtFine_labelIds.png"
     mask.rename(mask.with_suffix(".PNG"))
-    with pytest.raises(NotReady, match=r"labelIds\.png: must be there as the mask of"):
+    with pytest.raises(NotReady, match=r"labelIds\.png: must exist as the mask of"):
         read("val", "cityscapes", root)
 
 
 @pytest.mark.parametrize(
     ("part", "said"),
     [
-        ("list", "must list the images, one a line, but cannot be read"),
-        ("image", "must be there, for ImageSets/Segmentation/val.txt lists it"),
-        ("mask", "must be there as the mask of 2008_000001.jpg"),
+        ("list", "must list the images, one per line, but cannot be read"),
+        ("image", "must exist, for ImageSets/Segmentation/val.txt lists it"),
+        ("mask", "must exist as the mask of 2008_000001.jpg"),
     ],
 )
 def test_file_that_is_missing_is_named(tmp_path: Path, part: str, said: str) -> None:
@@ -61,7 +61,7 @@ def test_first_missing_file_stands_for_all_of_them(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"", "must list the images, one a line, but is empty"),
+        (b"", "must list the images, one per line, but is empty"),
         (b"\xff\xfe2\x00", "must be UTF-8 text, but is not"),
         (b"2008_000000\n2008_000001\n2008_000000\n", "but has '2008_000000' 2 times; keep one"),
     ],

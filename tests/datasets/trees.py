@@ -1,8 +1,8 @@
 """Miniature copies of the published data sets, files laid out and encoded as in the real ones.
 
 `make("voc21", folder, n=4)` writes one below a folder and returns the root of its tree, which is
-what `path:` takes. Images are noise, not square, and each of its own size; masks are blocks of
-values that the real ones hold, the ignored ones among them.
+what `path:` takes. Images are noise, not square, and each has its own size; masks are blocks of
+values that the real ones hold, including ignored ones.
 """
 
 import json
@@ -29,7 +29,7 @@ CITYSCAPES_TRAIN_IDS = [255] * 7 + [0, 1, 255, 255, 2, 3, 4, 255, 255, 255, 5, 2
 
 
 def make(name: str, folder: Path, *, n: int = 4, hw: tuple[int, int] = HW) -> Path:
-    """Write the tree that a data set of the package reads, `n` images a split; return its root."""
+    """Write the tree that a built-in data set reads, `n` images per split; return the root."""
     return MAKERS[name](folder, n=n, hw=hw)
 
 
@@ -55,7 +55,7 @@ def make_voc(folder: Path, *, n: int = 4, hw: tuple[int, int] = HW) -> Path:
     for path, stored in write_listed(root, "", values, years=(2007, 2008), n=n, hw=hw):
         stored[:, ::9] = 255  # borders
         write_palette(path, stored)
-    write_photograph(root / "JPEGImages" / "2012_004331.jpg", hw, seed=1)  # of detection alone
+    write_photograph(root / "JPEGImages" / "2012_004331.jpg", hw, seed=1)  # for detection only
     return root
 
 
@@ -78,7 +78,7 @@ def write_listed(
 ) -> Iterator[tuple[Path, Pixels]]:
     """Write a VOC's lists and images, of `train` and `val` by year; yield each mask to be written.
 
-    A task's lists lie in ImageSets/Segmentation{task}, its masks in SegmentationClass{task}.
+    A task's lists are in ImageSets/Segmentation{task}, its masks in SegmentationClass{task}.
     """
     for split, year in zip(("train", "val"), years, strict=True):
         names = [f"{year}_{index:06d}" for index in range(n)]
@@ -103,7 +103,7 @@ def make_ade20k(folder: Path, *, n: int = 4, hw: tuple[int, int] = HW) -> Path:
 
 
 def make_cityscapes(folder: Path, *, n: int = 4, hw: tuple[int, int] = HW) -> Path:
-    """Write cityscapes: raw label ids of 0 to 33, and what else lies beside them, two cities."""
+    """Write cityscapes: raw label ids of 0 to 33, and the other files beside them, two cities."""
     root = folder / "cityscapes"
     for split, cities in (("train", ["aachen", "zurich"]), ("val", ["frankfurt", "lindau"])):
         for index in range(n):
@@ -176,6 +176,6 @@ def voc_colour(value: int) -> tuple[int, int, int]:
 
 
 def write_list(path: Path, names: Sequence[str]) -> None:
-    """Write names, one a line."""
+    """Write names, one per line."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(f"{name}\n" for name in names))
