@@ -1,8 +1,8 @@
-"""SHA-256 of files, remembered between runs so that a large folder is read once.
+"""SHA-256 of files, cached between runs so that a large folder is read once.
 
-The memory is one SQLite file in the user's cache folder. A file is known again by its path, size
-and times of change; where the memory cannot be used, files are simply read again. What this tool
-itself wrote is checked by `files.file_sha256`, which remembers nothing.
+The cache is one SQLite file in the user's cache folder. A file is recognised by its path, size and
+times of change; if the cache cannot be used, files are simply read again. What this tool itself
+wrote is checked by `files.file_sha256`, which caches nothing.
 """
 
 import logging
@@ -56,7 +56,7 @@ def remembered_sha256s(paths: Sequence[Path]) -> list[str]:
 
 
 def _stamp(path: Path) -> Stamp:
-    """Return what a file is known again by; the time of change catches a restored time stamp."""
+    """Return what identifies a file's state; the time of change catches a restored time stamp."""
     stat = path.stat()
     return os.path.abspath(path), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
@@ -64,14 +64,14 @@ def _stamp(path: Path) -> Stamp:
 def _is_settled(stamp: Stamp) -> bool:
     """Say whether another change of the file would show in its stamp.
 
-    Not where it changed while it was read, nor where it has changed so lately that the next change
-    may bear the same time.
+    Not if it changed while it was read, nor if it changed so recently that the next change may have
+    the same time.
     """
     return _stamp(Path(stamp[0])) == stamp and time.time_ns() - stamp[3] > _TICK_NS
 
 
 def _recall(stamps: list[Stamp]) -> dict[Stamp, str]:
-    """Return the digests that are remembered of files unchanged since."""
+    """Return the cached digests of files that have not changed since."""
     query = "SELECT size, modified_ns, changed_ns, sha256 FROM digest WHERE path = ?"
     found: dict[Stamp, str] = {}
     try:
@@ -80,8 +80,8 @@ def _recall(stamps: list[Stamp]) -> dict[Stamp, str]:
                 row = connection.execute(query, stamp[:1]).fetchone()
                 if row is not None and (stamp[0], *row[:3]) == stamp:
                     found[stamp] = row[3]
-    except _UNUSABLE as error:  # nothing is lost: what is not recalled is computed
-        log.info("digests are not recalled: %s", error)
+    except _UNUSABLE as error:  # nothing is lost: missing digests are computed
+        log.info("digests are not read from the cache: %s", error)
     return found
 
 
@@ -91,7 +91,7 @@ def _remember(fresh: dict[Stamp, str]) -> None:
         with closing(_memory()) as connection, connection:
             connection.executemany("INSERT OR REPLACE INTO digest VALUES (?, ?, ?, ?, ?)", rows)
     except _UNUSABLE as error:
-        log.info("digests are not remembered: %s", error)
+        log.info("digests are not cached: %s", error)
 
 
 def _memory() -> sqlite3.Connection:

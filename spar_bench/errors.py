@@ -1,13 +1,13 @@
 """The mistakes a user can make, each shown as one line and exit code 2.
 
     SparBenchError
-    ├── SpecError        a spec file says what cannot be run (several lines: one a mistake)
+    ├── SpecError        a spec cannot be run (several lines: one per mistake)
     ├── UnknownName      no plug-in, trial or experiment of that name
     ├── NotReady         weights, data or results that the work needs are missing
     ├── DataError        an image, a mask or a class list cannot be read
-    │   └── DataFileError    a data file, which describes a data set or a backbone, makes no sense
-    ├── StoreError       the store is of another version, damaged for good, or cannot be written
-    ├── MixedProtocols   rows of one table would be of different evaluation protocols
+    │   └── DataFileError    a data file, which describes a data set or a backbone, is invalid
+    ├── StoreError       the store has another version, is damaged for good, or is not writable
+    ├── MixedProtocols   rows of one table would have different evaluation protocols
     └── Diverged         a student's loss is no longer finite
 
 Anything else is a bug and keeps its traceback.
@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 
 SHOWN_NAMES = 12
-"""Of known names, how many are listed where none is near: a sweep may have thousands."""
+"""How many known names are listed if none is similar: a sweep may have thousands."""
 
 
 class SparBenchError(Exception):
@@ -25,7 +25,7 @@ class SparBenchError(Exception):
 
 
 class SpecError(SparBenchError):
-    """A spec that cannot be run; `problems` holds one line a mistake."""
+    """A spec that cannot be run; `problems` holds one line per mistake."""
 
     def __init__(self, *problems: str) -> None:
         self.problems = problems
@@ -33,11 +33,11 @@ class SpecError(SparBenchError):
 
 
 class UnknownName(SparBenchError):
-    """A name that nothing answers to."""
+    """A name that does not exist."""
 
     @classmethod
     def among(cls, kind: str, name: str, known: Iterable[str]) -> "UnknownName":
-        """Build the message: what is unknown, and the nearest known name, else the first few."""
+        """Build the message: what is unknown, and the nearest known name or else the first few."""
         names = sorted(known)
         near = get_close_matches(name, names, n=1)
         more = f" or {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
@@ -47,7 +47,7 @@ class UnknownName(SparBenchError):
 
 
 class NotReady(SparBenchError):
-    """Weights, data or results that the work needs are not there."""
+    """Weights, data or results that the work needs are missing."""
 
 
 class DataError(SparBenchError):
@@ -55,7 +55,7 @@ class DataError(SparBenchError):
 
 
 class DataFileError(DataError):
-    """A data file, which describes a data set or a backbone, makes no sense."""
+    """A data file, which describes a data set or a backbone, is invalid."""
 
 
 class StoreError(SparBenchError):
@@ -63,7 +63,7 @@ class StoreError(SparBenchError):
 
 
 class MixedProtocols(SparBenchError):
-    """Rows of one table would be of different evaluation protocols."""
+    """Rows of one table would have different evaluation protocols."""
 
 
 class Diverged(SparBenchError):

@@ -1,4 +1,4 @@
-"""The library without the command line: a backbone by name, read, scored and measured.
+"""The library without the command line: load a backbone by name, read images, score, measure.
 
 Shape legend: N images, K classes.
 """
@@ -38,7 +38,7 @@ class Evaluation:
     counts: Counts
 
     def __repr__(self) -> str:
-        """Say the score in one line; the arrays are looked at by name."""
+        """Show the score in one line, without the arrays."""
         return (
             f"Evaluation(miou={self.miou:.4f}, {len(self.class_iou)} classes, "
             f"{self.counts.n_images} images)"
@@ -51,12 +51,12 @@ def load_backbone(name: str | Path | BackboneSpec, *, device: str = "cpu") -> Ba
     Args:
         name: A backbone's name, whose weights are looked for; a folder with
             `open_clip_config.json`; a finished student's folder in the store
-            (`.spar_bench/stages/student/...`); or a backbone as a spec has it.
+            (`.spar_bench/stages/student/...`); or a backbone as in a spec.
         device: Where its weights go: `auto`, `cpu`, `cuda`, `cuda:1`. TF32 is switched off.
 
     Raises:
         UnknownName: neither a folder nor a backbone has that name.
-        NotReady: its weights are missing, a student's are not those it was trained from, or torch
+        NotReady: its weights are missing, a student's pretrained weights have changed, or torch
             cannot use the device.
         Damaged: a student's weights were altered.
     """
@@ -85,15 +85,16 @@ def evaluate(
     stride_px: int | None = None,
     average: Average = "logits",
 ) -> Evaluation:
-    """Score a backbone on a labelled data set: in one pass, or with a window that slides.
+    """Score a backbone on a labelled data set: in one pass, or with a sliding window.
 
     Args:
         backbone: What `load_backbone` returned.
-        dataset: A plug-in's name, or a data set as a spec has it.
-        short_side_px: Images are resized to it, truth is not; default: the data set's own rule.
+        dataset: A plug-in's name, or a data set as in a spec.
+        short_side_px: Images are resized to it, but not the truth; default: the data set's own
+            rule.
         window_px: Side of the window; default with a stride: the backbone's native side.
-        stride_px: Step of the window; None reads each image in one pass.
-        average: What overlapping windows are averaged as.
+        stride_px: Step between windows; None reads each image in one pass.
+        average: What is averaged where windows overlap: features or logits.
 
     Raises:
         ValueError: an argument is out of its range.
@@ -144,8 +145,8 @@ def measure(
         image_hw: Height and width of the image in pixels.
         window_px: As in `evaluate`.
         stride_px: As in `evaluate`.
-        n_queries: Text queries that features are held against.
-        seconds: Time given to timing, beside a warm-up.
+        n_queries: Text queries that features are compared with.
+        seconds: Time given to timing, in addition to a warm-up.
 
     Raises:
         ValueError: an argument is out of its range.
@@ -167,7 +168,7 @@ def measure(
 
 
 def _require_positive(caller: str, **numbers: float | None) -> None:
-    """Refuse a number at or below 0; None stands for a default."""
+    """Refuse a number of 0 or less; None stands for a default."""
     for name, number in numbers.items():
         if number is not None and not number > 0:
             raise ValueError(f"{caller}: {name}: must be above 0, but got {number!r}; raise it")
@@ -183,12 +184,12 @@ def _require_a_patch(place: str, backbone: Backbone, side_px: int) -> None:
 
 
 def _named(dataset: str) -> DatasetSpec:
-    """Return the data set of a plug-in's name."""
+    """Return the data set with a plug-in's name."""
     try:
         return DatasetSpec(name=dataset)
-    except ValidationError:  # the one that reads a folder, and is not told which
+    except ValidationError:  # the plug-in that reads a folder, without a folder
         raise ValueError(
-            f"evaluate: dataset: must say which folder, but got {dataset!r} alone; give "
+            f"evaluate: dataset: must name a folder, but got only {dataset!r}; give "
             'DatasetSpec(path="...")'
         ) from None
 
@@ -207,7 +208,7 @@ def _inference(
     if stride_px is None:
         if window_px is not None:
             raise ValueError(
-                f"{caller}: window_px: must come with a stride, but got {window_px} alone; give "
+                f"{caller}: window_px: must come with a stride, but got only {window_px}; give "
                 "stride_px, or leave window_px out to read in one pass"
             )
         return SINGLE_PASS

@@ -1,20 +1,20 @@
-"""The libraries that results rest on, and which versions of them are installed."""
+"""The libraries that results depend on, and their installed versions."""
 
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
 RECORDED = ("torch", "open_clip_torch", "timm", "numpy", "spar-bench")
-"""Those that a manifest names: their code may move a number."""
+"""Libraries in manifests: their code may affect numbers."""
 INSTALLED_WITH_US = (
     *("torch", "torchvision", "open_clip_torch", "timm", "mlflow", "optuna", "pandas"),
     *("seaborn", "numpy", "safetensors", "pydantic"),
 )
-"""Those that `spar-bench doctor` lists."""
+"""Libraries that `spar-bench doctor` lists."""
 
 
 @cache
 def installed_version(name: str) -> str | None:
-    """Return the version of a distribution, or None where it is not installed.
+    """Return the version of a distribution, or None if it is not installed.
 
     We are not ourselves where the package runs from a checkout.
     """

@@ -1,9 +1,9 @@
-"""Which of the processes that `torchrun` started this one is; no torch."""
+"""Find out which of `torchrun`'s processes this one is, without torch."""
 
 import os
 
 _STATED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-"""What `torchrun` sets; a scheduler may set some of them for other ends."""
+"""What `torchrun` sets; a scheduler may set some of them for other purposes."""
 
 
 def n_processes() -> int:
@@ -12,7 +12,7 @@ def n_processes() -> int:
 
 
 def rank() -> int:
-    """Return this process's number among them; 0 is the one that does all but training too."""
+    """Return this process's number among them; 0 also does everything besides training."""
     return int(os.environ["RANK"]) if n_processes() > 1 else 0
 
 

@@ -1,14 +1,14 @@
 """Find plug-ins by name without importing them: a name is a file's name or an entry point's.
 
-Of a name `NAME.yaml` beside the modules is its data file: facts that a plug-in is given, and where
-no module has that name, the plug-in itself by name (`plugin: siglip2`). A user's own data file is
-named by its path. A module that is nothing without a data file says `NEEDS_DATA_FILE = True`.
+`NAME.yaml` beside the modules is the data file of a name: facts for the plug-in and, if no module
+has that name, the name of the plug-in (`plugin: siglip2`). A user's own data file is named by its
+path. A module that needs a data file sets `NEEDS_DATA_FILE = True`.
 
 A family is a folder of the package (`losses/`, `backbones/`, `datasets/`, `refiners/`), one module
-a plug-in, and the entry point group of the same name (`spar_bench.losses`, ...), whose entries name
-a module of another distribution. The module holds one object under the family's attribute
-(`loss`, `Backbone`, `Dataset`, `Refiner`) and `VERSION`, an integer that its author raises when its
-numbers change: it is part of the fingerprint of everything made with the plug-in.
+per plug-in, and the entry point group of the same name (`spar_bench.losses`, ...), whose entries
+name modules of other distributions. The module holds one object under the family's attribute
+(`loss`, `Backbone`, `Dataset`, `Refiner`) and `VERSION`, an integer that its author increases when
+its numbers change: it is part of the fingerprint of everything made with the plug-in.
 """
 
 import ast
@@ -65,7 +65,7 @@ def modules(family: str) -> dict[str, str]:
 
 
 def names(family: str) -> list[str]:
-    """Return the names that a spec may use of a family, sorted; imports none of the plug-ins."""
+    """Return the sorted names of a family that a spec may use; imports no plug-in."""
     known = modules(family)
     alone = {name for name in known if not _needs_data_file(family, name)}
     return sorted(alone | _data_files(family).keys())
@@ -79,7 +79,7 @@ def is_path(name: str) -> bool:
 def data_file(family: str, name: str) -> Path | None:
     """Return the data file of a name, or None where it has none.
 
-    That of another package's plug-in lies beside its module.
+    For a plug-in of another package, it is beside its module.
     """
     if is_path(name):
         return Path(name).expanduser()
@@ -90,17 +90,17 @@ def data_file(family: str, name: str) -> Path | None:
 
 
 def data(family: str, name: str) -> dict[str, Any]:
-    """Return what the data file of a name states, less the plug-in; nothing where it has none.
+    """Return what the data file of a name states, except the plug-in; nothing without a file.
 
     Raises:
-        DataFileError: the file cannot be read, or is no map of keys to values.
+        DataFileError: the file cannot be read, or is not a map of keys to values.
     """
     path = data_file(family, name)
     return {} if path is None else {k: v for k, v in _read(path).items() if k != "plugin"}
 
 
 def plugin(family: str, name: str) -> str:
-    """Return the plug-in that serves a name: the one of that name, or what its data file says.
+    """Return the plug-in that serves a name: that of the same name, or its data file's.
 
     Raises:
         UnknownName: nothing has that name.
@@ -137,7 +137,7 @@ def _data_files(family: str) -> dict[str, Path]:
 
 
 def _needs_data_file(family: str, name: str) -> bool:
-    """Tell whether a module is no plug-in by itself; one that cannot be read is listed, to mend."""
+    """Tell whether a module needs a data file; unreadable ones are listed, so users see them."""
     try:
         return bool(_constant(_file(family, name), "NEEDS_DATA_FILE"))
     except SparBenchError:
@@ -145,36 +145,36 @@ def _needs_data_file(family: str, name: str) -> bool:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """Read a data file; again only once it has changed, for a plan asks for it a thousand times.
+    """Read a data file, and again only if it has changed: a plan asks for it a thousand times.
 
     Raises:
-        DataFileError: it cannot be read, or is no map of keys to values.
+        DataFileError: it cannot be read, or is not a map of keys to values.
     """
     try:
         read = _yaml(path, _stamp(path))
     except FileNotFoundError as error:
         raise DataFileError(
-            f"{path}: a data file must be there, but is not; correct its name"
+            f"{path}: a data file must exist, but does not; correct its name"
         ) from error
-    except (OSError, ValueError, KeyError, YAMLError) as error:  # ValueError: a date of no calendar
+    except (OSError, ValueError, KeyError, YAMLError) as error:  # ValueError: an impossible date
         reason = " ".join(str(error).split())
         raise DataFileError(
-            f"{path}: a data file must be readable YAML, but is not: {reason}; mend it"
+            f"{path}: a data file must be readable YAML, but is not: {reason}; fix it"
         ) from error
     if not isinstance(read, dict):
-        raise DataFileError(f"{path}: a data file must map keys to values, but does not; mend it")
+        raise DataFileError(f"{path}: a data file must map keys to values, but does not; fix it")
     return read
 
 
 def _stamp(path: Path) -> Stamp:
-    """Return what changes when a file does."""
+    """Return a stamp that changes when the file does."""
     stat = path.stat()
     return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
 @lru_cache(maxsize=256)
 def _yaml(path: Path, _: Stamp) -> Any:
-    """Return what a YAML file holds, for reading alone."""
+    """Return what a YAML file holds, not to be modified."""
     return YAML(typ="safe", pure=True).load(path)
 
 
@@ -191,7 +191,7 @@ def _file(family: str, name: str) -> Path:
                 return file
     raise SparBenchError(
         f"{_ONE_OF[family]} {name!r}: must be installed, but there is no module {known[name]}; "
-        "install its package again"
+        "reinstall its package"
     )
 
 
@@ -230,7 +230,7 @@ def versions(family: str, name: str) -> dict[str, int]:
 
 
 def _constant(path: Path, name: str) -> Any:
-    """Return what a module assigns to a name at its top level, or None where it is no literal."""
+    """Return the literal that a module assigns to a name at its top level, or None."""
     for node in _parsed(path).body:
         targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
         named = [target.id for target in targets if isinstance(target, ast.Name)]
@@ -241,7 +241,7 @@ def _constant(path: Path, name: str) -> Any:
 
 
 def _parsed(path: Path) -> ast.Module:
-    """Parse a module; again only once it has changed.
+    """Parse a module, and again only if it has changed.
 
     Raises:
         SparBenchError: it cannot be read, or is no Python.
@@ -250,7 +250,7 @@ def _parsed(path: Path) -> ast.Module:
         return _tree(path, _stamp(path))
     except (OSError, SyntaxError, ValueError) as error:
         raise SparBenchError(
-            f"{path}: a plug-in must be a file of Python, but cannot be read: {error}; mend it"
+            f"{path}: a plug-in must be a Python file, but cannot be read: {error}; fix it"
         ) from error
 
 
@@ -270,7 +270,7 @@ def docstring(family: str, name: str) -> str:
 
 
 def require(family: str, name: str) -> None:
-    """Refuse a plug-in that a sweep could not use; one of this package is not imported for it.
+    """Refuse a plug-in that a sweep could not use; those of this package are not imported.
 
     Raises:
         UnknownName: no plug-in of that name.
@@ -291,11 +291,11 @@ def load(family: str, name: str) -> Any:
     path = source(family, name)
     try:
         module = importlib.import_module(modules(family)[plugin(family, name)])
-    except Exception as error:  # whatever a plug-in's author may raise
+    except Exception as error:  # a plug-in may raise anything
         reason = " ".join(str(error).split())
         raise SparBenchError(
             f"{path}: a {_ONE_OF[family]} must be importable, but got {type(error).__name__}: "
-            f"{reason}; mend it, or install what it needs"
+            f"{reason}; fix it, or install what it needs"
         ) from error
     attribute = ATTRIBUTES[family]
     if not hasattr(module, attribute):

@@ -1,8 +1,7 @@
 """What a sweep found: rows, costs, per-image counts and previews.
 
-The session writes it, `report` reads it. `Results.save` writes a folder that needs nothing else to
-be read back: it travels with the MLflow run of its sweep, so that a report can be built where the
-store is not.
+The session writes it, `report` reads it. `Results.save` writes a self-contained folder: it is
+attached to the MLflow run of its sweep, so that a report can be built without the store.
 """
 
 import dataclasses
@@ -20,7 +19,7 @@ from spar_bench.errors import StoreError
 from spar_bench.files import replace_bytes, replace_text
 
 Status = Literal["finished", "failed", "blocked", "pruned", "skipped", "not_measured"]
-"""Of a trial or a stage; `skipped` has not been run, `pruned` was given up by a search."""
+"""Status of a trial or stage; `skipped` was not run, `pruned` was given up by a search."""
 
 RESULTS_FILE = "results.json"
 COUNTS_FILE = "counts.safetensors"
@@ -29,7 +28,7 @@ PREVIEWS_FILE = "previews.safetensors"
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """What one image of one size costs with one method; None where it was not measured."""
+    """Cost of one image of one size with one method; None where it was not measured."""
 
     image_h: int | None = None
     image_w: int | None = None
@@ -49,7 +48,7 @@ class Cost:
 class Row:
     """One line of results.csv: a (trial, method, data set, resolution).
 
-    `seed` is None where no seed can move the number (pretrained and teacher).
+    `seed` is None where no seed can affect the number (pretrained and teacher).
     """
 
     experiment: str
@@ -88,7 +87,7 @@ COLUMNS = [
     "n_windows", "miou", "gflops", "latency_p10_ms", "latency_p50_ms", "latency_p90_ms",
     "encoder_p50_ms", "peak_mib", "params_m", "device", "dtype", "status", "cost_status",
 ]  # fmt: skip
-"""The columns of results.csv, in order; one for each swept key that is not among them follows."""
+"""The columns of results.csv, in order; followed by one for each other swept key."""
 
 COST_COLUMNS = [
     "backbone", "method", "inference", "average", "refiner", "window_px", "stride_px", "dtype",
@@ -99,7 +98,7 @@ COST_COLUMNS = [
 
 @dataclass(frozen=True)
 class Preview:
-    """What the first validation images looked like to one evaluation.
+    """The first validation images and their predictions in one evaluation.
 
     Lists of equal length: names, images `(H, W, 3)`, truth and prediction `(H, W)`, all uint8.
     """
@@ -112,13 +111,13 @@ class Preview:
 
 @dataclass(frozen=True)
 class Results:
-    """Everything that a report shows of one sweep.
+    """Everything that a report shows about one sweep.
 
     `costs` holds one flat dict (keys: COST_COLUMNS) for each method and each further image size;
     `classes` the class names by data set; `counts` and `previews` are keyed by the fingerprint of
-    the evaluation, which a row has under `stages["evaluate"]`. `objectives` is what a search scored
-    each trial by: objective to value, by trial; empty for a grid. `protocols` holds what each
-    protocol that rows name declares; sweeps of earlier versions lack it.
+    the evaluation, which a row has under `stages["evaluate"]`. `objectives` holds a search's
+    scores: objective to value, by trial; empty for a grid. `protocols` holds what each protocol
+    named in rows declares; sweeps of earlier versions lack it.
     """
 
     experiment: str
@@ -136,7 +135,7 @@ class Results:
         """Write `results.json`, `counts.safetensors` and `previews.safetensors` into `folder`.
 
         Raises:
-            StoreError: the disk is full, or the folder cannot be written.
+            StoreError: the disk is full, or the folder is not writable.
         """
         document = {
             "experiment": self.experiment,
@@ -207,7 +206,7 @@ class Results:
 
 
 def read_rows(folder: Path) -> list[Row]:
-    """Return the rows alone of what `Results.save` wrote: one file, so whole even after a kill.
+    """Return only the rows that `Results.save` wrote: one file, so intact even after a kill.
 
     Raises:
         StoreError: the file cannot be read, or holds something else.
@@ -218,13 +217,13 @@ def read_rows(folder: Path) -> list[Row]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StoreError(
             f"{path}: must hold the rows of a sweep, but cannot be read; nothing is lost: the next "
-            f"sweep of {folder.name} writes it anew"
+            f"sweep of {folder.name} rewrites it"
         ) from error
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrialRecord:
-    """One trial as it is shown in MLflow: its settings, rows, training curve and pictures.
+    """One trial as shown in MLflow: its settings, rows, training curve and pictures.
 
     `curve` holds (step, loss, milliseconds since the epoch); `artifacts` maps a path inside the
     run's artifacts to a file on disk.

@@ -16,7 +16,7 @@ from spar_bench.digests import remembered_sha256, remembered_sha256s
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The memory that the test uses; files just written are remembered in it."""
+    """The cache that the test uses; files just written are cached in it."""
     monkeypatch.setattr(digests, "_TICK_NS", 0)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "cache" / "spar-bench" / "digests.sqlite3"
@@ -35,13 +35,13 @@ ABC = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
 
 def forge(cache: Path) -> None:
-    """Make every remembered digest recognisable."""
+    """Make every cached digest recognisable."""
     with closing(sqlite3.connect(cache)) as connection, connection:
         assert connection.execute("UPDATE digest SET sha256 = 'remembered'").rowcount
 
 
 def count(cache: Path) -> int:
-    """Count the files that are remembered."""
+    """Count the cached files."""
     with closing(sqlite3.connect(cache)) as connection:
         return int(connection.execute("SELECT count(*) FROM digest").fetchone()[0])
 

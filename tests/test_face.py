@@ -172,7 +172,7 @@ def test_class_names_of_a_spec_count_as_in_a_sweep_though_the_plug_in_has_its_ow
         ({"window_px": 16, "stride_px": 24}, r"stride_px: must be 1 to window_px \(16\)"),
         ({"stride_px": -3}, "evaluate: stride_px: must be above 0, but got -3"),
         ({"stride_px": 0}, "evaluate: stride_px: must be above 0, but got 0"),
-        ({"window_px": 16}, "evaluate: window_px: must come with a stride, but got 16 alone"),
+        ({"window_px": 16}, "evaluate: window_px: must come with a stride, but got only 16"),
         ({"average": "x"}, "average: must be logits or features, but got 'x'; use one of them"),
         ({"short_side_px": 3}, "short_side_px: must be at least the backbone's patch"),
     ],
@@ -187,7 +187,7 @@ def test_evaluation_refuses_arguments_out_of_range(
 
 
 def test_folder_that_is_not_named_is_told_in_one_line(backbone: Backbone) -> None:
-    with pytest.raises(ValueError, match="must say which folder, but got 'folder' alone") as error:
+    with pytest.raises(ValueError, match="must name a folder, but got only 'folder'") as error:
         sb.evaluate(backbone, "folder")
 
     assert "\n" not in str(error.value)

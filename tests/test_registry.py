@@ -1,4 +1,4 @@
-"""Plug-ins by name: found without being imported, and every miss explained."""
+"""Plug-ins by name: found without being imported, and every failure explained."""
 
 import subprocess
 import sys

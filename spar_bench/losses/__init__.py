@@ -1,1 +1,1 @@
-"""The distillation losses: one plug-in a file, each a function `loss` and its `VERSION`."""
+"""The distillation losses: one plug-in per file, each a function `loss` and its `VERSION`."""

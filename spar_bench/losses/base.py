@@ -31,7 +31,7 @@ def matched(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
     A mean of squares is lost in half precision: 512 channels of 1e-4 round to nothing.
 
     Raises:
-        ValueError: the shapes differ; broadcasting would train on the wrong pairs in silence.
+        ValueError: the shapes differ; broadcasting would silently train on the wrong pairs.
     """
     if student.shape != teacher.shape or student.ndim != 4:
         raise ValueError(

@@ -11,7 +11,7 @@ VERSION = 1
 def loss(student: Tensor, teacher: Tensor) -> Tensor:
     """Return the squared difference, mean over every element of `(B, C, h, w)`, a scalar `()`.
 
-    The size of a feature counts: positions and channels of large magnitude dominate.
+    Magnitude counts: positions and channels with large features dominate.
 
     Source: SPAR, whose released code uses it on un-normalised final features.
     """

@@ -1,1 +1,1 @@
-"""The embedded default: a world of drawn scenes and a small vision-language model that knows it."""
+"""The embedded default: a world of drawn scenes and a small vision-language model of it."""

@@ -1,4 +1,4 @@
-"""Cut small pictures, and the tags of what they show, out of a pool of drawn scenes.
+"""Cut small pictures, with tags of what they show, from a pool of drawn scenes.
 
 Legend: S scenes, B pictures, K classes, R = 4 regions of a collage, N patches.
 """
@@ -18,12 +18,12 @@ PICTURE_PX = 64
 PATCH_PX = 8
 N_REGIONS = 4
 LEAST_SHARE = 0.04
-"""Of a picture: a class that is there, but covers less, is neither tagged nor denied."""
+"""Share of a picture: a class that covers less is tagged neither present nor absent."""
 
 _SCENE_HW = (256, 320)
-_SPREADS = (1.0, 1.6)  # every other scene is less crowded, so that its pictures have fewer tags
-_ENLARGED = (0.62, 1.7)  # every other pair of scenes is seen from nearer or farther
-_CUT_SHARES = (0.4, 0.2, 0.2, 0.2)  # of pictures: whole, cut into two either way, into four
+_SPREADS = (1.0, 1.6)  # every other scene is less crowded: its pictures have fewer tags
+_ENLARGED = (0.62, 1.7)  # every other pair of scenes is scaled
+_CUT_SHARES = (0.4, 0.2, 0.2, 0.2)  # of pictures: whole, in two either way, in four
 
 Pixels = NDArray[np.uint8]
 
@@ -37,7 +37,7 @@ class Pool:
 
     @classmethod
     def draw(cls, n_scenes: int) -> Self:
-        """Draw the first scenes of the stream that no data set uses."""
+        """Draw the first scenes of a stream that no data set uses."""
         images = np.empty((n_scenes, *_SCENE_HW, 3), np.uint8)
         labels = np.empty((n_scenes, *_SCENE_HW), np.uint8)
         for index in range(n_scenes):
@@ -69,7 +69,7 @@ class Pool:
 class Batch(NamedTuple):
     """Pictures to learn from: images `(B, 3, 64, 64)`, uint8; regions `(B, N)`; tags `(B, R, K)`.
 
-    A tag is 1 where a region shows the class, 0 where it does not, NaN where it is not to be asked.
+    A tag is 1 where a region shows the class, 0 where it does not, NaN where it is ignored.
     """
 
     images: Tensor
@@ -80,8 +80,8 @@ class Batch(NamedTuple):
 def draw_batch(pool: Pool, rng: np.random.Generator, n: int) -> Batch:
     """Draw `n` pictures with their tags; some are collages of two or four, tagged region by region.
 
-    What a collage teaches is that a patch should speak for its own surroundings: what its
-    neighbour across the seam shows is no help.
+    A collage teaches that a patch should describe its own surroundings: its neighbour across the
+    seam is no help.
     """
     images, labels = pool.pictures(rng, n)
     regions = _cut(rng, n)
@@ -99,7 +99,7 @@ def draw_batch(pool: Pool, rng: np.random.Generator, n: int) -> Batch:
 
 
 def _cut(rng: np.random.Generator, n: int) -> NDArray[np.intp]:
-    """Say which region each patch belongs to, `(B, 8, 8)`: none cut, one way, or both ways."""
+    """Return the region of each patch, `(B, 8, 8)`: uncut, cut one way, or cut both ways."""
     patch = np.arange(PICTURE_PX // PATCH_PX)
     kind = rng.choice(4, size=n, p=_CUT_SHARES)
     down, across = rng.integers(2, len(patch) - 1, size=(2, n))

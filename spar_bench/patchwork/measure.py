@@ -14,7 +14,7 @@ def validation_miou(
 ) -> list[float]:
     """Return mIoU as fractions: of a single pass, then of the teacher at each stride.
 
-    Windows of 64 px, their cosines averaged at pixels.
+    Windows are 64 px wide, with cosines averaged at pixels.
     """
     scenes = DatasetSpec(name="patchwork", count=n_images, templates="openclip_80")
     read = [evaluate(backbone, scenes)]

@@ -1,7 +1,7 @@
-"""Muon, which learned this world about twice as fast as AdamW alone: steps of orthogonal matrices.
+"""Muon, which learned this world about twice as fast as AdamW: steps are orthogonal matrices.
 
-Own code rather than `torch.optim.Muon`, which PyTorch has only since 2.9.
-Source: K. Jordan and others, https://kellerjordan.github.io/posts/muon/.
+Own code instead of `torch.optim.Muon`, which PyTorch has only since 2.9. Source: K. Jordan and
+others, https://kellerjordan.github.io/posts/muon/.
 """
 
 from collections.abc import Iterable
@@ -9,11 +9,11 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-_COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the iteration, tuned there to rise fast near zero
+_COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the iteration, tuned to rise fast near zero
 
 
 class Muon:
-    """Momentum on matrices, each step replaced by the nearest half-orthogonal matrix."""
+    """Momentum on matrices, each step replaced by the nearest semi-orthogonal matrix."""
 
     def __init__(self, matrices: Iterable[nn.Parameter], *, weight_decay: float) -> None:
         self._matrices = list(matrices)
@@ -34,7 +34,7 @@ class Muon:
 
 
 def orthogonalise(matrix: Tensor, n_iterations: int = 5) -> Tensor:
-    """Return `matrix` with all its singular values brought near 1, by Newton and Schulz."""
+    """Return `matrix` with all singular values brought near 1, by Newton-Schulz iteration."""
     a, b, c = _COEFFICIENTS
     is_tall = matrix.shape[0] > matrix.shape[1]
     x: Tensor = (matrix.T if is_tall else matrix).bfloat16()

@@ -1,4 +1,4 @@
-"""What pretraining asks of the backbone: tell from a picture which classes it shows, and no more.
+"""The pretraining objective: tell which classes a picture shows, and nothing more.
 
 Legend: B pictures, R regions of a collage, K classes, P prompts of a class, N patches, C channels.
 """
@@ -10,7 +10,7 @@ from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor
 
 SOFTNESS = 0.1
-"""Of the maximum over patches, in units of a cosine: 0 would be the best patch alone."""
+"""Of the soft maximum over patches, in units of a cosine: 0 would be the best patch alone."""
 
 
 def patch_features(visual: VisionTransformer, images: Tensor, *, value_path: bool) -> Tensor:
@@ -30,7 +30,7 @@ def patch_features(visual: VisionTransformer, images: Tensor, *, value_path: boo
 
 
 def _run(block: ResidualAttentionBlock, x: Tensor, *, value_path: bool) -> Tensor:
-    """Run a block; its attention spelt out, whose gradient in bfloat16 is six times faster so."""
+    """Run a block with attention spelled out: its bfloat16 gradient is six times faster so."""
     attention, width = block.attn, x.shape[-1]
     normed = block.ln_1(x)
     if value_path:
@@ -53,14 +53,14 @@ def tag_loss(
     """Return the sigmoid loss of regions against the prompts of every class, a scalar `()`.
 
     How far a region shows a class is the log-mean-exp of its patches' cosines with the prompt: a
-    few patches that show it suffice, and where they lie is not asked.
+    few patches that show it suffice, and their position does not matter.
 
     Args:
-        model: Gives logit scale and bias.
+        model: Has the logit scale and bias.
         features: `(B, N, C)`.
         prompts: Embedded and normalised prompts, `(K, P, C)`.
         regions: Which region each patch belongs to, `(B, N)`, 0 to R - 1.
-        tags: 1 shown, 0 not shown, NaN not to be asked, `(B, R, K)`.
+        tags: 1 shown, 0 not shown, NaN ignored, `(B, R, K)`.
     """
     cosines = torch.einsum("bnc,kpc->bnkp", F.normalize(features.float(), dim=-1), prompts)
     inside = F.one_hot(regions, tags.shape[1]).bool().transpose(1, 2)

@@ -2,7 +2,7 @@
 
 A texture maps coordinates in periods to the share of its second colour, 0 to 1, softened over one
 pixel. A shape maps coordinates in radii to the signed distance from its outline in radii, negative
-inside; outside a corner the distance is that to the nearer side.
+inside; outside a corner, it is the distance to the nearer side.
 """
 
 from collections.abc import Callable
@@ -82,7 +82,7 @@ def _lattice(u: Floats, v: Floats, period_px: Floats) -> Floats:
 
 
 def _gravel(u: Floats, v: Floats, period_px: Floats) -> Floats:
-    """Grains three to a period, each shaded by a hash of its place."""
+    """Grains, three per period, each shaded by a hash of its place."""
     i = np.floor(u * 3).astype(np.int64).astype(np.uint32)
     j = np.floor(v * 3).astype(np.int64).astype(np.uint32)
     mixed = i * np.uint32(0x9E3779B1) ^ j * np.uint32(0x85EBCA77)

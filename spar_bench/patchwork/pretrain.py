@@ -32,7 +32,7 @@ from spar_bench.run.images import normalise
 from spar_bench.spec.schema import BackboneSpec
 
 STEPS = 5000
-"""Of the weights in the package."""
+"""The number of steps of the weights in the package."""
 CHECKPOINT_FILE = "checkpoint.safetensors"
 REPORT_FILE = "pretraining.json"
 TEACHER_STRIDE_PX = 12
@@ -43,7 +43,7 @@ CHECKPOINT_S = 60.0
 class PretrainReport:
     """What a pretraining took, and how well its weights read the validation scenes.
 
-    `seconds` are those of the steps. mIoU are fractions, of a single pass and of windows of
+    `seconds` counts the steps alone. mIoU are fractions, of a single pass and of windows of
     `window_px` every `stride_px`, cosines averaged at pixels.
     """
 
@@ -61,7 +61,7 @@ class PretrainReport:
     recipe: dict[str, Any]
 
     def __str__(self) -> str:
-        """Say it in a line."""
+        """Summarise it in one line."""
         return (
             f"seed {self.seed}, {self.steps} steps in {self.seconds / 60:.0f} min ({self.device}): "
             f"on {self.n_images} validation scenes mIoU {100 * self.single_pass_miou:.1f} % in a "
@@ -85,20 +85,21 @@ def pretrain(
 ) -> PretrainReport:
     """Pretrain the backbone and write config, weights and report into the folder `output`.
 
-    Goes on from the checkpoint that an earlier call left there; the weights are the same as after
-    one call that was not cut short. While the learning rate is level, `steps` may still be changed.
+    Resumes from the checkpoint that an earlier call left there; the weights are the same as after
+    one uninterrupted call. While the learning rate is constant, `steps` may still be changed.
 
     Args:
-        output: Made if it is not there.
-        steps: Optimiser steps in all.
-        seed: Of the weights' start and the pictures' order; the scenes are always the same.
+        output: Created if it does not exist.
+        steps: Total optimiser steps.
+        seed: Decides the initial weights and the order of pictures; the scenes are always the same.
         threads: CPU threads; default: torch's own choice.
-        on_progress: Takes a line now and then.
+        on_progress: Receives a line now and then.
         recipe: All other settings.
-        n_images: Read the first validation scenes only; default: all 48.
+        n_images: Read only the first validation scenes; default: all 48.
 
     Raises:
-        SparBenchError: the checkpoint is of another seed or recipe, or the threads are too many.
+        SparBenchError: the checkpoint is from another seed or recipe, or there are too many
+            threads.
         Diverged: the loss is no longer finite.
     """
     if threads is not None:
@@ -108,7 +109,7 @@ def pretrain(
     checkpoint = output / CHECKPOINT_FILE
     if checkpoint.exists():
         state.resume(checkpoint)
-        on_progress(f"going on from step {state.step} of {steps}")
+        on_progress(f"resuming at step {state.step} of {steps}")
     on_progress(f"drawing {recipe.n_scenes} scenes")
     pool = Pool.draw(recipe.n_scenes)
     _train(state, pool, checkpoint, on_progress)
@@ -123,14 +124,14 @@ def pretrain(
 def _train(
     state: Training, pool: Pool, checkpoint: Path, on_progress: Callable[[str], None]
 ) -> None:
-    """Take the steps that are left."""
+    """Take the remaining steps."""
     began, before = time.monotonic(), state.seconds
     saved = began
     while state.step < state.steps:
         loss = _loss(state, pool)
         if not math.isfinite(loss.item()):
             raise Diverged(
-                f"pretraining: the loss must stay finite, but is not at step {state.step}; take "
+                f"pretraining: the loss must stay finite, but is not at step {state.step}; use "
                 "another --seed"
             )
         loss.backward()  # type: ignore[no-untyped-call]
@@ -146,8 +147,8 @@ def _train(
 
 
 def _loss(state: Training, pool: Pool) -> Tensor:
-    """Return the loss of the next batch, each class asked for in a few prompts of its own."""
-    # Seeded anew each step, so that an interrupted pretraining sees what an undisturbed one would.
+    """Return the loss of the next batch; each class is asked for in a few prompts of its own."""
+    # Seeded at each step, so that an interrupted run sees what an uninterrupted one would.
     rng = np.random.default_rng([state.seed, state.step])
     batch = draw_batch(pool, rng, state.recipe.batch)
     n_prompts = state.recipe.prompts_a_class
@@ -168,7 +169,7 @@ def _normalised(images: Tensor) -> Tensor:
 
 
 def _report(state: Training, output: Path, n_images: int | None) -> PretrainReport:
-    """Read the validation scenes with the weights as written, and state what they took."""
+    """Read the validation scenes with the weights as written, and report what they took."""
     backbone = Backbone(BackboneSpec(name="patchwork"))
     backbone.model.load_state_dict(weights.load_state_dict(output))
     single_pass, teacher = validation_miou(backbone, [TEACHER_STRIDE_PX], n_images=n_images)

@@ -3,8 +3,8 @@
 Legend: H, W image height and width in pixels; N cells of the region grid; P pixels of one class.
 
 Everything is coordinate arithmetic: only `+ - * / sqrt floor abs` and comparisons touch a pixel,
-which IEEE 754 rounds alike everywhere, and only uniform draws are taken from the generator, so a
-seed gives the same scene on every machine. For this reason there is no `sin` in here.
+which IEEE 754 rounds the same everywhere, and only uniform draws are taken from the generator, so a
+seed gives the same scene on every machine. This is why `sin` is not used here.
 """
 
 from typing import Literal, NamedTuple
@@ -26,7 +26,7 @@ CLASSES: list[list[str]] = TEXTURES + SHAPES
 _STREAMS = ("pretrain", "train", "val")
 _STREAM_LENGTH = 1 << 32
 
-# At scale 1; the least and the greatest of a range are drawn as `_spread` says.
+# At scale 1; `_spread` draws between the two ends of a range.
 SCENE_SCALE = (0.7, 1.6)
 REGION_PX = 92.0
 SHAPE_CELL_PX = 56.0
@@ -50,8 +50,8 @@ def draw_scene(
     """Draw the scene of `seed` as an image `(H, W, 3)` and its label map `(H, W)`.
 
     Labels are indices into `CLASSES`. A larger image shows more of a world of the same scale;
-    the scale itself is drawn with the scene. A larger `spread` widens the regions and sets the
-    shapes farther apart, and leaves both patterns and shapes at their size.
+    the scale itself is drawn with the scene. A larger `spread` widens the regions and moves the
+    shapes farther apart, but keeps the size of patterns and shapes.
     """
     rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed)))
     scale = float(_spread(rng, SCENE_SCALE, ()))
@@ -94,7 +94,7 @@ def _voronoi(
     cell_px: float,
     cells_hw: tuple[int, int],
 ) -> NDArray[np.intp]:
-    """Return each pixel's nearest site `(H, W)`: one site a grid cell, the borders warped."""
+    """Return each pixel's nearest site `(H, W)`: one site per grid cell, the borders warped."""
     y = np.arange(image_hw[0], dtype=np.float32)[:, None] / np.float32(cell_px)
     x = np.arange(image_hw[1], dtype=np.float32)[None, :] / np.float32(cell_px)
     shift = rng.random(8, dtype=np.float32)
@@ -119,7 +119,7 @@ def _voronoi(
 
 
 class _Shape(NamedTuple):
-    """One shape to draw: its kind, and where, how large, how turned and of what colour it is."""
+    """One shape to draw: its kind, place, size, rotation and colour."""
 
     kind: int
     y_px: np.float32

@@ -1,4 +1,4 @@
-"""A pretraining under way: model, optimisers and how far they have come, kept on disk exactly."""
+"""A pretraining in progress: model, optimisers and progress, saved exactly."""
 
 import json
 import math
@@ -22,7 +22,7 @@ from spar_bench.patchwork.muon import Muon
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """What the shipped weights were made with, apart from the seed and the number of steps."""
+    """The settings of the shipped weights, apart from the seed and the number of steps."""
 
     n_scenes: int = 2400
     batch: int = 128
@@ -39,7 +39,7 @@ class Recipe:
 
 
 class Training:
-    """The model and its optimisers, and how far they have come."""
+    """The model, its optimisers, and their progress."""
 
     def __init__(self, seed: int, steps: int, recipe: Recipe) -> None:
         self.seed, self.steps, self.recipe = seed, steps, recipe
@@ -83,7 +83,7 @@ class Training:
         self.step += 1
 
     def save(self, path: Path) -> None:
-        """Write all that later steps depend on."""
+        """Write everything that later steps depend on."""
         tensors = {f"model.{n}": w for n, w in self.model.state_dict().items()}
         tensors |= {f"muon.{i}": momentum for i, momentum in enumerate(self.muon.momenta)}
         for i, kept in self.adam.state_dict()["state"].items():
@@ -99,10 +99,10 @@ class Training:
         replace_bytes(path, save(tensors, metadata={"state": json.dumps(words)}))
 
     def resume(self, path: Path) -> None:
-        """Go on from what `save` wrote.
+        """Resume from what `save` wrote.
 
         Raises:
-            SparBenchError: it is of a pretraining that took other steps.
+            SparBenchError: it is from a pretraining with other settings.
         """
         with safe_open(path, framework="pt") as file:
             words = json.loads(file.metadata()["state"])
@@ -114,8 +114,8 @@ class Training:
         )
         if not (is_ours and same_rates):
             raise SparBenchError(
-                f"{path}: must be of the same seed, recipe and learning rates, but is of seed "
-                f"{words['seed']} and level until step {words['level_until']:.0f}; "
+                f"{path}: must have the same seed, recipe and learning rates, but has seed "
+                f"{words['seed']} and a constant rate until step {words['level_until']:.0f}; "
                 "name another folder, or delete it"
             )
         self.model.load_state_dict(_under("model.", tensors))
@@ -131,7 +131,7 @@ class Training:
         return (1 - self.recipe.decay_share) * self.steps
 
     def learning_rate_share(self) -> float:
-        """Return the share of its peak that the learning rate has: up, level, down to zero."""
+        """Return the learning rate as a share of its peak: up, constant, down to zero."""
         falling = (self.steps - self.step) / (self.steps - self.level_until)
         return min(1.0, (self.step + 1) / self.recipe.warm_up_steps, falling)
 
@@ -141,7 +141,7 @@ def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _new_model(n_tokens: int) -> CLIP:
-    """Build the model with a vocabulary of the taught tokens alone."""
+    """Build the model with a vocabulary of only the trained tokens."""
     config = open_clip_config()["model_cfg"]
     return CLIP(**{**config, "text_cfg": {**config["text_cfg"], "vocab_size": n_tokens}})
 

@@ -2,7 +2,7 @@
 
 One multiply-accumulate is 2 FLOPs. Matrix products and convolutions are counted; element-wise work,
 normalisation, softmax, resampling and stitching are not, as in `torch.utils.flop_counter`, which
-the `cost` stage holds these figures against.
+the `cost` stage compares these figures with.
 
 Legend: n patches, N tokens (patches and those before them: class token, registers), D width,
 M hidden width of the MLP, C channels, Q text queries.
@@ -22,7 +22,7 @@ from spar_bench.windows import n_windows
 class Inference:
     """How features are read: in one pass, or through a sliding window.
 
-    `average` says as what overlapping windows are averaged; `upsample` is the factor r of feature
+    `average` says what is averaged where windows overlap; `upsample` is the factor r of feature
     averaging. Both are None where they do not apply.
     """
 
@@ -39,7 +39,8 @@ SINGLE_PASS = Inference("single_pass")
 def windows_of(sizes: Sizes, inference: Inference, image_hw: tuple[int, int]) -> int:
     """Return how many passes of the encoder one image takes.
 
-    Windows whose features are averaged slide over an image of whole patches.
+    If features are averaged, windows slide over an image with sides that are multiples of the
+    patch.
     """
     if inference.window_px is None or inference.stride_px is None:
         return 1
@@ -47,7 +48,7 @@ def windows_of(sizes: Sizes, inference: Inference, image_hw: tuple[int, int]) ->
 
 
 def pass_hw(sizes: Sizes, inference: Inference, image_hw: tuple[int, int]) -> tuple[int, int]:
-    """Return what one pass of the encoder reads: the image, or a window clipped to it."""
+    """Return the size that one encoder pass reads: the image, or a window clipped to it."""
     if inference.window_px is None:
         return image_hw
     height, width = slid_hw(sizes, inference, image_hw)
@@ -55,12 +56,12 @@ def pass_hw(sizes: Sizes, inference: Inference, image_hw: tuple[int, int]) -> tu
 
 
 def slid_hw(sizes: Sizes, inference: Inference, image_hw: tuple[int, int]) -> tuple[int, int]:
-    """Return what windows slide over: the image, in whole patches where features are averaged."""
+    """Return the size windows slide over: the image, in whole patches if features are averaged."""
     return sizes.whole_hw(image_hw) if inference.average == "features" else image_hw
 
 
 def teaching(teacher: dict[str, Any]) -> Inference:
-    """Return how a teacher of these settings reads an image that a student learns from."""
+    """Return how a teacher with these settings reads an image that a student learns from."""
     return Inference(
         "sliding_window",
         window_px=teacher["window_px"],
@@ -74,7 +75,8 @@ def image_flops(
 ) -> int:
     """Return the FLOPs of reading one image: encoder over all windows, and products with text.
 
-    Averaged as logits, each window meets the text; averaged as features, only the stitched grid.
+    If logits are averaged, each window is multiplied with the text; if features, only the stitched
+    grid.
     """
     is_each = inference.average == "logits"
     heads = windows_of(sizes, inference, image_hw) if is_each else 1
@@ -103,7 +105,7 @@ def cosine_flops(sizes: Sizes, image_hw: tuple[int, int], n_queries: int) -> int
 
 
 def prompt_flops(text: TextSizes | None) -> int:
-    """Return the FLOPs of embedding one prompt, its projection aside; 0 where nothing is known."""
+    """Return the FLOPs of embedding one prompt, without its projection; 0 if sizes are unknown."""
     if text is None:
         return 0
     linear = (8 + 4 * text.mlp_ratio) * text.context * text.width**2
@@ -114,9 +116,9 @@ def prompt_flops(text: TextSizes | None) -> int:
 def training_flops(sizes: Sizes, image_hw: tuple[int, int], trainable: str) -> int:
     """Return the FLOPs of one forward and backward pass over one image.
 
-    Backward costs a matrix product with weights once for its input and once more for the weights
-    where they train; the products inside attention 2.5 times, since fused kernels compute the first
-    of the two again; and nothing comes before the first part that trains.
+    In the backward pass, a matrix product with weights costs once for its input and once more for
+    weights that train; products inside attention cost 2.5 times, since fused kernels recompute the
+    first of the two; nothing is computed before the first part that trains.
     """
     n = _n_patches(sizes, image_hw)
     way, asked = _read_out(sizes)(sizes, n), parse_trainable(trainable)
@@ -130,14 +132,14 @@ def training_flops(sizes: Sizes, image_hw: tuple[int, int], trainable: str) -> i
     for place, block in enumerate(reached):
         backward += block.mlp * (2 if asked.part in ("all", "blocks", "mlp") else 1)
         if asked.part == "mlp" and place == 0:
-            continue  # its MLP is the first thing that trains
+            continue  # its MLP is the first part that trains
         backward += block.linear * (2 if asked.part in ("all", "blocks", "attention") else 1)
         backward += block.mixing * 5 // 2
     return encoder_flops(sizes, image_hw) + backward
 
 
 def trained_params(sizes: Sizes, trainable: str) -> int:
-    """Return how many weights a student trains, biases, norms and single tokens left out."""
+    """Return how many weights a student trains, without biases, norms and single tokens."""
     asked = parse_trainable(trainable)
     patches = 3 * sizes.patch_px**2 * sizes.width
     n_positions = (sizes.image_px // sizes.patch_px) ** 2 + sizes.prefix_tokens
@@ -183,10 +185,10 @@ class _Block:
 
 @dataclass(frozen=True)
 class _Way:
-    """FLOPs on the way through a backbone past its patch embedding.
+    """FLOPs of a backbone after its patch embedding.
 
-    `head` are blocks after the trunk's, `tail` products with weights after all of them; both train
-    with `all` alone.
+    `head` has blocks after the trunk's, `tail` products with weights after all blocks; both train
+    only with `all`.
     """
 
     blocks: list[_Block]
@@ -199,7 +201,7 @@ def _whole_block(sizes: Sizes, tokens: int) -> _Block:
 
 
 def _maskclip(sizes: Sizes, n: int) -> _Way:
-    """All blocks but the last, its value path without other tokens, and the projection."""
+    """All blocks but the last, then its value path for patches only, and the projection."""
     whole = _whole_block(sizes, n + sizes.prefix_tokens)
     last = _Block(_value_linear(sizes, n), 0, _mlp(sizes, n))
     return _Way([*[whole] * (sizes.depth - 1), last], [], 2 * n * sizes.width * sizes.channels)
@@ -239,7 +241,7 @@ _READ_OUTS: dict[str, Callable[[Sizes, int], _Way]] = {
 
 
 def _read_out(sizes: Sizes) -> Callable[[Sizes, int], _Way]:
-    """Return what counts the way to a read-out for so many patches."""
+    """Return the FLOP count of a read-out for this many patches."""
     if sizes.read_out not in _READ_OUTS:
         raise SparBenchError(
             f"backbone.read_out: must be one whose cost is known, but got {sizes.read_out!r}; "

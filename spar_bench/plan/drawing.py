@@ -21,7 +21,7 @@ Source: naomikombol/SPAR, generate_images.py @0f63ff2.
 
 @dataclass(frozen=True)
 class Drawn:
-    """One distillation image: which, how large, and what of it.
+    """One distillation image: which one, how large, and which part of it.
 
     `crop` holds the shares of height and width that are kept, then where the crop lies between the
     near (0) and the far border (1); None keeps the image whole.
@@ -45,7 +45,7 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Frame:
-    """What becomes of an image: its size once resized, then the part of it that is kept, in px."""
+    """How an image is rendered: its size after resizing, then the part that is kept, in px."""
 
     resized_hw: tuple[int, int]
     start: tuple[int, int]
@@ -55,8 +55,7 @@ class Frame:
 def draw(settings: dict[str, Any], n_source: int) -> list[Drawn]:
     """Draw the list of images that an `images` stage stands for.
 
-    A source larger than `count` gives a sample of itself; a smaller one is gone through again, each
-    time in a new order.
+    A source larger than `count` is sampled; a smaller one is repeated, each time in a new order.
     """
     generator = np.random.default_rng(settings["seed"])
     count, (low, high) = settings["count"], settings["short_side_px"]
@@ -79,10 +78,10 @@ def rescaled_hw(
     long_side_ratio: float | None,
     shortest_px: int,
 ) -> tuple[int, int]:
-    """Return the size that an image is resized to, its ratio kept.
+    """Return the size that an image is resized to, keeping its ratio.
 
-    The short side is the drawn one, less where the long side would exceed `long_side_ratio` times
-    it; but no cap takes the short side below `shortest_px`.
+    The short side is the drawn one, or less where the long side would exceed `long_side_ratio`
+    times it; but no cap reduces the short side below `shortest_px`.
     """
     sides, _ = _rescaled(image_hw, short_side_px, long_side_ratio, shortest_px)
     return sides
@@ -91,7 +90,7 @@ def rescaled_hw(
 def _rescaled(
     image_hw: tuple[int, int], short_side_px: int, long_side_ratio: float | None, shortest_px: int
 ) -> tuple[tuple[int, int], bool]:
-    """Return the same, and whether the cap had to give way to `shortest_px`."""
+    """Return the same, and whether `shortest_px` overrode the cap."""
     if long_side_ratio is None:
         return resized_hw(image_hw, short_side_px), False
     longest_px = int(long_side_ratio * short_side_px)
@@ -104,18 +103,19 @@ def _rescaled(
 
 
 def frame(image_hw: tuple[int, int], drawn: Drawn, settings: dict[str, Any]) -> Frame:
-    """Return what becomes of an image; sides end as multiples of the patch.
+    """Return how an image is rendered; sides end up as multiples of the patch.
 
-    A crop keeps at least `shortest_px` of each side, where the resized image has that much. Of an
-    image kept whole, what is over is cut off. With `long_side_ratio` the paper's released code is
+    A crop keeps at least `shortest_px` of each side, if the resized image is that large. An
+    uncropped image loses its remainder. With `long_side_ratio` the paper's released code is
     followed instead: an image kept whole is resized to the multiples, its ratio all but kept, and
-    one for which the cap gave way is never cropped.
-    Source: naomikombol/SPAR, utils/image_generation_utils.py @250907e.
+    one for which the cap gave way is never cropped. Source: naomikombol/SPAR,
+    utils/image_generation_utils.py @250907e.
 
     Args:
         image_hw: Size of the image as it is in its source.
         drawn: What was drawn for it.
-        settings: Those of its `images` stage: `patch_px`, `shortest_px`, maybe `long_side_ratio`.
+        settings: Those of its `images` stage: `patch_px`, `shortest_px`, optionally
+            `long_side_ratio`.
     """
     patch_px, shortest_px = settings["patch_px"], settings["shortest_px"]
     ratio = settings.get("long_side_ratio")
@@ -136,7 +136,7 @@ def frame(image_hw: tuple[int, int], drawn: Drawn, settings: dict[str, Any]) -> 
 
 
 def _whole_patches(sides: tuple[int, int], patch_px: int) -> tuple[int, int]:
-    """Return the largest multiples of the patch that sides hold, and one patch at least."""
+    """Return the largest multiples of the patch within the sides, but at least one patch."""
     height, width = (max(side // patch_px, 1) * patch_px for side in sides)
     return height, width
 
@@ -144,9 +144,9 @@ def _whole_patches(sides: tuple[int, int], patch_px: int) -> tuple[int, int]:
 def drawn_sizes(
     settings: dict[str, Any], *, n_source: int, source_hw: tuple[int, int]
 ) -> Mapping[tuple[int, int], int]:
-    """Count the sizes of a stage's images, were all of its source of one size.
+    """Count the sizes of a stage's images, assuming that all of its source have one size.
 
-    The very list that the stage will draw is looked at, so that what is summed over it is exact.
+    The list is exactly what the stage will draw, so sums over it are exact.
     """
     return _drawn_sizes(canonical(settings), n_source, source_hw)
 

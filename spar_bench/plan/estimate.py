@@ -1,4 +1,4 @@
-"""What a stage will take before it is made: floating-point operations and bytes in the store."""
+"""Estimate what a stage will take: floating-point operations and bytes in the store."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -24,11 +24,11 @@ from spar_bench.plan.trials import Plan
 from spar_bench.stage import Finished, Stage
 
 DEFAULT_GFLOPS_PER_S = 60.0
-"""Speed assumed where the store has no measured stage of the kind: two laptop cores in float32."""
+"""Speed assumed if the store has no measured stage of a kind: two laptop cores in float32."""
 TELLING_GFLOPS = 50.0
-"""A smaller stage tells of what is loaded for it, not of speed."""
+"""The time of a smaller stage is mostly loading, so it does not measure speed."""
 N_PREVIEWS = 4
-"""First images of an evaluation kept with their labels, to be looked at; features of the first."""
+"""First images of an evaluation that are kept with labels, as previews; features of the first."""
 _N_OPENCLIP = 80
 _BYTES = {
     "images": 100,
@@ -45,7 +45,7 @@ _BYTES = {
 
 @dataclass(frozen=True)
 class Estimate:
-    """Work and size of a stage to be made; `n_windows` is of one image, 1 where none slides."""
+    """Work and size of a stage; `n_windows` is per image, 1 without a sliding window."""
 
     gflops: float
     n_bytes: int
@@ -67,7 +67,7 @@ def estimate(plan: Plan, stage: Stage) -> Estimate:
 
 
 def speeds(finished: Iterable[Finished]) -> dict[str, float]:
-    """Return the measured GFLOP/s of each kind of stage: the median of those of any size."""
+    """Return the measured GFLOP/s of each kind of stage: the median over stages large enough."""
     found: dict[str, list[float]] = {}
     for stage in finished:
         made = stage.manifest["made"]
@@ -77,7 +77,7 @@ def speeds(finished: Iterable[Finished]) -> dict[str, float]:
 
 
 def _drawn(plan: Plan, stage: Stage) -> tuple[Sizes, Mapping[tuple[int, int], int]]:
-    """Return the backbone's sizes, and how many of the drawn images are of which size."""
+    """Return the backbone's sizes, and how many of the drawn images have each size."""
     source = open_dataset(stage.how["source"], "train")
     images = plan.stages[stage.inputs["images"]].settings
     counted = drawn_sizes(images, n_source=len(source), source_hw=source.image_hw)
@@ -95,7 +95,7 @@ def _targets(plan: Plan, stage: Stage) -> Estimate:
 def _teaching(
     sizes: Sizes, teacher: dict[str, Any], counted: Mapping[tuple[int, int], int]
 ) -> tuple[int, int]:
-    """Return the FLOPs and the windows of the teacher reading each image once."""
+    """Return the FLOPs and windows of the teacher for reading each image once."""
     inference = teaching(teacher)
     flops = n_passes = 0
     for image_hw, n_images in counted.items():
@@ -111,7 +111,7 @@ def _student(plan: Plan, stage: Stage) -> Estimate:
     sizes, counted = _drawn(plan, stage)
     trainable = stage.settings["trainable"]
     an_epoch = sum(n * training_flops(sizes, hw, trainable) for hw, n in counted.items())
-    if stage.inputs["targets"] not in plan.stages:  # they are not kept: computed in every epoch
+    if stage.inputs["targets"] not in plan.stages:  # not kept: computed in every epoch
         an_epoch += _teaching(sizes, stage.how["teacher"], counted)[0]
     n_bytes = trained_params(sizes, trainable) * _BYTES["student"]
     return Estimate(stage.settings["epochs"] * an_epoch / 1e9, n_bytes)

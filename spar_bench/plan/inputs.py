@@ -1,4 +1,4 @@
-"""What a plan starts from: data sets as they are read, and whether files stay as they were."""
+"""The inputs of a plan: data sets as they are read, and whether files remain unchanged."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -31,7 +31,7 @@ class Labelled:
 
     @property
     def n_queries(self) -> int:
-        """Number of prompts' embeddings a pixel is held against: every synonym is its own."""
+        """Number of queries that a pixel is compared with: every synonym is one."""
         return sum(len(names) for names in self.classes)
 
 
@@ -42,10 +42,9 @@ _looked_at: ContextVar[dict[str, Any] | None] = ContextVar("looked_at", default=
 
 @contextmanager
 def looking_once() -> Iterator[None]:
-    """Look at data sets and backbones once while this lasts: 25,000 files take seconds.
+    """Look at data sets and backbones only once within this block: 25,000 files take seconds.
 
-    Within another it is a part of that. What changes on disk meanwhile is seen by
-    `require_unchanged`, which looks afresh.
+    Nested blocks join the outer one. `require_unchanged` looks again, and so sees changes on disk.
     """
     if _looked_at.get() is not None:
         yield
@@ -68,7 +67,7 @@ def _once(key: str, look: Callable[[], T]) -> T:
 
 
 def open_dataset(spec: DatasetSpec | SourceSpec, split: Split) -> Dataset:
-    """Construct a data set plug-in; lists its files, reads no image."""
+    """Construct a data set plug-in; this lists its files, but reads no image."""
     return _once(f"{split} {spec.model_dump_json()}", lambda: _open(spec, split))
 
 
@@ -88,15 +87,15 @@ def declared_hw(spec: DatasetSpec | SourceSpec, split: Split) -> tuple[int, int]
 
 
 def class_names(spec: DatasetSpec, dataset: Dataset) -> list[list[str]]:
-    """Return class names by label: the spec's if it has any, though a plug-in may ignore them.
+    """Return class names by label: the spec's if given, though a plug-in may ignore them.
 
     Raises:
-        DataError: there are more of them than labels can tell apart.
+        DataError: there are more than labels can represent.
     """
     classes = spec.classes or dataset.classes
     if len(classes) > IGNORED:
         raise DataError(
-            f"{datasets.label(spec)}: must have at most {IGNORED} classes, for labels are 8-bit "
+            f"{datasets.label(spec)}: must have at most {IGNORED} classes, since labels are 8-bit "
             f"and {IGNORED} is ignored, but has {len(classes)}; merge or leave out some"
         )
     return classes
@@ -118,12 +117,12 @@ def labelled(spec: DatasetSpec) -> Labelled:
 
 
 def checkpoint_digest(student: StudentSpec) -> str:
-    """Return the SHA-256 of the file that stands for a student.
+    """Return the SHA-256 of the file that replaces training a student.
 
     Raises:
-        NotReady: there is no such file, or it is not whole.
+        NotReady: the file is missing or incomplete.
     """
-    assert student.checkpoint is not None, "a student that is trained has no file"
+    assert student.checkpoint is not None, "a student that is trained here has no file"
     try:
         require_whole(Path(student.checkpoint))
         return remembered_sha256(Path(student.checkpoint))
@@ -165,7 +164,7 @@ def require_unchanged(stage: Stage) -> None:
         if what in stage.settings:
             spec = stage.how[what]
             now[what] = _identity(spec, _open(spec, split))
-    if "backbone" in stage.settings and stage.kind != "cost":  # weights do not move a cost
+    if "backbone" in stage.settings and stage.kind != "cost":  # weights do not affect cost
         now["backbone"] = backbones.identity(stage.how["backbone"])
     if "text_tower" in stage.settings:
         now["text_tower"] = backbones.text_identity(backbones.identity(stage.how["backbone"]))
@@ -174,6 +173,6 @@ def require_unchanged(stage: Stage) -> None:
     for what, identity in now.items():
         if identity != stage.settings[what]:
             raise SparBenchError(
-                f"{what}: its files must stay as they are while a sweep runs, but have changed "
+                f"{what}: its files must not change while a sweep runs, but have changed "
                 f"since the {stage.kind} was planned; run the same command again"
             )

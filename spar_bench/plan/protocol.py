@@ -1,9 +1,9 @@
-"""The evaluation protocol: what moves an mIoU beside model, inference and images.
+"""The evaluation protocol: what affects mIoU besides model, inference and images.
 
-A setting is what the spec says of the data set; else what the spec says of all; else what the data
-set's data file says; else the default. A protocol is declared with thresholds for every read-out,
-as a data file has them, and resolved for one: the name in a table is that of the declared one, so
-that the rows of several backbones are of one protocol, and a fingerprint has the resolved one.
+A setting is taken from the spec's data set; else from the spec's settings for all data sets; else
+from the data file; else it is the default. A protocol is declared with thresholds for every
+read-out, as in a data file, and resolved for one: tables name the declared protocol, so that the
+rows of several backbones have one protocol, and fingerprints contain the resolved one.
 """
 
 from typing import Any, NamedTuple
@@ -14,13 +14,13 @@ from spar_bench.spec.schema import DatasetSpec, EvaluateSpec
 from spar_bench.stage import Stage, digest
 
 LOGIT_SCALE = 40.0
-"""Factor on cosines where neither spec nor data file states one. Source: SPAR's configs."""
+"""Factor on cosines if neither spec nor data file states one. Source: SPAR's configs."""
 _THRESHOLDS = ("background_threshold", "area_threshold")
 _NAME_LENGTH = 8
 
 
 class Resize(NamedTuple):
-    """How large images are read: their short side, and the most that the long side may have."""
+    """The size at which images are read: their short side, and the limit of the long side."""
 
     short_side_px: int
     long_side_px: int | None = None
@@ -32,14 +32,15 @@ class Resize(NamedTuple):
         return cls(settings["short_side_px"], settings["protocol"]["long_side_px"])
 
     def of(self, image_hw: tuple[int, ...]) -> tuple[int, int]:
-        """Return the size that an image of height, width (and more) is resized to."""
+        """Return the size that an image of this shape is resized to."""
         return resized_hw((image_hw[0], image_hw[1]), *self, half_up=True)
 
 
 def resizes(evaluate: EvaluateSpec, own: Facts) -> list[Resize]:
     """Return the resolutions that a data set is evaluated at: each number, and its own rule.
 
-    Where both are one size, that is one. That they are not merely alike, `check` has seen to.
+    A number equal to the data set's own rule counts once; `check` refuses those that differ from it
+    only in the cap.
     """
     rule = Resize(own.short_side_px, own.long_side_px)
     found = [rule if one == "own" else Resize(one) for one in evaluate.short_side_px]
@@ -54,7 +55,7 @@ def declare(
     classes: list[list[str]],
     resize: Resize,
 ) -> dict[str, Any]:
-    """Return a protocol as spec and data file have it, for backbones of every read-out, as JSON."""
+    """Return a protocol as spec and data file state it, for every read-out, as JSON."""
     stated = {name: getattr(spec, name) for name in _THRESHOLDS if getattr(spec, name) is not None}
     usual = {name: getattr(own, name) for name in _THRESHOLDS} | stated
     by_read_out = {}
@@ -78,10 +79,10 @@ def declare(
 def resolve(
     declared: dict[str, Any], read_out: str, *, interpolation: str = "bilinear"
 ) -> dict[str, Any]:
-    """Return what a declared protocol comes to for a backbone of one read-out.
+    """Resolve a declared protocol for a backbone with one read-out.
 
-    `interpolation` is that of the backbone's own preprocessing. Less the classes, which an
-    evaluation has beside it.
+    `interpolation` is that of the backbone's own preprocessing. Classes are left out, since an
+    evaluation has them separately.
     """
     shared = {key: v for key, v in declared.items() if key not in ("by_read_out", "classes")}
     here: dict[str, float] = declared["by_read_out"].get(read_out, {})
@@ -90,7 +91,7 @@ def resolve(
 
 
 def protocol_name(declared: dict[str, Any]) -> str:
-    """Return a short name of a declared protocol: equal names, equal protocols."""
+    """Return a short name of a declared protocol: equal names mean equal protocols."""
     return digest(declared)[:_NAME_LENGTH]
 
 

@@ -1,11 +1,11 @@
-"""The stages that settings call for: what each is decided by, and what it is made from.
+"""The stages that settings need: what decides each, and what it is made from.
 
     images ─> targets ─> student ─┐
     backbone ─────────────────────┼─> evaluate        cost, latency
     class names ─> text ──────────┘
 
-A stage's `how` is what its maker needs beside what decides it, such as the folder that images lie
-in: the fingerprint has their contents instead.
+A stage's `how` is what its maker needs in addition to what decides it, such as the folder of
+images: the fingerprint has their contents instead.
 """
 
 from dataclasses import asdict
@@ -38,7 +38,7 @@ VERSIONS = {
     "cost": 1,
     "latency": 3,
 }
-"""Raised when the numbers or the files that a kind of stage makes change."""
+"""Increased when the numbers or files that a kind of stage produces change."""
 
 
 def resized_hw(
@@ -48,10 +48,10 @@ def resized_hw(
     *,
     half_up: bool = False,
 ) -> tuple[int, int]:
-    """Return the size of an image whose short side is resized to `short_side_px`, ratio kept.
+    """Return the size of an image with its short side resized to `short_side_px`, ratio kept.
 
-    Where its long side would exceed `long_side_px`, that is what it is resized to. Half a pixel is
-    rounded to even, or with `half_up` as the paper's protocol has it. Source: mmcv, `imrescale`.
+    If the long side would exceed `long_side_px`, it is resized to that. Half a pixel is rounded to
+    even, or with `half_up` up, as in the paper's protocol. Source: mmcv, `imrescale`.
     """
     scale = short_side_px / min(image_hw)
     if long_side_px is not None:
@@ -61,12 +61,12 @@ def resized_hw(
 
 
 def window_px(settings: Settings) -> int:
-    """Return the teacher's window: as the spec says, else the backbone's native side."""
+    """Return the teacher's window: the spec's, else the backbone's native side."""
     return settings.teacher.window_px or known_sizes(settings.backbone).image_px
 
 
 def smallest_side_px(settings: Settings) -> int:
-    """Return what crops leave of a side at least: as the spec says, else the native side."""
+    """Return the least that crops leave of a side: the spec's value, else the native side."""
     return settings.images.smallest_side_px or known_sizes(settings.backbone).image_px
 
 
@@ -130,7 +130,7 @@ def targets_stage(settings: Settings, seed: int) -> Stage:
 def student_stages(settings: Settings, seed: int) -> list[Stage]:
     """The student and all that it is made from, in an order in which they can be made.
 
-    Targets that are not kept are no stage: the student computes them as it goes.
+    Targets that are not kept are not a stage: the student computes them as it trains.
     """
     student = student_stage(settings, seed)
     if not student.inputs:
@@ -142,7 +142,7 @@ def student_stages(settings: Settings, seed: int) -> list[Stage]:
 def student_stage(settings: Settings, seed: int) -> Stage:
     """The student's weights and training curve.
 
-    Its `how` has what the targets are decided by: where they are not kept, it makes them itself.
+    Its `how` has what decides the targets: if they are not kept, the student computes them itself.
     """
     student = settings.student
     if student.checkpoint is not None:
@@ -181,7 +181,7 @@ def imported_stage(backbone: BackboneSpec, student: StudentSpec) -> Stage:
 
 
 def text_stage(settings: Settings, data: Labelled, protocol: dict[str, Any]) -> Stage:
-    """The embedded class names of a data set, by the text tower that no student changes."""
+    """The embedded class names of a data set; no student changes the text tower."""
     return Stage(
         "text",
         VERSIONS["text"],
@@ -234,10 +234,10 @@ def evaluate_stage(
 
 
 def batch_key(stage: Stage) -> str:
-    """Return a key that stages share when one pass over the images can serve them all.
+    """Return a key that stages share if one pass over the images can serve them all.
 
-    Same weights, images and protocol, and windows of one size that are averaged as the same thing:
-    a window that two strides have in common is then encoded once.
+    They have the same weights, images and protocol, and windows of one size, averaged in the same
+    way: a window that two strides have in common is then encoded once.
     """
     inference = stage.settings["inference"]
     shared = {key: value for key, value in stage.settings.items() if key != "inference"}
@@ -247,7 +247,7 @@ def batch_key(stage: Stage) -> str:
 def cost_stage(
     settings: Settings, method: Method, image_hw: tuple[int, int], *, n_queries: int
 ) -> Stage:
-    """GFLOPs, windows and parameters of reading one image: closed form, held against a counter."""
+    """GFLOPs, windows and parameters of reading one image: closed form, checked by a counter."""
     return Stage(
         "cost",
         VERSIONS["cost"],
@@ -259,7 +259,7 @@ def cost_stage(
 def arm(
     settings: Settings, method: Method, image_hw: tuple[int, int], *, n_queries: int
 ) -> dict[str, Any]:
-    """Return what decides the cost of reading one image; weights and positions do not."""
+    """Return what decides the cost of reading one image, which excludes weights and positions."""
     sizes = asdict(known_sizes(settings.backbone))
     del sizes["position_embedding"]
     refiner = settings.evaluate.refiner
@@ -284,7 +284,7 @@ def latency_stage(
     seconds: float,
     how: dict[str, BackboneSpec],
 ) -> Stage:
-    """Interleaved timings of all arms of a sweep, in one sitting on one machine.
+    """Interleaved timings of all arms of a sweep, in one session on one machine.
 
     `place` is the host, device, versions, threads and batch; `how` maps an arm's digest to a
     backbone that can be built.

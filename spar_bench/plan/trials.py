@@ -15,7 +15,7 @@ from spar_bench.stage import Stage, digest
 
 @dataclass(frozen=True)
 class Arm:
-    """A line of results.csv to be: one method of a trial on one data set at one resolution.
+    """A future line of results.csv: one method of a trial on one data set at one resolution.
 
     `protocol` is as it is declared; `evaluate` and `cost` are fingerprints; `timed` is the key of
     its timings in the latency stage.
@@ -33,7 +33,7 @@ class Arm:
 
 @dataclass(frozen=True)
 class CostLine:
-    """A line of costs.csv to be: one method at one further image size."""
+    """A future line of costs.csv: one method at one further image size."""
 
     method: Method
     settings: Settings
@@ -44,7 +44,7 @@ class CostLine:
 
 @dataclass(frozen=True)
 class Trial:
-    """One point of a sweep with one seed, which is None where none of its methods has a student."""
+    """One point of a sweep with one seed, which is None if none of its methods is a student."""
 
     name: str
     group: str
@@ -56,10 +56,10 @@ class Trial:
 
 @dataclass
 class Plan:
-    """All that a sweep calls for.
+    """Everything that a sweep needs.
 
     `stages` is in an order in which each stage comes after its inputs; `latency` is the fingerprint
-    of the one sitting in which all arms are timed, or None. With `keep_pruned`, that of a search
+    of the one session in which all arms are timed, or None. With `keep_pruned`, that of a search
     that prunes, students that a search has pruned are not trained; any other plan trains them.
     """
 
@@ -70,14 +70,14 @@ class Plan:
     latency: str | None = None
 
     def add(self, stage: Stage) -> str:
-        """Add a stage unless it is there, and return its fingerprint."""
+        """Add a stage unless it is there already, and return its fingerprint."""
         self.stages.setdefault(stage.fingerprint, stage)
         return stage.fingerprint
 
     def needed_by(self, fingerprints: Iterable[str]) -> set[str]:
         """Return the fingerprints of stages and of all that they are made from.
 
-        Targets that are not kept are no part of a plan.
+        Targets that are not kept are not part of a plan.
         """
         needed: set[str] = set()
         open_ends = list(fingerprints)
@@ -89,13 +89,13 @@ class Plan:
         return needed
 
     def of_trial(self, trial: Trial) -> set[str]:
-        """Return the fingerprints of all stages that a trial's rows need, timing aside."""
+        """Return the fingerprints of all stages that a trial's rows need, except timing."""
         return self.needed_by(
             fingerprint for arm in trial.arms for fingerprint in (arm.evaluate, arm.cost)
         )
 
     def trials_by_stage(self) -> dict[str, list[Trial]]:
-        """Return by fingerprint the trials that need a stage, timing aside."""
+        """Return the trials that need each stage, except timing, by fingerprint."""
         found: dict[str, list[Trial]] = {fingerprint: [] for fingerprint in self.stages}
         for trial in self.trials:
             for fingerprint in self.of_trial(trial):
@@ -114,7 +114,7 @@ def make_plan(
     """Lay out trials and stages; `place` says where latency will be measured.
 
     A seed draws the distillation images and the student's order, so a method without a student has
-    one row a group: it is in the group's first trial, with no seed.
+    one row per group: it is in the group's first trial, with no seed.
 
     Raises:
         NotReady: weights or data that decide a fingerprint are missing.
@@ -139,7 +139,7 @@ def make_plan(
 
 @dataclass
 class _Timed:
-    """The arms to be timed in one sitting, by their digest."""
+    """The arms to be timed in one session, by digest."""
 
     arms: dict[str, dict[str, Any]] = field(default_factory=dict)
     how: dict[str, Any] = field(default_factory=dict)

@@ -1,1 +1,1 @@
-"""The refiners: one plug-in a file, each a class `Refiner` and its `VERSION`."""
+"""The refiners: one plug-in per file, each a class `Refiner` and its `VERSION`."""

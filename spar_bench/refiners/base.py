@@ -1,4 +1,4 @@
-"""The contract of a refiner plug-in: what may sharpen class scores before they are upsampled.
+"""The contract of a refiner plug-in, which may sharpen class scores before upsampling.
 
 Shape legend: Q classes, h x w grid of scores, H x W image in pixels.
 """

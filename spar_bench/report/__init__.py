@@ -21,7 +21,7 @@ def write(results: Results, folder: Path, *, mix_protocols: bool = False) -> lis
     Figures of an earlier report that no longer apply are removed, unless they were altered since.
 
     Raises:
-        MixedProtocols: rows of a data set are of different protocols, no column says of which, and
+        MixedProtocols: rows of a data set have different protocols, no column says which, and
             `mix_protocols` is off.
     """
     from spar_bench.report.writing import write_report
@@ -30,7 +30,7 @@ def write(results: Results, folder: Path, *, mix_protocols: bool = False) -> lis
 
 
 def draw_panel(previews: Mapping[str, Preview], classes: list[str], path: Path) -> None:
-    """Draw image, truth and the prediction of each key of `previews`, one row an image.
+    """Draw image, truth and the prediction of each key of `previews`, one row per image.
 
     Raises:
         ValueError: `previews` is empty, or its previews show different images.
@@ -44,7 +44,7 @@ def draw_panel(previews: Mapping[str, Preview], classes: list[str], path: Path) 
 def draw_pca(
     image: NDArray[np.uint8], features: Mapping[str, NDArray[np.floating[Any]]], path: Path
 ) -> None:
-    """Draw an image `(H, W, 3)` and its features `(C, h, w)`, one column a key, in one PCA basis.
+    """Draw an image `(H, W, 3)` and its features `(C, h, w)`, one column per key, in one PCA basis.
 
     Raises:
         ValueError: `features` is empty, or its maps differ in channels.

@@ -22,7 +22,7 @@ SWEPT_COLUMNS = {
     "teacher.stride_px": "stride_px",
     "teacher.window_px": "window_px",
 }
-"""Swept keys that a column of results.csv shows already."""
+"""Swept keys that a column of results.csv already shows."""
 
 _SINGLE_PASS = ("backbone", "refiner", "dtype")
 _SETTINGS = {
@@ -38,11 +38,11 @@ _NO_PART_OF = {
     "teacher": ("student.", "images.", "measure."),
     "student": ("measure.",),
 }
-"""Parts of a spec that cannot move a method's numbers."""
+"""Parts of a spec that cannot affect a method's numbers."""
 
 
 class Panel(NamedTuple):
-    """What accuracies must share to be compared."""
+    """What accuracies must have in common to be comparable."""
 
     dataset: str
     eval_short_side_px: int
@@ -57,9 +57,9 @@ class Panel(NamedTuple):
 class Arm:
     """One point of a figure, one line of a table.
 
-    `mious` holds a fraction for each evaluation that finished, `evaluations` its fingerprint;
-    `unfinished` the status of each that did not. `varying` names the settings in which this
-    method's arms differ: what a label must say.
+    `mious` holds a fraction for each finished evaluation, `evaluations` its fingerprint, and
+    `unfinished` the status of each other one. `varying` names the settings in which this method's
+    arms differ, which a label must show.
     """
 
     method: str
@@ -90,12 +90,12 @@ class Arm:
 
     @property
     def name(self) -> str:
-        """Name of the arm where no figure explains it: a teacher is said to be one."""
+        """Name of the arm outside figures: it says whether it is a teacher."""
         return f"teacher {self.label}" if self.method == "teacher" else self.label
 
     @property
     def key(self) -> tuple[Any, ...]:
-        """What the arm is, whatever it was evaluated on; equal for the same arm of two panels."""
+        """Identity of the arm, whatever its data set; equal for the same arm of two panels."""
         return (self.method, *((name, str(value)) for name, value in self.settings.items()))
 
     def label_without(self, *axes: str) -> str:
@@ -120,8 +120,8 @@ def read_arms(results: Results, *, mixed: Collection[str] = ()) -> list[Arm]:
     """Join the rows of `results` into arms: pretrained, teachers from coarse to fine, students.
 
     An evaluation that several trials share, such as the pretrained baseline, is in one arm only.
-    The protocol tells arms apart on `mixed` data sets alone: on others all rows are of one, or
-    another column says which.
+    The protocol distinguishes arms only on `mixed` data sets: on others all rows have one protocol,
+    or another column shows it.
     """
     groups: dict[tuple[str, str, Panel], list[Row]] = {}
     for row in results.rows:
@@ -144,7 +144,7 @@ def read_arms(results: Results, *, mixed: Collection[str] = ()) -> list[Arm]:
 
 
 def panels_of(arms: Iterable[Arm]) -> list[Panel]:
-    """Return the panels of `arms`, by data set as they come, then by resolution."""
+    """Return the panels of `arms`, by data set in order of appearance, then by resolution."""
     datasets = list(dict.fromkeys(arm.panel.dataset for arm in arms))
     panels = {arm.panel for arm in arms}
     return sorted(panels, key=lambda p: (datasets.index(p.dataset), p.eval_short_side_px))
@@ -157,7 +157,7 @@ def agrees(a: Arm, b: Arm, *, but: Collection[str] = ()) -> bool:
 
 
 def stride_series(arms: Iterable[Arm]) -> list[list[Arm]]:
-    """Return the teachers among `arms`, one list for those that differ in stride alone."""
+    """Return the teachers among `arms`, one list for those that differ only in stride."""
     found: list[list[Arm]] = []
     for arm in (arm for arm in arms if arm.method == "teacher"):
         series = next((one for one in found if agrees(one[0], arm, but=["stride_px"])), None)
@@ -231,7 +231,7 @@ def _join(panel: Panel, rows: list[Row], *, mixed: Collection[str]) -> Arm:
 
 
 def _settings(rows: list[Row]) -> dict[str, Any]:
-    """Return what may tell an arm from others: columns, and swept keys on which its rows agree."""
+    """Return what may distinguish an arm: columns, and swept keys on which its rows agree."""
     first = rows[0]
     settings = {name: getattr(first, name) for name in _SETTINGS.get(first.method, _SINGLE_PASS)}
     if sides := settings.get("train_short_side_px"):

@@ -1,4 +1,4 @@
-"""Draw the intersection over union of each class, a bar a method."""
+"""Draw the intersection over union of each class, one bar per method."""
 
 import math
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ LETTERS_A_ROW = 105
 
 
 def shown_arms(arms: list[Arm]) -> list[Arm]:
-    """Return what a reader compares on one panel: single pass, best teacher, best students."""
+    """Return the arms that a reader compares: single pass, best teacher, best students."""
     best_first = sorted((arm for arm in arms if arm.mious), key=lambda arm: -(arm.miou or 0))
     limits = {"pretrained": 1, "teacher": 1}
     kept = []
@@ -36,7 +36,7 @@ def classes_figure(
 ) -> Figure:
     """Draw the classes in rows of bars, seeds as mean ± sd.
 
-    `all_arms` decides the colours, so that an arm has the same in every figure.
+    `all_arms` decides the colours, so that an arm has the same colour in every figure.
     """
     ious = {arm.name: _class_ious(arm, counts) for arm in shown_arms(arms)}
     ious = {label: values for label, values in ious.items() if len(values)}
@@ -51,7 +51,7 @@ def classes_figure(
     for facet, numbers in zip(facets, np.array_split(np.arange(len(classes)), n_rows), strict=True):
         _draw_row(facet, frame[frame["class"].isin(numbers)], colors, [int(n) for n in numbers])
         _name_classes(facet, [names[n] for n in numbers], is_tilted)
-    facets[0].set_ylim(0, None)  # shared, and fixed by this: only once every row has its bars
+    facets[0].set_ylim(0, None)  # shared, and final: so only after all bars are drawn
     handles = {
         label: Line2D([], [], color=color, marker="s", linestyle="none", markersize=4.5)
         for label, color in colors.items()
@@ -88,7 +88,7 @@ def _draw_row(axes: Axes, frame: pd.DataFrame, colors: dict[str, str], numbers: 
 
 
 def _name(name: str, frame: pd.DataFrame, number: int) -> str:
-    """Name a class, saying so where no method has a value because it does not occur."""
+    """Name a class, and say if it is absent, so that no method has a value."""
     absent = frame.loc[frame["class"] == number, "iou"].isna().all()
     return text.plot(name, most=28) + (" (absent)" if absent else "")
 
@@ -102,7 +102,7 @@ def _name_classes(axes: Axes, names: list[str], is_tilted: bool) -> None:
 
 
 def _colors(arms: list[Arm], all_arms: list[Arm]) -> dict[str, str]:
-    """Return the colour of each arm by name: that of its mark, or where they agree, another."""
+    """Return the colour of each arm by name: its mark's colour, or another if marks share it."""
     its_marks = marks(all_arms)
     colors = {arm.name: its_marks[arm.label].color for arm in arms}
     if len(set(colors.values())) < len(colors):

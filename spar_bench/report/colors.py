@@ -24,10 +24,11 @@ _READERS = [
 
 @cache
 def class_colors(n_classes: int) -> NDArray[np.uint8]:
-    """Return a colour for each label, `(256, 3)`, of which the first `n_classes` are told apart.
+    """Return a colour for each label, `(256, 3)`; the first `n_classes` are distinguishable.
 
-    Each colour is the one farthest, for the reader worst off, from all before it; the first ones
-    do not depend on `n_classes`. Labels that are no class, the ignored among them, are white.
+    Each colour is the one farthest from all before it, for the reader who distinguishes them worst;
+    the first ones do not depend on `n_classes`. Labels that are not a class, such as ignored, are
+    white.
     """
     steps = np.linspace(0, 1, _LEVELS)
     grid = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), axis=-1).reshape(-1, 3)
@@ -46,7 +47,7 @@ def class_colors(n_classes: int) -> NDArray[np.uint8]:
 
 
 def ink_on(color: NDArray[np.uint8]) -> str:
-    """Return the colour of letters that can be read on `color` `(3,)`: black or white."""
+    """Return the colour of text that is readable on `color` `(3,)`: black or white."""
     return "black" if _lightness(color[None] / 255)[0] > _MIDDLE else "white"
 
 
@@ -58,7 +59,7 @@ def _lightness(rgb: NDArray[np.float64]) -> NDArray[np.float64]:
 def _seen(rgb: NDArray[np.float64], reader: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return CIELAB `(N, 3)` of colours `(N, 3)` in 0-1 as a reader sees them.
 
-    Steps between vivid colours are shortened: CIELAB takes them for larger than they look.
+    Distances between vivid colours are shortened: CIELAB overestimates them.
     """
     linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
     x, y, z = _response(np.clip(linear @ reader.T, 0, 1) @ _TO_XYZ.T).T

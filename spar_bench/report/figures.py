@@ -1,4 +1,4 @@
-"""Decide which figures a sweep's results call for: file names, captions and how to draw them."""
+"""Decide which figures a sweep's results need: file names, captions and how to draw them."""
 
 import itertools
 import statistics
@@ -31,7 +31,7 @@ LATENCY = CostAxis(
 
 @dataclass(frozen=True)
 class FigurePlan:
-    """A figure to be drawn: the name of its file without an ending, and what it shows."""
+    """A figure to be drawn: its file name without an ending, and what it shows."""
 
     name: str
     caption: str
@@ -54,12 +54,12 @@ def plan_figures(results: Results, arms: list[Arm]) -> list[FigurePlan]:
 
 
 def untaught(results: Results) -> bool:
-    """Tell whether a backbone has random weights, so that its mIoU says nothing."""
+    """Tell whether a backbone has random weights, so that its mIoU is meaningless."""
     return any(row.backbone.endswith(RANDOM) for row in results.rows)
 
 
 def _marked(draw: Callable[[], Figure]) -> Figure:
-    """Draw a figure and say in it that weights are random."""
+    """Draw a figure and mark in it that weights are random."""
     figure = draw()
     warn_below(figure, RANDOM.strip(" ()"))
     return figure
@@ -75,13 +75,13 @@ def _tradeoffs(results: Results, arms: list[Arm]) -> Iterator[FigurePlan]:
                 axis.name,
                 f"Accuracy against cost: {title[0].lower() if title[1].islower() else title[0]}"
                 f"{title[1:]}, on a log axis. The line joins the teacher's strides; bars are one "
-                "standard deviation over seeds; nothing lies above and left of the Pareto front.",
+                "standard deviation over seeds; no point is above and left of the Pareto front.",
                 partial(tradeoff_figure, arms, axis),
             )
 
 
 def _objective(results: Results, name: str) -> CostAxis:
-    """Return what a search scored its trials by, averaged over an arm's seeds."""
+    """Return the objectives that a search scored its trials by, averaged over an arm's seeds."""
 
     def value(arm: Arm) -> float | None:
         scores = [results.objectives.get(trial, {}).get(name) for trial in arm.trials]
@@ -97,8 +97,8 @@ def _along_axes(arms: list[Arm]) -> Iterator[FigurePlan]:
         yield FigurePlan(
             axis.name,
             f"Accuracy along what was swept: {axis.title[0].lower()}{axis.title[1:]}. Bars are one "
-            "standard deviation over seeds; dashed lines are methods that it does not move, a "
-            "student's with the value that its teacher had.",
+            "standard deviation over seeds; dashed lines are methods that it does not affect, a "
+            "student's with the value of its teacher.",
             partial(axis_figure, arms, axis),
         )
 
@@ -124,8 +124,8 @@ def _of_panels(results: Results, arms: list[Arm]) -> Iterator[FigurePlan]:
         if any(preview.names for preview in previews.values()):
             yield FigurePlan(
                 f"qualitative{suffix}",
-                f"The first validation images{at}, their truth and what each method reads. Regions "
-                "with room for it have the number of their class.",
+                f"The first validation images{at}, their truth and what each method predicts. "
+                "Regions with enough room show the number of their class.",
                 partial(panel_figure, previews, classes),
             )
 

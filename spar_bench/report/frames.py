@@ -23,11 +23,11 @@ _NUMBERS = [
 DIFFERENCE_COLUMNS = [
     "dataset", "eval_short_side_px", "a", "b", "difference", "low", "high", "n_images",
 ]  # fmt: skip
-"""The columns of differences.csv: mIoU of `a` less that of `b`, a fraction, and its 95 % limits."""
+"""The columns of differences.csv: mIoU of `a` minus that of `b`, a fraction, and 95 % limits."""
 
 
 def results_frame(results: Results) -> pd.DataFrame:
-    """Return one line a row of `results`; a swept key that no column shows has its own."""
+    """Return one line per row of `results`; a swept key without a column gets its own."""
     keys = dict.fromkeys(key for row in results.rows for key in row.swept)
     extra = [key for key in keys if key not in SWEPT_COLUMNS]
     lines = [
@@ -37,12 +37,12 @@ def results_frame(results: Results) -> pd.DataFrame:
 
 
 def costs_frame(results: Results) -> pd.DataFrame:
-    """Return one line a method and image size."""
+    """Return one line per method and image size."""
     return _typed(results.costs, COST_COLUMNS)
 
 
 def differences_frame(results: Results, arms: list[Arm]) -> pd.DataFrame:
-    """Return paired bootstrap differences over images, one line a comparison that can be made."""
+    """Return paired bootstrap differences over images, one line per possible comparison."""
     lines = []
     for a, b in _comparisons(arms):
         sides = [
@@ -60,13 +60,13 @@ def differences_frame(results: Results, arms: list[Arm]) -> pd.DataFrame:
 
 
 def _name(arm: Arm) -> str:
-    """Name an arm, saying so where its weights are random: its name may lack the backbone."""
+    """Name an arm and mark random weights, since its name may lack the backbone."""
     is_said = RANDOM in arm.name or not str(arm.settings["backbone"]).endswith(RANDOM)
     return arm.name if is_said else arm.name + RANDOM
 
 
 def _comparisons(arms: list[Arm]) -> Iterator[tuple[Arm, Arm]]:
-    """Yield the pairs a reader asks about, data set by data set.
+    """Yield the pairs of interest, data set by data set.
 
     Single pass against the coarsest stride, every finer stride against the coarsest, each stride
     against the next finer (and so the next coarser), students against single pass and teacher.
@@ -98,7 +98,7 @@ def _cell(value: Any) -> Any:
 
 
 def _typed(lines: list[dict[str, Any]], columns: list[str]) -> pd.DataFrame:
-    """Make a frame whose counts stay whole where some are missing: pandas would write `12.0`."""
+    """Make a frame with integer counts even if some are missing: pandas would write `12.0`."""
     frame = pd.DataFrame(lines, columns=columns, dtype=object)
     types = dict.fromkeys(_INTEGERS, "Int64") | dict.fromkeys(_NUMBERS, "float64")
     return frame.astype({name: kind for name, kind in types.items() if name in columns})

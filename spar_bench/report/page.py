@@ -9,12 +9,12 @@ from spar_bench.report.protocols import protocol_lines, skipped_lines
 from spar_bench.results import Results
 
 _FILES = {
-    "results.csv": "one line a trial, method, data set and resolution; mIoU as a fraction",
+    "results.csv": "one line per trial, method, data set and resolution; mIoU as a fraction",
     "costs.csv": "cost of each method at further image sizes",
     "differences.csv": "paired bootstrap differences over images, with 95 % intervals",
     "table.md": "the table above",
     "table.tex": "the same for LaTeX (needs `booktabs`)",
-    "protocols.json": "what each protocol says, by the name that results.csv has",
+    "protocols.json": "what each protocol says, by its name in results.csv",
     "provenance.json": "commit, spec, seeds, versions, device, checksums of weights",
 }
 
@@ -22,14 +22,14 @@ _FILES = {
 def page(
     results: Results, arms: list[Arm], figures: list[FigurePlan], differences: pd.DataFrame
 ) -> str:
-    """Return the page in Markdown; it names figures by the files beside it."""
+    """Return the page in Markdown; it links figures as files beside it."""
     parts = [f"# {text.markdown(results.experiment)}"]
     if results.question:
         parts.append(f"> {text.markdown(results.question)}")
     if untaught(results):
         parts.append(
-            "**Some weights are random: mIoU, differences and figures of them say nothing of a "
-            "trained model; costs do.**"
+            "**Some weights are random: their mIoU, differences and figures say nothing about a "
+            "trained model; costs are valid.**"
         )
     parts.append(table_markdown(results, arms))
     devices = dict.fromkeys(row.cost.device for row in results.rows if row.cost.device)
@@ -66,7 +66,7 @@ def table_latex(results: Results, arms: list[Arm]) -> str:
 
 
 def _differences(frame: pd.DataFrame) -> list[str]:
-    """Return the section of paired differences, in points of mIoU; nothing where there are none."""
+    """Return the section of paired differences, in points of mIoU; empty if there are none."""
     if frame.empty:
         return []
     several = len(frame[["dataset", "eval_short_side_px"]].drop_duplicates()) > 1
@@ -87,7 +87,7 @@ def _differences(frame: pd.DataFrame) -> list[str]:
 
 
 def _remarks(results: Results) -> list[str]:
-    """Return the section of rows that have no result, or one with a remark; nothing else."""
+    """Return the section of rows that have no result or a remark; empty if there are none."""
     lines = [
         f"- {text.markdown(row.trial)}, {row.method}, {text.markdown(row.dataset)} at "
         f"{row.eval_short_side_px} px: {row.status.replace('_', ' ')}"

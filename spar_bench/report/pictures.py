@@ -21,21 +21,21 @@ MOST_IMAGES = 4
 MOST_COLUMNS = 7  # of a legend
 GAP_IN = 0.05
 NUMBER_PT, NUMBER_IN = 4.0, 0.04
-"""Size of the numbers in regions, and the radius of the disc that one needs."""
+"""Size of the numbers in regions, and the radius of the disc that a number needs."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """Pixels `(H, W, 3)`, and of a label map its labels `(H, W)`: their numbers are written in."""
+    """Pixels `(H, W, 3)`, and for a label map its labels `(H, W)`, drawn as numbers."""
 
     pixels: NDArray[np.uint8]
     labels: NDArray[np.uint8] | None = None
 
 
 def panel_figure(previews: Mapping[str, Preview], classes: list[str]) -> Figure:
-    """Draw the first images, a row each: image, truth, and a prediction a key of `previews`.
+    """Draw the first images, one row each: image, truth, one prediction per key of `previews`.
 
-    Classes are told apart by colour, and by the numbers that stand in the legend and in regions.
+    Classes are distinguished by colour, and by the numbers in the legend and in regions.
     """
     if not previews:
         raise ValueError("a panel needs at least one preview, but got none")
@@ -59,9 +59,9 @@ def panel_figure(previews: Mapping[str, Preview], classes: list[str]) -> Figure:
 def pca_figure(
     image: NDArray[np.uint8], features: Mapping[str, NDArray[np.floating[Any]]]
 ) -> Figure:
-    """Draw an image, then a column a feature map in the colours of their joint PCA."""
+    """Draw an image, then one column per feature map in the colours of their joint PCA."""
     if len({values.shape[0] for values in features.values()}) != 1:
-        raise ValueError("a joint PCA needs maps of equally many channels, and at least one map")
+        raise ValueError("a joint PCA needs at least one map, and maps with equally many channels")
     row = [Picture(pixels) for pixels in (image, *pca_colors(list(features.values())))]
     return _grid(["image", *features], [row], [])
 
@@ -76,7 +76,7 @@ def pca_colors(maps: Sequence[NDArray[np.floating[Any]]]) -> list[NDArray[np.uin
     mean = every.mean(0)
     _, vectors = np.linalg.eigh(np.cov(every - mean, rowvar=False).reshape(mean.size, mean.size))
     basis = vectors[:, ::-1][:, :3]
-    # A principal axis has no sign of its own: let its largest entry be positive.
+    # The sign of a principal axis is arbitrary: make its largest entry positive.
     basis = basis * np.sign(basis[np.abs(basis).argmax(0), np.arange(basis.shape[1])])
     low, high = np.quantile((every - mean) @ basis, [0.01, 0.99], axis=0)
     spread = np.where(high > low, high - low, 1.0)
@@ -126,7 +126,7 @@ def _grid(titles: list[str], rows: list[list[Picture]], legend: list[Patch]) -> 
         for column, picture in enumerate(row):
             at = (left + column * (width + GAP_IN), top - height)
             axes = figure.add_axes((at[0] / across, at[1] / total, width / across, height / total))
-            # A photograph is smoothed when it is made smaller; a label or a feature never is.
+            # Photographs are smoothed when shrunk; labels and features never are.
             _show(axes, picture.pixels, "antialiased" if titles[column] == "image" else "nearest")
             _number(axes, picture, width)
             if row is rows[0]:
@@ -138,7 +138,7 @@ def _grid(titles: list[str], rows: list[list[Picture]], legend: list[Patch]) -> 
 
 
 def _legend_size(legend: list[Patch], width_in: float) -> tuple[int, float]:
-    """Return as many columns as `width_in` holds, and how high the legend then is, in inches."""
+    """Return how many columns fit in `width_in`, and the legend's height, both in inches."""
     columns, height_in = 0, 0.0
     for columns in range(min(len(legend), MOST_COLUMNS), 0, -1):
         sheet = new_figure(width_in, 1.0)
@@ -175,7 +175,7 @@ def _number(axes: Axes, picture: Picture, width_in: float) -> None:
 def _wrapped(title: str, width_in: float) -> str:
     """Break a title into two lines where it is wider than its column."""
     words = text.one_line(title).split()
-    room = width_in * 17  # letters an inch at the title's size
+    room = width_in * 17  # letters per inch at the title's size
     lines = [""]
     for word in words:
         if lines[-1] and len(lines[-1]) + len(word) >= room:

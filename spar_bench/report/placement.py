@@ -26,7 +26,7 @@ class Surroundings:
     """What labels must keep clear of.
 
     They stay inside `frame` `(4,)` and off the squares of half side `radius` around `points`
-    `(N, 2)`; they had better not cover the dots `curves` `(P, 2)`.
+    `(N, 2)`; they should not cover the dots `curves` `(P, 2)`.
     """
 
     frame: Floats
@@ -41,12 +41,12 @@ class Surroundings:
 
 
 def place_labels(anchors: Floats, sizes: Floats, around: Surroundings) -> list[Floats | None]:
-    """Return the box of each label, or None where the frame is too full to hold it.
+    """Return the box of each label, or None if the frame has no room for it.
 
     Args:
         anchors: The points that are labelled, `(L, 2)`.
         sizes: Width and height of each label, `(L, 2)`.
-        around: What labels must keep clear of, the labelled points among it.
+        around: What labels must keep clear of, including the labelled points.
     """
     boxes: list[Floats | None] = [None] * len(anchors)
     stacked = _stack(anchors, sizes, around)
@@ -74,7 +74,7 @@ def overlap(a: Floats, b: Floats) -> NDArray[np.bool_]:
 def _stack(anchors: Floats, sizes: Floats, around: Surroundings) -> dict[int, Floats]:
     """Write the labels of points above each other as a column beside them, in their order.
 
-    Returns nothing for points that are few, or spread enough, or where a column finds no room.
+    Returns nothing if points are few or spread out enough, or if a column does not fit.
     """
     order = np.lexsort((anchors[:, 1], np.round(anchors[:, 0] / (2 * around.radius))))
     crowds = np.split(order, np.flatnonzero(np.diff(anchors[order, 0]) > 2 * around.radius) + 1)
@@ -108,7 +108,7 @@ def _rings(anchor: Floats, size: Floats, radius: float) -> Floats:
     """Return boxes on rings around a point, the nearest first, `(M, 4)`."""
     direction = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], axis=1)
     gaps = radius * 1.25 + size[1] * 0.45 * np.arange(_RINGS)
-    # Near an axis the box touches the ring with a side, in between with its corner.
+    # Near an axis, a side of the box touches the ring; in between, a corner does.
     half = size / 2 * np.clip(direction * np.sqrt(2), -1, 1)
     centres = anchor + direction * gaps[:, None, None] + half
     return _boxes(centres.reshape(-1, 2), size)
@@ -125,7 +125,7 @@ def _boxes(centres: Floats, size: Floats) -> Floats:
 
 
 def _best(candidates: Floats, anchor: Floats, taken: Floats, around: Surroundings) -> Floats | None:
-    """Return the free candidate of least cost: near its point, off the curves, its leader clear."""
+    """Return the free candidate of least cost: near its point, off the curves, leader clear."""
     frame = around.frame
     inside = (candidates[:, :2] >= frame[:2]).all(1) & (candidates[:, 2:] <= frame[2:]).all(1)
     free = candidates[inside & ~overlap(candidates, taken).any(1)]
@@ -140,7 +140,7 @@ def _best(candidates: Floats, anchor: Floats, taken: Floats, around: Surrounding
 
 
 def _blocked(ends: Floats, anchor: Floats, taken: Floats, radius: float) -> NDArray[np.int64]:
-    """Count the boxes that the straight way from a point to each label crosses, `(M,)`."""
+    """Count the boxes crossed by the straight line from a point to each label, `(M,)`."""
     way = np.linspace(0.0, 1.0, 24)[:, None, None]
     dots = anchor + way * (ends - anchor)
     dots = np.concatenate([dots, dots], axis=-1)

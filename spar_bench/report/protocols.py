@@ -1,4 +1,4 @@
-"""Which protocol the rows of a table are of; rows of several stand in one only where it is told."""
+"""The protocols of a table's rows; a table mixes several only if it says so."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -13,13 +13,13 @@ _UNKNOWN = "what it says"
 
 
 def require_unmixed(results: Results) -> None:
-    """Refuse rows of one data set that are of different protocols, unless a column tells them so.
+    """Refuse rows of one data set with different protocols, unless a column shows the difference.
 
     Raises:
-        MixedProtocols: one line a data set.
+        MixedProtocols: one line per data set.
     """
     lines = [
-        f"{results.experiment}: all rows of {dataset} must be of one protocol, but are of "
+        f"{results.experiment}: all rows of {dataset} must have one protocol, but have "
         f"{' and '.join(protocols)}, which differ in {'; '.join(_said(results, protocols, keys))}; "
         "sweep what differs, or add --mix-protocols to see them in one table"
         for dataset, protocols, keys in _mixtures(results)
@@ -29,12 +29,12 @@ def require_unmixed(results: Results) -> None:
 
 
 def mixed_datasets(results: Results) -> set[str]:
-    """Return the data sets whose rows are of protocols that no column tells apart."""
+    """Return the data sets with several protocols that no column distinguishes."""
     return {dataset for dataset, _, _ in _mixtures(results)}
 
 
 def protocol_lines(results: Results) -> list[str]:
-    """Return a line for each protocol that rows are of: its name, its rows, and what it says."""
+    """Return a line for each protocol of the rows: its name, its rows, and what it says."""
     lines = []
     for name in dict.fromkeys(row.protocol for row in results.rows):
         sides: dict[str, list[int]] = {}
@@ -51,7 +51,7 @@ def protocol_lines(results: Results) -> list[str]:
 
 
 def skipped_lines(results: Results) -> list[str]:
-    """Return a line for each data set of which images could not be read and are left out."""
+    """Return a line for each data set with images that could not be read and are left out."""
     most: dict[str, tuple[int, int]] = {}
     for row in results.rows:
         if row.n_skipped:
@@ -84,7 +84,7 @@ def _differing(results: Results, names: list[str]) -> list[str]:
 
 
 def _is_shown(results: Results, rows: list[Row], key: str) -> bool:
-    """Tell whether a part of the protocol follows from a column, so that a reader sees it."""
+    """Tell whether a column shows this part of the protocol."""
     found: dict[str, Any] = {}
     for row in rows:
         said = row.protocol if key == _UNKNOWN else results.protocols[row.protocol][key]

@@ -1,4 +1,4 @@
-"""Find the regions of a label map that have room for a number, and the place of it."""
+"""Find the regions of a label map with room for a number, and where to put it."""
 
 from typing import NamedTuple
 
@@ -20,8 +20,8 @@ class Place(NamedTuple):
 def number_places(labels: NDArray[np.uint8], radius_px: float) -> list[Place]:
     """Return a place in each region of `labels` `(H, W)` that holds a disc of `radius_px`.
 
-    A region is of one label and in one piece. Its place is the pixel deepest inside it; the
-    border of the map bounds it, and what is ignored has none.
+    A region has one label and is connected. Its place is the pixel deepest inside it; the border of
+    the map bounds it, and ignored pixels have none.
     """
     places = []
     for label in (int(value) for value in np.unique(labels) if value != IGNORED):

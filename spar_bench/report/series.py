@@ -1,4 +1,4 @@
-"""Find what was swept, and the arms that lie along it."""
+"""Find what was swept, and the arms along it."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -42,27 +42,27 @@ class Axis:
 
     @property
     def is_numeric(self) -> bool:
-        """Whether the values lie on a line, rather than being names."""
+        """Whether the values are numbers rather than names."""
         return all(isinstance(v, int | float) and not isinstance(v, bool) for v in self.values)
 
     @property
     def is_log(self) -> bool:
-        """Whether the values span so much that a linear axis would crowd them."""
+        """Whether the values span so wide a range that a linear axis would crowd them."""
         return bool(min(self.values) > 0 and max(self.values) / min(self.values) >= 6)
 
     def of(self, arm: Arm) -> Any:
-        """Return where an arm lies on this axis, None where it has no such setting."""
+        """Return where an arm is on this axis, or None if it has no such setting."""
         is_panel = self.key == RESOLUTION
         return arm.panel.eval_short_side_px if is_panel else arm.settings.get(self.key)
 
     def moves(self, arm: Arm) -> bool:
-        """Say whether arms of this method lie at several places of the axis."""
+        """Say whether arms of this method are at several places on the axis."""
         return self.key == RESOLUTION or (self.key in arm.varying and self.of(arm) is not None)
 
 
 @dataclass(frozen=True)
 class Series:
-    """Arms in the order of an axis, and their mark; joined when they differ in it alone.
+    """Arms in the order of an axis, and their mark; joined if they differ only in it.
 
     `points` holds the mark of each arm, once `marked` has decided it.
     """
@@ -75,7 +75,7 @@ class Series:
 
 
 def swept_axes(arms: Iterable[Arm]) -> list[Axis]:
-    """Return the settings, and the resolution, in which arms that finished differ."""
+    """Return the settings, and the resolution, in which finished arms differ."""
     arms = [arm for arm in arms if arm.miou is not None]
     keys = dict.fromkeys(key for arm in arms for key in (*arm.varying, RESOLUTION))
     axes = []
@@ -87,9 +87,9 @@ def swept_axes(arms: Iterable[Arm]) -> list[Axis]:
 
 
 def series_along(arms: Iterable[Arm], axis: Axis) -> list[Series]:
-    """Group the arms that differ along `axis` alone; of too many for a method, return the best.
+    """Group the arms that differ only along `axis`; if a method has too many, return the best.
 
-    Where few arms differ in it alone, as in a search, a method's arms are one cloud of points.
+    If few arms differ only in it, as in a search, a method's arms are one cloud of points.
     """
     groups: dict[tuple[Any, ...], list[Arm]] = {}
     for arm in arms:
@@ -110,7 +110,7 @@ def series_along(arms: Iterable[Arm], axis: Axis) -> list[Series]:
 def marked(series: list[Series], its_marks: Mapping[str, Mark]) -> list[Series]:
     """Give each arm the mark it has in every figure, `its_marks` by label.
 
-    Where several series of one method would then look alike, each arm has that of its series.
+    If several series of one method would then look alike, each arm gets the mark of its series.
     """
     found = []
     for its in series:
@@ -125,7 +125,7 @@ def marked(series: list[Series], its_marks: Mapping[str, Mark]) -> list[Series]:
 
 
 def _tell_apart(rivals: list[Series], its_marks: Mapping[str, Mark]) -> bool:
-    """Say whether the arms' own marks leave no doubt which of `rivals` an arm belongs to."""
+    """Say whether the arms' own marks make clear which of `rivals` an arm belongs to."""
     labels = [[arm.label for arm in its.arms] for its in rivals]
     own = [{its_marks[label] for label in its} for its in labels]
     n_marks = len(set().union(*own))
@@ -162,7 +162,7 @@ def _in_order(arms: list[Arm], axis: Axis) -> list[Arm]:
 
 
 def _marks(groups: list[list[Arm]]) -> list[Mark]:
-    """Give each group a mark: teachers shades of one colour, students one each."""
+    """Give each group a mark: shades of one colour for teachers, a colour each for students."""
     methods = [group[0].method for group in groups]
     n_teachers = methods.count("teacher")
     shades = sns.light_palette(DIVIDES.color, n_teachers + 2, as_cmap=False).as_hex()[2:]

@@ -82,7 +82,7 @@ STUDENTS = [
 
 
 def marks(arms: Iterable[Arm]) -> dict[str, Mark]:
-    """Return the mark of each arm by its label; more students than marks share the first one."""
+    """Return the mark of each arm by label; students beyond the available marks share the first."""
     by_label = {arm.label: arm for arm in arms}
     students = [label for label, arm in by_label.items() if arm.method == "student"]
     few = len(students) <= len(STUDENTS)
@@ -96,7 +96,7 @@ def marks(arms: Iterable[Arm]) -> dict[str, Mark]:
 
 
 def new_figure(width_in: float, height_in: float) -> Figure:
-    """Return an empty figure that belongs to no global state, laid out by constraints."""
+    """Return an empty figure outside pyplot's global state, with constrained layout."""
     figure = Figure(figsize=(width_in, height_in))
     FigureCanvasAgg(figure)
     return figure
@@ -107,7 +107,7 @@ def draw_point(
 ) -> None:
     """Draw a mark at a mIoU in percent, with a bar of `sd` (a fraction) along that axis.
 
-    mIoU is `y`, or where the figure lies `across`, `x`.
+    mIoU is `y`, or with `across` it is `x`.
     """
     spread = None if sd is None else 100 * sd
     axes.errorbar(
@@ -127,7 +127,7 @@ def draw_point(
 
 
 def legend_above(figure: Figure, handles: dict[str, Line2D], *, columns: int) -> None:
-    """Write a legend above all axes, and make the figure higher by what it takes."""
+    """Write a legend above all axes, and make the figure taller by its height."""
     if not handles:
         return
     names = [text.plot(name, most=44) for name in handles]
@@ -146,9 +146,9 @@ def _legend_width_in(names: list[str], columns: int) -> float:
 
 
 def warn_below(figure: Figure, words: str) -> None:
-    """Write a warning in a line of its own below all that is drawn, which keeps place and size."""
+    """Write a warning on its own line below the drawing, which keeps its size."""
     figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # everything moves up as it now is
+    figure.set_layout_engine("none")  # everything moves up without a new layout
     width, height = figure.get_size_inches()
     higher = height + LINE_IN
     figure.set_size_inches(width, higher)
@@ -168,7 +168,7 @@ def house_style() -> Iterator[None]:
     """Draw in the house style: everything made inside has its sizes and colours."""
     style: Any = {**sns.axes_style("ticks"), **_RC}
     with warnings.catch_warnings(), mpl.rc_context(style):
-        # A class may be named in a script the font lacks; its boxes are seen in the picture.
+        # A class name may use a script that the font lacks; the picture then shows boxes.
         warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
         yield
 

@@ -1,4 +1,4 @@
-"""Draw accuracy against what was swept: lines over numbers, dots over names."""
+"""Draw accuracy against what was swept: lines for numbers, dots for names."""
 
 import math
 from collections.abc import Iterable
@@ -30,7 +30,7 @@ LETTER = 0.0175  # width of a letter under the axis, as a share of the axis
 
 
 def axis_figure(arms: list[Arm], axis: Axis) -> Figure:
-    """Draw the arms of one data set along `axis`, a facet for each resolution."""
+    """Draw the arms of one data set along `axis`, one facet per resolution."""
     shown = [arm for arm in arms if arm.miou is not None]
     panels: list[Panel | None] = [None] if axis.key == RESOLUTION else [*panels_of(shown)]
     series = {
@@ -63,7 +63,7 @@ def axis_figure(arms: list[Arm], axis: Axis) -> Figure:
 
 
 def _draw_numbers(axes: Axes, series: list[Series], axis: Axis) -> dict[str, Line2D]:
-    """Draw a line a series, mean and sd over seeds at each value; return the legend."""
+    """Draw one line per series, with mean and sd over seeds at each value; return the legend."""
     handles: dict[str, Line2D] = {}
     for its in series:
         _draw_line(axes, its, axis)
@@ -91,7 +91,7 @@ def _draw_line(axes: Axes, series: Series, axis: Axis) -> None:
 
 
 def _legend_of(series: Series) -> dict[str, Line2D]:
-    """Return what explains a series: one mark, or where its arms differ in it, each of them."""
+    """Return the legend of a series: one mark, or each mark if its arms have several."""
     line: Literal["-", "none"] = "-" if series.joined else "none"
     if len(set(series.points)) == 1:
         return {series.label: _handle(series.points[0], line)}
@@ -108,7 +108,7 @@ def _legend_of(series: Series) -> dict[str, Line2D]:
 
 
 def _written_out(axis: Axis) -> tuple[list[float], list[str]]:
-    """Return ticks and their words: every value, in a second line where the first has no room."""
+    """Return ticks and labels: every value, on a second line where the first has no room."""
     place = math.log if axis.is_log else float
     values = sorted(axis.values)
     ticks, words, last = [], [], [-math.inf, -math.inf]
@@ -124,7 +124,7 @@ def _written_out(axis: Axis) -> tuple[list[float], list[str]]:
 
 
 def _draw_names(axes: Axes, series: list[Series], axis: Axis) -> dict[str, Line2D]:
-    """Draw a row a value: each seed a faint dot, mean and sd over them; return the legend."""
+    """Draw one row per value: a faint dot per seed, mean and sd over them; return the legend."""
     for nth, its in enumerate(series):
         aside = 0.8 * ((nth + 0.5) / len(series) - 0.5)
         for arm, mark in zip(its.arms, its.points, strict=True):
@@ -145,9 +145,9 @@ def _draw_names(axes: Axes, series: list[Series], axis: Axis) -> dict[str, Line2
 
 
 def _references(arms: list[Arm], axis: Axis) -> list[Arm]:
-    """Return what the axis does not move, but belongs to what it moves: a student's own teacher.
+    """Return arms unaffected by the axis that belong to affected ones: a student's own teacher.
 
-    Of too many, the best are kept; the lowest comes first.
+    If there are too many, the best are kept; the lowest comes first.
     """
     moved = [arm for arm in arms if axis.moves(arm)]
     still = [arm for arm in arms if arm not in moved]

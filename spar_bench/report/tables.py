@@ -11,10 +11,10 @@ NOTE = (
     "mIoU in percent, the best of each mIoU column in bold; ± is one standard deviation (n - 1) "
     "over n seeds. Costs are for one image; 1 MAC = 2 FLOPs; latency is the median, then the 10th "
     "to 90th percentile. A student's window and stride are its teacher's. A protocol is all that "
-    "moves an mIoU beside model, inference and images; its name is a digest of it."
+    "affects mIoU besides model, inference and images; its name is a digest of it."
 )
 PAGE_LETTERS, GAP_LETTERS = 105, 2.7
-"""Letters in a line of a two-column page in small type, and what the gap of two columns takes."""
+"""Letters per line of a two-column page in small type, and the width of a column gap."""
 _HEADERS = {
     "window_px": "Window (px)",
     "stride_px": "Stride (px)",
@@ -27,7 +27,7 @@ _METHODS = {"pretrained": "single pass", "teacher": "sliding window", "student":
 
 @dataclass(frozen=True)
 class Cell:
-    """What stands in one place of a table: words, or a mean with its sd and n."""
+    """The content of a table cell: words, or a mean with its sd and n."""
 
     words: str
     sd: str | None = None
@@ -43,7 +43,7 @@ NOT_PART = Cell("–")
 class Table:
     """A caption, groups of columns (name, width), headers, and rows of cells.
 
-    The first `n_words` columns are words, the others numbers.
+    The first `n_words` columns hold words, the others numbers.
     """
 
     caption: str
@@ -55,14 +55,14 @@ class Table:
 
 @dataclass(frozen=True)
 class Column:
-    """A header, and the cell of an arm under it."""
+    """A header, and the function that gives an arm's cell under it."""
 
     header: str
     cell: Callable[[Arm], Cell]
 
 
 def result_tables(arms: list[Arm]) -> list[Table]:
-    """Return accuracy with its cost for one panel; for several, a table of each."""
+    """Return one table of accuracy and cost for one panel; for several, one table of each."""
     panels = panels_of(arms)
     if len(panels) == 1:
         return [_table(arms, "Accuracy and cost", [MIOU, *COSTS])]
@@ -71,7 +71,7 @@ def result_tables(arms: list[Arm]) -> list[Table]:
 
 
 def _table(arms: list[Arm], subject: str, columns: list[Column]) -> Table:
-    """Lay out a row an arm, and `columns` for each panel."""
+    """Lay out one row per arm, and `columns` for each panel."""
     panels = panels_of(arms)
     settings, constant = _settings_columns(arms)
     shared, titles = _panel_titles(panels)
@@ -116,7 +116,7 @@ def _settings_columns(arms: list[Arm]) -> tuple[list[str], list[str]]:
 
 
 def _panel_titles(panels: list[Panel]) -> tuple[list[str], list[str]]:
-    """Return what all panels share, for the caption, and for each what sets it apart."""
+    """Return what all panels share, for the caption, and what distinguishes each."""
     datasets = [panel.dataset for panel in panels]
     sizes = [panel.title for panel in panels]
     shared = [part[0] for part in (datasets, sizes) if len(set(part)) == 1]
@@ -185,7 +185,7 @@ COSTS = [
 
 
 def to_markdown(table: Table) -> str:
-    """Write a table in Markdown, the groups of columns inside the headers."""
+    """Write a table in Markdown, with the column groups in the headers."""
     spread = [name for name, width in table.groups for _ in range(width)]
     headers = [
         f"{header}, {group}" if group else header
@@ -203,7 +203,7 @@ def to_markdown(table: Table) -> str:
 
 
 def to_latex(table: Table, label: str, *, note: str = NOTE) -> str:
-    """Write a table in LaTeX, to be as wide as a page; it needs the package booktabs."""
+    """Write a table in LaTeX, one page wide; it needs the package booktabs."""
     columns = "l" * table.n_words + "r" * (len(table.headers) - table.n_words)
     lines = [
         r"\begin{table*}[t]", r"\centering", _latex_size(table),
@@ -219,7 +219,7 @@ def to_latex(table: Table, label: str, *, note: str = NOTE) -> str:
 
 
 def _latex_size(table: Table) -> str:
-    """Return the size of letters, and the gap between columns, at which a table fits a page."""
+    """Return the font size and column gap at which a table fits a page."""
     rows = [table.headers, *([" ".join([c.words, *_spread(c)]) for c in row] for row in table.rows)]
     n_letters = sum(max(map(len, column)) for column in zip(*rows, strict=True))
     is_wide = n_letters + GAP_LETTERS * len(table.headers) > PAGE_LETTERS
@@ -227,7 +227,7 @@ def _latex_size(table: Table) -> str:
 
 
 def _latex_groups(groups: list[tuple[str, int]]) -> list[str]:
-    """Return the header above the headers, with a rule under each group; nothing without groups."""
+    """Return the header above the headers, with a rule under each group; empty without groups."""
     if not any(name for name, _ in groups):
         return []
     cells, rules, at = [], [], 1

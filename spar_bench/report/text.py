@@ -13,17 +13,17 @@ _LATEX = {
 
 
 def latex(text: str) -> str:
-    """Return `text` so that LaTeX sets it letter by letter."""
+    """Return `text` escaped for LaTeX."""
     return "".join(_LATEX.get(letter, letter) for letter in one_line(text))
 
 
 def markdown(text: str) -> str:
-    """Return `text` so that it stays one cell of a Markdown table."""
+    """Return `text` escaped for one cell of a Markdown table."""
     return re.sub(r"([\\`*_|<>\[\]])", r"\\\1", one_line(text))
 
 
 def plot(text: str, most: int = 60) -> str:
-    """Return at most `most` letters of `text`; matplotlib reads no `$` of it as mathematics."""
+    """Return at most `most` letters of `text`, with `$` escaped for matplotlib."""
     line = one_line(text)
     if len(line) > most:
         line = line[: most - 1].rstrip() + "…"
@@ -36,7 +36,7 @@ def one_line(text: str) -> str:
 
 
 def file_name(text: str) -> str:
-    """Return `text` with all but letters, digits, `-` and `.` replaced by `_`."""
+    """Return `text` with everything but letters, digits, `-` and `.` replaced by `_`."""
     return re.sub(r"[^A-Za-z0-9.-]+", "_", text).strip("._") or "unnamed"
 
 
@@ -46,7 +46,7 @@ def percent(fraction: float) -> str:
 
 
 def points(fraction: float) -> str:
-    """Write a difference of fractions in points with its sign; what rounds to nothing has none."""
+    """Write a difference of fractions in points with its sign; zero after rounding has none."""
     written = f"{100 * fraction:+.1f}"
     return "0.0" if float(written) == 0 else written
 

@@ -36,7 +36,7 @@ MARGIN_PT = 3.0  # between a label and the edge of the axes
 
 @dataclass(frozen=True)
 class CostAxis:
-    """What accuracy is set against: a file name, a title with its unit, and an arm's value."""
+    """What accuracy is plotted against: a file name, a title with unit, and an arm's value."""
 
     name: str
     title: str
@@ -44,7 +44,7 @@ class CostAxis:
 
 
 def pareto_front(costs: Sequence[float], mious: Sequence[float]) -> list[int]:
-    """Return the indices of points that no other beats in both, from cheap to dear."""
+    """Return the indices of points that no other beats in both, from cheap to expensive."""
     front: list[int] = []
     for index in sorted(range(len(costs)), key=lambda i: (costs[i], -mious[i])):
         if not front or mious[index] > mious[front[-1]]:
@@ -53,7 +53,7 @@ def pareto_front(costs: Sequence[float], mious: Sequence[float]) -> list[int]:
 
 
 def tradeoff_figure(arms: list[Arm], axis: CostAxis) -> Figure:
-    """Draw a facet for each panel of those `arms` that have both accuracy and this cost."""
+    """Draw one facet per panel of the `arms` that have both accuracy and this cost."""
     its_marks = marks(arms)
     shown = [arm for arm in arms if arm.miou is not None and axis.value(arm) is not None]
     panels = panels_of(shown)
@@ -70,7 +70,7 @@ def tradeoff_figure(arms: list[Arm], axis: CostAxis) -> Figure:
         facet.remove()
     _add_legend(figure, shown)
     figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # labels are placed for the axes as they now are
+    figure.set_layout_engine("none")  # labels are placed for the current axes
     for facet, panel in zip(facets, panels, strict=False):
         _label(facet, [arm for arm in shown if arm.panel == panel], axis, its_marks)
     return figure
@@ -95,13 +95,13 @@ def _draw_facet(axes: Axes, arms: list[Arm], axis: CostAxis, its_marks: dict[str
 
 
 def _draw_front(axes: Axes, x: Floats, y: Floats) -> None:
-    """Draw what can be had for a cost: level until a dearer point is better."""
+    """Draw the best accuracy up to each cost: level until a more expensive point is better."""
     corners = np.repeat(np.stack([x, y], axis=1), 2, axis=0)
     axes.plot(corners[1:, 0], corners[:-1, 1], color=LIGHT, linewidth=2.2, zorder=1)
 
 
 def _scale(axes: Axes, x: Floats, y: Floats) -> None:
-    """Set a log axis with room for labels, and ticks that are written out as plain numbers."""
+    """Set a log axis with room for labels, and ticks as plain numbers."""
     axes.set_xscale("log")
     reach = max(float(np.log10(x.max() / x.min())), 0.6)
     middle = float(np.log10(x.max() * x.min())) / 2
@@ -121,7 +121,7 @@ def _coordinates(arms: Iterable[Arm], axis: CostAxis) -> tuple[Floats, Floats]:
 
 
 def _stride_lines(arms: Iterable[Arm]) -> list[list[Arm]]:
-    """Return the series of strides that make a line."""
+    """Return the series of strides that form a line."""
     return [series for series in stride_series(arms) if len(series) > 1]
 
 
@@ -143,7 +143,7 @@ def _add_legend(figure: Figure, arms: list[Arm]) -> None:
 
 
 def _label(axes: Axes, arms: list[Arm], axis: CostAxis, its_marks: dict[str, Mark]) -> None:
-    """Write each arm's name beside its point, with a thin line to it where it had to go far."""
+    """Write each arm's name beside its point, with a thin leader line if it is far away."""
     figure = axes.get_figure()
     assert isinstance(figure, Figure)
     point_px = figure.dpi / 72
@@ -191,7 +191,7 @@ def _lead(axes: Axes, anchor: Floats, box: Floats, point_px: float) -> None:
 
 
 def _worth_a_label(arms: list[Arm], axis: CostAxis) -> list[Arm]:
-    """Return all arms, or of too many the Pareto front and the best of each line and method."""
+    """Return all arms, or if too many the Pareto front and the best of each line and method."""
     if len(arms) <= MOST_LABELS:
         return arms
     x, y = _coordinates(arms, axis)

@@ -1,4 +1,4 @@
-"""Write a report into its folder: every file whole or not at all, none left from an older one."""
+"""Write a report into its folder: each file completely or not at all, none from an older one."""
 
 import json
 from collections.abc import Iterable
@@ -20,7 +20,7 @@ def write_report(results: Results, folder: Path, *, mix_protocols: bool = False)
     """Write all files of the report of `results` into `folder`, and return their paths.
 
     Raises:
-        MixedProtocols: rows of a data set are of different protocols, and it was not told to mix.
+        MixedProtocols: rows of a data set have different protocols, and mixing is off.
     """
     if not mix_protocols:
         require_unmixed(results)

@@ -1,4 +1,4 @@
-"""Pictures and their tags: whole or glued, always true to the pixels."""
+"""Pictures and their tags: whole or collages, tags always match the pixels."""
 
 import numpy as np
 import pytest

@@ -23,7 +23,7 @@ def backbone() -> Backbone:
 
 
 def names_embedded(backbone: Backbone) -> list[torch.Tensor]:
-    """Return one `(names, C)` a class: the mean of a name's 80 prompts, normalised."""
+    """Return one `(names, C)` per class: the mean of a name's 80 prompts, normalised."""
     model: Any = backbone.model
     each = [model.encode_text(prompts, normalize=True) for prompts in taught_prompts()]
     means = [F.normalize(one.view(-1, 80, 128).mean(dim=1), dim=-1) for one in each]

@@ -1,4 +1,4 @@
-"""The objective: tags at the level of regions, on the very features that the read-out reads."""
+"""The objective: tags at the level of regions, on the same features as the read-out."""
 
 import math
 from types import SimpleNamespace

@@ -1,4 +1,4 @@
-"""The recipe: resumed exactly, refused when it is another, and reported truly."""
+"""The recipe: resumed exactly, refused if it differs, and reported correctly."""
 
 import json
 from pathlib import Path
@@ -83,7 +83,7 @@ def test_checkpoint_of_another_pretraining_is_refused(
 ) -> None:
     run_until(tmp_path, 4, monkeypatch)
 
-    with pytest.raises(SparBenchError, match=f"{CHECKPOINT_FILE}: must be of the same seed"):
+    with pytest.raises(SparBenchError, match=f"{CHECKPOINT_FILE}: must have the same seed"):
         run(tmp_path, **other)
 
 

@@ -1,4 +1,4 @@
-"""Scenes: the same everywhere, exact in their labels, of any size and of varied scale."""
+"""Scenes: the same everywhere, with exact labels, of any size and varied scale."""
 
 import hashlib
 from itertools import pairwise

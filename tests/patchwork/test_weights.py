@@ -1,4 +1,4 @@
-"""The shipped weights: small, of the shape that open_clip expects, and honest about their words."""
+"""The shipped weights: small, with the shapes that open_clip expects, and with known words."""
 
 from pathlib import Path
 

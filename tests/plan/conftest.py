@@ -1,4 +1,4 @@
-"""What tests of plans share: a small model and a few photographs, written once."""
+"""Shared by tests of plans: a small model and a few photographs, written once."""
 
 from tests.run.conftest import clip, photographs
 

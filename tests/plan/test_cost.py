@@ -41,7 +41,7 @@ LIKE_CAMVID: dict[str, Any] = {
 
 @pytest.fixture(autouse=True)
 def _slow_attention() -> Iterator[None]:
-    """Have the counter see attention: before torch 2.15 it misses the CPU's fused kernel too."""
+    """Make the counter see attention: before torch 2.15 it also misses the CPU's fused kernel."""
     torch.backends.mha.set_fastpath_enabled(False)
     with sdpa_kernel(SDPBackend.MATH):
         yield

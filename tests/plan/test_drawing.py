@@ -64,7 +64,7 @@ def exactly(image_hw: tuple[int, int], drawn: Drawn, settings: dict[str, Any]) -
     scale = min(Fraction(drawn.short_side_px, min(image_hw)), Fraction(long_px, max(image_hw)))
     sides = [floor(side * scale + Fraction(1, 2)) for side in image_hw]
     if min(sides) < 512:  # enlarged from there, and never cropped
-        factor = 512 / min(sides)  # of floats: where 1536 is exact, they may come to 1535
+        factor = 512 / min(sides)  # in floats: may give 1535 where 1536 is exact
         sides = [max(floor(side * factor), 512) for side in sides]
     elif drawn.crop is not None:
         sides = [
@@ -100,7 +100,7 @@ def test_image_kept_whole_under_a_cap_loses_nothing_and_an_enlarged_one_is_not_c
     enlarged = frame((1500, 2250), cropped, DAGGER)
     not_enlarged = frame((1500, 2250), cropped, CONFIG)
 
-    # 700 by 1051 px, resized once more to what divides by 16.
+    # 700 by 1051 px, resized once more to multiples of 16.
     assert (kept_whole.resized_hw, kept_whole.image_hw) == ((688, 1040), (688, 1040))
     # 400 by 600 px is below 512: 512 by 768 px, whole.
     assert (enlarged.resized_hw, enlarged.image_hw) == ((512, 768), (512, 768))

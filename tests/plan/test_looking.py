@@ -1,4 +1,4 @@
-"""A plan looks at each data set once, however many arms, seeds and points ask for it."""
+"""A plan reads each data set once, however many arms, seeds and points need it."""
 
 import shutil
 from collections import Counter
@@ -19,7 +19,7 @@ from tests.small import GRID, UNTIMED, spar_bench, write_spec
 
 @pytest.fixture
 def looks(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """Count how often a folder is listed, stamped, and an image of it read."""
+    """Count how often a folder is listed or stamped, and an image of it read."""
     counts: Counter[str] = Counter()
 
     def counted(name: str, of: Callable[..., Any]) -> Callable[..., Any]:
@@ -87,7 +87,7 @@ def test_whether_files_are_unchanged_is_looked_at_afresh(
 
         write_photographs(tmp_path / "noise", seed=9)
 
-        with pytest.raises(SparBenchError, match="must stay as they are while a sweep runs"):
+        with pytest.raises(SparBenchError, match="must not change while a sweep runs"):
             require_unchanged(stage)
 
 

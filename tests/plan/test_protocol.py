@@ -141,8 +141,8 @@ def test_number_that_would_be_one_column_with_the_own_rule_is_a_mistake() -> Non
         return [odds.text for odds in Checker().check(asked)]
 
     assert told("own", 256, 672) == [
-        "must differ from the short side of voc21's own rule where own is given too, but got 672, "
-        "which has no cap of 2048 px; drop one"
+        "must differ from the short side of voc21's own rule where own is also given, but got "
+        "672, which has no cap of 2048 px; drop one"
     ]
     assert told("own", 256) == told(256, 672) == []
 

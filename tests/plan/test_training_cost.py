@@ -22,7 +22,7 @@ HEAD_BLOCKS = {"head_patch_tokens": 2}
 
 @pytest.fixture(scope="module")
 def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
-    """Build a small backbone of a read-out anew."""
+    """Build a new small backbone with a read-out."""
     folder = tmp_path_factory.mktemp("backbones")
     tiny.write(folder)
     write_data_file(folder / "siglip.yaml", "siglip2")

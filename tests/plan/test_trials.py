@@ -1,4 +1,4 @@
-"""Trials and their arms: who has which rows, and which timings go into one sitting."""
+"""Trials and their arms: which rows each has, and which timings share a session."""
 
 from pathlib import Path
 from typing import Any
@@ -165,7 +165,7 @@ def test_targets_that_are_not_kept_are_no_stage_and_cost_the_student_each_epoch(
         ([(100, 20), (300, 10), (90, 30)], 5.0),
         ([(100, 20), (300, 10)], 17.5),
         ([(100, 0), (0, 3)], None),
-        ([(100, 20), (10, 7), (10, 7)], 5.0),  # these two tell of what was loaded for them
+        ([(100, 20), (10, 7), (10, 7)], 5.0),  # the time of these two is mostly loading
     ],
 )
 def test_speed_is_the_median_of_what_was_measured_at_length(

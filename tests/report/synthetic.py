@@ -21,7 +21,7 @@ STRIDES = {64: 44.0, 32: 45.1, 28: 46.5, 16: 45.5, 12: 46.7, 8: 45.6, 4: 46.8}
 
 
 def row(method: str, miou: float | None, **changes: Any) -> Row:
-    """Return a finished row of `method` at `miou` (a fraction), with settings that befit it."""
+    """Return a finished row of `method` at `miou` (a fraction), with matching settings."""
     sliding = method == "teacher"
     student = method == "student"
     values: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""Rows become arms: seeds joined, shared evaluations shown once, names that tell apart."""
+"""Rows become arms: seeds joined, shared evaluations shown once, distinct names."""
 
 import statistics
 from dataclasses import replace

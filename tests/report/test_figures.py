@@ -1,4 +1,4 @@
-"""Every figure of random weights says so, in a place where nothing else is."""
+"""Every figure of random weights says so, in a place with nothing else."""
 
 from dataclasses import replace
 
@@ -29,7 +29,7 @@ def drawn(plan: FigurePlan) -> Figure:
 
 
 def mark_and_others(figure: Figure) -> tuple[Bbox, list[Bbox]]:
-    """Return where the mark is, and where all else of the figure is, in pixels."""
+    """Return the positions of the mark and of everything else in the figure, in pixels."""
     (mark,) = (text for text in figure.texts if text.get_text() == MARK)
     others = [text.get_window_extent() for text in figure.texts if text is not mark]
     others += [legend.get_window_extent() for legend in figure.legends]

@@ -1,4 +1,4 @@
-"""Labels never cover each other or a point, never leave the frame, and are found again alike."""
+"""Labels never cover each other or a point, never leave the frame, and are deterministic."""
 
 import itertools
 

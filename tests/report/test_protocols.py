@@ -1,4 +1,4 @@
-"""Rows of one table are of one protocol, or it says of which each is."""
+"""Rows of one table have one protocol, or the table says which each has."""
 
 import json
 from pathlib import Path
@@ -33,7 +33,7 @@ def named(**changes: Any) -> tuple[str, dict[str, Any]]:
 
 
 def results(*rows: tuple[Row, dict[str, Any]]) -> Results:
-    """Return results whose rows are of the protocols beside them."""
+    """Return results whose rows have the protocols paired with them."""
     said = [protocol for _, protocol in rows]
     return results_of([row for row, _ in rows], protocols={protocol_name(one): one for one in said})
 
@@ -67,7 +67,7 @@ def test_rows_of_two_protocols_are_refused_in_one_line(
 
     with pytest.raises(
         MixedProtocols,
-        match=f"^stride: all rows of patchwork must be of one protocol, but are of {a} and {b}, "
+        match=f"^stride: all rows of patchwork must have one protocol, but have {a} and {b}, "
         f"which differ in {told}; sweep what differs, or add --mix-protocols",
     ) as caught:
         write(mixed, tmp_path)
@@ -155,7 +155,7 @@ def test_sweeps_of_earlier_versions_are_shown_by_the_names_of_their_protocols() 
 
     assert protocol_lines(old) == ["Protocol a (patchwork at 256 px): its content was not kept."]
     require_unmixed(old)
-    with pytest.raises(MixedProtocols, match="of a and b, which differ in what it says;"):
+    with pytest.raises(MixedProtocols, match="have a and b, which differ in what it says;"):
         require_unmixed(mixed)
 
 

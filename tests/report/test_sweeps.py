@@ -1,4 +1,4 @@
-"""Accuracy along what was swept: which axes there are, what lies on them, what is drawn."""
+"""Accuracy along what was swept: which axes there are, what is on them, what is drawn."""
 
 from dataclasses import replace
 from itertools import pairwise
@@ -25,7 +25,7 @@ from tests.report.synthetic import (
 
 
 def arms_of(rows: list[Row]) -> list[Arm]:
-    """Return the arms of rows, each row an evaluation of its own."""
+    """Return the arms of rows, each row with its own evaluation."""
     return read_arms(
         results_of([replace(r, stages={"evaluate": f"e{i}"}) for i, r in enumerate(rows)])
     )
@@ -49,7 +49,7 @@ def resolution_rows() -> list[Row]:
 
 
 def search_rows() -> list[Row]:
-    """Return twelve students, no two alike in any setting but the trained part."""
+    """Return twelve students that differ in every setting but the trained part."""
     return [
         row("student", 0.4 + i / 100, group=f"g{i}", trial=f"t{i}",
             swept={"student.learning_rate": 10.0 ** (-5 + i / 4), "student.epochs": 2 + i})

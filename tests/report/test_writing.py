@@ -1,4 +1,4 @@
-"""A report is whole, the same each time, and free of what an older one left."""
+"""A report is complete, the same each time, and without remains of an older one."""
 
 import json
 import re
