@@ -1,4 +1,4 @@
-"""Work under way in one safetensors file: tensors, and the rest of the state as JSON beside."""
+"""Unfinished work in one safetensors file: tensors, and the rest of the state as JSON."""
 
 import json
 from pathlib import Path
@@ -12,18 +12,18 @@ from spar_bench.files import replace_bytes
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
 CHECKPOINT_S = 20.0
-"""Seconds between checkpoints: what a kill can cost."""
+"""Seconds between checkpoints: the most work that a kill can lose."""
 
 
 def save_checkpoint(path: Path, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
-    """Write a checkpoint, whole or not at all."""
+    """Write a checkpoint, completely or not at all."""
     replace_bytes(path, save(tensors, metadata={"state": json.dumps(state)}))
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
     """Return the tensors and the state of a checkpoint, on the CPU.
 
-    None where there is none, or one that cannot be read, as after a power cut: work begins anew.
+    None if there is none, or it cannot be read, as after a power cut: work then starts over.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -34,7 +34,7 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | No
 
 
 def is_whole(path: Path) -> bool:
-    """Tell whether a safetensors file is there with all its bytes."""
+    """Tell whether a safetensors file exists with all its bytes."""
     try:
         with safe_open(path, framework="pt"):
             return True

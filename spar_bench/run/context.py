@@ -1,4 +1,4 @@
-"""What every stage is made with: device, store, and backbones built once."""
+"""What every stage is made with: device, store, and backbones that are built once."""
 
 import os
 import platform
@@ -26,14 +26,14 @@ from spar_bench.stage import Finished, Stage, digest, read_manifest
 from spar_bench.store import Store
 
 THREADS_A_CORE = 4
-"""Further threads only wait for each other; torch crashes where the system gives it no more."""
+"""More threads only wait for each other; torch crashes if the system refuses more threads."""
 
 MOST_WORKERS, CORES_A_WORKER = 4, 4
-"""Images are rendered faster than a GPU reads them long before they take all cores."""
+"""A few workers suffice to render images faster than a GPU reads them."""
 
 
 class Interrupted(Exception):
-    """The user asked to stop; raised where nothing is half-written."""
+    """The user asked to stop; raised only where nothing is half-written."""
 
 
 class Pruned(Exception):
@@ -41,17 +41,18 @@ class Pruned(Exception):
 
 
 def ignore(*_: Any) -> None:
-    """Take any report and do nothing."""
+    """Ignore a report."""
 
 
 @dataclass
 class Context:
-    """Where stages are made, and how they tell of it.
+    """Where stages are made, and how they report progress.
 
-    `report` takes a stage and the share of it that is done; `prune` a student's epoch and its mean
-    loss, and may raise Pruned; `stop` is set when the user asks to stop. `workers` is the number of
-    processes that render images ahead; `ranks` are those that train a student together. `flops`
-    counts the work done since it was last set to zero, from which later plans estimate time.
+    `report` takes a stage and the share of it that is done; `prune` takes a student's epoch and its
+    mean loss, and may raise Pruned; `stop` is set when the user asks to stop. `workers` is the
+    number of processes that render images in advance; `ranks` are those that train a student
+    together. `flops` counts the work done since it was last set to zero, from which later plans
+    estimate time.
     """
 
     store: Store
@@ -81,7 +82,7 @@ class Context:
         return found
 
     def pictures(self, fingerprint: str, build: Callable[[], Pictures]) -> Pictures:
-        """Return the rendered images of an `images` stage; those of the latest one are kept."""
+        """Return the rendered images of an `images` stage; those of the latest stage are cached."""
         if fingerprint not in self._pictures:
             self._pictures = {fingerprint: build()}
         return self._pictures[fingerprint]
@@ -102,7 +103,7 @@ class Context:
         return self._backbones[key]
 
     def made(self, **more: Any) -> dict[str, Any]:
-        """Return how things are made here, for a manifest."""
+        """Return how stages are made here, for a manifest."""
         return {
             "device": device_name(self.device),
             "host": platform.node(),
@@ -135,14 +136,14 @@ def open_student(folder: Path, device: torch.device) -> tuple[Backbone, Backbone
     """Build a finished student from its folder, and say of which backbone it is.
 
     Raises:
-        NotReady: the pretrained weights are missing, or not those it was trained from.
+        NotReady: the pretrained weights are missing, or not the ones it was trained from.
         Damaged: the student's weights were altered.
     """
     student = Finished(folder, read_manifest(folder))
     spec = BackboneSpec(**student.summary["backbone"])
     if backbones.identity(spec) != student.manifest["settings"]["backbone"]:
         raise NotReady(
-            f"{folder}: must meet the backbone it was trained from, but {spec.path or spec.name} "
+            f"{folder}: needs the backbone it was trained from, but {spec.path or spec.name} "
             "has changed since; put the old weights back"
         )
     return build_backbone(spec, device, student), spec
@@ -157,11 +158,11 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
 def resolve_device(option: str, threads: int | None) -> torch.device:
     """Return the device that `auto`, `cpu`, `cuda` or `cuda:1` stands for; set the thread count.
 
-    TF32 is switched off: a row that says float32 is computed in it.
+    TF32 is switched off, so that rows marked float32 are computed in float32.
 
     Raises:
-        NotReady: CUDA is asked for and there is none.
-        SparBenchError: the thread count is not one that this machine can run.
+        NotReady: CUDA is asked for but not available.
+        SparBenchError: this machine cannot run that many threads.
     """
     if threads is not None:
         set_threads(threads)
@@ -181,17 +182,17 @@ def resolve_device(option: str, threads: int | None) -> torch.device:
 
 
 def resolve_workers(option: int | None, device: torch.device) -> int:
-    """Return how many processes render images ahead: by default none where the CPU computes."""
+    """Return how many processes render images in advance: by default none on the CPU."""
     if option is not None:
         return option
     return 0 if device.type == "cpu" else min(MOST_WORKERS, (os.cpu_count() or 1) // CORES_A_WORKER)
 
 
 def set_threads(threads: int) -> None:
-    """Have torch compute with so many CPU threads.
+    """Have torch compute with this many CPU threads.
 
     Raises:
-        SparBenchError: there are none, or far more than this machine has cores.
+        SparBenchError: the number is 0, or far above this machine's cores.
     """
     n_cores = os.cpu_count() or 1
     if not 1 <= threads <= THREADS_A_CORE * n_cores:
@@ -210,7 +211,7 @@ def device_name(device: torch.device) -> str:
 
 
 def place(device: torch.device) -> dict[str, Any]:
-    """Return all that timings depend on beside the arms: two places are equal or not comparable."""
+    """Return what timings depend on besides the arms: places are equal or not comparable."""
     return {
         "host": platform.node(),
         "device": device_name(device),
@@ -235,7 +236,7 @@ def _processor() -> str:
 def _commit() -> str | None:
     """Return the commit that the package runs from, with "+" if its files differ, or None.
 
-    An environment inside somebody's repository is not ours: there this file is not tracked.
+    The repository around a user's environment does not count: this file is not tracked there.
     """
     folder = Path(__file__).parent
     try:

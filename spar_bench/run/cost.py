@@ -1,4 +1,4 @@
-"""GFLOPs of reading an image: the closed form, held against torch's own counter."""
+"""GFLOPs of reading an image: the closed form, checked against torch's own counter."""
 
 import json
 from collections.abc import Iterator
@@ -39,7 +39,7 @@ def make_cost(stage: Stage, context: Context) -> dict[str, Any]:
     if abs(counted - expected) > TOLERANCE * expected:
         raise SparBenchError(
             f"backbone {settings['backbone'][0]}: its sizes must give torch's count of FLOPs "
-            f"within {TOLERANCE:.0%}, but give {expected / 1e9:.4g} GFLOPs where torch counts "
+            f"within {TOLERANCE:.0%}, but give {expected / 1e9:.4g} GFLOPs while torch counts "
             f"{counted / 1e9:.4g}, at {read_hw[0]}x{read_hw[1]} px; correct its data file"
         )
     flops = image_flops(backbone.sizes, inference, image_hw, n_queries=settings["n_queries"])
@@ -57,9 +57,9 @@ def make_cost(stage: Stage, context: Context) -> dict[str, Any]:
 def count_encoder_flops(backbone: Backbone, image_hw: tuple[int, int]) -> int:
     """Return what torch counts while one image or window is encoded.
 
-    In eager mode, batch 1, with attention as plain matrix products: the counter takes the fast path
-    of `nn.MultiheadAttention` for nothing at all, and before torch 2.15 the CPU's fused kernel too.
-    Tensors have shapes but no values, so that an image of any size costs neither memory nor time.
+    In eager mode, batch 1, with attention as plain matrix products: the counter counts 0 for the
+    fast path of `nn.MultiheadAttention`, and before torch 2.15 the CPU's fused kernel too. Tensors
+    have shapes but no values, so that an image of any size costs neither memory nor time.
 
     Raises:
         SparBenchError: no attention was counted.

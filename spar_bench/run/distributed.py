@@ -1,8 +1,8 @@
-"""Processes that train a student together, as `torchrun` starts them; the first does all else.
+"""Processes that train a student together, started by `torchrun`; the first does all else.
 
-The first process (rank 0) plans, makes the stages, and keeps store, MLflow and screen. The others
-wait for it to name a student, train that with it, and end with it. What is said between them is
-JSON and numbers, never a pickled object.
+The first process (rank 0) plans, makes the stages, and handles store, MLflow and screen. The others
+wait for it to name a student, train that with it, and end with it. They exchange JSON and numbers,
+never pickled objects.
 """
 
 import json
@@ -28,25 +28,25 @@ from spar_bench.stage import Damaged
 log = logging.getLogger(__name__)
 
 _FOR_EVER = timedelta(days=365)
-"""How long the others wait for the first: it may evaluate for days before it trains again."""
+"""How long the others wait for the first, which may evaluate for days between students."""
 
 T = TypeVar("T")
 Encode = Callable[[Tensor], Tensor]
 
 
 class LeftOff(Exception):
-    """The work that all processes were at is given up; the first process says why."""
+    """The common work of all processes is given up; the first process says why."""
 
 
 class OutOfStep(SparBenchError):
-    """A process failed while others wait for it: only the end of all of them frees those."""
+    """A process failed while others wait for it: all of them must end."""
 
 
 @dataclass
 class Ranks:
-    """The processes of a sweep; one that is alone has nobody to talk to.
+    """The processes of a sweep; a single process needs no communication.
 
-    `group` carries what is said between them; gradients go by torch's own.
+    `group` carries their messages; gradients use torch's own group.
     """
 
     rank: int = 0
@@ -55,24 +55,24 @@ class Ranks:
     is_out_of_step: bool = False
 
     def say(self, value: dict[str, Any] | None) -> None:
-        """Tell the others what to train next; None: that it is over."""
+        """Tell the others what to train next; None tells them to end."""
         if self.n > 1:
             self._broadcast(json.dumps(value).encode())
 
     def hear(self) -> Any:
-        """Wait for what the first process says."""
+        """Wait for a message from the first process."""
         return json.loads(self._broadcast(None))
 
     def own(self, n_items: int) -> range:
-        """Return which of a step's items are this process's."""
+        """Return which of a step's items belong to this process."""
         return range(self.rank, n_items, self.n)
 
     def agree(self, work: Callable[[], T]) -> T:
-        """Do work that may fail in one process; where it does, no process goes on.
+        """Do work that may fail in one process; if it does, no process continues.
 
         Raises:
-            LeftOff: it failed, in a process that is not the first.
-            Exception: what went wrong, in the first one.
+            LeftOff: it failed; raised in all processes but the first.
+            Exception: the failure; raised in the first process.
         """
         if self.n == 1:
             return work()
@@ -98,18 +98,19 @@ class Ranks:
         """Return what encodes images `(B, 3, H, W)` such that gradients are averaged over all."""
         if self.n == 1:
             return backbone.features
-        # What a read-out leaves out has no gradient, as MaskCLIP's last query and key.
+        # Parts that a read-out does not use have no gradient, such as MaskCLIP's last query and
+        # key.
         return DistributedDataParallel(
             _Features(backbone), find_unused_parameters=True, broadcast_buffers=False
         )
 
     @contextmanager
     def in_step(self) -> Iterator[None]:
-        """Run what all processes wait for each other in.
+        """Run a block in which all processes wait for each other.
 
         Raises:
-            OutOfStep: it failed here, and there are others: they may wait for this one's gradients
-                until torch gives up after half an hour, so that the whole sweep is to end now.
+            OutOfStep: it failed here, and there are other processes: they might wait for this one's
+                gradients until torch gives up after half an hour, so the whole sweep must end now.
         """
         try:
             yield
@@ -121,7 +122,7 @@ class Ranks:
             reason = (str(error) or type(error).__name__).splitlines()[0]
             raise OutOfStep(
                 f"processes: must keep in step, but process {self.rank} failed within one "
-                f"({reason}); run the same command again: it goes on from the last checkpoint"
+                f"({reason}); run the same command again: it resumes from the last checkpoint"
             ) from error
 
     def _broadcast(self, content: bytes | None) -> bytes:
@@ -132,7 +133,7 @@ class Ranks:
         return data.numpy().tobytes()
 
     def _gather(self, content: bytes) -> list[bytes]:
-        """Return what each process has to say, in their order."""
+        """Return the message of each process, in rank order."""
         sizes = [torch.tensor(0) for _ in range(self.n)]
         dist.all_gather(sizes, torch.tensor(len(content)), group=self.group)
         longest = max(int(size) for size in sizes)
@@ -142,7 +143,7 @@ class Ranks:
 
 
 class _Features(nn.Module):
-    """A backbone's features as a module, whose parameters are those of the image tower."""
+    """A backbone's features as a module with the parameters of the image tower."""
 
     def __init__(self, backbone: Backbone) -> None:
         super().__init__()
@@ -155,7 +156,7 @@ class _Features(nn.Module):
 
 
 def only_here(encode: Encode) -> AbstractContextManager[None]:
-    """Return the context in which gradients are gathered in this process, and not yet averaged."""
+    """Return the context in which gradients accumulate in this process without averaging."""
     if isinstance(encode, DistributedDataParallel):
         context: AbstractContextManager[None] = encode.no_sync()
         return context
@@ -163,7 +164,7 @@ def only_here(encode: Encode) -> AbstractContextManager[None]:
 
 
 def own_device(option: str) -> str:
-    """Return the device of this process of several: with CUDA, each has one of its own.
+    """Return this process's device among several processes: with CUDA, each has its own.
 
     Raises:
         SparBenchError: one device is named for all of them.
@@ -173,14 +174,14 @@ def own_device(option: str) -> str:
     if option not in ("auto", "cuda"):
         raise SparBenchError(
             f"--device: must be auto, cpu or cuda where {n_processes()} processes train together, "
-            f"but got {option!r}; leave it out: each takes the CUDA device of its number"
+            f"but got {option!r}; leave it out: each takes the CUDA device with its number"
         )
     return f"cuda:{local_rank()}" if torch.cuda.is_available() else option
 
 
 @contextmanager
 def joined(device: torch.device) -> Iterator[Ranks]:
-    """Join the processes that `torchrun` started, and let go of the others at the end."""
+    """Join the processes that `torchrun` started, and release the others at the end."""
     if n_processes() == 1:
         yield Ranks()
         return
@@ -193,9 +194,9 @@ def joined(device: torch.device) -> Iterator[Ranks]:
     try:
         yield ranks
     finally:
-        if not ranks.is_out_of_step:  # else the others' waiting would be waited for
+        if not ranks.is_out_of_step:  # else this would wait for the others' waiting
             if ranks.rank == 0:
-                with suppress(RuntimeError):  # they ended before
+                with suppress(RuntimeError):  # they have already ended
                     ranks.say(None)
             dist.destroy_process_group()
 
@@ -205,7 +206,7 @@ def _bytes(content: bytes) -> Tensor:
 
 
 def _words(error: Exception | None) -> dict[str, Any]:
-    """Return what the first process is told of an error."""
+    """Return the message about an error to the first process."""
     if error is None:
         return {}
     if isinstance(error, Damaged):
@@ -217,7 +218,7 @@ def _words(error: Exception | None) -> dict[str, Any]:
 
 
 def _error(words: dict[str, Any]) -> Exception:
-    """Return the error that another process told of."""
+    """Return the error that another process reported."""
     if "damaged" in words:
         return Damaged(Path(words["path"]), **words["damaged"])
     if "mistake" in words:

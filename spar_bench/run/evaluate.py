@@ -82,7 +82,7 @@ def _segmenter(stage: Stage, context: Context) -> Segmenter:
 
 
 def _sample(dataset: Dataset, tally: "_Tally", *, skips: bool) -> Sample | None:
-    """Return the next image, or where it cannot be read and may be left out, note that: None."""
+    """Return the next image; None, with a note, if it cannot be read and may be left out."""
     try:
         return dataset.sample(tally.n_done)
     except DataError as error:
@@ -113,7 +113,7 @@ def _read_one(
 
 
 def _shared_flops(sizes: Sizes, arms: list[Inference], image_hw: tuple[int, int]) -> int:
-    """Return the FLOPs of encoding one image for all arms: a window that they share counts once."""
+    """Return the FLOPs of encoding one image for all arms: a shared window counts once."""
     window_px = arms[0].window_px
     if window_px is None:
         return encoder_flops(sizes, image_hw)
@@ -123,7 +123,7 @@ def _shared_flops(sizes: Sizes, arms: list[Inference], image_hw: tuple[int, int]
 
 
 def confusion_of(truth: Mask, labels: Mask, n_classes: int) -> NDArray[np.int64]:
-    """Return the confusion matrix `(K, K)` of one image, truth down and prediction across."""
+    """Return the confusion matrix `(K, K)` of one image; rows are truth, columns predictions."""
     seen = truth != IGNORED
     pairs = truth[seen].astype(np.int64) * n_classes + labels[seen]
     return np.bincount(pairs, minlength=n_classes**2).reshape(n_classes, n_classes)
@@ -135,7 +135,7 @@ def counts_of(confusion: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 class _Tally:
-    """Counts of several arms while images go by; goes on where an earlier attempt was cut short."""
+    """Counts of several arms, image by image; resumes an interrupted attempt."""
 
     def __init__(self, stages: list[Stage], n_images: int, context: Context) -> None:
         self.context, self._stages = context, stages
@@ -150,7 +150,7 @@ class _Tally:
 
     @property
     def n_done(self) -> int:
-        """Images gone by, those that were left out among them."""
+        """The number of processed images, including those left out."""
         return len(self.names) + len(self.skipped)
 
     def count(self, arm: int, sample: Sample, labels: Mask) -> None:
@@ -161,7 +161,7 @@ class _Tally:
         self.counts[arm, :, len(self.names)] = counts_of(confusion)
 
     def preview(self, arm: int, sample: Sample, labels: Mask, features: Tensor | None) -> None:
-        """Write what one image looked like to an arm."""
+        """Write an arm's prediction of one image."""
         arrays = {"image": sample.image, "truth": sample.mask, "prediction": labels}
         if features is not None:
             arrays["features"] = features.to(torch.float16).cpu().numpy()
@@ -170,7 +170,7 @@ class _Tally:
         replace_bytes(output / preview_name(len(self.names)), content)
 
     def save(self) -> None:
-        """Keep the counts so far."""
+        """Save the counts so far."""
         words = {"arms": self._arms, "names": self.names, "skipped": self.skipped}
         tensors = {
             "confusion": torch.from_numpy(self.confusion),
@@ -189,7 +189,7 @@ class _Tally:
             self.names, self.skipped = words["names"], words["skipped"]
 
     def _has_previews(self, n_read: int) -> bool:
-        """Tell whether what was written beside a checkpoint is there still, in every scratch."""
+        """Tell whether the files that belong to a checkpoint still exist, in every scratch."""
         outputs = [self.context.store.output(stage) for stage in self._stages]
         names = [preview_name(index) for index in range(min(n_read, N_PREVIEWS))]
         return all(is_whole(output / name) for output in outputs for name in names)
@@ -216,13 +216,13 @@ class _Tally:
     def _require_images(self, stage: Stage) -> None:
         if not self.names:
             raise DataError(
-                f"data set {label(stage.how['dataset'])}: an image of it must be readable, but "
-                f"none of {len(self.skipped)} is, the first for: {self.skipped[0]['reason']}"
+                f"data set {label(stage.how['dataset'])}: must have a readable image, but none "
+                f"of {len(self.skipped)} is; the first reason: {self.skipped[0]['reason']}"
             )
 
 
 def require_labels(counts: Counts, dataset: DatasetSpec) -> None:
-    """Refuse a validation set in which nothing can be right or wrong.
+    """Refuse a validation set without any labelled pixel.
 
     Raises:
         DataError: no pixel has a label.
@@ -230,7 +230,7 @@ def require_labels(counts: Counts, dataset: DatasetSpec) -> None:
     if not counts.true.any():
         raise DataError(
             f"data set {label(dataset)}: its masks must label a pixel, but all {counts.n_images} "
-            f"hold nothing but {IGNORED}, which is ignored; write class indices from 0 into them"
+            f"hold only {IGNORED}, which is ignored; write class indices from 0 into them"
         )
 
 
@@ -242,7 +242,7 @@ def read_counts(finished: Finished) -> Counts:
 
 
 def read_preview(finished: Finished) -> Preview:
-    """Return what the first images looked like to a finished evaluation."""
+    """Return the previews of a finished evaluation."""
     names = json.loads(finished.path(IMAGES_FILE).read_text(encoding="utf-8"))[:N_PREVIEWS]
     arrays = [load_file(finished.path(preview_name(index))) for index in range(len(names))]
     return Preview(
@@ -254,11 +254,11 @@ def read_preview(finished: Finished) -> Preview:
 
 
 def read_features(finished: Finished) -> NDArray[np.float16]:
-    """Return the features `(C, h, w)` of the first image, whatever its windows vote on."""
+    """Return the features `(C, h, w)` of the first image, even if windows average logits."""
     features: NDArray[np.float16] = load_file(finished.path(preview_name(0)))["features"]
     return features
 
 
 def preview_name(index: int) -> str:
-    """Return the file name of what one image looked like."""
+    """Return the file name of one image's preview."""
     return f"preview_{index}.safetensors"

@@ -1,4 +1,4 @@
-"""Make the stages of a plan that are missing, each once, whatever fails or is killed on the way."""
+"""Make the missing stages of a plan, each once, whatever fails or is killed in between."""
 
 import logging
 import time
@@ -54,13 +54,13 @@ MAKERS: dict[str, Maker] = {
 
 @dataclass
 class Executor:
-    """Makes stages in order; a failed one leaves the others alone.
+    """Makes stages in order; a failed one does not stop the others.
 
     Args:
         plan: The stages, in an order in which each comes after its inputs.
         context: Where and with what they are made.
-        wanted: Fingerprints of all that will be asked for: evaluations that share windows are made
-            together, also when they are asked for one after the other.
+        wanted: Fingerprints of everything that will be asked for: evaluations that share windows
+            are made together, even if they are asked for one after the other.
         notify: Told of every stage that starts, ends, waits for another sweep, or is found damaged.
         retry: Also repeat stages that failed for good, such as a diverged student.
         fail_fast: Make nothing more after the first failure.
@@ -76,15 +76,14 @@ class Executor:
     reasons: dict[str, str] = field(default_factory=dict)
 
     def make(self, fingerprints: Iterable[str]) -> bool:
-        """Make stages and what they are made from; tell whether there was anything to make.
+        """Make stages and what they are made from; return whether there was anything to make.
 
-        What a finished stage was made from is not asked for again; where it is damaged, it is made
-        anew.
+        The inputs of a finished stage are not made again; if one that is read is damaged, it is.
 
         Raises:
-            Interrupted: the user asked to stop; what was under way goes on from where it was.
-            StoreError: the store cannot be written.
-            OutOfStep: a process failed that others train with.
+            Interrupted: the user asked to stop; unfinished work resumes where it stopped.
+            StoreError: the store is not writable.
+            OutOfStep: a process failed while others train with it.
         """
         asked = set(fingerprints)
         needed = self.plan.needed_by(asked)
@@ -99,7 +98,7 @@ class Executor:
         return self.outcomes.get(fingerprint) in (None, "skipped")
 
     def _lacking(self, asked: set[str], needed: set[str]) -> set[str]:
-        """Return the stages asked for, what those not there are made from, and all damaged ones."""
+        """Return the stages asked for, the inputs of missing ones, and all damaged ones."""
         lacking = set(asked)
         for fingerprint, stage in reversed(self.plan.stages.items()):
             if fingerprint not in needed or not self._is_open(fingerprint):
@@ -154,7 +153,7 @@ class Executor:
         ]
 
     def _make_batch(self, batch: list[Stage]) -> None:
-        """Make stages under their locks; what another sweep made or gave up is left at that."""
+        """Make stages under their locks; accept what another sweep has made or given up."""
         with self._locked(batch):
             missing = []
             for stage in batch:
@@ -202,7 +201,7 @@ class Executor:
             if isinstance(error, SparBenchError):
                 self._record(stages, "failed", str(error), final=False)
                 return
-            # A bug in one trial, ours or a plug-in's, must not cost the others: it is kept whole.
+            # A bug in one trial, ours or a plug-in's, must not stop the others: log its traceback.
             log.error("stage %s failed\n%s", stages[0].fingerprint[:12], traceback.format_exc())
             if stages[1:]:
                 for stage in stages:
@@ -241,16 +240,16 @@ class Executor:
             self.notify("made", stage, f"{seconds:.1f} s")
 
     def _require_unchanged(self, stage: Stage) -> None:
-        """Keep work out of the store that was made from other files than planned; raises."""
+        """Raise if files have changed since the plan, so that the work is not stored."""
         images = self.plan.stages.get(stage.inputs.get("images", ""))
         for one in (stage, images) if images else (stage,):
             require_unchanged(one)
 
     def _mend(self, stage: Stage) -> None:
-        """Make a stage anew that was found damaged while it was read.
+        """Make a stage again that was found damaged while being read.
 
-        Its lock is taken while those of stages made from it are held, never the other way round, so
-        that two sweeps cannot wait for each other.
+        Its lock is taken while those of stages made from it are held, never the reverse, so that
+        two sweeps cannot deadlock.
 
         Raises:
             SparBenchError: it could not be made.
@@ -261,7 +260,7 @@ class Executor:
         self.make([stage.fingerprint])
         if self.outcomes[stage.fingerprint] not in ("found", "made"):
             reason = self.reasons.get(stage.fingerprint, "")
-            raise SparBenchError(f"{stage.kind} was damaged and could not be made anew: {reason}")
+            raise SparBenchError(f"{stage.kind} was damaged and could not be made again: {reason}")
 
     def _reopen(self, stage: Stage) -> None:
         damage = self.context.store.reopen(stage)
@@ -271,7 +270,7 @@ class Executor:
     def _record(
         self, stages: list[Stage], outcome: Literal["failed", "pruned"], reason: str, *, final: bool
     ) -> None:
-        """Keep why stages failed; where that is for good, a retry begins anew."""
+        """Record why stages failed; after a permanent failure, a retry starts over."""
         left = [stage for stage in stages if self.outcomes[stage.fingerprint] != "made"]
         for stage in left:
             self.context.store.fail(stage, reason, outcome=outcome, final=final)
@@ -288,7 +287,7 @@ class Executor:
             self.notify(outcome, stage, reason)
 
     def _find(self, stage: Stage) -> Finished | None:
-        """Return a finished stage; a damaged one is as good as missing."""
+        """Return a finished stage; a damaged one counts as missing."""
         try:
             return self.context.store.find(stage)
         except Damaged:

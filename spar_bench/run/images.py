@@ -21,7 +21,7 @@ from spar_bench.errors import SparBenchError
 from spar_bench.plan.drawing import Drawn, frame
 
 CACHE_BYTES = 1 << 30
-"""Rendered images that a process keeps in memory, as 8-bit; further ones are rendered again."""
+"""Bytes of 8-bit rendered images that a process caches; further ones are rendered again."""
 
 
 def to_tensor(image: Image) -> Tensor:
@@ -30,7 +30,7 @@ def to_tensor(image: Image) -> Tensor:
 
 
 def resize(image: Tensor, image_hw: tuple[int, int], mode: str = "bilinear") -> Tensor:
-    """Resample `(3, H, W)` of 0 to 1 without antialiasing: bilinearly, as the paper, or bicubic.
+    """Resample `(3, H, W)` of 0 to 1 without antialiasing: bilinear as in the paper, or bicubic.
 
     Values are of 8 bits again, as those of the paper's code, which resizes images of bytes.
     """
@@ -41,7 +41,7 @@ def resize(image: Tensor, image_hw: tuple[int, int], mode: str = "bilinear") -> 
 
 
 def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Return `(..., 3, H, W)` less the mean, by the standard deviation, of each channel."""
+    """Return `(..., 3, H, W)` minus the mean, divided by the deviation, of each channel."""
     return (images - images.new_tensor(mean)[:, None, None]) / images.new_tensor(std)[:, None, None]
 
 
@@ -54,7 +54,7 @@ def render(image: Tensor, drawn: Drawn, settings: dict[str, Any]) -> Tensor:
 
 
 class Pictures:
-    """The images of an `images` stage by position, rendered on demand, kept while memory allows."""
+    """The images of an `images` stage by position, rendered on demand, cached within a limit."""
 
     def __init__(
         self,
@@ -89,10 +89,10 @@ class Pictures:
         return bytes_
 
     def stream(self, positions: Iterable[int], n_workers: int = 0) -> Generator[Tensor]:
-        """Yield the images at positions in their order, as `self[position]` is.
+        """Yield the images at positions in order, equal to `self[position]`.
 
-        Worker processes decode and render ahead; they share the memory that may be kept. What is
-        yielded does not depend on their number. Close what is returned: that ends them.
+        Worker processes decode and render in advance; they share the cache limit. The images do not
+        depend on the number of workers. Close the returned iterator to end them.
 
         Raises:
             DataError: an image cannot be read.
@@ -105,7 +105,7 @@ class Pictures:
             batch_size=None,
             sampler=positions,
             num_workers=n_workers,
-            # Not forked: a copy of this process would share its handlers of Ctrl-C.
+            # Not forked: a copy of this process would share its Ctrl-C handlers.
             multiprocessing_context="spawn",
             worker_init_fn=_follow_the_parent,
         )
@@ -116,7 +116,7 @@ class Pictures:
 
 
 class _Rendering(torch.utils.data.Dataset[Tensor | SparBenchError]):
-    """The images as a worker process renders them."""
+    """The images as rendered by a worker process."""
 
     def __init__(
         self, source: Dataset, drawn: list[Drawn], settings: dict[str, Any], cache_bytes: int
@@ -124,7 +124,7 @@ class _Rendering(torch.utils.data.Dataset[Tensor | SparBenchError]):
         self._pictures = Pictures(source, drawn, settings, cache_bytes=cache_bytes)
 
     def __getitem__(self, position: int) -> Tensor | SparBenchError:
-        """Return an image as 8-bit, or what is wrong with its file: raised, it would be wrapped."""
+        """Return an image as 8-bit, or its file's error, since a raised one would be wrapped."""
         try:
             return self._pictures.rendered(position)
         except SparBenchError as error:
@@ -132,10 +132,10 @@ class _Rendering(torch.utils.data.Dataset[Tensor | SparBenchError]):
 
 
 def _follow_the_parent(_: int) -> None:
-    """Let Ctrl-C end the parent, which ends its workers; end at once where the parent is killed."""
+    """Leave Ctrl-C to the parent, which ends its workers; end at once if the parent is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    # torch's own watch looks only between images, and then waits for a queue that nobody reads.
+    # torch's own watch checks only between images, and then waits for a queue that nobody reads.
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
 
 

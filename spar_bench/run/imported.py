@@ -1,4 +1,4 @@
-"""A student out of a checkpoint that was trained elsewhere, the paper's released files among them.
+"""A student from a checkpoint that was trained elsewhere, such as the paper's released files.
 
 Such a file may be a Lightning `.ckpt`, a plain `.pth` or `.pt`, or safetensors; the names of its
 weights may have any prefix. Source: the released files' key prefixes, naomikombol/SPAR @0f63ff2.
@@ -23,7 +23,7 @@ from spar_bench.tensors import read_tensors
 
 
 def make_imported(stage: Stage, context: Context) -> dict[str, Any]:
-    """Write those weights of a checkpoint that differ from the pretrained ones.
+    """Write the weights of a checkpoint that differ from the pretrained ones.
 
     Raises:
         NotReady: the file cannot be read, or does not hold the backbone's image tower.

@@ -1,6 +1,6 @@
-"""Read an image in one pass, or through a sliding window whose windows are each encoded once.
+"""Read an image in one pass, or through a sliding window, encoding each window once.
 
-Shape legend: B images, H x W pixels, h x w patch grid, C channels, D values a patch (features, or
+Shape legend: B images, H x W pixels, h x w patch grid, C channels, D values per patch (features, or
 cosines with each query), K windows side by side, n x m patches of a window.
 """
 
@@ -18,13 +18,13 @@ log = logging.getLogger(__name__)
 
 Encode = Callable[[Tensor], Tensor]
 WINDOW_BATCH = {"cpu": 64, "cuda": 256}
-"""Windows encoded at once, by kind of device: bounds memory, whatever the image."""
+"""Windows encoded at once, by kind of device: bounds memory for images of any size."""
 _fitting: dict[tuple[str, int, int], int] = {}
-"""Windows of a size that a device has been found to hold at once, where it is fewer."""
+"""How many windows of a size a device was found to hold at once, if fewer."""
 
 
 def single_pass(backbone: Backbone, images: Tensor) -> Tensor:
-    """Return the features `(B, C, h, w)` of normalised images `(B, 3, H, W)`, read whole.
+    """Return the features `(B, C, h, w)` of normalised images `(B, 3, H, W)`, read in one pass.
 
     Raises:
         ValueError: the images have another shape, or are smaller than a patch.
@@ -49,9 +49,10 @@ def sliding_window(
 
     Args:
         backbone: Any backbone.
-        images: Normalised, `(B, 3, H, W)`; sides become whole patches as the backbone has it.
+        images: Normalised, `(B, 3, H, W)`; sides become multiples of the patch, in the backbone's
+            way.
         window_px: Side of the window, a multiple of the patch; clipped to a smaller image.
-        stride_px: Step between windows; a last one lies flush with the far border.
+        stride_px: Step between windows; the last one is flush with the far border.
         upsample: A divisor of the patch with `stride_px` a multiple of patch / upsample.
 
     Raises:
@@ -73,7 +74,7 @@ def sliding_window(
 
 
 def _require_images(backbone: Backbone, images: Tensor) -> None:
-    """Refuse what is no batch of images, each of a patch at least."""
+    """Refuse anything but a batch of images of at least a patch."""
     patch_px = backbone.sizes.patch_px
     if images.ndim != 4 or images.shape[1] != 3 or min(images.shape[2:]) < patch_px:
         raise ValueError(
@@ -85,16 +86,16 @@ def _require_images(backbone: Backbone, images: Tensor) -> None:
 def stitch(
     image: Tensor, encode: Encode, arms: Sequence[tuple[Axis, Axis]], *, batch: int | None = None
 ) -> list[Tensor]:
-    """Stitch what `encode` says of windows, for several strides at once.
+    """Stitch the outputs of `encode` for windows, for several strides at once.
 
-    A window that several arms share is encoded once. Windows are taken a row at a time, so memory
+    A window that several arms share is encoded once. Windows are processed row by row, so memory
     grows with the image's width, not its area.
 
     Args:
         image: Normalised, `(3, H, W)`.
         encode: Maps windows `(K, 3, eh, ew)` to `(K, D, n, m)`.
         arms: Row and column axis of each arm; all arms have windows of one size.
-        batch: Windows encoded at once; default: what the device holds, found by trying.
+        batch: Windows encoded at once; default: as many as the device holds, found by trying.
 
     Returns:
         One `(D, h, w)` for each arm; its h and w are those of the arm's axes.
@@ -142,16 +143,16 @@ def _encode_row(
 
 
 def _fewer(n_windows: int, key: tuple[str, int, int], error: torch.OutOfMemoryError) -> int:
-    """Return how many windows to try where so many did not fit.
+    """Return how many windows to try after this many did not fit.
 
     Raises:
-        SparBenchError: it was a single one.
+        SparBenchError: it was a single window.
     """
     device, height, width = key
     if n_windows == 1:
         raise SparBenchError(
             f"{device}: must have memory for one window of {height}x{width} px, but "
-            f"{str(error).splitlines()[0]}; take a smaller teacher.window_px, or --device cpu"
+            f"{str(error).splitlines()[0]}; use a smaller teacher.window_px, or --device cpu"
         ) from None
     log.warning(
         "%d windows of %dx%d px do not fit into the memory of %s; %d at once from now on",

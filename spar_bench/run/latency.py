@@ -1,4 +1,4 @@
-"""Time all arms of a sweep in one sitting: interleaved after a warm-up, one pass at a time.
+"""Time all arms of a sweep in one session: interleaved after a warm-up, one pass at a time.
 
 End to end is from a normalised image on the device to its label map: windows, encoder, stitching,
 upsampling, argmax. The encoder's share is timed inside the same passes.
@@ -36,16 +36,16 @@ from spar_bench.stage import Stage
 log = logging.getLogger(__name__)
 
 LONG_PASS_S, LONG_PASSES = 2.0, 3
-"""An arm whose pass takes longer gets one warm-up pass and is timed so often."""
+"""An arm whose pass takes longer gets one warm-up pass and is timed this many times."""
 FEWEST_PASSES, MOST_PASSES = 5, 100
 WARM_PASSES, WARM_SPREAD = 3, 0.02
-"""Warm when so many passes in a row lie within this share of their median, or the time is up."""
+"""Warm when this many passes in a row are within this share of their median, or time is up."""
 
 
 def make_latency(stage: Stage, context: Context) -> dict[str, Any]:
     """Write samples, percentiles in milliseconds and peak memory of each arm.
 
-    Waits for its turn: one sitting at a time on a machine.
+    Waits for its turn: a machine runs one session at a time.
     """
     with _sitting(context):
         arms = {
@@ -73,7 +73,7 @@ def make_latency(stage: Stage, context: Context) -> dict[str, Any]:
 
 @contextmanager
 def _sitting(context: Context) -> Iterator[None]:
-    """Hold the machine's one lock for timing."""
+    """Hold the machine's single timing lock."""
     lock = FileLock(Path(gettempdir()) / "spar-bench-latency.lock", mode=0o666)
     is_told = False
     while not lock.is_locked:
@@ -91,7 +91,7 @@ def _sitting(context: Context) -> Iterator[None]:
 
 
 def _time_in_turns(arms: list["Arm"], seconds: float, stage: Stage, context: Context) -> None:
-    """Time the arms in turns spread over the sitting, so that drift of the machine meets all."""
+    """Time the arms in turns spread over the session, so that drift affects all of them."""
     turns = _turns([arm.n_passes(seconds) for arm in arms])
     for done, turn in enumerate(turns):
         context.check()
@@ -100,10 +100,10 @@ def _time_in_turns(arms: list["Arm"], seconds: float, stage: Stage, context: Con
 
 
 def _turns(n_passes: list[int]) -> list[int]:
-    """Return whose turn it is when: each arm's passes lie evenly over the sitting, with jitter.
+    """Return the order of turns: each arm's passes are spread over the session, with jitter.
 
-    The k-th of an arm's n passes falls at a random time of the k-th n-th of the sitting. An arm of
-    few slow passes and one of many fast ones so see the same machine.
+    The k-th of an arm's n passes is at a random time in the k-th of n equal parts of the session,
+    so an arm with few slow passes and one with many fast ones see the same machine.
     """
     jitter = random.Random(0)
     at = [((k + jitter.random()) / n, arm) for arm, n in enumerate(n_passes) for k in range(n)]
@@ -120,7 +120,7 @@ class _Stopwatch:
         if self.device.type != "cuda":
             return time.perf_counter()
         event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-        event.record(torch.cuda.current_stream(self.device))  # not that of device 0
+        event.record(torch.cuda.current_stream(self.device))  # not device 0's
         return event
 
     def seconds(self, start: Any, end: Any) -> float:
@@ -150,7 +150,7 @@ class _TimedBackbone:
 
 
 class Arm:
-    """One way of reading one image of one size, and what its passes took."""
+    """One way of reading one image of one size, and the times of its passes."""
 
     def __init__(
         self,
@@ -180,7 +180,7 @@ class Arm:
         self._pass_s = 0.0
 
     def warm_up(self, seconds: float) -> None:
-        """Run until passes agree, at most about `seconds`; keeps no sample."""
+        """Run until passes agree, for at most about `seconds`; keeps no samples."""
         begun, passes = time.perf_counter(), list[float]()
         while True:
             passes.append(self._pass()[0])
@@ -192,7 +192,7 @@ class Arm:
                 return
 
     def n_passes(self, seconds: float) -> int:
-        """Return how many timed passes fit the time given."""
+        """Return how many timed passes fit in the given time."""
         if self._pass_s > LONG_PASS_S:
             return LONG_PASSES
         return min(max(int(seconds / self._pass_s), FEWEST_PASSES), MOST_PASSES)
@@ -230,7 +230,7 @@ class Arm:
 
 
 def _random_classifier(n_queries: int, channels: int, device: torch.device) -> Classifier:
-    """Return queries of the right number and size: what they say does not move the time."""
+    """Return queries of the right number and size: their content does not affect the time."""
     return Classifier(
         queries=F.normalize(torch.randn(n_queries, channels, device=device), dim=1),
         class_of=torch.arange(n_queries, device=device),

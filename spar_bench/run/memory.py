@@ -9,15 +9,15 @@ from torch.autograd.profiler import profile
 
 MIB = 2**20
 
-os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler writes to stderr otherwise
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # otherwise torch's profiler writes to stderr
 
 
 def peak_mib(run: Callable[[], Tensor], device: torch.device, weights_bytes: int) -> float:
     """Return the peak of what one more pass allocates, and the weights, in MiB.
 
-    On CUDA the allocator's own figure, less what was there before; on the CPU the profiler's record
-    of allocations, summed in order. What else is kept on the device, the libraries and the driver
-    are not in it, nor what a kernel takes and gives back by itself.
+    On CUDA this is the allocator's own figure, minus what was there before; on the CPU, the
+    profiler's record of allocations, summed in order. It excludes other data on the device,
+    libraries, the driver, and temporary memory inside kernels.
     """
     if device.type == "cuda":
         torch.cuda.synchronize(device)
@@ -26,7 +26,7 @@ def peak_mib(run: Callable[[], Tensor], device: torch.device, weights_bytes: int
         run()
         torch.cuda.synchronize(device)
         return (weights_bytes + torch.cuda.max_memory_allocated(device) - before) / MIB
-    # Kineto takes seconds to begin; the older record has the same events.
+    # Kineto takes seconds to start; the older profiler records the same events.
     with profile(use_kineto=False, profile_memory=True) as profiler:
         run()
     held = peak = 0

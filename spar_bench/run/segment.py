@@ -1,4 +1,4 @@
-"""Label every pixel of an image: features in one pass or by windows, held against text queries.
+"""Label every pixel: features in one pass or by windows, compared with text queries.
 
 Shape legend: C channels, Q queries, H x W pixels of the image as read, T x U of the truth.
 """
@@ -22,15 +22,15 @@ from spar_bench.run.text import Classifier
 from spar_bench.spec.schema import Precision
 from spar_bench.windows import Axis, feature_axis, pixel_axis, upsample_factor
 
-UNFIT = "look at the backbone's weights"
+UNFIT = "check the backbone's weights"
 DIVERGED = "training broke the student's weights: lower student.learning_rate"
-"""What to do about weights that give no finite features: the pretrained ones, a student's."""
+"""What to do if weights give features that are not finite: pretrained ones, a student's."""
 
 
 class Segmenter:
     """A backbone, its text queries and a refiner, reading images one at a time.
 
-    `way_out` is what to do where features are not finite in float32.
+    `way_out` is the advice if features are not finite in float32.
     """
 
     def __init__(
@@ -59,10 +59,10 @@ class Segmenter:
     ) -> list[Mask]:
         """Label an 8-bit image `(H, W, 3)` with arms that share window and average.
 
-        The image is resized to `image_hw`; the labels `(T, U)` of each arm are of the truth's size.
+        The image is resized to `image_hw`; the labels `(T, U)` of each arm have the truth's size.
 
         Raises:
-            SparBenchError: features are not finite, so that labels would mean nothing.
+            SparBenchError: features are not finite, so labels would be meaningless.
         """
         normalised = self._prepare(image, image_hw)
         with torch.inference_mode():
@@ -78,7 +78,7 @@ class Segmenter:
     ) -> list[Tensor]:
         """Read an 8-bit image to features `(C, h, w)` with arms that share their window.
 
-        Those of windows that vote on logits are averaged too, upsampled by the paper's r.
+        For arms that average logits, features are averaged too, upsampled by the paper's r.
         """
         with torch.inference_mode():
             return self._features(self._prepare(image, image_hw), arms)
@@ -96,7 +96,7 @@ class Segmenter:
         return [self.classifier.cosines(features[None])[0] for features in maps]
 
     def labels(self, cosines: Tensor, image: Tensor, truth_hw: tuple[int, int]) -> Tensor:
-        """Return the class of each of the truth's pixels, `(T, U)`, from cosines of any size."""
+        """Return the class of each truth pixel, `(T, U)`, from cosines of any size."""
         refined = self._refine(cosines, image)
         if tuple(refined.shape[-2:]) != truth_hw:
             refined = F.interpolate(refined[None], size=truth_hw, mode="bilinear")[0]

@@ -33,7 +33,7 @@ from spar_bench.stage import Stage
 
 
 def make_student(stage: Stage, context: Context) -> dict[str, Any]:
-    """Train a student; writes what was trained, and the curve of its loss.
+    """Train a student; writes what was trained, and its loss curve.
 
     Raises:
         Diverged: the loss is no longer finite.
@@ -41,7 +41,7 @@ def make_student(stage: Stage, context: Context) -> dict[str, Any]:
     context.ranks.say(_as_json(stage))
     run = _train(stage, context)
     if not all(tensor.isfinite().all() for tensor in run.trained().values()):
-        raise _diverged("weights", math.nan, run)  # the last step broke them: no loss shows it
+        raise _diverged("weights", math.nan, run)  # broken by the last step, which no loss shows
     output = context.store.output(stage)
     replace_bytes(output / TRAINED_FILE, save(run.trained()))
     replace_text(output / CURVE_FILE, json.dumps(run.curve))
@@ -55,14 +55,14 @@ def make_student(stage: Stage, context: Context) -> dict[str, Any]:
 
 
 def join_student(said: dict[str, Any], context: Context) -> None:
-    """Train the student that the first process named, and leave it there; why it ended is its."""
+    """Train the student that the first process named; that one keeps the result and errors."""
     context.flops = 0.0
     with suppress(LeftOff, Diverged):
         _train(_from_json(said), context)
 
 
 def _as_json(stage: Stage) -> dict[str, Any]:
-    """Return a student's stage such that another process can train it too."""
+    """Return a student's stage in a form that another process can train too."""
     how = {
         **stage.how,
         "backbone": stage.how["backbone"].model_dump(mode="json"),
@@ -89,7 +89,7 @@ def _from_json(said: dict[str, Any]) -> Stage:
 class _Images:
     """What a student's steps read: images in the order of the steps, and their targets.
 
-    `stream` yields those images that are this process's.
+    `stream` yields this process's images.
     """
 
     pictures: Pictures
@@ -123,7 +123,7 @@ def _train(stage: Stage, context: Context) -> Training:
 
 
 def _begin(stage: Stage, context: Context) -> tuple[Training, _Images]:
-    """Build a student's state and go back to where an earlier attempt left off."""
+    """Build a student's state and resume where an earlier attempt stopped."""
     settings = {k: v for k, v in stage.settings.items() if k in StudentSpec.model_fields}
     pictures = open_images(stage, context)
     backbone = build_backbone(stage.how["backbone"], context.device)
@@ -135,18 +135,18 @@ def _begin(stage: Stage, context: Context) -> tuple[Training, _Images]:
 def _require_same_step(run: Training, mean_step: float) -> None:
     if run.step != mean_step:
         raise SparBenchError(
-            f"processes: must all see one store, but they go on from different steps ({run.step} "
-            "here); name a folder that all of them share by --store"
+            f"processes: must all see one store, but they resume at different steps ({run.step} "
+            "here); give a folder that all of them share as --store"
         )
 
 
 def _between_steps(
     run: Training, stage: Stage, context: Context, *, saved_at: float, first: int
 ) -> float:
-    """Tell how far it is, stop if asked to, and save now and then; returns when it was last saved.
+    """Report progress, stop if asked to, save now and then; return when it was last saved.
 
     Raises:
-        Interrupted: the user asked to stop; the next attempt goes on from here.
+        Interrupted: the user asked to stop; the next attempt resumes here.
         Pruned: a search stops this student.
     """
     checkpoint = context.store.scratch(stage) / CHECKPOINT_FILE
@@ -166,10 +166,10 @@ def _between_steps(
 
 @dataclass
 class _Read:
-    """What this process has read of a step: losses and FLOPs of its images.
+    """This process's part of a step: losses and FLOPs of its images.
 
-    `last` is the last image's part in the step; backward from it averages the gradients of all
-    processes, so it comes when all have read theirs.
+    `last` is the last image's share of the loss; its backward pass averages the gradients of all
+    processes, so it runs when all have read their images.
     """
 
     last: Tensor
@@ -178,10 +178,10 @@ class _Read:
 
 
 def _read_images(run: Training, images: _Images, context: Context, encode: Encode) -> _Read:
-    """Read this process's images of the next step, all but the last backward too."""
+    """Read this process's images of the next step, with backward passes for all but the last."""
     positions, ranks = run.positions(run.step), context.ranks
     own = ranks.own(len(positions))
-    if not own:  # more processes than images: it joins with a gradient of zero
+    if not own:  # more processes than images: take part with a zero gradient
         side_px = run.backbone.sizes.image_px
         blank = torch.zeros(1, 3, side_px, side_px, device=context.device)
         return _Read(run.scaler.scale(encode(blank).float().sum() * 0))
@@ -195,7 +195,7 @@ def _read_images(run: Training, images: _Images, context: Context, encode: Encod
             with autocast(context.device, run.spec.precision):
                 features = encode(image[None])
             loss = _loss(run.spec.loss, features.float(), target[None])
-            # Processes are averaged where images are to be: shares may be uneven.
+            # torch averages over processes, but we want images: shares may be uneven.
             scaled = run.scaler.scale(loss * ranks.n / len(positions))
             if not is_last:
                 scaled.backward()  # type: ignore[no-untyped-call]
@@ -230,10 +230,10 @@ def _take_step(run: Training, read: _Read, context: Context) -> None:
 
 
 def _loss(name: str, features: Tensor, target: Tensor) -> Tensor:
-    """Return what a loss plug-in says of features `(1, C, h, w)`, held to its contract.
+    """Return a loss plug-in's value for features `(1, C, h, w)`, checked by its contract.
 
     Raises:
-        SparBenchError: it is no scalar `()`, or has no gradient.
+        SparBenchError: it is not a scalar `()`, or has no gradient.
     """
     loss: Any = registry.load("losses", name)(features, target)
     if isinstance(loss, Tensor) and loss.shape == () and loss.requires_grad:
@@ -242,7 +242,7 @@ def _loss(name: str, features: Tensor, target: Tensor) -> Tensor:
     if isinstance(loss, Tensor):
         found = f"{tuple(loss.shape)}, {'with' if loss.requires_grad else 'without'} gradient"
     raise SparBenchError(
-        f"loss {name!r}: must return a scalar tensor, (), with gradient, but got {found}; mend "
+        f"loss {name!r}: must return a scalar tensor, (), with gradient, but got {found}; fix "
         f"{registry.source('losses', name)}"
     )
 

@@ -34,7 +34,7 @@ def make_images(stage: Stage, context: Context) -> dict[str, Any]:
 
 
 def open_images(stage: Stage, context: Context) -> Pictures:
-    """Return the distillation images that a stage takes as its input `images`."""
+    """Return the distillation images of a stage's input `images`."""
     listed = context.finished(stage, "images", "images")
     drawn = json.loads(listed.path(IMAGES_FILE).read_text(encoding="utf-8"))
     return context.pictures(
@@ -50,7 +50,7 @@ def open_images(stage: Stage, context: Context) -> Pictures:
 def make_targets(stage: Stage, context: Context) -> dict[str, Any]:
     """Write the teacher's features on each image, `(C, h, w)` in half precision.
 
-    An attempt that was cut short goes on after the last file it wrote.
+    An interrupted attempt resumes after the last file it wrote.
     """
     pictures = open_images(stage, context)
     backbone = context.backbone(stage.how["backbone"])
@@ -95,7 +95,7 @@ def _teach(
     if not features.isfinite().all():
         raise SparBenchError(
             f"targets: the teacher's features must be finite in half precision, but those of "
-            f"image {position} are not; look at the weights of the backbone"
+            f"image {position} are not; check the backbone's weights"
         )
     image_hw = picture.shape[-2], picture.shape[-1]
     context.flops += windows_flops(backbone.sizes, teaching(teacher), image_hw)
@@ -103,13 +103,13 @@ def _teach(
 
 
 class Targets:
-    """The teacher's features on a student's images: read where they are kept, else computed.
+    """The teacher's features on a student's images: read if they are kept, else computed.
 
-    Computed ones are rounded to half precision, as they are kept: a student is the same either way.
+    Computed ones are rounded to half precision, like kept ones: a student is the same either way.
     """
 
     def __init__(self, stage: Stage, context: Context) -> None:
-        """Look for them in the store; those that need not be kept may be damaged or missing."""
+        """Look for them in the store; if they need not be kept, they may be damaged or missing."""
         self._stage, self._context = stage, context
         self._kept: Finished | None = None
         if stage.how["keep"]:
@@ -148,7 +148,7 @@ def target_name(position: int) -> str:
 
 
 def _grid_hw(path: Path) -> tuple[int, int] | None:
-    """Return the grid of features that an earlier attempt has written whole, or None."""
+    """Return the grid of features that an earlier attempt wrote completely, or None."""
     try:
         with safe_open(path, framework="pt") as file:
             _, rows, columns = file.get_slice("features").get_shape()

@@ -31,7 +31,7 @@ from spar_bench.stage import Finished, Stage
 
 @dataclass(frozen=True)
 class Classifier:
-    """Text queries, and which class each is a name of.
+    """Text queries, and the class that each one names.
 
     `queries` is `(Q, C)`, normalised; `class_of` `(Q,)` gives the class index of each. Class 0 is
     the background; a threshold of 0 is none.
@@ -52,10 +52,10 @@ class Classifier:
     def labels(self, cosines: Tensor) -> Tensor:
         """Return the class of each pixel `(H, W)` from cosines `(Q, H, W)`.
 
-        Scaled, softmax over queries, a class as probable as the best of its queries: so the best
-        query's class. Of a foreground class that is too rare no query counts any more, though each
-        keeps its part of the sum; and where the best probability that is left is below the
-        background threshold, the class is 0.
+        Cosines are scaled, with a softmax over queries; a class is as probable as its best query,
+        so the best query's class wins. Queries of a foreground class that is too rare no longer
+        count, though they stay in the softmax's sum; and where the best remaining probability is
+        below the background threshold, the class is 0.
         """
         best, query = cosines.max(dim=0)
         labels, left = self.class_of[query], best
@@ -70,11 +70,11 @@ class Classifier:
         return labels
 
     def _is_rare(self, labels: Tensor) -> Tensor:
-        """Tell of each class, `(K,)`, whether it holds too small a share of the foreground."""
+        """Tell for each class, `(K,)`, whether its share of the foreground is too small."""
         n_pixels = labels.flatten().bincount(minlength=self.n_classes).double()
         n_pixels[0] = 0
         # Divided, not multiplied: 3 of 30 pixels are then 0.1 to the last bit. Without any
-        # foreground the share is NaN, and no class is rare: there is none to take away.
+        # foreground the share is NaN, and no class is rare: there is none to drop.
         rare = n_pixels / n_pixels.sum() <= self.area_threshold
         rare[0] = False
         return rare
@@ -83,7 +83,7 @@ class Classifier:
 def classifier_of(
     queries: Tensor, classes: list[list[str]], protocol: dict[str, Any]
 ) -> Classifier:
-    """Return the classifier that queries `(Q, C)`, one for each name, make by a protocol."""
+    """Return the classifier of queries `(Q, C)`, one for each name, under a protocol."""
     class_of = [index for index, names in enumerate(classes) for _ in names]
     return Classifier(
         queries=queries,
@@ -103,7 +103,7 @@ def embed(backbone: Backbone, classes: list[list[str]], templates: Templates) ->
 def make_text(stage: Stage, context: Context) -> dict[str, Any]:
     """Embed the class names of a data set; writes the queries, returns a summary.
 
-    Goes on where an earlier attempt was cut short.
+    Resumes where an earlier attempt was interrupted.
     """
     spec, templates = stage.how["backbone"], stage.settings["templates"]
     names = [name for synonyms in stage.settings["classes"] for name in synonyms]

@@ -1,4 +1,4 @@
-"""Which parameters a student trains: the same names on every backbone, and never silently none."""
+"""Which parameters a student trains: the same names on every backbone, never silently none."""
 
 from torch import nn
 
@@ -8,7 +8,7 @@ from spar_bench.spec.trainable import parse_trainable
 
 
 def set_trainable(backbone: Backbone, trainable: str) -> list[nn.Parameter]:
-    """Leave only the named part of the image tower trainable, and return its parameters.
+    """Make only the named part of the image tower trainable, and return its parameters.
 
     Raises:
         SpecError: the part matches no parameter, or counts more blocks than there are.

@@ -1,4 +1,4 @@
-"""A student under way: its schedule, its order of images, and all that a resume goes on from."""
+"""A student in training: its schedule, its order of images, and all that resuming needs."""
 
 import math
 import time
@@ -24,7 +24,8 @@ def learning_rate_factor(schedule: str, step: int, n_steps: int) -> float:
     """Return the factor on the learning rate at a step, 0 to n_steps - 1.
 
     `one_cycle` rises by a half cosine from 1/25 over the first 30 %, then falls to 1/250000;
-    `cosine` falls from 1 to 0. Source: torch's OneCycleLR with its defaults, momentum left alone.
+    `cosine` falls from 1 to 0. Source: torch's OneCycleLR with its defaults, without momentum
+    cycling.
     """
     if schedule == "constant":
         return 1.0
@@ -42,13 +43,13 @@ def _half_cosine(start: float, end: float, share: float) -> float:
 
 @lru_cache(maxsize=2)
 def order(n_images: int, seed: int, epoch: int) -> tuple[int, ...]:
-    """Return the order of images in an epoch, which seed and epoch alone decide."""
+    """Return the order of images in an epoch, decided only by seed and epoch."""
     return tuple(np.random.default_rng([seed, epoch]).permutation(n_images).tolist())
 
 
 @dataclass
 class Training:
-    """A student's state: everything that the next step depends on, so that a resume is exact.
+    """A student's state: everything that the next step depends on, so that resuming is exact.
 
     `curve` holds (step, loss, milliseconds since the epoch).
     """
@@ -85,13 +86,13 @@ class Training:
         return self.step // self.steps_an_epoch, float(np.mean(losses))
 
     def positions(self, step: int) -> tuple[int, ...]:
-        """Return the images whose gradients make a step, by their positions in the drawn list."""
+        """Return the images that make up a step, by their positions in the drawn list."""
         epoch, within = divmod(step, self.steps_an_epoch)
         first = within * self.spec.accumulate
         return order(self.n_images, self.seed, epoch)[first : first + self.spec.accumulate]
 
     def upcoming(self, own: Callable[[int], range]) -> Iterator[int]:
-        """Yield the images of all steps to come; of each, those places that `own` names."""
+        """Yield the images of all remaining steps; of each step, those that `own` selects."""
         for step in range(self.step, self.n_steps):
             positions = self.positions(step)
             yield from (positions[place] for place in own(len(positions)))
@@ -107,7 +108,7 @@ class Training:
         self.step += 1
 
     def trained(self) -> dict[str, Tensor]:
-        """Return what trains, by its name in the image tower."""
+        """Return what trains, by name in the image tower."""
         named = self.backbone.visual.named_parameters()
         return {n: p.detach().cpu().contiguous() for n, p in named if p.requires_grad}
 

@@ -12,14 +12,14 @@ from torch import Tensor
 from spar_bench.files import replace_bytes
 
 AHEAD = 4
-"""Files that wait to be written: bounds memory where the disk is slower than the device."""
+"""Files waiting to be written: bounds memory if the disk is slower than the device."""
 
 
 class Writer:
-    """Writes one file after another in a thread of its own; a kill leaves only whole ones.
+    """Writes one file after another in its own thread; a kill leaves only complete ones.
 
-    What goes wrong there is raised by a later `put`, at the latest by the end of the block, which
-    waits for the last file.
+    Errors there are raised by a later `put`, or at the end of the block, which waits for the last
+    file.
     """
 
     def __init__(self) -> None:
@@ -27,7 +27,7 @@ class Writer:
         self._pending: deque[Future[None]] = deque()
 
     def put(self, path: Path, tensors: dict[str, Tensor]) -> None:
-        """Write tensors of the CPU to a safetensors file soon; waits where too many files do.
+        """Queue CPU tensors for writing to a safetensors file; wait if too many are queued.
 
         Raises:
             StoreError: an earlier file could not be written.

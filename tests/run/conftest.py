@@ -1,4 +1,4 @@
-"""What tests of running share: a small model and a few photographs, written once."""
+"""Shared by tests of running: a small model and a few photographs, written once."""
 
 from collections.abc import Iterator
 from functools import cache

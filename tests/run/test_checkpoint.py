@@ -1,4 +1,4 @@
-"""Checkpoints: whole, or as if there were none."""
+"""Checkpoints: complete, or treated as missing."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The cost stage: closed form in the row, the counter beside it, and an error where they differ."""
+"""The cost stage: closed form in the row, the counter beside it, an error if they differ."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Processes that train together: shares, what they say, and the student that one would make."""
+"""Processes that train together: shares, messages, and the same student as from one process."""
 
 import json
 import os
@@ -35,7 +35,7 @@ class Apart(Ranks):
     """One of several processes, whose gradients the test averages itself."""
 
     def joined(self, backbone: Any) -> Any:
-        """Return what encodes in this process alone."""
+        """Return an encoder for this process alone."""
         return backbone.features
 
 
@@ -151,13 +151,13 @@ measure: {latency: false}
 
 
 def together(n: int, *arguments: str) -> list[str]:
-    """Return a command of so many processes."""
+    """Return a command with this many processes."""
     launch = ["-m", "torch.distributed.run", "--nproc-per-node", str(n)] if n > 1 else []
     return [sys.executable, *launch, "-m", "spar_bench", *arguments, "--device", "cpu"]
 
 
 def sweep(folder: Path, n: int, *options: str, epochs: int = 4) -> subprocess.CompletedProcess[str]:
-    """Sweep the spec in a folder with so many processes."""
+    """Sweep the spec in a folder with this many processes."""
     (folder / "tiny.yaml").write_text(SPEC.replace("EPOCHS", str(epochs)))
     command = together(n, "sweep", "tiny.yaml", *options)
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
@@ -183,7 +183,7 @@ def test_two_processes_train_the_student_of_one(tmp_path: Path) -> None:
     one, two = student(tmp_path / "one"), student(tmp_path / "two")
 
     assert one[0].name == two[0].name
-    assert len(one[2]) == 8  # 5 images, 3 a step: each epoch has a short last step
+    assert len(one[2]) == 8  # 5 images, 3 per step: each epoch has a short last step
     assert two[2] == pytest.approx(one[2], rel=1e-6)
     for name, weight in one[1].items():
         assert torch.allclose(
@@ -208,7 +208,7 @@ def test_processes_stop_together_and_go_on_together(tmp_path: Path) -> None:
         said = running.stderr.read()
         running.wait()
     assert time.monotonic() - asked_at < 25
-    assert "Stopped. Everything finished is kept" in said
+    assert "Stopped. Finished work is kept" in said
     [checkpoint] = tmp_path.glob(".spar_bench/scratch/*/checkpoint.safetensors")
     assert load_file(checkpoint)
 
@@ -281,4 +281,4 @@ def test_sweep_whose_first_process_fails_in_a_step_ends_at_once(tmp_path: Path) 
     told = "processes: must keep in step, but process 0 failed within one (CUDA out of memory); run"
     assert result.returncode != 0
     assert [line for line in result.stderr.splitlines() if line.startswith(told)]
-    assert "trial finished" not in result.stdout  # it did not go on without its student
+    assert "trial finished" not in result.stdout  # it did not continue without its student

@@ -221,7 +221,7 @@ def test_features_that_are_not_finite_are_an_error(clip: Path) -> None:
         broken.visual.get_parameter("ln_post.weight")[0] = torch.nan
     image = np.zeros((40, 64, 3), np.uint8)
 
-    ways_out = {"float32": "look at the backbone's weights", "bfloat16": "use evaluate.precision"}
+    ways_out = {"float32": "check the backbone's weights", "bfloat16": "use evaluate.precision"}
     for precision, way_out in ways_out.items():
         with pytest.raises(SparBenchError, match=f"finite, but are not in {precision}; {way_out}"):
             segmenter(broken, precision=precision).read(image, (40, 64), (40, 64), [SINGLE_PASS])
@@ -271,7 +271,7 @@ def test_masks_without_a_labelled_pixel_are_told_by_their_data_sets_name(
     making.make([arm.evaluate])
 
     told = (
-        "data set dark: its masks must label a pixel, but all 3 hold nothing but 255, which is "
+        "data set dark: its masks must label a pixel, but all 3 hold only 255, which is "
         "ignored; write class indices from 0 into them"
     )
     assert ("failed", "evaluate", told) in notes.all

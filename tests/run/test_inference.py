@@ -23,7 +23,7 @@ IMAGES_HW = [(32, 48), (28, 20), (36, 16), (12, 40), (8, 12), (48, 44)]
 
 
 class Small(ToyBackbone):
-    """A toy read in windows of four patches a side; what it says of one depends on all."""
+    """A toy read in windows of four patches per side; each patch's output depends on all."""
 
 
 def by_loops(backbone: Backbone, image: Tensor, stride_px: int, r: int) -> Tensor:
@@ -166,12 +166,12 @@ def test_one_window_as_large_as_the_image_is_a_single_pass(clip: Path) -> None:
 
 
 def test_window_of_broken_patches_is_refused() -> None:
-    with pytest.raises(ValueError, match="whole patches of 4 px"):
+    with pytest.raises(ValueError, match="multiple of 4 px"):
         sliding_window(Small(), torch.zeros(1, 3, 32, 32), window_px=18, stride_px=6)
 
 
 class Memory:
-    """Encodes as a toy does where at most so many windows come at once; else there is no memory."""
+    """Encodes as a toy does for at most this many windows at once, else runs out of memory."""
 
     def __init__(self, holds: int) -> None:
         self.backbone, self.holds = Small(), holds
@@ -237,7 +237,7 @@ def test_a_single_window_that_does_not_fit_is_told_in_one_line() -> None:
         stitch(image, Memory(holds=0).encode, [axes(image)])
 
     assert str(caught.value) == (
-        "cpu: must have memory for one window of 16x16 px, but Tried to allocate 7 GiB.; take a "
+        "cpu: must have memory for one window of 16x16 px, but Tried to allocate 7 GiB.; use a "
         "smaller teacher.window_px, or --device cpu"
     )
 

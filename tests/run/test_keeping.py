@@ -1,4 +1,4 @@
-"""Students of targets that are kept in the store, and of those that are made when needed."""
+"""Students with targets kept in the store, and with targets computed when needed."""
 
 import shutil
 from collections.abc import Callable
@@ -74,7 +74,7 @@ def test_kept_targets_are_read_where_they_need_not_be_kept_and_damaged_ones_left
 
     monkeypatch.setattr(teach, "_teach", counted)
 
-    # A copy, since a process looks at each file of a store once.
+    # A copy, since a process checks each file of a store once.
     damaged = Store(shutil.copytree(store.root, tmp_path / "damaged"))
     [path] = (damaged.root / "stages" / "targets").glob("*/000001.safetensors")
     path.write_bytes(DAMAGES[how](path.read_bytes()))

@@ -1,4 +1,4 @@
-"""Timing by a clock that only passes advance: rounds, warm-up, percentiles, the machine's lock."""
+"""Timing with a clock that only passes advance: rounds, warm-up, percentiles, the lock."""
 
 import json
 import threading
@@ -25,7 +25,7 @@ WINDOWS = Inference("sliding_window", 16, 8, "logits")
 
 
 class Clock:
-    """Time that stands still unless it is told."""
+    """Time that stands still unless advanced."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -36,14 +36,14 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """The clock that timing looks at."""
+    """The clock that timing reads."""
     clock = Clock()
     monkeypatch.setattr(latency, "time", SimpleNamespace(perf_counter=clock))
     return clock
 
 
 class Slow(ToyBackbone):
-    """A toy that takes `seconds` a pass, and as long again for each of `hiccups`."""
+    """A toy that takes `seconds` per pass, and as long again for each of `hiccups`."""
 
     def __init__(self, clock: Clock, seconds: float, passes: list["Slow"] | None = None) -> None:
         super().__init__()
@@ -193,7 +193,7 @@ def test_no_gradient_is_timed_and_weights_can_still_train(clock: Clock) -> None:
 
 @pytest.fixture
 def machine_lock(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A machine of our own, where nobody else times."""
+    """A machine lock of our own, so that nobody else is timing."""
     monkeypatch.setattr(latency, "gettempdir", lambda: str(tmp_path))
     return tmp_path / "spar-bench-latency.lock"
 

@@ -32,7 +32,7 @@ MASKS: dict[str, tuple[str, Callable[[int], int]]] = {
     "ade20k": ("annotations/validation/*.png", zero_ignored),
     "cityscapes": ("gtFine/val/*/*_labelIds.png", CITYSCAPES_TRAIN_IDS.__getitem__),
 }
-"""Of each: its validation masks in order, and what a stored value means, by hand."""
+"""For each: its validation masks in order, and what a stored value means, by hand."""
 
 
 def miou_by_hand(pairs: Counter[tuple[int, int]]) -> float:

@@ -144,7 +144,7 @@ def test_cost_of_training_is_summed_over_every_picture_seen(stage_of: Any, taugh
 
 
 def stopping_at(step: int) -> Iterator[bool]:
-    """Say False so many times, then True."""
+    """Return False this many times, then True."""
     yield from [False] * step
     while True:
         yield True
@@ -234,7 +234,7 @@ def test_loss_that_is_no_scalar_with_a_gradient_is_named(
 ) -> None:
     monkeypatch.setattr("spar_bench.losses.mse.loss", distance)
 
-    with pytest.raises(SparBenchError, match=rf"^loss 'mse': must .* but got {found}; mend .*mse"):
+    with pytest.raises(SparBenchError, match=rf"^loss 'mse': must .* but got {found}; fix .*mse"):
         train(stage_of(), taught)
 
 

@@ -1,4 +1,4 @@
-"""Targets: the teacher's features on each drawn image, and how an attempt goes on."""
+"""Targets: the teacher's features on each drawn image, and how an attempt resumes."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""An image or mask that cannot be read: an error that names it, or left out and told."""
+"""An image or mask that cannot be read: an error that names it, or left out and reported."""
 
 import json
 import shutil
@@ -25,7 +25,7 @@ from tests.run.tiny import CPU, Notes, executor, plan_of, settings, write_photog
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """Four photographs, the second of which is cut short."""
+    """Four photographs, the second of which is truncated."""
     folder = write_photographs(tmp_path / "noise", n_val=4)
     damage(folder / "val_images" / "1.png")
     return folder
@@ -111,7 +111,7 @@ def test_mask_without_sense_is_left_out_too_and_several_are_summed_up(
 
     reasons = [one["reason"] for one in json.loads(finished.path("skipped.json").read_text())]
     assert len(reasons) == finished.summary["n_skipped"] == 2
-    assert "val_masks/3.png: a mask must hold 0 to 2 and 255 alone, but has 7" in reasons[1]
+    assert "val_masks/3.png: a mask must hold only 0 to 2 and 255, but has 7" in reasons[1]
     [row] = Collector("it", plan, store).rows(plan.trials[0])
     told = f"could not be read and left out: 2 images, the first: {reasons[0]}"
     assert row.reason == told
@@ -156,7 +156,7 @@ def test_where_nothing_can_be_read_the_first_reason_is_told(
     [told] = [text for note, _, text in notes.all if note == "failed"]
     first = f"{data}/val_masks/0.png: mask must be readable"
     assert told.startswith(
-        f"data set noise: an image of it must be readable, but none of 4 is, the first for: {first}"
+        f"data set noise: must have a readable image, but none of 4 is; the first reason: {first}"
     )
 
 

@@ -1,4 +1,4 @@
-"""Files written in the background: whole, in order, and never an error that no one hears of."""
+"""Files written in the background: whole, in order, and never an unreported error."""
 
 import threading
 from pathlib import Path
@@ -34,7 +34,7 @@ def write_many(folder: Path, *, then: Exception | None = None) -> None:
 def test_error_of_the_thread_is_raised_in_the_block(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
 
-    with pytest.raises(StoreError, match="must be a folder"):
+    with pytest.raises(StoreError, match="must be a writable folder"):
         write_many(tmp_path / "file")
 
 

@@ -114,7 +114,7 @@ def losses(folder: Path) -> list[tuple[int, float]]:
 
 
 class Notes:
-    """Remembers what an executor tells."""
+    """Records an executor's notes."""
 
     def __init__(self) -> None:
         self.all: list[tuple[Note, str, str]] = []
@@ -128,7 +128,7 @@ class Notes:
 
 
 def executor(plan: Plan, store: Store, **options: Any) -> tuple[Executor, Notes]:
-    """Return what makes a whole plan on the CPU, and what it will tell."""
+    """Return an executor of a whole plan on the CPU, and its recorded notes."""
     notes = Notes()
     context = options.pop("context", None) or Context(store, CPU)
     return Executor(plan, context, set(plan.stages), notify=notes, **options), notes

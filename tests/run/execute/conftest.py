@@ -1,4 +1,4 @@
-"""What tests of executing share: a plan, and stores in which it was made and nothing went wrong."""
+"""Shared by tests of executing: a plan, and stores in which it was made without errors."""
 
 import json
 import shutil
@@ -44,7 +44,7 @@ def filled(whole: Store, tmp_path: Path) -> Store:
 
 
 def contents(store: Store, plan: Plan) -> dict[str, Any]:
-    """Return all that a plan's stages hold but times: files by content, summaries."""
+    """Return all that a plan's stages hold except times: files by content, summaries."""
     found: dict[str, Any] = {}
     for fingerprint, stage in plan.stages.items():
         one = finished(store, stage)

@@ -1,4 +1,4 @@
-"""Stages whose files were damaged since: told of, and made anew."""
+"""Stages whose files were damaged later: reported, and made again."""
 
 from collections.abc import Callable
 from pathlib import Path

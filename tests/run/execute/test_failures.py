@@ -1,4 +1,4 @@
-"""Stages that fail, diverge or are pruned, and what becomes of the others."""
+"""Stages that fail, diverge or are pruned, and what happens to the others."""
 
 from dataclasses import replace
 from pathlib import Path

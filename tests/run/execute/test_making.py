@@ -1,4 +1,4 @@
-"""Whole plans on a small model: each stage once, in batches, beside other sweeps."""
+"""Whole plans on a small model: each stage once, in batches, alongside other sweeps."""
 
 import threading
 from collections.abc import Iterator
@@ -123,7 +123,7 @@ def test_files_that_change_after_planning_are_told_of_and_nothing_is_kept(
     making.make([stage.fingerprint])
 
     assert making.outcomes[stage.fingerprint] == "failed"
-    assert f"{what}: its files must stay as they are" in making.reasons[stage.fingerprint]
+    assert f"{what}: its files must not change while" in making.reasons[stage.fingerprint]
     assert store.find(stage) is None
     assert not (store.root / "scratch" / stage.fingerprint).exists()
 

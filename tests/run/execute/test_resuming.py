@@ -1,4 +1,4 @@
-"""Plans that are interrupted, killed or out of disk, and go on to the same bytes."""
+"""Plans that are interrupted, killed or out of disk space, and resume to the same bytes."""
 
 import errno
 import multiprocessing
@@ -68,7 +68,7 @@ def test_workers_have_ended_once_a_stage_is_interrupted(
         executor(plan, store, context=context)[0].make([stage.fingerprint])
 
     assert n_alive == [1]
-    assert caught.traceback  # it keeps what is under way
+    assert caught.traceback  # it keeps unfinished work alive
     assert multiprocessing.active_children() == []
 
 
@@ -87,7 +87,7 @@ def killed_at(patch: pytest.MonkeyPatch, n_writes: int) -> None:
         return write(self, content)
 
     patch.setattr(Path, "write_bytes", half)
-    patch.setattr(Path, "unlink", lambda *_, **__: None)  # the dead clean nothing up
+    patch.setattr(Path, "unlink", lambda *_, **__: None)  # a killed process cleans nothing up
 
 
 @pytest.mark.parametrize("n_writes", [0, 5, 9, 14, 19, 26, 33, 43])
@@ -152,7 +152,7 @@ def interrupted_evaluation(
     making, _ = executor(plan, store)
     making.wanted = {arm.fingerprint for arm in arms}
     with patch.context() as inner:
-        interrupt_after(inner, 4)  # it looks before each stage too, the one of text among them
+        interrupt_after(inner, 4)  # it also checks before each stage, including text
         with pytest.raises(Interrupted):
             making.make(making.wanted)
     assert (store.scratch(arms[0]) / "checkpoint.safetensors").exists()
@@ -162,7 +162,7 @@ def test_checkpoint_of_another_batch_is_not_gone_on_from(
     plan: Plan, store: Store, undisturbed: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second, third = teachers_of(plan)
-    interrupted_evaluation(plan, store, monkeypatch, [third])  # its pictures are there
+    interrupted_evaluation(plan, store, monkeypatch, [third])  # its pictures exist
     interrupted_evaluation(plan, store, monkeypatch, [first, second])
     making, notes = executor(plan, store)
     making.wanted = {first.fingerprint, third.fingerprint}
