@@ -1,4 +1,4 @@
-"""Which part of an experiment is meant: points, seeds, and trials by name; no torch."""
+"""Which part of an experiment is meant: points, seeds, and trials by name, without torch."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from spar_bench.store import Store
 
 
 def first_points(loaded: LoadedSpec) -> list[Point]:
-    """Return the points of a sweep; of a search, those that it begins with."""
+    """Return the points of a sweep; for a search, those that it begins with."""
     if loaded.search is None:
         return loaded.points
     enqueued = [resolve_point(loaded, values) for values in loaded.search.enqueue]
@@ -23,15 +23,15 @@ def first_points(loaded: LoadedSpec) -> list[Point]:
 
 
 def n_trials(points: Iterable[Point], seeds: list[int]) -> int:
-    """Return how many trials points are: one a seed where there is a student, else one."""
+    """Return how many trials points make: one per seed if there is a student, else one."""
     return sum(len(seeds) if one.settings.distils else 1 for one in points)
 
 
 def known_points(loaded: LoadedSpec, store: Store) -> list[Point]:
-    """Return the points of a sweep; of a search, those tried and those that it begins with."""
+    """Return the points of a sweep; for a search, those tried and those that it begins with."""
     if loaded.search is None:
         return loaded.points
-    # Optuna is not needed to look at a grid.
+    # A grid does not need Optuna.
     from spar_bench.session.search import past_points
 
     past = past_points(loaded, store)
@@ -49,7 +49,7 @@ def known_seeds(loaded: LoadedSpec, store: Store) -> list[int]:
     """Return the seeds of the spec, and those that it was last swept with.
 
     Raises:
-        StoreError: the note of the latter cannot be read.
+        StoreError: the record of the latter cannot be read.
     """
     try:
         return sorted({*loaded.spec.seeds, *_last_sweep(loaded, store)["seeds"]})
@@ -57,28 +57,28 @@ def known_seeds(loaded: LoadedSpec, store: Store) -> list[int]:
         raise StoreError(
             f"{_sweep_path(loaded, store)}: must hold the seeds of the last sweep, but cannot be "
             f"read; nothing is lost: the next sweep of {loaded.experiment}, with --seeds if that "
-            "was given, writes it anew"
+            "was given, rewrites it"
         ) from error
 
 
 def note_sweep(loaded: LoadedSpec, store: Store, seeds: list[int]) -> list[int]:
-    """Keep a sweep's seeds and spec from its start on; return the seeds that it leaves out.
+    """Record a sweep's seeds and spec when it starts; return the seeds that it leaves out.
 
-    `cache gc` keeps what the seeds reach.
+    `cache gc` keeps what the seeds need.
 
     Raises:
-        SparBenchError: another spec, still there, gave its results the same name.
+        SparBenchError: another existing spec has results under the same name.
     """
-    spec = os.path.relpath(loaded.path, store.root)  # both may be moved together
+    spec = os.path.relpath(loaded.path, store.root)  # relative, so that both may be moved together
     swept, other = list[int](), store.root / spec
-    with suppress(StoreError, KeyError, TypeError):  # a note that cannot be read is written anew
+    with suppress(StoreError, KeyError, TypeError):  # an unreadable record is rewritten
         last = _last_sweep(loaded, store)
         swept, other = list(last["seeds"]), store.root / last["spec"]
     if other.is_file() and not other.samefile(loaded.path):
         raise SparBenchError(
-            f"{loaded.path}: an experiment must have a name of its own, but "
-            f"{loaded.experiment!r} is that of {os.path.relpath(other)}; rename one of the files, "
-            "or keep them apart by --store"
+            f"{loaded.path}: an experiment must have a unique name, but "
+            f"{loaded.experiment!r} is also {os.path.relpath(other)}; rename one of the files, "
+            "or separate them with --store"
         )
     replace_text(_sweep_path(loaded, store), json.dumps({"seeds": seeds, "spec": spec}))
     return sorted(set(swept) - set(seeds))
@@ -94,7 +94,7 @@ def _sweep_path(loaded: LoadedSpec, store: Store) -> Path:
 
 
 def chosen(trials: list[Trial], only: Iterable[str]) -> list[Trial]:
-    """Return the trials named, by trial or by group; all of them if none is.
+    """Return the trials named, by trial or by group; all of them if none is named.
 
     Raises:
         UnknownName: no trial has a name given.
@@ -108,7 +108,7 @@ def chosen(trials: list[Trial], only: Iterable[str]) -> list[Trial]:
 
 
 def made_last(plan: Plan, *, timed: bool) -> set[str]:
-    """Return the stages made once all trials are: costs at further sizes, and the timings."""
+    """Return the stages made after all trials: costs at further sizes, and timings."""
     last = {line.cost for line in plan.costs}
     if timed and plan.latency is not None:
         last.add(plan.latency)
@@ -116,7 +116,7 @@ def made_last(plan: Plan, *, timed: bool) -> set[str]:
 
 
 def wanted(plan: Plan, trials: Iterable[Trial], *, timed: bool = True) -> set[str]:
-    """Return all stages that a sweep of these trials asks for."""
+    """Return all stages that a sweep of these trials needs."""
     return plan.needed_by(
         made_last(plan, timed=timed).union(*(plan.of_trial(trial) for trial in trials))
     )

@@ -1,4 +1,4 @@
-"""Rows of a plan, read out of the store: what is finished, and what is not and why."""
+"""Rows of a plan, read from the store: what is finished, and what is not and why."""
 
 import json
 from collections.abc import Iterable
@@ -23,7 +23,7 @@ NOT_MADE = "it has not been run yet"
 
 @dataclass(frozen=True)
 class State:
-    """Where a stage stands: finished, or why not; `final`: the next sweep does not try it again."""
+    """State of a stage: finished, or why not; `final`: the next sweep does not try it again."""
 
     status: Status
     reason: str = ""
@@ -33,7 +33,7 @@ class State:
 
 @dataclass
 class Collector:
-    """Reads a plan's rows out of the store; asks for each stage once."""
+    """Reads a plan's rows from the store; looks up each stage once."""
 
     experiment: str
     plan: Plan
@@ -41,17 +41,17 @@ class Collector:
     _states: dict[str, State] = field(default_factory=dict)
 
     def state(self, fingerprint: str) -> State:
-        """Return where a stage stands, a damaged one being as good as missing."""
+        """Return the state of a stage; a damaged one counts as missing."""
         if fingerprint not in self._states:
             self._states[fingerprint] = self._look(self.plan.stages[fingerprint])
         return self._states[fingerprint]
 
     def rows(self, trial: Trial) -> list[Row]:
-        """Return the lines of results.csv that a trial has."""
+        """Return a trial's lines of results.csv."""
         return [self._row(trial, arm) for arm in trial.arms]
 
     def trial_state(self, trial: Trial) -> State:
-        """Return where a trial stands: finished when all its rows are."""
+        """Return the state of a trial, which is finished when all its rows are."""
         states = [self.state(arm.evaluate) for arm in trial.arms]
         for status in ("failed", "blocked", "pruned", "skipped"):
             for state in states:
@@ -60,7 +60,7 @@ class Collector:
         return State("finished")
 
     def cost(self, cost: str, timed: str, image_hw: tuple[int, int]) -> Cost:
-        """Return what one image costs, with what has been measured of it."""
+        """Return the cost of one image, with all measurements so far."""
         state = self.state(cost)
         if state.finished is None:
             return Cost(
@@ -91,7 +91,7 @@ class Collector:
         )
 
     def train_gflops(self, trial: Trial) -> float | None:
-        """Return the GFLOPs of training a trial's student, None while it is not trained."""
+        """Return the GFLOPs of training a trial's student, None until it is trained."""
         for arm in trial.arms:
             student = self.plan.stages[arm.evaluate].inputs.get("student")
             finished = self.state(student).finished if student else None
@@ -155,13 +155,13 @@ class Collector:
         )
 
     def _remark(self, state: State, window_px: int | None, image_hw: tuple[int, int]) -> str:
-        """Return what there is to say of a row that has its number; else ""."""
+        """Return remarks about a row that has its number, or ""."""
         found = state.finished
         skipped = [] if found is None else left_out(found)
         return "; ".join(filter(None, [clipped(window_px, image_hw), *skipped]))
 
     def _stages(self, arm: Arm) -> dict[str, str]:
-        """Return the stages that a row's numbers are of, by role."""
+        """Return the stages of a row's numbers, by role."""
         stages = {
             "evaluate": arm.evaluate,
             "cost": arm.cost,
@@ -217,7 +217,7 @@ class Collector:
 
 
 def clipped(window_px: int | None, image_hw: tuple[int, int]) -> str:
-    """Return a remark where a window does not fit into an image, "" where it does."""
+    """Return a remark if a window does not fit into an image, else ""."""
     if window_px is None or window_px <= min(image_hw):
         return ""
     height, width = image_hw
@@ -225,7 +225,7 @@ def clipped(window_px: int | None, image_hw: tuple[int, int]) -> str:
 
 
 def left_out(evaluation: Finished) -> list[str]:
-    """Return a remark where images of an evaluation could not be read; else nothing."""
+    """Return a remark if images of an evaluation could not be read, else nothing."""
     if not evaluation.summary.get("n_skipped"):
         return []
     skipped = json.loads(evaluation.path(SKIPPED_FILE).read_text(encoding="utf-8"))
@@ -234,7 +234,7 @@ def left_out(evaluation: Finished) -> list[str]:
 
 
 def _trained(settings: Settings, method: Method) -> str | None:
-    """Return what a student trained, or the file that it was imported from."""
+    """Return the part that a student trained, or the file that it was imported from."""
     if method != "student":
         return None
     if settings.student.checkpoint is not None:
@@ -243,7 +243,7 @@ def _trained(settings: Settings, method: Method) -> str | None:
 
 
 def flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Return nested settings under dotted keys; lists stay whole."""
+    """Return nested settings under dotted keys; lists are not split."""
     if not isinstance(value, dict):
         return {prefix: value}
     return {
@@ -261,7 +261,7 @@ def provenance(
     seeds: list[int],
     fingerprints: Iterable[str],
 ) -> dict[str, Any]:
-    """Return where every number comes from, out of the stages' manifests."""
+    """Return where every number comes from, according to the stages' manifests."""
     stages = {}
     for fingerprint in fingerprints:
         finished = collector.state(fingerprint).finished

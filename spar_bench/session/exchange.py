@@ -24,7 +24,7 @@ from spar_bench.stage import Finished, canonical
 from spar_bench.store import DEFAULT_ROOT, Store
 
 TOLERANCE = 1e-5
-"""Largest difference of what another library makes of an export, by the largest value."""
+"""Largest difference of another library's output for an export, relative to the largest value."""
 
 
 def import_student(
@@ -33,7 +33,7 @@ def import_student(
     """Take a checkpoint into the store as a student of a backbone.
 
     Raises:
-        NotReady: checkpoint or weights are missing, or one is not of the other.
+        NotReady: checkpoint or weights are missing, or do not belong together.
     """
     opened, plan = Store(store), Plan()
     stage = imported_stage(backbone, StudentSpec(checkpoint=str(checkpoint)))
@@ -50,23 +50,25 @@ def import_student(
 def export_student(
     student: str, library: Library, folder: Path, *, store: Path = DEFAULT_ROOT
 ) -> float:
-    """Write a student as a folder that another library reads by itself, and have it read there.
+    """Write a student as a folder that another library reads by itself, and check it there.
 
     Args:
         student: A trial that trained one, or the folder of a finished or imported student.
-        library: Whose format: open_clip's holds the text tower too.
-        folder: A new one.
+        library: Decides the format; open_clip's includes the text tower.
+        folder: A new folder.
         store: Where trials are looked up.
 
     Returns:
-        The largest difference between that library's output and ours, by our largest value.
+        The largest difference between that library's output and ours, relative to our largest
+        value.
 
     Raises:
         UnknownName: no trial of that name trained a student, or several did.
-        SparBenchError: the library has no such model, or disagrees; nothing is written then.
+        SparBenchError: the library has no such model, or its output differs; nothing is written
+            then.
     """
     if folder.exists():
-        raise SparBenchError(f"{folder}: must be a new folder, but is there; name another")
+        raise SparBenchError(f"{folder}: must be a new folder, but already exists; name another")
     backbone, spec = open_student(_folder(student, store), resolve_device("cpu", None))
     exported = exchanges(backbone, spec.name).export(library)
     with writing(folder.parent):
@@ -112,7 +114,7 @@ def _write(exported: Exported, folder: Path, origin: dict[str, Any]) -> None:
 
 
 def _difference(backbone: Backbone, exported: Exported, folder: Path) -> float:
-    """Have the other library read noise of the native size, and hold it against our tower."""
+    """Have the other library read noise of the native size, and compare with our tower."""
     side = backbone.sizes.image_px
     images = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -121,7 +123,7 @@ def _difference(backbone: Backbone, exported: Exported, folder: Path) -> float:
 
 
 def _origin(student: str, spec: BackboneSpec) -> dict[str, Any]:
-    """Return what an export says of itself: the backbone's licence holds for it too."""
+    """Return the metadata of an export: the backbone's licence applies to it too."""
     card = backbones.card(spec.name)
     return {
         "made_by": f"spar-bench {__version__}",

@@ -1,4 +1,4 @@
-"""Join the students of a sweep that another process runs, as all but the first of `torchrun` do."""
+"""Train the students of a sweep that another process runs; for all but `torchrun`'s first."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,10 +11,10 @@ from spar_bench.store import Store
 
 
 def follow(options: Options, *, on_joined: Callable[[], None] = ignore) -> None:
-    """Train what the first process names, with it, until it is done; write and print nothing.
+    """Train what the first process names until it is done; write and print nothing.
 
     Raises:
-        NotReady: the device is not there.
+        NotReady: the device is not available.
     """
     device = resolve_device(own_device(options.device), options.threads)
     with joined(device) as ranks:

@@ -1,4 +1,4 @@
-"""Tell which work in the store no spec under a folder reaches."""
+"""Find the work in the store that no spec under a folder needs."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from spar_bench.store import Store
 
 @dataclass(frozen=True)
 class Unreachable:
-    """What no spec calls for: finished stages, unfinished work by fingerprint, and pictures."""
+    """What no spec needs: finished stages, unfinished work by fingerprint, and pictures."""
 
     finished: list[Finished]
     left_off: dict[str, int]
@@ -21,19 +21,19 @@ class Unreachable:
 
     @property
     def n_bytes(self) -> int:
-        """Bytes of it all."""
+        """Total size in bytes."""
         finished = sum(stage.n_bytes for stage in self.finished)
         return finished + sum(self.left_off.values()) + self.pictures_bytes
 
 
 def unreachable(store: Store, folder: Path) -> Unreachable:
-    """Return the work that no spec under `folder` calls for.
+    """Return the work that no spec under `folder` needs.
 
-    Seeds count as they were last swept, and a search's points as far as it has gone; timings are
-    kept wherever they were made.
+    Seeds are those last swept, and a search's points those asked for so far; timings of all
+    machines are kept.
 
     Raises:
-        SpecError: a spec has mistakes: what it needs is not known, so nothing is deleted.
+        SpecError: a spec has mistakes, so what it needs is unknown and nothing is deleted.
         NotReady: there is no spec, or one needs data that is missing.
     """
     paths = sorted(path for ending in ("yaml", "yml") for path in folder.rglob(f"*.{ending}"))

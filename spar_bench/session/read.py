@@ -1,4 +1,4 @@
-"""Look at experiments without running anything: plans, standings, provenance; no torch."""
+"""Look at experiments without running anything: plans, progress, provenance; no torch."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -21,10 +21,10 @@ from spar_bench.store import DEFAULT_ROOT, Store
 
 @dataclass(frozen=True)
 class PlannedStage:
-    """A stage of a plan: where it stands, how many trials share it, and what it will take.
+    """A stage of a plan: its state, how many trials share it, and what it will take.
 
-    `to_do` says whether a sweep would make it: not where it is finished, nor where it failed for
-    good. `seconds` is 0 where it would not.
+    `to_do` says whether a sweep would make it, i.e. it is not finished and has not failed for good.
+    `seconds` is 0 if it would not.
     """
 
     stage: Stage
@@ -63,7 +63,7 @@ class PlanView:
 
 @dataclass(frozen=True)
 class Standing:
-    """How far an experiment is: trials by status, and why those that failed did."""
+    """Progress of an experiment: trials by status, and why some failed."""
 
     loaded: LoadedSpec
     n_trials: dict[Status, int]
@@ -80,8 +80,8 @@ def plan_sweep(
 ) -> PlanView:
     """Return what a sweep of a spec file would do, and about how long it would take.
 
-    A search is planned for the points that it has tried and those that it begins with; what it
-    asks for later is not known.
+    A search is planned for the points that it has tried and those that it begins with; later ones
+    are not known yet.
 
     Raises:
         SpecError: the spec, or a data file that it names, has mistakes; one line each.
@@ -126,7 +126,7 @@ def _planned(
 
 
 def lay_out(loaded: LoadedSpec, store: Store, seeds: list[int]) -> Plan:
-    """Return the plan of a spec, its timings being those of the place where they were last made."""
+    """Return the plan of a spec, with timings from the place where they were last made."""
     points = known_points(loaded, store)
     first = make_plan(points, seeds, {}, keep_pruned=loaded.prunes)
     if first.latency is None:
@@ -146,11 +146,11 @@ def lay_out(loaded: LoadedSpec, store: Store, seeds: list[int]) -> Plan:
 
 @looking_once()
 def standing(path: Path, *, store: Path = DEFAULT_ROOT) -> Standing:
-    """Return how far the experiment of a spec file is, as the store has it.
+    """Return the progress of a spec file's experiment, according to the store.
 
     Raises:
         SpecError, NotReady: as `plan_sweep`.
-        StoreError: the store cannot be read, or its note of the seeds.
+        StoreError: the store or its record of the seeds cannot be read.
     """
     loaded, opened = read_spec(path), Store(store, make=False)
     require_ready(loaded)
@@ -178,12 +178,12 @@ def explain(name: str, *, store: Path = DEFAULT_ROOT) -> list[Explained]:
     """Return the provenance of every number of a trial.
 
     Args:
-        name: A trial or group, with its experiment before a slash where two have one of that name.
+        name: A trial or group; prefixed by experiment and slash if two experiments have that name.
         store: Folder of the store.
 
     Raises:
         UnknownName: no finished sweep has a trial of that name, or several have.
-        StoreError: the rows of a sweep that may have it cannot be read.
+        StoreError: the rows of a sweep that may contain it cannot be read.
     """
     opened = Store(store, make=False)
     rows, damaged = _rows(opened)
@@ -200,21 +200,21 @@ def explain(name: str, *, store: Path = DEFAULT_ROOT) -> list[Explained]:
     experiments = sorted({row.experiment for row in found})
     if len(experiments) > 1:
         raise UnknownName(
-            f"trial {name!r}: must be of one experiment, but {', '.join(experiments)} have one; "
-            f"say {experiments[0]}/{name}"
+            f"trial {name!r}: must be in one experiment, but is in {', '.join(experiments)}; "
+            f"write {experiments[0]}/{name}"
         )
     kept = {stage.fingerprint: stage for stage in opened.finished()}
     return [Explained(row, _lineage(kept, row)) for row in found]
 
 
 def _names(row: Row) -> set[str]:
-    """Return what a row's trial may be called by."""
+    """Return the names for a row's trial."""
     short = {row.trial, row.group}
     return short | {f"{row.experiment}/{name}" for name in short}
 
 
 def _rows(store: Store) -> tuple[list[Row], list[str]]:
-    """Return the rows of all finished sweeps, and what is wrong with those that cannot be read."""
+    """Return the rows of all finished sweeps, and the errors of those that cannot be read."""
     rows, damaged = list[Row](), list[str]()
     for path in sorted((store.root / "results").rglob(RESULTS_FILE)):
         try:

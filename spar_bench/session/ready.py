@@ -1,6 +1,6 @@
-"""What a spec needs that is not there: plug-ins, weights and data.
+"""Find what a spec needs but is missing: plug-ins, weights and data.
 
-Torch is imported only where a plug-in of another package does so.
+Torch is imported only if a plug-in of another package imports it.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,8 +20,8 @@ def missing(loaded: LoadedSpec) -> list[str]:
     """Return a line for each plug-in, backbone and data set that cannot be used, each once.
 
     Raises:
-        SpecError: a data file that the spec names has a mistake, or a backbone has not what is
-            asked of it; one line each.
+        SpecError: a data file that the spec names has a mistake, or a backbone lacks a requested
+            setting; one line each.
     """
     checks: dict[str, Callable[[], object]] = {}
     for one in (point.settings for point in first_points(loaded)):
@@ -61,7 +61,7 @@ def _plug_ins(settings: Settings) -> Iterator[tuple[str, str]]:
 
 
 def require_ready(loaded: LoadedSpec) -> None:
-    """Refuse to go on without plug-ins, weights and data.
+    """Refuse to continue without plug-ins, weights and data.
 
     Raises:
         SpecError: as `missing`.
@@ -74,6 +74,6 @@ def require_ready(loaded: LoadedSpec) -> None:
 
 @looking_once()
 def ready_remarks(loaded: LoadedSpec) -> list[str]:
-    """Return the remarks on what a sweep begins with; raises as `require_ready`."""
+    """Return the remarks on a sweep's initial points; raises as `require_ready`."""
     require_ready(loaded)
     return remarks(point.settings for point in first_points(loaded))

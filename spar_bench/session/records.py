@@ -1,4 +1,4 @@
-"""What leaves a sweep: each trial as MLflow shows it, and the results for a report."""
+"""The output of a sweep: each trial as MLflow shows it, and the results for a report."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ from spar_bench.stage import Finished, digest
 
 _PANEL = "panel.png"
 _DRAWN = 1
-"""Raised when a trial's pictures are drawn otherwise: those in the store are then drawn anew."""
+"""Increased when a trial's pictures are drawn differently: those in the store are then redrawn."""
 
 
 def trial_record(collector: Collector, trial: Trial) -> TrialRecord:
@@ -49,7 +49,7 @@ def results(
     seeds: list[int],
     objectives: dict[str, dict[str, float]],
 ) -> Results:
-    """Return everything that a report shows of a sweep."""
+    """Return everything that a report shows about a sweep."""
     plan = collector.plan
     rows = [row for trial in plan.trials for row in collector.rows(trial)]
     evaluations = _finished_evaluations(collector, rows)
@@ -113,7 +113,7 @@ def _draw(shown: dict[str, Finished], classes: list[str], folder: Path) -> None:
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         report.draw_pca(image, features, folder / "pca.png")
-        report.draw_panel(previews, classes, folder / _PANEL)  # last: it says that all are drawn
+        report.draw_panel(previews, classes, folder / _PANEL)  # last: it shows that all are drawn
 
 
 def _finished_evaluations(collector: Collector, rows: list[Row]) -> dict[str, Finished]:

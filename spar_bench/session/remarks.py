@@ -1,4 +1,4 @@
-"""What a spec may well not mean, though it can be run; no torch."""
+"""Find settings that can be run but are probably not intended, without torch."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -16,7 +16,7 @@ from spar_bench.spec.schema import DatasetSpec, Settings, SourceSpec
 
 @looking_once()
 def remarks(points: Iterable[Settings]) -> list[str]:
-    """Return a line for each thing that a spec may well not mean.
+    """Return a line for each thing in a spec that is probably not intended.
 
     A window that holds all images whole, so that no stride moves it; a data set with another number
     of images than published; more distillation images than their source has; a factor of upsampling
@@ -71,7 +71,7 @@ def _upsampled(settings: Settings) -> Iterator[str]:
     factor, evaluate = settings.teacher.upsample, settings.evaluate
     if factor != "auto" and evaluate.average == "logits" and "teacher" in evaluate.methods:
         yield (
-            f"teacher.upsample: {factor} is for the features that students learn alone: the "
+            f"teacher.upsample: {factor} affects only the features that students learn: the "
             "teacher is evaluated by logits averaged at pixels (evaluate.average)"
         )
 
@@ -84,12 +84,12 @@ def _exported(settings: Settings) -> Iterator[str]:
         if before != now:
             yield (
                 f"backbone.{key}: {now or 'default'} is not what the student exported to "
-                f"{spec.path} was trained with, so that features differ; set it to {before}"
+                f"{spec.path} was trained with, so features differ; set it to {before}"
             )
 
 
 READING = ("read_out", "position_embedding", "odd_sides", "token_budget")
-"""What decides how a backbone reads an image, and no other library's format has a place for."""
+"""Settings of how a backbone reads an image that no other library's format can hold."""
 ABOUT = (_numbers, _whole, _upsampled, _exported)
 
 

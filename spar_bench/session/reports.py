@@ -1,4 +1,4 @@
-"""Write the reports of finished sweeps, from what the tracking store holds; no torch."""
+"""Write the reports of finished sweeps from the tracking store, without torch."""
 
 import tempfile
 from collections.abc import Callable, Iterable
@@ -11,7 +11,7 @@ from spar_bench.results import Results
 from spar_bench.spec.read import experiment_name
 from spar_bench.track.uri import sqlite_path
 
-_LONGEST_PART = 255  # bytes; no file system in use takes more in a name
+_LONGEST_PART = 255  # bytes; common file systems allow no longer names
 
 
 def write_report(
@@ -25,18 +25,17 @@ def write_report(
     """Write the tables and figures of finished sweeps; returns their files by experiment.
 
     Args:
-        experiments: A name or several, or their specs' paths; none: all that the tracking store
-            has.
-        folder: Each experiment has its own folder in it.
+        experiments: One or more names, or their specs' paths; none: all in the tracking store.
+        folder: Each experiment gets its own folder in it.
         tracking_uri: Where the sweeps were mirrored to.
-        mix_protocols: Put rows of different protocols into one table, with a column that says so.
-        on_written: Takes each experiment and its files as soon as they are there.
+        mix_protocols: Allow rows of different protocols in a table, with a column that shows them.
+        on_written: Receives each experiment and its files once they are written.
 
     Raises:
-        NotReady: there is no finished sweep, or one without a finished trial, or its name is none
-            that a folder of the report could have; of several, the others' reports are written.
-        MixedProtocols: rows of one data set are of protocols that no column tells apart.
-        StoreError: the tracking store cannot be read, or the folder not written.
+        NotReady: there is no finished sweep, or it has no finished trial, or its name is not valid
+            for a folder; reports of the other experiments are written.
+        MixedProtocols: rows of one data set have protocols that no column distinguishes.
+        StoreError: the tracking store cannot be read, or the folder is not writable.
     """
     uri, folder = track.tracking_uri(tracking_uri), Path(folder)
     written, refused = {}, list[NotReady | MixedProtocols]()
@@ -46,7 +45,7 @@ def write_report(
             results, own = _results(uri, name), _own_folder(uri, name, folder)
             with writing(own):
                 written[name] = report.write(results, own, mix_protocols=mix_protocols)
-        except (NotReady, MixedProtocols) as error:  # the others are written all the same
+        except (NotReady, MixedProtocols) as error:  # the others are still written
             refused.append(error)
             continue
         if on_written is not None:
@@ -68,7 +67,7 @@ def _results(uri: str, name: str) -> Results:
         n_trials = len({row.trial for row in results.rows})
         raise NotReady(
             f"{name}: must have a finished trial to report, but none of {n_trials} is; spar-bench "
-            "status says why: mend it, then run the sweep again"
+            "status says why: fix it, then run the sweep again"
         )
     return results
 
@@ -89,11 +88,11 @@ def _reported(uri: str, asked: Iterable[str]) -> list[str]:
 
 
 def _own_folder(uri: str, experiment: str, folder: Path) -> Path:
-    """Return the folder of an experiment's report; in MLflow it may be renamed to anything."""
+    """Return the folder of an experiment's report; MLflow allows any name."""
     parts = experiment.split("/")
     if any(part in ("", ".", "..") or len(part.encode()) > _LONGEST_PART for part in parts):
         raise NotReady(
-            f"{uri}: an experiment's name must be that of a folder below {folder}, but got "
+            f"{uri}: an experiment's name must be valid as a folder below {folder}, but got "
             f"{experiment!r}; rename it in MLflow"
         )
     return folder / experiment

@@ -1,7 +1,7 @@
-"""Optuna as an adviser: asked for each point of a search, told what it scored.
+"""Optuna as an adviser: it suggests each point of a search, and is told its score.
 
-The study lies in the store as a journal. What is drawn depends on the trial's number, its key and
-what was told before, so a search that was killed goes on as if it had not been.
+The study is a journal in the store. What is drawn depends on the trial's number, its key and
+earlier scores, so a search that was killed continues as if it had not been.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,12 +24,12 @@ from spar_bench.stage import canonical, digest
 from spar_bench.store import Store
 
 VALUES, IMPOSSIBLE = "values", "impossible"
-"""What a trial keeps: the values drawn, and why they do not go together if they do not."""
+"""What a trial stores: the values drawn, and why they are incompatible if they are."""
 
 
 @dataclass
 class Asked:
-    """One trial that a search asks for: its point, and where its score is told."""
+    """One trial of a search: its point, and where to report its score."""
 
     point: Point
     trial: optuna.trial.Trial
@@ -37,7 +37,7 @@ class Asked:
     search: SearchSpec
 
     def report(self, epoch: int, loss: float) -> None:
-        """Tell the pruner a student's mean loss after an epoch; of several seeds, the first's.
+        """Report a student's mean loss after an epoch to the pruner; only for the first seed.
 
         Raises:
             Pruned: it lags behind the median of the others.
@@ -50,7 +50,7 @@ class Asked:
         if epoch not in known:
             [direction] = self.search.objectives.values()
             self.trial.report(-loss if direction == "maximize" else loss, epoch)
-        # Also of an epoch that a killed attempt told of: it may have been the one that decided.
+        # Also for an epoch that a killed attempt reported: it may have been the decisive one.
         if self.trial.should_prune():
             last = max(epoch, *known, 0)
             raise Pruned(
@@ -58,7 +58,7 @@ class Asked:
             )
 
     def tell(self, collector: Collector) -> None:
-        """Tell the study what the trials of this point scored: their mean over seeds."""
+        """Report the score of this point's trials to the study: their mean over seeds."""
         trials = collector.plan.trials
         scores = [score(collector, trial, list(self.search.objectives)) for trial in trials]
         if all(scores):
@@ -70,10 +70,10 @@ class Asked:
 
 
 class Searcher:
-    """The points that a search has tried, and those that it asks for next.
+    """The points that a search has tried, and those that it suggests next.
 
-    To be built and used under the lock of its `study_name`: one process at a time writes a study;
-    another that runs the same spec waits, then finds all done.
+    Build and use it under the lock of its `study_name`: one process at a time writes a study;
+    another that runs the same spec waits, then finds everything done.
     """
 
     def __init__(self, loaded: LoadedSpec, store: Store) -> None:
@@ -101,13 +101,13 @@ class Searcher:
 
     @property
     def n_tried(self) -> int:
-        """How much of the budget is spent."""
+        """How many trials of the budget are used."""
         return len(_ended(self._study))
 
     def __iter__(self) -> Iterator[Asked]:
-        """Ask for one point after another until the budget is spent; each must be told of.
+        """Ask for one point after another until the budget is used; each must get its score.
 
-        A draw that is impossible, such as a stride over its window, is spent too.
+        An impossible draw, such as a stride over its window, counts too.
         """
         for values in self.search.enqueue:
             labelled = {key: self._label(key, value) for key, value in values.items()}
@@ -125,14 +125,14 @@ class Searcher:
             yield Asked(point, trial, self._study, self.search)
 
     def _next(self) -> optuna.trial.Trial:
-        """Return the trial that a kill cut short, else a new one."""
+        """Return the trial that a kill interrupted, else a new one."""
         cut_short = self._study.get_trials(states=[TrialState.RUNNING])
         if cut_short:
             return optuna.trial.Trial(self._study, cut_short[0]._trial_id)
         return self._study.ask()
 
     def _suggest(self, trial: optuna.trial.Trial, key: str) -> Any:
-        # Of its own for each value, so that a trial cut short between two of them ends up the same.
+        # One sampler per value, so that a trial interrupted between two values ends up the same.
         self._study.sampler = self._sampler(trial.number, key)
         axis = self.search.space[key]
         if isinstance(axis, ChoicesSpec):
@@ -154,7 +154,7 @@ class Searcher:
 
 
 def study_name(loaded: LoadedSpec) -> str:
-    """Return what a search's study and its lock are called."""
+    """Return the name of a search's study and of its lock."""
     return digest(["study", loaded.spec_hash])
 
 
@@ -167,13 +167,13 @@ def past_points(loaded: LoadedSpec, store: Store) -> list[Point]:
         study = optuna.load_study(
             study_name=study_name(loaded), storage=JournalStorage(_Journal(path))
         )
-    except KeyError:  # killed before it had begun
+    except KeyError:  # killed before it started
         return []
     return _points(loaded, study.get_trials())
 
 
 def score(collector: Collector, trial: Trial, objectives: Sequence[str]) -> dict[str, float]:
-    """Return what a trial scored by each objective; empty where one has no number yet.
+    """Return a trial's score for each objective; empty if one has no number yet.
 
     Accuracy and cost are means over data sets and resolutions of the trial's main method: its
     student, else its teacher, else the pretrained backbone.
@@ -192,27 +192,27 @@ def score(collector: Collector, trial: Trial, objectives: Sequence[str]) -> dict
 
 
 class _Journal(JournalFileBackend):  # type: ignore[misc]  # optuna's types are not read
-    """Optuna's journal in a file; a full disk is told in one line."""
+    """Optuna's journal in a file; a full disk is reported in one line."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(str(path), lock_obj=_Held())
         self._folder = path.parent
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Write what happened at the end of the file."""
+        """Append events to the file."""
         with writing(self._folder):
             super().append_logs(logs)
 
 
 class _Held:
-    """The journal's lock, which the study's own file lock stands for: a kill leaves none behind."""
+    """The journal's lock; the study's own file lock replaces it, which no kill leaves behind."""
 
     def acquire(self) -> bool:
-        """Do nothing: it is held."""
+        """Do nothing: the study's lock is held."""
         return True
 
     def release(self) -> None:
-        """Do nothing: it is let go when the study's lock is."""
+        """Do nothing: the study's lock is released later."""
 
 
 def _journal(loaded: LoadedSpec, store: Store) -> Path:
@@ -220,7 +220,7 @@ def _journal(loaded: LoadedSpec, store: Store) -> Path:
 
 
 def _cut_unfinished_line(path: Path) -> None:
-    """Cut what a kill left of a line: what is written after it could not be read."""
+    """Remove a partial line left by a kill: later lines would be unreadable."""
     if not path.exists():
         return
     with path.open("r+b") as file:
@@ -239,5 +239,5 @@ def _points(loaded: LoadedSpec, trials: list[optuna.trial.FrozenTrial]) -> list[
 
 
 def _as_label(choice: Any) -> Any:
-    """Return a choice as Optuna takes it: a scalar as it is, anything else as JSON."""
+    """Return a choice in Optuna's form: a scalar as it is, anything else as JSON."""
     return choice if isinstance(choice, bool | int | float | str) else canonical(choice)

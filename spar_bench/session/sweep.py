@@ -1,4 +1,4 @@
-"""Run an experiment: plan it, make what is missing, mirror it to MLflow, hand over its results."""
+"""Run an experiment: plan it, make what is missing, mirror it to MLflow, return its results."""
 
 import logging
 import tempfile
@@ -29,23 +29,23 @@ log = logging.getLogger(__name__)
 
 
 class Watcher(Protocol):
-    """Told how a sweep goes, as it goes."""
+    """Receives the progress of a sweep."""
 
     def planned(self, plan: Plan, store: Store) -> None:
-        """Take the plan, again whenever a search adds to it."""
+        """Receive the plan, again whenever a search adds to it."""
         ...
 
     def note(self, note: Note, stage: Stage, text: str) -> None:
-        """Take that a stage started, ended, waits for another sweep, or was found damaged."""
+        """Learn that a stage started, ended, waits for another sweep, or was found damaged."""
         ...
 
     def progress(self, stage: Stage, share: float) -> None:
-        """Take the share of a stage that is done, 0 to 1."""
+        """Receive the share of a stage that is done, 0 to 1."""
         ...
 
 
 class Silent:
-    """A watcher that looks away."""
+    """A watcher that ignores everything."""
 
     def planned(self, plan: Plan, store: Store) -> None:
         """Do nothing."""
@@ -59,11 +59,11 @@ class Silent:
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """How a sweep runs; none of it moves a number.
+    """How a sweep runs; none of it affects a number.
 
     `n_seeds` overrides the spec's seeds by 0, 1, ...; `only` names trials; `tracking_uri` is an
-    MLflow URI, by default that of the environment, then `mlflow.db` in the working directory;
-    `workers` processes render distillation images ahead, by default some where a GPU computes.
+    MLflow URI, by default the environment's, then `mlflow.db` in the working directory; `workers`
+    processes render distillation images in advance, by default some with a GPU.
     """
 
     store: str | Path = DEFAULT_ROOT
@@ -80,7 +80,7 @@ class Options:
         """Refuse counts that are too low.
 
         Raises:
-            ValueError: there is one.
+            ValueError: a count is too low.
         """
         for name, least in (("n_seeds", 1), ("threads", 1), ("workers", 0)):
             count = getattr(self, name)
@@ -111,7 +111,7 @@ class Outcome:
 
     @property
     def trials(self) -> dict[str, bool]:
-        """Each trial by name, and whether all its rows have a number."""
+        """Whether all rows of a trial have a number, by trial name."""
         lacking = {row.trial for row in self.unfinished}
         return {row.trial: row.trial not in lacking for row in self.rows}
 
@@ -123,13 +123,13 @@ def sweep(
     watcher: Watcher | None = None,
     stop: threading.Event | None = None,
 ) -> Outcome:
-    """Run the experiment of a spec file; what is finished already is not run again.
+    """Run the experiment of a spec file; finished work is not repeated.
 
     Raises:
         SpecError: the spec has mistakes.
-        NotReady: weights or data are missing, or the device is not there.
+        NotReady: weights or data are missing, or the device is not available.
         StoreError: the store or the tracking store cannot be used.
-        Interrupted: `stop` was set; the same call goes on from there.
+        Interrupted: `stop` was set; the same call resumes from there.
     """
     loaded = read_spec(path)
     running = _Sweep(loaded, options or Options(), watcher or Silent(), stop or threading.Event())
@@ -173,12 +173,12 @@ class _Sweep:
         self._n_made = 0
 
     def run(self) -> Outcome:
-        """Run all trials, then time all arms in one sitting."""
+        """Run all trials, then time all arms in one session."""
         plan = Plan() if self._loaded.search else self._plan(self._loaded.points)
         trials = chosen(plan.trials, self._options.only)
         left_out = note_sweep(self._loaded, self._store, self._seeds)
         if left_out:
-            log.info("seeds swept before are left out of the results now: %s", left_out)
+            log.info("seeds of earlier sweeps are not in the results now: %s", left_out)
         self._mirror.start(
             self._loaded.experiment,
             self._loaded.text,
@@ -196,7 +196,7 @@ class _Sweep:
             raise
 
     def _search(self) -> Plan:
-        """Ask for one trial after another; all arms are timed at the end, in one sitting."""
+        """Ask for one trial after another; all arms are timed at the end, in one session."""
         with self._store.lock(
             [study_name(self._loaded)], on_wait=_say_waiting, poll=self.context.check
         ):
@@ -230,7 +230,7 @@ class _Sweep:
         return plan
 
     def _execute(self, plan: Plan, trials: list[Trial], *, timed: bool) -> None:
-        """Make the stages of trials, mirroring each trial as it ends and again with its timings."""
+        """Make the stages of trials; mirror each trial when it ends, and again with its timings."""
         executor = Executor(
             plan,
             self.context,
@@ -250,7 +250,7 @@ class _Sweep:
             self._record(plan, trial)
 
     def _record(self, plan: Plan, trial: Trial) -> None:
-        """Mirror a trial; what the tracking store does not take is tried again with the next."""
+        """Mirror a trial; one that the tracking store refuses is tried again with the next."""
         record = trial_record(Collector(self._loaded.experiment, plan, self._store), trial)
         try:
             self._mirror.record(record)
@@ -258,7 +258,7 @@ class _Sweep:
             log.warning("%s is not shown in MLflow yet: %s", trial.name, error)
 
     def _finish(self, plan: Plan) -> Outcome:
-        """Save the results, end the MLflow run, and say how it went."""
+        """Save the results, end the MLflow run, and return the outcome."""
         found = results(
             Collector(self._loaded.experiment, plan, self._store),
             question=self._loaded.spec.question,
@@ -268,14 +268,14 @@ class _Sweep:
         )
         found.save(self._results_folder)
         failed = any(row.status in ("failed", "blocked") for row in found.rows)
-        # A copy of its own: another sweep of this spec may be saving its results just now.
+        # Its own copy: another sweep of this spec may be saving its results right now.
         with tempfile.TemporaryDirectory() as own:
             found.save(Path(own))
             self._mirror.finish(Path(own), "failed" if failed else "finished")
         return Outcome(self._loaded.experiment, found.rows, self._n_made, self._failures)
 
     def _give_up(self) -> None:
-        """End the MLflow run of a sweep that was cut short; why it was is told, whatever comes."""
+        """End the MLflow run of an interrupted sweep; failing to do so only logs a warning."""
         try:
             self._mirror.finish(self._results_folder, "killed")
         except StoreError as error:

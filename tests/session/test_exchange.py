@@ -1,4 +1,4 @@
-"""Students to and from other software: the paper's files come in, and others read what goes out."""
+"""Students to and from other software: the paper's files imported, exports read by others."""
 
 import shutil
 import subprocess
@@ -144,10 +144,18 @@ def test_checkpoint_that_would_run_code_is_refused(tmp_path: Path, clip: Path) -
     ("name", "content", "told"),
     [
         ("gone.pt", None, "student.checkpoint: must be a file of weights, but .*gone.pt cannot be"),
-        ("empty.pt", b"", "must be a whole file of weights, but is empty, cut off or of another"),
-        ("text.pt", b"weights: 1", "must be a whole file of weights, but is empty, cut off or of"),
-        ("text.safetensors", b"weights", "must be a whole file of weights, but is empty, cut off"),
-        ("old.pt", b"\x80\x02cos\nsystem\n.", "must be a whole file of tensors alone, but"),
+        ("empty.pt", b"", "complete file of weights, but is empty, cut off or of another kind"),
+        (
+            "text.pt",
+            b"weights: 1",
+            "complete file of weights, but is empty, cut off or of another kind",
+        ),
+        (
+            "text.safetensors",
+            b"weights",
+            "complete file of weights, but is empty, cut off or of another",
+        ),
+        ("old.pt", b"\x80\x02cos\nsystem\n.", "must be a complete file of tensors alone, but"),
     ],
 )
 def test_file_that_is_no_checkpoint_is_refused(
@@ -170,7 +178,7 @@ def test_student_of_a_model_with_another_text_tower_is_refused(tmp_path: Path, c
     with pytest.raises(SparBenchError) as caught:
         import_student(path, spec(clip), store=tmp_path / "store")
 
-    assert "its text tower is another, by 'model.ln_final.weight'; name the backb" in str(
+    assert "its text tower is a different one: 'model.ln_final.weight' differs; name" in str(
         caught.value
     )
 
@@ -372,7 +380,7 @@ def test_commands_say_what_was_done_and_the_way_on(
 
     assert "12 of 44 tensors" in said
     assert 'open_clip.create_model_from_pretrained("local-dir:out")' in wrote
-    assert again == "out: must be a new folder, but is there; name another\n"
+    assert again == "out: must be a new folder, but already exists; name another\n"
     assert sorted(path.name for path in Path("out").iterdir()) == [
         "open_clip_config.json", "open_clip_model.safetensors", "spar_bench.json",
     ]  # fmt: skip
@@ -451,5 +459,5 @@ def test_checkpoint_of_a_deeper_model_is_refused(tmp_path: Path, clip: Path) -> 
     deeper = "visual.transformer.resblocks.3.ln_1.weight"
     torch.save({**state, deeper: torch.zeros(16)}, tmp_path / "deeper.pt")
 
-    with pytest.raises(SparBenchError, match=r"it holds 'visual\.transformer\.resblocks\.3"):
+    with pytest.raises(SparBenchError, match=r"it also holds 'visual\.transformer\.resblocks\.3"):
         import_student(tmp_path / "deeper.pt", spec(clip), store=tmp_path / "store")

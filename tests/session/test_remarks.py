@@ -1,4 +1,4 @@
-"""What is remarked of a spec that can be run: whole images in a window, numbers of images."""
+"""Remarks on a spec that can be run: whole images in a window, numbers of images."""
 
 from pathlib import Path
 

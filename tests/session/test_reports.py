@@ -36,7 +36,7 @@ def test_names_that_lead_elsewhere_are_refused_and_the_others_are_written(
 
     lines = str(caught.value).splitlines()
     assert lines == [
-        f"{uri}: an experiment's name must be that of a folder below {folder}, but got {name!r}; "
+        f"{uri}: an experiment's name must be valid as a folder below {folder}, but got {name!r}; "
         "rename it in MLflow"
         for name in sorted(names)
     ]
@@ -68,7 +68,7 @@ def test_several_protocols_in_one_table_are_refused_unless_told_and_others_are_w
     written = {path.name for path in (tmp_path / "reports").iterdir()}
     told = spar_bench("report", *to, "--mix-protocols")
 
-    assert "all rows of patchwork must be of one protocol, but are of paper and other, " in (
+    assert "all rows of patchwork must have one protocol, but have paper and other, " in (
         one_line(refused)
     )
     assert written == {"alone"}

@@ -1,4 +1,4 @@
-"""A search asks for its points in one order, whatever kills it, and tells what they scored."""
+"""A search suggests its points in one order, whatever kills it, and records their scores."""
 
 import json
 from collections.abc import Iterator
@@ -75,7 +75,7 @@ sweep:
 
 
 class Killed(BaseException):
-    """Ends a search in a test as kill -9 would: nothing is told."""
+    """Ends a search in a test as kill -9 would: nothing is reported."""
 
 
 @pytest.fixture(params=["tpe", "random"])
@@ -89,7 +89,7 @@ def lead(spec: Path, store: Path, *, until: int = 99) -> list[str]:
     searcher = Searcher(read_spec(spec), Store(store))
     for n_asked, asked in enumerate(searcher, 1):
         if n_asked == until:
-            break  # the point is asked for, and nothing is told of it
+            break  # the point is suggested, but nothing is reported
         asked.study.tell(asked.trial, [asked.trial.params["student.learning_rate"] * 50])
     return [point.group for point in past_points(read_spec(spec), Store(store))]
 
@@ -168,7 +168,7 @@ def why_pruned(asked: Asked, losses: list[float]) -> str:
 
 
 def after_three_good(spec: Path, store: Path) -> Iterator[Asked]:
-    """Yield what is asked for after three points whose losses were low."""
+    """Yield the points suggested after three points with low losses."""
     for asked in Searcher(read_spec(spec), Store(store)):
         if asked.trial.number >= 3:
             yield asked
@@ -228,7 +228,7 @@ def test_what_a_search_has_pruned_is_no_failure_and_is_not_to_do(here: Path) -> 
     plan = spar_bench("plan", spec).stdout
 
     assert "3 of 5 trials finished, 2 pruned, " in first.stdout
-    assert "4 pruned" in first.stderr  # two students, and what is evaluated of them
+    assert "4 pruned" in first.stderr  # two students and their evaluations
     assert "failed" not in first.stderr
     assert "blocked" not in first.stderr
     assert "3 of 5 trials finished, 2 pruned, 0 stages made now" in second.stdout

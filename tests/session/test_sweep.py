@@ -1,4 +1,4 @@
-"""Sweeps from Python: stopped anywhere they go on, and a mirror that fails hides nothing."""
+"""Sweeps from Python: they resume wherever stopped, and a failing mirror hides nothing."""
 
 import threading
 from pathlib import Path
@@ -29,7 +29,7 @@ class StopAt(Silent):
         self.seen.append(f"{len(plan.stages)} planned")
 
     def note(self, note: str, stage: Stage, text: str) -> None:
-        """Ask for a stop where it is due."""
+        """Ask for a stop at the right stage."""
         self.seen.append(f"{note} {stage.kind}")
         if (note, stage.kind) == ("started", self.kind):
             self.stop.set()
@@ -142,11 +142,11 @@ def test_specs_of_one_name_are_told_apart(here: Path, caplog: pytest.LogCaptureF
     second.write_text(only.replace("Does it run?", "And this?"))
     sweep(first)
 
-    with pytest.raises(SparBenchError, match=r"'tiny' is that of experiments/tiny\.yaml") as told:
+    with pytest.raises(SparBenchError, match=r"'tiny' is also experiments/tiny\.yaml") as told:
         sweep(second)
     first.unlink()
 
-    assert str(told.value).endswith("rename one of the files, or keep them apart by --store")
+    assert str(told.value).endswith("rename one of the files, or separate them with --store")
     assert sweep(second).unfinished == []
 
 
@@ -157,7 +157,7 @@ def test_seeds_that_are_left_out_again_are_told_of(
     path = Path(write_spec(UNTIMED + "sweep: [{set: {evaluate.methods: [pretrained]}}]\n"))
 
     sweep(path, Options(n_seeds=2))
-    assert "left out" not in caplog.text
+    assert "not in the results" not in caplog.text
     sweep(path)
 
-    assert "seeds swept before are left out of the results now: [1]" in caplog.text
+    assert "seeds of earlier sweeps are not in the results now: [1]" in caplog.text
