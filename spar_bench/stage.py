@@ -25,10 +25,10 @@ def digest(value: Any) -> str:
 
 @dataclass(frozen=True)
 class Stage:
-    """A piece of work, decided wholly by its kind, version, settings and inputs.
+    """A piece of work, decided entirely by its kind, version, settings and inputs.
 
     `settings` is JSON; `inputs` maps a role to the fingerprint of the stage that fills it; `how` is
-    what its maker needs beside, such as where files lie: it decides nothing.
+    what its maker also needs, such as the location of files: it decides nothing.
     """
 
     kind: str
@@ -48,7 +48,7 @@ class Damaged(StoreError):
 
     def __init__(self, path: Path, detail: str, *, fingerprint: str) -> None:
         self.path, self.detail, self.fingerprint = path, detail, fingerprint
-        super().__init__(f"{path}: must be as it was written, but {detail}; a sweep makes it anew")
+        super().__init__(f"{path}: must be as it was written, but {detail}; a sweep makes it again")
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Finished:
 
     @property
     def summary(self) -> dict[str, Any]:
-        """What the stage said of its result, as JSON."""
+        """The stage's summary of its result, as JSON."""
         return dict(self.manifest["summary"])
 
     @property
@@ -75,7 +75,7 @@ class Finished:
 
     @property
     def is_verified(self) -> bool:
-        """Whether this process has held every file against its checksum."""
+        """Whether this process has checked every file against its checksum."""
         return all(self.folder / name in _verified for name in self.manifest["files"])
 
     def path(self, name: str) -> Path:
@@ -110,7 +110,7 @@ class Finished:
             detail = "is missing or cannot be read"
             raise Damaged(path, detail, fingerprint=self.fingerprint) from error
         if n_bytes != expected["bytes"]:
-            detail = f"has {n_bytes} bytes in place of {expected['bytes']}"
+            detail = f"has {n_bytes} bytes instead of {expected['bytes']}"
             raise Damaged(path, detail, fingerprint=self.fingerprint)
         if hashed and sha256 != expected["sha256"]:
             raise Damaged(path, "differs from its checksum", fingerprint=self.fingerprint)
@@ -120,7 +120,7 @@ _verified: set[Path] = set()
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """Return the manifest of a finished stage, held against its own checksum.
+    """Return the manifest of a finished stage, checked against its own checksum.
 
     Raises:
         Damaged: it is missing, cannot be read, or was altered.
@@ -138,5 +138,5 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def forget_verified(folder: Path) -> None:
-    """Look at the checksums of a stage's files again when they are next asked for."""
+    """Verify the checksums of a stage's files again when they are next used."""
     _verified.difference_update({path for path in _verified if folder in path.parents})

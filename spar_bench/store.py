@@ -1,13 +1,13 @@
-"""The record of finished work: one folder a stage, named by its fingerprint, there when complete.
+"""The record of finished work: one folder per stage, named by fingerprint, once complete.
 
     <root>/store.json                    the format of the store
     <root>/stages/<kind>/<fingerprint>/  files of a finished stage, and manifest.json
-    <root>/scratch/<fingerprint>/        work under way; survives a kill: the next attempt goes on
+    <root>/scratch/<fingerprint>/        unfinished work; survives a kill: the next attempt resumes
     <root>/failures/<fingerprint>.json   why the last attempt failed
     <root>/locks/<fingerprint>           held by whoever is making the stage
-    <root>/results/<experiment>/         what its report is written from; a sweep writes it anew
+    <root>/results/<experiment>/         what its report is written from; a sweep rewrites it
     <root>/studies/<hash>.journal        what a search has tried
-    <root>/pictures/<key>/               drawn for MLflow; drawn anew where they are missing
+    <root>/pictures/<key>/               drawn for MLflow; redrawn if missing
 
 A finished stage is renamed into place after its manifest (files, sizes, SHA-256, and its own) is
 written, so a folder under `stages/` means complete. Nothing is pickled.
@@ -40,15 +40,15 @@ from spar_bench.stage import (
 FORMAT = 1
 DEFAULT_ROOT = Path(".spar_bench")
 HASH_WHOLE_BYTES = 64 << 20
-"""A stage up to this size is hashed whole when first opened; a larger one file by file as read."""
+"""A stage up to this size is hashed when first opened; a larger one file by file when read."""
 _OUTPUT = "output"
 
 
 class Store:
-    """The store under one folder; made if it is not there, unless it is only to be looked at.
+    """The store under one folder; created if missing, unless it is only read.
 
     Raises:
-        StoreError: the folder cannot be written, or is a store of another format.
+        StoreError: the folder is not writable, or is a store of another format.
     """
 
     def __init__(self, root: Path = DEFAULT_ROOT, *, make: bool = True) -> None:
@@ -62,7 +62,7 @@ class Store:
             kind = "none" if found is None else f"format {found!r}"
             raise StoreError(
                 f"{self.root}: must be a store of format {FORMAT}, but is of {kind}; "
-                "keep it with the release that made it and name a new folder by --store, or delete "
+                "keep it for the release that made it and give a new folder by --store, or delete "
                 "it"
             )
 
@@ -73,10 +73,10 @@ class Store:
             replace_text(marker, canonical({"format": FORMAT}))
 
     def find(self, stage: Stage) -> Finished | None:
-        """Return a finished stage, or None where it is not made.
+        """Return a finished stage, or None if it is not made.
 
         Raises:
-            Damaged: it is there, but not whole.
+            Damaged: it exists, but is not intact.
         """
         return self.find_by_fingerprint(stage.kind, stage.fingerprint)
 
@@ -86,7 +86,7 @@ class Store:
         return self._open(folder) if folder.is_dir() else None
 
     def finished(self) -> Iterator[Finished]:
-        """Yield every finished stage, its files unchecked; `unreadable` tells of those left out."""
+        """Yield every finished stage without checking files; `unreadable` reports the others."""
         for folder in self._folders():
             with suppress(Damaged):
                 yield Finished(folder, read_manifest(folder))
@@ -100,7 +100,7 @@ class Store:
                 yield damage
 
     def scratch(self, stage: Stage) -> Path:
-        """Return the folder of a stage's work under way, made if needed."""
+        """Return the folder of a stage's unfinished work, created if needed."""
         folder = self.root / "scratch" / stage.fingerprint
         with writing(self.root):
             (folder / _OUTPUT).mkdir(parents=True, exist_ok=True)
@@ -111,11 +111,11 @@ class Store:
         return self.scratch(stage) / _OUTPUT
 
     def forget_scratch(self, fingerprint: str) -> None:
-        """Delete a stage's work under way, so that the next attempt begins anew."""
+        """Delete a stage's unfinished work, so that the next attempt starts over."""
         shutil.rmtree(self.root / "scratch" / fingerprint, ignore_errors=True)
 
     def left_off(self) -> dict[str, int]:
-        """Return the bytes of unfinished work that no one is at now, by the stage's fingerprint."""
+        """Return the bytes of unfinished work that nobody is doing now, by fingerprint."""
         sizes = {}
         for folder in sorted((self.root / "scratch").glob("*")):
             with suppress(Timeout), FileLock(self.root / "locks" / folder.name, timeout=0):
@@ -123,7 +123,7 @@ class Store:
         return sizes
 
     def pictures_bytes(self) -> int:
-        """Return the size of the pictures, which are drawn anew where they are missing."""
+        """Return the size of the pictures, which are redrawn if missing."""
         return _n_bytes(self.root / "pictures")
 
     def forget_pictures(self) -> None:
@@ -133,7 +133,7 @@ class Store:
     def finish(self, stage: Stage, *, summary: dict[str, Any], made: dict[str, Any]) -> Finished:
         """Turn a stage's `scratch/.../output` into the finished stage.
 
-        `summary` is what the stage says of its result; `made` how it was made (seconds, device,
+        `summary` is the stage's summary of its result; `made` is how it was made (seconds, device,
         versions): recorded, not hashed.
         """
         scratch = self.scratch(stage)
@@ -178,10 +178,10 @@ class Store:
                 shutil.rmtree(folder)
 
     def reopen(self, stage: Stage) -> str:
-        """Turn a damaged stage back into work under way; returns what is wrong, "" if it is whole.
+        """Turn a damaged stage back into unfinished work; return what is wrong, "" if it is intact.
 
-        Its whole files are kept: a maker that goes on where it stopped makes only the others. Every
-        checksum is looked at again. To be called under the stage's lock.
+        Its intact files are kept: a maker that resumes makes only the others. Every checksum is
+        verified again. To be called under the stage's lock.
         """
         folder = self.root / "stages" / stage.kind / stage.fingerprint
         forget_verified(folder)
@@ -198,7 +198,7 @@ class Store:
             return str(damage)
 
     def fail(self, stage: Stage, reason: str, *, outcome: str, final: bool) -> None:
-        """Keep why a stage failed; `final`: it would fail again, so only `--retry` repeats it."""
+        """Record why a stage failed; `final`: it would fail again, so only `--retry` repeats it."""
         words = {"reason": reason, "outcome": outcome, "final": final}
         replace_text(
             self._failure_path(stage), canonical({**words, "at_ms": time.time_ns() // 1_000_000})
@@ -207,7 +207,7 @@ class Store:
     def failure(self, stage: Stage) -> dict[str, Any] | None:
         """Return `{reason, outcome, final, at_ms}` of a stage's last attempt, or None.
 
-        A note that cannot be read is none: the stage is tried again.
+        An unreadable record counts as none: the stage is tried again.
         """
         path = self._failure_path(stage)
         with suppress(StoreError):
@@ -255,7 +255,7 @@ def _n_bytes(folder: Path) -> int:
 
 
 def _is_there(path: Path) -> bool:
-    """Tell whether a file is there; unlike `Path.exists`, raise where its folder is a file."""
+    """Tell whether a file exists; unlike `Path.exists`, raise if its folder is a file."""
     try:
         path.stat()
     except FileNotFoundError:

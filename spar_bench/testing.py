@@ -1,4 +1,4 @@
-"""Contracts that a plug-in's test class inherits, a third party's too; needs pytest.
+"""Contracts for plug-ins' test classes to inherit, third parties' too; needs pytest.
 
 Such a test class is short:
 
@@ -30,7 +30,7 @@ def features(seed: int, *, dtype: torch.dtype = torch.float32) -> Tensor:
 
 
 class LossContract:
-    """What every loss must do; inherit, and supply a `loss` fixture."""
+    """What every loss must do; inherit from it, and supply a `loss` fixture."""
 
     def test_loss_is_a_finite_scalar_above_zero(self, loss: Loss) -> None:
         value = loss(features(0), features(1))
@@ -76,9 +76,9 @@ class LossContract:
 
 
 class DatasetContract:
-    """What every data set must do; inherit, and supply a `make` fixture.
+    """What every data set must do; inherit from it, and supply a `make` fixture.
 
-    `make(split, count)` constructs the data set, which has two images or more in each split.
+    `make(split, count)` constructs the data set, which has at least two images in each split.
     """
 
     def test_classes_have_names_of_their_own(self, make: MakeDataset) -> None:
@@ -137,9 +137,9 @@ class DatasetContract:
 
 
 class BackboneContract:
-    """What every backbone must do; inherit, and supply a `backbone` fixture.
+    """What every backbone must do; inherit from it, and supply a `backbone` fixture.
 
-    One whose text tower knows few words supplies `prompts` too: two that differ.
+    If the text tower knows few words, supply `prompts` too: two different ones.
     """
 
     @pytest.fixture
@@ -239,6 +239,6 @@ class BackboneContract:
 
 
 def images(backbone: Backbone, grid_hw: tuple[int, int], n_images: int) -> Tensor:
-    """Draw normalised images `(B, 3, H, W)` of so many patches."""
+    """Draw normalised images `(B, 3, H, W)` of this many patches."""
     height, width = (n * backbone.sizes.patch_px for n in grid_hw)
     return torch.randn(n_images, 3, height, width, generator=torch.Generator().manual_seed(0))

@@ -1,4 +1,4 @@
-"""Sliding-window geometry: where windows lie, and how what they say is stitched together.
+"""Sliding-window geometry: where windows are, and how their outputs are stitched together.
 
 Stitching is linear and separable: each window's patch map is upsampled, added at the window's place
 and divided by how many windows cover it. Windows are the product of row and column origins, so rows
@@ -6,7 +6,8 @@ and columns need one small matrix each, borders included:
 
     stitched (h, w) = rows (h, R * n) @ maps (R * n, K * m) @ columns (w, K * m).T
 
-for R x K windows of n x m patches, laid out side by side. No torch here: a plan counts windows too.
+for R x K windows of n x m patches, laid out side by side. No torch here, since a plan counts
+windows too.
 """
 
 from collections.abc import Sequence
@@ -22,8 +23,8 @@ Matrix = NDArray[np.float64]
 def origins(length_px: int, window_px: int, stride_px: int) -> list[int]:
     """Return where windows begin along one axis, in pixels.
 
-    A last window is added flush with the far border when the stride does not end there. An axis
-    shorter than the window holds one window, clipped to it.
+    If the stride does not end at the far border, a last window is added flush with it. An axis
+    shorter than the window has one window, clipped to it.
 
     Source: naomikombol/SPAR, segmentor_vit.py @0f63ff2.
     """
@@ -69,10 +70,10 @@ def resize_matrix(n_in: int, n_out: int) -> Matrix:
 
 
 def _resampled(rows: Matrix, n_out: int) -> Matrix:
-    """Return the product of `resize_matrix` with a matrix, from the two rows that each needs.
+    """Return the product of `resize_matrix` with a matrix, using the two rows that each needs.
 
-    A product proper would wake numpy's own threads, which go on spinning while torch computes: on
-    two cores that has made a sliding window take four times as long.
+    A real matrix product would wake numpy's own threads, which keep spinning while torch computes:
+    on two cores this made a sliding window take four times as long.
     """
     n_in = len(rows)
     if n_in == n_out:
@@ -104,14 +105,17 @@ def feature_axis(
     """Stitch features along one axis onto the patch grid: the distillation target.
 
     Each map is upsampled by `upsample`, summed on cells of patch_px / upsample pixels, divided by
-    counts, and resampled to length_px / patch_px. The axis is one of whole patches.
+    counts, and resampled to length_px / patch_px. The axis is a multiple of the patch.
 
     Raises:
-        ValueError: windows leave gaps, one would not begin on a cell, or a patch is not whole.
+        ValueError: windows leave gaps, a window would not begin on a cell, or a patch is
+            incomplete.
     """
     _require_tiling(window_px, stride_px, patch_px)
     if length_px % patch_px:
-        raise ValueError(f"length_px: must be whole patches of {patch_px} px, but got {length_px}")
+        raise ValueError(
+            f"length_px: must be a multiple of {patch_px} px (the patch), but got {length_px}"
+        )
     extent = min(window_px, length_px)
     starts = origins(length_px, extent, stride_px)
     if upsample < 1 or patch_px % upsample:
@@ -139,14 +143,14 @@ def pixel_axis(
     out_px: int,
     n_patches: int | None = None,
 ) -> Axis:
-    """Stitch what windows say of each pixel along one axis, then resample to `out_px` pixels.
+    """Stitch the windows' values for pixels along one axis, then resample to `out_px` pixels.
 
     Each map is upsampled bilinearly to the window's own pixels, summed and divided by counts.
-    `n_patches` is what a backbone makes of a window that a short axis clips to no whole patches;
-    by default the rest is dropped.
+    `n_patches` is the backbone's patch count for a window that a short axis clips to a size that is
+    not a multiple of the patch; by default the rest is dropped.
 
     Raises:
-        ValueError: windows leave gaps, or are not whole patches.
+        ValueError: windows leave gaps, or are not multiples of the patch.
     """
     _require_tiling(window_px, stride_px, patch_px)
     extent = min(window_px, length_px)
@@ -160,11 +164,12 @@ def _require_tiling(window_px: int, stride_px: int, patch_px: int) -> None:
     if window_px < 1 or window_px % patch_px:
         near = max(1, round(window_px / patch_px)) * patch_px
         raise ValueError(
-            f"window_px: must be whole patches of {patch_px} px, but got {window_px}; use {near}"
+            f"window_px: must be a multiple of {patch_px} px (the patch), but got {window_px}; use "
+            f"{near}"
         )
     if not 1 <= stride_px <= window_px:
         raise ValueError(
-            f"stride_px: must be 1 to window_px ({window_px}), for windows leave no gaps, but got "
+            f"stride_px: must be 1 to window_px ({window_px}), to leave no gaps, but got "
             f"{stride_px}; use {window_px} or less, above 0"
         )
 

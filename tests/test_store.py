@@ -86,7 +86,7 @@ def test_leftovers_of_a_killed_writer_do_not_become_part_of_a_stage(store: Store
 WRITTEN = "must be as it was written, but"
 DAMAGES: dict[str, Callable[[Path], object]] = {
     f"a: {WRITTEN} is missing": lambda folder: (folder / "a").unlink(),
-    f"a: {WRITTEN} has 2 bytes in place of 5": lambda folder: (folder / "a").write_text("fi"),
+    f"a: {WRITTEN} has 2 bytes instead of 5": lambda folder: (folder / "a").write_text("fi"),
     f"a: {WRITTEN} differs from its checksum": lambda folder: (folder / "a").write_text("FIRST"),
     f"manifest.json: {WRITTEN} is missing": lambda folder: (folder / MANIFEST).unlink(),
     f"manifest.json: {WRITTEN} is missing or cannot be read": lambda f: (f / MANIFEST).write_text(
@@ -210,7 +210,7 @@ def test_store_of_another_format_is_refused(store: Store) -> None:
 def test_file_in_place_of_the_store_is_refused(tmp_path: Path) -> None:
     (tmp_path / "store").write_text("")
 
-    with pytest.raises(StoreError, match="must be a folder that can be written"):
+    with pytest.raises(StoreError, match="must be a writable folder"):
         Store(tmp_path / "store")
 
 

@@ -1,4 +1,4 @@
-"""Write the spec's JSON Schema anew: `python -m spar_bench.spec`."""
+"""Rewrite the spec's JSON Schema: `python -m spar_bench.spec`."""
 
 from spar_bench.files import replace_text
 from spar_bench.spec.json_schema import FILE, text

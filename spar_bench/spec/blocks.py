@@ -14,9 +14,9 @@ MAX_POINTS = 10_000
 
 
 class Blocks:
-    """The blocks of a document, and the mistakes in them; what the schema refuses is told there.
+    """The blocks of a document and their mistakes, except those that the schema reports.
 
-    A block that the schema refuses still has its keys checked, so that all mistakes come at once.
+    The keys of a block that the schema refuses are still checked, to report all mistakes at once.
     """
 
     def __init__(self, document: Document) -> None:
@@ -29,7 +29,7 @@ class Blocks:
             yield ("sweep", index), block
 
     def check(self, block: dict[str, Any], steps: Steps) -> bool:
-        """Note what is wrong in a block; return whether it can be expanded."""
+        """Record what is wrong in a block; return whether it can be expanded."""
         n_before = len(self.problems)
         parts = ("grid", "zip", "cases", "set", "search")
         if not any(block.get(part) for part in parts) and set(block) <= set(parts):
@@ -60,7 +60,7 @@ class Blocks:
         return len(self.problems) == n_before
 
     def check_key(self, key: str, steps: Steps) -> bool:
-        """Note a dotted key that no part of a spec has."""
+        """Record a dotted key that no part of a spec has."""
         if key in FIELDS:
             return True
         text = f"must be a key of a spec, but got {key!r}; {suggestion(key)}"
@@ -68,7 +68,7 @@ class Blocks:
         return False
 
     def note(self, steps: Steps, text: str, *, at_key: bool = False) -> None:
-        """Note a mistake at a value of the file, or at its key."""
+        """Record a mistake at a value of the file, or at its key."""
         place = self.document.place_of_key(steps) if at_key else self.document.place_of_value(steps)
         self.problems.append(Problem(place, dotted(steps), text))
 
@@ -79,7 +79,7 @@ class Blocks:
     def _check_once(self, key: str, part: str, given: dict[str, str], steps: Steps) -> None:
         self.check_key(key, steps)
         if key in given:
-            text = f"must be given once in a block, but got it in {given[key]} too; keep one"
+            text = f"must be given once in a block, but is also in {given[key]}; keep one"
             self.note(steps, text, at_key=True)
         given[key] = part
 
@@ -87,7 +87,7 @@ class Blocks:
         zipped = block.get("zip", {})
         if len({len(values) for values in zipped.values()}) > 1:
             found = ", ".join(f"{len(values)} of {key}" for key, values in zipped.items())
-            text = f"must have lists of one length, but got {found}; use grid for every combination"
+            text = f"must have equally long lists, but got {found}; use grid for every combination"
             self.note((*steps, "zip"), text, at_key=True)
         n_points = math.prod(len(values) for values in block.get("grid", {}).values())
         n_points *= max([1, *(len(values) for values in zipped.values())])
@@ -98,12 +98,12 @@ class Blocks:
 
 
 def mapping(value: Any) -> dict[str, Any]:
-    """Return a mapping as it is, and nothing of a value that should have been one."""
+    """Return a mapping as it is, or an empty one for any other value."""
     return value if isinstance(value, dict) else {}
 
 
 def items(value: Any) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield the mappings of a list with their indices, and nothing of a value that is no list."""
+    """Yield the mappings of a list with their indices; nothing for a value that is not a list."""
     for index, item in enumerate(value if isinstance(value, list) else []):
         if isinstance(item, dict):
             yield index, item

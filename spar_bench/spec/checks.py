@@ -1,4 +1,4 @@
-"""Check what one value alone cannot tell: settings against the sizes of their backbone."""
+"""Checks that need several values: settings against the sizes of their backbone."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Odds:
-    """Values that do not go together: their dotted keys, the one to name first, and why not."""
+    """Incompatible values: their dotted keys, with the one to name first, and the reason."""
 
     keys: tuple[str, ...]
     text: str
@@ -27,7 +27,7 @@ class Checker:
         self._sizes: dict[str, Sizes | None] = {}
 
     def check(self, settings: Settings, swept: Iterable[str] = ()) -> Iterator[Odds]:
-        """Yield what is at odds in validated settings, some of whose keys are swept."""
+        """Yield the conflicts in validated settings, some of whose keys are swept."""
         sizes = self._known_sizes(settings.backbone)
         if sizes is not None:
             yield from _teacher(settings, sizes)
@@ -38,19 +38,19 @@ class Checker:
         yield from _columns(settings)
 
     def _known_sizes(self, backbone: BackboneSpec) -> "Sizes | None":
-        from spar_bench.backbones import sizes  # which imports the schema in its turn
+        from spar_bench.backbones import sizes  # which itself imports the schema
 
         key = backbone.model_dump_json()
         if key not in self._sizes:
             try:
                 self._sizes[key] = sizes(backbone)
-            except SparBenchError:  # weights may come later: `check --ready` asks for them
+            except SparBenchError:  # weights may be added later: `check --ready` needs them
                 self._sizes[key] = None
         return self._sizes[key]
 
 
 def is_training(key: str) -> bool:
-    """Tell whether a dotted key is of a student's training, so that a file in its place ends it."""
+    """Tell whether a dotted key affects a student's training, which a checkpoint replaces."""
     return key.startswith(("student.", "images.")) and key != "student.checkpoint"
 
 
@@ -107,7 +107,7 @@ def _imported(settings: Settings, swept: Iterable[str]) -> Iterator[Odds]:
     for key in filter(is_training, swept if path is not None else []):
         yield Odds(
             ("student.checkpoint",),
-            f"must be left out where {key} is swept, for nothing is trained with it, but got "
+            f"must be left out where {key} is swept, since nothing is trained with it, but got "
             f"{path!r}; drop one",
         )
 
@@ -128,31 +128,31 @@ def _resolutions(settings: Settings, sizes: "Sizes") -> Iterator[Odds]:
 
 
 def _labels(settings: Settings) -> Iterator[Odds]:
-    from spar_bench.datasets import label  # which imports the schema in its turn
+    from spar_bench.datasets import label  # which itself imports the schema
 
     labels = [label(dataset) for dataset in settings.evaluate.datasets]
     twice = next((found for i, found in enumerate(labels) if found in labels[:i]), None)
     if twice is not None:
         yield Odds(
             ("evaluate.datasets",),
-            f"must have a name of its own for each, but got {twice!r} twice; add label: to one",
+            f"must each have a unique name, but got {twice!r} twice; add label: to one",
         )
 
 
 def _columns(settings: Settings) -> Iterator[Odds]:
-    """Yield numbers that would be one column of a table with a data set's own resolution."""
-    from spar_bench.datasets import facts, label  # which imports the schema in its turn
+    """Yield numbers that would share a table column with a data set's own resolution."""
+    from spar_bench.datasets import facts, label  # which itself imports the schema
 
     asked = settings.evaluate.short_side_px
     for dataset in settings.evaluate.datasets if "own" in asked else []:
         try:
             own = facts(dataset)
-        except SparBenchError:  # the data set is told of where it is looked for
+        except SparBenchError:  # reported where the data set is looked for
             continue
         if own.long_side_px is not None and own.short_side_px in asked:
             yield Odds(
                 ("evaluate.short_side_px",),
-                f"must differ from the short side of {label(dataset)}'s own rule where own is "
-                f"given too, but got {own.short_side_px}, which has no cap of {own.long_side_px} "
+                f"must differ from the short side of {label(dataset)}'s own rule where own is also "
+                f"given, but got {own.short_side_px}, which has no cap of {own.long_side_px} "
                 "px; drop one",
             )

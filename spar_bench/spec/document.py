@@ -15,13 +15,13 @@ from ruamel.yaml.reader import ReaderError
 from spar_bench.errors import SpecError
 
 Steps = tuple[str | int, ...]
-"""Where a value is in a file: the keys and indices that lead to it."""
+"""The path to a value in a file: the keys and indices that lead to it."""
 
 MAX_BYTES = 1 << 18
-MAX_NODES = 50_000  # aliases of aliases make a small file huge
+MAX_NODES = 50_000  # nested aliases can make a small file huge
 _VARIABLE = re.compile(r"\$\{(?:([A-Za-z_][A-Za-z0-9_]*)(:-([^}]*))?\})?")
 _SCALARS = {f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null")}
-_DATE = "tag:yaml.org,2002:timestamp"  # YAML reads 2024-01-01 as a date; here it is text
+_DATE = "tag:yaml.org,2002:timestamp"  # YAML reads 2024-01-01 as a date; here it stays text
 
 
 class Place(NamedTuple):
@@ -49,7 +49,7 @@ class Problem:
 
 
 def refuse(path: Path, problems: list[Problem]) -> None:
-    """Raise SpecError with one line a distinct mistake, in the order of the file; none: return."""
+    """Raise SpecError with one line per distinct mistake, in file order, if there are any."""
     if problems:
         raise SpecError(*(problem.line(path) for problem in sorted(set(problems), key=_order)))
 
@@ -60,7 +60,7 @@ def _order(problem: Problem) -> tuple[Place, str, str]:
 
 @dataclass(frozen=True)
 class Document:
-    """A file's values, where each key and value stands in it, and what could not be read of it."""
+    """A file's values, the position of each key and value, and what could not be read."""
 
     path: Path
     text: str
@@ -70,18 +70,18 @@ class Document:
     problems: list[Problem] = field(default_factory=list)
 
     def place_of_value(self, steps: Steps) -> Place:
-        """Return where a value stands; if it is not in the file, the nearest part that is."""
+        """Return a value's position; if it is not in the file, that of the nearest part that is."""
         while steps not in self.values and steps:
             steps = steps[:-1]
         return self.values.get(steps, START)
 
     def place_of_key(self, steps: Steps) -> Place:
-        """Return where a key stands; for an item of a list, where its value does."""
+        """Return a key's position; for an item of a list, its value's."""
         return self.keys.get(steps) or self.place_of_value(steps)
 
 
 def dotted(steps: Steps) -> str:
-    """Write steps as in `evaluate.datasets[0].name`, in one line whatever the keys are."""
+    """Write steps as in `evaluate.datasets[0].name`, in one line for any keys."""
     text = ""
     for step in steps:
         if isinstance(step, int):
@@ -95,8 +95,8 @@ def read_document(path: Path, environ: Mapping[str, str]) -> Document:
     """Read a YAML file whose top level is a mapping, and fill in `${NAME}` and `${NAME:-default}`.
 
     Raises:
-        SpecError: the file cannot be read, or is not UTF-8, YAML or a mapping; what else is wrong
-            is among the document's problems.
+        SpecError: the file cannot be read, or is not UTF-8, YAML or a mapping; other mistakes are
+            among the document's problems.
     """
     text = _read_text(path)
     root = _compose(path, text)
@@ -124,7 +124,7 @@ def _read_text(path: Path) -> str:
         text = "must be a YAML file, but got no such file; check the path"
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        text = f"must be readable, but got {reason!r}; check the path and its rights"
+        text = f"must be readable, but got {reason!r}; check the path and its permissions"
     else:
         if len(raw) <= MAX_BYTES:
             return _decode(path, raw)
@@ -162,16 +162,16 @@ def _compose(path: Path, text: str) -> Node | None:
         found = f"must be YAML, but got the control character {chr(error.character)!r}; delete it"
         problem = Problem(_place_at(text, error.position), "", found)
     except RecursionError:
-        problem = Problem(START, "", "must be YAML of a few levels, but got too many; flatten it")
+        problem = Problem(START, "", "must be YAML with few levels, but got too many; flatten it")
     raise SpecError(problem.line(path))
 
 
 class _Endless(Exception):
-    """Aliases repeat themselves without end, or nearly so."""
+    """Aliases repeat themselves endlessly, or nearly so."""
 
 
 class _Reader:
-    """Turns nodes into plain values; notes the mistakes in the document."""
+    """Turns nodes into plain values; records mistakes in the document."""
 
     def __init__(self, document: Document, environ: Mapping[str, str]) -> None:
         self.document = document
@@ -180,10 +180,10 @@ class _Reader:
         self._n_nodes = 0
 
     def value(self, node: Node, steps: Steps) -> Any:
-        """Return the plain value of a node, and note where it stands."""
+        """Return the plain value of a node, and record its position."""
         place = _place(node)
         if isinstance(node, MappingNode) or node.value == "":
-            # It stands where its key does: the position of its own may be on a later line.
+            # Use the key's position: the node's own may be on a later line.
             place = self.document.keys.get(steps, place)
         self.document.values[steps] = place
         self._n_nodes += 1
@@ -212,7 +212,7 @@ class _Reader:
             inner = (*steps, key)
             if key in found:
                 first = self.document.keys[inner].line
-                text = f"must be given once, but got it again (first in line {first}); keep one"
+                text = f"must be given once, but got it again (first on line {first}); keep one"
                 self.document.problems.append(Problem(place, dotted(inner), text))
                 continue
             self.document.keys[inner] = place

@@ -1,4 +1,4 @@
-"""Name a point of a sweep: readable, unique in its experiment, safe as a file name."""
+"""Name a point of a sweep: readable, unique in its experiment, and safe as a file name."""
 
 import re
 from collections import Counter
@@ -20,14 +20,14 @@ def digest(model: BaseModel) -> str:
 
 
 def short_names(keys: Iterable[str]) -> dict[str, str]:
-    """Map each key to its last part where no other has that, `backbone.name` to `backbone`."""
+    """Map each key to its last part if that is unique, and `backbone.name` to `backbone`."""
     short = {key: key.removesuffix(".name").rpartition(".")[2] for key in keys}
     shared = Counter(short.values())
     return {key: name if shared[name] == 1 else key for key, name in short.items()}
 
 
 def name(values: dict[str, Any], short: dict[str, str]) -> tuple[str, bool]:
-    """Return `stride_px=28,loss=mse`, and whether it says all: a long value is shortened."""
+    """Return `stride_px=28,loss=mse`, and whether it is complete: long values are shortened."""
     if not values:
         return "base", True
     written = {key: _write(key, value) for key, value in values.items()}
@@ -37,7 +37,7 @@ def name(values: dict[str, Any], short: dict[str, str]) -> tuple[str, bool]:
 
 
 def unique(names: Sequence[str], settings: Sequence[Settings]) -> list[str]:
-    """Tell equal names apart by four digits of the settings' hash, or more."""
+    """Distinguish equal names by four or more digits of the settings' hash."""
     for n_digits in (4, 8, 64):
         counts = Counter(names)
         found = [
@@ -50,7 +50,7 @@ def unique(names: Sequence[str], settings: Sequence[Settings]) -> list[str]:
 
 
 def _write(key: str, value: Any) -> tuple[str, bool]:
-    """Return a value as a part of a file name, and whether it still says all."""
+    """Return a value as a part of a file name, and whether it is complete."""
     if isinstance(value, float):
         text = f"{value:.4g}"
         return text, float(text) == value

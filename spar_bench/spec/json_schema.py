@@ -1,6 +1,6 @@
-"""Write the spec's JSON Schema, by which editors complete keys and underline mistakes.
+"""Write the spec's JSON Schema, with which editors complete keys and underline mistakes.
 
-`python -m spar_bench.spec` writes it anew beside this file, after the models changed.
+`python -m spar_bench.spec` rewrites it beside this file after a change of the models.
 """
 
 import json
@@ -31,5 +31,5 @@ def json_schema() -> dict[str, Any]:
 
 
 def text() -> str:
-    """Return the schema as its file holds it."""
+    """Return the text of the schema's file."""
     return json.dumps(json_schema(), indent=1, sort_keys=True) + "\n"

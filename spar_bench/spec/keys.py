@@ -1,4 +1,4 @@
-"""Dotted keys: which there are, and how a value is put under one."""
+"""Dotted keys: which ones exist, and how to set their values."""
 
 from collections.abc import Iterator
 from difflib import get_close_matches
@@ -26,23 +26,23 @@ def _part(field: FieldInfo) -> type[Part] | None:
 
 
 FIELDS: dict[str, FieldInfo] = dict(_fields(Settings))
-"""Every key that can be swept, parts such as `backbone` included."""
+"""Every key that can be swept, including parts such as `backbone`."""
 PARTS: dict[str, type[Part]] = {
     key: part for key, field in FIELDS.items() if (part := _part(field)) is not None
 }
 
 
 def leaves(key: str) -> list[str]:
-    """Return the keys under a part that hold values; of a key that holds one, itself."""
+    """Return the keys under a part that hold values; for a key with a value, itself."""
     if key not in PARTS:
         return [key]
     return [name for name in FIELDS if name.startswith(f"{key}.") and name not in PARTS]
 
 
 def suggestion(key: str) -> str:
-    """Say what an unknown dotted key may have meant; a last part alone is looked for everywhere."""
+    """Suggest what an unknown dotted key may mean; a last part alone is looked up everywhere."""
     if key in set(Spec.model_fields) - set(Settings.model_fields):
-        return "it stands at the top of a file alone, the same for every trial"
+        return "it belongs only at the top of a file, the same for every trial"
     last = key.rpartition(".")[2]
     fits = [name for name in FIELDS if name.rpartition(".")[2] == last]
     if fits:
@@ -55,7 +55,7 @@ def suggestion(key: str) -> str:
 
 
 def named(raw: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Write shorthands out: `{backbone: patchwork}` as `{backbone: {name: patchwork}}`."""
+    """Expand shorthands: `{backbone: patchwork}` to `{backbone: {name: patchwork}}`."""
     return {
         name: (
             {"name": value}
@@ -69,7 +69,7 @@ def named(raw: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def put(raw: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
-    """Return a copy of nested dicts with the value under a dotted key, shorthand written out."""
+    """Return a copy of nested dicts with the value under a dotted key, shorthands expanded."""
     if key in PARTS and isinstance(value, str):
         value = {"name": value}
     first, _, rest = key.partition(".")
@@ -88,7 +88,7 @@ def look_up(settings: BaseModel, key: str) -> Any:
 
 
 def raw_value(raw: dict[str, Any], key: str) -> Any:
-    """Return the value under a dotted key of nested dicts, or what it is when left out."""
+    """Return the value under a dotted key of nested dicts, or its default."""
     found: Any = raw
     for name in key.split("."):
         if not isinstance(found, dict) or name not in found:
@@ -99,7 +99,7 @@ def raw_value(raw: dict[str, Any], key: str) -> Any:
 
 @cache
 def adapter(key: str) -> TypeAdapter[Any]:
-    """Return what validates the value under one key alone."""
+    """Return the validator for the value under one key."""
     field = FIELDS[key]
     annotation: Any = field.annotation
     for constraint in field.metadata:

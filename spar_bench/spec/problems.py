@@ -1,4 +1,4 @@
-"""Say in one line what pydantic found wrong, and where in the file it is."""
+"""Describe in one line what pydantic found wrong, and where in the file it is."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,11 +23,11 @@ _MODELS: dict[str, tuple[type[BaseModel], ...]] = {
     "sweep.search": (SearchSpec,),
     "sweep.search.space": (RangeSpec, ChoicesSpec),
 }
-"""What may stand at each place of a file; indices and the keys of a search's space left out."""
+"""The keys allowed at each place of a file, without indices and the keys of a search's space."""
 
 _RULES: dict[str, tuple[str, str]] = {
-    "int_type": ("must be a whole number", "write digits alone"),
-    "int_parsing": ("must be a whole number", "write digits alone"),
+    "int_type": ("must be a whole number", "write digits only"),
+    "int_parsing": ("must be a whole number", "write digits only"),
     "int_from_float": ("must be a whole number", "round it"),
     "float_type": ("must be a number", "write it as 1.0e-3"),
     "float_parsing": ("must be a number", "write it as 1.0e-3"),
@@ -50,7 +50,7 @@ _RULES: dict[str, tuple[str, str]] = {
 
 @dataclass(frozen=True)
 class Locator:
-    """Finds the values of a point in the file: where a sweep lists them, else in the base.
+    """Locates the values of a point in the file: where a sweep lists them, else in the base.
 
     `origins` maps a dotted key to where the sweep gives its value; empty for the file as a whole.
     """
@@ -74,21 +74,21 @@ class Locator:
         return self.document.place_of_key(self.in_file(steps))
 
     def at_odds(self, candidates: Sequence[Steps]) -> Place:
-        """Return where values that do not go together are shown: at a swept, else a given one."""
+        """Return where to show incompatible values: at a swept one, else a given one."""
         swept = [steps for steps in candidates if self.in_file(steps) != steps]
         given = [steps for steps in candidates if steps in self.document.values]
         return self.value([*swept, *given, candidates[0]][0])
 
 
 def explain(error: ValidationError, locator: Locator, *, alone: bool = False) -> Iterator[Problem]:
-    """Yield one problem for each error; `alone`: only those of a value by itself."""
+    """Yield one problem per error; `alone`: only errors of single values."""
     for details in error.errors(include_url=False):
         if not (alone and details.get("ctx", {}).get("keys")):
             yield _problem(details, locator)
 
 
 def _problem(details: ErrorDetails, locator: Locator) -> Problem:
-    # A union's members are named in angle brackets by the schema; no file has such a key.
+    # The schema names a union's members in angle brackets; no file has such a key.
     steps: Steps = tuple(step for step in details["loc"] if not str(step).startswith("<"))
     context = details.get("ctx", {})
     if details["type"] == "extra_forbidden":
@@ -103,7 +103,7 @@ def _problem(details: ErrorDetails, locator: Locator) -> Problem:
 
 
 def _meant(steps: Steps) -> str:
-    """Say which key an unknown one may stand for: a neighbour, else one of another part."""
+    """Suggest a key for an unknown one: a sibling, else one of another part."""
     place = ".".join(step for step in steps[:-1] if isinstance(step, str))
     if place.startswith("sweep.search.space."):
         place = "sweep.search.space"
@@ -120,7 +120,7 @@ def _text(details: ErrorDetails) -> str:
         names = [name.strip("'") for name in context["expected"].replace(" or ", ", ").split(", ")]
         text = f"must be one of {', '.join(names)}, but got {shown}"
         near = nearest(str(details["input"]), names)
-        return f"{text}; {near if near.startswith('did') else 'take one of them'}"
+        return f"{text}; {near if near.startswith('did') else 'use one of them'}"
     if kind not in _RULES:
         return f"{details['msg'][0].lower()}{details['msg'][1:]}, but got {shown}; correct it"
     rule, way_out = _RULES[kind]
@@ -128,7 +128,7 @@ def _text(details: ErrorDetails) -> str:
 
 
 def show(value: Any) -> str:
-    """Write a value as it may stand in a mistake: short, in one line."""
+    """Write a value for a mistake's line: short, in one line."""
     if value is None:
         return "nothing"
     if isinstance(value, bool):

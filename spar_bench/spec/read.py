@@ -1,4 +1,4 @@
-"""Read an experiment: its points resolved and validated, or every mistake and its position."""
+"""Read an experiment: its points, resolved and validated, or every mistake with its position."""
 
 import os
 import re
@@ -20,9 +20,9 @@ from spar_bench.spec.swept import SearchSpec
 
 @dataclass(frozen=True)
 class Point:
-    """One point of a sweep, seed aside.
+    """One point of a sweep, without a seed.
 
-    `swept` holds the value that this point has of every key that varies anywhere in the sweep.
+    `swept` holds this point's value for every key that varies anywhere in the sweep.
     """
 
     group: str
@@ -32,7 +32,7 @@ class Point:
 
 @dataclass(frozen=True)
 class LoadedSpec:
-    """An experiment as its file says it; a search has no points until it asks for them."""
+    """An experiment as its file states it; a search has no points until it suggests them."""
 
     experiment: str
     path: Path
@@ -51,9 +51,9 @@ class LoadedSpec:
 
 
 def read_spec(path: str | Path, *, environ: Mapping[str, str] | None = None) -> LoadedSpec:
-    """Read a spec file; `${NAME}` and `${NAME:-default}` in it are taken from `environ`.
+    """Read a spec file, with `${NAME}` and `${NAME:-default}` in it taken from `environ`.
 
-    Without `environ` they are the process's own. Paths in a spec are relative to the working
+    The default `environ` is the process's own. Paths in a spec are relative to the working
     directory.
 
     Raises:
@@ -74,7 +74,7 @@ def read_spec(path: str | Path, *, environ: Mapping[str, str] | None = None) -> 
     problems += blocks.problems
     resolved = [resolver.resolve(draft) for draft in drafts]
     problems += [problem for _, found in resolved for problem in found]
-    unread = {problem.place for problem in document.problems}  # what follows of them is no news
+    unread = {problem.place for problem in document.problems}  # their consequences are not reported
     refuse(path, document.problems + [p for p in problems if p.place not in unread])
     assert spec is not None, "a spec without problems is valid"
     return LoadedSpec(
@@ -94,7 +94,7 @@ def resolve_point(loaded: LoadedSpec, values: dict[str, Any]) -> Point:
     """Return the point with dotted keys set to values, as a search draws them.
 
     Raises:
-        SpecError: the values do not go together.
+        SpecError: the values are incompatible.
     """
     origins = loaded.base.origins
     axes = {key: (value, origins.get(key, tuple(key.split(".")))) for key, value in values.items()}
@@ -105,7 +105,7 @@ def resolve_point(loaded: LoadedSpec, values: dict[str, Any]) -> Point:
     keys = list(dict.fromkeys(leaf for key in values for leaf in leaves(key)))
     swept = {key: look_up(settings, key) for key in keys}
     name, is_exact = groups.name(swept, groups.short_names(keys))
-    # The points drawn next are not known yet: a shortened name must not be theirs too.
+    # Later points are not known yet: a shortened name must not collide with theirs.
     group = name if is_exact else f"{name}~{groups.digest(settings)[:8]}"
     return Point(group, settings, swept)
 
@@ -115,12 +115,12 @@ def experiment_name(path: Path) -> str:
     parts = Path(os.path.abspath(path)).with_suffix("").parts
     folders = [i for i, part in enumerate(parts[:-1]) if part == "experiments"]
     shown = parts[folders[-1] + 1 :] if folders else parts[-1:]
-    # No leading dot, which hides a folder, nor hyphen, which `report` would read as an option.
+    # No leading dot, which hides a folder, or hyphen, which `report` would read as an option.
     return "/".join(re.sub(r"[^\w.+-]+", "_", part).lstrip(".-") or "_" for part in shown)
 
 
 def _points(drafts: list[Draft], settings: list[Settings]) -> list[Point]:
-    """Merge equal points, find which keys vary, and name each point by those it asked for."""
+    """Merge equal points, find which keys vary, and name each point by those it sets."""
     distinct: dict[str, tuple[Settings, Draft]] = {}
     for draft, point in zip(drafts, settings, strict=True):
         distinct.setdefault(groups.digest(point), (point, draft))

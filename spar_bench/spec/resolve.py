@@ -1,4 +1,4 @@
-"""Validate a file and the points that it asks for, and collect what is wrong with them."""
+"""Validate a file and its points, and collect their mistakes."""
 
 from pydantic import ValidationError
 
@@ -11,7 +11,7 @@ from spar_bench.spec.sweep import Draft
 
 
 class Resolver:
-    """Validates against the schema, the plug-ins there are, and the sizes of backbones."""
+    """Validates against the schema, the available plug-ins, and the sizes of backbones."""
 
     def __init__(self, document: Document) -> None:
         self.document = document
@@ -43,7 +43,7 @@ class Resolver:
         return (None if problems else settings), problems
 
     def single_values(self, draft: Draft) -> list[Problem]:
-        """Return what is wrong with a point's values each by itself."""
+        """Return the mistakes in a point's single values."""
         try:
             Settings.model_validate(draft.raw, context=self._plugins)
         except ValidationError as error:

@@ -45,7 +45,7 @@ class BackboneSpec(Part):
         ".safetensors or .pt file; default: the weights folder, then the Hugging Face cache.",
     )
     weights: Literal["find", "random"] = Field(
-        "find", description="random: none are looked for, and every table says so."
+        "find", description="random: do not look for weights; every table says so."
     )
     read_out: str | None = Field(
         None, description="How dense features are read; default: the backbone's own way."
@@ -55,13 +55,13 @@ class BackboneSpec(Part):
     )
     position_embedding: PositionRule | None = Field(
         None,
-        description="How position embeddings are resampled: by (grid + 0.1) / native as the paper "
-        "does CLIP's, or by size as SigLIP's; default: the backbone's own way.",
+        description="How position embeddings are resampled: by (grid + 0.1) / native, as in the "
+        "paper for CLIP, or by size, as for SigLIP; default: the backbone's own way.",
     )
     odd_sides: OddSides | None = Field(
         None,
-        description="What becomes of a side that is no whole patches: its rest is dropped, padded "
-        "with zeros, or stretched to one more patch; default: the backbone's own way.",
+        description="For a side that is not a multiple of the patch: drop the rest, pad with "
+        "zeros, or stretch to one more patch; default: the backbone's own way.",
     )
     token_budget: Positive | None = Field(
         None,
@@ -94,18 +94,18 @@ class ImagesSpec(Part):
     source: Annotated[SourceSpec, named(str | SourceSpec)] = Field(
         SourceSpec(name="patchwork"), description="Where images come from: a name, or name, path."
     )
-    count: Positive = Field(200, description="Images drawn; a small source is gone through again.")
+    count: Positive = Field(200, description="Images drawn; a small source is used repeatedly.")
     short_side_px: tuple[Positive, Positive] = Field(
         (128, 320), description="Range that the short side after resizing is drawn from, uniformly."
     )
     long_side_ratio: Annotated[float, Field(ge=1), BeforeValidator(not_bool)] | None = Field(
         None,
-        description="The long side is at most this many times the drawn short side, which gives "
-        "way; default: no cap.",
+        description="The long side is at most this many times the drawn short side, which shrinks "
+        "if needed; default: no cap.",
     )
     smallest_side_px: Positive | None = Field(
         None,
-        description="No cap and no crop leaves a side shorter; default: the backbone's native "
+        description="Neither cap nor crop makes a side shorter; default: the backbone's native "
         "image side.",
     )
     crop: Probability = Field(0.5, description="Share of the images that are cropped.")
@@ -142,7 +142,7 @@ class TeacherSpec(Part):
 
     keep: bool = Field(
         True,
-        description="Keep the features on the distillation images in the store; off: compute them "
+        description="Keep the features of the distillation images in the store; off: compute them "
         "again in every epoch, which changes no number.",
     )
 
@@ -169,24 +169,22 @@ class StudentSpec(Part):
         "attention_of_last_N_blocks or mlp_of_last_N_blocks.",
     )
     optimiser: Literal["adamw", "sgd"] = "adamw"
-    learning_rate: PositiveNumber = Field(
-        2.0e-5, description="The highest that the schedule reaches."
-    )
+    learning_rate: PositiveNumber = Field(2.0e-5, description="The peak of the schedule.")
     weight_decay: Annotated[float, Field(ge=0), BeforeValidator(not_bool)] = 1.0e-4
     epochs: Positive = Field(10, description="Passes over the distillation images.")
     schedule: Literal["constant", "one_cycle", "cosine"] = "constant"
     accumulate: Positive = Field(2, description="Images whose gradients make one step.")
     precision: Precision = Field("float32", description="Of the forward pass; weights are float32.")
     checkpoint: FolderPath = Field(
-        None, description="A file of weights trained elsewhere, in place of training here."
+        None, description="A file of weights trained elsewhere, instead of training here."
     )
 
 
 class DatasetSpec(DatasetPart):
-    """A labelled validation set, and what its classes are called."""
+    """A labelled validation set, and the names of its classes."""
 
     label: str | None = Field(None, description="Name in tables; default: folder's or plug-in's.")
-    count: Positive | None = Field(None, description="Use the first images only; default: all.")
+    count: Positive | None = Field(None, description="Use only the first images; default: all.")
     classes: list[Annotated[list[str], Field(min_length=1)]] | None = Field(
         None, description="Class names, each a list of synonyms; default: the data set's own."
     )
@@ -203,8 +201,8 @@ class DatasetSpec(DatasetPart):
     )
     area_threshold: Probability | None = Field(
         None,
-        description="A class but 0 that holds no more than this share of the foreground's pixels "
-        "is taken out; default: the data set's own, mostly 0, which takes none out.",
+        description="A class other than 0 with no more than this share of the foreground's pixels "
+        "is dropped; default: the data set's own, mostly 0, which drops none.",
     )
 
 
@@ -216,13 +214,13 @@ class EvaluateSpec(Part):
     )
     short_side_px: Annotated[list[Resolution], *FILLED] = Field(
         ["own"],
-        description="Resolutions: images are resized to each, truth is not; own: the data set's "
+        description="Resolutions: images, not truth, are resized to each; own: the data set's "
         "rule.",
     )
     methods: Annotated[list[Method], *FILLED] = Field(
         list(METHODS), description="What is evaluated: see the README's glossary."
     )
-    average: Average = Field("logits", description="What overlapping windows are averaged as.")
+    average: Average = Field("logits", description="What is averaged where windows overlap.")
     refiner: Annotated[str, plugin("refiners")] = Field("none", description="A refiner plug-in.")
     templates: Templates = Field(
         "openclip_80", description="Prompts with {} for the class, averaged after normalising."
@@ -234,26 +232,26 @@ class EvaluateSpec(Part):
     precision: Precision = Field("float32", description="Of the backbone's forward pass.")
     resize: Literal["bilinear", "bicubic", "model"] = Field(
         "bilinear",
-        description="How images are resampled; bilinear as the paper, model: as the backbone's "
-        "config has it.",
+        description="How images are resampled; bilinear: as in the paper; model: as in the "
+        "backbone's config.",
     )
     unreadable: Literal["error", "skip"] = Field(
         "error",
-        description="What becomes of an image or mask that cannot be read: an error, or it is left "
-        "out, counted and named.",
+        description="For an image or mask that cannot be read: error stops; skip leaves it out, "
+        "counts and names it.",
     )
 
 
 class MeasureSpec(Part):
-    """What cost is measured on, beside the data sets' own image size."""
+    """What cost is measured on, in addition to the data sets' own image size."""
 
     image_hw: list[ImageHW] = Field([], description="Further sizes, height first; in costs.csv.")
-    latency: bool = Field(True, description="Time every arm; off where only mIoU is asked.")
+    latency: bool = Field(True, description="Time every arm; off if only mIoU is needed.")
     seconds: PositiveNumber = Field(2.0, description="Time given to each arm, rounds interleaved.")
 
 
 class Settings(Part):
-    """All that decides one trial, seed aside: a spec with its sweep resolved."""
+    """Everything that decides one trial except its seed: a spec with its sweep resolved."""
 
     backbone: Annotated[BackboneSpec, named(str | BackboneSpec)] = Field(
         BackboneSpec(name="patchwork"), description="A name, or name, path, ..."
@@ -266,7 +264,7 @@ class Settings(Part):
 
     @property
     def distils(self) -> bool:
-        """Whether a student is trained: one is evaluated, and no checkpoint stands for it."""
+        """Whether a student is trained: one is evaluated, and no checkpoint replaces it."""
         return "student" in self.evaluate.methods and self.student.checkpoint is None
 
 
@@ -275,6 +273,6 @@ class Spec(Settings):
 
     question: str = Field("", description="The claim that the experiment tests, in a sentence.")
     seeds: Annotated[list[Seed], *FILLED] = Field(
-        [0], description="Each group is one trial a seed."
+        [0], description="Each group is one trial per seed."
     )
     sweep: list[BlockSpec] = Field([], description="Blocks of points; none: a single trial.")

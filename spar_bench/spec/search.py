@@ -15,7 +15,7 @@ from spar_bench.spec.swept import Drawn, SearchSpec
 
 
 class Search:
-    """The search of a sweep as its file says it."""
+    """The search of a sweep as its file states it."""
 
     def __init__(self, blocks: Blocks, resolver: Resolver, base: dict[str, Any]) -> None:
         self.blocks = blocks
@@ -34,10 +34,10 @@ class Search:
         fixed = fixed_values({"set": given}, at)
         origins = {key: (*self.steps, "space", key) for key in self.space}
         self.base = Draft(overlay(base, {}, fixed).raw, origins)
-        """What each trial starts from, and where the file has the keys that it draws."""
+        """What each trial starts from, and the positions of the drawn keys in the file."""
 
     def check(self) -> list[Problem]:
-        """Return the values that no trial could have; other mistakes are noted with the blocks'."""
+        """Return the values that no trial can have; other mistakes are recorded with the blocks."""
         self._check_alone()
         self._check_objectives()
         problems: list[Problem] = []
@@ -51,7 +51,7 @@ class Search:
             elif self.blocks.check_key(key, steps):
                 problems += self._check_drawn(key, steps)
                 if is_training(key) and raw_value(self.base.raw, "student.checkpoint") is not None:
-                    text = "must not be drawn where student.checkpoint is given, for nothing is "
+                    text = "must not be drawn where student.checkpoint is given, since nothing is "
                     self.blocks.note(steps, f"{text}trained, but got it; drop one", at_key=True)
             else:
                 is_sound = False
@@ -77,7 +77,7 @@ class Search:
     def _check_drawn(self, key: str, steps: Steps) -> list[Problem]:
         drawn = self.space[key]
         if not _is(Drawn, drawn):
-            return []  # told with the rest of the file's mistakes
+            return []  # reported with the file's other mistakes
         if "choices" in drawn:
             places = [((*steps, "choices", i), value) for i, value in enumerate(drawn["choices"])]
         else:
@@ -94,14 +94,14 @@ class Search:
     def _check_enqueued(self, point: dict[str, Any], steps: Steps) -> list[Problem]:
         odd = sorted(set(point) ^ set(self.space))
         if odd:
-            text = f"must give the keys of space and no other, but got a difference in {odd[0]}"
+            text = f"must give exactly the keys of space, but differs in {odd[0]}"
             self.blocks.note(steps, f"{text}; add or drop it")
             return []
         outside = [
             key for key, value in point.items() if not _is_within(key, value, self.space[key])
         ]
         for key in outside:
-            text = f"must be among what space draws, but got {show(point[key])}; widen space"
+            text = f"must be in the search space, but got {show(point[key])}; widen space"
             self.blocks.note((*steps, key), text)
         axes = {key: (value, (*steps, key)) for key, value in point.items()}
         return [] if outside else self.resolver.resolve(overlay(self.base.raw, axes, {}))[1]

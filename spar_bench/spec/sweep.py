@@ -11,14 +11,14 @@ from spar_bench.spec.keys import PARTS, adapter, put, raw_value
 from spar_bench.spec.problems import show
 
 Overrides = dict[str, tuple[Any, Steps]]
-"""Dotted key to its value and where that stands in the file."""
+"""Dotted key to its value and the value's position in the file."""
 
 
 @dataclass(frozen=True)
 class Draft:
     """A point before validation: its settings as plain values, and where they came from.
 
-    `origins` has the swept keys and those under `set`, `axes` the swept ones alone.
+    `origins` has the swept keys and those under `set`, `axes` only the swept ones.
     """
 
     raw: dict[str, Any]
@@ -77,7 +77,7 @@ def _factors(block: dict[str, Any], steps: Steps) -> list[list[Overrides]]:
 
 
 def _refuse_repeated(factors: list[list[Overrides]], blocks: Blocks) -> None:
-    """Note a value of an axis, a row or a case that stands in its list twice."""
+    """Record a value of an axis, a row or a case that is in its list twice."""
     for factor in factors:
         seen: set[str] = set()
         for entry in factor:
@@ -120,7 +120,7 @@ def _matches(draft: Draft, conditions: dict[str, Any]) -> bool:
 
 
 def comparable(key: str, value: Any) -> Any:
-    """Return a raw value as the schema reads it (64.0 as 64), or as it is where it does not."""
+    """Return a raw value as the schema reads it (64.0 as 64), or unchanged if it is invalid."""
     if key in PARTS and isinstance(value, str):
         value = {"name": value}
     try:

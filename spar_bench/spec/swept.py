@@ -59,7 +59,7 @@ Drawn = Annotated[
 
 
 class SearchSpec(Part):
-    """An Optuna search in place of a grid: each trial is asked for when the last ones are told."""
+    """An Optuna search instead of a grid: each trial is drawn after the earlier ones are scored."""
 
     space: dict[str, Drawn] = Field(
         min_length=1, description="Dotted key to what it is drawn from: choices, or low and high."
@@ -67,16 +67,16 @@ class SearchSpec(Part):
     objectives: dict[
         Literal["miou", "gflops", "latency_p50_ms", "train_gflops"], Literal["maximize", "minimize"]
     ] = Field({"miou": "maximize"}, min_length=1)
-    trials: Positive = Field(20, description="Trials in all, those enqueued among them.")
+    trials: Positive = Field(20, description="Total trials, including those enqueued.")
     sampler: Literal["tpe", "random"] = "tpe"
     seed: Seed = 0
-    enqueue: list[dict[str, Any]] = Field([], description="Points tried first, as the paper's.")
+    enqueue: list[dict[str, Any]] = Field([], description="Points tried first, e.g. the paper's.")
     prune: bool = Field(False, description="Stop trials whose loss lags; one objective only.")
 
     @model_validator(mode="after")
     def _pruning_has_one_objective(self) -> "SearchSpec":
         if self.prune and len(self.objectives) > 1:
-            text = f"must be off with several objectives, but got it with {len(self.objectives)}"
+            text = f"must be off with several objectives, but is on with {len(self.objectives)}"
             raise mistake(f"{text}; keep one of them, or drop prune", "prune")
         return self
 
@@ -85,11 +85,11 @@ Axes = dict[str, Annotated[list[Any], Field(min_length=1)]]
 
 
 class BlockSpec(Part):
-    """One block of a sweep: grid x zip x cases, each with `set`, less `exclude`; or a search."""
+    """One block of a sweep: grid x zip x cases, each with `set`, minus `exclude`; or a search."""
 
     grid: Axes = Field({}, description="Dotted key to values; every combination.")
-    zip: Axes = Field({}, description="Dotted key to values; taken side by side.")
+    zip: Axes = Field({}, description="Dotted key to values; combined side by side.")
     cases: list[dict[str, Any]] = Field([], description="Points written out.")
     set: dict[str, Any] = Field({}, description="Dotted key to its value in this block.")
     exclude: list[dict[str, Any]] = Field([], description="Points left out: all keys must match.")
-    search: SearchSpec | None = Field(None, description="In place of a grid; alone in a sweep.")
+    search: SearchSpec | None = Field(None, description="Instead of a grid; alone in a sweep.")

@@ -11,7 +11,7 @@ PATTERN = (
 
 @dataclass(frozen=True)
 class Trainable:
-    """A part of the backbone; `n_blocks` is 0 where it is not counted in last blocks."""
+    """A part of the backbone; `n_blocks` is 0 if it does not count last blocks."""
 
     part: Literal["all", "position_embedding", "patch_embedding", "blocks", "attention", "mlp"]
     n_blocks: int = 0

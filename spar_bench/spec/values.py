@@ -1,4 +1,4 @@
-"""The kinds of value that a spec holds: validated alone, each mistake told in one line."""
+"""The kinds of value in a spec: each validated alone, each mistake reported in one line."""
 
 import re
 from collections.abc import Callable
@@ -30,8 +30,8 @@ class Part(BaseModel):
 def mistake(text: str, *keys: str) -> PydanticCustomError:
     """Return a validator's error; `text` is all that is shown after the key.
 
-    `keys` are the keys of the model that are at odds, the one to name first: the mistake is shown
-    at the first of them that is swept, else at the first that the file holds.
+    `keys` are the conflicting keys of the model, the one to name first: the mistake is shown at the
+    first of them that is swept, else at the first in the file.
     """
     return PydanticCustomError("spar_bench", "{text}", {"text": text, "keys": list(keys)})
 
@@ -44,7 +44,7 @@ def not_bool(value: Any) -> Any:
 
 
 def plugin(family: str) -> AfterValidator:
-    """Accept one of `context[family]`, any name where no context says, or a data file's path."""
+    """Accept one of `context[family]`, any name without a context, or a data file's path."""
 
     def check(name: str, info: ValidationInfo) -> str:
         known = (info.context or {}).get(family, [name])
@@ -116,11 +116,11 @@ def named(shorthand: Any) -> BeforeValidator:
 
 
 def one_of(tags: tuple[str, str], is_first: Callable[[Any], bool]) -> Discriminator:
-    """Choose a union's member by hand, so that a mistake is told once, not once a member."""
+    """Choose a union's member by hand, so that a mistake is reported once, not once per member."""
     return Discriminator(lambda value: tags[0] if is_first(value) else tags[1])
 
 
-# Bounds stand before `not_bool`: the JSON Schema leaves out those that stand after a validator.
+# Bounds come before `not_bool`: the JSON Schema leaves out those after a validator.
 Positive = Annotated[int, Field(gt=0), BeforeValidator(not_bool)]
 Seed = Annotated[int, Field(ge=0), BeforeValidator(not_bool)]
 Number = Annotated[float, BeforeValidator(not_bool)]
@@ -129,7 +129,7 @@ Probability = Annotated[float, Field(ge=0, le=1), BeforeValidator(not_bool)]
 ImageHW = tuple[Positive, Positive]
 FolderPath = Annotated[str | None, AfterValidator(_home)]
 FILLED = (Field(min_length=1), AfterValidator(_distinct))
-"""Of a list: it holds something, and nothing twice."""
+"""A constraint of lists: not empty, and no value twice."""
 Templates = Annotated[
     Annotated[Annotated[list[str], Field(min_length=1)], Tag("<list>")]
     | Annotated[Literal["openclip_80"], Tag("<name>")],

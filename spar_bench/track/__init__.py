@@ -1,4 +1,4 @@
-"""The MLflow mirror of finished trials; the only place that imports MLflow, and that late."""
+"""The MLflow mirror of finished trials; the only place that imports MLflow, and only when used."""
 
 from spar_bench.track.client import answers
 from spar_bench.track.mirror import Mirror

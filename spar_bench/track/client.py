@@ -1,4 +1,4 @@
-"""An MLflow client on any tracking URI: quiet, no telemetry, on a database never half made."""
+"""An MLflow client for any tracking URI: quiet, no telemetry, never a half-created database."""
 
 import contextlib
 import os
@@ -20,13 +20,13 @@ ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    # A job worker for hosted evaluation writes to the same SQLite file, and locks it.
+    # A job worker for hosted evaluation would write to the same SQLite file, and lock it.
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
 }
 """What MLflow must find in its environment before it is imported or started."""
 
 _PREFERENCES = {
-    # MLflow logs a traceback for what is raised as one line here.
+    # MLflow logs a traceback for errors that are one line here.
     "MLFLOW_LOGGING_LEVEL": "CRITICAL",
     # The default of 7 keeps a user whose server is down waiting for four minutes.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
@@ -38,7 +38,7 @@ _RESULT_PAGE = 1000
 
 
 def connect(uri: str) -> Any:
-    """Return an `mlflow.tracking.MlflowClient`; a missing SQLite file is made first.
+    """Return an `mlflow.tracking.MlflowClient`; a missing SQLite file is created first.
 
     Raises:
         StoreError: the store cannot be reached, written or read.
@@ -56,13 +56,13 @@ def connect(uri: str) -> Any:
         from mlflow.tracking import MlflowClient
 
         client = MlflowClient(tracking_uri=uri, registry_uri=uri)
-        # A server is not asked before the first call.
+        # A server is not contacted before the first call.
         client.search_experiments(max_results=1)
     return client
 
 
 def answers(uri: str) -> bool:
-    """Tell whether a store is there; False for a SQLite file that is still to be made.
+    """Tell whether a store exists; False for a SQLite file that is not created yet.
 
     Raises:
         StoreError: the store cannot be reached within seconds, written or read.
@@ -84,14 +84,14 @@ def answers(uri: str) -> bool:
 
 @contextlib.contextmanager
 def answering(uri: str) -> Iterator[None]:
-    """Turn a store that cannot be reached, written or read into one line; a bug of ours stays one.
+    """Turn errors of reaching, writing or reading a store into one line; our bugs stay bugs.
 
     Raises:
         StoreError: naming the URI, with MLflow's reason.
     """
     try:
         yield
-    except (OSError, sqlite3.Error, ModuleNotFoundError) as error:  # the last: a database's driver
+    except (OSError, sqlite3.Error, ModuleNotFoundError) as error:  # the last: no database driver
         raise StoreError(_line(uri, error)) from error
     except Exception as error:
         if not _is_stores_fault(error):
@@ -125,9 +125,9 @@ def experiment_ids(client: Any) -> dict[str, str]:
 
 
 def _create(database: Path) -> None:
-    """Make a SQLite file with MLflow's tables, all or nothing.
+    """Create a SQLite file with MLflow's tables, all or nothing.
 
-    Two processes that let MLflow make its tables in one fresh file leave it unusable for good.
+    Two processes that let MLflow create its tables in one new file make it permanently unusable.
     """
     if database.exists():
         return
@@ -138,18 +138,18 @@ def _create(database: Path) -> None:
         from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
         unfinished = database.with_name(f"{database.name}.new")
-        for suffix in ("", "-journal", "-wal", "-shm"):  # left by a process that was killed here
+        for suffix in ("", "-journal", "-wal", "-shm"):  # left by a killed process
             unfinished.with_name(unfinished.name + suffix).unlink(missing_ok=True)
         store = SqlAlchemyStore(f"sqlite:///{unfinished}", artifact_root(database).as_uri())
         store.engine.dispose()
         with contextlib.closing(sqlite3.connect(unfinished)) as connection:
-            # Readers then never wait for the writer; twice as fast when several sweeps write.
+            # Readers then never wait for the writer; it is twice as fast when several sweeps write.
             connection.execute("PRAGMA journal_mode=WAL")
         os.replace(unfinished, database)
 
 
 def _probe(database: Path) -> None:
-    """Fail now where the file cannot be read or written: MLflow would try for 100 seconds."""
+    """Fail now if the file cannot be read or written: MLflow would try for 100 seconds."""
     with contextlib.closing(sqlite3.connect(database, timeout=20)) as connection:
         connection.execute("SELECT name FROM sqlite_master").fetchall()
         connection.execute("BEGIN IMMEDIATE")
@@ -157,7 +157,7 @@ def _probe(database: Path) -> None:
 
 
 def _probe_server(uri: str) -> None:
-    """Fail now where nothing listens: MLflow would try for 15 seconds."""
+    """Fail now if nothing listens: MLflow would try for 15 seconds."""
     parts = urlsplit(uri)
     if parts.scheme not in _PORTS or parts.hostname is None:
         return
@@ -169,7 +169,7 @@ def _probe_server(uri: str) -> None:
 
 
 def _is_stores_fault(error: Exception) -> bool:
-    """Tell MLflow's and SQLAlchemy's complaints of a store from a bug, without importing either."""
+    """Distinguish MLflow's and SQLAlchemy's store errors from bugs, without importing either."""
     package = type(error).__module__.partition(".")[0]
     code = getattr(error, "error_code", None)
     if package == "mlflow":
@@ -185,7 +185,7 @@ def _line(uri: str, error: Exception) -> str:
     reason = " ".join(str(error).split())
     if _is_of_scheme(error):
         reason = "a scheme that it does not know"
-    _, from_below, cause = reason.partition("(Caused by ")  # requests tells all that it tried
+    _, from_below, cause = reason.partition("(Caused by ")  # requests reports everything it tried
     reason = re.sub(r"<[^>]*>[:,]? ?", "", cause.removesuffix(")") if from_below else reason)[:200]
     return (
         f"tracking URI {uri}: must be a store that MLflow can read and write, but got {reason}; "

@@ -1,4 +1,4 @@
-"""What MLflow shall say of one trial: names and values alone, without MLflow."""
+"""What MLflow shows of one trial: only names and values, without MLflow."""
 
 import dataclasses
 import json
@@ -24,10 +24,10 @@ RUN_STATUS = {
     "not_measured": "KILLED",
     "killed": "KILLED",
 }
-"""Our word for how a trial or a sweep ended, to MLflow's."""
+"""Maps our word for how a trial or sweep ended to MLflow's."""
 
 HEADLINE_METHODS = ("student", "teacher", "pretrained")
-"""The method that a trial's headline metrics are of: the first of these that it has."""
+"""A trial's headline metrics are of the first of these methods that it has."""
 
 _COSTS = [
     "n_windows", "gflops", "latency_p10_ms", "latency_p50_ms", "latency_p90_ms", "encoder_p50_ms",
@@ -42,7 +42,7 @@ class Entry:
     """One trial's run in MLflow.
 
     `metrics` are single values; `curve` holds (step, loss, milliseconds since the epoch). `digest`
-    stands for all of it and for the artifacts' contents, but not for when the trial ran.
+    covers all of it and the artifacts' contents, but not when the trial ran.
     """
 
     params: dict[str, str]
@@ -83,7 +83,7 @@ class Entry:
 
 
 def resolved(trial: TrialRecord) -> str:
-    """Return the trial's settings and rows as JSON; long ones are whole, as params are not."""
+    """Return the trial's settings and rows as JSON; unlike params, long ones are not cut."""
     document = {
         "trial": trial.trial,
         "group": trial.group,
@@ -95,15 +95,15 @@ def resolved(trial: TrialRecord) -> str:
 
 
 def as_text(value: Any) -> str:
-    """Return a setting as an MLflow param: text as it is, all else as JSON, cut when very long."""
+    """Return a setting as an MLflow param: text as it is, all else as JSON, cut if very long."""
     text = value if isinstance(value, str) else json.dumps(value, default=str)
     return text if len(text) <= _LONGEST_TEXT else f"{text[: _LONGEST_TEXT - 1]}…"
 
 
 def aggregates(rows: Iterable[Row]) -> dict[str, float]:
-    """Return mean, and from two seeds on standard deviation, of each group's mIoU as metrics.
+    """Return each group's mean mIoU as metrics, with standard deviation for two or more seeds.
 
-    A method that no seed can move counts once, without a deviation.
+    A method that no seed can affect counts once, without a deviation.
     """
     values: defaultdict[str, dict[int | None, float]] = defaultdict(dict)
     for row in rows:
@@ -124,7 +124,7 @@ def folder_digest(folder: Path) -> str:
 
 
 def _metrics(rows: list[Row]) -> dict[str, float]:
-    """Return the headline metrics, then those of every row under its method, data set and side."""
+    """Return the headline metrics, then those of each row by method, data set and short side."""
     if not rows:
         return {}
     headline = _headline(rows)
@@ -143,7 +143,7 @@ def _metrics(rows: list[Row]) -> dict[str, float]:
 
 
 def _headline(rows: list[Row]) -> Row:
-    """Return the row that a trial is summed up by, on its first data set and resolution."""
+    """Return the row that summarises a trial, on its first data set and resolution."""
     first = rows[0]
     alike = [
         row
@@ -154,12 +154,12 @@ def _headline(rows: list[Row]) -> Row:
 
 
 def _row_name(row: Row) -> str:
-    # Without a slash: MLflow's charts make a section of all that precedes the last one.
+    # Without a slash: MLflow's charts make a section of everything before the last one.
     return f"{row.method}.{_clean(row.dataset)}.{row.eval_short_side_px}"
 
 
 def _clean(name: str) -> str:
-    """Return a name with what MLflow refuses in a metric replaced, and its end if it is long."""
+    """Return a name without characters that MLflow refuses in a metric; cut the end if long."""
     clean = re.sub(r"[^\w.\- ]", "_", name).strip(".") or "_"
     if len(clean) > _LONGEST_NAME:
         clean = f"{clean[:_LONGEST_NAME]}_{digest(name)[:8]}"

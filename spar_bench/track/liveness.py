@@ -1,7 +1,8 @@
-"""Which sweeps are alive: a file lock for each, so that a killed one's runs do not stay RUNNING.
+"""Which sweeps are alive: one file lock each, so that a killed one's runs do not stay RUNNING.
 
-The kernel frees the lock however the process ends, by kill -9 or a power cut too. A process id with
-a start time would have to be read from /proc, and tells nothing to a container with its own ids.
+The kernel frees the lock however the process ends, even by kill -9 or a power cut. A process id
+with a start time would have to be read from /proc, and means nothing in a container with its own
+ids.
 """
 
 import getpass
@@ -18,10 +19,10 @@ from spar_bench.track.uri import sqlite_path
 
 
 def lock_name(uri: str, experiment: str, spec_hash: str) -> str:
-    """Return what a run's tag says of its sweep's lock: `<where>/<digest>`.
+    """Return the tag that names the lock of a run's sweep: `<where>/<digest>`.
 
-    Locks of a SQLite store lie beside the file, so whoever reaches it can tell. Those of a server
-    lie on the sweep's own machine, and only that machine may judge.
+    Locks of a SQLite store are beside the file, so anyone who can reach it can check. Those of a
+    server are on the sweep's own machine, and only that machine can check.
     """
     where = "beside" if sqlite_path(uri) else socket.gethostname()
     digest = hashlib.sha256(f"{experiment}\0{spec_hash}".encode()).hexdigest()[:16]
@@ -29,7 +30,7 @@ def lock_name(uri: str, experiment: str, spec_hash: str) -> str:
 
 
 def sweep_lock(uri: str, name: str) -> FileLock | None:
-    """Return the lock of that name, None when it lies on another machine."""
+    """Return the lock of that name, None if it is on another machine."""
     where, _, digest = name.partition("/")
     database = sqlite_path(uri)
     if where != ("beside" if database else socket.gethostname()):
@@ -45,10 +46,10 @@ def sweep_lock(uri: str, name: str) -> FileLock | None:
 
 @contextmanager
 def in_place_of_the_dead(uri: str, name: str) -> Iterator[bool]:
-    """Hold the lock of that name and yield True; False where another does, or none may be had.
+    """Hold the lock of that name and yield True; False if another does, or it cannot be taken.
 
-    A sweep may end of its own accord between a look at its runs and this, so they are looked at
-    again within: whoever holds the lock is the only one who writes them.
+    A sweep may end by itself between a look at its runs and this call, so look at them again
+    inside: only the holder of the lock writes them.
     """
     lock = sweep_lock(uri, name)
     try:

@@ -1,4 +1,4 @@
-"""The MLflow mirror of a sweep: opened before it, told of each trial, ended with it."""
+"""The MLflow mirror of a sweep: opened before it, updated by each trial, ended with it."""
 
 import logging
 from collections.abc import Callable
@@ -19,10 +19,10 @@ _log = logging.getLogger(__name__)
 class Mirror:
     """Shows a sweep in MLflow: a parent run, and a child run for each trial.
 
-    Of several processes that sweep the same spec at once, the first one writes; another takes over
-    when it ends or dies, and finds in place what was written. The store, not MLflow, is the record:
-    mirroring again changes nothing, or completes what is missing. `poll` is called twice a second
-    while another process is waited for, and may raise.
+    If several processes sweep the same spec at once, the first one writes; another takes over when
+    it ends or dies, and keeps what was written. The store, not MLflow, is the record: mirroring
+    again changes nothing, or completes what is missing. `poll` is called twice a second while
+    waiting for another process, and may raise.
 
     Raises (every method):
         StoreError: the tracking store cannot be reached, written or read.
@@ -54,16 +54,16 @@ class Mirror:
             end_dead_runs(self._client, self._uri)
 
     def record(self, trial: TrialRecord) -> None:
-        """Show a trial as its record says, or keep it while another process writes."""
+        """Show a trial's record, or queue it while another process writes."""
         self._waiting.append(trial)
         with answering(self._uri):
             if self._lead(wait=False):
                 self._flush()
 
     def finish(self, results_folder: Path, status: Literal["finished", "failed", "killed"]) -> None:
-        """Show what waits, log the results (unless killed) and end the parent run."""
+        """Show queued trials, log the results (unless killed) and end the parent run."""
         with answering(self._uri):
-            # One who is told to stop does not wait; the process that writes ends the run.
+            # A process that is told to stop does not wait; the writing process ends the run.
             if not self._lead(wait=status != "killed"):
                 return
             self._flush()
@@ -74,7 +74,7 @@ class Mirror:
             self._lock.release()
 
     def _lead(self, *, wait: bool) -> bool:
-        """Tell whether this process writes the sweep's runs, becoming the one if none does."""
+        """Tell whether this process writes the sweep's runs; it takes over if none does."""
         if self._runs is not None:
             return True
         assert self._lock is not None, "start comes before record and finish"
@@ -103,7 +103,7 @@ class Mirror:
 
 
 def end_dead_runs(client: Any, uri: str) -> int:
-    """Mark as KILLED every run whose sweep holds no lock any more; return how many."""
+    """Mark as KILLED every run whose sweep no longer holds its lock; return how many."""
     ids = list(experiment_ids(client).values())
     running = "attributes.status = 'RUNNING' and tags.`spar.lock`"
     names = {run.data.tags["spar.lock"] for run in search_runs(client, ids, f"{running} LIKE '%'")}

@@ -10,13 +10,13 @@ from spar_bench.accuracy import Counts, class_iou
 from spar_bench.results import Row
 
 COLUMNS = ["trial", "method", "dataset", "eval_short_side_px", "class", "iou", "n_pixels"]
-"""Columns of per_class.csv; `iou` is a fraction, empty for a class that is nowhere."""
+"""Columns of per_class.csv; `iou` is a fraction, empty for a class that does not occur."""
 
 
 def per_class_csv(
     rows: Iterable[Row], counts: Mapping[str, Counts], classes: Mapping[str, Sequence[str]]
 ) -> str:
-    """Return the table as CSV; a row that was not evaluated has no lines in it.
+    """Return the table as CSV; a row that was not evaluated has no lines.
 
     Args:
         rows: Rows, which name their evaluation under `stages["evaluate"]`.

@@ -1,4 +1,4 @@
-"""What the mirror holds: experiments, and the results of an experiment's newest sweep."""
+"""Read the mirror: experiments, and the results of an experiment's newest sweep."""
 
 from pathlib import Path
 from typing import Any

@@ -1,8 +1,8 @@
 """The runs of one sweep in MLflow, written by the one process that holds the sweep's lock.
 
-A run in MLflow can only grow: a param, and a point of a curve, stays. A run that says what its
-trial no longer says (trained again after the store was deleted, say) is therefore deleted, which in
-MLflow is a bin that `mlflow gc` empties, and made anew.
+A run in MLflow can only grow: params and points of a curve cannot be changed. A run that no longer
+matches its trial (for example, one trained again after the store was deleted) is therefore deleted,
+i.e. moved to MLflow's bin, which `mlflow gc` empties, and created again.
 """
 
 import tempfile
@@ -37,7 +37,7 @@ _OPTIONAL_TAGS = ("spar.reason", "spar.headline")
 
 @dataclass(frozen=True, kw_only=True)
 class Sweep:
-    """One spec's sweep: what its parent run is found again by, and says of itself."""
+    """One spec's sweep: what identifies its parent run, and the run's own description."""
 
     experiment: str
     spec_text: str
@@ -71,17 +71,17 @@ class SweepRuns:
             for run in known:
                 client.delete_run(run.info.run_id)
             parent, known = None, []
-        # Kept as it was found: `close` restores it when this sweep turns out to change nothing.
+        # The original state: `close` restores it if this sweep turns out to change nothing.
         self._parent = parent or self._create_parent()
         self._children = {_trial(run): run for run in known if _trial(run) is not None}
         for run in self._children.values():
-            # Cut short by a kill; `record` completes those that are still part of the sweep.
+            # Interrupted by a kill; `record` completes those that are still part of the sweep.
             if run.info.status == "RUNNING":
                 client.set_terminated(run.info.run_id, "KILLED")
         self._open_parent(_missing(params, self._parent.data.params))
 
     def record(self, trial: TrialRecord) -> None:
-        """Write a trial's run, or what of it is missing; nothing when all of it is there."""
+        """Write a trial's run, or the missing parts of it; do nothing if it is complete."""
         entry = Entry.of(trial)
         run = self._children.get(trial.trial)
         if run is not None and _is_current(run, entry):
@@ -96,7 +96,7 @@ class SweepRuns:
         self._log_params(run_id, _missing(entry.params, run.data.params))
         self._log_points(run_id, [(k, v, trial.ended_ms, 0) for k, v in metrics.items()])
         if entry.curve:
-            # Before the points, so that a curve cut short is known for this one and completed.
+            # Before the points, so that an interrupted curve is recognised and completed.
             self._client.set_tag(run_id, "spar.curve", entry.curve_digest)
         self._log_points(run_id, [(CURVE, loss, at_ms, step) for step, loss, at_ms in entry.curve])
         self._log_artifacts(run_id, trial)
@@ -117,7 +117,7 @@ class SweepRuns:
                 self._log_results(results_folder, digest)
             elif self._parent.info.status == RUN_STATUS[status]:
                 ended_ms = self._parent.info.end_time
-            # A run does not get younger by being mirrored again, so the newest is named.
+            # Mirroring a run again does not change its times, so the newest one is named.
             self._client.set_experiment_tag(self._experiment_id, "spar.newest", run_id)
         self._client.set_terminated(run_id, RUN_STATUS[status], end_time=ended_ms)
 
@@ -187,11 +187,11 @@ class SweepRuns:
 
 
 def _experiment_id(client: Any, uri: str, name: str) -> str:
-    """Return the id of the MLflow experiment of that name, made or brought back if need be."""
+    """Return the id of the MLflow experiment of that name, created or restored if needed."""
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
         database = sqlite_path(uri)
-        # A path of ours, as MLflow's default follows the working directory.
+        # An explicit path, since MLflow's default follows the working directory.
         folder = (artifact_root(database) / name).as_uri() if database else None
         try:
             return str(client.create_experiment(name, artifact_location=folder))
@@ -214,7 +214,7 @@ def _is_current(run: Any, entry: Entry) -> bool:
 
 
 def _contradicts(run: Any, entry: Entry) -> bool:
-    """Tell whether the run says anything that the trial does not."""
+    """Tell whether the run contains anything that the trial does not."""
     single = {name: value for name, value in run.data.metrics.items() if name != CURVE}
     curve: str = run.data.tags.get("spar.curve", entry.curve_digest)
     return (

@@ -1,4 +1,4 @@
-"""How MLflow's own web interface is started on the mirror."""
+"""Start MLflow's own web interface on the mirror."""
 
 import ipaddress
 import os
@@ -16,7 +16,7 @@ def ui_command(
 ) -> tuple[list[str], dict[str, str]]:
     """Return the command that serves the interface, and the environment it needs.
 
-    Dead sweeps' runs are marked as KILLED first, and a missing SQLite file is made.
+    Dead sweeps' runs are first marked as KILLED, and a missing SQLite file is created.
 
     Raises:
         SparBenchError: the host is not this machine alone, the URI is a server's already, or the
@@ -25,7 +25,7 @@ def ui_command(
     """
     if not _is_loopback(host):
         raise SparBenchError(
-            "--host: must be this machine alone, as MLflow asks for no password, "
+            "--host: must be this machine alone, since MLflow asks for no password, "
             f"but got {host!r}; use 127.0.0.1"
         )
     if uri.startswith(("http://", "https://")):
@@ -46,14 +46,14 @@ def ui_command(
 
 def _require_free(host: str, port: int) -> None:
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as listener:
-        # As the server does: a port that was left a moment ago is free.
+        # As the server does: a recently closed port counts as free.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((host, port))
         except OSError as error:
             raise SparBenchError(
-                f"--port: must be one that is free, but {port}: {error.strerror}; give another, or "
-                "end what listens there"
+                f"--port: must be free, but opening {port} failed ({error.strerror}); give "
+                "another, or stop what listens there"
             ) from error
 
 

@@ -1,4 +1,4 @@
-"""Where the MLflow mirror lies: the tracking URI, and for SQLite the files that belong to it."""
+"""Where the MLflow mirror is: the tracking URI, and for SQLite the files that belong to it."""
 
 import os
 from pathlib import Path
@@ -37,7 +37,7 @@ def tracking_uri(option: str | None) -> str:
         )
     if scheme in ("http", "https") and not _has_host(uri):
         raise SparBenchError(
-            f"{place}: a server must have a host, and its port be a number, but got {uri!r}; "
+            f"{place}: a server must have a host, and a port must be a number, but got {uri!r}; "
             "use http://host:port"
         )
     return uri
@@ -47,7 +47,7 @@ def _has_host(uri: str) -> bool:
     try:
         parts = urlsplit(uri)
         return bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port that is no number, or is too large
+    except ValueError:  # a port that is not a number, or too large
         return False
 
 
@@ -57,5 +57,5 @@ def sqlite_path(uri: str) -> Path | None:
 
 
 def artifact_root(database: Path) -> Path:
-    """Return the folder that holds the artifacts of a SQLite store: beside the file."""
+    """Return the folder with the artifacts of a SQLite store: beside the file."""
     return database.parent / "mlartifacts"

@@ -1,8 +1,8 @@
 """A prepared view of a sweep in MLflow's interface: its trials, swept settings, metrics and plots.
 
-MLflow opens an experiment with the trials folded away and no metric shown. It keeps a view that a
-user shares as an experiment's tag, opened by `?viewStateShareKey=`; this writes such a tag. Where a
-version of MLflow does not know it, the plain page is shown.
+MLflow opens an experiment with the trials collapsed and no metric shown. It stores a shared view as
+an experiment's tag, opened by `?viewStateShareKey=`; this writes such a tag. A version of MLflow
+that does not know it shows the plain page.
 """
 
 import json
@@ -21,7 +21,7 @@ def view_state(spec_hash: str, swept: list[str]) -> str:
     """Return the view of one sweep's trials as MLflow's interface keeps it: JSON.
 
     Args:
-        spec_hash: Of the spec whose trials are shown.
+        spec_hash: Hash of the spec whose trials are shown.
         swept: Dotted keys that the sweep varies: columns and axes.
     """
     columns = [f"params.`{key}`" for key in swept]
@@ -33,7 +33,7 @@ def view_state(spec_hash: str, swept: list[str]) -> str:
     section = {"uuid": _SECTION, "name": "Trials", "display": True, "isReordered": False}
     state = {
         "searchFilter": f"tags.`spar.spec` = '{spec_hash}' and tags.`spar.trial` LIKE '%'",
-        # In order of time MLflow would fold the trials away under their parent again.
+        # In order of time, MLflow would collapse the trials under their parent again.
         "orderByKey": "metrics.`miou`",
         "orderByAsc": False,
         "selectedColumns": columns,
@@ -43,7 +43,7 @@ def view_state(spec_hash: str, swept: list[str]) -> str:
             {**chart, **common, "uuid": f"spar-{index}", "runsCountToCompare": 100}
             for index, chart in enumerate(charts)
         ],
-        "isAccordionReordered": True,  # or the sections are put in order of their names
+        "isAccordionReordered": True,  # otherwise sections are sorted by name
         "compareRunSections": [{**section, "isGenerated": False, "deleted": False}],
     }
     return json.dumps(state)

@@ -45,7 +45,7 @@ def read(folder: Path) -> Read:
 
 @pytest.fixture
 def problems(read: Read) -> Problems:
-    """Read a text that has mistakes, and return the lines they are told in."""
+    """Read a text that has mistakes, and return the lines that report them."""
 
     def problems(text: str, **environ: str) -> list[str]:
         with pytest.raises(SpecError) as caught:

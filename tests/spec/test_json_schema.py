@@ -1,4 +1,4 @@
-"""The JSON Schema that editors use: as its file holds it, and as strict as the reader."""
+"""The JSON Schema that editors use: its file is up to date, and as strict as the reader."""
 
 from pathlib import Path
 from typing import Any

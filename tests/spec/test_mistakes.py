@@ -1,6 +1,6 @@
 """Every mistake in a spec is one line with its position, and all of a file come at once.
 
-`mistakes.txt` is the table: a name, a spec, and after `---->` the whole lines that it is told in.
+`mistakes.txt` is the table: a name, a spec, and after `---->` the exact lines that report it.
 """
 
 from pathlib import Path
@@ -80,7 +80,7 @@ FILES = {
     ),
     "deep.yaml": (
         b"question: " + b"[" * 1200,
-        "deep.yaml:1:1: must be YAML of a few levels, but got too many; flatten it",
+        "deep.yaml:1:1: must be YAML with few levels, but got too many; flatten it",
     ),
     "aliases.yaml": (
         b"a0: &a0 [0, 0, 0, 0, 0, 0, 0, 0, 0, 0]\n"
@@ -117,7 +117,7 @@ def test_a_file_that_cannot_be_read_says_why(name: str) -> None:
         (
             "clip/open_clip_config.json/x.yaml",
             "clip/open_clip_config.json/x.yaml: must be readable, but got 'not a directory'; "
-            "check the path and its rights",
+            "check the path and its permissions",
         ),
     ],
 )

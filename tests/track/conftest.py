@@ -1,4 +1,4 @@
-"""A sweep of two trials to mirror, and a fresh MLflow database that is made once."""
+"""A sweep of two trials to mirror, and an empty MLflow database that is created once."""
 
 import shutil
 import sqlite3
@@ -71,7 +71,7 @@ def mirror(
     spec_hash: str = SPEC_HASH,
     experiment: str = "stride",
 ) -> None:
-    """Show a whole sweep, as a process of its own would."""
+    """Mirror a whole sweep, as a separate process would."""
     results = folder / "results"
     make_results([row for trial in trials for row in trial.rows]).save(results)
     sweep = Mirror(uri)
@@ -82,7 +82,7 @@ def mirror(
 
 
 def query(uri: str, sql: str) -> list[tuple[Any, ...]]:
-    """Ask the database itself, past MLflow."""
+    """Query the database directly, bypassing MLflow."""
     with closing(sqlite3.connect(uri.removeprefix("sqlite:///"))) as connection:
         return connection.execute(sql).fetchall()
 

@@ -1,4 +1,4 @@
-"""Opening a store: made whole by any number of processes, or refused in one line."""
+"""Opening a store: created completely by any number of processes, or refused in one line."""
 
 import subprocess
 import sys

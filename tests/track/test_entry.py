@@ -1,4 +1,4 @@
-"""What MLflow shall say of a trial."""
+"""What MLflow shows of a trial."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""How MLflow's interface is started, and the view that is prepared for it."""
+"""How MLflow's interface is started, and the view prepared for it."""
 
 import json
 import socket
@@ -37,7 +37,7 @@ def test_port_that_is_taken_is_one_line(uri: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
 
-        said = rf"^--port: must be one that is free, but {port}: Address already in use; give"
+        said = rf"^--port: must be free, but opening {port} failed \(Address already in use\); give"
         with pytest.raises(SparBenchError, match=said):
             ui_command(uri, port=port)
 

@@ -1,4 +1,4 @@
-"""Where the mirror lies, by option, environment and default."""
+"""Where the mirror is, by option, environment and default."""
 
 from pathlib import Path
 
