@@ -1,6 +1,6 @@
 """Checks of the project. Install once with `pip install -e . --group dev`, then run `nox`.
 
-The environment weighs 6 GB, so all sessions but `minimums` run in the one that nox itself is in.
+The environment takes 6 GB, so all sessions except `minimums` run in nox's own environment.
 """
 
 import sys
@@ -13,12 +13,12 @@ nox.options.sessions = ["lint", "types", "tests", "smoke"]
 nox.needs_version = ">=2025.5"
 
 OWN = Path(sys.executable).parent
-"""Programs of nox's own environment: PATH leads elsewhere where that is not activated."""
+"""Programs of nox's own environment: PATH leads elsewhere if it is not activated."""
 
 
 @nox.session(venv_backend="none")
 def lint(session: nox.Session) -> None:
-    """Hold the code to its style."""
+    """Check the code's style."""
     session.run(f"{OWN}/ruff", "check", ".")
     session.run(f"{OWN}/ruff", "format", "--check", ".")
 
@@ -43,7 +43,7 @@ def slow(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def smoke(session: nox.Session) -> None:
-    """Run the smallest experiment to its report, in an empty folder."""
+    """Run the smallest experiment and its report, in an empty folder."""
     spec = Path("experiments/smoke.yaml").absolute()
     with tempfile.TemporaryDirectory() as folder, session.chdir(folder):
         session.run(f"{OWN}/spar-bench", "sweep", str(spec))
@@ -52,15 +52,15 @@ def smoke(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def schema(session: nox.Session) -> None:
-    """Write the JSON Schema of specs anew; a test holds it equal to the models."""
+    """Rewrite the JSON Schema of specs; a test checks that it matches the models."""
     session.run(f"{OWN}/python", "-m", "spar_bench.spec")
 
 
 @nox.session(venv_backend="uv")
 def minimums(session: nox.Session) -> None:
-    """Run the tests with the lowest versions that pyproject.toml admits.
+    """Run the tests with the lowest versions that pyproject.toml allows.
 
-    These warn of what later versions changed, so warnings are no errors here.
+    They warn about what later versions changed, so warnings are not errors here.
     """
     session.install("--resolution", "lowest-direct", "-e", ".", "--group", "test")
     session.run("pytest", "-W", "default", *session.posargs)
