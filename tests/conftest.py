@@ -1,11 +1,11 @@
-"""What every test starts from: fixed seeds, and a cache folder of their own."""
+"""The setup of every test: fixed seeds, and a separate cache folder."""
 
 import os
 import random
 from collections.abc import Iterator
 from pathlib import Path
 
-if "PYTEST_XDIST_WORKER" in os.environ:  # threads of workers, and of what they start, would queue
+if "PYTEST_XDIST_WORKER" in os.environ:  # threads of workers and their children would compete
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
@@ -29,22 +29,22 @@ def _fixed_seeds() -> None:
 
 @pytest.fixture(autouse=True, scope="session")
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Keep what the package remembers between runs out of the user's cache folder."""
+    """Keep what the package caches between runs out of the user's cache folder."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     with pytest.MonkeyPatch.context() as patch:
-        # Matplotlib's stays where it is: building its list of fonts takes seconds.
+        # Matplotlib's cache stays where it is: building its list of fonts takes seconds.
         patch.setenv("MPLCONFIGDIR", os.environ.get("MPLCONFIGDIR") or str(cache / "matplotlib"))
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the slow ones, the photographs first, so that no worker waits at the end."""
+    """Start with the slow tests, the photographs first, so that no worker waits at the end."""
     items.sort(
         key=lambda item: (item.get_closest_marker("slow") is None, "photographs" not in item.nodeid)
     )
 
 
 def pytest_report_header() -> str:
-    """Say where the package under test lies: an installed copy is easily tested by mistake."""
+    """Say where the package under test is: an installed copy is easily tested by mistake."""
     return f"spar_bench: {Path(spar_bench.__file__).parent}"

@@ -11,7 +11,7 @@ from tests.small import TIMED, spar_bench, write_spec
 
 @pytest.fixture(scope="session")
 def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Make one empty database: MLflow takes two seconds for its tables."""
+    """Create one empty database: MLflow takes two seconds for its tables."""
     path = tmp_path_factory.mktemp("database") / "mlflow.db"
     Mirror(f"sqlite:///{path}")
     return path

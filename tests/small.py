@@ -60,7 +60,7 @@ def spar_bench(*arguments: str, exits: int = 0) -> Result:
 
 
 def one_line(result: Result) -> str:
-    """Return what a command said to standard error, which must be one line but for its start."""
+    """Return a command's standard error, which must be one line besides `reading`."""
     [line] = [line for line in result.stderr.splitlines() if not line.startswith("reading ")]
     return line
 

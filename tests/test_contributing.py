@@ -1,4 +1,4 @@
-"""What CONTRIBUTING shows of plug-ins: whole examples that keep their contracts."""
+"""The plug-ins in CONTRIBUTING: complete examples that satisfy their contracts."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Processes that are killed, stopped, or run at once: the results are those of one left alone."""
+"""Processes that are killed, stopped, or run at once: the results equal an undisturbed run's."""
 
 import csv
 import os
@@ -57,7 +57,7 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 class Command:
-    """A command in a process of its own, in a folder of its own."""
+    """A command in its own process and folder."""
 
     def __init__(
         self,
@@ -83,7 +83,7 @@ class Command:
         return self._said.read_text()
 
     def wait_until(self, words: str, n_times: int = 1) -> bool:
-        """Wait until it has said something so often; False if it ended without."""
+        """Wait until it has printed something this many times; False if it ended before."""
         while self.said.count(words) < n_times:
             if self.process.poll() is not None:
                 return False
@@ -114,14 +114,14 @@ def told(folder: Path) -> list[tuple[str, str, str, str, float | None]]:
 
 
 def csv_of(folder: Path) -> list[dict[str, str]]:
-    """Return results.csv without what depends on the moment: times and memory."""
+    """Return results.csv without what varies between runs: times and memory."""
     with (folder / "reports/tiny/results.csv").open() as file:
         lines = list(csv.DictReader(file))
     return [{k: v for k, v in row.items() if not k.endswith(("_ms", "_mib"))} for row in lines]
 
 
 def assert_mirrored_once(folder: Path, n_trials: int) -> None:
-    """Check that MLflow has one parent and one run a trial, and that none is under way."""
+    """Check that MLflow has one parent and one run per trial, and that none is running."""
     found = runs(folder / "mlflow.db")
     names = [name for name, _ in found]
     assert len(names) == len(set(names)) == n_trials + 1, found
@@ -195,7 +195,7 @@ def test_signal_stops_a_sweep_cleanly_and_it_goes_on(
     resumed = Command(folder, compiled, "sweep", "experiments/tiny.yaml")
 
     assert code == 130
-    assert command.said.splitlines()[-1].startswith("Stopped. Everything finished is kept")
+    assert command.said.splitlines()[-1].startswith("Stopped. Finished work is kept")
     assert "Traceback" not in command.said
     assert "KILLED" in stopped
     assert "RUNNING" not in stopped

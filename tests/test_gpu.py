@@ -1,4 +1,4 @@
-"""What CUDA alone decides: precision, timing by events, the allocator's peak, an exact resume."""
+"""What only CUDA decides: precision, timing by events, the allocator's peak, exact resuming."""
 
 import threading
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The architecture: which part may import which, told from sources and from what gets loaded."""
+"""The architecture: which part may import which, found from sources and loaded modules."""
 
 import ast
 import subprocess

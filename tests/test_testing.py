@@ -1,4 +1,4 @@
-"""The contracts themselves: a toy plug-in keeps them, a broken one is caught."""
+"""The contracts themselves: a toy plug-in satisfies them, a broken one is caught."""
 
 from collections.abc import Mapping
 from typing import Any
