@@ -117,7 +117,7 @@ class Results:
     `classes` the class names by data set; `counts` and `previews` are keyed by the fingerprint of
     the evaluation, which a row has under `stages["evaluate"]`. `objectives` holds a search's
     scores: objective to value, by trial; empty for a grid. `protocols` holds what each protocol
-    named in rows declares; sweeps of earlier versions lack it.
+    named in rows declares.
     """
 
     experiment: str
@@ -128,8 +128,8 @@ class Results:
     counts: dict[str, Counts]
     previews: dict[str, Preview]
     provenance: dict[str, Any]
+    protocols: dict[str, dict[str, Any]]
     objectives: dict[str, dict[str, float]] = field(default_factory=dict)
-    protocols: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def save(self, folder: Path) -> None:
         """Write `results.json`, `counts.safetensors` and `previews.safetensors` into `folder`.
@@ -185,7 +185,7 @@ class Results:
                     counts[f"{key}/correct"],
                     counts[f"{key}/predicted"],
                     counts[f"{key}/true"],
-                    document.get("images", {}).get(key, ""),
+                    document["images"][key],
                 )
                 for key in sorted({name.split("/")[0] for name in counts})
             },
@@ -201,7 +201,7 @@ class Results:
             },
             provenance=document["provenance"],
             objectives=document["objectives"],
-            protocols=document.get("protocols", {}),
+            protocols=document["protocols"],
         )
 
 

@@ -90,12 +90,12 @@ def _resampled(rows: Matrix, n_out: int) -> Matrix:
 class Axis:
     """Windows along one axis of an image, and the matrix that stitches their patches.
 
-    `stitch` is `(n_out, len(origins) * n_patches)`; `extent_px` is the window, clipped to the axis.
+    `stitch` is `(n_out, len(origins) * n)` for n patches along a window; `extent_px` is the window,
+    clipped to the axis.
     """
 
     origins: tuple[int, ...]
     extent_px: int
-    n_patches: int
     stitch: Matrix
 
 
@@ -131,7 +131,7 @@ def feature_axis(
     n_patches = extent // patch_px
     enlarge = resize_matrix(n_patches, n_patches * upsample)
     cells = _average(enlarge, [start // cell_px for start in starts], length_px // cell_px)
-    return Axis(tuple(starts), extent, n_patches, _resampled(cells, length_px // patch_px))
+    return Axis(tuple(starts), extent, _resampled(cells, length_px // patch_px))
 
 
 def pixel_axis(
@@ -157,7 +157,7 @@ def pixel_axis(
     starts = origins(length_px, extent, stride_px)
     n_patches = n_patches or extent // patch_px
     pixels = _average(resize_matrix(n_patches, extent), starts, length_px)
-    return Axis(tuple(starts), extent, n_patches, _resampled(pixels, out_px))
+    return Axis(tuple(starts), extent, _resampled(pixels, out_px))
 
 
 def _require_tiling(window_px: int, stride_px: int, patch_px: int) -> None:

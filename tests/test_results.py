@@ -53,6 +53,7 @@ def results() -> Results:
         counts={"abc": Counts(counts, counts + 1, counts + 2)},
         previews={"abc": Preview(["one.png", "two.png"], images, labels, labels)},
         provenance={"seeds": [0, 1]},
+        protocols={"p": {"templates": "openclip_80", "logit_scale": 40.0}},
         objectives={"g-0": {"miou": 0.3, "train_gflops": 12.5}},
     )
 
@@ -63,7 +64,8 @@ def test_results_are_the_same_after_saving_and_loading(tmp_path: Path) -> None:
     saved.save(tmp_path / "deep" / "er")
     loaded = Results.load(tmp_path / "deep" / "er")
 
-    for name in ("experiment", "question", "rows", "costs", "classes", "provenance", "objectives"):
+    plain = ("experiment", "question", "rows", "costs", "classes", "provenance", "protocols")
+    for name in (*plain, "objectives"):
         assert getattr(loaded, name) == getattr(saved, name)
     for name in ("correct", "predicted", "true"):
         expected = getattr(saved.counts["abc"], name)

@@ -62,7 +62,6 @@ class Facts(Stated):
 
     license: str = Field("", description="In a word, for a table.")
     source: str = Field("", description="Where to get it.")
-    tree: str = Field("", description="The expected files, as text.")
     classes: Classes | None = Field(
         None, description="Class names by label, synonyms after each; none: the plug-in's own."
     )

@@ -9,7 +9,6 @@ from spar_bench.results import Results, Row
 
 _COLUMNS = {"precision": "dtype", "long_side_px": "eval_short_side_px"}
 """Columns of results.csv that show a part of a protocol; a swept key shows its own."""
-_UNKNOWN = "what it says"
 
 
 def require_unmixed(results: Results) -> None:
@@ -45,8 +44,8 @@ def protocol_lines(results: Results) -> list[str]:
             f"{dataset} at {', '.join(map(str, sorted(set(found))))} px"
             for dataset, found in sides.items()
         ]
-        said = _words(results.protocols.get(name, {})) or ["its content was not kept"]
-        lines.append(f"Protocol {name} ({'; '.join(places)}): {', '.join(said)}.")
+        said = ", ".join(_words(results.protocols[name]))
+        lines.append(f"Protocol {name} ({'; '.join(places)}): {said}.")
     return lines
 
 
@@ -75,36 +74,29 @@ def _mixtures(results: Results) -> Iterator[tuple[str, list[str], list[str]]]:
 
 
 def _differing(results: Results, names: list[str]) -> list[str]:
-    if len(names) < 2:
-        return []
-    if not all(name in results.protocols for name in names):
-        return [_UNKNOWN]
-    said = [results.protocols[name] for name in names]
-    return [key for key in said[0] if any(one.get(key) != said[0][key] for one in said)]
+    first, *others = [results.protocols[name] for name in names]
+    return [key for key in first if any(one[key] != first[key] for one in others)]
 
 
 def _is_shown(results: Results, rows: list[Row], key: str) -> bool:
     """Tell whether a column shows this part of the protocol."""
     found: dict[str, Any] = {}
     for row in rows:
-        said = row.protocol if key == _UNKNOWN else results.protocols[row.protocol][key]
+        said = results.protocols[row.protocol][key]
         if found.setdefault(_shown(row, key), said) != said:
             return False
     return True
 
 
 def _shown(row: Row, key: str) -> str:
-    if key == _UNKNOWN:
-        swept = {name: v for name, v in row.swept.items() if name.startswith("evaluate.")}
-        return str((swept, row.dtype))
     return str(getattr(row, _COLUMNS[key]) if key in _COLUMNS else row.swept.get(f"evaluate.{key}"))
 
 
 def _said(results: Results, names: list[str], keys: list[str]) -> Iterator[str]:
     for key in keys:
-        values = [results.protocols.get(name, {}).get(key) for name in names]
+        values = [results.protocols[name][key] for name in names]
         is_short = all(isinstance(value, int | float | str | None) for value in values)
-        told = f" ({' and '.join(map(value_text, values))})" if is_short and key != _UNKNOWN else ""
+        told = f" ({' and '.join(map(value_text, values))})" if is_short else ""
         yield key.replace("_", " ") + told
 
 

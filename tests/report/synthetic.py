@@ -158,6 +158,7 @@ def results_of(rows: list[Row], **changes: Any) -> Results:
         "classes": {r.dataset: CLASSES for r in rows},
         "counts": {key: counts_of(100 * (m or 0), i) for i, (key, m) in enumerate(keys.items())},
         "previews": {key: preview_of(i) for i, key in enumerate(keys)},
+        "protocols": {r.protocol: {"templates": r.protocol} for r in rows},
         "provenance": {"commit": "0123abc", "spec_sha256": "00ff"},
     }
     values["counts"] = _same_truth(values["counts"])

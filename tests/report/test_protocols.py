@@ -149,16 +149,6 @@ def test_protocol_is_said_part_by_part() -> None:
     )
 
 
-def test_sweeps_of_earlier_versions_are_shown_by_the_names_of_their_protocols() -> None:
-    old = results_of([baseline(38, protocol="a"), teacher(12, 45, protocol="a")])
-    mixed = results_of([baseline(38, protocol="a"), teacher(12, 45, protocol="b")])
-
-    assert protocol_lines(old) == ["Protocol a (patchwork at 256 px): its content was not kept."]
-    require_unmixed(old)
-    with pytest.raises(MixedProtocols, match="have a and b, which differ in what it says;"):
-        require_unmixed(mixed)
-
-
 def test_images_left_out_are_counted_under_the_table(tmp_path: Path) -> None:
     rows = [baseline(38, n_images=46, n_skipped=2), teacher(12, 45, n_images=46, n_skipped=2)]
 

@@ -58,7 +58,15 @@ def make_results(rows: list[Row]) -> Results:
         true=np.array([[3, 2], [5, 1]]),
     )
     return Results(
-        "stride", "?", rows, [], {"patchwork": ["sky", "sea"]}, {"teacher28": counts}, {}, {}
+        experiment="stride",
+        question="?",
+        rows=rows,
+        costs=[],
+        classes={"patchwork": ["sky", "sea"]},
+        counts={"teacher28": counts},
+        previews={},
+        provenance={},
+        protocols={row.protocol: {"templates": row.protocol} for row in rows},
     )
 
 
