@@ -5,10 +5,10 @@ has that name, the name of the plug-in (`plugin: siglip2`). A user's own data fi
 path. A module that needs a data file sets `NEEDS_DATA_FILE = True`.
 
 A family is a folder of the package (`losses/`, `backbones/`, `datasets/`, `refiners/`), one module
-per plug-in, and the entry point group of the same name (`spar_bench.losses`, ...), whose entries
-name modules of other distributions. The module holds one object under the family's attribute
-(`loss`, `Backbone`, `Dataset`, `Refiner`) and `VERSION`, an integer that its author increases when
-its numbers change: it is part of the fingerprint of everything made with the plug-in.
+per plug-in except `base` and `_*`, and the entry point group of the same name (`spar_bench.losses`,
+...), whose entries name modules of other distributions. The module holds one object under the
+family's attribute (`loss`, `Backbone`, `Dataset`, `Refiner`) and `VERSION`, an integer that its
+author increases when its numbers change: it is part of the fingerprint of everything it makes.
 """
 
 import ast
@@ -37,7 +37,6 @@ _ONE_OF = {
     "refiners": "refiner",
 }
 Stamp = tuple[int, int, int]
-_NOT_PLUGINS = {"base", "checking", "facts", "files", "images", "weights"}
 
 
 @cache
@@ -51,7 +50,7 @@ def modules(family: str) -> dict[str, str]:
     found = {
         path.stem: f"spar_bench.{family}.{path.stem}"
         for path in sorted(folder.glob("*.py"))
-        if path.stem not in _NOT_PLUGINS and not path.stem.startswith("_")
+        if path.stem != "base" and not path.stem.startswith("_")
     }
     entries = entry_points(group=f"spar_bench.{family}")
     for entry in sorted(entries, key=lambda entry: (entry.name, entry.value)):

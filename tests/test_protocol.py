@@ -16,7 +16,7 @@ from torch import Tensor
 
 import spar_bench as sb
 from spar_bench import registry
-from spar_bench.datasets.images import read_image
+from spar_bench.datasets._images import read_image
 from spar_bench.spec.schema import DatasetSpec
 from tests.datasets import trees
 from tests.test_testing import ToyBackbone

@@ -9,7 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from spar_bench import registry
 from spar_bench.backbones._sizes import Sizes, TextSizes
-from spar_bench.backbones.weights import (
+from spar_bench.backbones._weights import (
     CONFIG_FILE,
     WEIGHTS_ENDINGS,
     Card,

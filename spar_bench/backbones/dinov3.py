@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from spar_bench.backbones import Weights, card, known_sizes, weights_of
 from spar_bench.backbones._exporting import timm_folder
+from spar_bench.backbones._weights import LEGACY
 from spar_bench.backbones.base import Exported, Library, Parts, fit_sides, under_any_prefix
-from spar_bench.backbones.weights import LEGACY
 from spar_bench.errors import NotReady, SparBenchError
 from spar_bench.spec.schema import BackboneSpec
 from spar_bench.tensors import read_tensors

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from spar_bench.backbones import Sizes, Weights, card, known_sizes, weights_of
 from spar_bench.backbones._exporting import open_clip_folder, timm_clip_folder
+from spar_bench.backbones._weights import LEGACY, stated_preprocessing
 from spar_bench.backbones.base import (
     Exported,
     Library,
@@ -24,7 +25,6 @@ from spar_bench.backbones.base import (
     require_same_text,
     under_any_prefix,
 )
-from spar_bench.backbones.weights import LEGACY, stated_preprocessing
 from spar_bench.errors import NotReady
 from spar_bench.spec.schema import BackboneSpec, PositionRule
 from spar_bench.tensors import read_shapes

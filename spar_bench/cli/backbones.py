@@ -27,7 +27,7 @@ _TYPED = {
 def backbones_command() -> None:
     """List backbones: sizes, licence, whether weights are found, and where to get them."""
     from spar_bench import registry
-    from spar_bench.backbones.weights import weights_folder
+    from spar_bench.backbones._weights import weights_folder
 
     click.echo(backbones_table())
     missing = [name for name in registry.names("backbones") if _found(name) == "missing"]

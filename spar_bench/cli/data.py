@@ -51,7 +51,7 @@ def show(name: str) -> None:
 @click.option("--all", "every", is_flag=True, help="Open every image, not just a sample.")
 def check(name: str, path: str | None, split: "Split | None", every: bool) -> None:
     """Look for missing, broken and mislabelled files of NAME; exit code 2 if there are any."""
-    from spar_bench.datasets.checking import check
+    from spar_bench.datasets._checking import check
 
     found = check(_spec(name, path), split, every=every)
     for line in found.problems[:SHOWN_PROBLEMS]:
@@ -94,7 +94,7 @@ def _found(name: str) -> tuple[str, str]:
     """Tell whether a data set's tree is found, and where."""
     from spar_bench import datasets
     from spar_bench.datasets import tree
-    from spar_bench.datasets.checking import usual_split
+    from spar_bench.datasets._checking import usual_split
 
     spec = _spec(name)
     try:

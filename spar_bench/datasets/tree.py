@@ -29,8 +29,8 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from spar_bench import registry
 from spar_bench.datasets._facts import Stated, read
+from spar_bench.datasets._files import Entry, FileDataset, Found, LabelRule, Labels, names_below
 from spar_bench.datasets.base import IGNORED, DatasetSettings, Split
-from spar_bench.datasets.files import Entry, FileDataset, Found, LabelRule, Labels, names_below
 from spar_bench.errors import DataError, DataFileError, NotReady, SparBenchError
 from spar_bench.spec.schema import Positive, mistake
 

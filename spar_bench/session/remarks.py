@@ -5,8 +5,8 @@ from pathlib import Path
 
 from spar_bench import datasets, registry
 from spar_bench.backbones import exported_from
+from spar_bench.datasets._files import FileDataset
 from spar_bench.datasets.base import Split
-from spar_bench.datasets.files import FileDataset
 from spar_bench.plan.drawing import rescaled_hw
 from spar_bench.plan.inputs import declared_hw, facts, looking_once, open_dataset
 from spar_bench.plan.protocol import resizes

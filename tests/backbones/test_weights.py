@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from spar_bench import backbones
+from spar_bench.backbones._weights import LEGACY
 from spar_bench.backbones.openclip import Backbone as OpenClip
-from spar_bench.backbones.weights import LEGACY
 from spar_bench.errors import NotReady, SparBenchError, SpecError, UnknownName
 from spar_bench.spec.schema import BackboneSpec
 from tests.run.tiny import MODEL

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image as Pillow
 
-from spar_bench.datasets.images import read_image, read_mask
+from spar_bench.datasets._images import read_image, read_mask
 from spar_bench.errors import DataError
 
 # Three pixels wide, two high; every pixel its own colour.

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from torchvision.datasets import Cityscapes, VOCSegmentation
 
-from spar_bench.datasets.files import Labels
+from spar_bench.datasets._files import Labels
 from spar_bench.errors import DataError
 from tests.datasets import trees
 from tests.datasets.trees import make, read, write_grey, write_palette

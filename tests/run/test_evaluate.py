@@ -13,7 +13,7 @@ from torchmetrics.classification import MulticlassJaccardIndex
 import spar_bench as sb
 from spar_bench.accuracy import class_iou
 from spar_bench.backbones.openclip import Backbone as OpenClip
-from spar_bench.datasets.images import read_image, read_mask
+from spar_bench.datasets._images import read_image, read_mask
 from spar_bench.errors import DataError, SparBenchError
 from spar_bench.plan.cost import SINGLE_PASS, Inference
 from spar_bench.run.evaluate import (

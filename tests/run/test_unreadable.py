@@ -11,7 +11,7 @@ from PIL import Image
 
 import spar_bench as sb
 from spar_bench.accuracy import Counts, miou, names_digest, paired_difference
-from spar_bench.datasets.images import read_mask
+from spar_bench.datasets._images import read_mask
 from spar_bench.errors import DataError
 from spar_bench.plan.trials import Plan
 from spar_bench.run import evaluate

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spar_bench import datasets, registry
+from spar_bench.datasets._files import FileDataset
 from spar_bench.datasets.base import Dataset, Split
-from spar_bench.datasets.files import FileDataset
 from spar_bench.errors import SparBenchError
 from spar_bench.spec.schema import DatasetPart
 

@@ -13,8 +13,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from spar_bench.datasets._images import read_image, read_mask
 from spar_bench.datasets.base import IGNORED, DatasetSettings, Image, Mask, Sample, Split
-from spar_bench.datasets.images import read_image, read_mask
 from spar_bench.digests import remembered_sha256s
 from spar_bench.errors import DataError, NotReady, SparBenchError
 
