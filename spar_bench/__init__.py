@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from spar_bench.face import evaluate, load_backbone, measure
+    from spar_bench.api import evaluate, load_backbone, measure
     from spar_bench.run.inference import single_pass, sliding_window
     from spar_bench.session.read import plan_sweep
     from spar_bench.session.reports import write_report
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
-    "load_backbone": "spar_bench.face",
-    "evaluate": "spar_bench.face",
-    "measure": "spar_bench.face",
+    "load_backbone": "spar_bench.api",
+    "evaluate": "spar_bench.api",
+    "measure": "spar_bench.api",
     "single_pass": "spar_bench.run.inference",
     "sliding_window": "spar_bench.run.inference",
     "read_spec": "spar_bench.spec",

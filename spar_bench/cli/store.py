@@ -61,7 +61,7 @@ def verify(store: Path) -> None:
 @click.option("--yes", is_flag=True, help="Delete; without it, only list what would be deleted.")
 def gc(specs: Path, store: Path, yes: bool) -> None:
     """Delete what no spec under the folder SPECS (default: experiments) needs."""
-    from spar_bench.session.keep import unreachable
+    from spar_bench.session.unreachable import unreachable
     from spar_bench.store import Store
 
     opened = Store(store, make=False)

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
+from spar_bench.api import evaluate
 from spar_bench.backbones.base import Backbone
-from spar_bench.face import evaluate
 from spar_bench.spec.schema import DatasetSpec
 
 WINDOW_PX = 64

@@ -12,11 +12,11 @@ import torch
 
 import spar_bench as sb
 from spar_bench.accuracy import Counts
+from spar_bench.api import Evaluation
 from spar_bench.backbones.base import Backbone
 from spar_bench.datasets import folder
 from spar_bench.datasets.base import DatasetSettings, Split
 from spar_bench.errors import NotReady, UnknownName
-from spar_bench.face import Evaluation
 from spar_bench.plan.cost import SINGLE_PASS, image_flops
 from spar_bench.stage import MANIFEST, Damaged, digest
 from spar_bench.store import Store
