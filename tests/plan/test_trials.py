@@ -15,7 +15,7 @@ from spar_bench.run.images import render, to_tensor
 from spar_bench.spec.schema import Settings
 from spar_bench.stage import Finished
 from spar_bench.windows import n_windows
-from tests.run.tiny import of_kind, plan_of, settings
+from tests.run.tiny import PLACE, of_kind, plan_of, settings
 
 
 def arms(plan: Plan) -> list[list[tuple[str, int]]]:
@@ -99,10 +99,14 @@ def test_all_arms_are_timed_in_one_sitting_each_once(clip: Path, photographs: Pa
 
 def test_another_place_or_arm_is_another_sitting(clip: Path, photographs: Path) -> None:
     timed: dict[str, Any] = {"measure": {"latency": True}}
-    one = plan_of(settings(clip, photographs, **timed))
-    two = plan_of(settings(clip, photographs, teacher__stride_px=16, **timed))
+    one = settings(clip, photographs, **timed)
+    other = settings(clip, photographs, teacher__stride_px=16, **timed)
 
-    assert one.latency != two.latency
+    here, there = plan_of(one), plan_of(one, place={**PLACE, "threads": 2})
+
+    assert here.latency == plan_of(one).latency
+    assert len({here.latency, there.latency, plan_of(other).latency}) == 3
+    assert here.stages.keys() - {here.latency} == there.stages.keys() - {there.latency}
 
 
 def test_estimates_are_of_the_declared_image_and_all_it_is_read_by(

@@ -1,7 +1,6 @@
 """Timing with a clock that only passes advance: rounds, warm-up, percentiles, the lock."""
 
 import json
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -221,11 +220,22 @@ def test_sitting_times_every_arm_of_a_plan(
 
 
 def test_who_waits_for_a_sitting_says_so_and_can_be_interrupted(
-    store: Store, machine_lock: Path, caplog: pytest.LogCaptureFixture
+    store: Store,
+    machine_lock: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     caplog.set_level("INFO", "spar_bench")
-    context = Context(store, CPU)
-    threading.Timer(0.7, context.stop.set).start()
+    context, looks = Context(store, CPU), 0
+
+    def stop_at_the_third_look() -> None:
+        nonlocal looks
+        looks += 1
+        if looks == 3:  # it has waited twice, and could have said so twice
+            context.stop.set()
+        Context.check(context)
+
+    monkeypatch.setattr(context, "check", stop_at_the_third_look)
 
     with FileLock(machine_lock), pytest.raises(Interrupted), latency._sitting(context):
         pytest.fail("the machine is taken")

@@ -53,21 +53,24 @@ def test_error_of_the_block_is_the_one_that_is_told(tmp_path: Path) -> None:
 
 
 def test_no_more_than_a_few_files_wait(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    disk, n_put = threading.Semaphore(0), 0
+    disk, begun = threading.Semaphore(0), threading.Semaphore(0)
     monkeypatch.setattr(writer, "replace_bytes", lambda path, content: disk.acquire())
 
     def fill() -> None:
-        nonlocal n_put
         with Writer() as background:
-            for n_put in range(1, 3 * AHEAD + 1):  # noqa: B007
+            for _ in range(3 * AHEAD):
+                begun.release()
                 background.put(tmp_path / "x", {"x": torch.zeros(1)})
 
     filling = threading.Thread(target=fill)
     filling.start()
-    filling.join(timeout=0.5)
-    waiting_at = n_put
+    until_full = [begun.acquire(timeout=60) for _ in range(AHEAD + 1)]
+    one_more = begun.acquire(timeout=0.3)
     disk.release(3 * AHEAD)
     filling.join(timeout=60)
+    others = [begun.acquire(blocking=False) for _ in range(2 * AHEAD)]
 
+    assert all(until_full)
+    assert not one_more
     assert not filling.is_alive()
-    assert (waiting_at, n_put) == (AHEAD + 1, 3 * AHEAD)
+    assert others.count(True) == 2 * AHEAD - 1

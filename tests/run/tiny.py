@@ -90,10 +90,12 @@ def settings(clip: Path, photographs: Path, **changes: Any) -> Settings:
     return Settings.model_validate(spec)
 
 
-def plan_of(*points: Settings, seeds: tuple[int, ...] = (0,)) -> Plan:
+def plan_of(
+    *points: Settings, seeds: tuple[int, ...] = (0,), place: dict[str, Any] = PLACE
+) -> Plan:
     """Return the plan of groups g0, g1, ..."""
     listed = [Point(group=f"g{i}", settings=one, swept={}) for i, one in enumerate(points)]
-    return make_plan(listed, list(seeds), PLACE)
+    return make_plan(listed, list(seeds), place)
 
 
 def of_kind(plan: Plan, kind: str) -> list[Stage]:
