@@ -14,10 +14,8 @@ Anything else is a bug and keeps its traceback.
 """
 
 from collections.abc import Iterable
-from difflib import get_close_matches
 
-SHOWN_NAMES = 12
-"""How many known names are listed if none is similar: a sweep may have thousands."""
+from spar_bench.near import way_out
 
 
 class SparBenchError(Exception):
@@ -38,12 +36,7 @@ class UnknownName(SparBenchError):
     @classmethod
     def among(cls, kind: str, name: str, known: Iterable[str]) -> "UnknownName":
         """Build the message: what is unknown, and the nearest known name or else the first few."""
-        names = sorted(known)
-        near = get_close_matches(name, names, n=1)
-        more = f" or {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
-        listed = f"use one of {', '.join(names[:SHOWN_NAMES])}{more}" if names else "there are none"
-        way_out = f"did you mean {near[0]!r}?" if near else listed
-        return cls(f"{kind}: must be a known name, but got {name!r}; {way_out}")
+        return cls(f"{kind}: must be a known name, but got {name!r}; {way_out(name, known)}")
 
 
 class NotReady(SparBenchError):

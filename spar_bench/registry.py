@@ -14,15 +14,13 @@ author increases when its numbers change: it is part of the fingerprint of every
 import ast
 import importlib
 import importlib.util
-from functools import cache, lru_cache
+from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
-
 from spar_bench.errors import DataFileError, SparBenchError, UnknownName
+from spar_bench.sources import constant, parsed, read_data_file
 
 ATTRIBUTES = {
     "backbones": "Backbone",
@@ -36,7 +34,6 @@ _ONE_OF = {
     "losses": "loss",
     "refiners": "refiner",
 }
-Stamp = tuple[int, int, int]
 
 
 @cache
@@ -95,7 +92,7 @@ def data(family: str, name: str) -> dict[str, Any]:
         DataFileError: the file cannot be read, or is not a map of keys to values.
     """
     path = data_file(family, name)
-    return {} if path is None else {k: v for k, v in _read(path).items() if k != "plugin"}
+    return {} if path is None else {k: v for k, v in read_data_file(path).items() if k != "plugin"}
 
 
 def plugin(family: str, name: str) -> str:
@@ -110,7 +107,7 @@ def plugin(family: str, name: str) -> str:
         return name
     if path is None:
         raise UnknownName.among(_ONE_OF[family], name, names(family))
-    stated = _read(path).get("plugin")
+    stated = read_data_file(path).get("plugin")
     if not isinstance(stated, str) or stated not in known:
         raise DataFileError(
             f"{path}: plugin: must name one of {', '.join(sorted(known))}, but got {stated!r}; "
@@ -138,43 +135,9 @@ def _data_files(family: str) -> dict[str, Path]:
 def _needs_data_file(family: str, name: str) -> bool:
     """Tell whether a module needs a data file; unreadable ones are listed, so users see them."""
     try:
-        return bool(_constant(_file(family, name), "NEEDS_DATA_FILE"))
+        return bool(constant(_file(family, name), "NEEDS_DATA_FILE"))
     except SparBenchError:
         return False
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """Read a data file, and again only if it has changed: a plan asks for it a thousand times.
-
-    Raises:
-        DataFileError: it cannot be read, or is not a map of keys to values.
-    """
-    try:
-        read = _yaml(path, _stamp(path))
-    except FileNotFoundError as error:
-        raise DataFileError(
-            f"{path}: a data file must exist, but does not; correct its name"
-        ) from error
-    except (OSError, ValueError, KeyError, YAMLError) as error:  # ValueError: an impossible date
-        reason = " ".join(str(error).split())
-        raise DataFileError(
-            f"{path}: a data file must be readable YAML, but is not: {reason}; fix it"
-        ) from error
-    if not isinstance(read, dict):
-        raise DataFileError(f"{path}: a data file must map keys to values, but does not; fix it")
-    return read
-
-
-def _stamp(path: Path) -> Stamp:
-    """Return a stamp that changes when the file does."""
-    stat = path.stat()
-    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
-
-
-@lru_cache(maxsize=256)
-def _yaml(path: Path, _: Stamp) -> Any:
-    """Return what a YAML file holds, not to be modified."""
-    return YAML(typ="safe", pure=True).load(path)
 
 
 def _file(family: str, name: str) -> Path:
@@ -203,7 +166,7 @@ def version(family: str, name: str) -> int:
         SparBenchError: its module states no `VERSION`, or cannot be read.
     """
     path = source(family, name)
-    value = _constant(path, "VERSION")
+    value = constant(path, "VERSION")
     if not isinstance(value, int):
         raise SparBenchError(
             f"{path}: a plug-in must state VERSION = <integer>, but has none; add VERSION = 1"
@@ -224,38 +187,8 @@ def versions(family: str, name: str) -> dict[str, int]:
     base: Any = plugin(family, name)
     while base is not None and base not in found:
         found[base] = version(family, base)
-        base = _constant(source(family, base), "BUILDS_ON")
+        base = constant(source(family, base), "BUILDS_ON")
     return found
-
-
-def _constant(path: Path, name: str) -> Any:
-    """Return the literal that a module assigns to a name at its top level, or None."""
-    for node in _parsed(path).body:
-        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
-        named = [target.id for target in targets if isinstance(target, ast.Name)]
-        value = getattr(node, "value", None)
-        if name in named and isinstance(value, ast.Constant):
-            return value.value
-    return None
-
-
-def _parsed(path: Path) -> ast.Module:
-    """Parse a module, and again only if it has changed.
-
-    Raises:
-        SparBenchError: it cannot be read, or is no Python.
-    """
-    try:
-        return _tree(path, _stamp(path))
-    except (OSError, SyntaxError, ValueError) as error:
-        raise SparBenchError(
-            f"{path}: a plug-in must be a Python file, but cannot be read: {error}; fix it"
-        ) from error
-
-
-@lru_cache(maxsize=256)
-def _tree(path: Path, _: Stamp) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"), path.name)
 
 
 def purpose(family: str, name: str) -> str:
@@ -265,7 +198,7 @@ def purpose(family: str, name: str) -> str:
 
 def docstring(family: str, name: str) -> str:
     """Return a plug-in's docstring, read without running it."""
-    return ast.get_docstring(_parsed(source(family, name))) or ""
+    return ast.get_docstring(parsed(source(family, name))) or ""
 
 
 def require(family: str, name: str) -> None:

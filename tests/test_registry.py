@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from spar_bench import registry
+from spar_bench import registry, sources
 from spar_bench.errors import SparBenchError, UnknownName
 
 BUILT_IN = [(family, name) for family in registry.ATTRIBUTES for name in registry.names(family)]
@@ -129,7 +129,7 @@ def test_data_file_is_parsed_once_until_it_changes(
     registry.data("datasets", str(path))
 
     with monkeypatch.context() as patched:
-        patched.setattr(registry, "YAML", None)
+        patched.setattr(sources, "YAML", None)
         again = registry.data("datasets", str(path))
     path.write_text("plugin: tree\nlicense: Apache-2.0\n")
     changed = registry.data("datasets", str(path))

@@ -3,7 +3,6 @@
 import re
 from collections import Counter
 from collections.abc import Mapping
-from difflib import get_close_matches
 from typing import Annotated, Any, NamedTuple, Self, TypeVar, get_args
 
 from pydantic import (
@@ -17,6 +16,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from spar_bench.errors import DataFileError
+from spar_bench.near import way_out
 from spar_bench.spec.schema import Positive, PositiveNumber, Probability, ReadOut, mistake
 
 
@@ -149,9 +149,8 @@ def _line(details: ErrorDetails, model: type[Stated]) -> str:
 
 
 def _unknown(steps: list[str], known: list[str]) -> str:
-    near = get_close_matches(steps[-1], known, n=1)
-    way_out = f"did you mean {near[0]!r}?" if near else f"use one of {', '.join(known)}"
-    return f"{'.'.join(steps)}: must be a known key, but got {steps[-1]!r}; {way_out}"
+    last = steps[-1]
+    return f"{'.'.join(steps)}: must be a known key, but got {last!r}; {way_out(last, known)}"
 
 
 def _known_keys(model: type[Stated], steps: list[str]) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, TypeAdapter
 from pydantic.fields import FieldInfo
 
-from spar_bench.spec.near import nearest
+from spar_bench.near import did_you_mean, nearest
 from spar_bench.spec.schema import Settings, Spec
 from spar_bench.spec.values import Part
 
@@ -40,18 +40,27 @@ def leaves(key: str) -> list[str]:
 
 
 def suggestion(key: str) -> str:
-    """Suggest what an unknown dotted key may mean; a last part alone is looked up everywhere."""
+    """Return the end of an error's line on an unknown dotted key."""
     if key in set(Spec.model_fields) - set(Settings.model_fields):
         return "it belongs only at the top of a file, the same for every trial"
+    meant = meant_by(key)
+    return did_you_mean(*meant) if meant else "`spar-bench init` shows them all"
+
+
+def meant_by(key: str) -> list[str]:
+    """Return the keys that an unknown dotted key may stand for, at most three.
+
+    Its last part alone is looked up everywhere.
+    """
     last = key.rpartition(".")[2]
     fits = [name for name in FIELDS if name.rpartition(".")[2] == last]
     if fits:
-        return f"did you mean {' or '.join(repr(name) for name in fits[:3])}?"
-    lasts = get_close_matches(last, {name.rpartition(".")[2] for name in FIELDS}, n=1, cutoff=0.75)
-    if not get_close_matches(key, FIELDS, n=1) and lasts:
-        return suggestion(lasts[0])
+        return fits[:3]
     near = nearest(key, FIELDS)
-    return near if near.startswith("did") else "`spar-bench init` shows them all"
+    lasts = get_close_matches(last, {name.rpartition(".")[2] for name in FIELDS}, n=1, cutoff=0.75)
+    if near is None and lasts:
+        return meant_by(lasts[0])
+    return [] if near is None else [near]
 
 
 def named(raw: dict[str, Any], prefix: str = "") -> dict[str, Any]:

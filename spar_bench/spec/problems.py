@@ -7,9 +7,9 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from spar_bench.near import did_you_mean, nearest, way_out
 from spar_bench.spec.document import Document, Place, Problem, Steps, dotted
-from spar_bench.spec.keys import PARTS, suggestion
-from spar_bench.spec.near import nearest
+from spar_bench.spec.keys import PARTS, meant_by
 from spar_bench.spec.schema import DatasetSpec, Spec
 from spar_bench.spec.swept import BlockSpec, ChoicesSpec, RangeSpec, SearchSpec
 
@@ -108,9 +108,9 @@ def _meant(steps: Steps) -> str:
     if place.startswith("sweep.search.space."):
         place = "sweep.search.space"
     known = [name for model in _MODELS[place] for name in model.model_fields]
-    here = nearest(str(steps[-1]), known)
-    elsewhere = suggestion(str(steps[-1]))
-    return elsewhere if here.startswith("use") and elsewhere.startswith("did") else here
+    last = str(steps[-1])
+    elsewhere = meant_by(last) if nearest(last, known) is None else []
+    return did_you_mean(*elsewhere) if elsewhere else way_out(last, known)
 
 
 def _text(details: ErrorDetails) -> str:
@@ -120,7 +120,7 @@ def _text(details: ErrorDetails) -> str:
         names = [name.strip("'") for name in context["expected"].replace(" or ", ", ").split(", ")]
         text = f"must be one of {', '.join(names)}, but got {shown}"
         near = nearest(str(details["input"]), names)
-        return f"{text}; {near if near.startswith('did') else 'use one of them'}"
+        return f"{text}; {'use one of them' if near is None else did_you_mean(near)}"
     if kind not in _RULES:
         return f"{details['msg'][0].lower()}{details['msg'][1:]}, but got {shown}; correct it"
     rule, way_out = _RULES[kind]

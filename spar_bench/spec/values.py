@@ -17,7 +17,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from spar_bench.spec.near import nearest
+from spar_bench.near import way_out
 from spar_bench.spec.trainable import PATTERN
 
 
@@ -49,7 +49,7 @@ def plugin(family: str) -> AfterValidator:
     def check(name: str, info: ValidationInfo) -> str:
         known = (info.context or {}).get(family, [name])
         if name not in known and not name.endswith((".yaml", ".yml")):
-            raise mistake(f"must be one of the {family}, but got {name!r}; {nearest(name, known)}")
+            raise mistake(f"must be one of the {family}, but got {name!r}; {way_out(name, known)}")
         return name
 
     return AfterValidator(check)
@@ -59,7 +59,7 @@ def _trainable(value: str) -> str:
     if not re.fullmatch(PATTERN, value):
         known = ["all", "position_embedding", "patch_embedding", "last_2_blocks",
                  "attention_of_last_2_blocks", "mlp_of_last_2_blocks"]  # fmt: skip
-        raise mistake(f"must be a trainable part, but got {value!r}; {nearest(value, known)}")
+        raise mistake(f"must be a trainable part, but got {value!r}; {way_out(value, known)}")
     return value
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from spar_bench import registry
+from spar_bench import sources
 from spar_bench.plan.trials import Plan, Trial
 from spar_bench.session.read import plan_sweep
 from tests.small import UNTIMED, write_spec
@@ -34,7 +34,7 @@ def test_plan_parses_a_plug_in_once_and_asks_each_trial_for_its_stages_twice(
 
     monkeypatch.setattr(ast, "parse", counted_parse)
     monkeypatch.setattr(Plan, "of_trial", counted_of_trial)
-    registry._tree.cache_clear()
+    sources._tree.cache_clear()
 
     view = plan_sweep(write_spec(UNTIMED + GRID))
 
