@@ -106,6 +106,11 @@ def plugin(family: str, name: str) -> str:
     if name in known:
         return name
     if path is None:
+        if "/" in name and family in ("backbones", "datasets"):
+            raise UnknownName(
+                f"{_ONE_OF[family]}: must be a known name, but got {name!r}; give a name, and a "
+                "folder as its path"
+            )
         raise UnknownName.among(_ONE_OF[family], name, names(family))
     stated = read_data_file(path).get("plugin")
     if not isinstance(stated, str) or stated not in known:

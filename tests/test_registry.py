@@ -136,3 +136,8 @@ def test_data_file_is_parsed_once_until_it_changes(
 
     assert again == {"license": "MIT"}
     assert changed == {"license": "Apache-2.0"}
+
+
+def test_folder_in_place_of_a_name_is_told_where_it_goes() -> None:
+    with pytest.raises(UnknownName, match="got '/my/clip'; give a name, and a folder as its path"):
+        registry.plugin("backbones", "/my/clip")

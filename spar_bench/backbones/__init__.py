@@ -1,6 +1,6 @@
 """The backbones: one plug-in per file, and the sizes of each in data files, without torch."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -38,8 +38,10 @@ __all__ = [
     "interpolation",
     "known_sizes",
     "label",
+    "not_offered",
     "require_text",
     "sizes",
+    "stated_sizes",
     "text_identity",
     "text_sizes",
     "weights_of",
@@ -69,28 +71,60 @@ def sizes(spec: BackboneSpec) -> Sizes | None:
     Raises:
         UnknownName: no backbone of that name.
         NotReady: the folder of `path` has no readable config.
-        SpecError: the backbone has no such read-out, rule of positions or token budget.
+        SpecError: the backbone does not have what is asked of it; one line each.
     """
-    registry.plugin("backbones", spec.name)  # an unknown name is reported first
-    if registry.data("backbones", spec.name):
-        known = _read(spec.name, Sizes)
-    elif spec.path is not None:
-        known = _sizes_of_config(Path(spec.path))
-    else:
+    known = stated_sizes(spec)
+    if known is None:
         return None
+    refused = [f"backbone.{key}: {text}" for key, text in not_offered(spec, known)]
+    if refused:
+        raise SpecError(*refused)
     asked: dict[str, Any] = {
         "position_embedding": spec.position_embedding,
         "odd_sides": spec.odd_sides,
         "read_out": spec.read_out,
         "token_budget": spec.token_budget,
     }
-    _require_offered(spec, known)
-    if card(spec.name).folder and (spec.path or spec.weights == "random"):
-        raise SpecError(
-            f"backbone: path and weights must be left out for {spec.name}, whose weights are in "
-            "the package; leave them out"
-        )
     return replace(known, **{key: value for key, value in asked.items() if value is not None})
+
+
+def stated_sizes(spec: BackboneSpec) -> Sizes | None:
+    """Return the sizes of a backbone's data file or config, without the spec's settings.
+
+    None where neither states them; raises UnknownName and NotReady as `sizes` does.
+    """
+    registry.plugin("backbones", spec.name)  # an unknown name is reported first
+    if registry.data("backbones", spec.name):
+        return _read(spec.name, Sizes)
+    return None if spec.path is None else _sizes_of_config(Path(spec.path))
+
+
+def not_offered(spec: BackboneSpec, known: Sizes) -> Iterator[tuple[str, str]]:
+    """Yield the key of each setting that a backbone of these sizes does not have, and why."""
+    is_resampled_by_factor = known.position_embedding != "rope" and known.token_budget is None
+    offered: dict[str, Sequence[str]] = {
+        "read_out": card(spec.name).read_outs or [known.read_out],
+        "position_embedding": ["scale_factor", "size"]
+        if is_resampled_by_factor
+        else [known.position_embedding],
+    }
+    for key, choices in offered.items():
+        asked = getattr(spec, key)
+        if asked is not None and asked not in choices:
+            choice = " or ".join(choices)
+            yield key, f"must be one that {spec.name} has, but got {asked!r}; use {choice}"
+    if spec.token_budget is not None and known.token_budget is None:
+        yield (
+            "token_budget",
+            f"must be left out for {spec.name}, which reads images of any size whole, but got "
+            f"{spec.token_budget}; drop it",
+        )
+    if card(spec.name).folder:
+        given = {"path": spec.path, "weights": spec.weights if spec.weights == "random" else None}
+        for key, value in given.items():
+            if value is not None:
+                text = f"whose weights are in the package, but got {value!r}; drop it"
+                yield key, f"must be left out for {spec.name}, {text}"
 
 
 def known_sizes(spec: BackboneSpec) -> Sizes:
@@ -229,29 +263,6 @@ def _read(name: str, kind: type[T]) -> T:
         raise DataFileError(
             f"{place}: {key}: {first['msg'].lower()}, but got {found}; correct it"
         ) from error
-
-
-def _require_offered(spec: BackboneSpec, known: Sizes) -> None:
-    """Refuse a setting that the backbone does not have; raises SpecError."""
-    is_resampled_by_factor = known.position_embedding != "rope" and known.token_budget is None
-    offered: dict[str, Sequence[str]] = {
-        "read_out": card(spec.name).read_outs or [known.read_out],
-        "position_embedding": ["scale_factor", "size"]
-        if is_resampled_by_factor
-        else [known.position_embedding],
-    }
-    for key, choices in offered.items():
-        asked = getattr(spec, key)
-        if asked is not None and asked not in choices:
-            raise SpecError(
-                f"backbone.{key}: must be one that {spec.name} has, but got {asked!r}; use "
-                f"{' or '.join(choices)}"
-            )
-    if spec.token_budget is not None and known.token_budget is None:
-        raise SpecError(
-            f"backbone.token_budget: must be left out for {spec.name}, which reads images of any "
-            f"size whole, but got {spec.token_budget}"
-        )
 
 
 def _sizes_of_config(folder: Path) -> Sizes:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -99,13 +99,15 @@ class FileDataset(ABC):
 
         Raises:
             NotReady: files are missing.
-            DataError: a file has an unsupported ending, or the class list is invalid.
+            DataError: a file has an unsupported ending or cannot be opened, or the class list is
+                invalid.
         """
         found = self._find(split, settings)
-        if problems is None and found.problems:
-            raise _first_of(found.problems)
+        all_problems = [*found.problems, *_unreadable(found.entries)]
+        if problems is None and all_problems:
+            raise _first_of(all_problems)
         if problems is not None:
-            problems += found.problems
+            problems += all_problems
         self.root, self.classes, self.n_published = found.root, found.classes, found.n_published
         self._entries = found.entries[: settings.count]
         self._stated_labels = found.labels
@@ -137,11 +139,19 @@ class FileDataset(ABC):
         raise _first_of(unreadable)
 
     def identity(self) -> dict[str, Any]:
-        """Return the digest of names, files and classes, and the label rule; not the location."""
+        """Return the digest of names, files and classes, and the label rule; not the location.
+
+        Raises:
+            DataError: a file cannot be read any more.
+        """
         masks = [entry.mask for entry in self._entries if entry.mask is not None]
         files = [entry.image for entry in self._entries] + masks
         digest = hashlib.sha256()
-        for path, content in zip(files, remembered_sha256s(files), strict=True):
+        try:
+            contents = remembered_sha256s(files)
+        except OSError as error:
+            raise DataError(_NOT_OPENED.format(error.filename)) from error
+        for path, content in zip(files, contents, strict=True):
             digest.update(f"{self._name(path)}\0{content}\n".encode())
         digest.update(json.dumps(self.classes).encode())
         rule = {} if self._stated_labels is None else {"labels": self._stated_labels}
@@ -170,6 +180,31 @@ class FileDataset(ABC):
 
     def _name(self, path: Path) -> str:
         return path.relative_to(self.root).as_posix()
+
+
+_NOT_OPENED = "{}: must be a file that can be opened, but is not; restore it, or remove it"
+
+
+def _unreadable(entries: Sequence[Entry]) -> Iterator[DataError]:
+    """Yield a problem for each file that may not be read, or is a link to nothing."""
+    for image, mask, _ in entries:
+        for path in (image, mask):
+            if path is not None and not os.access(path, os.R_OK):
+                yield DataError(_NOT_OPENED.format(path))
+
+
+def absent(path: Path, rule: str) -> NotReady:
+    """Return the problem of a missing file; one whose ending is spelt differently is named.
+
+    `rule` says that it must exist, and why.
+    """
+    spelt = [path.suffix.upper(), path.suffix.lower()]
+    if path.suffix.lower() in (".jpg", ".jpeg"):
+        spelt += [".jpg", ".jpeg", ".JPG", ".JPEG"]
+    others = (path.with_suffix(ending) for ending in spelt if ending != path.suffix)
+    other = next((other for other in others if other.is_file()), None)
+    way_out = "get it again" if other is None else f"rename {other.name}"
+    return NotReady(f"{path}: {rule}, but does not; {way_out}")
 
 
 def _first_of(problems: Sequence[SparBenchError]) -> SparBenchError:

@@ -29,7 +29,15 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from spar_bench import registry
 from spar_bench.datasets._facts import Stated, read
-from spar_bench.datasets._files import Entry, FileDataset, Found, LabelRule, Labels, names_below
+from spar_bench.datasets._files import (
+    Entry,
+    FileDataset,
+    Found,
+    LabelRule,
+    Labels,
+    absent,
+    names_below,
+)
 from spar_bench.datasets.base import IGNORED, DatasetSettings, Split
 from spar_bench.errors import DataError, DataFileError, NotReady, SparBenchError
 from spar_bench.spec.schema import Positive, mistake
@@ -242,11 +250,7 @@ def _entry(
     """Pair an image with its mask; if one is missing, report a problem and return no entry."""
     image = root / wanted.images.replace(_NAME, name)
     if wanted.names is not None and not image.is_file():
-        problems.append(
-            NotReady(
-                f"{image}: must exist, for {wanted.names} lists it, but does not; get it again"
-            )
-        )
+        problems.append(absent(image, f"must exist, for {wanted.names} lists it"))
         return None
     if not kinds:
         return Entry(image)
@@ -254,11 +258,7 @@ def _entry(
     for path, labels in masks:
         if path.is_file():
             return Entry(image, path, labels)
-    problems.append(
-        NotReady(
-            f"{masks[0][0]}: must exist as the mask of {image.name}, but does not; get it again"
-        )
-    )
+    problems.append(absent(masks[0][0], f"must exist as the mask of {image.name}"))
     return None
 
 
@@ -270,9 +270,7 @@ def _masks_alone(root: Path, images: str, masks: list[MasksSpec]) -> Iterator[No
             image = root / images.replace(_NAME, name)
             if not image.is_file():
                 mask = kind.files.replace(_NAME, name)
-                yield NotReady(
-                    f"{image}: must exist, for {mask} is its mask, but does not; get it again"
-                )
+                yield absent(image, f"must exist, for {mask} is its mask")
 
 
 def _folder_of(pattern: str) -> str:

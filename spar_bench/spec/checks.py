@@ -28,8 +28,9 @@ class Checker:
 
     def check(self, settings: Settings, swept: Iterable[str] = ()) -> Iterator[Odds]:
         """Yield the conflicts in validated settings, some of whose keys are swept."""
-        sizes = self._known_sizes(settings.backbone)
+        sizes = self._stated_sizes(settings.backbone)
         if sizes is not None:
+            yield from _backbone(settings, sizes)
             yield from _teacher(settings, sizes)
             yield from _student(settings, sizes)
             yield from _resolutions(settings, sizes)
@@ -37,13 +38,13 @@ class Checker:
         yield from _labels(settings)
         yield from _columns(settings)
 
-    def _known_sizes(self, backbone: BackboneSpec) -> "Sizes | None":
-        from spar_bench.backbones import sizes  # which itself imports the schema
+    def _stated_sizes(self, backbone: BackboneSpec) -> "Sizes | None":
+        from spar_bench.backbones import stated_sizes  # which itself imports the schema
 
         key = backbone.model_dump_json()
         if key not in self._sizes:
             try:
-                self._sizes[key] = sizes(backbone)
+                self._sizes[key] = stated_sizes(backbone)
             except SparBenchError:  # weights may be added later: `check --ready` needs them
                 self._sizes[key] = None
         return self._sizes[key]
@@ -52,6 +53,13 @@ class Checker:
 def is_training(key: str) -> bool:
     """Tell whether a dotted key affects a student's training, which a checkpoint replaces."""
     return key.startswith(("student.", "images.")) and key != "student.checkpoint"
+
+
+def _backbone(settings: Settings, sizes: "Sizes") -> Iterator[Odds]:
+    from spar_bench.backbones import not_offered  # which itself imports the schema
+
+    for key, text in not_offered(settings.backbone, sizes):
+        yield Odds((f"backbone.{key}", "backbone.name"), text)
 
 
 def _teacher(settings: Settings, sizes: "Sizes") -> Iterator[Odds]:

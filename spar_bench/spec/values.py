@@ -49,7 +49,9 @@ def plugin(family: str) -> AfterValidator:
     def check(name: str, info: ValidationInfo) -> str:
         known = (info.context or {}).get(family, [name])
         if name not in known and not name.endswith((".yaml", ".yml")):
-            raise mistake(f"must be one of the {family}, but got {name!r}; {way_out(name, known)}")
+            is_folder = "/" in name and family in ("backbones", "datasets")
+            near = f"write {{path: {name}}}" if is_folder else way_out(name, known)
+            raise mistake(f"must be one of the {family}, but got {name!r}; {near}")
         return name
 
     return AfterValidator(check)

@@ -260,7 +260,8 @@ MISTAKES = {
     "backbone_setting": (
         "backbone: {name: mine.yaml, read_out: patch_tokens}",
         SIZES,
-        "backbone.read_out: must be one that mine.yaml has, but got 'patch_tokens'; use maskclip",
+        "experiments/tiny.yaml:1:39: backbone.read_out: must be one that mine.yaml has, but got "
+        "'patch_tokens'; use maskclip",
     ),
     "classes": (
         "evaluate: {datasets: [{name: patchwork, classes: [[heart]]}]}",

@@ -300,3 +300,20 @@ def test_home_folder_is_written_as_a_tilde(root: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("HOME", str(root.parent))
 
     assert len(read("val", os.path.join("~", root.name))) == 3
+
+
+@pytest.mark.parametrize("name", ["val_images/b.jpg", "val_masks/b.png"])
+def test_link_to_nothing_is_named_as_a_file_that_cannot_be_opened(root: Path, name: str) -> None:
+    (root / name).unlink()
+    (root / name).symlink_to(root / "moved")
+
+    with pytest.raises(DataError, match=rf"{name}: must be a file that can be opened, but is not"):
+        read("val", root)
+
+
+def test_file_that_is_lost_after_it_was_listed_is_named(root: Path) -> None:
+    dataset = read("val", root)
+    (root / "val_masks" / "b.png").unlink()
+
+    with pytest.raises(DataError, match=r"val_masks/b\.png: must be a file that can be opened"):
+        dataset.identity()

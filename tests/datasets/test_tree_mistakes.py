@@ -100,3 +100,14 @@ def test_folder_without_images_is_told(tmp_path: Path) -> None:
 
     with pytest.raises(NotReady, match=r"must hold images/validation/\{name\}\.jpg, but has none"):
         read("val", "ade20k", root)
+
+
+@pytest.mark.parametrize(("part", "ending"), [("image", ".JPG"), ("mask", ".PNG")])
+def test_listed_file_whose_ending_is_spelt_otherwise_is_to_be_renamed(
+    tmp_path: Path, part: str, ending: str
+) -> None:
+    path = make("voc21", tmp_path) / VOC[part]
+    path.rename(path.with_suffix(ending))
+
+    with pytest.raises(NotReady, match=rf"but does not; rename 2008_000001\{ending}"):
+        read("val", "voc21", tmp_path)
