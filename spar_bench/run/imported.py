@@ -26,7 +26,8 @@ def make_imported(stage: Stage, context: Context) -> dict[str, Any]:
     """Write the weights of a checkpoint that differ from the pretrained ones.
 
     Raises:
-        NotReady: the file cannot be read, or does not hold the backbone's image tower.
+        NotReady: the file cannot be read, or does not hold the backbone's image tower, or its
+            weights are not finite.
     """
     path = Path(stage.how["checkpoint"])
     spec = stage.how["backbone"]
@@ -40,6 +41,9 @@ def make_imported(stage: Stage, context: Context) -> dict[str, Any]:
             f"{path}: must hold the image tower of {spec.name}, but "
             f"{error.args[0]}; name the backbone that it was trained from"
         ) from error
+    for name, value in imported.items():
+        if not value.isfinite().all():
+            raise NotReady(f"{path}: weights must be finite, but {name} is not; get the file again")
     trained = {
         name: value.to(pretrained[name].dtype).contiguous()
         for name, value in imported.items()
@@ -62,5 +66,3 @@ def _require_like(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -
         if found[name].shape != value.shape:
             shapes = f"{tuple(found[name].shape)}, not {tuple(value.shape)}"
             raise ValueError(f"{name} has shape {shapes}")
-        if not found[name].isfinite().all():
-            raise ValueError(f"{name} is not finite")

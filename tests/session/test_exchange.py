@@ -268,7 +268,7 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: Path, clip: Path) -> 
     state["visual.proj"][0, 0] = torch.nan
     torch.save(state, tmp_path / "nan.pt")
 
-    with pytest.raises(SparBenchError, match="but proj is not finite"):
+    with pytest.raises(SparBenchError, match="must be finite, but proj is not; get the file again"):
         import_student(tmp_path / "nan.pt", spec(clip), store=tmp_path / "store")
 
 
