@@ -12,7 +12,7 @@ from spar_bench.errors import NotReady, SparBenchError, SpecError
 
 if TYPE_CHECKING:
     from spar_bench.results import Status
-    from spar_bench.session.read import Explained
+    from spar_bench.session.read import Explained, Standing
     from spar_bench.stage import Finished
 
 
@@ -112,7 +112,7 @@ def status(specs: tuple[Path, ...], store: Path) -> None:
                 problems.append(str(error))
             continue
         counts = [found.n_trials.get(state, 0) for state in STANDINGS]
-        rows.append([found.loaded.experiment, str(sum(counts)), *map(str, counts), ""])
+        rows.append([found.loaded.experiment, str(sum(counts)), *map(str, counts), _besides(found)])
         failures += [f"{found.loaded.experiment}/{n}: {why}" for n, why in found.failures.items()]
     if rows:
         header = ["experiment", "trials", *STANDINGS.values(), ""]
@@ -123,6 +123,13 @@ def status(specs: tuple[Path, ...], store: Path) -> None:
         click.echo(f"what to fix: spar-bench check --ready {path}")
     if problems:
         raise SparBenchError("\n".join(problems))
+
+
+def _besides(found: "Standing") -> str:
+    """Say what is to do once all trials are run, unless a trial that is to do says so already."""
+    if found.n_trials.get("skipped") or not found.to_do:
+        return ""
+    return f"{', '.join(found.to_do)} to do"
 
 
 def _lack(error: SparBenchError) -> str:

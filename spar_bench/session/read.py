@@ -10,7 +10,7 @@ from spar_bench.plan.inputs import looking_once
 from spar_bench.plan.stages import batch_key
 from spar_bench.plan.trials import Plan, make_plan
 from spar_bench.results import RESULTS_FILE, Row, Status, read_rows
-from spar_bench.session.choice import chosen, known_points, known_seeds, wanted
+from spar_bench.session.choice import chosen, known_points, known_seeds, made_last, wanted
 from spar_bench.session.collect import Collector
 from spar_bench.session.ready import require_ready
 from spar_bench.session.remarks import remarks
@@ -63,11 +63,16 @@ class PlanView:
 
 @dataclass(frozen=True)
 class Standing:
-    """Progress of an experiment: trials by status, and why some failed."""
+    """Progress of an experiment: trials by status, and why some failed.
+
+    `to_do` says what a sweep would do besides the trials that are to do: kinds of stages, or
+    `results`, which it writes at its end.
+    """
 
     loaded: LoadedSpec
     n_trials: dict[Status, int]
     failures: dict[str, str]
+    to_do: list[str]
 
 
 @looking_once()
@@ -163,7 +168,21 @@ def standing(path: Path, *, store: Path = DEFAULT_ROOT) -> Standing:
         counts[state.status] = counts.get(state.status, 0) + 1
         if state.status == "failed":
             failures[trial.name] = state.reason
-    return Standing(loaded, counts, failures)
+    return Standing(loaded, counts, failures, _besides_trials(collector))
+
+
+def _besides_trials(collector: Collector) -> list[str]:
+    """Return what is to do though no trial's status shows it: costs, timings and results."""
+    plan = collector.plan
+    priced = {arm.cost for trial in plan.trials for arm in trial.arms}
+    stages = {key: collector.state(key) for key in priced | made_last(plan, timed=True)}
+    left = {
+        plan.stages[key].kind
+        for key, state in stages.items()
+        if state.status != "finished" and not state.final
+    }
+    results = collector.store.root / "results" / collector.experiment / RESULTS_FILE
+    return sorted(left) + ([] if results.exists() else ["results"])
 
 
 @dataclass(frozen=True)

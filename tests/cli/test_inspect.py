@@ -110,6 +110,30 @@ def test_status_has_a_row_for_a_half_done_sweep_and_for_specs_that_cannot_be_swe
     assert "wrong.yaml:1:1" in one_line(spar_bench("status", "experiments/wrong.yaml", exits=2))
 
 
+@pytest.mark.parametrize(
+    ("made_last", "said"),
+    [
+        (["latency"], "latency, results to do"),
+        (["cost", "latency"], "cost, latency, results to do"),
+    ],
+)
+def test_status_says_what_is_made_after_all_trials_and_is_not_there(
+    here: Path, swept: Path, made_last: list[str], said: str
+) -> None:
+    copy_store(swept)
+    for kind in made_last:
+        shutil.rmtree(Path(".spar_bench/stages", kind))
+    Path(".spar_bench/results/tiny/results.json").unlink()
+
+    stopped = spar_bench("status").stdout
+    spar_bench("sweep", "experiments/tiny.yaml")
+    swept_again = spar_bench("status").stdout
+
+    finished = "failed pruned to do tiny 3 3 0 0 0"
+    assert " ".join(stopped.split()).endswith(f"{finished} {said}")
+    assert " ".join(swept_again.split()).endswith(finished)
+
+
 def test_status_without_specs_is_one_line(here: Path) -> None:
     assert "spar-bench init" in one_line(spar_bench("status", exits=2))
 
