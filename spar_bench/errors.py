@@ -13,7 +13,9 @@
 Anything else is a bug and keeps its traceback.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 from spar_bench.near import way_out
 
@@ -28,6 +30,26 @@ class SpecError(SparBenchError):
     def __init__(self, *problems: str) -> None:
         self.problems = problems
         super().__init__("\n".join(problems))
+
+
+@contextmanager
+def naming(spec: Path) -> Iterator[None]:
+    """Put a spec's path in front of each line of a mistake in it; for work on several specs.
+
+    Damage to the store is no spec's mistake and stays as it is.
+    """
+    try:
+        yield
+    except StoreError:
+        raise
+    except SparBenchError as error:
+        own = f"{spec}:"
+        lines = [
+            line if line.startswith(own) else f"{own} {line}" for line in str(error).splitlines()
+        ]
+        if isinstance(error, SpecError):
+            raise SpecError(*lines) from error
+        raise type(error)("\n".join(lines)) from error
 
 
 class UnknownName(SparBenchError):

@@ -8,7 +8,7 @@ import click
 
 from spar_bench.cli.completion import spec_files, specs_here, swept_trials
 from spar_bench.cli.options import counted, span, store_option, table
-from spar_bench.errors import NotReady, SparBenchError, SpecError
+from spar_bench.errors import NotReady, SparBenchError, SpecError, naming
 
 if TYPE_CHECKING:
     from spar_bench.results import Status
@@ -54,8 +54,8 @@ def check(specs: tuple[Path, ...], ready: bool) -> None:
     lacking: list[str] = []
     for path in specs:
         try:
-            loaded = read_spec(path)
-            with looking_once():
+            with naming(path), looking_once():
+                loaded = read_spec(path)
                 gaps = missing(loaded)
                 said = gaps or remarks(point.settings for point in first_points(loaded))
         except SpecError as error:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from spar_bench.errors import NotReady, StoreError, UnknownName
+from spar_bench.errors import NotReady, StoreError, UnknownName, naming
 from spar_bench.plan.estimate import DEFAULT_GFLOPS_PER_S, Estimate, estimate, speeds
 from spar_bench.plan.inputs import looking_once
 from spar_bench.plan.stages import batch_key
@@ -154,12 +154,14 @@ def standing(path: Path, *, store: Path = DEFAULT_ROOT) -> Standing:
     """Return the progress of a spec file's experiment, according to the store.
 
     Raises:
-        SpecError, NotReady: as `plan_sweep`.
+        SpecError, NotReady: as `plan_sweep`; each line begins with the spec's path.
         StoreError: the store or its record of the seeds cannot be read.
     """
-    loaded, opened = read_spec(path), Store(store, make=False)
-    require_ready(loaded)
-    laid_out = lay_out(loaded, opened, known_seeds(loaded, opened))
+    opened = Store(store, make=False)
+    with naming(path):
+        loaded = read_spec(path)
+        require_ready(loaded)
+        laid_out = lay_out(loaded, opened, known_seeds(loaded, opened))
     collector = Collector(loaded.experiment, laid_out, opened)
     counts: dict[Status, int] = {}
     failures = {}

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from spar_bench.errors import NotReady
+from spar_bench.errors import NotReady, naming
 from spar_bench.plan.trials import make_plan
 from spar_bench.session.choice import known_points, known_seeds
 from spar_bench.spec import read_spec
@@ -35,6 +35,7 @@ def unreachable(store: Store, folder: Path) -> Unreachable:
     Raises:
         SpecError: a spec has mistakes, so what it needs is unknown and nothing is deleted.
         NotReady: there is no spec, or one needs data that is missing.
+        DataError: the same of data that cannot be read. Each line begins with its spec's path.
     """
     paths = sorted(path for ending in ("yaml", "yml") for path in folder.rglob(f"*.{ending}"))
     if not paths:
@@ -42,8 +43,9 @@ def unreachable(store: Store, folder: Path) -> Unreachable:
     reached: set[str] = set()
     wanted: set[str] = set()
     for path in paths:
-        loaded = read_spec(path)
-        plan = make_plan(known_points(loaded, store), known_seeds(loaded, store), {})
+        with naming(path):
+            loaded = read_spec(path)
+            plan = make_plan(known_points(loaded, store), known_seeds(loaded, store), {})
         wanted |= plan.stages.keys()
         for fingerprint, stage in plan.stages.items():
             arms = stage.settings.get("arms")

@@ -304,7 +304,8 @@ def test_mistake_in_a_data_file_that_a_spec_names_is_one_of_the_spec(here: Path,
 
     checked = spar_bench("check", spec, exits=2)
 
-    assert (checked.stdout, one_line(checked)) == ("", said)
+    assert (checked.stdout, one_line(checked)) == ("", f"{spec}: {said}")
+    assert one_line(spar_bench("status", spec, exits=2)) == f"{spec}: {said}"
     assert one_line(spar_bench("sweep", spec, exits=2)) == said
     assert "has mistakes" in spar_bench("doctor").stdout
 
@@ -323,6 +324,8 @@ def test_all_that_is_missing_is_told_at_once(here: Path, command: str) -> None:
     told = spar_bench(command, spec, exits=2).stderr.splitlines()
 
     assert len(told) == 3
+    if command == "status":  # of several specs
+        told = [line.removeprefix(f"{spec}: ") for line in told]
     assert told[0].startswith("backbone siglip2-b16-256: its weights must be in ")
     assert "nowhere" in told[1]
     assert "nothing" in told[2]

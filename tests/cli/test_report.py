@@ -116,10 +116,12 @@ def test_gc_keeps_what_more_seeds_were_swept_with(here: Path, swept: Path) -> No
 @pytest.mark.parametrize("text", ["teachr: {}\n", "evaluate: {datasets: [{path: nowhere}]}\n"])
 def test_gc_deletes_nothing_where_a_spec_cannot_be_read(here: Path, swept: Path, text: str) -> None:
     copy_store(swept)
-    write_spec(text, "wrong")
+    wrong = write_spec(text, "wrong")
 
-    one_line(spar_bench("cache", "gc", "--yes", exits=2))
+    result = spar_bench("cache", "gc", "--yes", exits=2)
 
+    assert one_line(result).startswith(f"{wrong}:")
+    assert one_line(result).count("wrong.yaml:") == 1
     assert len(list(Store(Path(".spar_bench")).finished())) == 15
 
 
