@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from spar_bench.cli.completion import swept_trials
-from spar_bench.cli.options import store_option, table
+from spar_bench.cli.options import HomePath, store_option, table
 from spar_bench.errors import NotReady, SparBenchError
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def backbones_command() -> None:
 
 
 @click.command("import")
-@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.argument("checkpoint", type=HomePath())
 @click.option("--backbone", required=True, metavar="NAME", help="What it was trained from.")
 @click.option("--path", metavar="PATH", help="The backbone's weights, as backbone.path in a spec.")
 @click.option("--preprocessing", type=click.Choice(["model", "legacy"]), default="model",
@@ -89,7 +89,7 @@ def _as_typed() -> Iterator[None]:
 
 
 @click.command()
-@click.argument("student", shell_complete=swept_trials)
+@click.argument("student", type=HomePath(path_type=str), shell_complete=swept_trials)
 @click.option(
     "--format",
     "library",
@@ -97,9 +97,7 @@ def _as_typed() -> Iterator[None]:
     type=click.Choice(["open_clip", "timm"]),
     help="Which library reads it; open_clip's has the text tower too.",
 )
-@click.option(
-    "--to", "folder", required=True, type=click.Path(path_type=Path), help="A new folder."
-)
+@click.option("--to", "folder", required=True, type=HomePath(), help="A new folder.")
 @store_option
 def export(student: str, library: "Library", folder: Path, store: Path) -> None:
     """Write STUDENT, a trial or a student's folder, for use without spar-bench."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from spar_bench.cli.completion import spec_files, specs_here, swept_trials
-from spar_bench.cli.options import counted, span, store_option, table
+from spar_bench.cli.options import HomePath, counted, span, store_option, table
 from spar_bench.errors import NotReady, SparBenchError, SpecError, naming
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("path", type=click.Path(path_type=Path), default=Path("experiments/first.yaml"))
+@click.argument("path", type=HomePath(), default=Path("experiments/first.yaml"))
 def init(path: Path) -> None:
     """Write a commented spec to begin from to PATH (default: experiments/first.yaml)."""
     from spar_bench.files import replace_text, writing
@@ -35,7 +35,7 @@ def init(path: Path) -> None:
     "specs",
     nargs=-1,
     required=True,
-    type=click.Path(path_type=Path),
+    type=HomePath(),
     metavar="SPEC...",
     shell_complete=spec_files,
 )
@@ -89,7 +89,7 @@ STANDINGS: dict["Status", str] = {
 @click.argument(
     "specs",
     nargs=-1,
-    type=click.Path(path_type=Path),
+    type=HomePath(),
     metavar="[SPEC]...",
     shell_complete=spec_files,
 )

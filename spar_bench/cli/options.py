@@ -1,7 +1,9 @@
 """Arguments and options shared by several commands, and how numbers are shown."""
 
+import os
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -9,10 +11,27 @@ from spar_bench.cli.completion import spec_files
 
 LINE_CHARACTERS, FEWEST_CHARACTERS = 80, 20
 
-spec_argument = click.argument("spec", type=click.Path(path_type=Path), shell_complete=spec_files)
+
+class HomePath(click.Path):
+    """A path as typed, with `~` read as the home folder, which a quoted one still has."""
+
+    def __init__(self, *, path_type: type[Any] = Path, **checks: bool) -> None:
+        super().__init__(path_type=path_type, **checks)
+
+    def convert(
+        self,
+        value: str | os.PathLike[str],
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> Any:
+        """Return the path once it passes its checks."""
+        return super().convert(os.path.expanduser(value), param, ctx)
+
+
+spec_argument = click.argument("spec", type=HomePath(), shell_complete=spec_files)
 store_option = click.option(
     "--store",
-    type=click.Path(path_type=Path),
+    type=HomePath(),
     default=Path(".spar_bench"),
     show_default=True,
     help="Folder of finished work.",

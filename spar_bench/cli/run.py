@@ -10,6 +10,7 @@ import click
 
 from spar_bench.cli.completion import swept_experiments, trials_to_come
 from spar_bench.cli.options import (
+    HomePath,
     counted,
     seeds_option,
     size,
@@ -116,7 +117,7 @@ def _sweep(spec: Path, stopper: Stopper, **options: Any) -> "Outcome":
 )
 @click.option(
     "--folder",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=HomePath(file_okay=False),
     default=Path("reports"),
     show_default=True,
     help="Each experiment gets its own folder in it.",
@@ -178,7 +179,7 @@ def patchwork() -> None:
 @patchwork.command()
 @click.option(
     "--output",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=HomePath(file_okay=False),
     default=Path("patchwork"),
     show_default=True,
     help="Folder of the weights; an interrupted attempt resumes in it.",

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from spar_bench.cli.options import counted, size, store_option, table
+from spar_bench.cli.options import HomePath, counted, size, store_option, table
 
 
 @click.group()
@@ -54,7 +54,7 @@ def verify(store: Path) -> None:
 @cache.command()
 @click.argument(
     "specs",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    type=HomePath(exists=True, file_okay=False),
     default=Path("experiments"),
 )
 @store_option

@@ -53,7 +53,9 @@ def _has_host(uri: str) -> bool:
 
 def sqlite_path(uri: str) -> Path | None:
     """Return the absolute path of a SQLite file, None for any other store."""
-    return Path(os.path.abspath(uri.removeprefix(_SQLITE))) if uri.startswith(_SQLITE) else None
+    if not uri.startswith(_SQLITE):
+        return None
+    return Path(os.path.abspath(os.path.expanduser(uri.removeprefix(_SQLITE))))
 
 
 def artifact_root(database: Path) -> Path:

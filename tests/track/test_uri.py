@@ -28,6 +28,12 @@ def test_option_comes_before_the_environment(
     assert tracking_uri("http://host:5000") == "http://host:5000"
 
 
+def test_sqlite_path_may_begin_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+    assert tracking_uri("sqlite:///~/mine.db") == f"sqlite:///{tmp_path}/mine.db"
+
+
 @pytest.mark.parametrize(
     "uri",
     [

@@ -1,0 +1,41 @@
+"""Options and arguments that several commands share."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from spar_bench.cli import main
+from spar_bench.cli.options import HomePath
+from tests.small import one_line, spar_bench
+
+
+def parameters(command: click.Command) -> Iterator[click.Parameter]:
+    """Yield the parameters of a command and of those below it."""
+    yield from command.params
+    if isinstance(command, click.Group):
+        for below in command.commands.values():
+            yield from parameters(below)
+
+
+def test_every_path_is_one_that_may_begin_at_home() -> None:
+    paths = [one.type for one in parameters(main) if isinstance(one.type, click.Path)]
+
+    assert len(paths) > 10
+    assert [path for path in paths if not isinstance(path, HomePath)] == []
+
+
+def test_quoted_paths_begin_at_home(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = here / "home"
+    monkeypatch.setenv("HOME", str(home))
+
+    spar_bench("init", "~/experiments/first.yaml")
+    checked = spar_bench("check", "~/experiments/first.yaml").stdout
+    explained = spar_bench("explain", "x", "--store", "~/store", exits=2)
+    imported = spar_bench("import", "~/x.pth", "--backbone", "patchwork", exits=2)
+
+    assert checked.startswith(f"{home}/experiments/first.yaml: is valid")
+    assert one_line(explained).startswith(f"{home}/store: must hold a finished sweep")
+    assert one_line(imported).startswith(f"{home}/x.pth: must be a file of weights")
+    assert not Path("~").exists()
