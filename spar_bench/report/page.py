@@ -50,19 +50,22 @@ def table_markdown(results: Results, arms: list[Arm]) -> str:
     if not arms:
         return "No results yet."
     written = [tables.to_markdown(table) for table in tables.result_tables(arms)]
-    notes = [tables.NOTE, *skipped_lines(results), *protocol_lines(results)]
-    return "\n\n".join([*written, *map(text.markdown, notes)])
+    return "\n\n".join([*written, *map(text.markdown, _notes(results, arms))])
 
 
 def table_latex(results: Results, arms: list[Arm]) -> str:
     """Return all tables in LaTeX, labelled `tab:<experiment>-<number>`."""
     found = tables.result_tables(arms) if arms else []
-    notes = " ".join([tables.NOTE, *skipped_lines(results), *protocol_lines(results)])
+    notes = " ".join(_notes(results, arms))
     written = [
         tables.to_latex(table, f"{results.experiment}-{n}", note=notes)
         for n, table in enumerate(found, 1)
     ]
     return "\n\n".join(["% Needs \\usepackage{booktabs}.", *written]) + "\n"
+
+
+def _notes(results: Results, arms: list[Arm]) -> list[str]:
+    return [tables.note(arms), *skipped_lines(results), *protocol_lines(results)]
 
 
 def _differences(frame: pd.DataFrame) -> list[str]:

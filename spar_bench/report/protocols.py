@@ -36,17 +36,23 @@ def protocol_lines(results: Results) -> list[str]:
     """Return a line for each protocol of the rows: its name, its rows, and what it says."""
     lines = []
     for name in dict.fromkeys(row.protocol for row in results.rows):
-        sides: dict[str, list[int]] = {}
+        by_dataset: dict[str, list[Row]] = {}
         for row in results.rows:
             if row.protocol == name:
-                sides.setdefault(row.dataset, []).append(row.eval_short_side_px)
-        places = [
-            f"{dataset} at {', '.join(map(str, sorted(set(found))))} px"
-            for dataset, found in sides.items()
-        ]
+                by_dataset.setdefault(row.dataset, []).append(row)
+        places = "; ".join(f"{dataset} {_extent(rows)}" for dataset, rows in by_dataset.items())
         said = ", ".join(_words(results.protocols[name]))
-        lines.append(f"Protocol {name} ({'; '.join(places)}): {said}.")
+        lines.append(f"Protocol {name} ({places}): {said}.")
     return lines
+
+
+def _extent(rows: list[Row]) -> str:
+    """Return the resolutions of a data set's rows, and the number of images of their mIoU."""
+    sides = ", ".join(map(str, sorted({row.eval_short_side_px for row in rows})))
+    counts = sorted({row.n_images for row in rows if row.n_images is not None})
+    n_images = " or ".join(map(str, counts))
+    noun = "image" if counts == [1] else "images"
+    return f"at {sides} px" + (f": {n_images} {noun}" if counts else "")
 
 
 def skipped_lines(results: Results) -> list[str]:

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from spar_bench.report import text
 from spar_bench.report.arms import Arm, Panel, panels_of, value_text
 
-NOTE = (
+_NOTE = (
     "mIoU in percent, the best of each mIoU column in bold; ± is one standard deviation (n - 1) "
-    "over n seeds. Costs are for one image; 1 MAC = 2 FLOPs; latency is the median, then the 10th "
-    "to 90th percentile. A student's window and stride are its teacher's. A protocol is all that "
-    "affects mIoU besides model, inference and images; its name is a digest of it."
+    "over n seeds. Costs are for one image{sizes}; 1 MAC = 2 FLOPs; latency is the median, then "
+    "the 10th to 90th percentile. A student's window and stride are its teacher's. A protocol is "
+    "all that affects mIoU besides model, inference and images; its name is a digest of it."
 )
 PAGE_LETTERS, GAP_LETTERS = 105, 2.7
 """Letters per line of a two-column page in small type, and the width of a column gap."""
@@ -59,6 +59,20 @@ class Column:
 
     header: str
     cell: Callable[[Arm], Cell]
+
+
+def note(arms: list[Arm]) -> str:
+    """Return what a reader of the tables must know, with the size of the images of their costs."""
+    sizes: dict[str, list[str]] = {}
+    for panel in panels_of(arms):
+        costs = [arm.cost for arm in arms if arm.panel == panel and arm.cost.image_h is not None]
+        for size in dict.fromkeys(f"{cost.image_h}×{cost.image_w} px" for cost in costs):
+            place = f"{panel.dataset} at {panel.eval_short_side_px} px"
+            sizes.setdefault(size, []).append(place)
+    if len(sizes) < 2:
+        return _NOTE.format(sizes="".join(f" of {size}" for size in sizes))
+    told = [f"{size} for {' and '.join(places)}" for size, places in sizes.items()]
+    return _NOTE.format(sizes=f" ({', '.join(told)})")
 
 
 def result_tables(arms: list[Arm]) -> list[Table]:
@@ -202,7 +216,7 @@ def to_markdown(table: Table) -> str:
     return "\n".join(lines)
 
 
-def to_latex(table: Table, label: str, *, note: str = NOTE) -> str:
+def to_latex(table: Table, label: str, *, note: str) -> str:
     """Write a table in LaTeX, one page wide; it needs the package booktabs."""
     columns = "l" * table.n_words + "r" * (len(table.headers) - table.n_words)
     lines = [

@@ -128,8 +128,8 @@ def test_data_sets_may_have_protocols_of_their_own_and_still_share_lines(tmp_pat
     table = (tmp_path / "table.md").read_text()
     accuracy = table[: table.index("**", 2)] + table.split("\n\n")[1]
     assert accuracy.count("sliding window") == 1
-    assert f"Protocol {a} (ade20k at 256 px): 2 classes by 3 names, " in table
-    assert f"Protocol {b} (voc21 at 256 px): " in table
+    assert f"Protocol {a} (ade20k at 256 px: 48 images): 2 classes by 3 names, " in table
+    assert f"Protocol {b} (voc21 at 256 px: 48 images): " in table
 
 
 def test_protocol_is_said_part_by_part() -> None:
@@ -142,11 +142,27 @@ def test_protocol_is_said_part_by_part() -> None:
     [line] = protocol_lines(results((baseline(38, protocol=name), said)))
 
     assert line == (
-        f"Protocol {name} (patchwork at 256 px): 2 classes by 3 names, "
+        f"Protocol {name} (patchwork at 256 px: 48 images): 2 classes by 3 names, "
         'templates "a {}." / "the {}." and 1 more, logit scale 40, background threshold 0, '
         "area threshold 0, for maskclip background threshold 0.1 and area threshold 0.1, "
         "resize bilinear, long side 2048, precision float32, unreadable error."
     )
+
+
+def test_number_of_images_is_said_beside_the_protocol_where_it_is_known(tmp_path: Path) -> None:
+    rows = [
+        baseline(38, dataset="one", n_images=1),
+        baseline(38, dataset="two", n_images=12, eval_short_side_px=64),
+        baseline(38, dataset="two", n_images=12, eval_short_side_px=96),
+        baseline(38, dataset="two", n_images=24, group="b"),
+        baseline(38, dataset="none", n_images=None),
+    ]
+
+    write(results_of(rows), tmp_path)
+
+    said = "(one at 256 px: 1 image; two at 64, 96, 256 px: 12 or 24 images; none at 256 px): "
+    assert said in (tmp_path / "README.md").read_text()
+    assert said in (tmp_path / "table.tex").read_text()
 
 
 def test_images_left_out_are_counted_under_the_table(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from spar_bench.report import text
 from spar_bench.report.arms import read_arms
-from spar_bench.report.tables import NOTE, result_tables, to_latex, to_markdown
+from spar_bench.report.tables import note, result_tables, to_latex, to_markdown
 from spar_bench.results import Cost, Row
 from tests.report.synthetic import baseline, cost, results_of, row, students, teacher
 
@@ -55,7 +55,8 @@ def test_a_training_size_whose_ends_are_equal_is_one_number() -> None:
 
 
 def test_the_note_says_which_best_is_bold_and_what_a_protocol_is() -> None:
-    (table,) = result_tables(read_arms(results_of([baseline(38), *students("all", 45)])))
+    arms = read_arms(results_of([baseline(38), *students("all", 45)]))
+    (table,) = result_tables(arms)
 
     bold = {
         header
@@ -64,7 +65,25 @@ def test_the_note_says_which_best_is_bold_and_what_a_protocol_is() -> None:
         if cell.is_best
     }
     assert bold == {"mIoU (%)"}
-    assert "the best of each mIoU column in bold" in NOTE
+    assert "the best of each mIoU column in bold" in note(arms)
+
+
+def test_the_note_says_the_size_of_the_image_of_each_cost() -> None:
+    def sized(dataset: str, side: int, height: int) -> Row:
+        size = replace(cost(1), image_h=height, image_w=320)
+        key = {"evaluate": f"{dataset}{side}"}
+        return baseline(38, dataset=dataset, eval_short_side_px=side, cost=size, stages=key)
+
+    one = [sized("x", 256, 256)]
+    several = [*one, sized("x", 128, 128), sized("y", 256, 256)]
+    unknown = [baseline(38, cost=Cost())]
+
+    assert "Costs are for one image of 256×320 px; 1 MAC" in note(read_arms(results_of(one)))
+    assert (
+        "Costs are for one image (128×320 px for x at 128 px, "
+        "256×320 px for x at 256 px and y at 256 px); 1 MAC"
+    ) in note(read_arms(results_of(several)))
+    assert "Costs are for one image; 1 MAC" in note(read_arms(results_of(unknown)))
 
 
 def test_some_failed_seeds_are_said_in_the_cell() -> None:
@@ -79,7 +98,7 @@ def test_some_failed_seeds_are_said_in_the_cell() -> None:
 def test_latex_escapes_sets_the_best_in_bold_and_rules_with_booktabs() -> None:
     rows = [baseline(38.3, dataset="a_b & 50%"), *students("all", 45, dataset="a_b & 50%")]
 
-    written = to_latex(result_tables(read_arms(results_of(rows)))[0], "ab/c d-1")
+    written = to_latex(result_tables(read_arms(results_of(rows)))[0], "ab/c d-1", note="")
 
     assert r"\caption{Accuracy and cost: a\_b \& 50\%, short side 256 px," in written
     assert r"\label{tab:ab_c_d-1}" in written
@@ -98,7 +117,7 @@ def test_latex_escapes_odd_names_wherever_they_stand_and_closes_what_it_opens() 
         baseline(30, dataset="x&y", backbone=odd, protocol=odd, stages={"evaluate": "x"}),
     ]
 
-    written = [to_latex(t, odd) for t in result_tables(read_arms(results_of(rows)))]
+    written = [to_latex(t, odd, note="") for t in result_tables(read_arms(results_of(rows)))]
 
     for table in written:
         bare = re.sub(r"\\[_%#&${}\\]", "", table)
@@ -119,8 +138,8 @@ def test_latex_sets_a_wide_table_smaller() -> None:
         wide, headers=wide.headers[:4], rows=[r[:4] for r in wide.rows], groups=[("", 4)]
     )
 
-    assert r"\scriptsize\setlength{\tabcolsep}{4pt}" in to_latex(wide, "x")
-    assert r"\small" in to_latex(narrow, "x")
+    assert r"\scriptsize\setlength{\tabcolsep}{4pt}" in to_latex(wide, "x", note="")
+    assert r"\small" in to_latex(narrow, "x", note="")
 
 
 def test_several_resolutions_have_a_column_each_with_its_own_best() -> None:
@@ -143,7 +162,7 @@ def test_several_resolutions_have_a_column_each_with_its_own_best() -> None:
         "| single pass | – | **40.0** | 30.0 |",
         "| sliding window | 8 | – | **35.0** |",
     ]
-    latex = to_latex(tables[0], "x")
+    latex = to_latex(tables[0], "x", note="")
     assert r"\multicolumn{1}{c}{short side 128 px}" in latex
     assert r"\cmidrule(lr){3-3}\cmidrule(lr){4-4}" in latex
 
