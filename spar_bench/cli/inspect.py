@@ -57,7 +57,7 @@ def check(specs: tuple[Path, ...], ready: bool) -> None:
             with naming(path), looking_once():
                 loaded = read_spec(path)
                 gaps = missing(loaded)
-                said = gaps or remarks(point.settings for point in first_points(loaded))
+                said = remarks(point.settings for point in first_points(loaded))
         except SpecError as error:
             problems.extend(error.problems)
             continue
@@ -65,6 +65,10 @@ def check(specs: tuple[Path, ...], ready: bool) -> None:
         trials = counted(n_trials(loaded.points, loaded.spec.seeds), "trial")
         found = "a search" if loaded.search else trials
         click.echo(f"{path}: is valid, {found}" + (f", {len(gaps)} missing:" if gaps else ""))
+        for line in gaps:
+            click.echo(f"  {line}")
+        if gaps and said:
+            click.echo("  and probably not intended:")
         for line in said:
             click.echo(f"  {line}")
     if problems:

@@ -1,12 +1,15 @@
 """Find settings that can be run but are probably not intended, without torch."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from spar_bench import datasets, registry
 from spar_bench.backbones import exported_from
 from spar_bench.datasets._files import FileDataset
 from spar_bench.datasets.base import Split
+from spar_bench.errors import SparBenchError
 from spar_bench.plan.drawing import rescaled_hw
 from spar_bench.plan.inputs import declared_hw, facts, looking_once, open_dataset
 from spar_bench.plan.protocol import resizes
@@ -22,22 +25,32 @@ def remarks(points: Iterable[Settings]) -> list[str]:
     of images than published; more distillation images than their source has; a factor of upsampling
     that no teacher is evaluated with; an export read in another way than its student was.
 
-    Raises:
-        NotReady: weights or data are missing.
-        DataError: no image of a data set can be read.
+    What weights or data that are missing would decide is left out: `missing` lists them.
     """
-    said = (line for one in points for about in ABOUT for line in about(one))
-    return list(dict.fromkeys(said))
+    said: dict[str, None] = {}
+    for one in points:
+        for look in _looks(one):
+            with suppress(SparBenchError):
+                said |= dict.fromkeys(look())
+    return list(said)
 
 
-def _numbers(settings: Settings) -> Iterator[str]:
+def _looks(settings: Settings) -> Iterator[Callable[[], Iterable[str]]]:
+    """Yield what looks for remarks; each needs as little of weights and data as possible."""
     for data in settings.evaluate.datasets:
         if data.count is None:
-            yield from _not_as_published(data, "val", datasets.label(data))
-    if not settings.distils:
-        return
+            yield partial(_not_as_published, data, "val")
+    yield partial(_whole, settings, "evaluated", _evaluated)
+    if settings.distils:
+        yield partial(_not_as_published, settings.images.source, "train")
+        yield partial(_drawn_again, settings)
+        yield partial(_whole, settings, "distilled", _distilled)
+    yield partial(_upsampled, settings)
+    yield partial(_exported, settings)
+
+
+def _drawn_again(settings: Settings) -> Iterator[str]:
     source, count = settings.images.source, settings.images.count
-    yield from _not_as_published(source, "train", source.name)
     n_images = len(open_dataset(source, "train"))
     if count > n_images and registry.plugin("datasets", source.name) != "patchwork":
         yield (
@@ -46,7 +59,8 @@ def _numbers(settings: Settings) -> Iterator[str]:
         )
 
 
-def _not_as_published(spec: DatasetSpec | SourceSpec, split: Split, label: str) -> Iterator[str]:
+def _not_as_published(spec: DatasetSpec | SourceSpec, split: Split) -> Iterator[str]:
+    label = datasets.label(spec) if isinstance(spec, DatasetSpec) else spec.name
     dataset = open_dataset(spec, split)
     published = dataset.n_published if isinstance(dataset, FileDataset) else None
     if published not in (None, len(dataset)):
@@ -56,10 +70,11 @@ def _not_as_published(spec: DatasetSpec | SourceSpec, split: Split, label: str) 
         )
 
 
-def _whole(settings: Settings) -> Iterator[str]:
+def _whole(
+    settings: Settings, what: str, sizes: Callable[[Settings], list[tuple[int, int]]]
+) -> Iterator[str]:
     window = window_px(settings)
-    for what, images in _images(settings).items():
-        height, width = max(images, key=max)
+    for height, width in sorted(sizes(settings), key=max, reverse=True)[:1]:
         if max(height, width) <= window:
             yield (
                 f"teacher.window_px: {window} holds every {what} image whole (at most "
@@ -90,24 +105,26 @@ def _exported(settings: Settings) -> Iterator[str]:
 
 READING = ("read_out", "position_embedding", "odd_sides", "token_budget")
 """Settings of how a backbone reads an image that no other library's format can hold."""
-ABOUT = (_numbers, _whole, _upsampled, _exported)
 
 
-def _images(settings: Settings) -> dict[str, list[tuple[int, int]]]:
-    """Return the sizes of the images that the teacher reads, by what they are read for."""
-    methods, found = settings.evaluate.methods, dict[str, list[tuple[int, int]]]()
-    if "teacher" in methods:
-        found["evaluated"] = [
-            resize.of(declared_hw(data, "val"))
-            for data in settings.evaluate.datasets
-            for resize in resizes(settings.evaluate, facts(data))
-        ]
-    if settings.distils:
-        drawn_hw = rescaled_hw(
+def _evaluated(settings: Settings) -> list[tuple[int, int]]:
+    """Return the sizes of the images that the teacher is evaluated on."""
+    if "teacher" not in settings.evaluate.methods:
+        return []
+    return [
+        resize.of(declared_hw(data, "val"))
+        for data in settings.evaluate.datasets
+        for resize in resizes(settings.evaluate, facts(data))
+    ]
+
+
+def _distilled(settings: Settings) -> list[tuple[int, int]]:
+    """Return the largest size of the images that the teacher makes targets for."""
+    return [
+        rescaled_hw(
             declared_hw(settings.images.source, "train"),
             settings.images.short_side_px[1],
             long_side_ratio=settings.images.long_side_ratio,
             shortest_px=smallest_side_px(settings),
         )
-        found["distilled"] = [drawn_hw]
-    return found
+    ]

@@ -120,3 +120,29 @@ def test_factor_that_moves_no_evaluated_teacher_is_remarked(here: Path) -> None:
 
     assert [line.partition(":")[0] for line in of(text)] == ["teacher.upsample"]
     assert of(features) == []
+
+
+def test_what_is_missing_hides_no_remark_that_does_without_it(here: Path) -> None:
+    make("voc21", here / "data", n=4)
+    text = UNTIMED.replace("backbone: patchwork", "backbone: siglip2-b16-256")
+    text = text.replace("{name: patchwork, count: 2}", "voc21, {path: nowhere}")
+    text = text.replace("stride_px: 32}", "stride_px: 32, upsample: 4}")
+    text = text.replace("window_px: 64", "window_px: 96")
+
+    header, *lines = spar_bench("check", write_spec(text)).stdout.splitlines()
+
+    assert header.endswith(", 2 missing:")
+    assert lines[0].startswith("  backbone siglip2-b16-256: its weights must be in ")
+    assert lines[1].startswith("  nowhere: must be ")
+    assert lines[2] == "  and probably not intended:"
+    assert lines[3].startswith("  data set voc21: val has 4 images, but 1449 are published")
+    assert lines[4] == f"  {DISTILLED}"  # but not the evaluated ones, some of which are missing
+    assert [line.partition(":")[0] for line in lines[5:]] == ["  teacher.upsample"]
+
+
+def test_windows_are_remarked_though_weights_are_missing(here: Path) -> None:
+    text = UNTIMED.replace("backbone: patchwork", "backbone: siglip2-b16-256")
+
+    said = of(text.replace("window_px: 64", "window_px: 96"))
+
+    assert said == [EVALUATED, DISTILLED]
