@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spar_bench.errors import NotReady, StoreError, UnknownName, naming
+from spar_bench.near import nearest
 from spar_bench.plan.estimate import DEFAULT_GFLOPS_PER_S, Estimate, estimate, speeds
 from spar_bench.plan.inputs import looking_once
 from spar_bench.plan.stages import batch_key
@@ -217,7 +218,7 @@ def explain(name: str, *, store: Path = DEFAULT_ROOT) -> list[Explained]:
     if not found and damaged:
         raise StoreError("\n".join(damaged))
     if not found:
-        raise UnknownName.among("trial", name, {f"{row.experiment}/{row.trial}" for row in rows})
+        raise UnknownName.among("trial", name, _alike(name, rows))
     experiments = sorted({row.experiment for row in found})
     if len(experiments) > 1:
         raise UnknownName(
@@ -226,6 +227,15 @@ def explain(name: str, *, store: Path = DEFAULT_ROOT) -> list[Explained]:
         )
     kept = {stage.fingerprint: stage for stage in opened.finished()}
     return [Explained(row, _lineage(kept, row)) for row in found]
+
+
+def _alike(name: str, rows: list[Row]) -> set[str]:
+    """Return the names among which a misspelt one is looked for: of its experiment if possible."""
+    own = [row for row in rows if name.startswith(f"{row.experiment}/")]
+    names = {f"{row.experiment}/{row.trial}" for row in own} or {row.trial for row in rows}
+    if nearest(name, names) is not None:
+        return names
+    return {f"{row.experiment}/{row.trial}" for row in rows}
 
 
 def _names(row: Row) -> set[str]:

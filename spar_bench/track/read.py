@@ -4,7 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from spar_bench.errors import NotReady
+from spar_bench.near import did_you_mean, nearest, way_out
 from spar_bench.results import Results
+from spar_bench.spec.read import experiment_name
 from spar_bench.track.client import answering, connect, experiment_ids, search_runs
 from spar_bench.track.entry import folder_digest
 from spar_bench.track.sweep_runs import RESULTS
@@ -31,11 +33,13 @@ def read_results(uri: str, experiment: str, folder: Path) -> Results:
     client = connect(uri)
     folder.mkdir(parents=True, exist_ok=True)
     with answering(uri):
-        run = _newest(client, experiment)
+        found = client.get_experiment_by_name(experiment)
+        run = None if found is None else _newest(client, found)
         if run is None:
+            others = [] if found is not None else experiments(uri)
             raise NotReady(
                 f"{uri}: must hold results of {experiment!r}, but no sweep of it has finished "
-                "there; run spar-bench sweep on its spec first"
+                f"there; {_way_out(experiment, others)}"
             )
         downloaded = Path(client.download_artifacts(run.info.run_id, RESULTS, str(folder)))
     if folder_digest(downloaded) != run.data.tags["spar.results"]:
@@ -46,13 +50,22 @@ def read_results(uri: str, experiment: str, folder: Path) -> Results:
     return Results.load(downloaded)
 
 
-def _newest(client: Any, experiment: str) -> Any:
+def _way_out(experiment: str, known: list[str]) -> str:
+    """Return the end of the line about an experiment without results: its name may be misspelt."""
+    first = "run spar-bench sweep on its spec first"
+    swept_as = experiment_name(Path("experiments", f"{experiment}.yaml"))  # of a spec's own name
+    near = swept_as if swept_as in known else nearest(experiment, known)
+    if near is not None:
+        return f"{did_you_mean(near)} If not, {first}"
+    return f"{first}, or {way_out(experiment, known)}" if known else first
+
+
+def _newest(client: Any, experiment: Any) -> Any:
     """Return the parent run of the sweep that ended last, None if no sweep has."""
-    found = client.get_experiment_by_name(experiment)
-    parents = _parents(client, found.experiment_id) if found is not None else []
+    parents = _parents(client, experiment.experiment_id)
     if not parents:
         return None
-    newest = found.tags.get("spar.newest")
+    newest = experiment.tags.get("spar.newest")
     # The end time decides when the newest run was deleted by hand.
     return max(parents, key=lambda run: (run.info.run_id == newest, run.info.end_time or 0))
 

@@ -180,6 +180,24 @@ def test_explain_of_an_unknown_trial_or_an_empty_store_is_one_line(here: Path, s
     assert "did you mean 'tiny/stride_px=32'?" in one_line(unknown)
 
 
+def test_explain_of_a_misspelt_trial_suggests_one_of_its_experiment_first(
+    here: Path, swept: Path
+) -> None:
+    copy_store(swept)
+    path = Path(".spar_bench/results/tiny/results.json")
+    other = Path(".spar_bench/results/z/results.json")
+    other.parent.mkdir()
+    text = path.read_text().replace('"experiment": "tiny"', '"experiment": "z"')
+    other.write_text(text.replace("stride_px=64", "stride_px=33"))
+
+    for typed, meant in {
+        "tiny/stride_px=33": "tiny/stride_px=32",
+        "stride_px=3": "stride_px=33",
+    }.items():
+        told = one_line(spar_bench("explain", typed, exits=2))
+        assert told.endswith(f"did you mean {meant!r}?")
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"rows": 3}', '{"rows": [{"a": 1}]}'])
 def test_rows_that_cannot_be_read_are_one_line_and_leave_the_others_alone(
     here: Path, swept: Path, text: str

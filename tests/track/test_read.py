@@ -51,6 +51,28 @@ def test_experiment_without_results_is_named_with_a_way_out(
         read_results(uri, experiment, tmp_path / "back")
 
 
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ("strid", "did you mean 'stride'? If not, run spar-bench sweep on its spec first"),
+        ("a b c ü", "did you mean 'a_b_c_ü'? If not, run spar-bench sweep on its spec first"),
+        ("loss", "run spar-bench sweep on its spec first, or use one of a_b_c_ü, stride"),
+        ("strides", "run spar-bench sweep on its spec first"),  # it has begun
+    ],
+)
+def test_experiment_whose_name_is_misspelt_is_told_the_nearest_that_was_swept(
+    uri: str, tmp_path: Path, typed: str, said: str
+) -> None:
+    for experiment in ("stride", "a_b_c_ü"):
+        mirror(uri, tmp_path, [make_trial()], experiment=experiment)
+    Mirror(uri).start("strides", "", "10" * 32, {})
+
+    with pytest.raises(NotReady) as caught:
+        read_results(uri, typed, tmp_path / "back")
+
+    assert str(caught.value).endswith(f" has finished there; {said}")
+
+
 def test_results_that_were_being_written_are_refused(uri: str, tmp_path: Path) -> None:
     mirror(uri, tmp_path, [make_trial()])
     (uploaded,) = (tmp_path / "a b").rglob("results/results.json")
