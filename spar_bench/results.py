@@ -21,6 +21,8 @@ from spar_bench.files import replace_bytes, replace_text
 Status = Literal["finished", "failed", "blocked", "pruned", "skipped", "not_measured"]
 """Status of a trial or stage; `skipped` was not run, `pruned` was given up by a search."""
 
+RESULTS_FORMAT = 1
+"""To be raised with any change of the files, or of their digest, that older results do not meet."""
 RESULTS_FILE = "results.json"
 COUNTS_FILE = "counts.safetensors"
 PREVIEWS_FILE = "previews.safetensors"
@@ -138,6 +140,7 @@ class Results:
             StoreError: the disk is full, or the folder is not writable.
         """
         document = {
+            "format": RESULTS_FORMAT,
             "experiment": self.experiment,
             "question": self.question,
             "rows": [dataclasses.asdict(row) for row in self.rows],
@@ -203,6 +206,15 @@ class Results:
             objectives=document["objectives"],
             protocols=document["protocols"],
         )
+
+
+def is_of_this_format(folder: Path) -> bool:
+    """Tell whether this version wrote `results.json`, or another one with the same format."""
+    try:
+        document = json.loads((folder / RESULTS_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # half a file, which says nothing
+        return True
+    return isinstance(document, dict) and document.get("format") == RESULTS_FORMAT
 
 
 def read_rows(folder: Path) -> list[Row]:

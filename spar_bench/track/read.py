@@ -5,7 +5,7 @@ from typing import Any
 
 from spar_bench.errors import NotReady
 from spar_bench.near import did_you_mean, nearest, way_out
-from spar_bench.results import Results
+from spar_bench.results import Results, is_of_this_format
 from spar_bench.spec.read import experiment_name
 from spar_bench.track.client import answering, connect, experiment_ids, search_runs
 from spar_bench.track.entry import folder_digest
@@ -27,7 +27,8 @@ def read_results(uri: str, experiment: str, folder: Path) -> Results:
     """Download the results of an experiment's newest sweep into `folder`, and read them.
 
     Raises:
-        NotReady: it has none, or they were being written when its sweep was stopped.
+        NotReady: it has none, or they were being written when its sweep was stopped, or a version
+            of spar-bench with another format wrote them.
         StoreError: the tracking store cannot be reached, written or read.
     """
     client = connect(uri)
@@ -46,8 +47,21 @@ def read_results(uri: str, experiment: str, folder: Path) -> Results:
         raise NotReady(
             f"{uri}: results of {experiment!r} must be whole, but their sweep was stopped while "
             "writing them; run spar-bench sweep on its spec again"
+            if is_of_this_format(downloaded)
+            else _of_another_version(uri, experiment)
         )
-    return Results.load(downloaded)
+    try:
+        return Results.load(downloaded)
+    except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
+        raise NotReady(_of_another_version(uri, experiment)) from error
+
+
+def _of_another_version(uri: str, experiment: str) -> str:
+    return (
+        f"{uri}: results of {experiment!r} must be of this version's format, but another version "
+        "wrote them and they cannot be read; run spar-bench sweep on its spec again: it writes "
+        "them anew and repeats no finished work"
+    )
 
 
 def _way_out(experiment: str, known: list[str]) -> str:

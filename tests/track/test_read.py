@@ -7,6 +7,7 @@ import pytest
 
 from spar_bench.errors import NotReady
 from spar_bench.track import Mirror, experiments, read_results
+from spar_bench.track.entry import folder_digest
 from tests.track.conftest import make_results, make_row, make_trial, mirror, query
 
 
@@ -80,6 +81,27 @@ def test_results_that_were_being_written_are_refused(uri: str, tmp_path: Path) -
 
     with pytest.raises(NotReady, match=r"stopped while writing"):
         read_results(uri, "stride", tmp_path / "back")
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_results_of_another_version_are_said_to_be_so_and_the_next_sweep_rewrites_them(
+    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: bool
+) -> None:
+    with monkeypatch.context() as older:
+        older.setattr("spar_bench.results.RESULTS_FORMAT", 0)
+        older.setattr(
+            "spar_bench.track.sweep_runs.folder_digest", lambda f: folder_digest(f) if whole else ""
+        )
+        mirror(uri, tmp_path, [make_trial()])
+    if whole:
+        monkeypatch.setattr("spar_bench.results.Cost", lambda: None)  # a column was added since
+
+    with pytest.raises(NotReady, match=r"another version wrote them .* repeats no finished work"):
+        read_results(uri, "stride", tmp_path / "back")
+    monkeypatch.undo()
+    mirror(uri, tmp_path, [make_trial()])
+
+    assert read_results(uri, "stride", tmp_path / "again").rows == [make_row()]
 
 
 def test_experiments_are_those_with_results(uri: str, tmp_path: Path) -> None:
