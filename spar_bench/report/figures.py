@@ -16,7 +16,7 @@ from spar_bench.report.pictures import panel_figure
 from spar_bench.report.series import swept_axes
 from spar_bench.report.style import warn_below
 from spar_bench.report.sweeps import axis_figure
-from spar_bench.report.tradeoff import CostAxis, tradeoff_figure
+from spar_bench.report.tradeoff import CostAxis, has_front, has_lines, tradeoff_figure
 from spar_bench.results import Results
 
 GFLOPS = CostAxis(
@@ -74,10 +74,19 @@ def _tradeoffs(results: Results, arms: list[Arm]) -> Iterator[FigurePlan]:
             yield FigurePlan(
                 axis.name,
                 f"Accuracy against cost: {title[0].lower() if title[1].islower() else title[0]}"
-                f"{title[1:]}, on a log axis. The line joins the teacher's strides; bars are one "
-                "standard deviation over seeds; no point is above and left of the Pareto front.",
+                f"{title[1:]}, on a log axis. {_said(arms, axis)}",
                 partial(tradeoff_figure, arms, axis),
             )
+
+
+def _said(arms: list[Arm], axis: CostAxis) -> str:
+    """Explain what a figure of accuracy against cost shows besides points."""
+    parts = ["the line joins the teacher's strides"] if has_lines(arms) else []
+    parts += ["bars are one standard deviation over seeds"]
+    if has_front(arms, axis):
+        parts += ["no point is above and left of the Pareto front"]
+    said = "; ".join(parts)
+    return f"{said[0].upper()}{said[1:]}."
 
 
 def _objective(results: Results, name: str) -> CostAxis:

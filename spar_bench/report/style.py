@@ -68,7 +68,7 @@ class Mark(NamedTuple):
 
 
 _PALETTE = sns.color_palette("colorblind").as_hex()
-PRETRAINED = Mark("#404040", "s", 4.6)
+PRETRAINED = Mark("#404040", "s", 6.4)  # wider than the marks that may lie on it
 DIVIDES = Mark(_PALETTE[0], "o", 4.6)
 DOES_NOT_DIVIDE = Mark(_PALETTE[1], "D", 4.4)
 STUDENTS = [
@@ -110,7 +110,7 @@ def draw_point(
     mIoU is `y`, or with `across` it is `x`.
     """
     spread = None if sd is None else 100 * sd
-    axes.errorbar(
+    drawn, *_ = axes.errorbar(
         x,
         y,
         xerr=spread if across else None,
@@ -124,6 +124,7 @@ def draw_point(
         capsize=1.8,
         zorder=4,
     )
+    drawn.set_clip_on(False)  # whole even on the edge, as at 0 %
 
 
 def legend_above(figure: Figure, handles: dict[str, Line2D], *, columns: int) -> None:

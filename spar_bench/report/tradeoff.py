@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -30,6 +31,7 @@ from spar_bench.report.style import (
 )
 
 MOST_LABELS = 18
+LEAST_SPAN = 5.0  # points of mIoU that the axis shows at least
 LABEL_GID = "arm-label"
 MARGIN_PT = 3.0  # between a label and the edge of the axes
 
@@ -68,7 +70,7 @@ def tradeoff_figure(arms: list[Arm], axis: CostAxis) -> Figure:
             facet.set_title(text.plot(panel.title))
     for facet in facets[len(panels) :]:
         facet.remove()
-    _add_legend(figure, shown)
+    _add_legend(figure, shown, axis)
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # labels are placed for the current axes
     for facet, panel in zip(facets, panels, strict=False):
@@ -94,6 +96,16 @@ def _draw_facet(axes: Axes, arms: list[Arm], axis: CostAxis, its_marks: dict[str
     axes.set_ylabel("mIoU (%)")
 
 
+def has_front(arms: Sequence[Arm], axis: CostAxis) -> bool:
+    """Tell whether some panel of `arms` has a front of more than one point, i.e. one to be seen."""
+    shown = [arm for arm in arms if arm.miou is not None and axis.value(arm) is not None]
+    for panel in panels_of(shown):
+        x, y = _coordinates([arm for arm in shown if arm.panel == panel], axis)
+        if len(pareto_front(list(x), list(y))) > 1:
+            return True
+    return False
+
+
 def _draw_front(axes: Axes, x: Floats, y: Floats) -> None:
     """Draw the best accuracy up to each cost: level until a more expensive point is better."""
     corners = np.repeat(np.stack([x, y], axis=1), 2, axis=0)
@@ -106,8 +118,7 @@ def _scale(axes: Axes, x: Floats, y: Floats) -> None:
     reach = max(float(np.log10(x.max() / x.min())), 0.6)
     middle = float(np.log10(x.max() * x.min())) / 2
     axes.set_xlim(10 ** (middle - 0.66 * reach), 10 ** (middle + 0.66 * reach))
-    spread = max(float(np.ptp(y)), 1.0)
-    axes.set_ylim(float(y.min()) - 0.16 * spread, float(y.max()) + 0.16 * spread)
+    axes.set_ylim(*_range(float(y.min()), float(y.max())))
     if reach < 2.2:
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if reach < 1.5 else (1, 3)))
         axes.xaxis.set_minor_locator(NullLocator())
@@ -115,18 +126,30 @@ def _scale(axes: Axes, x: Floats, y: Floats) -> None:
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 
+def _range(lowest: float, highest: float) -> tuple[float, float]:
+    """Return the ends of an axis of mIoU: never below 0, and far enough apart to be readable."""
+    room = max(0.16 * max(highest - lowest, 1.0), (LEAST_SPAN - (highest - lowest)) / 2)
+    bottom = max(lowest - room, 0.0)
+    return bottom, max(highest + room, bottom + LEAST_SPAN)
+
+
 def _coordinates(arms: Iterable[Arm], axis: CostAxis) -> tuple[Floats, Floats]:
     pairs = [(axis.value(arm), 100 * arm.miou) for arm in arms if arm.miou is not None]
     return np.array([x for x, _ in pairs], dtype=float), np.array([y for _, y in pairs])
 
 
+def has_lines(arms: Iterable[Arm]) -> bool:
+    """Tell whether some strides of `arms` form a line."""
+    return bool(_stride_lines(arms))
+
+
 def _stride_lines(arms: Iterable[Arm]) -> list[list[Arm]]:
-    """Return the series of strides that form a line."""
     return [series for series in stride_series(arms) if len(series) > 1]
 
 
-def _add_legend(figure: Figure, arms: list[Arm]) -> None:
+def _add_legend(figure: Figure, arms: list[Arm], axis: CostAxis) -> None:
     handles = {}
+    joined: Literal["-", "none"] = "-" if has_lines(arms) else "none"
     told_apart = {arm.divides_patch for arm in arms if arm.method == "teacher"}
     for divides, mark, name in (
         (True, DIVIDES, "stride divides by patch"),
@@ -134,11 +157,12 @@ def _add_legend(figure: Figure, arms: list[Arm]) -> None:
     ):
         if divides in told_apart:
             handles[name] = Line2D(
-                [], [], color=DIVIDES.color, linewidth=0.9, marker=mark.marker,
+                [], [], color=DIVIDES.color, linewidth=0.9, linestyle=joined, marker=mark.marker,
                 markersize=mark.size, markerfacecolor=mark.color, markeredgecolor="white",
                 markeredgewidth=0.5,
             )  # fmt: skip
-    handles["Pareto front"] = Line2D([], [], color=LIGHT, linewidth=2.2)
+    if has_front(arms, axis):
+        handles["Pareto front"] = Line2D([], [], color=LIGHT, linewidth=2.2)
     legend_above(figure, handles, columns=3)
 
 

@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 
 from spar_bench.report.arms import Arm, read_arms
-from spar_bench.report.figures import GFLOPS, LATENCY
+from spar_bench.report.figures import GFLOPS, LATENCY, plan_figures
 from spar_bench.report.style import DIVIDES, DOES_NOT_DIVIDE, house_style, marks
 from spar_bench.report.tradeoff import LABEL_GID, MARGIN_PT, pareto_front, tradeoff_figure
-from spar_bench.results import Results
+from spar_bench.results import Results, Row
 from tests.report.synthetic import (
     baseline,
     cost,
@@ -157,6 +157,64 @@ def test_pareto_front_equals_the_definition() -> None:
 
     found = {(costs[i], mious[i]) for i in front}
     assert found == {(costs[i], mious[i]) for i in range(40) if not beaten(i)}
+
+
+def legend_names(figure: Figure) -> list[str]:
+    """Return the words of a figure's legend, if it has one."""
+    return [words.get_text() for legend in figure.legends for words in legend.get_texts()]
+
+
+@pytest.mark.parametrize(
+    ("rows", "names", "front"),
+    [
+        ([baseline(21.1)], [], False),
+        ([baseline(45), teacher(32, 21.2)], ["stride divides by patch"], False),
+        ([baseline(21), teacher(32, 22)], ["stride divides by patch", "Pareto front"], True),
+    ],
+)
+def test_legend_and_caption_name_a_pareto_front_only_if_there_is_one_to_see(
+    rows: list[Row], names: list[str], front: bool
+) -> None:
+    results = results_of(rows)
+    arms = read_arms(results)
+
+    with house_style():
+        figure = tradeoff_figure(arms, GFLOPS)
+    caption = plan_figures(results, arms)[0].caption
+
+    assert legend_names(figure) == names
+    assert ("Pareto" in caption) == front
+    assert "joins the teacher's strides" not in caption  # of which there is one at most
+
+
+@pytest.mark.parametrize(
+    ("percents", "ends"),
+    [((21.1, 21.2), (18.65, 23.65)), ((0.02, 0.05), (0.0, 5.0)), ((3.0, 3.0), (0.5, 5.5))],
+)
+def test_axis_of_miou_spans_five_points_at_least_and_is_never_below_0(
+    percents: tuple[float, float], ends: tuple[float, float]
+) -> None:
+    rows = [baseline(percents[0]), teacher(32, percents[1])]
+
+    with house_style():
+        figure = tradeoff_figure(read_arms(results_of(rows)), GFLOPS)
+
+    np.testing.assert_allclose(figure.axes[0].get_ylim(), ends)
+
+
+def test_single_pass_shows_behind_a_student_of_the_same_cost_and_miou() -> None:
+    rows = [*students("all", 38.7, n_seeds=1), baseline(38.3)]
+
+    with house_style():
+        figure = tradeoff_figure(read_arms(results_of(rows)), GFLOPS)
+        figure.draw_without_rendering()
+
+    points = [one for one in figure.axes[0].get_lines() if one.get_marker() in ("s", "^")]
+    single_pass, student = points
+    assert single_pass.get_marker() == "s"
+    assert single_pass.get_zorder() <= student.get_zorder()
+    assert single_pass.get_markersize() > student.get_markersize()
+    assert not single_pass.get_clip_on()
 
 
 def test_error_bars_span_one_standard_deviation_over_seeds() -> None:
