@@ -38,7 +38,7 @@ def draw_panel(previews: Mapping[str, Preview], classes: list[str], path: Path) 
     from spar_bench.report.pictures import panel_figure
     from spar_bench.report.style import save_as
 
-    save_as(lambda: panel_figure(previews, classes), path)
+    save_as(lambda: panel_figure(previews, classes), path, names=classes)
 
 
 def draw_pca(

@@ -18,6 +18,7 @@ from matplotlib.lines import Line2D
 from spar_bench.files import replace_bytes
 from spar_bench.report import text
 from spar_bench.report.arms import Arm
+from spar_bench.report.fonts import families
 
 COLUMN_IN = 3.3
 PAGE_IN = 7.0
@@ -30,7 +31,6 @@ _RC: dict[str, Any] = {
     "figure.dpi": 200,
     "savefig.dpi": 200,
     "figure.constrained_layout.use": True,
-    "font.family": "DejaVu Sans",
     "font.size": 7,
     "axes.titlesize": 7,
     "axes.labelsize": 7,
@@ -165,22 +165,27 @@ def warn_below(figure: Figure, words: str) -> None:
 
 
 @contextmanager
-def house_style() -> Iterator[None]:
-    """Draw in the house style: everything made inside has its sizes and colours."""
-    style: Any = {**sns.axes_style("ticks"), **_RC}
+def house_style(names: Iterable[str] = ()) -> Iterator[None]:
+    """Draw in the house style: everything made inside has its sizes and colours.
+
+    `names` may have letters that need another font.
+    """
+    style: Any = {**sns.axes_style("ticks"), **_RC, "font.family": families(names)}
     with warnings.catch_warnings(), mpl.rc_context(style):
-        # A class name may use a script that the font lacks; the picture then shows boxes.
+        # A name may have letters that no font has; a report says so once, not for each figure.
         warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
         yield
 
 
-def save_as(draw: Callable[[], Figure], *paths: Path) -> None:
+def save_as(draw: Callable[[], Figure], *paths: Path, names: Iterable[str] = ()) -> None:
     """Draw a figure in the house style and write it to `paths`, in the formats of their endings.
+
+    `names` are those in it that may have letters of another font.
 
     Raises:
         StoreError: the disk is full, or a folder cannot be written.
     """
-    with house_style():
+    with house_style(names):
         figure = draw()
         for path in paths:
             # Without a date, the same results give the same file.

@@ -1,17 +1,21 @@
 """Write a report into its folder: each file completely or not at all, none from an older one."""
 
 import json
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from spar_bench.files import file_sha256, replace_text
-from spar_bench.report.arms import read_arms
+from spar_bench.report.arms import Arm, read_arms
 from spar_bench.report.figures import plan_figures
+from spar_bench.report.fonts import warning, without_letters
 from spar_bench.report.frames import costs_frame, differences_frame, results_frame
 from spar_bench.report.page import page, table_latex, table_markdown
 from spar_bench.report.protocols import mixed_datasets, require_unmixed
 from spar_bench.report.style import save_as
 from spar_bench.results import Results
+
+log = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
 
@@ -28,11 +32,14 @@ def write_report(results: Results, folder: Path, *, mix_protocols: bool = False)
     arms = read_arms(results, mixed=mixed_datasets(results))
     differences = differences_frame(results, arms)
     figures = plan_figures(results, arms)
-    drawn = []
+    drawn, names = [], list(_names(results, arms))
     for figure in figures:
         paths = [folder / f"{figure.name}{ending}" for ending in (".png", ".svg")]
-        save_as(figure.draw, *paths)
+        save_as(figure.draw, *paths, names=names)
         drawn += paths
+    boxed = without_letters(names) if figures else []
+    if boxed:
+        log.warning("%s: %s", results.experiment, warning(boxed))
     texts = {
         "results.csv": results_frame(results).to_csv(index=False),
         "costs.csv": costs_frame(results).to_csv(index=False),
@@ -49,6 +56,12 @@ def write_report(results: Results, folder: Path, *, mix_protocols: bool = False)
     _remove_stale(folder, {path.name for path in paths})
     replace_text(folder / MANIFEST, json.dumps(_checksums(paths), indent=1) + "\n")
     return [*paths, folder / MANIFEST]
+
+
+def _names(results: Results, arms: list[Arm]) -> Iterator[str]:
+    """Yield the names in figures that a user chose."""
+    yield from (name for names in results.classes.values() for name in names)
+    yield from (name for arm in arms for name in (arm.panel.dataset, arm.label))
 
 
 def _remove_stale(folder: Path, current: set[str]) -> None:
