@@ -1,5 +1,6 @@
 """Commands about specs and their sweeps that run nothing: init, check, status, explain."""
 
+import shlex
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,7 +28,8 @@ def init(path: Path) -> None:
         raise SparBenchError(f"{path}: must be a new file, but already exists; name another")
     with writing(path.parent):
         replace_text(path, starter())
-    click.echo(f"wrote {path}; next: spar-bench plan {path}, then spar-bench sweep {path}")
+    named = shlex.quote(str(path))
+    click.echo(f"wrote {path}; next: spar-bench plan {named}, then spar-bench sweep {named}")
 
 
 @click.command()
@@ -124,7 +126,7 @@ def status(specs: tuple[Path, ...], store: Path) -> None:
     for line in failures:
         click.echo(line)
     for path in unready:
-        click.echo(f"what to fix: spar-bench check --ready {path}")
+        click.echo(f"what to fix: spar-bench check --ready {shlex.quote(str(path))}")
     if problems:
         raise SparBenchError("\n".join(problems))
 

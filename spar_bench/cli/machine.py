@@ -2,6 +2,7 @@
 
 import os
 import platform
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -68,7 +69,8 @@ def _specs() -> str:
         try:
             gaps = missing(read_spec(path))
         except SparBenchError:
-            lines.append(f"{path}: has mistakes; spar-bench check {path} lists them")
+            named = shlex.quote(str(path))
+            lines.append(f"{path}: has mistakes; spar-bench check {named} lists them")
             continue
         lines.append(f"{path}: " + ("ready" if not gaps else f"{len(gaps)} missing"))
         lines += [f"  {line}" for line in gaps]

@@ -123,7 +123,9 @@ class Tally:
     def trials_of(self, stage: Stage) -> str:
         """Return the trials that a stage is made for, shortened."""
         names = [trial.name for trial in self._trials.get(stage.fingerprint, [])]
-        return names[0] + (f" and {len(names) - 1} more" if names[1:] else "") if names else "all"
+        if stage.kind == "latency" or not names:
+            return "all"
+        return names[0] + (f" and {len(names) - 1} more" if names[1:] else "")
 
     def _turn_to(self, stage: Stage) -> None:
         self.current, self.current_trials, self.share = stage, self.trials_of(stage), 0.0

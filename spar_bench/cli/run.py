@@ -1,6 +1,7 @@
 """Commands that do work: plan, sweep, report, ui, and pretraining the embedded backbone."""
 
 import os
+import shlex
 import signal
 import subprocess
 from pathlib import Path
@@ -282,4 +283,4 @@ def _next(outcome: "Outcome", spec: Path) -> str:
     """Return what to do after a sweep; a report shows nothing if nothing finished."""
     if len(outcome.unfinished) < len(outcome.rows):
         return f"spar-bench report {outcome.experiment}"
-    return f"fix what failed, then run spar-bench sweep {spec} again"
+    return f"fix what failed, then run spar-bench sweep {shlex.quote(str(spec))} again"

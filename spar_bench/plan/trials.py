@@ -95,10 +95,15 @@ class Plan:
         )
 
     def trials_by_stage(self) -> dict[str, list[Trial]]:
-        """Return the trials that need each stage, except timing, by fingerprint."""
+        """Return the trials that each stage is made for, by fingerprint; timing is for all."""
         found: dict[str, list[Trial]] = {fingerprint: [] for fingerprint in self.stages}
+        further: dict[tuple[int, Method], set[str]] = {}
+        for line in self.costs:
+            further.setdefault((id(line.settings), line.method), set()).add(line.cost)
         for trial in self.trials:
-            for fingerprint in self.of_trial(trial):
+            keys = {(id(trial.settings), arm.method) for arm in trial.arms}
+            stages = self.of_trial(trial).union(*(further.get(key, set()) for key in keys))
+            for fingerprint in stages | ({self.latency} if self.latency else set()):
                 found[fingerprint].append(trial)
         return found
 

@@ -68,6 +68,14 @@ def test_plan_shows_trials_stages_and_totals(here: Path) -> None:
     assert "a guess: nothing measured here yet" in said
 
 
+def test_plan_counts_the_trials_of_timings_and_of_costs_at_further_sizes(in_swept: Path) -> None:
+    said = spar_bench("plan", "experiments/tiny.yaml").stdout
+    rows = [line.split() for line in said.splitlines()]
+
+    counted = [(row[0], row[3]) for row in rows if row and row[0] in ("cost", "latency")]
+    assert sorted(counted) == [("cost", "1")] * 6 + [("latency", "3")]
+
+
 def test_plan_of_more_seeds_adds_students_alone(
     in_swept: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -253,6 +261,16 @@ def test_init_writes_a_spec_that_reads_well_and_refuses_to_overwrite(here: Path)
 
     assert "is valid" in spar_bench("check", "mine/first.yaml", "--ready").stdout
     assert "must be a new file" in one_line(spar_bench("init", "mine/first.yaml", exits=2))
+
+
+def test_command_that_is_suggested_can_be_pasted_whatever_the_path(here: Path) -> None:
+    said = spar_bench("init", "experiments/my first.yaml").stdout.strip()
+    write_spec("teachr: {}\n", "my wrong")
+
+    named = "'experiments/my first.yaml'"
+    assert said.endswith(f"next: spar-bench plan {named}, then spar-bench sweep {named}")
+    assert "--ready 'experiments/my wrong.yaml'" in spar_bench("status").stdout
+    assert "spar-bench check 'experiments/my wrong.yaml' lists" in spar_bench("doctor").stdout
 
 
 SIZES = (
