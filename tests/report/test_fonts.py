@@ -1,6 +1,5 @@
 """Names in any script: drawn in a font that has their letters, else reported in one line."""
 
-import logging
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -56,7 +55,6 @@ def test_letters_that_another_font_has_are_drawn_with_it(installed: str) -> None
 def test_names_that_no_font_has_the_letters_of_are_told_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(logging.getLogger("spar_bench"), "propagate", True)
     monkeypatch.setattr(fonts, "_others", list)  # whatever is installed here
     classes = ["猫", "\U0001f436 dog", *CLASSES[2:]]
     rows = [baseline(38, dataset="größe")]
