@@ -8,18 +8,20 @@ from typing import Any, TypeVar, cast
 from pydantic import TypeAdapter, ValidationError
 
 from spar_bench import registry
+from spar_bench.backbones._config import (
+    require_architecture,
+    stated_config,
+    stated_preprocessing,
+)
+from spar_bench.backbones._contents import checksums
 from spar_bench.backbones._sizes import Sizes, TextSizes
 from spar_bench.backbones._weights import (
     CONFIG_FILE,
     WEIGHTS_ENDINGS,
     Card,
     Weights,
-    checksums,
     exported_from,
     find,
-    require_architecture,
-    stated_config,
-    stated_preprocessing,
 )
 from spar_bench.digests import remembered_sha256
 from spar_bench.errors import DataFileError, NotReady, SpecError

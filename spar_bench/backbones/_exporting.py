@@ -9,7 +9,8 @@ from timm.models.vision_transformer import checkpoint_filter_fn
 from torch import Tensor, nn
 
 from spar_bench.backbones import Weights
-from spar_bench.backbones._weights import CONFIG_FILE, TOKENIZER_ENDINGS, stated_config
+from spar_bench.backbones._config import stated_config
+from spar_bench.backbones._weights import CONFIG_FILE, TOKENIZER_ENDINGS
 from spar_bench.backbones.base import Backbone, Exported
 from spar_bench.errors import SparBenchError
 

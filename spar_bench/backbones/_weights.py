@@ -1,19 +1,15 @@
 """Where a backbone's weights are: a path, a configured folder, the package, or the Hub's cache.
 
-No torch here: `check` and `plan` look for weights too, and take their checksums.
+No torch here: `check` and `plan` look for weights too.
 """
 
 import json
 import os
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from safetensors import SafetensorError, safe_open
-
-from spar_bench.backbones._sizes import Sizes, TextSizes
-from spar_bench.digests import remembered_sha256s
+from spar_bench.backbones._sizes import TextSizes
 from spar_bench.errors import NotReady
 from spar_bench.spec.schema import BackboneSpec
 
@@ -24,7 +20,6 @@ WEIGHTS_ENDINGS = (".safetensors", ".bin", ".pt", ".pth")
 FOLDER_VARIABLE = "SPAR_BENCH_WEIGHTS"
 DEFAULT_FOLDER = "weights"
 TOKENIZER_ENDINGS = (".json", ".txt", ".model", ".gz")
-_DECIDING_ENDINGS = {*WEIGHTS_ENDINGS, *TOKENIZER_ENDINGS}
 RANDOM_SEED = 0
 
 Channels = tuple[float, float, float]
@@ -123,48 +118,6 @@ def weights_folder() -> Path:
     return Path(os.environ.get(FOLDER_VARIABLE) or DEFAULT_FOLDER).expanduser()
 
 
-def stated_config(folder: Path) -> dict[str, Any]:
-    """Read a folder's `open_clip_config.json`.
-
-    Raises:
-        OSError, ValueError: it is missing, or not JSON.
-    """
-    read: dict[str, Any] = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-    return read
-
-
-def stated_preprocessing(weights: Weights) -> dict[str, Any]:
-    """Return what the config beside weights says about preprocessing; nothing without one.
-
-    Raises:
-        NotReady: the config cannot be read.
-    """
-    return _stated(weights, "preprocess_cfg")
-
-
-def require_architecture(weights: Weights, sizes: Sizes) -> None:
-    """Refuse weights whose config plainly states other sizes than the backbone's.
-
-    What it leaves out, or leaves to the name of a timm model, is checked once the model is loaded.
-    A NaFlex reads images of any size, whatever its config says.
-
-    Raises:
-        NotReady: a size differs, or the config cannot be read.
-    """
-    stated = {"embed_dim": _stated(weights, "model_cfg").get("embed_dim")}
-    vision = _stated(weights, "model_cfg", "vision_cfg")
-    stated |= {key: vision.get(key) for key in ("image_size", "patch_size")}
-    known = {"embed_dim": sizes.channels, "patch_size": sizes.patch_px}
-    if sizes.token_budget is None:
-        known["image_size"] = sizes.image_px
-    for key, value in known.items():
-        if isinstance(stated[key], int) and stated[key] != value:
-            raise NotReady(
-                f"{weights.path}/{CONFIG_FILE}: {key} must be {value}, the backbone's, but is "
-                f"{stated[key]}; name other weights, or the backbone they belong to"
-            )
-
-
 def exported_from(path: Path) -> BackboneSpec | None:
     """Return the backbone that exported weights were made from, given their folder or file.
 
@@ -183,76 +136,6 @@ def exported_from(path: Path) -> BackboneSpec | None:
             f"{path}: must say what the weights beside it were exported from, but cannot be read: "
             f"{error!r}; export them again"
         ) from error
-
-
-def _stated(weights: Weights, *keys: str) -> dict[str, Any]:
-    """Return a part of the config beside weights; nothing without one."""
-    if weights.folder is None or not weights.has_config:
-        return {}
-    try:
-        part = stated_config(weights.folder)
-        for key in keys:
-            part = part.get(key, {})
-        return dict(part)
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise NotReady(
-            f"{weights.folder / CONFIG_FILE}: must be a config as open_clip writes it, but cannot "
-            f"be read: {error!r}; get it again"
-        ) from error
-
-
-def checksums(weights: Weights) -> dict[str, Any]:
-    """Return the SHA-256 of each file that decides features or prompts, or the random seed.
-
-    Raises:
-        NotReady: the folder holds no weights, or a file of weights is incomplete.
-    """
-    if weights.path is None or (weights.is_random and weights.folder is None):
-        return {"random": weights.seed}  # a file of weights says nothing about random ones
-    if not weights.is_random:
-        for path in weights.files:
-            require_whole(path)
-    if weights.path.is_file():
-        return {weights.path.suffix: remembered_sha256s([weights.path])[0]}
-    files = [path for path in sorted(weights.path.glob("*")) if path.suffix in _DECIDING_ENDINGS]
-    if weights.is_random:
-        files = [path for path in files if path.suffix not in WEIGHTS_ENDINGS]
-    elif weights.has_config and {path.suffix for path in weights.files} == {".pt"}:
-        raise NotReady(
-            f"backbone.path: {weights.path} must hold weights that open_clip reads beside a "
-            f"config, but {weights.files[0].name} is not; rename it to end in .pth"
-        )
-    elif not weights.files:
-        raise NotReady(
-            f"backbone.path: {weights.path} must hold a config and weights, but has no file that "
-            f"ends in {', '.join(sorted(WEIGHTS_ENDINGS))}; put the weights there"
-        )
-    found: dict[str, Any] = dict(
-        zip([path.name for path in files], remembered_sha256s(files), strict=True)
-    )
-    return {**found, "random": weights.seed} if weights.is_random else found
-
-
-def require_whole(path: Path) -> None:
-    """Refuse what is plainly not a file of weights, as far as this can be told without torch.
-
-    Raises:
-        NotReady: the file is empty, cut off, or of another kind.
-        OSError: it cannot be read.
-    """
-    try:
-        if path.suffix == ".safetensors":
-            with safe_open(path, "np"):
-                return
-        with path.open("rb") as file:
-            is_old = file.read(1) == b"\x80"  # a pickle, as torch wrote before 1.6
-    except SafetensorError:
-        is_old = False
-    if not is_old and not zipfile.is_zipfile(path):
-        raise NotReady(
-            f"{path}: must be a complete file of weights, but is empty, cut off or of another "
-            "kind; get it again"
-        )
 
 
 def _existing(path: str) -> Path:

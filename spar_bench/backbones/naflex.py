@@ -13,8 +13,8 @@ from timm.models.naflexvit import NaFlexVit
 from torch import Tensor, nn
 
 from spar_bench.backbones import Weights, card, known_sizes, weights_of
+from spar_bench.backbones._loading import open_clip_model
 from spar_bench.backbones.base import Exported, Library, Parts
-from spar_bench.backbones.openclip import open_clip_model
 from spar_bench.backbones.siglip2 import Backbone as SigLip2
 from spar_bench.backbones.siglip2 import has_open_head, parts_of, sizes_of_trunk
 from spar_bench.errors import NotReady

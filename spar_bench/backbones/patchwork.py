@@ -3,7 +3,8 @@
 import open_clip
 from torch import Tensor
 
-from spar_bench.backbones._weights import Weights, stated_config
+from spar_bench.backbones._config import stated_config
+from spar_bench.backbones._weights import Weights
 from spar_bench.backbones.openclip import Backbone as OpenClip
 from spar_bench.errors import SparBenchError
 from spar_bench.patchwork import weights

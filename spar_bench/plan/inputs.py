@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from spar_bench import backbones, datasets, registry
-from spar_bench.backbones._weights import require_whole
+from spar_bench.backbones._contents import require_whole
 from spar_bench.datasets._facts import Facts
 from spar_bench.datasets.base import IGNORED, Dataset, Split
 from spar_bench.digests import remembered_sha256

@@ -1,0 +1,95 @@
+"""Load a model of open_clip and its tokenizer, without the network."""
+
+from math import prod
+from textwrap import shorten
+from typing import Any
+
+import open_clip
+import torch
+from torch import nn
+
+from spar_bench.backbones import Weights
+from spar_bench.errors import NotReady
+from spar_bench.tensors import read_shapes
+
+
+def open_clip_model(weights: Weights, architecture: str) -> nn.Module:
+    """Load an open_clip model without the network; without a config, its architecture is by name.
+
+    Raises:
+        NotReady: open_clip cannot read the weights, or nothing states their architecture.
+    """
+    path = weights.path
+    if not weights.has_config and not architecture:
+        raise NotReady(
+            f"backbone.path: must hold open_clip_config.json, but {path} has none; name the folder "
+            "that open_clip's `local-dir:` would take, or a backbone by its own name"
+        )
+    name = f"local-dir:{path}" if weights.has_config else architecture
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(weights.seed)
+            model: nn.Module = open_clip.create_model(
+                name,
+                pretrained=None if weights.has_config or weights.is_random else _file(weights),
+                load_weights=not weights.is_random,
+                require_pretrained=not weights.is_random,
+                weights_only=True,
+            )
+    except Exception as error:  # a folder can be wrong in as many ways as torch has readers
+        # torch says first that there are errors, then which
+        reason = shorten(" ".join(str(error).splitlines()[:2]), 300) or type(error).__name__
+        raise NotReady(
+            f"backbone.path: must be weights that open_clip reads, but reading {path} failed: "
+            f"{reason}; put complete weights there, or name others"
+        ) from error
+    if not weights.is_random:
+        _require_shapes(model, weights)
+    return model
+
+
+def _require_shapes(model: nn.Module, weights: Weights) -> None:
+    """Refuse a model that was not loaded exactly as its file, or a file of its folder, has it.
+
+    open_clip silently resamples position embeddings if their number differs, for images and texts.
+    """
+    for path in weights.files:
+        found = {name.removeprefix("module."): shape for name, shape in read_shapes(path).items()}
+        for name, tensor in model.state_dict().items():
+            shape = found.get(name, found.get(name.removeprefix("text.")))  # as in older files
+            if shape is not None and prod(shape) != tensor.numel():
+                raise NotReady(
+                    f"{path}: {name} must be of shape {tuple(tensor.shape)}, but is of shape "
+                    f"{shape}; name other weights, or the backbone they belong to"
+                )
+
+
+def tokenizer(weights: Weights, architecture: str) -> Any:
+    """Return the tokenizer of a folder, or without a config that of an architecture by name.
+
+    Files that the latter needs are looked for in the Hugging Face cache; the network is never used.
+
+    Raises:
+        NotReady: open_clip cannot make it from what is there.
+    """
+    name, local = f"local-dir:{weights.folder}", {}
+    if not weights.has_config:
+        name, known = architecture, open_clip.get_model_config(architecture)
+        if "hf_tokenizer_name" in known["text_cfg"]:
+            local = {"local_files_only": True}
+    try:
+        return open_clip.get_tokenizer(name, **local)
+    except Exception as error:  # of its own files, or of another library's
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise NotReady(
+            f"backbone.path: must have its tokenizer's files beside the weights, but reading "
+            f"{weights.path} failed: {reason}; put them there"
+        ) from error
+
+
+def _file(weights: Weights) -> str:
+    """Return the one file of weights in a place without a config."""
+    if len(weights.files) != 1:
+        n_files = len(weights.files)
+        raise ValueError(f"it has {n_files} files of weights, and no config that chooses one")
+    return str(weights.files[0])
