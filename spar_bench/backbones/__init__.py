@@ -8,6 +8,7 @@ from typing import Any, TypeVar, cast
 from pydantic import TypeAdapter, ValidationError
 
 from spar_bench import registry
+from spar_bench.backbones import _tokenizers
 from spar_bench.backbones._config import (
     require_architecture,
     stated_config,
@@ -15,6 +16,7 @@ from spar_bench.backbones._config import (
 )
 from spar_bench.backbones._contents import checksums
 from spar_bench.backbones._sizes import Sizes, TextSizes
+from spar_bench.backbones._tokenizers import tokenizer_of
 from spar_bench.backbones._weights import (
     CONFIG_FILE,
     WEIGHTS_ENDINGS,
@@ -42,6 +44,7 @@ __all__ = [
     "label",
     "not_offered",
     "require_text",
+    "require_tokenizer",
     "sizes",
     "stated_sizes",
     "text_identity",
@@ -179,12 +182,13 @@ def identity(spec: BackboneSpec) -> dict[str, Any]:
     """
     known, weights = known_sizes(spec), weights_of(spec)
     require_architecture(weights, known)
+    tokenizer = tokenizer_of(weights, card(spec.name).model)
     return {
         "versions": registry.versions("backbones", spec.name),
         "sizes": asdict(known),
         "stated": card(spec.name).deciding(),
         "preprocessing": spec.preprocessing,
-        "files": checksums(weights),
+        "files": checksums(weights, tokenizer.files if tokenizer else []),
         **_keys(spec.name),
     }
 
@@ -214,6 +218,16 @@ def require_text(spec: BackboneSpec) -> None:
             f"backbone {spec.name}: must have a text tower to be scored against class names, but "
             "has none; use one that does, such as dinov3txt-l16, or read its features as a library"
         )
+
+
+def require_tokenizer(spec: BackboneSpec) -> None:
+    """Refuse a backbone whose text tower needs a tokenizer from elsewhere that is not there.
+
+    Raises:
+        NotReady: files of the tokenizer are missing, or the weights are.
+    """
+    known_sizes(spec)  # what else is wrong is told in one way
+    _tokenizers.require_tokenizer(weights_of(spec), card(spec.name).model)
 
 
 def interpolation(spec: BackboneSpec) -> str:

@@ -1,5 +1,6 @@
-"""What open_clip's config beside weights says, and whether it is the backbone's; without torch."""
+"""What open_clip's config of weights says, and whether it is the backbone's; without torch."""
 
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,40 @@ def stated_config(folder: Path) -> dict[str, Any]:
     return read
 
 
+def config_by_name(architecture: str) -> dict[str, Any] | None:
+    """Return the config that open_clip, or this package, has of an architecture, or None.
+
+    open_clip is not imported.
+    """
+    package = importlib.util.find_spec("open_clip")
+    roots = (package and package.submodule_search_locations) or []
+    folders = [*(Path(root) / "model_configs" for root in roots), Path(__file__).parent]
+    for folder in folders:
+        path = folder / f"{architecture.replace('/', '-')}.json"
+        if path.is_file():
+            read: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            return read
+    return None
+
+
+def model_config(weights: Weights, architecture: str) -> dict[str, Any]:
+    """Return the `model_cfg` that weights are read with: beside them, else by name; {} if none is.
+
+    Raises:
+        NotReady: the config cannot be read.
+    """
+    if weights.has_config:
+        return stated_part(weights, "model_cfg")
+    return config_by_name(architecture) or {}
+
+
 def stated_preprocessing(weights: Weights) -> dict[str, Any]:
     """Return what the config beside weights says about preprocessing; nothing without one.
 
     Raises:
         NotReady: the config cannot be read.
     """
-    return _stated(weights, "preprocess_cfg")
+    return stated_part(weights, "preprocess_cfg")
 
 
 def require_architecture(weights: Weights, sizes: Sizes) -> None:
@@ -37,8 +65,8 @@ def require_architecture(weights: Weights, sizes: Sizes) -> None:
     Raises:
         NotReady: a size differs, or the config cannot be read.
     """
-    stated = {"embed_dim": _stated(weights, "model_cfg").get("embed_dim")}
-    vision = _stated(weights, "model_cfg", "vision_cfg")
+    stated = {"embed_dim": stated_part(weights, "model_cfg").get("embed_dim")}
+    vision = stated_part(weights, "model_cfg", "vision_cfg")
     stated |= {key: vision.get(key) for key in ("image_size", "patch_size")}
     known = {"embed_dim": sizes.channels, "patch_size": sizes.patch_px}
     if sizes.token_budget is None:
@@ -51,7 +79,7 @@ def require_architecture(weights: Weights, sizes: Sizes) -> None:
             )
 
 
-def _stated(weights: Weights, *keys: str) -> dict[str, Any]:
+def stated_part(weights: Weights, *keys: str) -> dict[str, Any]:
     """Return a part of the config beside weights; nothing without one."""
     if weights.folder is None or not weights.has_config:
         return {}

@@ -4,6 +4,7 @@ No torch here: `check` and `plan` take checksums too.
 """
 
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,19 @@ from spar_bench.errors import NotReady
 _DECIDING_ENDINGS = {*WEIGHTS_ENDINGS, *TOKENIZER_ENDINGS}
 
 
-def checksums(weights: Weights) -> dict[str, Any]:
+def checksums(weights: Weights, tokenizer: Sequence[Path] = ()) -> dict[str, Any]:
     """Return the SHA-256 of each file that decides features or prompts, or the random seed.
+
+    `tokenizer` are the files of the tokenizer, which may lie elsewhere.
+
+    Raises:
+        NotReady: the folder holds no weights, or a file of weights is incomplete.
+    """
+    return {**_of_weights(weights), **_by_name(tokenizer)}
+
+
+def _of_weights(weights: Weights) -> dict[str, Any]:
+    """Return the checksums of weights and of what lies beside them, or the random seed.
 
     Raises:
         NotReady: the folder holds no weights, or a file of weights is incomplete.
@@ -42,10 +54,12 @@ def checksums(weights: Weights) -> dict[str, Any]:
             f"backbone.path: {weights.path} must hold a config and weights, but has no file that "
             f"ends in {', '.join(sorted(WEIGHTS_ENDINGS))}; put the weights there"
         )
-    found: dict[str, Any] = dict(
-        zip([path.name for path in files], remembered_sha256s(files), strict=True)
-    )
+    found = _by_name(files)
     return {**found, "random": weights.seed} if weights.is_random else found
+
+
+def _by_name(files: Sequence[Path]) -> dict[str, Any]:
+    return dict(zip([path.name for path in files], remembered_sha256s(files), strict=True))
 
 
 def require_whole(path: Path) -> None:

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from spar_bench.backbones import Weights
 from spar_bench.backbones._config import stated_config
-from spar_bench.backbones._weights import CONFIG_FILE, TOKENIZER_ENDINGS
+from spar_bench.backbones._tokenizers import tokenizer_of
+from spar_bench.backbones._weights import CONFIG_FILE
 from spar_bench.backbones.base import Backbone, Exported
 from spar_bench.errors import SparBenchError
 
-_NO_TOKENIZER = {CONFIG_FILE, "config.json"}
 _CLIP_VIT = "vit_base_patch16_clip_224"
 
 
@@ -24,16 +24,15 @@ def open_clip_folder(
     """Return a whole open_clip model, with text tower and tokenizer, for `local-dir:`."""
     if weights.folder is not None and weights.has_config:
         stated = stated_config(weights.folder)
-        files = sorted(weights.folder.iterdir())
     else:
-        stated, files = {"model_cfg": open_clip.get_model_config(architecture)}, []
+        stated = {"model_cfg": open_clip.get_model_config(architecture)}
     preprocess = {"mean": list(backbone.mean), "std": list(backbone.std)}
-
-    further = [f for f in files if f.suffix in TOKENIZER_ENDINGS and f.name not in _NO_TOKENIZER]
+    tokenizer = tokenizer_of(weights, architecture)
+    further = tokenizer.files if tokenizer else []
     if "hf_tokenizer_name" in stated["model_cfg"]["text_cfg"] and not further:
         raise SparBenchError(
             "--format open_clip: must have the tokenizer's files beside the weights, but "
-            f"{weights.path} has none; put them there, or export as timm"
+            f"{weights.path or 'random weights'} has none; put them there, or export as timm"
         )
 
     def check(folder: Path, images: Tensor) -> tuple[Tensor, Tensor]:

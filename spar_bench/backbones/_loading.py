@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from spar_bench.backbones import Weights
+from spar_bench.backbones._tokenizers import HubTokenizer, require_tokenizer, tokenizer_of
 from spar_bench.errors import NotReady
 from spar_bench.tensors import read_shapes
 
@@ -70,21 +71,38 @@ def tokenizer(weights: Weights, architecture: str) -> Any:
     Files that the latter needs are looked for in the Hugging Face cache; the network is never used.
 
     Raises:
-        NotReady: open_clip cannot make it from what is there.
+        NotReady: its files are missing, or open_clip cannot make it from what is there.
     """
-    name, local = f"local-dir:{weights.folder}", {}
-    if not weights.has_config:
-        name, known = architecture, open_clip.get_model_config(architecture)
-        if "hf_tokenizer_name" in known["text_cfg"]:
-            local = {"local_files_only": True}
+    require_tokenizer(weights, architecture)
+    needed = tokenizer_of(weights, architecture)
     try:
-        return open_clip.get_tokenizer(name, **local)
+        if weights.has_config:
+            return open_clip.get_tokenizer(f"local-dir:{weights.folder}")
+        text = open_clip.get_model_config(architecture)["text_cfg"]
+        if needed is not None:
+            return _hub_tokenizer(needed, text)
+        local = {"local_files_only": True} if "hf_tokenizer_name" in text else {}
+        return open_clip.get_tokenizer(architecture, **local)
     except Exception as error:  # of its own files, or of another library's
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        reason = shorten(" ".join(str(error).split()), 300) or type(error).__name__
+        place = weights.folder if weights.has_config else f"model {architecture}"
         raise NotReady(
-            f"backbone.path: must have its tokenizer's files beside the weights, but reading "
-            f"{weights.path} failed: {reason}; put them there"
+            f"{place}: must have a tokenizer that transformers reads, but reading it failed: "
+            f"{reason}; get its files again"
         ) from error
+
+
+def _hub_tokenizer(needed: HubTokenizer, text: dict[str, Any]) -> Any:
+    """Read a tokenizer of the Hub from its folder in the cache, as open_clip would by its name.
+
+    By name, transformers 5 also wants a config.json, which not every such repository has.
+    """
+    return open_clip.tokenizer.HFTokenizer(
+        str(needed.folder),
+        context_length=text["context_length"],
+        tokenizer_mode=text.get("tokenizer_mode"),
+        **text.get("tokenizer_kwargs", {}),
+    )
 
 
 def _file(weights: Weights) -> str:

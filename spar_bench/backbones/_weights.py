@@ -166,15 +166,17 @@ def _holds_weights(folder: Path) -> bool:
     return any(path.suffix in WEIGHTS_ENDINGS for path in folder.glob("*"))
 
 
-def _in_hub_cache(repository: str) -> Path | None:
+def hub_snapshot(repository: str) -> Path | None:
     """Return the Hugging Face cache's snapshot of a repository; never uses the network."""
-    if not repository:
-        return None
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
-        folder = Path(snapshot_download(repository, local_files_only=True))
+        return Path(snapshot_download(repository, local_files_only=True))
     except LocalEntryNotFoundError:
         return None
-    return folder if _holds_weights(folder) else None
+
+
+def _in_hub_cache(repository: str) -> Path | None:
+    folder = hub_snapshot(repository) if repository else None
+    return folder if folder is not None and _holds_weights(folder) else None

@@ -138,7 +138,7 @@ def _row(name: str) -> list[str]:
 
 
 def _found(name: str) -> str:
-    """Tell whether a backbone's weights are found; empty for one that needs a path."""
+    """Tell whether a backbone's weights and tokenizer are found; empty where it needs a path."""
     from spar_bench import backbones
     from spar_bench.spec.schema import BackboneSpec
 
@@ -149,6 +149,10 @@ def _found(name: str) -> str:
         backbones.weights_of(spec)
     except SparBenchError:
         return "missing"
+    try:
+        backbones.require_tokenizer(spec)
+    except NotReady:
+        return "no tokenizer"
     return "found"
 
 

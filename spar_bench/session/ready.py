@@ -27,7 +27,9 @@ def missing(loaded: LoadedSpec) -> list[str]:
     for one in (point.settings for point in first_points(loaded)):
         for family, name in _plug_ins(one):
             checks[f"{family} {name}"] = partial(registry.require, family, name)
-        checks[one.backbone.model_dump_json()] = partial(backbones.identity, one.backbone)
+        stated = one.backbone.model_dump_json()
+        checks[stated] = partial(backbones.identity, one.backbone)
+        checks[f"tokenizer {stated}"] = partial(backbones.require_tokenizer, one.backbone)
         checks[f"label {one.backbone.path}"] = partial(backbones.label, one.backbone)
         checks[f"text {one.backbone.name}"] = partial(backbones.require_text, one.backbone)
         if one.distils:

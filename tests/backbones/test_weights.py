@@ -16,7 +16,10 @@ from spar_bench.backbones._weights import LEGACY
 from spar_bench.backbones.openclip import Backbone as OpenClip
 from spar_bench.errors import NotReady, SparBenchError, SpecError, UnknownName
 from spar_bench.spec.schema import BackboneSpec
+from tests.backbones.hub import in_hub_cache, nowhere
 from tests.run.tiny import MODEL
+
+__all__ = ["nowhere"]
 
 LAION = "openclip-b16-laion2b"
 TINY = """plugin: openclip
@@ -35,29 +38,12 @@ read_out: maskclip
 """
 
 
-@pytest.fixture(autouse=True)
-def _nowhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Look for weights in places that have none."""
-    monkeypatch.setenv("SPAR_BENCH_WEIGHTS", str(tmp_path / "weights"))
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-
-
 @pytest.fixture
 def tiny(tmp_path: Path) -> str:
     """A data file of the small model's sizes, as a user writes one."""
     path = tmp_path / "tiny.yaml"
     path.write_text(TINY)
     return str(path)
-
-
-def in_hub_cache(cache: Path, repository: str, folder: Path) -> Path:
-    """Put a folder into a Hugging Face cache as huggingface_hub does."""
-    place = cache / f"models--{repository.replace('/', '--')}"
-    snapshot = place / "snapshots" / ("0" * 40)
-    shutil.copytree(folder, snapshot)
-    (place / "refs").mkdir()
-    (place / "refs" / "main").write_text("0" * 40)
-    return snapshot
 
 
 def images(*image_hw: int) -> Tensor:
