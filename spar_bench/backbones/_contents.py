@@ -10,11 +10,12 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from spar_bench.backbones._weights import TOKENIZER_ENDINGS, WEIGHTS_ENDINGS, Weights
+from spar_bench.backbones._weights import CONFIG_FILE, WEIGHTS_ENDINGS, Weights
 from spar_bench.digests import remembered_sha256s
 from spar_bench.errors import NotReady
 
-_DECIDING_ENDINGS = {*WEIGHTS_ENDINGS, *TOKENIZER_ENDINGS}
+_DECIDING_ENDINGS = {".json", ".txt", ".model", ".gz"}
+"""Of files that a plug-in may read beside weights that have none of open_clip's configs."""
 
 
 def checksums(weights: Weights, tokenizer: Sequence[Path] = ()) -> dict[str, Any]:
@@ -29,33 +30,43 @@ def checksums(weights: Weights, tokenizer: Sequence[Path] = ()) -> dict[str, Any
 
 
 def _of_weights(weights: Weights) -> dict[str, Any]:
-    """Return the checksums of weights and of what lies beside them, or the random seed.
+    """Return the checksums of weights and of what is read beside them, or the random seed.
 
     Raises:
         NotReady: the folder holds no weights, or a file of weights is incomplete.
     """
     if weights.path is None or (weights.is_random and weights.folder is None):
         return {"random": weights.seed}  # a file of weights says nothing about random ones
-    if not weights.is_random:
-        for path in weights.files:
-            require_whole(path)
-    if weights.path.is_file():
-        return {weights.path.suffix: remembered_sha256s([weights.path])[0]}
-    files = [path for path in sorted(weights.path.glob("*")) if path.suffix in _DECIDING_ENDINGS]
     if weights.is_random:
-        files = [path for path in files if path.suffix not in WEIGHTS_ENDINGS]
-    elif weights.has_config and {path.suffix for path in weights.files} == {".pt"}:
-        raise NotReady(
-            f"backbone.path: {weights.path} must hold weights that open_clip reads beside a "
-            f"config, but {weights.files[0].name} is not; rename it to end in .pth"
+        return {"random": weights.seed, **_by_name(_beside(weights.path, weights))}
+    for path in weights.files:
+        require_whole(path)
+    if weights.folder is None:
+        return {weights.path.suffix: remembered_sha256s(weights.files)[0]}
+    if not weights.files:
+        raise NotReady(f"backbone.path: {_lacking(weights.folder, weights)}")
+    return _by_name([*_beside(weights.folder, weights), *weights.files])
+
+
+def _beside(folder: Path, weights: Weights) -> list[Path]:
+    """Return the files in a folder, besides weights and tokenizer, that may decide features."""
+    if weights.has_config:
+        return [folder / CONFIG_FILE]
+    return [path for path in sorted(folder.iterdir()) if path.suffix in _DECIDING_ENDINGS]
+
+
+def _lacking(folder: Path, weights: Weights) -> str:
+    """Tell that a folder holds no weights, or none that are read there."""
+    unread = sorted(folder.glob("*.pt")) if weights.has_config else []
+    if unread:
+        return (
+            f"{folder} must hold weights that open_clip reads beside a config, but "
+            f"{unread[0].name} is not; rename it to end in .pth"
         )
-    elif not weights.files:
-        raise NotReady(
-            f"backbone.path: {weights.path} must hold a config and weights, but has no file that "
-            f"ends in {', '.join(sorted(WEIGHTS_ENDINGS))}; put the weights there"
-        )
-    found = _by_name(files)
-    return {**found, "random": weights.seed} if weights.is_random else found
+    return (
+        f"{folder} must hold a config and weights, but has no file that ends in "
+        f"{', '.join(sorted(WEIGHTS_ENDINGS))}; put the weights there"
+    )
 
 
 def _by_name(files: Sequence[Path]) -> dict[str, Any]:

@@ -17,9 +17,18 @@ CONFIG_FILE = "open_clip_config.json"
 ORIGIN_FILE = "spar_bench.json"
 """The file beside exported weights that says what they were made from."""
 WEIGHTS_ENDINGS = (".safetensors", ".bin", ".pt", ".pth")
+_PREFERRED = (
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.safetensors",
+    "open_clip_pytorch_model.bin",
+    "open_clip_pytorch_model.pth",
+    "model.safetensors",
+    "pytorch_model.bin",
+    "pytorch_model.pth",
+    "model.pth",
+)
 FOLDER_VARIABLE = "SPAR_BENCH_WEIGHTS"
 DEFAULT_FOLDER = "weights"
-TOKENIZER_ENDINGS = (".json", ".txt", ".model", ".gz")
 RANDOM_SEED = 0
 
 Channels = tuple[float, float, float]
@@ -77,15 +86,24 @@ class Weights:
 
     @property
     def files(self) -> list[Path]:
-        """The files of weights: the one, or all of the folder."""
+        """The files of weights: the one that open_clip reads beside a config, else all."""
         if self.folder is None:
             return [] if self.path is None else [self.path]
-        return [path for path in sorted(self.folder.iterdir()) if path.suffix in WEIGHTS_ENDINGS]
+        found = [path for path in sorted(self.folder.iterdir()) if path.suffix in WEIGHTS_ENDINGS]
+        if not self.has_config:
+            return found
+        return sorted((path for path in found if path.suffix != ".pt"), key=_preference)[:1]
 
     @property
     def has_config(self) -> bool:
         """Whether open_clip's config is beside them."""
         return self.folder is not None and (self.folder / CONFIG_FILE).is_file()
+
+
+def _preference(path: Path) -> tuple[int, bool, Path]:
+    """Return what open_clip's `local-dir:` sorts files by, of which it reads the first."""
+    place = _PREFERRED.index(path.name) if path.name in _PREFERRED else len(_PREFERRED)
+    return place, path.suffix != ".safetensors", path
 
 
 def find(spec: BackboneSpec, card: Card, data_file: Path | None) -> Weights:

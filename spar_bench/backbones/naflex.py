@@ -27,8 +27,6 @@ NEEDS_DATA_FILE = True
 CONFIG = Path(__file__).with_name("ViT-B-16-SigLIP2-naflex.json")
 """The architecture's name in open_clip after 3.3."""
 
-WEIGHTS_FILE = "open_clip_model.safetensors"
-
 
 class Backbone(SigLip2):
     """The published SigLIP2 NaFlex: timm's trunk, and the text tower of the same checkpoint.
@@ -99,8 +97,7 @@ def _without_config(weights: Weights) -> Weights:
     if weights.is_random:
         return replace(weights, path=None)
     if weights.has_config and weights.files:
-        own = [path for path in weights.files if path.name == WEIGHTS_FILE]
-        return replace(weights, path=[*own, *weights.files][0])
+        return replace(weights, path=weights.files[0])
     return weights
 
 

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from spar_bench import backbones
+from spar_bench.backbones import Weights
 from spar_bench.backbones.base import Backbone
 from spar_bench.backbones.openclip import Backbone as OpenClip
 from spar_bench.errors import NotReady
@@ -214,8 +215,43 @@ def test_identity_is_of_contents_not_of_places(tmp_path: Path, clip: Path) -> No
     ]
 
     assert identities[0] == identities[1] != identities[2]
-    (same / "merges.txt").write_text("another tokenizer")
-    assert backbones.identity(BackboneSpec(name="openclip", path=str(same))) != identities[0]
+
+
+def test_identity_leaves_out_files_that_are_not_read(tmp_path: Path, clip: Path) -> None:
+    whole = write_clip(tmp_path / "whole")
+    for name in ("config.json", "README.md", "merges.txt", "optimizer.bin", "pytorch_model.bin"):
+        (whole / name).write_text("of a whole download")
+    save_file({}, whole / "model.safetensors")
+
+    identities = [
+        backbones.identity(BackboneSpec(name="openclip", path=str(folder)))
+        for folder in (clip, whole)
+    ]
+
+    assert identities[0] == identities[1]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["a.bin", "b.safetensors", "model.safetensors", "open_clip_pytorch_model.bin"],
+        ["a.bin", "b.safetensors", "pytorch_model.bin", "model.safetensors"],
+        ["z.pth", "b.bin", "a.pth", "w.pt"],
+        ["b.safetensors", "a.safetensors", "0.bin"],
+        ["open_clip_pytorch_model.bin", "open_clip_model.safetensors"],
+        ["model.pth", "0.safetensors"],
+    ],
+)
+def test_file_of_weights_beside_a_config_is_the_one_that_open_clip_reads(
+    tmp_path: Path, names: list[str]
+) -> None:
+    (tmp_path / "open_clip_config.json").touch()
+    for name in names:
+        (tmp_path / name).touch()
+
+    [found] = Weights(tmp_path).files
+
+    assert str(found) == open_clip.factory._find_checkpoint_in_dir(tmp_path)
 
 
 def test_backbone_without_a_folder_is_not_ready() -> None:

@@ -108,6 +108,16 @@ def test_tokenizer_of_the_hubs_cache_is_part_of_the_identity(tmp_path: Path, cac
     assert backbones.identity(RANDOM)["files"] != first
 
 
+def test_tokenizer_beside_the_weights_is_part_of_the_identity(folder: Path) -> None:
+    first = backbones.identity(spec_of(folder))
+    (folder / "config.json").write_text("{}")
+    assert backbones.identity(spec_of(folder)) == first
+
+    (folder / "tokenizer.json").write_text("{}")
+
+    assert backbones.identity(spec_of(folder)) != first
+
+
 def test_tokenizer_is_read_from_the_hubs_cache(cached: Path) -> None:
     found = tokenizer(backbones.weights_of(RANDOM), "ViT-B-16-SigLIP2-512")
 
