@@ -11,10 +11,11 @@ from spar_bench import registry
 from spar_bench.backbones import _tokenizers
 from spar_bench.backbones._config import (
     require_architecture,
-    stated_config,
+    sizes_of_config,
     stated_preprocessing,
+    text_sizes_of_config,
 )
-from spar_bench.backbones._contents import checksums
+from spar_bench.backbones._contents import checksums, readable
 from spar_bench.backbones._sizes import Sizes, TextSizes
 from spar_bench.backbones._tokenizers import tokenizer_of
 from spar_bench.backbones._weights import (
@@ -101,7 +102,7 @@ def stated_sizes(spec: BackboneSpec) -> Sizes | None:
     registry.plugin("backbones", spec.name)  # an unknown name is reported first
     if registry.data("backbones", spec.name):
         return _read(spec.name, Sizes)
-    return None if spec.path is None else _sizes_of_config(Path(spec.path))
+    return None if spec.path is None else sizes_of_config(Path(spec.path))
 
 
 def not_offered(spec: BackboneSpec, known: Sizes) -> Iterator[tuple[str, str]]:
@@ -151,16 +152,7 @@ def text_sizes(spec: BackboneSpec) -> TextSizes | None:
     stated = card(spec.name).text
     if stated is not None or spec.path is None:
         return stated
-    try:
-        text = stated_config(Path(spec.path))["model_cfg"]["text_cfg"]
-        return TextSizes(
-            width=text["width"],
-            depth=text["layers"],
-            context=text["context_length"],
-            mlp_ratio=text.get("mlp_ratio", 4.0),
-        )
-    except (OSError, LookupError, ValueError, TypeError):
-        return None
+    return text_sizes_of_config(Path(spec.path))
 
 
 def weights_of(spec: BackboneSpec) -> Weights:
@@ -170,7 +162,8 @@ def weights_of(spec: BackboneSpec) -> Weights:
         UnknownName: no backbone of that name.
         NotReady: its weights are not found.
     """
-    return find(spec, card(spec.name), registry.data_file("backbones", spec.name))
+    with readable(f"backbone {spec.name}"):
+        return find(spec, card(spec.name), registry.data_file("backbones", spec.name))
 
 
 def identity(spec: BackboneSpec) -> dict[str, Any]:
@@ -178,17 +171,19 @@ def identity(spec: BackboneSpec) -> dict[str, Any]:
 
     Raises:
         UnknownName: no backbone of that name.
-        NotReady: its weights are missing, or are those of another architecture.
+        NotReady: its weights are missing, unreadable, or those of another architecture.
     """
     known, weights = known_sizes(spec), weights_of(spec)
-    require_architecture(weights, known)
-    tokenizer = tokenizer_of(weights, card(spec.name).model)
+    with readable(f"backbone {spec.name}"):
+        require_architecture(weights, known)
+        tokenizer = tokenizer_of(weights, card(spec.name).model)
+        files = checksums(weights, tokenizer.files if tokenizer else [])
     return {
         "versions": registry.versions("backbones", spec.name),
         "sizes": asdict(known),
         "stated": card(spec.name).deciding(),
         "preprocessing": spec.preprocessing,
-        "files": checksums(weights, tokenizer.files if tokenizer else []),
+        "files": files,
         **_keys(spec.name),
     }
 
@@ -227,7 +222,8 @@ def require_tokenizer(spec: BackboneSpec) -> None:
         NotReady: files of the tokenizer are missing, or the weights are.
     """
     known_sizes(spec)  # what else is wrong is told in one way
-    _tokenizers.require_tokenizer(weights_of(spec), card(spec.name).model)
+    with readable(f"backbone {spec.name}"):
+        _tokenizers.require_tokenizer(weights_of(spec), card(spec.name).model)
 
 
 def interpolation(spec: BackboneSpec) -> str:
@@ -278,31 +274,4 @@ def _read(name: str, kind: type[T]) -> T:
         found = "nothing" if first["type"] == "missing" else repr(first["input"])
         raise DataFileError(
             f"{place}: {key}: {first['msg'].lower()}, but got {found}; correct it"
-        ) from error
-
-
-def _sizes_of_config(folder: Path) -> Sizes:
-    """Read the sizes from a config as open_clip writes it; its defaults fill in what is missing."""
-    try:
-        config = stated_config(folder)["model_cfg"]
-        vision = config["vision_cfg"]
-        stated = [vision.get(key, 1) for key in ("patch_size", "image_size", "layers", "width")]
-        if "timm_model_name" in vision or not all(isinstance(size, int) for size in stated):
-            raise ValueError("it is not open_clip's own ViT for square images")
-        width, head_width = vision.get("width", 768), vision.get("head_width", 64)
-        return Sizes(
-            patch_px=vision.get("patch_size", 16),
-            image_px=vision.get("image_size", 224),
-            width=width,
-            depth=vision.get("layers", 12),
-            heads=width // head_width,
-            mlp_ratio=vision.get("mlp_ratio", 4.0),
-            channels=config["embed_dim"],
-            read_out="maskclip",
-        )
-    except (OSError, ArithmeticError, LookupError, ValueError, TypeError, AttributeError) as error:
-        raise NotReady(
-            f"backbone.path: must be a folder with a readable {CONFIG_FILE}, but "
-            f"{folder / CONFIG_FILE}: {error!r}; name the folder that open_clip's `local-dir:` "
-            "would take"
         ) from error

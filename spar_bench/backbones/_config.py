@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from spar_bench.backbones._sizes import Sizes
+from spar_bench.backbones._sizes import Sizes, TextSizes
 from spar_bench.backbones._weights import CONFIG_FILE, Weights
 from spar_bench.errors import NotReady
 
@@ -93,3 +93,48 @@ def stated_part(weights: Weights, *keys: str) -> dict[str, Any]:
             f"{weights.folder / CONFIG_FILE}: must be a config as open_clip writes it, but cannot "
             f"be read: {error!r}; get it again"
         ) from error
+
+
+def sizes_of_config(folder: Path) -> Sizes:
+    """Read the sizes from a config as open_clip writes it; its defaults fill in what is missing.
+
+    Raises:
+        NotReady: the folder has no config that can be read, or it is not of open_clip's own ViT.
+    """
+    try:
+        config = stated_config(folder)["model_cfg"]
+        vision = config["vision_cfg"]
+        stated = [vision.get(key, 1) for key in ("patch_size", "image_size", "layers", "width")]
+        if "timm_model_name" in vision or not all(isinstance(size, int) for size in stated):
+            raise ValueError("it is not open_clip's own ViT for square images")
+        width, head_width = vision.get("width", 768), vision.get("head_width", 64)
+        return Sizes(
+            patch_px=vision.get("patch_size", 16),
+            image_px=vision.get("image_size", 224),
+            width=width,
+            depth=vision.get("layers", 12),
+            heads=width // head_width,
+            mlp_ratio=vision.get("mlp_ratio", 4.0),
+            channels=config["embed_dim"],
+            read_out="maskclip",
+        )
+    except (OSError, ArithmeticError, LookupError, ValueError, TypeError, AttributeError) as error:
+        raise NotReady(
+            f"backbone.path: must be a folder with a readable {CONFIG_FILE}, but "
+            f"{folder / CONFIG_FILE}: {error!r}; name the folder that open_clip's `local-dir:` "
+            "would take"
+        ) from error
+
+
+def text_sizes_of_config(folder: Path) -> TextSizes | None:
+    """Read the sizes of a text tower from a config, or return None where it does not state them."""
+    try:
+        text = stated_config(folder)["model_cfg"]["text_cfg"]
+        return TextSizes(
+            width=text["width"],
+            depth=text["layers"],
+            context=text["context_length"],
+            mlp_ratio=text.get("mlp_ratio", 4.0),
+        )
+    except (OSError, LookupError, ValueError, TypeError):
+        return None

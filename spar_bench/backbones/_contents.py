@@ -4,7 +4,8 @@ No torch here: `check` and `plan` take checksums too.
 """
 
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,22 @@ _DECIDING_ENDINGS = {".json", ".txt", ".model", ".gz"}
 """Of files that a plug-in may read beside weights that have none of open_clip's configs."""
 
 
+@contextmanager
+def readable(what: str) -> Iterator[None]:
+    """Turn a file that the system does not let us read into one line.
+
+    Raises:
+        NotReady: a file is missing, or must not be read.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise NotReady(
+            f"{error.filename or what}: must be readable, but cannot be read "
+            f"({error.strerror or error}); check its permissions, or get it again"
+        ) from error
+
+
 def checksums(weights: Weights, tokenizer: Sequence[Path] = ()) -> dict[str, Any]:
     """Return the SHA-256 of each file that decides features or prompts, or the random seed.
 
@@ -25,6 +42,7 @@ def checksums(weights: Weights, tokenizer: Sequence[Path] = ()) -> dict[str, Any
 
     Raises:
         NotReady: the folder holds no weights, or a file of weights is incomplete.
+        OSError: a file cannot be read.
     """
     return {**_of_weights(weights), **_by_name(tokenizer)}
 
@@ -34,6 +52,7 @@ def _of_weights(weights: Weights) -> dict[str, Any]:
 
     Raises:
         NotReady: the folder holds no weights, or a file of weights is incomplete.
+        OSError: a file cannot be read.
     """
     if weights.path is None or (weights.is_random and weights.folder is None):
         return {"random": weights.seed}  # a file of weights says nothing about random ones
@@ -80,12 +99,12 @@ def require_whole(path: Path) -> None:
         NotReady: the file is empty, cut off, or of another kind.
         OSError: it cannot be read.
     """
+    with path.open("rb") as file:  # safe_open's own OSError does not say which file it is about
+        is_old = file.read(1) == b"\x80"  # a pickle, as torch wrote before 1.6
     try:
         if path.suffix == ".safetensors":
             with safe_open(path, "np"):
                 return
-        with path.open("rb") as file:
-            is_old = file.read(1) == b"\x80"  # a pickle, as torch wrote before 1.6
     except SafetensorError:
         is_old = False
     if not is_old and not zipfile.is_zipfile(path):

@@ -181,7 +181,7 @@ def _in_weights_folder(name: str) -> Path | None:
 
 
 def _holds_weights(folder: Path) -> bool:
-    return any(path.suffix in WEIGHTS_ENDINGS for path in folder.glob("*"))
+    return any(path.suffix in WEIGHTS_ENDINGS and path.is_file() for path in folder.glob("*"))
 
 
 def hub_snapshot(repository: str) -> Path | None:
@@ -196,5 +196,18 @@ def hub_snapshot(repository: str) -> Path | None:
 
 
 def _in_hub_cache(repository: str) -> Path | None:
+    """Return the cached snapshot of a repository if it holds weights.
+
+    Raises:
+        NotReady: it holds links to files of weights that are not there.
+    """
     folder = hub_snapshot(repository) if repository else None
-    return folder if folder is not None and _holds_weights(folder) else None
+    if folder is None:
+        return None
+    for path in Weights(folder).files:
+        if not path.exists():
+            raise NotReady(
+                f"{path}: must be a file of the Hugging Face cache, but the file that it links to "
+                f"is missing; `hf download {repository}` gets it again"
+            )
+    return folder if _holds_weights(folder) else None

@@ -381,6 +381,57 @@ def test_a_cache_that_holds_no_weights_counts_for_nothing(
         backbones.weights_of(BackboneSpec(name=tiny))
 
 
+def test_a_cache_whose_blob_is_gone_is_not_found(tmp_path: Path, tiny: str, clip: Path) -> None:
+    cached = in_hub_cache(tmp_path / "hub", "someone/tiny", clip)
+    path = cached / "open_clip_model.safetensors"
+    path.unlink()
+    path.symlink_to("../../blobs/gone")
+
+    with pytest.raises(NotReady) as caught:
+        backbones.weights_of(BackboneSpec(name=tiny))
+
+    assert str(caught.value) == (
+        f"{path}: must be a file of the Hugging Face cache, but the file that it links to is "
+        "missing; `hf download someone/tiny` gets it again"
+    )
+
+
+@pytest.mark.parametrize("ending", [".safetensors", ".pth"])
+def test_a_link_to_nothing_is_one_line(tmp_path: Path, tiny: str, clip: Path, ending: str) -> None:
+    folder = shutil.copytree(clip, tmp_path / "linked")
+    path = folder / f"open_clip_model{ending}"
+    (folder / "open_clip_model.safetensors").unlink()
+    path.symlink_to("gone")
+
+    with pytest.raises(NotReady) as caught:
+        backbones.identity(BackboneSpec(name=tiny, path=str(folder)))
+
+    assert str(caught.value) == (
+        f"{path}: must be readable, but cannot be read (No such file or directory); check its "
+        "permissions, or get it again"
+    )
+
+
+@pytest.mark.parametrize("ending", ["safetensors", "json"])
+def test_a_file_that_must_not_be_read_is_one_line(
+    clip: Path, ending: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, *args: Any, **options: Any) -> Any:
+        if path.suffix == f".{ending}":
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path, *args, **options)
+
+    opened = Path.open
+    spec = BackboneSpec(name="openclip", path=str(clip))
+    backbones.identity(spec)
+    monkeypatch.setattr(Path, "open", refuse)
+
+    with pytest.raises(NotReady, match="Permission denied") as caught:
+        backbones.identity(spec)
+
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("found", "changed"),
     [("heads: 2", "heads: 4"), ("read_out: maskclip", "read_out: maskclip\nmean: [0, 0, 0]")],
