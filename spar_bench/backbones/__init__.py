@@ -16,6 +16,7 @@ from spar_bench.backbones._config import (
     text_sizes_of_config,
 )
 from spar_bench.backbones._contents import checksums, readable
+from spar_bench.backbones._shapes import determined_shapes, require_shapes, stated_shapes
 from spar_bench.backbones._sizes import Sizes, TextSizes
 from spar_bench.backbones._tokenizers import tokenizer_of
 from spar_bench.backbones._weights import (
@@ -178,6 +179,8 @@ def identity(spec: BackboneSpec) -> dict[str, Any]:
         require_architecture(weights, known)
         tokenizer = tokenizer_of(weights, card(spec.name).model)
         files = checksums(weights, tokenizer.files if tokenizer else [])
+        for path in [] if weights.is_random else weights.files:
+            require_shapes(path, stated_shapes(path), determined_shapes(known))
     return {
         "versions": registry.versions("backbones", spec.name),
         "sizes": asdict(known),

@@ -1,6 +1,7 @@
 """Load a model of open_clip and its tokenizer, without the network."""
 
-from math import prod
+from collections.abc import Mapping
+from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
@@ -8,17 +9,20 @@ import open_clip
 import torch
 from torch import nn
 
-from spar_bench.backbones import Weights
+from spar_bench.backbones import Sizes, Weights
+from spar_bench.backbones._contents import readable
+from spar_bench.backbones._shapes import Shape, determined_shapes, require_shapes
 from spar_bench.backbones._tokenizers import HubTokenizer, require_tokenizer, tokenizer_of
 from spar_bench.errors import NotReady
 from spar_bench.tensors import read_shapes
 
 
-def open_clip_model(weights: Weights, architecture: str) -> nn.Module:
+def open_clip_model(weights: Weights, architecture: str, sizes: Sizes) -> nn.Module:
     """Load an open_clip model without the network; without a config, its architecture is by name.
 
     Raises:
-        NotReady: open_clip cannot read the weights, or nothing states their architecture.
+        NotReady: open_clip cannot read the weights, they are of other sizes, or nothing states
+            their architecture.
     """
     path = weights.path
     if not weights.has_config and not architecture:
@@ -26,6 +30,10 @@ def open_clip_model(weights: Weights, architecture: str) -> nn.Module:
             f"backbone.path: must hold open_clip_config.json, but {path} has none; name the folder "
             "that open_clip's `local-dir:` would take, or a backbone by its own name"
         )
+    with readable(str(path)):
+        files = {} if weights.is_random else {file: read_shapes(file) for file in weights.files}
+    for file, shapes in files.items():  # before open_clip resamples, which fails in half precision
+        require_shapes(file, shapes, determined_shapes(sizes))
     name = f"local-dir:{path}" if weights.has_config else architecture
     try:
         with torch.random.fork_rng(devices=[]):
@@ -44,25 +52,15 @@ def open_clip_model(weights: Weights, architecture: str) -> nn.Module:
             f"backbone.path: must be weights that open_clip reads, but reading {path} failed: "
             f"{reason}; put complete weights there, or name others"
         ) from error
-    if not weights.is_random:
-        _require_shapes(model, weights)
+    _require_own_shapes(model, files)
     return model
 
 
-def _require_shapes(model: nn.Module, weights: Weights) -> None:
-    """Refuse a model that was not loaded exactly as its file, or a file of its folder, has it.
-
-    open_clip silently resamples position embeddings if their number differs, for images and texts.
-    """
-    for path in weights.files:
-        found = {name.removeprefix("module."): shape for name, shape in read_shapes(path).items()}
-        for name, tensor in model.state_dict().items():
-            shape = found.get(name, found.get(name.removeprefix("text.")))  # as in older files
-            if shape is not None and prod(shape) != tensor.numel():
-                raise NotReady(
-                    f"{path}: {name} must be of shape {tuple(tensor.shape)}, but is of shape "
-                    f"{shape}; name other weights, or the backbone they belong to"
-                )
+def _require_own_shapes(model: nn.Module, files: Mapping[Path, Mapping[str, Shape]]) -> None:
+    """Refuse a model that was not loaded exactly as its file, or a file of its folder, has it."""
+    own = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    for path, shapes in files.items():
+        require_shapes(path, shapes, own)
 
 
 def tokenizer(weights: Weights, architecture: str) -> Any:

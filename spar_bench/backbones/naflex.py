@@ -38,11 +38,12 @@ class Backbone(SigLip2):
     """
 
     def __init__(self, spec: BackboneSpec) -> None:
-        known_sizes(spec)
+        known = known_sizes(spec)
         weights, architecture = weights_of(spec), card(spec.name).model
         if open_clip.get_model_config(architecture) is None:
             open_clip.add_model_config(CONFIG)
-        self._build(spec, open_clip_model(_without_config(weights), architecture), weights)
+        model = open_clip_model(_without_config(weights), architecture, known)
+        self._build(spec, model, weights)
 
     def _sizes_of(self, visual: Any, weights: Weights) -> dict[str, int]:
         trunk = getattr(visual, "trunk", None)

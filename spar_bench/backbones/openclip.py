@@ -39,9 +39,9 @@ class Backbone:
     """
 
     def __init__(self, spec: BackboneSpec) -> None:
-        known_sizes(spec)  # has its own message for a missing path
+        known = known_sizes(spec)  # has its own message for a missing path
         weights = weights_of(spec)
-        self._build(spec, open_clip_model(weights, card(spec.name).model), weights)
+        self._build(spec, open_clip_model(weights, card(spec.name).model, known), weights)
 
     def _build(self, spec: BackboneSpec, model: nn.Module, weights: Weights) -> None:
         visual: Any = model.visual

@@ -60,12 +60,13 @@ def test_positions_of_another_size_are_refused(tmp_path: Path) -> None:
     path = folder / "open_clip_model.safetensors"
     save_file({**load_file(path), "visual.trunk.pos_embed": torch.zeros(1, 36, 24)}, path)
 
-    with pytest.raises(NotReady, match=r"pos_embed: .*\[1, 36, 24\].*\[1, 16, 24\]") as caught:
+    with pytest.raises(NotReady) as caught:
         load(folder)
 
-    assert str(folder) in str(caught.value)
-    assert str(caught.value).endswith("put complete weights there, or name others")
-    assert "\n" not in str(caught.value)
+    assert str(caught.value) == (
+        f"{path}: visual.trunk.pos_embed must be of shape (1, 16, 24), but is of shape "
+        "(1, 36, 24); name other weights, or the backbone they belong to"
+    )
 
 
 class TestContract(BackboneContract):
@@ -266,7 +267,7 @@ def test_trunks_that_the_read_out_does_not_fit_are_refused(tmp_path: Path, trunk
     write_data_file(tmp_path / "tiny.yaml", "siglip2")
 
     with pytest.raises(NotReady, match="must hold a timm SigLIP ViT"):
-        load(folder)
+        load(folder, weights="random")
 
 
 def test_folder_of_another_size_is_refused(tmp_path: Path, folder: Path) -> None:

@@ -122,13 +122,13 @@ def test_random_weights_come_by_demand_alone_and_are_the_same_each_time(clip: Pa
     )
 
 
-def test_random_weights_beside_a_file_are_not_that_files(clip: Path) -> None:
+def test_random_weights_beside_a_file_are_not_that_files(tiny: str, clip: Path) -> None:
     path = str(clip / "open_clip_model.safetensors")
 
-    random = backbones.identity(BackboneSpec(name=LAION, path=path, weights="random"))
+    random = backbones.identity(BackboneSpec(name=tiny, path=path, weights="random"))
 
-    assert random == backbones.identity(BackboneSpec(name=LAION, weights="random"))
-    assert random != backbones.identity(BackboneSpec(name=LAION, path=path))
+    assert random == backbones.identity(BackboneSpec(name=tiny, weights="random"))
+    assert random != backbones.identity(BackboneSpec(name=tiny, path=path))
 
 
 def test_random_weights_of_a_folder_have_its_config_and_not_its_weights(
@@ -201,6 +201,35 @@ def test_positions_of_another_size_are_refused_and_not_resampled(
         f"{path}: {name} must be of shape {tuple(own[name].shape)}, but is of shape {shape}; name "
         "other weights, or the backbone they belong to"
     )
+
+
+def test_a_file_of_another_architecture_is_refused_before_anything_is_run(clip: Path) -> None:
+    path = clip / "open_clip_model.safetensors"
+
+    with pytest.raises(NotReady) as caught:
+        backbones.identity(BackboneSpec(name=LAION, path=str(path)))
+
+    assert str(caught.value) == (
+        f"{path}: visual.conv1.weight must be of shape (768, 3, 16, 16), but is of shape "
+        "(16, 3, 8, 8); name other weights, or the backbone they belong to"
+    )
+
+
+@pytest.mark.parametrize("ending", [".safetensors", ".pt"])
+def test_a_file_of_another_architecture_is_refused_before_it_is_resampled(
+    tmp_path: Path, ending: str
+) -> None:
+    path = tmp_path / f"half{ending}"
+    state = {"visual.positional_embedding": torch.zeros(65, 768).half()}
+    if ending == ".pt":
+        torch.save(state, path)
+    else:
+        save_file(state, path)
+
+    with pytest.raises(
+        NotReady, match=r"must be of shape \(197, 768\), but is of shape \(65, 768\)"
+    ):
+        OpenClip(BackboneSpec(name=LAION, path=str(path)))
 
 
 @pytest.mark.parametrize(

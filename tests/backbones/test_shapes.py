@@ -1,0 +1,61 @@
+"""The shapes that sizes determine, as the libraries that make the files have them."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import open_clip
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from spar_bench import backbones
+from spar_bench.backbones._shapes import determined_shapes, require_shapes, stated_shapes
+from spar_bench.errors import NotReady
+from spar_bench.spec.schema import BackboneSpec
+from tests.backbones.dinov3 import tiny
+from tests.backbones.towers import NAMES, hollow
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_shapes_of_siglip2_are_those_of_its_tower(name: str) -> None:
+    tower = hollow(name).state_dict()
+    found = {f"module.visual.{key}": tuple(value.shape) for key, value in tower.items()}
+
+    wanted = determined_shapes(backbones.known_sizes(BackboneSpec(name=name)))
+
+    require_shapes(Path("w"), found, wanted)
+    assert len({f"module.{key}" for key in wanted} & found.keys()) == 2
+
+
+def test_shapes_of_clip_are_those_of_its_tower() -> None:
+    with torch.device("meta"):
+        state = open_clip.CLIP(**open_clip.get_model_config("ViT-B-16")).state_dict()
+    found = {key: tuple(value.shape) for key, value in state.items()}
+
+    wanted = determined_shapes(backbones.known_sizes(BackboneSpec(name="openclip-b16-laion2b")))
+
+    require_shapes(Path("w"), found, wanted)
+    assert len(wanted.keys() & found.keys()) == 2
+
+
+def test_shapes_of_dinov3_are_those_of_metas_file() -> None:
+    known = backbones.known_sizes(BackboneSpec(name="dinov3-b16"))
+    wanted = determined_shapes(replace(known, width=tiny.WIDTH, patch_px=tiny.PATCH_PX))
+
+    require_shapes(Path("w"), tiny.trunk_shapes(), wanted)
+    assert len(wanted.keys() & tiny.trunk_shapes().keys()) == 1
+
+
+def test_header_is_read_for_safetensors_alone(tmp_path: Path) -> None:
+    tensor = torch.zeros(2, 3, dtype=torch.bfloat16)
+    save_file({"a": tensor}, tmp_path / "w.safetensors")
+    torch.save({"a": tensor}, tmp_path / "w.pth")
+
+    assert stated_shapes(tmp_path / "w.safetensors") == {"a": (2, 3)}
+    assert stated_shapes(tmp_path / "w.pth") == {}
+
+
+def test_another_shape_of_as_many_elements_is_left_to_the_library() -> None:
+    require_shapes(Path("w"), {"a": (6,)}, {"a": (2, 3)})
+    with pytest.raises(NotReady, match=r"^w: a must be of shape \(2, 3\), but is of shape \(5,\)"):
+        require_shapes(Path("w"), {"a": (5,)}, {"a": (2, 3)})
