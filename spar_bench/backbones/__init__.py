@@ -8,7 +8,7 @@ from typing import Any, TypeVar, cast
 from pydantic import TypeAdapter, ValidationError
 
 from spar_bench import registry
-from spar_bench.backbones import _tokenizers
+from spar_bench.backbones import _models, _tokenizers
 from spar_bench.backbones._config import (
     require_architecture,
     sizes_of_config,
@@ -45,6 +45,7 @@ __all__ = [
     "known_sizes",
     "label",
     "not_offered",
+    "require_model",
     "require_text",
     "require_tokenizer",
     "sizes",
@@ -175,9 +176,12 @@ def identity(spec: BackboneSpec) -> dict[str, Any]:
         NotReady: its weights are missing, unreadable, or those of another architecture.
     """
     known, weights = known_sizes(spec), weights_of(spec)
+    model, plugin = card(spec.name).model, registry.source("backbones", spec.name)
     with readable(f"backbone {spec.name}"):
-        require_architecture(weights, known)
-        tokenizer = tokenizer_of(weights, card(spec.name).model)
+        require_model(spec, weights)
+        by_name = model if _models.builds_of_open_clip(plugin) else ""
+        require_architecture(weights, known, by_name, _place(spec))
+        tokenizer = tokenizer_of(weights, model)
         files = checksums(weights, tokenizer.files if tokenizer else [])
         for path in [] if weights.is_random else weights.files:
             require_shapes(path, stated_shapes(path), determined_shapes(known))
@@ -189,6 +193,21 @@ def identity(spec: BackboneSpec) -> dict[str, Any]:
         "files": files,
         **_keys(spec.name),
     }
+
+
+def require_model(spec: BackboneSpec, weights: Weights) -> None:
+    """Refuse weights, random ones too, of which nothing says what model to build.
+
+    Raises:
+        NotReady: there is no config beside them, and the data file names no known model.
+    """
+    plugin = registry.source("backbones", spec.name)
+    _models.require_model(plugin, weights, card(spec.name).model, _place(spec))
+
+
+def _place(spec: BackboneSpec) -> str:
+    """Return where a backbone's sizes are stated, for messages."""
+    return str(registry.data_file("backbones", spec.name) or f"backbone {spec.name}")
 
 
 def text_identity(known: dict[str, Any]) -> dict[str, Any]:

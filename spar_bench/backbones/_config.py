@@ -1,13 +1,22 @@
 """What open_clip's config of weights says, and whether it is the backbone's; without torch."""
 
-import importlib.util
 import json
 from pathlib import Path
 from typing import Any
 
+from spar_bench.backbones._models import config_by_name
 from spar_bench.backbones._sizes import Sizes, TextSizes
 from spar_bench.backbones._weights import CONFIG_FILE, Weights
 from spar_bench.errors import NotReady
+
+_FIELDS = {
+    "embed_dim": "channels",
+    "image_size": "image_px",
+    "patch_size": "patch_px",
+    "width": "width",
+    "layers": "depth",
+}
+"""Keys of open_clip's configs, to our names of the sizes."""
 
 
 def stated_config(folder: Path) -> dict[str, Any]:
@@ -18,22 +27,6 @@ def stated_config(folder: Path) -> dict[str, Any]:
     """
     read: dict[str, Any] = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
     return read
-
-
-def config_by_name(architecture: str) -> dict[str, Any] | None:
-    """Return the config that open_clip, or this package, has of an architecture, or None.
-
-    open_clip is not imported.
-    """
-    package = importlib.util.find_spec("open_clip")
-    roots = (package and package.submodule_search_locations) or []
-    folders = [*(Path(root) / "model_configs" for root in roots), Path(__file__).parent]
-    for folder in folders:
-        path = folder / f"{architecture.replace('/', '-')}.json"
-        if path.is_file():
-            read: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            return read
-    return None
 
 
 def model_config(weights: Weights, architecture: str) -> dict[str, Any]:
@@ -56,27 +49,41 @@ def stated_preprocessing(weights: Weights) -> dict[str, Any]:
     return stated_part(weights, "preprocess_cfg")
 
 
-def require_architecture(weights: Weights, sizes: Sizes) -> None:
-    """Refuse weights whose config plainly states other sizes than the backbone's.
+def require_architecture(weights: Weights, sizes: Sizes, model: str, place: str) -> None:
+    """Refuse weights whose config, or the config of their model, plainly states other sizes.
 
     What it leaves out, or leaves to the name of a timm model, is checked once the model is loaded.
     A NaFlex reads images of any size, whatever its config says.
 
+    Args:
+        weights: Those to load, or random ones.
+        sizes: The backbone's.
+        model: The name of open_clip's model, for weights without a config; "" if it has none.
+        place: The data file that states the name and the sizes.
+
     Raises:
         NotReady: a size differs, or the config cannot be read.
     """
-    stated = {"embed_dim": stated_part(weights, "model_cfg").get("embed_dim")}
-    vision = stated_part(weights, "model_cfg", "vision_cfg")
-    stated |= {key: vision.get(key) for key in ("image_size", "patch_size")}
-    known = {"embed_dim": sizes.channels, "patch_size": sizes.patch_px}
-    if sizes.token_budget is None:
-        known["image_size"] = sizes.image_px
-    for key, value in known.items():
-        if isinstance(stated[key], int) and stated[key] != value:
+    config = model_config(weights, model)
+    vision = config.get("vision_cfg", {})
+    if weights.has_config:
+        vision = stated_part(weights, "model_cfg", "vision_cfg")
+    stated = {**vision, "embed_dim": config.get("embed_dim")}
+    for key, field in _FIELDS.items():
+        size, own = stated.get(key), getattr(sizes, field)
+        if not isinstance(size, int) or size == own:
+            continue
+        if key == "image_size" and sizes.token_budget is not None:
+            continue
+        if weights.has_config:
             raise NotReady(
-                f"{weights.path}/{CONFIG_FILE}: {key} must be {value}, the backbone's, but is "
-                f"{stated[key]}; name other weights, or the backbone they belong to"
+                f"{weights.path}/{CONFIG_FILE}: {key} must be {own}, the backbone's, but is "
+                f"{size}; name other weights, or the backbone they belong to"
             )
+        raise NotReady(
+            f"{place}: {field}: must be {size}, as in open_clip's {model}, but is {own}; correct "
+            "it, or name the model that it belongs to"
+        )
 
 
 def stated_part(weights: Weights, *keys: str) -> dict[str, Any]:

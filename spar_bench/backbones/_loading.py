@@ -21,15 +21,10 @@ def open_clip_model(weights: Weights, architecture: str, sizes: Sizes) -> nn.Mod
     """Load an open_clip model without the network; without a config, its architecture is by name.
 
     Raises:
-        NotReady: open_clip cannot read the weights, they are of other sizes, or nothing states
-            their architecture.
+        NotReady: open_clip cannot read the weights, they are of other sizes, or open_clip
+            cannot build their architecture.
     """
     path = weights.path
-    if not weights.has_config and not architecture:
-        raise NotReady(
-            f"backbone.path: must hold open_clip_config.json, but {path} has none; name the folder "
-            "that open_clip's `local-dir:` would take, or a backbone by its own name"
-        )
     with readable(str(path)):
         files = {} if weights.is_random else {file: read_shapes(file) for file in weights.files}
     for file, shapes in files.items():  # before open_clip resamples, which fails in half precision
@@ -48,6 +43,11 @@ def open_clip_model(weights: Weights, architecture: str, sizes: Sizes) -> nn.Mod
     except Exception as error:  # a folder can be wrong in as many ways as torch has readers
         # torch says first that there are errors, then which
         reason = shorten(" ".join(str(error).splitlines()[:2]), 300) or type(error).__name__
+        if path is None:
+            raise NotReady(
+                f"model {architecture}: must be one that open_clip builds, but building it failed: "
+                f"{reason}; name another"
+            ) from error
         raise NotReady(
             f"backbone.path: must be weights that open_clip reads, but reading {path} failed: "
             f"{reason}; put complete weights there, or name others"

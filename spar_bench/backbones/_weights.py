@@ -95,6 +95,11 @@ class Weights:
         return sorted((path for path in found if path.suffix != ".pt"), key=_preference)[:1]
 
     @property
+    def place(self) -> str:
+        """Where they are, for messages."""
+        return "the random model" if self.path is None else str(self.path)
+
+    @property
     def has_config(self) -> bool:
         """Whether open_clip's config is beside them."""
         return self.folder is not None and (self.folder / CONFIG_FILE).is_file()

@@ -24,6 +24,8 @@ from spar_bench.tensors import read_tensors
 
 VERSION = 1
 NEEDS_DATA_FILE = True
+MODELS_OF = "timm"
+BY_NAME_ALONE = True
 
 _BIASES = (".attn.qkv.bias", ".attn.q_bias", ".attn.v_bias")
 _PERIODS = "rope_embed.periods"

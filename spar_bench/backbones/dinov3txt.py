@@ -24,6 +24,8 @@ from spar_bench.spec.schema import BackboneSpec
 VERSION = 1
 BUILDS_ON = "dinov3"
 NEEDS_DATA_FILE = True
+MODELS_OF = "timm"
+BY_NAME_ALONE = True
 
 CONTEXT = 77
 _TRUNK = "visual_model.backbone."

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from timm.models.naflexvit import NaFlexVit
 from torch import Tensor, nn
 
-from spar_bench.backbones import Weights, card, known_sizes, weights_of
+from spar_bench.backbones import Weights, card, known_sizes, require_model, weights_of
 from spar_bench.backbones._loading import open_clip_model
 from spar_bench.backbones.base import Exported, Library, Parts
 from spar_bench.backbones.siglip2 import Backbone as SigLip2
@@ -23,6 +23,8 @@ from spar_bench.spec.schema import BackboneSpec
 VERSION = 1
 BUILDS_ON = "siglip2"
 NEEDS_DATA_FILE = True
+MODELS_OF = "open_clip"
+BY_NAME_ALONE = True
 
 CONFIG = Path(__file__).with_name("ViT-B-16-SigLIP2-naflex.json")
 """The architecture's name in open_clip after 3.3."""
@@ -40,6 +42,7 @@ class Backbone(SigLip2):
     def __init__(self, spec: BackboneSpec) -> None:
         known = known_sizes(spec)
         weights, architecture = weights_of(spec), card(spec.name).model
+        require_model(spec, weights)
         if open_clip.get_model_config(architecture) is None:
             open_clip.add_model_config(CONFIG)
         model = open_clip_model(_without_config(weights), architecture, known)
@@ -49,7 +52,7 @@ class Backbone(SigLip2):
         trunk = getattr(visual, "trunk", None)
         if not isinstance(trunk, NaFlexVit) or not has_open_head(visual) or not _is_plain(trunk):
             raise NotReady(
-                f"backbone.path: must hold a timm SigLIP NaFlex ViT, but {weights.path} has "
+                f"backbone.path: must hold a timm SigLIP NaFlex ViT, but {weights.place} has "
                 f"a {type(trunk or visual).__name__}; use another backbone plug-in"
             )
         embeds: Any = trunk.embeds

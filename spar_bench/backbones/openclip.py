@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from spar_bench.backbones import Sizes, Weights, card, known_sizes, weights_of
+from spar_bench.backbones import Sizes, Weights, card, known_sizes, require_model, weights_of
 from spar_bench.backbones._config import stated_preprocessing
 from spar_bench.backbones._exporting import open_clip_folder, timm_clip_folder
 from spar_bench.backbones._loading import open_clip_model, tokenizer
@@ -29,6 +29,7 @@ from spar_bench.errors import NotReady
 from spar_bench.spec.schema import BackboneSpec, PositionRule
 
 VERSION = 1
+MODELS_OF = "open_clip"
 
 
 class Backbone:
@@ -41,13 +42,14 @@ class Backbone:
     def __init__(self, spec: BackboneSpec) -> None:
         known = known_sizes(spec)  # has its own message for a missing path
         weights = weights_of(spec)
+        require_model(spec, weights)
         self._build(spec, open_clip_model(weights, card(spec.name).model, known), weights)
 
     def _build(self, spec: BackboneSpec, model: nn.Module, weights: Weights) -> None:
         visual: Any = model.visual
         found = self._sizes_of(visual, weights)
         self.sizes = known_sizes(spec)
-        _require_sizes(found, self.sizes, weights)
+        _require_sizes(found, self.sizes, spec, weights)
         self.model: Any = model.eval()
         self.visual: nn.Module = visual
         self._tower: Any = visual  # open_clip states no types
@@ -59,7 +61,7 @@ class Backbone:
         if not _is_plain_vit(visual):
             raise NotReady(
                 f"backbone.path: must hold a plain open_clip ViT with a class token, but "
-                f"{weights.path} has a {type(visual).__name__}; use another backbone plug-in"
+                f"{weights.place} has a {type(visual).__name__}; use another backbone plug-in"
             )
         blocks = visual.transformer.resblocks
         return {
@@ -181,13 +183,22 @@ def preprocessing(
     return tuple(mean), tuple(std)
 
 
-def _require_sizes(found: Mapping[str, int], sizes: Sizes, weights: Weights) -> None:
+def _require_sizes(
+    found: Mapping[str, int], sizes: Sizes, spec: BackboneSpec, weights: Weights
+) -> None:
     """Check the loaded model against the sizes that plans are made with."""
     for name, value in found.items():
-        if value != getattr(sizes, name):
+        own = getattr(sizes, name)
+        if value != own and weights.path is None:
             raise NotReady(
-                f"backbone.path: must hold a model of {name} {getattr(sizes, name)}, but "
-                f"{weights.path} has {value}; name other weights, or the backbone they belong to"
+                f"backbone {spec.name}: {name}: must be {value}, as in open_clip's "
+                f"{card(spec.name).model}, but is {own}; correct it, or name the model that it "
+                "belongs to"
+            )
+        if value != own:
+            raise NotReady(
+                f"backbone.path: must hold a model of {name} {own}, but {weights.path} has "
+                f"{value}; name other weights, or the backbone they belong to"
             )
 
 

@@ -20,6 +20,7 @@ from spar_bench.errors import NotReady
 VERSION = 2
 BUILDS_ON = "openclip"
 NEEDS_DATA_FILE = True
+MODELS_OF = "open_clip"
 
 
 class Backbone(OpenClip):
@@ -34,7 +35,7 @@ class Backbone(OpenClip):
         if not isinstance(trunk, VisionTransformer) or not has_open_head(visual):
             raise NotReady(
                 "backbone.path: must hold a timm SigLIP ViT (attention pool, no class token), "
-                f"but {weights.path} has a {type(trunk or visual).__name__}; use another "
+                f"but {weights.place} has a {type(trunk or visual).__name__}; use another "
                 "backbone plug-in"
             )
         patches: Any = trunk.patch_embed

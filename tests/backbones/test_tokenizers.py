@@ -9,8 +9,8 @@ import pytest
 from safetensors.torch import save_file
 
 from spar_bench import backbones, registry
-from spar_bench.backbones._config import config_by_name
 from spar_bench.backbones._loading import tokenizer
+from spar_bench.backbones._models import config_by_name
 from spar_bench.errors import NotReady
 from spar_bench.spec.schema import BackboneSpec
 from tests.backbones.hub import in_hub_cache, nowhere
@@ -175,7 +175,7 @@ def test_config_by_name_is_open_clips(name: str) -> None:
 
 def test_config_by_name_is_found_without_importing_open_clip() -> None:
     code = (
-        "import sys; from spar_bench.backbones._config import config_by_name as c\n"
+        "import sys; from spar_bench.backbones._models import config_by_name as c\n"
         "assert c('ViT-B-16') and c('no such') is None\n"
         "print(*{'torch', 'open_clip', 'transformers'} & set(sys.modules))"
     )

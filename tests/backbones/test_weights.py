@@ -46,6 +46,15 @@ def tiny(tmp_path: Path) -> str:
     return str(path)
 
 
+@pytest.fixture
+def named(tmp_path: Path) -> str:
+    """A data file that names the small model, which open_clip is made to know."""
+    (tmp_path / "SmallViT.json").write_text(json.dumps(MODEL))
+    open_clip.add_model_config(tmp_path / "SmallViT.json")
+    (tmp_path / "small.yaml").write_text(TINY + "model: SmallViT\n")
+    return str(tmp_path / "small.yaml")
+
+
 def images(*image_hw: int) -> Tensor:
     return torch.randn(1, 3, *image_hw, generator=torch.Generator().manual_seed(0))
 
@@ -87,12 +96,8 @@ def test_one_set_of_weights_is_one_identity_wherever_it_lies(
 
 @pytest.mark.parametrize("ending", [".safetensors", ".pt"])
 def test_a_file_of_weights_is_read_with_the_architecture_of_the_name(
-    tmp_path: Path, ending: str, clip: Path
+    tmp_path: Path, ending: str, clip: Path, named: str
 ) -> None:
-    (tmp_path / "SmallViT.json").write_text(json.dumps(MODEL))
-    open_clip.add_model_config(tmp_path / "SmallViT.json")
-    data_file = tmp_path / "small.yaml"
-    data_file.write_text(TINY + "model: SmallViT\n")
     path = tmp_path / f"whole{ending}"
     state = load_file(clip / "open_clip_model.safetensors")
     if ending == ".pt":
@@ -100,7 +105,7 @@ def test_a_file_of_weights_is_read_with_the_architecture_of_the_name(
     else:
         save_file(state, path)
 
-    found = OpenClip(BackboneSpec(name=str(data_file), path=str(path)))
+    found = OpenClip(BackboneSpec(name=named, path=str(path)))
 
     expected = OpenClip(BackboneSpec(path=str(clip)))
     with torch.no_grad():
@@ -122,13 +127,13 @@ def test_random_weights_come_by_demand_alone_and_are_the_same_each_time(clip: Pa
     )
 
 
-def test_random_weights_beside_a_file_are_not_that_files(tiny: str, clip: Path) -> None:
+def test_random_weights_beside_a_file_are_not_that_files(named: str, clip: Path) -> None:
     path = str(clip / "open_clip_model.safetensors")
 
-    random = backbones.identity(BackboneSpec(name=tiny, path=path, weights="random"))
+    random = backbones.identity(BackboneSpec(name=named, path=path, weights="random"))
 
-    assert random == backbones.identity(BackboneSpec(name=tiny, weights="random"))
-    assert random != backbones.identity(BackboneSpec(name=tiny, path=path))
+    assert random == backbones.identity(BackboneSpec(name=named, weights="random"))
+    assert random != backbones.identity(BackboneSpec(name=named, path=path))
 
 
 def test_random_weights_of_a_folder_have_its_config_and_not_its_weights(
@@ -178,11 +183,15 @@ def test_weights_of_another_size_than_the_name_says_are_refused(
 )
 @pytest.mark.parametrize("has_config", [True, False])
 def test_positions_of_another_size_are_refused_and_not_resampled(
-    tmp_path: Path, clip: Path, name: str, shape: tuple[int, ...], ending: str, has_config: bool
+    tmp_path: Path,
+    clip: Path,
+    named: str,
+    name: str,
+    shape: tuple[int, ...],
+    *,
+    ending: str,
+    has_config: bool,
 ) -> None:
-    (tmp_path / "SmallViT.json").write_text(json.dumps(MODEL))
-    open_clip.add_model_config(tmp_path / "SmallViT.json")
-    (tmp_path / "small.yaml").write_text(TINY + "model: SmallViT\n")
     own = load_file(clip / "open_clip_model.safetensors")
     state = {**own, name: torch.zeros(shape)}
     path = tmp_path / "other" / f"open_clip_pytorch_model{ending}"
@@ -195,7 +204,7 @@ def test_positions_of_another_size_are_refused_and_not_resampled(
         torch.save({"state_dict": {f"module.{key}": value for key, value in state.items()}}, path)
 
     with pytest.raises(NotReady) as caught:
-        OpenClip(BackboneSpec(name=str(tmp_path / "small.yaml"), path=str(path.parent)))
+        OpenClip(BackboneSpec(name=named, path=str(path.parent)))
 
     assert str(caught.value) == (
         f"{path}: {name} must be of shape {tuple(own[name].shape)}, but is of shape {shape}; name "
