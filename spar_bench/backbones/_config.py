@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from spar_bench.backbones._models import config_by_name
+from spar_bench.backbones._plainly import plainly
 from spar_bench.backbones._sizes import Sizes, TextSizes
 from spar_bench.backbones._weights import CONFIG_FILE, Weights
 from spar_bench.errors import NotReady
@@ -97,8 +98,8 @@ def stated_part(weights: Weights, *keys: str) -> dict[str, Any]:
         return dict(part)
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise NotReady(
-            f"{weights.folder / CONFIG_FILE}: must be a config as open_clip writes it, but cannot "
-            f"be read: {error!r}; get it again"
+            f"{weights.folder / CONFIG_FILE}: must be a config as open_clip writes it, but "
+            f"{plainly(error)}; get it again"
         ) from error
 
 
@@ -113,7 +114,7 @@ def sizes_of_config(folder: Path) -> Sizes:
         vision = config["vision_cfg"]
         stated = [vision.get(key, 1) for key in ("patch_size", "image_size", "layers", "width")]
         if "timm_model_name" in vision or not all(isinstance(size, int) for size in stated):
-            raise ValueError("it is not open_clip's own ViT for square images")
+            raise ValueError("is not open_clip's own ViT for square images")
         width, head_width = vision.get("width", 768), vision.get("head_width", 64)
         return Sizes(
             patch_px=vision.get("patch_size", 16),
@@ -128,9 +129,17 @@ def sizes_of_config(folder: Path) -> Sizes:
     except (OSError, ArithmeticError, LookupError, ValueError, TypeError, AttributeError) as error:
         raise NotReady(
             f"backbone.path: must be a folder with a readable {CONFIG_FILE}, but "
-            f"{folder / CONFIG_FILE}: {error!r}; name the folder that open_clip's `local-dir:` "
-            "would take"
+            f"{_fault(folder, error)}; name the folder that open_clip's `local-dir:` would take"
         ) from error
+
+
+def _fault(folder: Path, error: Exception) -> str:
+    """Say what is wrong with a folder, or else with the config in it."""
+    if isinstance(error, NotADirectoryError):
+        return f"{folder} is a file"
+    if isinstance(error, FileNotFoundError):
+        return f"{folder} has none" if folder.is_dir() else f"{folder} does not exist"
+    return f"{folder / CONFIG_FILE} {plainly(error)}"
 
 
 def text_sizes_of_config(folder: Path) -> TextSizes | None:

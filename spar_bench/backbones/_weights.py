@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from spar_bench.backbones._plainly import plainly
 from spar_bench.backbones._sizes import TextSizes
 from spar_bench.errors import NotReady
 from spar_bench.spec.schema import BackboneSpec
@@ -156,8 +157,8 @@ def exported_from(path: Path) -> BackboneSpec | None:
         return None
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise NotReady(
-            f"{path}: must say what the weights beside it were exported from, but cannot be read: "
-            f"{error!r}; export them again"
+            f"{path}: must say what the weights beside it were exported from, but "
+            f"{plainly(error)}; export them again"
         ) from error
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from spar_bench import registry
 from spar_bench.backbones._dinotxt import DinoTxt, Shapes
+from spar_bench.backbones._plainly import plainly
 from spar_bench.backbones.base import require_same_text, under_any_prefix
 from spar_bench.backbones.dinov3 import Backbone as DinoV3
 from spar_bench.backbones.dinov3 import load_strictly, load_trunk
@@ -101,6 +102,6 @@ def _shapes(keys: Path) -> Shapes:
         return shapes
     except (OSError, ValueError) as error:
         raise NotReady(
-            f"{keys}: must list the weights of dino.txt with their shapes, but cannot be read: "
-            f"{error}; write it beside the data file"
+            f"{keys}: must list the weights of dino.txt with their shapes, but {plainly(error)}; "
+            "write it beside the data file"
         ) from error

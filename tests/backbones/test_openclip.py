@@ -279,6 +279,43 @@ def test_broken_folder_is_said_in_one_line(tmp_path: Path, file: str, content: b
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (None, "{folder} has none"),
+        ("{", "{file} is not JSON (Expecting property name enclosed in double quotes: line 1"),
+        ("{}", "{file} lacks model_cfg"),
+        ('{"model_cfg": {"vision_cfg": {}}}', "{file} lacks embed_dim"),
+        ('{"model_cfg": []}', "{file} has values of another kind than expected"),
+        ('{"model_cfg": {"vision_cfg": {"head_width": 0}}}', "{file} states a size of 0"),
+    ],
+)
+def test_config_that_cannot_be_read_is_told_in_plain_words(
+    tmp_path: Path, content: str | None, told: str
+) -> None:
+    file = tmp_path / "open_clip_config.json"
+    if content is not None:
+        file.write_text(content)
+
+    with pytest.raises(NotReady) as caught:
+        backbones.known_sizes(BackboneSpec(path=str(tmp_path)))
+
+    assert str(caught.value).startswith(
+        "backbone.path: must be a folder with a readable open_clip_config.json, but "
+        + told.format(folder=tmp_path, file=file)
+    )
+    assert str(caught.value).endswith("; name the folder that open_clip's `local-dir:` would take")
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [("open_clip_model.safetensors", "is a file"), ("gone", "does not exist")],
+)
+def test_path_that_is_no_folder_is_told_in_plain_words(clip: Path, name: str, told: str) -> None:
+    with pytest.raises(NotReady, match=f"{name} {told}; name the folder that open_clip's"):
+        backbones.known_sizes(BackboneSpec(path=str(clip / name)))
+
+
 def test_folder_without_weights_is_not_ready(tmp_path: Path) -> None:
     folder = write_clip(tmp_path / "bare")
     (folder / "open_clip_model.safetensors").unlink()

@@ -237,6 +237,33 @@ def test_export_that_no_longer_says_whether_it_was_random_is_not_ready(
     assert problem.startswith(f"{exported}/spar_bench.json: must say what the weights beside it")
 
 
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("{}", "lacks backbone"),
+        ("[]", "has values of another kind than expected"),
+        (
+            '{"backbone": {"weights": 3}}',
+            "has a wrong weights (input should be 'find' or",
+        ),
+        (b"\xff", "is not text"),
+    ],
+)
+def test_origin_of_an_export_that_cannot_be_read_is_told_in_plain_words(
+    tmp_path: Path, content: str | bytes, told: str
+) -> None:
+    path = tmp_path / "spar_bench.json"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+
+    with pytest.raises(NotReady) as caught:
+        backbones.exported_from(tmp_path)
+
+    assert str(caught.value).startswith(
+        f"{path}: must say what the weights beside it were exported from, but {told}"
+    )
+    assert str(caught.value).endswith("; export them again")
+
+
 @pytest.mark.parametrize("content", [{"state_dict": None}, {"state_dict": [1]}, [1], {"a": {}}])
 def test_checkpoint_without_tensors_is_refused(tmp_path: Path, clip: Path, content: Any) -> None:
     torch.save(content, tmp_path / "none.pt")

@@ -1,0 +1,27 @@
+"""Say in plain words what is wrong with a JSON file beside weights."""
+
+import json
+
+from pydantic import ValidationError
+
+
+def plainly(error: Exception) -> str:
+    """Return what an error while a file was read says about it, to follow "but the file"."""
+    match error:
+        case OSError():
+            return f"cannot be read ({error.strerror or error})"
+        case KeyError():
+            return f"lacks {error.args[0]}"
+        case json.JSONDecodeError():
+            return f"is not JSON ({error})"
+        case UnicodeDecodeError():
+            return "is not text"
+        case ValidationError():
+            first = error.errors(include_url=False)[0]
+            key = ".".join(map(str, first["loc"]))
+            return f"has a wrong {key} ({first['msg'].lower()})"
+        case ZeroDivisionError():
+            return "states a size of 0"
+        case TypeError() | AttributeError():
+            return "has values of another kind than expected"
+    return " ".join(str(error).split())
