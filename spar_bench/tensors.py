@@ -4,10 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from spar_bench.backbones._shapes import stated_shapes
 from spar_bench.errors import NotReady
 
 
@@ -40,9 +41,7 @@ def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     """Return the shapes of a file's tensors by name without reading values; {} for other files."""
     try:
         if path.suffix == ".safetensors":
-            with safe_open(path, "pt") as file:
-                names = file.keys()
-                return {name: tuple(file.get_slice(name).get_shape()) for name in names}
+            return stated_shapes(path)
         return {name: tuple(tensor.shape) for name, tensor in read_tensors(path, "meta").items()}
     except (NotReady, SafetensorError):
         return {}
