@@ -14,6 +14,7 @@ author increases when its numbers change: it is part of the fingerprint of every
 import ast
 import importlib
 import importlib.util
+import os
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -78,7 +79,7 @@ def data_file(family: str, name: str) -> Path | None:
     For a plug-in of another package, it is beside its module.
     """
     if is_path(name):
-        return Path(name).expanduser()
+        return Path(os.path.expanduser(name))
     if name in modules(family) and name not in _data_files(family):
         beside = _file(family, name).with_suffix(".yaml")
         return beside if beside.is_file() else None

@@ -1,5 +1,6 @@
 """The backbones: one plug-in per file, and the sizes of each in data files, without torch."""
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -266,7 +267,7 @@ def label(spec: BackboneSpec) -> str:
     Raises:
         NotReady: what says so of a folder of exported weights cannot be read.
     """
-    name = Path(spec.path).resolve() if spec.path else Path(spec.name)
+    name = Path(os.path.abspath(spec.path or spec.name))
     shown = name.stem if name.suffix in _FILE_ENDINGS else name.name
     origin = exported_from(Path(spec.path)) if spec.path else None
     is_random = "random" in (spec.weights, origin and origin.weights)

@@ -7,7 +7,9 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from spar_bench.backbones._plainly import plainly
 from spar_bench.backbones._sizes import TextSizes
@@ -53,7 +55,7 @@ class Card:
     license: str = ""
     terms: str = ""
     source: str = ""
-    hub: str = ""
+    hub: Annotated[str, Field(pattern=r"^([\w.-]+/[\w.-]+)?$")] = ""
     model: str = ""
     folder: str = ""
     read_outs: tuple[str, ...] = ()
@@ -139,7 +141,7 @@ def find(spec: BackboneSpec, card: Card, data_file: Path | None) -> Weights:
 
 def weights_folder() -> Path:
     """Return the folder in which weights are looked for by name: $SPAR_BENCH_WEIGHTS or weights."""
-    return Path(os.environ.get(FOLDER_VARIABLE) or DEFAULT_FOLDER).expanduser()
+    return Path(os.path.expanduser(os.environ.get(FOLDER_VARIABLE) or DEFAULT_FOLDER))
 
 
 def exported_from(path: Path) -> BackboneSpec | None:
@@ -174,16 +176,21 @@ def _existing(path: str) -> Path:
             f"backbone.path: a file of weights must end in {', '.join(sorted(WEIGHTS_ENDINGS))}, "
             f"but got {path}; name the folder, or the weights"
         )
-    return found.resolve()
+    return _absolute(found)
 
 
 def _in_weights_folder(name: str) -> Path | None:
     """Return the folder or the file of that name."""
     folder = weights_folder()
     if _holds_weights(folder / name):
-        return (folder / name).resolve()
+        return _absolute(folder / name)
     files = (folder / f"{name}{ending}" for ending in WEIGHTS_ENDINGS)
-    return next((path.resolve() for path in files if path.is_file()), None)
+    return next((_absolute(path) for path in files if path.is_file()), None)
+
+
+def _absolute(path: Path) -> Path:
+    """Make a path absolute; links stay, since the Hub's lead to files without an ending."""
+    return Path(os.path.abspath(path))
 
 
 def _holds_weights(folder: Path) -> bool:

@@ -184,7 +184,7 @@ class Board(Tally):
         """Record what happened; print failures."""
         super().note(note, stage, text)
         # Stages that depend on a pruned student have the same reason, which is not shown twice.
-        if note in TROUBLES and text != self._trouble:
+        if note in TROUBLES and not (note == "pruned" and text == self._trouble):
             self._trouble = text
             line = f"{note} {stage.kind} {stage.fingerprint[:12]} ({self.trials_of(stage)}): {text}"
             self._console.print(escape(line), soft_wrap=True)

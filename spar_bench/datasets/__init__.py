@@ -1,5 +1,6 @@
 """The data sets: one plug-in per file, each a class `Dataset` and its `VERSION`, without torch."""
 
+import os
 from pathlib import Path
 
 from spar_bench import registry
@@ -18,7 +19,7 @@ def label(spec: DatasetSpec) -> str:
         return spec.label
     stated = registry.data_file("datasets", spec.name)
     if stated is None and spec.path:
-        return Path(spec.path).resolve().name
+        return Path(os.path.abspath(spec.path)).name
     return spec.name if stated is None else stated.stem
 
 

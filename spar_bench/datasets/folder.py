@@ -8,6 +8,7 @@
 Sub-folders are read too. In classes.txt blank lines and lines that start with # are skipped.
 """
 
+import os
 from pathlib import Path
 
 from spar_bench.datasets._files import Entry, FileDataset, Found, Labels, files_below
@@ -40,7 +41,7 @@ class Dataset(FileDataset):
 def _root(path: str | None) -> Path:
     if path is None:
         raise NotReady("data set folder: path must name a folder, but is not given; add `path:`")
-    root = Path(path).expanduser()
+    root = Path(os.path.expanduser(path))
     if not root.is_dir():
         found = "is a file" if root.exists() else "does not exist"
         raise NotReady(f"{root}: must be a folder of images, but {found}; correct `path:`")

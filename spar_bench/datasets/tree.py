@@ -135,13 +135,13 @@ def place(split: Split, settings: DatasetSettings) -> Path:
     looked_for = _described(settings).looked_for
     marker = _folder_of(_wanted(split, settings).images)
     if settings.path is not None:
-        given = Path(settings.path).expanduser()
+        given = Path(os.path.expanduser(settings.path))
         # The parent folder may hold other sets, whose files would match a pattern without a folder.
         places = [*(given / folder for folder in looked_for), given]
         shown = f"{given}, or below it in {' or '.join(looked_for)}"
     else:
         above = [os.environ.get(FOLDER_VARIABLE), DEFAULT_FOLDER]
-        folders = [Path(folder).expanduser() for folder in above if folder]
+        folders = [Path(os.path.expanduser(folder)) for folder in above if folder]
         places = [folder / below for folder in folders for below in looked_for]
         shown = f"{' or '.join(looked_for)} below {' or '.join(map(str, folders))}"
     for folder in places:

@@ -115,9 +115,10 @@ class Executor:
     def _given_up(self, stage: Stage) -> dict[str, Any] | None:
         """Return the failure of a stage that is not tried again, or None."""
         past = self.context.store.failure(stage)
-        if past is None or not past["final"] or self.retry:
+        if past is None or not past["final"]:
             return None
-        return past if self.plan.keep_pruned or past["outcome"] != "pruned" else None
+        tries_again = not self.plan.keep_pruned if past["outcome"] == "pruned" else self.retry
+        return None if tries_again else past
 
     def _settle(self, stage: Stage) -> None:
         """Find a stage, or make it, or say why not."""

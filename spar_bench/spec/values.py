@@ -1,8 +1,8 @@
 """The kinds of value in a spec: each validated alone, each mistake reported in one line."""
 
+import os
 import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -105,7 +105,7 @@ def _resolution(value: Any) -> Any:
 def _home(path: str | None) -> str | None:
     if path == "":
         raise mistake("must name a folder, but got an empty text; name it, or leave the key out")
-    return None if path is None else str(Path(path).expanduser())
+    return None if path is None else os.path.expanduser(path)
 
 
 def named(shorthand: Any) -> BeforeValidator:

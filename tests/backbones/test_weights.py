@@ -12,9 +12,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from spar_bench import backbones
+from spar_bench.backbones import weights_of
+from spar_bench.backbones._contents import require_whole
 from spar_bench.backbones._weights import LEGACY
 from spar_bench.backbones.openclip import Backbone as OpenClip
-from spar_bench.errors import NotReady, SparBenchError, SpecError, UnknownName
+from spar_bench.errors import DataFileError, NotReady, SparBenchError, SpecError, UnknownName
 from spar_bench.spec.schema import BackboneSpec
 from tests.backbones.hub import in_hub_cache, nowhere
 from tests.run.tiny import MODEL
@@ -517,3 +519,31 @@ def test_a_backbone_without_text_is_not_ready_to_be_scored() -> None:
     backbones.require_text(BackboneSpec(name=LAION))
     with pytest.raises(NotReady, match="dinov3-b16: must have a text tower"):
         backbones.require_text(BackboneSpec(name="dinov3-b16"))
+
+
+def test_a_link_to_a_file_without_an_ending_is_that_file(clip: Path, tmp_path: Path) -> None:
+    blob, link = tmp_path / "blobs" / "01ee", tmp_path / "weights.safetensors"
+    blob.parent.mkdir()
+    (clip / "open_clip_model.safetensors").rename(blob)
+    link.symlink_to(blob)
+    (clip / "open_clip_model.safetensors").symlink_to(blob)
+
+    require_whole(weights_of(BackboneSpec(name="openclip", path=str(link))).files[0])
+
+    assert backbones.label(BackboneSpec(name="openclip", path=str(link))) == "weights"
+    assert list(backbones.identity(BackboneSpec(path=str(clip)))["files"]) == [
+        "open_clip_config.json",
+        "open_clip_model.safetensors",
+    ]
+
+
+def test_a_repository_that_the_hub_cannot_have_is_a_mistake_of_the_data_file(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(TINY.replace("someone/tiny", "https://huggingface.co/laion/clip"))
+
+    with pytest.raises(
+        DataFileError, match=r"mine\.yaml: hub: string should match .* but got 'htt"
+    ):
+        backbones.weights_of(BackboneSpec(name=str(path)))

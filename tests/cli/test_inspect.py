@@ -494,3 +494,18 @@ def test_last_column_is_wrapped_only_where_there_is_room() -> None:
 
     assert (len(wrapped), max(map(len, wrapped)) <= 80) == (3, True)
     assert len(table(["name", "what"], wide).splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "backbone: {path: ~nosuch/clip}",
+        "backbone: {name: ~nosuch/mine.yaml}",
+        "images: {source: {path: ~nosuch/photos}}",
+        "evaluate: {datasets: [{path: ~nosuch/streets}]}",
+    ],
+)
+def test_home_of_nobody_is_a_folder_that_does_not_exist(here: Path, text: str) -> None:
+    result = spar_bench("check", "--ready", write_spec(f"{text}\n"), exits=2)
+
+    assert "~nosuch" in result.output

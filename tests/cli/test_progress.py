@@ -9,6 +9,7 @@ from rich.console import Console
 from spar_bench.cli.progress import Board, Lines, Tally
 from spar_bench.cli.stopping import STOPPING, Stopper
 from spar_bench.plan.trials import Plan, make_plan
+from spar_bench.run.execute import Note
 from spar_bench.spec import read_spec
 from spar_bench.store import Store
 from tests.small import DIVERGING, TINY, write_spec
@@ -77,6 +78,22 @@ def test_trouble_is_printed_above_the_table_and_stays(plan: Plan, store: Store) 
     said = f"failed student {stage.fingerprint[:12]} (learning_rate=0.001,seed=0): [red]no[/red]\n"
     assert above.getvalue() == said
     assert drawn(board, 100)[1].split() == ["1/11", "1", "0", "s"]
+
+
+def test_failures_of_one_reason_are_all_printed_and_a_pruned_one_once(
+    plan: Plan, store: Store
+) -> None:
+    board, said = board_of(100)
+    board.planned(plan, store)
+    first, second = list(plan.stages.values())[:2]
+
+    notes: list[Note] = ["failed", "pruned"]
+    for note in notes:
+        board.note(note, first, f"for one reason: {note}")
+        board.note(note, second, f"for one reason: {note}")
+
+    assert said.getvalue().count("for one reason: failed") == 2
+    assert said.getvalue().count("for one reason: pruned") == 1
 
 
 def test_table_says_that_it_stops(plan: Plan, store: Store) -> None:

@@ -235,6 +235,8 @@ def test_what_a_search_has_pruned_is_no_failure_and_is_not_to_do(here: Path) -> 
     assert status.splitlines()[1].split() == ["tiny", "5", "3", "0", "2", "0"]
     assert "pruned by the search after epoch" not in status
     assert ", 0 to do: about 0 s" in plan
+    retried = spar_bench("sweep", spec, "--retry").stdout
+    assert "3 of 5 trials finished, 2 pruned, 0 stages made now" in retried
     found = Results.load(Path(".spar_bench/results/tiny"))
     assert [row.status for row in found.rows] == ["finished"] * 3 + ["pruned"] * 2
     assert dict(runs()).keys() >= {"learning_rate=1e-07,epochs=4,seed=0"}
