@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from spar_bench.backbones._models import config_by_name
 from spar_bench.backbones._plainly import plainly
 from spar_bench.backbones._sizes import Sizes, TextSizes
@@ -112,20 +114,21 @@ def sizes_of_config(folder: Path) -> Sizes:
     try:
         config = stated_config(folder)["model_cfg"]
         vision = config["vision_cfg"]
-        stated = [vision.get(key, 1) for key in ("patch_size", "image_size", "layers", "width")]
-        if "timm_model_name" in vision or not all(isinstance(size, int) for size in stated):
+        numbers = [vision.get(key, 1) for key in ("patch_size", "image_size", "layers", "width")]
+        if "timm_model_name" in vision or not all(isinstance(size, int) for size in numbers):
             raise ValueError("is not open_clip's own ViT for square images")
         width, head_width = vision.get("width", 768), vision.get("head_width", 64)
-        return Sizes(
-            patch_px=vision.get("patch_size", 16),
-            image_px=vision.get("image_size", 224),
-            width=width,
-            depth=vision.get("layers", 12),
-            heads=width // head_width,
-            mlp_ratio=vision.get("mlp_ratio", 4.0),
-            channels=config["embed_dim"],
-            read_out="maskclip",
-        )
+        stated = {
+            "patch_px": vision.get("patch_size", 16),
+            "image_px": vision.get("image_size", 224),
+            "width": width,
+            "depth": vision.get("layers", 12),
+            "heads": width // head_width,
+            "mlp_ratio": vision.get("mlp_ratio", 4.0),
+            "channels": config["embed_dim"],
+            "read_out": "maskclip",
+        }
+        return TypeAdapter(Sizes).validate_python(stated)
     except (OSError, ArithmeticError, LookupError, ValueError, TypeError, AttributeError) as error:
         raise NotReady(
             f"backbone.path: must be a folder with a readable {CONFIG_FILE}, but "
