@@ -121,7 +121,7 @@ def test_windows_off_the_cells_of_the_grid_are_refused() -> None:
         (64, 72, r"stride_px: must be 1 to window_px \(64\).* but got 72"),
         (64, 0, "stride_px: .* but got 0"),
         (64, -3, "stride_px: .* but got -3"),
-        (60, 12, "window_px: must be a multiple .* but got 60; use 64"),
+        (60, 12, r"window_px: must be a multiple of 8 px \(the patch\), but got 60; use 64"),
         (0, 12, "window_px: .* but got 0; use 8"),
     ],
 )
