@@ -2,6 +2,7 @@
 
 import json
 from contextlib import closing, suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -130,9 +131,13 @@ class Targets:
             except Damaged:
                 if self._stage.how["keep"]:
                     raise
-        backbone = self._context.backbone(self._stage.how["backbone"])
         teacher = self._stage.how["teacher"]
-        return _teach(backbone, picture, teacher, self._context, position).float()
+        return _teach(self._backbone, picture, teacher, self._context, position).float()
+
+    @cached_property
+    def _backbone(self) -> Backbone:
+        """The teacher's, asked for once: the context looks at its weights' files each time."""
+        return self._context.backbone(self._stage.how["backbone"])
 
 
 def read_target(targets: Finished, position: int) -> Tensor:

@@ -60,7 +60,7 @@ def _of_another_version(uri: str, experiment: str) -> str:
     return (
         f"{uri}: results of {experiment!r} must be of this version's format, but another version "
         "wrote them and they cannot be read; run spar-bench sweep on its spec again: it writes "
-        "them anew and repeats no finished work"
+        "them again and repeats no finished work"
     )
 
 

@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 from torch import Tensor
 
+from spar_bench import backbones
 from spar_bench.run import teach
 from spar_bench.run.context import Context
 from spar_bench.run.outputs import TRAINED_FILE
+from spar_bench.spec.schema import BackboneSpec
 from spar_bench.stage import Finished
 from spar_bench.store import Store
 from tests.run.tiny import executor, finished, losses, of_kind, plan_of, settings
@@ -38,6 +40,29 @@ def test_targets_that_are_not_kept_make_the_same_student(
     assert kept.path(TRAINED_FILE).read_bytes() == computed.path(TRAINED_FILE).read_bytes()
     assert kept.summary == computed.summary
     assert computed.manifest["made"]["gflops"] > kept.manifest["made"]["gflops"]
+
+
+def test_weights_are_not_looked_at_for_each_image_that_is_taught(
+    clip: Path, photographs: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks, identity = list[BackboneSpec](), backbones.identity
+
+    def counted(spec: BackboneSpec) -> dict[str, Any]:
+        looks.append(spec)
+        return identity(spec)
+
+    found = list[int]()
+    for epochs in (1, 4):
+        plan = plan_of(settings(clip, photographs, teacher__keep=False, student__epochs=epochs))
+        [student] = of_kind(plan, "student")
+        looks.clear()
+        with monkeypatch.context() as patched:
+            patched.setattr(backbones, "identity", counted)
+            executor(plan, store)[0].make([student.fingerprint])
+        assert store.find(student) is not None
+        found.append(len(looks))
+
+    assert found[0] == found[1]  # 3 and 12 images were taught
 
 
 DAMAGES: dict[str, Callable[[bytes], bytes]] = {
