@@ -24,7 +24,8 @@ def stated_shapes(path: Path) -> dict[str, Shape]:
     if path.suffix != ".safetensors":
         return {}
     with safe_open(path, "np") as file:
-        return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+        names = file.keys()
+        return {name: tuple(file.get_slice(name).get_shape()) for name in names}
 
 
 def require_shapes(path: Path, found: Mapping[str, Shape], wanted: Mapping[str, Shape]) -> None:

@@ -5,56 +5,20 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import open_clip
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from spar_bench import backbones
-from spar_bench.backbones import weights_of
-from spar_bench.backbones._contents import require_whole
 from spar_bench.backbones._weights import LEGACY
 from spar_bench.backbones.openclip import Backbone as OpenClip
 from spar_bench.errors import DataFileError, NotReady, SparBenchError, SpecError, UnknownName
 from spar_bench.spec.schema import BackboneSpec
+from tests.backbones.data_files import LAION, TINY
 from tests.backbones.hub import in_hub_cache, nowhere
-from tests.run.tiny import MODEL
 
 __all__ = ["nowhere"]
-
-LAION = "openclip-b16-laion2b"
-TINY = """plugin: openclip
-hub: someone/tiny
-source: https://example.org/tiny
-license: MIT
-terms: thank its author
-patch_px: 8
-image_px: 32
-width: 16
-depth: 3
-heads: 2
-mlp_ratio: 4.0
-channels: 12
-read_out: maskclip
-"""
-
-
-@pytest.fixture
-def tiny(tmp_path: Path) -> str:
-    """A data file of the small model's sizes, as a user writes one."""
-    path = tmp_path / "tiny.yaml"
-    path.write_text(TINY)
-    return str(path)
-
-
-@pytest.fixture
-def named(tmp_path: Path) -> str:
-    """A data file that names the small model, which open_clip is made to know."""
-    (tmp_path / "SmallViT.json").write_text(json.dumps(MODEL))
-    open_clip.add_model_config(tmp_path / "SmallViT.json")
-    (tmp_path / "small.yaml").write_text(TINY + "model: SmallViT\n")
-    return str(tmp_path / "small.yaml")
 
 
 def images(*image_hw: int) -> Tensor:
@@ -176,74 +140,6 @@ def test_weights_of_another_size_than_the_name_says_are_refused(
 
 
 @pytest.mark.parametrize(
-    ("name", "shape", "ending"),
-    [
-        ("visual.positional_embedding", (37, 16), ".safetensors"),  # of images of 48 px
-        ("visual.positional_embedding", (37, 16), ".pth"),
-        ("positional_embedding", (12, 8), ".safetensors"),  # of shorter texts
-    ],
-)
-@pytest.mark.parametrize("has_config", [True, False])
-def test_positions_of_another_size_are_refused_and_not_resampled(
-    tmp_path: Path,
-    clip: Path,
-    named: str,
-    name: str,
-    shape: tuple[int, ...],
-    *,
-    ending: str,
-    has_config: bool,
-) -> None:
-    own = load_file(clip / "open_clip_model.safetensors")
-    state = {**own, name: torch.zeros(shape)}
-    path = tmp_path / "other" / f"open_clip_pytorch_model{ending}"
-    path.parent.mkdir()
-    if has_config:
-        shutil.copy(clip / "open_clip_config.json", path.parent)
-    if ending == ".safetensors":
-        save_file(state, path)
-    else:
-        torch.save({"state_dict": {f"module.{key}": value for key, value in state.items()}}, path)
-
-    with pytest.raises(NotReady) as caught:
-        OpenClip(BackboneSpec(name=named, path=str(path.parent)))
-
-    assert str(caught.value) == (
-        f"{path}: {name} must be of shape {tuple(own[name].shape)}, but is of shape {shape}; name "
-        "other weights, or the backbone they belong to"
-    )
-
-
-def test_a_file_of_another_architecture_is_refused_before_anything_is_run(clip: Path) -> None:
-    path = clip / "open_clip_model.safetensors"
-
-    with pytest.raises(NotReady) as caught:
-        backbones.identity(BackboneSpec(name=LAION, path=str(path)))
-
-    assert str(caught.value) == (
-        f"{path}: visual.conv1.weight must be of shape (768, 3, 16, 16), but is of shape "
-        "(16, 3, 8, 8); name other weights, or the backbone they belong to"
-    )
-
-
-@pytest.mark.parametrize("ending", [".safetensors", ".pt"])
-def test_a_file_of_another_architecture_is_refused_before_it_is_resampled(
-    tmp_path: Path, ending: str
-) -> None:
-    path = tmp_path / f"half{ending}"
-    state = {"visual.positional_embedding": torch.zeros(65, 768).half()}
-    if ending == ".pt":
-        torch.save(state, path)
-    else:
-        save_file(state, path)
-
-    with pytest.raises(
-        NotReady, match=r"must be of shape \(197, 768\), but is of shape \(65, 768\)"
-    ):
-        OpenClip(BackboneSpec(name=LAION, path=str(path)))
-
-
-@pytest.mark.parametrize(
     ("part", "key", "value", "told"),
     [
         ("vision_cfg", "image_size", 48, "image_size must be 32, the backbone's, but is 48; name"),
@@ -274,45 +170,6 @@ def test_config_that_leaves_sizes_to_a_name_is_not_refused(
     (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config}))
 
     assert backbones.identity(BackboneSpec(name=tiny))["sizes"]["image_px"] == 32
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "told"),
-    [
-        ("w.safetensors", b"", "is empty, cut off or of another kind; get it again"),
-        ("w.pt", b"PK\x03\x04 and no more", "is empty, cut off or of another kind; get it again"),
-    ],
-)
-def test_a_file_that_is_plainly_no_weights_is_refused_before_loading(
-    tmp_path: Path, name: str, content: bytes, told: str
-) -> None:
-    (tmp_path / name).write_bytes(content)
-
-    with pytest.raises(NotReady, match=told):
-        backbones.identity(BackboneSpec(name=LAION, path=str(tmp_path / name)))
-
-
-def test_a_file_that_open_clip_does_not_read_beside_a_config_is_refused(
-    tmp_path: Path, clip: Path
-) -> None:
-    shutil.copy(clip / "open_clip_config.json", tmp_path)
-    torch.save(load_file(clip / "open_clip_model.safetensors"), tmp_path / "epoch_1.pt")
-
-    with pytest.raises(NotReady, match=r"but epoch_1\.pt is not; rename it to end in \.pth"):
-        backbones.identity(BackboneSpec(path=str(tmp_path)))
-
-
-def test_a_pickle_is_not_run(tmp_path: Path) -> None:
-    class Trap:
-        def __reduce__(self) -> Any:
-            return (Path.touch, (tmp_path / "sprung",))
-
-    torch.save({"visual.proj": Trap()}, tmp_path / "trap.pt")
-
-    with pytest.raises(NotReady, match="must be weights that open_clip reads") as caught:
-        OpenClip(BackboneSpec(name=LAION, path=str(tmp_path / "trap.pt")))
-    assert "\n" not in str(caught.value)
-    assert not (tmp_path / "sprung").exists()
 
 
 def test_legacy_preprocessing_is_a_setting_and_part_of_the_identity(clip: Path) -> None:
@@ -421,57 +278,6 @@ def test_a_cache_that_holds_no_weights_counts_for_nothing(
         backbones.weights_of(BackboneSpec(name=tiny))
 
 
-def test_a_cache_whose_blob_is_gone_is_not_found(tmp_path: Path, tiny: str, clip: Path) -> None:
-    cached = in_hub_cache(tmp_path / "hub", "someone/tiny", clip)
-    path = cached / "open_clip_model.safetensors"
-    path.unlink()
-    path.symlink_to("../../blobs/gone")
-
-    with pytest.raises(NotReady) as caught:
-        backbones.weights_of(BackboneSpec(name=tiny))
-
-    assert str(caught.value) == (
-        f"{path}: must be a file of the Hugging Face cache, but the file that it links to is "
-        "missing; `hf download someone/tiny` gets it again"
-    )
-
-
-@pytest.mark.parametrize("ending", [".safetensors", ".pth"])
-def test_a_link_to_nothing_is_one_line(tmp_path: Path, tiny: str, clip: Path, ending: str) -> None:
-    folder = shutil.copytree(clip, tmp_path / "linked")
-    path = folder / f"open_clip_model{ending}"
-    (folder / "open_clip_model.safetensors").unlink()
-    path.symlink_to("gone")
-
-    with pytest.raises(NotReady) as caught:
-        backbones.identity(BackboneSpec(name=tiny, path=str(folder)))
-
-    assert str(caught.value) == (
-        f"{path}: must be readable, but cannot be read (No such file or directory); check its "
-        "permissions, or get it again"
-    )
-
-
-@pytest.mark.parametrize("ending", ["safetensors", "json"])
-def test_a_file_that_must_not_be_read_is_one_line(
-    clip: Path, ending: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(path: Path, *args: Any, **options: Any) -> Any:
-        if path.suffix == f".{ending}":
-            raise PermissionError(13, "Permission denied", str(path))
-        return opened(path, *args, **options)
-
-    opened = Path.open
-    spec = BackboneSpec(name="openclip", path=str(clip))
-    backbones.identity(spec)
-    monkeypatch.setattr(Path, "open", refuse)
-
-    with pytest.raises(NotReady, match="Permission denied") as caught:
-        backbones.identity(spec)
-
-    assert "\n" not in str(caught.value)
-
-
 @pytest.mark.parametrize(
     ("found", "changed"),
     [("heads: 2", "heads: 4"), ("read_out: maskclip", "read_out: maskclip\nmean: [0, 0, 0]")],
@@ -519,22 +325,6 @@ def test_a_backbone_without_text_is_not_ready_to_be_scored() -> None:
     backbones.require_text(BackboneSpec(name=LAION))
     with pytest.raises(NotReady, match="dinov3-b16: must have a text tower"):
         backbones.require_text(BackboneSpec(name="dinov3-b16"))
-
-
-def test_a_link_to_a_file_without_an_ending_is_that_file(clip: Path, tmp_path: Path) -> None:
-    blob, link = tmp_path / "blobs" / "01ee", tmp_path / "weights.safetensors"
-    blob.parent.mkdir()
-    (clip / "open_clip_model.safetensors").rename(blob)
-    link.symlink_to(blob)
-    (clip / "open_clip_model.safetensors").symlink_to(blob)
-
-    require_whole(weights_of(BackboneSpec(name="openclip", path=str(link))).files[0])
-
-    assert backbones.label(BackboneSpec(name="openclip", path=str(link))) == "weights"
-    assert list(backbones.identity(BackboneSpec(path=str(clip)))["files"]) == [
-        "open_clip_config.json",
-        "open_clip_model.safetensors",
-    ]
 
 
 def test_a_repository_that_the_hub_cannot_have_is_a_mistake_of_the_data_file(
