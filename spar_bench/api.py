@@ -14,18 +14,19 @@ from spar_bench import registry
 from spar_bench.accuracy import Counts, class_iou, miou
 from spar_bench.backbones import CONFIG_FILE
 from spar_bench.backbones.base import Backbone
-from spar_bench.datasets import facts
+from spar_bench.datasets import facts, label
 from spar_bench.errors import NotReady
-from spar_bench.plan.cost import SINGLE_PASS, Inference, image_flops, windows_of
-from spar_bench.plan.inputs import class_names, open_dataset
-from spar_bench.plan.protocol import Resize, declare, resolve
+from spar_bench.inference import SINGLE_PASS, Inference, Resize
+from spar_bench.plan.cost import image_flops, windows_of
+from spar_bench.protocol import declare
+from spar_bench.resolve import class_names, open_dataset
 from spar_bench.run.context import build_backbone, open_student, resolve_device
 from spar_bench.run.evaluate import confusion_of, counts_of, require_labels
 from spar_bench.run.latency import Arm
-from spar_bench.run.outputs import TRAINED_FILE
 from spar_bench.run.segment import Segmenter
 from spar_bench.run.text import classifier_of, embed
 from spar_bench.spec.schema import Average, BackboneSpec, DatasetSpec, EvaluateSpec
+from spar_bench.stages.student import TRAINED_FILE
 from spar_bench.windows import upsample_factor
 
 
@@ -107,10 +108,10 @@ def evaluate(
     resize = Resize(short_side_px or own.short_side_px, None if short_side_px else own.long_side_px)
     _require_a_patch("evaluate: short_side_px", backbone, resize.short_side_px)
     data = open_dataset(spec, "val")
-    classes = class_names(spec, data)
+    classes = class_names(spec, data.classes)
     declared = declare(EvaluateSpec(), spec, own, classes=classes, resize=resize)
-    protocol = resolve(declared, backbone.sizes.read_out)
-    queries = embed(backbone, classes, protocol["templates"])
+    protocol = declared.resolved(backbone.sizes.read_out)
+    queries = embed(backbone, classes, protocol.templates)
     segmenter = Segmenter(
         backbone,
         classifier_of(queries, classes, protocol),
@@ -121,9 +122,11 @@ def evaluate(
         _, image, mask = data.sample(index)
         truth_hw = (mask.shape[0], mask.shape[1])
         [labels] = segmenter.read(image, resize.of(image.shape), truth_hw, [inference])
+        if isinstance(labels, Exception):
+            raise labels
         pixels[:, index] = counts_of(confusion_of(mask, labels, len(classes)))
     counts = Counts(*pixels)
-    require_labels(counts, spec)
+    require_labels(counts, label(spec))
     shown = own.shown(classes, spec.background_threshold)
     ious = dict(zip(shown, class_iou(counts).tolist(), strict=True))
     return Evaluation(miou(counts), ious, counts)

@@ -28,12 +28,14 @@ ATTRIBUTES = {
     "datasets": "Dataset",
     "losses": "loss",
     "refiners": "Refiner",
+    "stages": "Stage",
 }
 _ONE_OF = {
     "backbones": "backbone",
     "datasets": "data set",
     "losses": "loss",
     "refiners": "refiner",
+    "stages": "kind of stage",
 }
 
 

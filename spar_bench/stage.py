@@ -1,16 +1,19 @@
-"""A stage: a piece of work with a fingerprint, and its folder of files once it is finished."""
+"""A finished stage: its folder of files, checked against its manifest."""
 
 import hashlib
 import json
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
 
 from spar_bench.errors import StoreError
 from spar_bench.files import file_sha256, read_json
 
 MANIFEST = "manifest.json"
+
+Model = TypeVar("Model", bound=BaseModel)
 
 
 def canonical(value: Any) -> str:
@@ -21,26 +24,6 @@ def canonical(value: Any) -> str:
 def digest(value: Any) -> str:
     """Return the SHA-256 of a JSON value as 64 hex digits."""
     return hashlib.sha256(canonical(value).encode()).hexdigest()
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A piece of work, decided entirely by its kind, version, settings and inputs.
-
-    `settings` is JSON; `inputs` maps a role to the fingerprint of the stage that fills it; `how` is
-    what its maker also needs, such as the location of files: it decides nothing.
-    """
-
-    kind: str
-    version: int
-    settings: dict[str, Any]
-    inputs: dict[str, str] = field(default_factory=dict)
-    how: dict[str, Any] = field(default_factory=dict, compare=False)
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """SHA-256 over all that decides the stage, as 64 hex digits."""
-        return digest([self.kind, self.version, self.settings, self.inputs])
 
 
 class Damaged(StoreError):
@@ -67,6 +50,15 @@ class Finished:
     def summary(self) -> dict[str, Any]:
         """The stage's summary of its result, as JSON."""
         return dict(self.manifest["summary"])
+
+    def summary_as(self, kind: type[Model]) -> Model:
+        """Return the stage's summary as its kind's type."""
+        return kind.model_validate(self.manifest["summary"])
+
+    @property
+    def kind(self) -> str:
+        """The kind of stage that it is."""
+        return str(self.manifest["kind"])
 
     @property
     def n_bytes(self) -> int:

@@ -30,14 +30,14 @@ from spar_bench.stage import (
     MANIFEST,
     Damaged,
     Finished,
-    Stage,
     canonical,
     digest,
     forget_verified,
     read_manifest,
 )
+from spar_bench.stages.base import Stage, Summary
 
-FORMAT = 1
+FORMAT = 2
 DEFAULT_ROOT = Path(".spar_bench")
 HASH_WHOLE_BYTES = 64 << 20
 """A stage up to this size is hashed when first opened; a larger one file by file when read."""
@@ -78,12 +78,13 @@ class Store:
         Raises:
             Damaged: it exists, but is not intact.
         """
-        return self.find_by_fingerprint(stage.kind, stage.fingerprint)
-
-    def find_by_fingerprint(self, kind: str, fingerprint: str) -> Finished | None:
-        """Return a finished stage by kind and fingerprint, or None; raises as `find` does."""
-        folder = self.root / "stages" / kind / fingerprint
+        folder = self.root / "stages" / stage.kind / stage.fingerprint
         return self._open(folder) if folder.is_dir() else None
+
+    def find_by_fingerprint(self, fingerprint: str) -> Finished | None:
+        """Return a finished stage of any kind, or None; raises as `find` does."""
+        folder = next((self.root / "stages").glob(f"*/{fingerprint}"), None)
+        return self._open(folder) if folder is not None and folder.is_dir() else None
 
     def finished(self) -> Iterator[Finished]:
         """Yield every finished stage without checking files; `unreadable` reports the others."""
@@ -130,7 +131,7 @@ class Store:
         """Delete the pictures."""
         shutil.rmtree(self.root / "pictures", ignore_errors=True)
 
-    def finish(self, stage: Stage, *, summary: dict[str, Any], made: dict[str, Any]) -> Finished:
+    def finish(self, stage: Stage, *, summary: Summary, made: dict[str, Any]) -> Finished:
         """Turn a stage's `scratch/.../output` into the finished stage.
 
         `summary` is the stage's summary of its result; `made` is how it was made (seconds, device,
@@ -150,10 +151,10 @@ class Store:
         manifest = {
             "kind": stage.kind,
             "version": stage.version,
-            "settings": stage.settings,
+            "settings": stage.settings.model_dump(mode="json"),
             "inputs": stage.inputs,
             "files": files,
-            "summary": summary,
+            "summary": summary.model_dump(mode="json"),
             "made": made,
         }
         manifest["sha256"] = digest(manifest)

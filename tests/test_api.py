@@ -17,7 +17,8 @@ from spar_bench.backbones.base import Backbone
 from spar_bench.datasets import folder
 from spar_bench.datasets.base import DatasetSettings, Split
 from spar_bench.errors import NotReady, UnknownName
-from spar_bench.plan.cost import SINGLE_PASS, image_flops
+from spar_bench.inference import SINGLE_PASS
+from spar_bench.plan.cost import image_flops
 from spar_bench.stage import MANIFEST, Damaged, digest
 from spar_bench.store import Store
 from tests.run.conftest import clip, photographs
@@ -103,10 +104,10 @@ def test_score_is_that_of_a_sweep(
     plan = plan_of(
         settings(clip, photographs, evaluate__methods=[method], evaluate__average=average)
     )
-    [arm] = plan.trials[0].arms
+    [row] = plan.trials[0].rows
     store = Store(tmp_path / "store")
-    executor(plan, store)[0].make([arm.evaluate])
-    finished = store.find(plan.stages[arm.evaluate])
+    executor(plan, store)[0].make([row.evaluate])
+    finished = store.find(plan.stages[row.evaluate])
     assert finished is not None
     data = sb.DatasetSpec(name="folder", path=str(photographs), templates=["a {}."])
 
@@ -154,10 +155,10 @@ def test_class_names_of_a_spec_count_as_in_a_sweep_though_the_plug_in_has_its_ow
     plan = plan_of(
         settings(clip, photographs, evaluate__methods=["pretrained"], evaluate__datasets=[data])
     )
-    [arm] = plan.trials[0].arms
+    [row] = plan.trials[0].rows
     store = Store(tmp_path / "store")
-    executor(plan, store)[0].make([arm.evaluate])
-    finished = store.find(plan.stages[arm.evaluate])
+    executor(plan, store)[0].make([row.evaluate])
+    finished = store.find(plan.stages[row.evaluate])
     assert finished is not None
 
     found = sb.evaluate(sb.load_backbone(clip), sb.DatasetSpec(**data), short_side_px=40)

@@ -13,9 +13,10 @@ from spar_bench.results import Row
 from spar_bench.run.context import Context, Interrupted, resolve_device
 from spar_bench.run.latency import _Stopwatch
 from spar_bench.run.memory import MIB
-from spar_bench.run.outputs import TRAINED_FILE
 from spar_bench.session.sweep import Options, sweep
-from spar_bench.stage import Finished, Stage
+from spar_bench.stage import Finished
+from spar_bench.stages.base import Stage
+from spar_bench.stages.student import TRAINED_FILE
 from spar_bench.store import Store
 from tests.run.conftest import clip, photographs
 from tests.run.tiny import executor, of_kind, plan_of, settings

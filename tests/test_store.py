@@ -4,17 +4,20 @@ import json
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from spar_bench.errors import StoreError
 from spar_bench.files import replace_text
 from spar_bench.run.context import Interrupted, ignore
-from spar_bench.stage import MANIFEST, Damaged, Finished, Stage, canonical, digest
+from spar_bench.stage import MANIFEST, Damaged, Finished, canonical, digest
+from spar_bench.stages.base import Stage
 from spar_bench.store import FORMAT, Store
+from tests.toy import Stage as Toy
+from tests.toy import Summary, toy
 
-STAGE = Stage("images", 1, {"seed": 0, "scale": 0.1}, {"source": "ab"})
+STAGE = toy({"source": "ab"}, seed=0, scale=0.1)
 
 
 @pytest.fixture
@@ -25,7 +28,7 @@ def store(tmp_path: Path) -> Store:
 def make(store: Store, stage: Stage = STAGE, **files: str) -> Finished:
     for name, text in (files or {"a": "first", "b": "second"}).items():
         replace_text(store.output(stage) / name, text)
-    return store.finish(stage, summary={"n": 3}, made={"device": "cpu"})
+    return store.finish(stage, summary=Summary(n=3), made={"device": "cpu"})
 
 
 def alter_manifest(folder: Path, key: str, value: Any) -> None:
@@ -34,17 +37,13 @@ def alter_manifest(folder: Path, key: str, value: Any) -> None:
 
 
 def test_fingerprint_is_the_digest_of_all_that_decides_a_stage() -> None:
-    assert STAGE.fingerprint == digest(["images", 1, {"scale": 0.1, "seed": 0}, {"source": "ab"}])
-    assert STAGE.fingerprint != Stage("targets", 1, STAGE.settings, STAGE.inputs).fingerprint
-    assert STAGE.fingerprint != Stage("images", 2, STAGE.settings, STAGE.inputs).fingerprint
-    assert STAGE.fingerprint != Stage("images", 1, {"seed": 1}, STAGE.inputs).fingerprint
-    assert STAGE.fingerprint != Stage("images", 1, STAGE.settings, {}).fingerprint
+    class Raised(Toy):
+        version: ClassVar[int] = 2
 
-
-def test_how_a_stage_is_made_does_not_decide_it() -> None:
-    elsewhere = Stage("images", 1, STAGE.settings, STAGE.inputs, how={"path": "/elsewhere"})
-
-    assert elsewhere.fingerprint == STAGE.fingerprint
+    assert STAGE.fingerprint == digest(["toy", 1, {"scale": 0.1, "seed": 0}, {"source": "ab"}])
+    assert STAGE.fingerprint != Raised(settings=STAGE.settings, inputs=STAGE.inputs).fingerprint
+    assert STAGE.fingerprint != toy({"source": "ab"}, seed=1).fingerprint
+    assert STAGE.fingerprint != toy().fingerprint
 
 
 def test_canonical_json_does_not_depend_on_order_and_has_no_nan() -> None:
@@ -144,7 +143,7 @@ def test_reopening_looks_at_every_checksum_again_and_leaves_a_whole_stage_alone(
 
     assert store.find(STAGE) is not None  # of equal size, and verified before
     assert f"b: {WRITTEN} differs" in store.reopen(STAGE)
-    assert store.reopen(Stage("images", 1, {})) == ""
+    assert store.reopen(toy()) == ""
 
 
 def test_large_stage_is_hashed_file_by_file_as_it_is_read(
@@ -163,7 +162,7 @@ def test_large_stage_is_hashed_file_by_file_as_it_is_read(
 
 
 def test_listing_passes_over_a_damaged_manifest_and_tells_of_it(store: Store) -> None:
-    whole, other = make(store), Stage("images", 1, {"seed": 1})
+    whole, other = make(store), toy(seed=1)
     (make(store, other).folder / MANIFEST).write_text("{")
 
     assert [one.fingerprint for one in store.finished()] == [whole.fingerprint]

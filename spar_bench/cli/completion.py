@@ -51,7 +51,7 @@ def trials_to_come(
         return []
     try:
         loaded = read_spec(specs[0])
-        trials = make_plan(loaded.points, loaded.spec.seeds, {}).trials
+        trials = make_plan(loaded.points, loaded.spec.seeds, None).trials
     except SparBenchError:  # reported when the command is run
         return []
     return _among({name for t in trials for name in (t.name, t.group)}, incomplete)

@@ -46,7 +46,7 @@ def init(path: Path) -> None:
 )
 def check(specs: tuple[Path, ...], ready: bool) -> None:
     """Read each SPEC and report every mistake; list what is missing or probably not intended."""
-    from spar_bench.plan.inputs import looking_once
+    from spar_bench.resolve import Resolver
     from spar_bench.session.choice import first_points, n_trials
     from spar_bench.session.ready import missing
     from spar_bench.session.remarks import remarks
@@ -56,10 +56,11 @@ def check(specs: tuple[Path, ...], ready: bool) -> None:
     lacking: list[str] = []
     for path in specs:
         try:
-            with naming(path), looking_once():
+            with naming(path):
                 loaded = read_spec(path)
-                gaps = missing(loaded)
-                said = remarks(point.settings for point in first_points(loaded))
+                resolver = Resolver()
+                gaps = missing(loaded, resolver)
+                said = remarks((point.settings for point in first_points(loaded)), resolver)
         except SpecError as error:
             problems.extend(error.problems)
             continue

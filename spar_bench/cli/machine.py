@@ -61,13 +61,14 @@ def _tracking(option: str | None) -> str:
 
 def _specs() -> str:
     """Tell for each spec of this folder whether it can be swept, or what is missing."""
+    from spar_bench.resolve import Resolver
     from spar_bench.session.ready import missing
     from spar_bench.spec import read_spec
 
     lines = []
     for path in specs_here():
         try:
-            gaps = missing(read_spec(path))
+            gaps = missing(read_spec(path), Resolver())
         except SparBenchError:
             named = shlex.quote(str(path))
             lines.append(f"{path}: has mistakes; spar-bench check {named} lists them")

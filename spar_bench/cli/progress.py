@@ -13,13 +13,11 @@ from rich.table import Table
 
 from spar_bench.cli.options import span
 from spar_bench.cli.stopping import STOPPING, Stopper
-from spar_bench.plan.estimate import estimate
-from spar_bench.plan.stages import batch_key
 from spar_bench.plan.trials import Plan, Trial
 from spar_bench.run.execute import Note
 from spar_bench.session.collect import Collector
 from spar_bench.session.sweep import Watcher
-from spar_bench.stage import Stage
+from spar_bench.stages.base import Stage
 from spar_bench.store import Store
 
 LINE_EVERY_S = 30.0
@@ -70,12 +68,12 @@ class Tally:
         done, work, keys = set[str](), dict[str, float](), dict[str, str]()
         for fingerprint, stage in plan.stages.items():
             # Evaluations that share windows are made together: the most expensive one counts.
-            key = batch_key(stage) if stage.kind == "evaluate" else fingerprint
+            key = stage.batch_key
             keys[fingerprint], state = key, collector.state(fingerprint)
             if state.status == "finished":
                 done.add(fingerprint)
             elif not state.final:
-                ahead = estimate(plan, stage).gflops + _GFLOPS_A_STAGE
+                ahead = stage.estimate(plan.stages).gflops + _GFLOPS_A_STAGE
                 work[key] = max(work.get(key, 0.0), ahead)
         # In one assignment: another thread draws the live table.
         self.plan, self.done, self._work, self._key = plan, done, work, keys

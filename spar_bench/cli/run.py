@@ -218,7 +218,7 @@ def _plan_text(view: "PlanView") -> str:
         [
             [
                 trial.name,
-                ", ".join(dict.fromkeys(arm.method for arm in trial.arms)),
+                ", ".join(dict.fromkeys(row.method for row in trial.rows)),
                 str(len(needed := plan.of_trial(trial))),
                 str(sum(one.stage.fingerprint in needed for one in view.missing)),
             ]

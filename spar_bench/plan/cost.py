@@ -10,30 +10,12 @@ M hidden width of the MLP, C channels, Q text queries.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
 
 from spar_bench.backbones import Sizes, TextSizes
 from spar_bench.errors import SparBenchError
+from spar_bench.inference import Inference
 from spar_bench.spec.trainable import parse_trainable
 from spar_bench.windows import n_windows
-
-
-@dataclass(frozen=True)
-class Inference:
-    """How features are read: in one pass, or through a sliding window.
-
-    `average` says what is averaged where windows overlap; `upsample` is the factor r of feature
-    averaging. Both are None where they do not apply.
-    """
-
-    kind: Literal["single_pass", "sliding_window"]
-    window_px: int | None = None
-    stride_px: int | None = None
-    average: Literal["logits", "features"] | None = None
-    upsample: int | None = None
-
-
-SINGLE_PASS = Inference("single_pass")
 
 
 def windows_of(sizes: Sizes, inference: Inference, image_hw: tuple[int, int]) -> int:
@@ -58,16 +40,6 @@ def pass_hw(sizes: Sizes, inference: Inference, image_hw: tuple[int, int]) -> tu
 def slid_hw(sizes: Sizes, inference: Inference, image_hw: tuple[int, int]) -> tuple[int, int]:
     """Return the size windows slide over: the image, in whole patches if features are averaged."""
     return sizes.whole_hw(image_hw) if inference.average == "features" else image_hw
-
-
-def teaching(teacher: dict[str, Any]) -> Inference:
-    """Return how a teacher with these settings reads an image that a student learns from."""
-    return Inference(
-        "sliding_window",
-        window_px=teacher["window_px"],
-        stride_px=teacher["stride_px"],
-        average="features",
-    )
 
 
 def image_flops(

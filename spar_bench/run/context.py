@@ -20,9 +20,11 @@ from spar_bench.errors import NotReady, SparBenchError
 from spar_bench.libraries import RECORDED, installed_version
 from spar_bench.run.distributed import Ranks
 from spar_bench.run.images import Pictures
-from spar_bench.run.outputs import TRAINED_FILE
 from spar_bench.spec.schema import BackboneSpec, Precision
-from spar_bench.stage import Finished, Stage, digest, read_manifest
+from spar_bench.stage import Finished, digest, read_manifest
+from spar_bench.stages.base import Stage
+from spar_bench.stages.latency import Machine
+from spar_bench.stages.student import TRAINED_FILE
 from spar_bench.store import Store
 
 THREADS_A_CORE = 4
@@ -75,10 +77,18 @@ class Context:
         if self.stop.is_set():
             raise Interrupted
 
-    def finished(self, stage: Stage, role: str, kind: str) -> Finished:
-        """Return the finished stage that fills a role of `stage`."""
-        found = self.store.find_by_fingerprint(kind, stage.inputs[role])
-        assert found is not None, f"{kind} is made before {stage.kind}"
+    def finished(self, stage: Stage, role: str) -> Finished:
+        """Return the finished stage that fills a role of `stage`.
+
+        Raises:
+            SparBenchError: it is no longer in the store, since something else has deleted it.
+        """
+        found = self.store.find_by_fingerprint(stage.inputs[role])
+        if found is None:
+            raise SparBenchError(
+                f"{stage.kind}: needs its {role}, {stage.inputs[role][:12]}, but it was deleted "
+                "from the store meanwhile; run the same command again"
+            )
         return found
 
     def pictures(self, fingerprint: str, build: Callable[[], Pictures]) -> Pictures:
@@ -140,7 +150,7 @@ def open_student(folder: Path, device: torch.device) -> tuple[Backbone, Backbone
         Damaged: the student's weights were altered.
     """
     student = Finished(folder, read_manifest(folder))
-    spec = BackboneSpec(**student.summary["backbone"])
+    spec = BackboneSpec.model_validate(student.summary["backbone"])
     if backbones.identity(spec) != student.manifest["settings"]["backbone"]:
         raise NotReady(
             f"{folder}: needs the backbone it was trained from, but {spec.path or spec.name} "
@@ -210,15 +220,14 @@ def device_name(device: torch.device) -> str:
     return f"cpu {_processor()} x{torch.get_num_threads()}"
 
 
-def place(device: torch.device) -> dict[str, Any]:
-    """Return what timings depend on besides the arms: places are equal or not comparable."""
-    return {
-        "host": platform.node(),
-        "device": device_name(device),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "batch": 1,
-    }
+def machine(device: torch.device) -> Machine:
+    """Return what timings depend on besides what is timed."""
+    return Machine(
+        host=platform.node(),
+        device=device_name(device),
+        threads=torch.get_num_threads(),
+        torch=torch.__version__,
+    )
 
 
 def _processor() -> str:

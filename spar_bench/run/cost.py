@@ -1,9 +1,7 @@
 """GFLOPs of reading an image: the closed form, checked against torch's own counter."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch._subclasses import FakeTensorMode
@@ -13,24 +11,27 @@ from torch.utils.flop_counter import FlopCounterMode
 from spar_bench.backbones.base import Backbone
 from spar_bench.errors import SparBenchError
 from spar_bench.files import replace_text
-from spar_bench.plan.cost import Inference, encoder_flops, image_flops, pass_hw, windows_of
+from spar_bench.plan.cost import encoder_flops, pass_hw, windows_of
 from spar_bench.run.context import Context
-from spar_bench.run.outputs import COST_FILE
-from spar_bench.stage import Stage
+from spar_bench.stages import cost
 
 TOLERANCE = 0.02
 """Largest relative difference between the closed form and the counter."""
 
 
-def make_cost(stage: Stage, context: Context) -> dict[str, Any]:
+def make_cost(stages: list[cost.Stage], context: Context) -> list[cost.Summary]:
     """Write `cost.json`: GFLOPs of an image and of one pass, windows, parameters.
 
     Raises:
         SparBenchError: closed form and counter differ by more than TOLERANCE.
     """
+    return [_make_cost(stage, context) for stage in stages]
+
+
+def _make_cost(stage: cost.Stage, context: Context) -> cost.Summary:
     settings = stage.settings
-    backbone = context.backbone(stage.how["backbone"])
-    inference, image_hw = Inference(**settings["inference"]), tuple(settings["image_hw"])
+    backbone = context.backbone(stage.places.backbone)
+    inference, image_hw = settings.inference, settings.image_hw
     read_hw = pass_hw(backbone.sizes, inference, image_hw)
     expected, counted = (
         encoder_flops(backbone.sizes, read_hw),
@@ -38,19 +39,18 @@ def make_cost(stage: Stage, context: Context) -> dict[str, Any]:
     )
     if abs(counted - expected) > TOLERANCE * expected:
         raise SparBenchError(
-            f"backbone {settings['backbone'][0]}: its sizes must give torch's count of FLOPs "
+            f"backbone {settings.backbone['name']}: its sizes must give torch's count of FLOPs "
             f"within {TOLERANCE:.0%}, but give {expected / 1e9:.4g} GFLOPs while torch counts "
             f"{counted / 1e9:.4g}, at {read_hw[0]}x{read_hw[1]} px; correct its data file"
         )
-    flops = image_flops(backbone.sizes, inference, image_hw, n_queries=settings["n_queries"])
-    summary = {
-        "gflops": flops / 1e9,
-        "encoder_gflops_a_pass": expected / 1e9,
-        "encoder_gflops_a_pass_counted": counted / 1e9,
-        "n_windows": windows_of(backbone.sizes, inference, image_hw),
-        "params_m": sum(p.numel() for p in backbone.visual.parameters()) / 1e6,
-    }
-    replace_text(context.store.output(stage) / COST_FILE, json.dumps(summary))
+    summary = cost.Summary(
+        gflops=settings.flops / 1e9,
+        encoder_gflops_a_pass=expected / 1e9,
+        encoder_gflops_a_pass_counted=counted / 1e9,
+        n_windows=windows_of(backbone.sizes, inference, image_hw),
+        params_m=sum(p.numel() for p in backbone.visual.parameters()) / 1e6,
+    )
+    replace_text(context.store.output(stage) / cost.COST_FILE, summary.model_dump_json())
     return summary
 
 

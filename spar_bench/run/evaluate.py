@@ -1,29 +1,29 @@
-"""Open-vocabulary segmentation of a validation set: pixel counts, for several arms at once.
+"""Open-vocabulary segmentation of a validation set: pixel counts, for several inferences at once.
 
 Shape legend: N images, K classes, C channels, h x w patch grid.
 """
 
 import json
 import time
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.numpy import load_file, save
+from safetensors.numpy import save
 from torch import Tensor
 
 from spar_bench.accuracy import Counts, miou, names_digest
 from spar_bench.backbones import Sizes
-from spar_bench.datasets import label
 from spar_bench.datasets.base import IGNORED, Dataset, Mask, Sample
 from spar_bench.errors import DataError
 from spar_bench.files import replace_bytes, replace_text
-from spar_bench.plan.cost import Inference, encoder_flops, pass_hw, slid_hw
-from spar_bench.plan.estimate import N_PREVIEWS
-from spar_bench.plan.inputs import open_dataset
-from spar_bench.plan.protocol import Resize
-from spar_bench.results import Preview
+from spar_bench.inference import Inference
+from spar_bench.plan.cost import encoder_flops, pass_hw, slid_hw
+from spar_bench.resolve import open_dataset
 from spar_bench.run.checkpoint import (
     CHECKPOINT_FILE,
     CHECKPOINT_S,
@@ -31,95 +31,114 @@ from spar_bench.run.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
-from spar_bench.run.context import Context, Interrupted
-from spar_bench.run.outputs import COUNTS_FILE, IMAGES_FILE, SKIPPED_FILE
+from spar_bench.run.context import Context
 from spar_bench.run.segment import DIVERGED, UNFIT, Segmenter
 from spar_bench.run.text import classifier_of, read_queries
-from spar_bench.spec.schema import DatasetSpec
-from spar_bench.stage import Finished, Stage, digest
+from spar_bench.stage import digest
+from spar_bench.stages import evaluate
+from spar_bench.stages.evaluate import N_PREVIEWS, preview_file
 from spar_bench.windows import n_encoded
 
 
-def make_evaluations(stages: list[Stage], context: Context) -> list[dict[str, Any]]:
-    """Evaluate all arms of one `batch_key`; writes counts and previews, returns summaries."""
+def make_evaluations(
+    stages: list[evaluate.Stage], context: Context
+) -> list[evaluate.Summary | Exception]:
+    """Evaluate all stages of one `batch_key`; writes counts and previews.
+
+    A stage whose own features or labels fail leaves the others alone; an image that cannot be read
+    concerns all of them.
+    """
     first = stages[0]
-    dataset = open_dataset(first.how["dataset"], "val")
+    dataset = open_dataset(first.places.dataset, "val")
     segmenter = _segmenter(first, context)
-    arms = [Inference(**stage.settings["inference"]) for stage in stages]
-    resize = Resize.of_stage(first)
-    tally = _Tally(stages, len(dataset), context)
+    counts = PixelCounts(stages, len(dataset), context)
     saved_at = time.monotonic()
-    while tally.n_done < len(dataset):
-        try:
+    try:
+        for sample in _samples(dataset, counts.n_done, context.workers):
             context.check()
-        except Interrupted:
-            tally.save()
-            raise
-        context.report(first, tally.n_done / len(dataset))
-        sample = _sample(dataset, tally, skips=first.settings["protocol"]["unreadable"] == "skip")
-        if sample is not None:
-            _read_one(tally, segmenter, sample, arms, resize)
-        if time.monotonic() - saved_at > CHECKPOINT_S:
-            tally.save()
-            saved_at = time.monotonic()
-    return [tally.write(arm, stage) for arm, stage in enumerate(stages)]
+            context.report(first, counts.n_done / len(dataset))
+            if isinstance(sample, Sample):
+                _count_image(counts, segmenter, sample)
+            elif first.settings.protocol.unreadable == "skip":
+                counts.skip(sample)
+            else:
+                raise sample
+            if not counts.left:
+                break
+            if time.monotonic() - saved_at > CHECKPOINT_S:
+                counts.save()
+                saved_at = time.monotonic()
+    except Exception:  # interrupted, or failed: the next attempt resumes here
+        counts.save()
+        raise
+    return [counts.result(member) for member in range(len(stages))]
 
 
-def _segmenter(stage: Stage, context: Context) -> Segmenter:
-    settings, protocol = stage.settings, stage.settings["protocol"]
-    is_student = "student" in stage.inputs
-    student = context.finished(stage, "student", "student") if is_student else None
-    queries = read_queries(context.finished(stage, "text", "text")).to(context.device)
+def _segmenter(stage: evaluate.Stage, context: Context) -> Segmenter:
+    settings, protocol = stage.settings, stage.settings.protocol
+    student = context.finished(stage, "student") if "student" in stage.inputs else None
+    queries = read_queries(context.finished(stage, "text")).to(context.device)
     return Segmenter(
-        context.backbone(stage.how["backbone"], student),
-        classifier_of(queries, settings["classes"], protocol),
-        refiner=settings["refiner"][0],
-        precision=protocol["precision"],
-        interpolation=protocol["resize"],
-        way_out=DIVERGED if is_student else UNFIT,
+        context.backbone(stage.places.backbone, student),
+        classifier_of(queries, settings.classes, protocol),
+        refiner=str(settings.refiner["name"]),
+        precision=protocol.precision,
+        interpolation=protocol.resize,
+        way_out=UNFIT if student is None else DIVERGED,
         device=context.device,
     )
 
 
-def _sample(dataset: Dataset, tally: "_Tally", *, skips: bool) -> Sample | None:
-    """Return the next image; None, with a note, if it cannot be read and may be left out."""
-    try:
-        return dataset.sample(tally.n_done)
-    except DataError as error:
-        if not skips:
-            raise
-        tally.skipped.append({"index": tally.n_done, "reason": str(error)})
-        return None
+def _samples(dataset: Dataset, first: int, n_threads: int) -> Iterator[Sample | DataError]:
+    """Yield the samples from an index on, or why one cannot be read; threads read ahead."""
+
+    def read(index: int) -> Sample | DataError:
+        try:
+            return dataset.sample(index)
+        except DataError as error:
+            return error
+
+    if n_threads == 0:
+        yield from map(read, range(first, len(dataset)))
+        return
+    with ThreadPoolExecutor(n_threads) as pool:
+        ahead: deque[Future[Sample | DataError]] = deque()
+        for index in range(first, len(dataset)):
+            ahead.append(pool.submit(read, index))
+            if len(ahead) > 2 * n_threads:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
 
 
-def _read_one(
-    tally: "_Tally",
-    segmenter: Segmenter,
-    sample: Sample,
-    arms: list[Inference],
-    resize: Resize,
-) -> None:
-    """Read one image with every arm and count its pixels."""
+def _count_image(counts: "PixelCounts", segmenter: Segmenter, sample: Sample) -> None:
+    """Read one image in every way that is left, and count its pixels."""
+    members, resize = counts.left, counts.stages[0].settings.resize
+    inferences = [counts.stages[member].settings.inference for member in members]
     (height, width), image_hw = sample.mask.shape, resize.of(sample.image.shape)
-    read = segmenter.read(sample.image, image_hw, (height, width), arms)
-    features = [] if tally.names else segmenter.features(sample.image, image_hw, arms)
-    for arm, labels in enumerate(read):
-        tally.count(arm, sample, labels)
-        if len(tally.names) < N_PREVIEWS:
-            tally.preview(arm, sample, labels, features[arm] if features else None)
-    tally.names.append(sample.name)
-    n_reads = 2 if features else 1
-    tally.context.flops += n_reads * _shared_flops(segmenter.backbone.sizes, arms, image_hw)
+    read = segmenter.read(sample.image, image_hw, (height, width), inferences)
+    is_first = not counts.names
+    features = segmenter.features(sample.image, image_hw, inferences) if is_first else []
+    for index, (member, labels) in enumerate(zip(members, read, strict=True)):
+        if isinstance(labels, Exception):
+            counts.failures[member] = labels
+            continue
+        counts.count(member, sample, labels)
+        if len(counts.names) < N_PREVIEWS:
+            counts.preview(member, sample, labels, features[index] if features else None)
+    counts.names.append(sample.name)
+    n_reads = 2 if is_first else 1
+    counts.context.flops += n_reads * _shared_flops(segmenter.backbone.sizes, inferences, image_hw)
 
 
-def _shared_flops(sizes: Sizes, arms: list[Inference], image_hw: tuple[int, int]) -> int:
-    """Return the FLOPs of encoding one image for all arms: a shared window counts once."""
-    window_px = arms[0].window_px
+def _shared_flops(sizes: Sizes, inferences: list[Inference], image_hw: tuple[int, int]) -> int:
+    """Return the FLOPs of encoding one image in several ways: a shared window counts once."""
+    window_px = inferences[0].window_px
     if window_px is None:
         return encoder_flops(sizes, image_hw)
-    strides = [arm.stride_px for arm in arms if arm.stride_px is not None]
-    n_passes = n_encoded(slid_hw(sizes, arms[0], image_hw), window_px, strides)
-    return n_passes * encoder_flops(sizes, pass_hw(sizes, arms[0], image_hw))
+    strides = [one.stride_px for one in inferences if one.stride_px is not None]
+    n_passes = n_encoded(slid_hw(sizes, inferences[0], image_hw), window_px, strides)
+    return n_passes * encoder_flops(sizes, pass_hw(sizes, inferences[0], image_hw))
 
 
 def confusion_of(truth: Mask, labels: Mask, n_classes: int) -> NDArray[np.int64]:
@@ -134,94 +153,113 @@ def counts_of(confusion: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.stack([confusion.diagonal(), confusion.sum(0), confusion.sum(1)])
 
 
-class _Tally:
-    """Counts of several arms, image by image; resumes an interrupted attempt."""
+class PixelCounts:
+    """Counts of several stages, image by image; resumes an interrupted attempt.
 
-    def __init__(self, stages: list[Stage], n_images: int, context: Context) -> None:
-        self.context, self._stages = context, stages
-        n_classes = len(stages[0].settings["classes"])
+    `failures` has why a stage of the batch cannot go on, by its place in the batch.
+    """
+
+    def __init__(self, stages: list[evaluate.Stage], n_images: int, context: Context) -> None:
+        self.context, self.stages = context, stages
+        n_classes = len(stages[0].settings.classes)
         self.confusion = np.zeros((len(stages), n_classes, n_classes), np.int64)
         self.counts = np.zeros((len(stages), 3, n_images, n_classes), np.int64)
         self.names: list[str] = []
-        self.skipped: list[dict[str, Any]] = []
-        self._arms = digest([stage.fingerprint for stage in stages])
+        self.failures: dict[int, Exception] = {}
+        self._skipped: list[dict[str, Any]] = []
+        self._batch = digest([stage.fingerprint for stage in stages])
         self._path = context.store.scratch(stages[0]) / CHECKPOINT_FILE
         self._resume()
 
     @property
     def n_done(self) -> int:
         """The number of processed images, including those left out."""
-        return len(self.names) + len(self.skipped)
+        return len(self.names) + len(self._skipped)
 
-    def count(self, arm: int, sample: Sample, labels: Mask) -> None:
-        """Add one image's pixels to an arm."""
+    @property
+    def left(self) -> list[int]:
+        """The places in the batch of the stages that have not failed."""
+        return [member for member in range(len(self.stages)) if member not in self.failures]
+
+    def skip(self, error: DataError) -> None:
+        """Leave out the next image, which cannot be read."""
+        self._skipped.append({"index": self.n_done, "reason": str(error)})
+
+    def count(self, member: int, sample: Sample, labels: Mask) -> None:
+        """Add one image's pixels to a stage."""
         n_classes = self.confusion.shape[1]
         confusion = confusion_of(sample.mask, labels, n_classes)
-        self.confusion[arm] += confusion
-        self.counts[arm, :, len(self.names)] = counts_of(confusion)
+        self.confusion[member] += confusion
+        self.counts[member, :, len(self.names)] = counts_of(confusion)
 
-    def preview(self, arm: int, sample: Sample, labels: Mask, features: Tensor | None) -> None:
-        """Write an arm's prediction of one image."""
+    def preview(self, member: int, sample: Sample, labels: Mask, features: Tensor | None) -> None:
+        """Write a stage's prediction of one image."""
         arrays = {"image": sample.image, "truth": sample.mask, "prediction": labels}
         if features is not None:
             arrays["features"] = features.to(torch.float16).cpu().numpy()
-        output = self.context.store.output(self._stages[arm])
+        output = self.context.store.output(self.stages[member])
         content = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
-        replace_bytes(output / preview_name(len(self.names)), content)
+        replace_bytes(output / preview_file(len(self.names)), content)
 
     def save(self) -> None:
-        """Save the counts so far."""
-        words = {"arms": self._arms, "names": self.names, "skipped": self.skipped}
+        """Save the counts so far; not those of a batch with a failure, which changes next time."""
+        if self.failures:
+            return
+        state = {"batch": self._batch, "names": self.names, "skipped": self._skipped}
         tensors = {
             "confusion": torch.from_numpy(self.confusion),
             "counts": torch.from_numpy(self.counts),
         }
-        save_checkpoint(self._path, tensors, words)
+        save_checkpoint(self._path, tensors, state)
 
     def _resume(self) -> None:
         checkpoint = load_checkpoint(self._path)
         if checkpoint is None:
             return
-        tensors, words = checkpoint
-        if words["arms"] == self._arms and self._has_previews(len(words["names"])):
+        tensors, state = checkpoint
+        if state["batch"] == self._batch and self._has_previews(len(state["names"])):
             self.confusion = tensors["confusion"].numpy()
             self.counts = tensors["counts"].numpy()
-            self.names, self.skipped = words["names"], words["skipped"]
+            self.names, self._skipped = state["names"], state["skipped"]
 
     def _has_previews(self, n_read: int) -> bool:
-        """Tell whether the files that belong to a checkpoint still exist, in every scratch."""
-        outputs = [self.context.store.output(stage) for stage in self._stages]
-        names = [preview_name(index) for index in range(min(n_read, N_PREVIEWS))]
+        """Return whether the files that belong to a resume state still exist, for every stage."""
+        outputs = [self.context.store.output(stage) for stage in self.stages]
+        names = [preview_file(index) for index in range(min(n_read, N_PREVIEWS))]
         return all(is_whole(output / name) for output in outputs for name in names)
 
-    def write(self, arm: int, stage: Stage) -> dict[str, Any]:
-        """Write an arm's counts as the stage's output and return its summary."""
-        output = self.context.store.output(stage)
-        correct, predicted, true = self.counts[arm, :, : len(self.names)]
+    def result(self, member: int) -> evaluate.Summary | Exception:
+        """Write a stage's counts as its output and return its summary, or why it failed."""
+        if member in self.failures:
+            return self.failures[member]
+        stage = self.stages[member]
+        correct, predicted, true = self.counts[member, :, : len(self.names)]
         counts = Counts(correct, predicted, true, names_digest(self.names))
+        try:
+            self._require_images(stage)
+            require_labels(counts, stage.places.display_name)
+        except DataError as error:
+            return error
         arrays = {"correct": correct, "predicted": predicted, "true": true}
-        arrays["confusion"] = self.confusion[arm]
+        arrays["confusion"] = self.confusion[member]
         content = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
-        replace_bytes(output / COUNTS_FILE, content)
-        replace_text(output / IMAGES_FILE, json.dumps(self.names))
-        replace_text(output / SKIPPED_FILE, json.dumps(self.skipped, indent=1))
-        self._require_images(stage)
-        require_labels(counts, stage.how["dataset"])
-        return {
-            "miou": miou(counts),
-            "n_images": len(self.names),
-            "n_skipped": len(self.skipped),
-        }
+        output = self.context.store.output(stage)
+        replace_bytes(output / evaluate.COUNTS_FILE, content)
+        replace_text(output / evaluate.NAMES_FILE, json.dumps(self.names))
+        replace_text(output / evaluate.SKIPPED_FILE, json.dumps(self._skipped, indent=1))
+        return evaluate.Summary(
+            miou=miou(counts), n_images=len(self.names), n_skipped=len(self._skipped)
+        )
 
-    def _require_images(self, stage: Stage) -> None:
+    def _require_images(self, stage: evaluate.Stage) -> None:
         if not self.names:
             raise DataError(
-                f"data set {label(stage.how['dataset'])}: must have a readable image, but none "
-                f"of {len(self.skipped)} is; the first reason: {self.skipped[0]['reason']}"
+                f"data set {stage.places.display_name}: must have a readable image, but none "
+                f"of {len(self._skipped)} is; the first reason: {self._skipped[0]['reason']}"
             )
 
 
-def require_labels(counts: Counts, dataset: DatasetSpec) -> None:
+def require_labels(counts: Counts, display_name: str) -> None:
     """Refuse a validation set without any labelled pixel.
 
     Raises:
@@ -229,36 +267,6 @@ def require_labels(counts: Counts, dataset: DatasetSpec) -> None:
     """
     if not counts.true.any():
         raise DataError(
-            f"data set {label(dataset)}: its masks must label a pixel, but all {counts.n_images} "
+            f"data set {display_name}: its masks must label a pixel, but all {counts.n_images} "
             f"hold only {IGNORED}, which is ignored; write class indices from 0 into them"
         )
-
-
-def read_counts(finished: Finished) -> Counts:
-    """Return the per-image pixel counts of a finished evaluation."""
-    arrays = load_file(finished.path(COUNTS_FILE))
-    names = json.loads(finished.path(IMAGES_FILE).read_text(encoding="utf-8"))
-    return Counts(arrays["correct"], arrays["predicted"], arrays["true"], names_digest(names))
-
-
-def read_preview(finished: Finished) -> Preview:
-    """Return the previews of a finished evaluation."""
-    names = json.loads(finished.path(IMAGES_FILE).read_text(encoding="utf-8"))[:N_PREVIEWS]
-    arrays = [load_file(finished.path(preview_name(index))) for index in range(len(names))]
-    return Preview(
-        names,
-        [one["image"] for one in arrays],
-        [one["truth"] for one in arrays],
-        [one["prediction"] for one in arrays],
-    )
-
-
-def read_features(finished: Finished) -> NDArray[np.float16]:
-    """Return the features `(C, h, w)` of the first image, even if windows average logits."""
-    features: NDArray[np.float16] = load_file(finished.path(preview_name(0)))["features"]
-    return features
-
-
-def preview_name(index: int) -> str:
-    """Return the file name of one image's preview."""
-    return f"preview_{index}.safetensors"

@@ -6,50 +6,31 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any, Literal
 
 from spar_bench.errors import Diverged, SparBenchError, StoreError
 from spar_bench.files import writing
-from spar_bench.plan.inputs import require_unchanged
-from spar_bench.plan.stages import batch_key
 from spar_bench.plan.trials import Plan
+from spar_bench.resolve import Resolver
 from spar_bench.run.context import Context, Interrupted, Pruned
-from spar_bench.run.cost import make_cost
 from spar_bench.run.distributed import OutOfStep
-from spar_bench.run.evaluate import make_evaluations
-from spar_bench.run.imported import make_imported
-from spar_bench.run.latency import make_latency
-from spar_bench.run.student import make_student
-from spar_bench.run.teach import make_images, make_targets
-from spar_bench.run.text import make_text
-from spar_bench.stage import Damaged, Finished, Stage
+from spar_bench.stage import Damaged, Finished
+from spar_bench.stages.base import Stage, Summary
 
 log = logging.getLogger(__name__)
 
-Maker = Callable[[list[Stage], Context], list[dict[str, Any]]]
 Outcome = Literal["found", "made", "failed", "blocked", "pruned", "skipped"]
 _NOT_THERE = ("failed", "blocked", "pruned", "skipped")
+Maker = Callable[[list[Stage], Context], list[Summary | Exception]]
 Note = Literal["started", "waiting", "made", "failed", "blocked", "pruned", "damaged"]
 
 
-def _one_by_one(make: Callable[[Stage, Context], dict[str, Any]]) -> Maker:
-    return lambda stages, context: [make(stage, context) for stage in stages]
-
-
-def _trained_or_imported(stage: Stage, context: Context) -> dict[str, Any]:
-    make = make_imported if "checkpoint" in stage.settings else make_student
-    return make(stage, context)
-
-
-MAKERS: dict[str, Maker] = {
-    "images": _one_by_one(make_images),
-    "targets": _one_by_one(make_targets),
-    "student": _one_by_one(_trained_or_imported),
-    "text": _one_by_one(make_text),
-    "evaluate": make_evaluations,
-    "cost": _one_by_one(make_cost),
-    "latency": _one_by_one(make_latency),
-}
+def maker_of(kind: type[Stage]) -> Maker:
+    """Return the function that makes stages of a kind."""
+    module, _, name = kind.maker.partition(":")
+    maker: Maker = getattr(import_module(module), name)
+    return maker
 
 
 @dataclass
@@ -74,6 +55,12 @@ class Executor:
     fail_fast: bool = False
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Sort the stages by what is made together."""
+        self._sharing: dict[str, list[Stage]] = {}
+        for stage in self.plan.stages.values():
+            self._sharing.setdefault(stage.batch_key, []).append(stage)
 
     def make(self, fingerprints: Iterable[str]) -> bool:
         """Make stages and what they are made from; return whether there was anything to make.
@@ -139,17 +126,12 @@ class Executor:
             self._make_batch(self._batch(stage))
 
     def _batch(self, stage: Stage) -> list[Stage]:
-        """Return the missing stages made together with one: evaluations that share windows."""
-        if stage.kind != "evaluate":
-            return [stage]
-        key = batch_key(stage)
+        """Return the missing stages made together with one, such as those that share windows."""
         return [
             other
-            for other in self.plan.stages.values()
-            if other.kind == "evaluate"
-            and other.fingerprint in self.wanted
+            for other in self._sharing.get(stage.batch_key, [stage])
+            if other.fingerprint in self.wanted | {stage.fingerprint}
             and self._is_open(other.fingerprint)
-            and batch_key(other) == key
             and self._find(other) is None
         ]
 
@@ -189,25 +171,26 @@ class Executor:
         """Make stages and record how it went."""
         try:
             self._make_and_finish(stages)
-        except Pruned as error:
-            self._record(stages, "pruned", str(error), final=True)
-        except Diverged as error:
-            self._record(stages, "failed", str(error), final=True)
         except Exception as error:
             stops_all = isinstance(error, StoreError) and not isinstance(error, Damaged)
             if stops_all or isinstance(error, (Interrupted, OutOfStep)):
                 for stage in stages:
                     del self.outcomes[stage.fingerprint]
                 raise
-            if isinstance(error, SparBenchError):
+            self._fail(stages, error)
+
+    def _fail(self, stages: list[Stage], error: Exception) -> None:
+        """Record an error; what is neither a mistake nor expected is a bug: log its traceback."""
+        match error:
+            case Pruned():
+                self._record(stages, "pruned", str(error), final=True)
+            case Diverged():
+                self._record(stages, "failed", str(error), final=True)
+            case SparBenchError():
                 self._record(stages, "failed", str(error), final=False)
-                return
-            # A bug in one trial, ours or a plug-in's, must not stop the others: log its traceback.
-            log.error("stage %s failed\n%s", stages[0].fingerprint[:12], traceback.format_exc())
-            if stages[1:]:
-                for stage in stages:
-                    self._try([stage])
-            else:
+            case _:  # in one trial, ours or a plug-in's: it must not stop the others
+                trace = "".join(traceback.format_exception(error))
+                log.error("stage %s failed\n%s", stages[0].fingerprint[:12], trace)
                 self._record(stages, "failed", f"{type(error).__name__}: {error}", final=False)
 
     def _make_and_finish(self, stages: list[Stage]) -> None:
@@ -215,7 +198,7 @@ class Executor:
         while True:
             started, begun, context.flops = time.time_ns(), time.monotonic(), 0.0
             try:
-                summaries = MAKERS[stages[0].kind](stages, context)
+                results = maker_of(type(stages[0]))(stages, context)
                 break
             except Damaged as damage:
                 if damage.fingerprint in mended:
@@ -229,22 +212,26 @@ class Executor:
             for stage in stages:
                 context.store.forget_scratch(stage.fingerprint)
             raise
-        for stage, summary in zip(stages, summaries, strict=True):
+        for stage, result in zip(stages, results, strict=True):
+            if isinstance(result, Exception):
+                self._fail([stage], result)
+                continue
             made = context.made(
                 started_ms=started // 1_000_000,
                 ended_ms=time.time_ns() // 1_000_000,
                 seconds=seconds / len(stages),
                 gflops=context.flops / 1e9 / len(stages),
             )
-            context.store.finish(stage, summary=summary, made=made)
+            context.store.finish(stage, summary=result, made=made)
             self.outcomes[stage.fingerprint] = "made"
             self.notify("made", stage, f"{seconds:.1f} s")
 
     def _require_unchanged(self, stage: Stage) -> None:
         """Raise if files have changed since the plan, so that the work is not stored."""
         images = self.plan.stages.get(stage.inputs.get("images", ""))
+        resolver = Resolver()
         for one in (stage, images) if images else (stage,):
-            require_unchanged(one)
+            one.require_unchanged(resolver)
 
     def _mend(self, stage: Stage) -> None:
         """Make a stage again that was found damaged while being read.

@@ -8,7 +8,6 @@ import signal
 import threading
 from collections.abc import Generator, Iterable, Sequence
 from multiprocessing import parent_process
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,8 +16,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from spar_bench.datasets.base import Dataset, Image
+from spar_bench.drawing import Drawing, Drawn, frame
 from spar_bench.errors import SparBenchError
-from spar_bench.plan.drawing import Drawn, frame
 
 CACHE_BYTES = 1 << 30
 """Bytes of 8-bit rendered images that a process caches; further ones are rendered again."""
@@ -45,9 +44,9 @@ def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
     return (images - images.new_tensor(mean)[:, None, None]) / images.new_tensor(std)[:, None, None]
 
 
-def render(image: Tensor, drawn: Drawn, settings: dict[str, Any]) -> Tensor:
-    """Resize, crop and mirror `(3, H, W)` as the settings of its `images` stage say."""
-    found = frame((image.shape[-2], image.shape[-1]), drawn, settings)
+def render(image: Tensor, drawn: Drawn, drawing: Drawing) -> Tensor:
+    """Resize, crop and mirror `(3, H, W)` as it was drawn."""
+    found = frame((image.shape[-2], image.shape[-1]), drawn, drawing)
     (top, left), (height, width) = found.start, found.image_hw
     image = resize(image, found.resized_hw)[:, top : top + height, left : left + width]
     return image.flip(-1) if drawn.flip else image
@@ -60,11 +59,11 @@ class Pictures:
         self,
         source: Dataset,
         drawn: list[Drawn],
-        settings: dict[str, Any],
+        drawing: Drawing,
         *,
         cache_bytes: int | None = None,
     ) -> None:
-        self._source, self._drawn, self._settings = source, drawn, settings
+        self._source, self._drawn, self._drawing = source, drawn, drawing
         self._cache_bytes = CACHE_BYTES if cache_bytes is None else cache_bytes
         self._kept: dict[int, Tensor] = {}
         self._kept_bytes = 0
@@ -81,7 +80,7 @@ class Pictures:
         if position in self._kept:
             return self._kept[position]
         drawn = self._drawn[position]
-        picture = render(to_tensor(self._source.image(drawn.index)), drawn, self._settings)
+        picture = render(to_tensor(self._source.image(drawn.index)), drawn, self._drawing)
         bytes_ = (picture * 255).round().to(torch.uint8)
         if self._kept_bytes + bytes_.numel() <= self._cache_bytes:
             self._kept[position] = bytes_
@@ -101,7 +100,7 @@ class Pictures:
             yield from (self[position] for position in positions)
             return
         loader = DataLoader(
-            _Rendering(self._source, self._drawn, self._settings, self._cache_bytes // n_workers),
+            _Rendering(self._source, self._drawn, self._drawing, self._cache_bytes // n_workers),
             batch_size=None,
             sampler=positions,
             num_workers=n_workers,
@@ -119,9 +118,9 @@ class _Rendering(torch.utils.data.Dataset[Tensor | SparBenchError]):
     """The images as rendered by a worker process."""
 
     def __init__(
-        self, source: Dataset, drawn: list[Drawn], settings: dict[str, Any], cache_bytes: int
+        self, source: Dataset, drawn: list[Drawn], drawing: Drawing, cache_bytes: int
     ) -> None:
-        self._pictures = Pictures(source, drawn, settings, cache_bytes=cache_bytes)
+        self._pictures = Pictures(source, drawn, drawing, cache_bytes=cache_bytes)
 
     def __getitem__(self, position: int) -> Tensor | SparBenchError:
         """Return an image as 8-bit, or its file's error, since a raised one would be wrapped."""

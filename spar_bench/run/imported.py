@@ -7,7 +7,6 @@ weights may have any prefix. Source: the released files' key prefixes, naomikomb
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import save
@@ -17,48 +16,51 @@ from spar_bench.backbones.base import exchanges
 from spar_bench.errors import NotReady
 from spar_bench.files import replace_bytes, replace_text
 from spar_bench.run.context import Context
-from spar_bench.run.outputs import CURVE_FILE, TRAINED_FILE
-from spar_bench.stage import Stage
+from spar_bench.stages import imported
+from spar_bench.stages.student import CURVE_FILE, TRAINED_FILE
 from spar_bench.tensors import read_tensors
 
 
-def make_imported(stage: Stage, context: Context) -> dict[str, Any]:
-    """Write the weights of a checkpoint that differ from the pretrained ones.
+def make_imported(stages: list[imported.Stage], context: Context) -> list[imported.Summary]:
+    """Write the weights of checkpoints that differ from the pretrained ones.
 
     Raises:
         NotReady: the file cannot be read, or does not hold the backbone's image tower, or its
             weights are not finite.
     """
-    path = Path(stage.how["checkpoint"])
-    spec = stage.how["backbone"]
+    return [_make_imported(stage, context) for stage in stages]
+
+
+def _make_imported(stage: imported.Stage, context: Context) -> imported.Summary:
+    path, spec = Path(stage.places.checkpoint), stage.places.backbone
     backbone = context.backbone(spec)
     pretrained = {name: value.cpu() for name, value in backbone.visual.state_dict().items()}
     try:
-        imported = exchanges(backbone, spec.name).from_checkpoint(read_tensors(path))
-        _require_like(pretrained, imported)
+        found = exchanges(backbone, spec.name).from_checkpoint(read_tensors(path))
+        _require_like(pretrained, found)
     except (KeyError, ValueError) as error:
         raise NotReady(
             f"{path}: must hold the image tower of {spec.name}, but "
             f"{error.args[0]}; name the backbone that it was trained from"
         ) from error
-    for name, value in imported.items():
+    for name, value in found.items():
         if not value.isfinite().all():
             raise NotReady(f"{path}: weights must be finite, but {name} is not; get the file again")
     trained = {
         name: value.to(pretrained[name].dtype).contiguous()
-        for name, value in imported.items()
+        for name, value in found.items()
         if not torch.equal(value.to(pretrained[name].dtype), pretrained[name])
     }
     output = context.store.output(stage)
     replace_bytes(output / TRAINED_FILE, save(trained))
     replace_text(output / CURVE_FILE, json.dumps([]))
-    return {
-        "trained_tensors": len(trained),
-        "all_tensors": len(pretrained),
-        "trained_params": sum(value.numel() for value in trained.values()),
-        "checkpoint": path.name,
-        "backbone": spec.model_dump(mode="json"),
-    }
+    return imported.Summary(
+        trained_tensors=len(trained),
+        all_tensors=len(pretrained),
+        trained_params=sum(value.numel() for value in trained.values()),
+        checkpoint=path.name,
+        backbone=spec,
+    )
 
 
 def _require_like(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:

@@ -24,14 +24,13 @@ from torch import Tensor
 
 from spar_bench.backbones.base import Backbone
 from spar_bench.files import replace_text
-from spar_bench.plan.cost import Inference
+from spar_bench.inference import Inference
 from spar_bench.run.context import Context
 from spar_bench.run.memory import peak_mib
-from spar_bench.run.outputs import LATENCY_FILE
 from spar_bench.run.segment import Segmenter
 from spar_bench.run.text import Classifier
 from spar_bench.spec.schema import Precision
-from spar_bench.stage import Stage
+from spar_bench.stages import latency
 
 log = logging.getLogger(__name__)
 
@@ -42,33 +41,37 @@ WARM_PASSES, WARM_SPREAD = 3, 0.02
 """Warm when this many passes in a row are within this share of their median, or time is up."""
 
 
-def make_latency(stage: Stage, context: Context) -> dict[str, Any]:
+def make_latency(stages: list[latency.Stage], context: Context) -> list[latency.Summary]:
     """Write samples, percentiles in milliseconds and peak memory of each arm.
 
     Waits for its turn: a machine runs one session at a time.
     """
+    return [_make_latency(stage, context) for stage in stages]
+
+
+def _make_latency(stage: latency.Stage, context: Context) -> latency.Summary:
     with _sitting(context):
         arms = {
             key: Arm(
-                context.backbone(stage.how[key]),
-                Inference(**arm["inference"]),
-                tuple(arm["image_hw"]),
-                n_queries=arm["n_queries"],
-                refiner=arm["refiner"][0],
-                precision=arm["precision"],
+                context.backbone(stage.places.backbones[key]),
+                one.inference,
+                one.image_hw,
+                n_queries=one.n_queries,
+                refiner=str(one.refiner["name"]),
+                precision=one.precision,
                 device=context.device,
             )
-            for key, arm in stage.settings["arms"].items()
+            for key, one in stage.settings.timed.items()
         }
-        seconds = stage.settings["seconds"]
+        seconds = stage.settings.seconds
         for done, arm in enumerate(arms.values()):
             context.check()
             context.report(stage, 0.3 * done / len(arms))
             arm.warm_up(seconds / 2)
         _time_in_turns(list(arms.values()), seconds, stage, context)
         found = {key: arm.summary() for key, arm in arms.items()}
-    replace_text(context.store.output(stage) / LATENCY_FILE, json.dumps(found))
-    return {"n_arms": len(arms)}
+    replace_text(context.store.output(stage) / latency.LATENCY_FILE, json.dumps(found))
+    return latency.Summary(n_timed=len(arms))
 
 
 @contextmanager
@@ -90,7 +93,9 @@ def _sitting(context: Context) -> Iterator[None]:
         lock.release()
 
 
-def _time_in_turns(arms: list["Arm"], seconds: float, stage: Stage, context: Context) -> None:
+def _time_in_turns(
+    arms: list["Arm"], seconds: float, stage: latency.Stage, context: Context
+) -> None:
     """Time the arms in turns spread over the session, so that drift affects all of them."""
     turns = _turns([arm.n_passes(seconds) for arm in arms])
     for done, turn in enumerate(turns):

@@ -13,7 +13,8 @@ from spar_bench import registry
 from spar_bench.backbones.base import Backbone, fit_sides
 from spar_bench.datasets.base import Image, Mask
 from spar_bench.errors import SparBenchError
-from spar_bench.plan.cost import Inference, pass_hw
+from spar_bench.inference import Inference
+from spar_bench.plan.cost import pass_hw
 from spar_bench.refiners.base import Refiner
 from spar_bench.run.context import autocast
 from spar_bench.run.images import normalise, resize, to_tensor
@@ -56,22 +57,26 @@ class Segmenter:
         image_hw: tuple[int, int],
         truth_hw: tuple[int, int],
         arms: Sequence[Inference],
-    ) -> list[Mask]:
+    ) -> list[Mask | SparBenchError]:
         """Label an 8-bit image `(H, W, 3)` with arms that share window and average.
 
         The image is resized to `image_hw`; the labels `(T, U)` of each arm have the truth's size.
-
-        Raises:
-            SparBenchError: features are not finite, so labels would be meaningless.
+        An arm whose features are not finite has the error instead: labels would be meaningless.
         """
         normalised = self._prepare(image, image_hw)
         with torch.inference_mode():
-            found = []
-            for cosines in self.cosines(normalised, arms):
-                self._require_finite(cosines)
-                labels = self.labels(cosines, normalised, truth_hw)
-                found.append(labels.to(torch.uint8).cpu().numpy())
-            return found
+            return [
+                self._read(cosines, normalised, truth_hw)
+                for cosines in self.cosines(normalised, arms)
+            ]
+
+    def _read(
+        self, cosines: Tensor, image: Tensor, truth_hw: tuple[int, int]
+    ) -> Mask | SparBenchError:
+        if not cosines.isfinite().all():
+            return self._not_finite()
+        mask: Mask = self.labels(cosines, image, truth_hw).to(torch.uint8).cpu().numpy()
+        return mask
 
     def features(
         self, image: Image, image_hw: tuple[int, int], arms: Sequence[Inference]
@@ -112,13 +117,12 @@ class Segmenter:
         whole = fit_sides(image, self.backbone.sizes)
         return stitch(whole, self._encode, [self._feature_axes(whole, arm) for arm in arms])
 
-    def _require_finite(self, cosines: Tensor) -> None:
-        if not cosines.isfinite().all():
-            is_exact = self._precision == "float32"
-            raise SparBenchError(
-                f"evaluate: features must be finite, but are not in {self._precision}; "
-                + (self._way_out if is_exact else "use evaluate.precision: float32")
-            )
+    def _not_finite(self) -> SparBenchError:
+        is_exact = self._precision == "float32"
+        return SparBenchError(
+            f"evaluate: features must be finite, but are not in {self._precision}; "
+            + (self._way_out if is_exact else "use evaluate.precision: float32")
+        )
 
     def _encode(self, images: Tensor) -> Tensor:
         with autocast(self.device, self._precision):
@@ -128,7 +132,7 @@ class Segmenter:
         return self.classifier.cosines(self._encode(windows))
 
     def _pixel_axes(self, image: Tensor, arm: Inference) -> tuple[Axis, Axis]:
-        window_px, stride_px = _window(arm)
+        window_px, stride_px = arm.window_and_stride_px
         sizes, image_hw = self.backbone.sizes, (image.shape[-2], image.shape[-1])
         grid_hw = sizes.grid_hw(pass_hw(sizes, arm, image_hw))
         rows, columns = (
@@ -145,7 +149,7 @@ class Segmenter:
         return rows, columns
 
     def _feature_axes(self, image: Tensor, arm: Inference) -> tuple[Axis, Axis]:
-        window_px, stride_px = _window(arm)
+        window_px, stride_px = arm.window_and_stride_px
         patch_px = self.backbone.sizes.patch_px
         r = arm.upsample or upsample_factor(patch_px, stride_px)
         height, width = image.shape[-2:]
@@ -153,9 +157,3 @@ class Segmenter:
             feature_axis(height, window_px, stride_px, patch_px=patch_px, upsample=r),
             feature_axis(width, window_px, stride_px, patch_px=patch_px, upsample=r),
         )
-
-
-def _window(arm: Inference) -> tuple[int, int]:
-    assert arm.window_px is not None, "a window slides"
-    assert arm.stride_px is not None, "a window slides"
-    return arm.window_px, arm.stride_px

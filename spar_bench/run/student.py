@@ -25,64 +25,45 @@ from spar_bench.run.checkpoint import CHECKPOINT_FILE, CHECKPOINT_S
 from spar_bench.run.context import Context, Interrupted, autocast, build_backbone
 from spar_bench.run.distributed import Encode, LeftOff, only_here
 from spar_bench.run.images import Pictures, normalise
-from spar_bench.run.outputs import CURVE_FILE, TRAINED_FILE
 from spar_bench.run.teach import Targets, open_images
 from spar_bench.run.training import Training
-from spar_bench.spec.schema import BackboneSpec, SourceSpec, StudentSpec
-from spar_bench.stage import Stage
+from spar_bench.stages import student
+from spar_bench.stages.base import stage_from_json
 
 
-def make_student(stage: Stage, context: Context) -> dict[str, Any]:
-    """Train a student; writes what was trained, and its loss curve.
+def make_students(stages: list[student.Stage], context: Context) -> list[student.Summary]:
+    """Train students; writes what was trained, and the loss curve.
 
     Raises:
-        Diverged: the loss is no longer finite.
+        Diverged: a loss is no longer finite.
     """
-    context.ranks.say(_as_json(stage))
+    return [_make_student(stage, context) for stage in stages]
+
+
+def _make_student(stage: student.Stage, context: Context) -> student.Summary:
+    context.ranks.say(stage.to_json())
     run = _train(stage, context)
     if not all(tensor.isfinite().all() for tensor in run.trained().values()):
         raise _diverged("weights", math.nan, run)  # broken by the last step, which no loss shows
     output = context.store.output(stage)
-    replace_bytes(output / TRAINED_FILE, save(run.trained()))
-    replace_text(output / CURVE_FILE, json.dumps(run.curve))
-    return {
-        "n_steps": run.n_steps,
-        "trained_params": sum(p.numel() for p in run.parameters),
-        "final_loss": float(np.mean([loss for _, loss, _ in run.curve[-run.steps_an_epoch :]])),
-        "train_gflops": run.gflops,
-        "backbone": stage.how["backbone"].model_dump(mode="json"),
-    }
+    replace_bytes(output / student.TRAINED_FILE, save(run.trained()))
+    replace_text(output / student.CURVE_FILE, json.dumps(run.curve))
+    return student.Summary(
+        n_steps=run.n_steps,
+        trained_params=sum(p.numel() for p in run.parameters),
+        final_loss=float(np.mean([loss for _, loss, _ in run.curve[-run.steps_an_epoch :]])),
+        train_gflops=run.gflops,
+        backbone=stage.places.backbone,
+    )
 
 
-def join_student(said: dict[str, Any], context: Context) -> None:
+def join_student(value: dict[str, Any], context: Context) -> None:
     """Train the student that the first process named; that one keeps the result and errors."""
     context.flops = 0.0
+    stage = stage_from_json(value)
+    assert isinstance(stage, student.Stage), "only students are trained together"
     with suppress(LeftOff, Diverged):
-        _train(_from_json(said), context)
-
-
-def _as_json(stage: Stage) -> dict[str, Any]:
-    """Return a student's stage in a form that another process can train too."""
-    how = {
-        **stage.how,
-        "backbone": stage.how["backbone"].model_dump(mode="json"),
-        "source": stage.how["source"].model_dump(mode="json"),
-    }
-    return {
-        "version": stage.version,
-        "settings": stage.settings,
-        "inputs": stage.inputs,
-        "how": how,
-    }
-
-
-def _from_json(said: dict[str, Any]) -> Stage:
-    how = {
-        **said["how"],
-        "backbone": BackboneSpec(**said["how"]["backbone"]),
-        "source": SourceSpec(**said["how"]["source"]),
-    }
-    return Stage("student", said["version"], said["settings"], said["inputs"], how)
+        _train(stage, context)
 
 
 @dataclass
@@ -97,7 +78,7 @@ class _Images:
     stream: Iterator[Tensor] = field(default_factory=lambda: iter(()))
 
 
-def _train(stage: Stage, context: Context) -> Training:
+def _train(stage: student.Stage, context: Context) -> Training:
     """Take all steps of a student, together with the other processes."""
     ranks = context.ranks
     run, images = ranks.agree(partial(_begin, stage, context))
@@ -122,12 +103,11 @@ def _train(stage: Stage, context: Context) -> Training:
     return run
 
 
-def _begin(stage: Stage, context: Context) -> tuple[Training, _Images]:
+def _begin(stage: student.Stage, context: Context) -> tuple[Training, _Images]:
     """Build a student's state and resume where an earlier attempt stopped."""
-    settings = {k: v for k, v in stage.settings.items() if k in StudentSpec.model_fields}
     pictures = open_images(stage, context)
-    backbone = build_backbone(stage.how["backbone"], context.device)
-    run = Training(backbone, StudentSpec(**settings), stage.settings["seed"], len(pictures))
+    backbone = build_backbone(stage.places.backbone, context.device)
+    run = Training(backbone, stage.settings.recipe, stage.settings.seed, len(pictures))
     run.resume(context.store.scratch(stage) / CHECKPOINT_FILE)
     return run, _Images(pictures, Targets(stage, context))
 
@@ -141,7 +121,7 @@ def _require_same_step(run: Training, mean_step: float) -> None:
 
 
 def _between_steps(
-    run: Training, stage: Stage, context: Context, *, saved_at: float, first: int
+    run: Training, stage: student.Stage, context: Context, *, saved_at: float, first: int
 ) -> float:
     """Report progress, stop if asked to, save now and then; return when it was last saved.
 

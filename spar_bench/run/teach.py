@@ -4,60 +4,68 @@ import json
 from contextlib import closing, suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from spar_bench.backbones.base import Backbone
+from spar_bench.drawing import draw
 from spar_bench.errors import SparBenchError
 from spar_bench.files import replace_text
-from spar_bench.plan.cost import teaching, windows_flops
-from spar_bench.plan.drawing import Drawn, draw
-from spar_bench.plan.inputs import open_dataset
+from spar_bench.inference import Inference
+from spar_bench.plan.cost import windows_flops
+from spar_bench.resolve import open_dataset
 from spar_bench.run.context import Context
 from spar_bench.run.images import Pictures, normalise
 from spar_bench.run.inference import sliding_window
-from spar_bench.run.outputs import IMAGES_FILE
 from spar_bench.run.writer import Writer
-from spar_bench.stage import Damaged, Finished, Stage
+from spar_bench.stage import Damaged, Finished
+from spar_bench.stages import images, student, targets
+from spar_bench.stages.targets import file_of
 from spar_bench.windows import n_windows
 
 
-def make_images(stage: Stage, context: Context) -> dict[str, Any]:
-    """Draw the list of distillation images."""
-    source = open_dataset(stage.how["source"], "train")
-    drawn = draw(stage.settings, len(source))
+def make_images(stages: list[images.Stage], context: Context) -> list[images.Summary]:
+    """Draw the lists of distillation images."""
+    return [_make_images(stage, context) for stage in stages]
+
+
+def _make_images(stage: images.Stage, context: Context) -> images.Summary:
+    source = open_dataset(stage.places.source, "train")
+    drawn = draw(stage.settings.drawing, len(source))
     text = json.dumps([one.to_json() for one in drawn])
-    replace_text(context.store.output(stage) / IMAGES_FILE, text)
-    return {"n_images": len(drawn)}
+    replace_text(context.store.output(stage) / images.LIST_FILE, text)
+    return images.Summary(n_images=len(drawn))
 
 
-def open_images(stage: Stage, context: Context) -> Pictures:
+def open_images(stage: targets.Stage | student.Stage, context: Context) -> Pictures:
     """Return the distillation images of a stage's input `images`."""
-    listed = context.finished(stage, "images", "images")
-    drawn = json.loads(listed.path(IMAGES_FILE).read_text(encoding="utf-8"))
+    listed = context.finished(stage, "images")
+    settings = images.Settings.model_validate(listed.manifest["settings"])
     return context.pictures(
         listed.fingerprint,
         lambda: Pictures(
-            open_dataset(stage.how["source"], "train"),
-            [Drawn.from_json(one) for one in drawn],
-            listed.manifest["settings"],
+            open_dataset(stage.places.images.source, "train"),
+            images.read_list(listed),
+            settings.drawing,
         ),
     )
 
 
-def make_targets(stage: Stage, context: Context) -> dict[str, Any]:
+def make_targets(stages: list[targets.Stage], context: Context) -> list[targets.Summary]:
     """Write the teacher's features on each image, `(C, h, w)` in half precision.
 
     An interrupted attempt resumes after the last file it wrote.
     """
+    return [_make_targets(stage, context) for stage in stages]
+
+
+def _make_targets(stage: targets.Stage, context: Context) -> targets.Summary:
     pictures = open_images(stage, context)
-    backbone = context.backbone(stage.how["backbone"])
-    output = context.store.output(stage)
-    window_px, stride_px = stage.settings["window_px"], stage.settings["stride_px"]
-    written = [_grid_hw(output / target_name(position)) for position in range(len(pictures))]
+    backbone = context.backbone(stage.places.backbone)
+    output, teacher = context.store.output(stage), stage.settings.teacher
+    written = [_grid_hw(output / file_of(position)) for position in range(len(pictures))]
     lacking = (position for position, grid_hw in enumerate(written) if grid_hw is None)
     n_passes = 0
     with closing(pictures.stream(lacking, context.workers)) as stream, Writer() as writer:
@@ -65,33 +73,29 @@ def make_targets(stage: Stage, context: Context) -> dict[str, Any]:
             context.check()
             context.report(stage, position / len(written))
             if grid_hw is None:
-                picture = next(stream)
-                features = _teach(backbone, picture, stage.settings, context, position)
-                writer.put(output / target_name(position), {"features": features.cpu()})
+                features = _teach(backbone, next(stream), teacher, context, position)
+                writer.put(output / file_of(position), {"features": features.cpu()})
                 grid_hw = features.shape[-2], features.shape[-1]
             image_hw = grid_hw[0] * backbone.sizes.patch_px, grid_hw[1] * backbone.sizes.patch_px
-            n_passes += n_windows(image_hw, window_px, stride_px)
-    return {"n_images": len(written), "n_windows": n_passes}
+            n_passes += n_windows(image_hw, *teacher.window_and_stride_px)
+    return targets.Summary(n_images=len(written), n_windows=n_passes)
 
 
 def _teach(
-    backbone: Backbone,
-    picture: Tensor,
-    teacher: dict[str, Any],
-    context: Context,
-    position: int,
+    backbone: Backbone, picture: Tensor, teacher: Inference, context: Context, position: int
 ) -> Tensor:
     """Return the teacher's features on one image, `(C, h, w)` in half precision, on the device.
 
     Raises:
         SparBenchError: one is too large for half precision.
     """
+    window_px, stride_px = teacher.window_and_stride_px
     features = sliding_window(
         backbone,
         normalise(picture, backbone.mean, backbone.std).to(context.device)[None],
-        window_px=teacher["window_px"],
-        stride_px=teacher["stride_px"],
-        upsample=teacher["upsample"],
+        window_px=window_px,
+        stride_px=stride_px,
+        upsample=teacher.upsample,
     )[0].to(torch.float16)
     if not features.isfinite().all():
         raise SparBenchError(
@@ -99,7 +103,7 @@ def _teach(
             f"image {position} are not; check the backbone's weights"
         )
     image_hw = picture.shape[-2], picture.shape[-1]
-    context.flops += windows_flops(backbone.sizes, teaching(teacher), image_hw)
+    context.flops += windows_flops(backbone.sizes, teacher, image_hw)
     return features.contiguous()
 
 
@@ -109,15 +113,15 @@ class Targets:
     Computed ones are rounded to half precision, like kept ones: a student is the same either way.
     """
 
-    def __init__(self, stage: Stage, context: Context) -> None:
+    def __init__(self, stage: student.Stage, context: Context) -> None:
         """Look for them in the store; if they need not be kept, they may be damaged or missing."""
         self._stage, self._context = stage, context
         self._kept: Finished | None = None
-        if stage.how["keep"]:
-            self._kept = context.finished(stage, "targets", "targets")
+        if stage.places.keeps_targets:
+            self._kept = context.finished(stage, "targets")
         else:
             with suppress(Damaged):
-                self._kept = context.store.find_by_fingerprint("targets", stage.inputs["targets"])
+                self._kept = context.store.find_by_fingerprint(stage.inputs["targets"])
 
     def read(self, position: int, picture: Tensor) -> Tensor:
         """Return the features on an image, `(C, h, w)` in float32 on the device.
@@ -129,27 +133,22 @@ class Targets:
             try:
                 return read_target(self._kept, position).to(self._context.device)
             except Damaged:
-                if self._stage.how["keep"]:
+                if self._stage.places.keeps_targets:
                     raise
-        teacher = self._stage.how["teacher"]
+        teacher = self._stage.places.teacher
         return _teach(self._backbone, picture, teacher, self._context, position).float()
 
     @cached_property
     def _backbone(self) -> Backbone:
         """The teacher's, asked for once: the context looks at its weights' files each time."""
-        return self._context.backbone(self._stage.how["backbone"])
+        return self._context.backbone(self._stage.places.backbone)
 
 
 def read_target(targets: Finished, position: int) -> Tensor:
     """Return the teacher's features on one image, `(C, h, w)` in float32; the file is mapped."""
-    with safe_open(targets.path(target_name(position)), framework="pt") as file:
+    with safe_open(targets.path(file_of(position)), framework="pt") as file:
         features: Tensor = file.get_tensor("features")
         return features.float()
-
-
-def target_name(position: int) -> str:
-    """Return the file name of the features on the image at a position of the drawn list."""
-    return f"{position:06d}.safetensors"
 
 
 def _grid_hw(path: Path) -> tuple[int, int] | None:

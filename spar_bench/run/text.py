@@ -6,17 +6,16 @@ Shape legend: Q queries, K classes, C channels, H x W pixels.
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from spar_bench.backbones import text_sizes
 from spar_bench.backbones.base import Backbone
 from spar_bench.files import replace_bytes
 from spar_bench.plan.cost import prompt_flops
+from spar_bench.protocol import Protocol
 from spar_bench.run.checkpoint import (
     CHECKPOINT_FILE,
     CHECKPOINT_S,
@@ -24,9 +23,9 @@ from spar_bench.run.checkpoint import (
     save_checkpoint,
 )
 from spar_bench.run.context import Context
-from spar_bench.run.outputs import QUERIES_FILE
 from spar_bench.spec.values import Templates
-from spar_bench.stage import Finished, Stage
+from spar_bench.stage import Finished
+from spar_bench.stages import text
 
 
 @dataclass(frozen=True)
@@ -80,18 +79,16 @@ class Classifier:
         return rare
 
 
-def classifier_of(
-    queries: Tensor, classes: list[list[str]], protocol: dict[str, Any]
-) -> Classifier:
+def classifier_of(queries: Tensor, classes: list[list[str]], protocol: Protocol) -> Classifier:
     """Return the classifier of queries `(Q, C)`, one for each name, under a protocol."""
     class_of = [index for index, names in enumerate(classes) for _ in names]
     return Classifier(
         queries=queries,
         class_of=torch.tensor(class_of, device=queries.device),
         n_classes=len(classes),
-        logit_scale=protocol["logit_scale"],
-        background_threshold=protocol["background_threshold"],
-        area_threshold=protocol["area_threshold"],
+        logit_scale=protocol.logit_scale,
+        background_threshold=protocol.background_threshold,
+        area_threshold=protocol.area_threshold,
     )
 
 
@@ -100,15 +97,19 @@ def embed(backbone: Backbone, classes: list[list[str]], templates: Templates) ->
     return torch.stack([_query(backbone, name, templates) for names in classes for name in names])
 
 
-def make_text(stage: Stage, context: Context) -> dict[str, Any]:
-    """Embed the class names of a data set; writes the queries, returns a summary.
+def make_text(stages: list[text.Stage], context: Context) -> list[text.Summary]:
+    """Embed the class names of data sets; writes the queries.
 
     Resumes where an earlier attempt was interrupted.
     """
-    spec, templates = stage.how["backbone"], stage.settings["templates"]
-    names = [name for synonyms in stage.settings["classes"] for name in synonyms]
+    return [_make_text(stage, context) for stage in stages]
+
+
+def _make_text(stage: text.Stage, context: Context) -> text.Summary:
+    templates, names = stage.settings.templates, stage.settings.names
     n_prompts = len(_prompts(templates, ""))
-    backbone, path = context.backbone(spec), context.store.scratch(stage) / CHECKPOINT_FILE
+    backbone = context.backbone(stage.places.backbone)
+    path = context.store.scratch(stage) / CHECKPOINT_FILE
     queries, saved_at = _resumed(path), time.monotonic()
     for name in names[len(queries) :]:
         is_due = context.stop.is_set() or time.monotonic() - saved_at > CHECKPOINT_S
@@ -118,10 +119,10 @@ def make_text(stage: Stage, context: Context) -> dict[str, Any]:
         context.check()
         context.report(stage, len(queries) / len(names))
         queries.append(_query(backbone, name, templates).cpu())
-        context.flops += n_prompts * prompt_flops(text_sizes(spec))
+        context.flops += n_prompts * prompt_flops(stage.places.text_sizes)
     content = save({"queries": torch.stack(queries)})
-    replace_bytes(context.store.output(stage) / QUERIES_FILE, content)
-    return {"n_queries": len(names), "n_prompts": len(names) * n_prompts}
+    replace_bytes(context.store.output(stage) / text.QUERIES_FILE, content)
+    return text.Summary(n_queries=len(names), n_prompts=len(names) * n_prompts)
 
 
 def _resumed(path: Path) -> list[Tensor]:
@@ -129,9 +130,9 @@ def _resumed(path: Path) -> list[Tensor]:
     return list(checkpoint[0]["queries"]) if checkpoint else []
 
 
-def read_queries(text: Finished) -> Tensor:
+def read_queries(embedded: Finished) -> Tensor:
     """Return the queries `(Q, C)` of a finished `text` stage, on the CPU."""
-    queries: Tensor = load_file(text.path(QUERIES_FILE))["queries"]
+    queries: Tensor = load_file(embedded.path(text.QUERIES_FILE))["queries"]
     return queries
 
 

@@ -7,15 +7,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from spar_bench import backbones
-from spar_bench.backbones import known_sizes
-from spar_bench.plan import stages as build
-from spar_bench.plan.protocol import protocol_name
-from spar_bench.plan.trials import Arm, CostLine, Plan, Trial
+from spar_bench.plan.trials import Plan, PlannedCost, PlannedRow, Trial
 from spar_bench.results import Cost, Row, Status
-from spar_bench.run.outputs import LATENCY_FILE, SKIPPED_FILE
 from spar_bench.spec.schema import Method, Settings
-from spar_bench.stage import Damaged, Finished, Stage, digest
+from spar_bench.stage import Damaged, Finished, digest
+from spar_bench.stages import cost, evaluate, latency, student
+from spar_bench.stages.base import Stage
 from spar_bench.store import Store
 
 NOT_MADE = "it has not been run yet"
@@ -48,20 +45,20 @@ class Collector:
 
     def rows(self, trial: Trial) -> list[Row]:
         """Return a trial's lines of results.csv."""
-        return [self._row(trial, arm) for arm in trial.arms]
+        return [self._row(trial, row) for row in trial.rows]
 
     def trial_state(self, trial: Trial) -> State:
         """Return the state of a trial, which is finished when all its rows are."""
-        states = [self.state(arm.evaluate) for arm in trial.arms]
+        states = [self.state(row.evaluate) for row in trial.rows]
         for status in ("failed", "blocked", "pruned", "skipped"):
             for state in states:
                 if state.status == status:
                     return State("failed" if status == "blocked" else status, state.reason)
         return State("finished")
 
-    def cost(self, cost: str, timed: str, image_hw: tuple[int, int]) -> Cost:
+    def cost(self, priced: str, timed: str, image_hw: tuple[int, int]) -> Cost:
         """Return the cost of one image, with all measurements so far."""
-        state = self.state(cost)
+        state = self.state(priced)
         if state.finished is None:
             return Cost(
                 image_h=image_hw[0],
@@ -69,13 +66,13 @@ class Collector:
                 cost_status="failed" if state.status == "failed" else "not_measured",
             )
         timing = self._timings.get(timed, {})
-        counted = state.finished.summary
+        counted = state.finished.summary_as(cost.Summary)
         return Cost(
             image_h=image_hw[0],
             image_w=image_hw[1],
-            n_windows=counted["n_windows"],
-            gflops=counted["gflops"],
-            params_m=counted["params_m"],
+            n_windows=counted.n_windows,
+            gflops=counted.gflops,
+            params_m=counted.params_m,
             device=self._device if timing else None,
             cost_status="finished" if timing else self._latency_status,
             **{
@@ -92,65 +89,64 @@ class Collector:
 
     def train_gflops(self, trial: Trial) -> float | None:
         """Return the GFLOPs of training a trial's student, None until it is trained."""
-        for arm in trial.arms:
-            student = self.plan.stages[arm.evaluate].inputs.get("student")
-            finished = self.state(student).finished if student else None
-            if finished is not None:
-                gflops = finished.summary.get("train_gflops")  # an imported student has none
-                return None if gflops is None else float(gflops)
+        for row in trial.rows:
+            trained = self.plan.stages[row.evaluate].inputs.get("student")
+            finished = self.state(trained).finished if trained else None
+            if finished is not None and finished.kind == "student":
+                return finished.summary_as(student.Summary).train_gflops
         return None
 
-    def cost_row(self, line: CostLine) -> dict[str, Any]:
+    def cost_row(self, line: PlannedCost) -> dict[str, Any]:
         """Return a line of costs.csv."""
-        inference = build.inference(line.settings, line.method)
+        inference = line.point.inference(line.method)
         return {
-            "backbone": backbones.label(line.settings.backbone),
+            "backbone": line.point.backbone.display_name,
             "method": line.method,
             "inference": inference.kind,
             "average": inference.average,
-            "refiner": line.settings.evaluate.refiner,
+            "refiner": line.point.settings.evaluate.refiner,
             "window_px": inference.window_px,
             "stride_px": inference.stride_px,
-            "dtype": line.settings.evaluate.precision,
+            "dtype": line.point.settings.evaluate.precision,
             **asdict(self.cost(line.cost, line.timed, line.image_hw)),
         }
 
-    def _row(self, trial: Trial, arm: Arm) -> Row:
-        settings, state = trial.settings, self.state(arm.evaluate)
-        inference = build.inference(settings, arm.method)
+    def _row(self, trial: Trial, arm: PlannedRow) -> Row:
+        point, settings, state = trial.point, trial.settings, self.state(arm.evaluate)
+        inference = point.inference(arm.method)
         taught = arm.method == "student" and settings.distils
         slides = arm.method == "teacher" or taught
-        patch_px = known_sizes(settings.backbone).patch_px
-        summary = state.finished.summary if state.finished else {}
+        patch_px = point.backbone.sizes.patch_px
+        summary = state.finished.summary_as(evaluate.Summary) if state.finished else None
         return Row(
             experiment=self.experiment,
             group=trial.group,
             trial=trial.name,
             seed=trial.seed if taught else None,
-            backbone=backbones.label(settings.backbone),
+            backbone=point.backbone.display_name,
             method=arm.method,
             inference=inference.kind,
             average=inference.average,
             refiner=settings.evaluate.refiner,
-            protocol=protocol_name(arm.protocol),
-            window_px=build.window_px(settings) if slides else None,
+            protocol=arm.protocol.name,
+            window_px=point.window_px if slides else None,
             stride_px=settings.teacher.stride_px if slides else None,
             train_short_side_px="-".join(map(str, settings.images.short_side_px))
             if taught
             else None,
             loss=settings.student.loss if taught else None,
             trainable=_trained(settings, arm.method),
-            dataset=arm.data.label,
+            dataset=arm.data.display_name,
             eval_short_side_px=arm.short_side_px,
-            n_images=summary.get("n_images"),
-            n_skipped=summary.get("n_skipped"),
-            miou=summary.get("miou"),
+            n_images=summary.n_images if summary else None,
+            n_skipped=summary.n_skipped if summary else None,
+            miou=summary.miou if summary else None,
             dtype=settings.evaluate.precision,
             status=state.status,
             cost=self.cost(arm.cost, arm.timed, arm.image_hw),
             reason=state.reason or self._remark(state, inference.window_px, arm.image_hw),
             divides_patch=settings.teacher.stride_px % patch_px == 0 if slides else None,
-            swept=trial.swept,
+            swept=point.swept,
             stages=self._stages(arm),
         )
 
@@ -160,7 +156,7 @@ class Collector:
         skipped = [] if found is None else left_out(found)
         return "; ".join(filter(None, [clipped(window_px, image_hw), *skipped]))
 
-    def _stages(self, arm: Arm) -> dict[str, str]:
+    def _stages(self, arm: PlannedRow) -> dict[str, str]:
         """Return the stages of a row's numbers, by role."""
         stages = {
             "evaluate": arm.evaluate,
@@ -204,16 +200,15 @@ class Collector:
     def _timings(self) -> dict[str, dict[str, Any]]:
         if self._latency is None or self._latency.finished is None:
             return {}
-        path = self._latency.finished.path(LATENCY_FILE)
-        timings: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
-        return timings
+        return latency.read_timings(self._latency.finished)
 
     @cached_property
     def _device(self) -> str | None:
         if self.plan.latency is None:
             return None
-        device: str = self.plan.stages[self.plan.latency].settings["place"]["device"]
-        return device
+        session = self.plan.stages[self.plan.latency]
+        assert isinstance(session, latency.Stage), "the plan's session of timings"
+        return session.settings.machine.device if session.settings.machine else None
 
 
 def clipped(window_px: int | None, image_hw: tuple[int, int]) -> str:
@@ -226,11 +221,11 @@ def clipped(window_px: int | None, image_hw: tuple[int, int]) -> str:
 
 def left_out(evaluation: Finished) -> list[str]:
     """Return a remark if images of an evaluation could not be read, else nothing."""
-    if not evaluation.summary.get("n_skipped"):
+    if not evaluation.summary_as(evaluate.Summary).n_skipped:
         return []
-    skipped = json.loads(evaluation.path(SKIPPED_FILE).read_text(encoding="utf-8"))
-    what = "1 image" if len(skipped) == 1 else f"{len(skipped)} images, the first"
-    return [f"could not be read and left out: {what}: {skipped[0]['reason']}"]
+    reasons = evaluate.read_skipped(evaluation)
+    what = "1 image" if len(reasons) == 1 else f"{len(reasons)} images, the first"
+    return [f"could not be read and left out: {what}: {reasons[0]}"]
 
 
 def _trained(settings: Settings, method: Method) -> str | None:
@@ -271,9 +266,9 @@ def provenance(
                 key: manifest[key] for key in ("kind", "version", "inputs", "made")
             }
     weights = {
-        digest(stage.settings["backbone"])[:12]: stage.settings["backbone"]
+        digest(stage.settings.backbone)[:12]: stage.settings.backbone
         for stage in plan.stages.values()
-        if stage.kind == "evaluate"
+        if isinstance(stage, evaluate.Stage)
     }
     return {
         "spec_hash": spec_hash,

@@ -13,14 +13,15 @@ from spar_bench.backbones._weights import ORIGIN_FILE
 from spar_bench.backbones.base import Backbone, Exported, Library, exchanges
 from spar_bench.errors import SparBenchError, UnknownName
 from spar_bench.files import replace_bytes, replace_text, writing
-from spar_bench.plan.stages import imported_stage
 from spar_bench.plan.trials import Plan
+from spar_bench.resolve import Resolver
 from spar_bench.run.context import Context, open_student, resolve_device
 from spar_bench.run.execute import Executor
-from spar_bench.run.outputs import TRAINED_FILE
 from spar_bench.session.read import explain
-from spar_bench.spec.schema import BackboneSpec, StudentSpec
+from spar_bench.spec.schema import BackboneSpec
 from spar_bench.stage import Finished, canonical
+from spar_bench.stages import imported
+from spar_bench.stages.student import TRAINED_FILE
 from spar_bench.store import DEFAULT_ROOT, Store
 
 TOLERANCE = 1e-5
@@ -36,7 +37,8 @@ def import_student(
         NotReady: checkpoint or weights are missing, or do not belong together.
     """
     opened, plan = Store(store), Plan()
-    stage = imported_stage(backbone, StudentSpec(checkpoint=str(checkpoint)))
+    resolver = Resolver()
+    stage = imported.Stage.of(resolver.backbone(backbone), str(checkpoint), resolver)
     fingerprint = plan.add(stage)
     context = Context(opened, resolve_device("cpu", None))
     executor = Executor(plan, context, {fingerprint}, lambda *_: None, retry=True)
@@ -94,7 +96,7 @@ def _folder(student: str, store: Path) -> Path:
         stage.fingerprint: stage.folder
         for one in explain(student, store=store)
         for stage in one.stages.values()
-        if stage.manifest["kind"] == "student"
+        if stage.kind in ("student", "imported")
     }
     if len(found) != 1:
         raise UnknownName(

@@ -6,17 +6,18 @@ from pathlib import Path
 
 from spar_bench.errors import NotReady, StoreError, UnknownName, naming
 from spar_bench.near import nearest
-from spar_bench.plan.estimate import DEFAULT_GFLOPS_PER_S, Estimate, estimate, speeds
-from spar_bench.plan.inputs import looking_once
-from spar_bench.plan.stages import batch_key
+from spar_bench.plan.estimate import DEFAULT_GFLOPS_PER_S, speeds
 from spar_bench.plan.trials import Plan, make_plan
+from spar_bench.resolve import Resolver
 from spar_bench.results import RESULTS_FILE, Row, Status, read_rows
 from spar_bench.session.choice import chosen, known_points, known_seeds, made_last, wanted
 from spar_bench.session.collect import Collector
 from spar_bench.session.ready import require_ready
 from spar_bench.session.remarks import remarks
 from spar_bench.spec import LoadedSpec, read_spec
-from spar_bench.stage import Finished, Stage
+from spar_bench.stage import Finished
+from spar_bench.stages import latency
+from spar_bench.stages.base import Estimate, Stage
 from spar_bench.store import DEFAULT_ROOT, Store
 
 
@@ -56,8 +57,7 @@ class PlanView:
         """Time that the missing stages will take; windows that evaluations share count once."""
         longest: dict[str, float] = {}
         for one in self.missing:
-            together = one.stage.kind == "evaluate"
-            key = batch_key(one.stage) if together else one.stage.fingerprint
+            key = one.stage.batch_key
             longest[key] = max(longest.get(key, 0.0), one.seconds)
         return sum(longest.values())
 
@@ -76,7 +76,6 @@ class Standing:
     to_do: list[str]
 
 
-@looking_once()
 def plan_sweep(
     path: str | Path,
     *,
@@ -95,9 +94,10 @@ def plan_sweep(
         UnknownName: no trial has a name of `only`.
     """
     loaded = read_spec(path)
-    require_ready(loaded)
+    resolver = Resolver()
+    require_ready(loaded, resolver)
     opened = Store(Path(store), make=False)
-    laid_out = lay_out(loaded, opened, seeds or loaded.spec.seeds)
+    laid_out = lay_out(loaded, opened, seeds or loaded.spec.seeds, resolver)
     laid_out.trials = chosen(laid_out.trials, only)
     asked = wanted(laid_out, laid_out.trials)
     collector = Collector(loaded.experiment, laid_out, opened)
@@ -112,14 +112,14 @@ def plan_sweep(
         for fingerprint, stage in laid_out.stages.items()
         if fingerprint in asked
     ]
-    said = remarks(trial.settings for trial in laid_out.trials)
+    said = remarks((trial.settings for trial in laid_out.trials), resolver)
     return PlanView(loaded, laid_out, stages, bool(measured), said)
 
 
 def _planned(
     collector: Collector, stage: Stage, *, n_trials: int, gflops_per_s: float
 ) -> PlannedStage:
-    state, expected = collector.state(stage.fingerprint), estimate(collector.plan, stage)
+    state, expected = collector.state(stage.fingerprint), stage.estimate(collector.plan.stages)
     to_do = state.status != "finished" and not state.final
     return PlannedStage(
         stage=stage,
@@ -131,26 +131,24 @@ def _planned(
     )
 
 
-def lay_out(loaded: LoadedSpec, store: Store, seeds: list[int]) -> Plan:
-    """Return the plan of a spec, with timings from the place where they were last made."""
+def lay_out(loaded: LoadedSpec, store: Store, seeds: list[int], resolver: Resolver) -> Plan:
+    """Return the plan of a spec, with timings from the machine where they were last made."""
     points = known_points(loaded, store)
-    first = make_plan(points, seeds, {}, keep_pruned=loaded.prunes)
-    if first.latency is None:
-        return first
-    arms = first.stages[first.latency].settings["arms"]
-    sittings = [
+    plan = make_plan(points, seeds, None, resolver=resolver, keep_pruned=loaded.prunes)
+    if plan.latency is None:
+        return plan
+    timed = plan.stages[plan.latency].settings.model_dump(mode="json")["timed"]
+    sessions = [
         stage
         for stage in store.finished()
-        if stage.manifest["kind"] == "latency" and stage.manifest["settings"]["arms"] == arms
+        if stage.kind == "latency" and stage.manifest["settings"]["timed"] == timed
     ]
-    if not sittings:
-        return first
-    newest = max(sittings, key=lambda stage: stage.manifest["made"]["ended_ms"])
-    place = newest.manifest["settings"]["place"]
-    return make_plan(points, seeds, place, keep_pruned=loaded.prunes)
+    if sessions:
+        newest = max(sessions, key=lambda stage: stage.manifest["made"]["ended_ms"])
+        plan.time_on(latency.Machine(**newest.manifest["settings"]["machine"]))
+    return plan
 
 
-@looking_once()
 def standing(path: Path, *, store: Path = DEFAULT_ROOT) -> Standing:
     """Return the progress of a spec file's experiment, according to the store.
 
@@ -161,8 +159,9 @@ def standing(path: Path, *, store: Path = DEFAULT_ROOT) -> Standing:
     opened = Store(store, make=False)
     with naming(path):
         loaded = read_spec(path)
-        require_ready(loaded)
-        laid_out = lay_out(loaded, opened, known_seeds(loaded, opened))
+        resolver = Resolver()
+        require_ready(loaded, resolver)
+        laid_out = lay_out(loaded, opened, known_seeds(loaded, opened), resolver)
     collector = Collector(loaded.experiment, laid_out, opened)
     counts: dict[Status, int] = {}
     failures = {}
@@ -177,7 +176,7 @@ def standing(path: Path, *, store: Path = DEFAULT_ROOT) -> Standing:
 def _besides_trials(collector: Collector) -> list[str]:
     """Return what is to do though no trial's status shows it: costs, timings and results."""
     plan = collector.plan
-    priced = {arm.cost for trial in plan.trials for arm in trial.arms}
+    priced = {row.cost for trial in plan.trials for row in trial.rows}
     stages = {key: collector.state(key) for key in priced | made_last(plan, timed=True)}
     left = {
         plan.stages[key].kind

@@ -7,16 +7,16 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 from spar_bench import backbones, registry
+from spar_bench.datasets.base import Split
 from spar_bench.errors import DataFileError, NotReady, SparBenchError, SpecError
-from spar_bench.plan.inputs import checkpoint_digest, declared_hw, looking_once
+from spar_bench.resolve import Resolver
 from spar_bench.session.choice import first_points
 from spar_bench.session.remarks import remarks
 from spar_bench.spec import LoadedSpec
-from spar_bench.spec.schema import Settings
+from spar_bench.spec.schema import DatasetSpec, Settings, SourceSpec
 
 
-@looking_once()
-def missing(loaded: LoadedSpec) -> list[str]:
+def missing(loaded: LoadedSpec, resolver: Resolver) -> list[str]:
     """Return a line for each plug-in, backbone and data set that cannot be used, each once.
 
     Raises:
@@ -28,17 +28,18 @@ def missing(loaded: LoadedSpec) -> list[str]:
         for family, name in _plug_ins(one):
             checks[f"{family} {name}"] = partial(registry.require, family, name)
         stated = one.backbone.model_dump_json()
-        checks[stated] = partial(backbones.identity, one.backbone)
+        checks[stated] = partial(resolver.backbone, one.backbone)
         checks[f"tokenizer {stated}"] = partial(backbones.require_tokenizer, one.backbone)
-        checks[f"label {one.backbone.path}"] = partial(backbones.label, one.backbone)
         checks[f"text {one.backbone.name}"] = partial(backbones.require_text, one.backbone)
         if one.distils:
             source = one.images.source
-            checks[f"train {source.model_dump_json()}"] = partial(declared_hw, source, "train")
-        elif "student" in one.evaluate.methods:
-            checks[f"student {one.student.checkpoint}"] = partial(checkpoint_digest, one.student)
+            checks[f"train {source.model_dump_json()}"] = partial(
+                _read_one, resolver, source, "train"
+            )
+        elif (checkpoint := one.student.checkpoint) and "student" in one.evaluate.methods:
+            checks[f"student {checkpoint}"] = partial(resolver.checkpoint, checkpoint)
         for data in one.evaluate.datasets:
-            checks[f"val {data.model_dump_json()}"] = partial(declared_hw, data, "val")
+            checks[f"val {data.model_dump_json()}"] = partial(_read_one, resolver, data, "val")
     found, mistakes = [], []
     for check in checks.values():
         try:
@@ -52,6 +53,11 @@ def missing(loaded: LoadedSpec) -> list[str]:
     return list(dict.fromkeys(found))
 
 
+def _read_one(resolver: Resolver, spec: DatasetSpec | SourceSpec, split: Split) -> None:
+    """List a data set's files and read its first image; their contents are not hashed."""
+    _ = resolver.opened(spec, split).image_hw
+
+
 def _plug_ins(settings: Settings) -> Iterator[tuple[str, str]]:
     """Yield the family and name of each plug-in that settings ask for."""
     yield "backbones", settings.backbone.name
@@ -62,20 +68,20 @@ def _plug_ins(settings: Settings) -> Iterator[tuple[str, str]]:
         yield "datasets", settings.images.source.name
 
 
-def require_ready(loaded: LoadedSpec) -> None:
+def require_ready(loaded: LoadedSpec, resolver: Resolver) -> None:
     """Refuse to continue without plug-ins, weights and data.
 
     Raises:
         SpecError: as `missing`.
         NotReady: one line for everything that is missing.
     """
-    problems = missing(loaded)
+    problems = missing(loaded, resolver)
     if problems:
         raise NotReady("\n".join(problems))
 
 
-@looking_once()
 def ready_remarks(loaded: LoadedSpec) -> list[str]:
     """Return the remarks on a sweep's initial points; raises as `require_ready`."""
-    require_ready(loaded)
-    return remarks(point.settings for point in first_points(loaded))
+    resolver = Resolver()
+    require_ready(loaded, resolver)
+    return remarks((point.settings for point in first_points(loaded)), resolver)

@@ -1,17 +1,15 @@
 """The output of a sweep: each trial as MLflow shows it, and the results for a report."""
 
-import json
 from pathlib import Path
 
 from spar_bench import report, track
 from spar_bench.files import replace_text, writing
-from spar_bench.plan.protocol import protocol_name
 from spar_bench.plan.trials import Trial
 from spar_bench.results import Results, Row, TrialRecord
-from spar_bench.run.evaluate import read_counts, read_features, read_preview
-from spar_bench.run.outputs import CURVE_FILE
 from spar_bench.session.collect import Collector, flat, provenance
 from spar_bench.stage import Finished, digest
+from spar_bench.stages.evaluate import read_counts, read_features, read_preview
+from spar_bench.stages.student import read_curve
 
 _PANEL = "panel.png"
 _DRAWN = 1
@@ -66,18 +64,19 @@ def results(
         ),
         objectives=objectives,
         protocols={
-            protocol_name(arm.protocol): arm.protocol for trial in plan.trials for arm in trial.arms
+            row.protocol.name: row.protocol.model_dump(mode="json")
+            for trial in plan.trials
+            for row in trial.rows
         },
     )
 
 
 def _curve(collector: Collector, trial: Trial) -> list[tuple[int, float, int]]:
-    for arm in trial.arms:
-        student = collector.plan.stages[arm.evaluate].inputs.get("student")
+    for row in trial.rows:
+        student = collector.plan.stages[row.evaluate].inputs.get("student")
         finished = collector.state(student).finished if student else None
-        if finished is not None:
-            points = json.loads(finished.path(CURVE_FILE).read_text(encoding="utf-8"))
-            return [(step, loss, at_ms) for step, loss, at_ms in points]
+        if finished is not None and finished.kind == "student":
+            return read_curve(finished)
     return []
 
 
@@ -125,7 +124,7 @@ def _finished_evaluations(collector: Collector, rows: list[Row]) -> dict[str, Fi
 
 def _classes(trials: list[Trial]) -> dict[str, list[str]]:
     return {
-        arm.data.label: arm.data.facts.shown(arm.data.classes, arm.data.spec.background_threshold)
+        data.display_name: data.facts.shown(data.classes, data.spec.background_threshold)
         for trial in trials
-        for arm in trial.arms
+        for data in trial.point.datasets
     }

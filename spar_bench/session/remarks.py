@@ -5,20 +5,18 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from spar_bench import datasets, registry
+from spar_bench import backbones, datasets, registry
 from spar_bench.backbones import exported_from
 from spar_bench.datasets._files import FileDataset
 from spar_bench.datasets.base import Split
+from spar_bench.drawing import rescaled_hw
 from spar_bench.errors import SparBenchError
-from spar_bench.plan.drawing import rescaled_hw
-from spar_bench.plan.inputs import declared_hw, facts, looking_once, open_dataset
-from spar_bench.plan.protocol import resizes
-from spar_bench.plan.stages import smallest_side_px, window_px
+from spar_bench.protocol import resizes
+from spar_bench.resolve import Resolver
 from spar_bench.spec.schema import DatasetSpec, Settings, SourceSpec
 
 
-@looking_once()
-def remarks(points: Iterable[Settings]) -> list[str]:
+def remarks(points: Iterable[Settings], resolver: Resolver) -> list[str]:
     """Return a line for each thing in a spec that is probably not intended.
 
     A window that holds all images whole, so that no stride moves it; a data set with another number
@@ -29,29 +27,29 @@ def remarks(points: Iterable[Settings]) -> list[str]:
     """
     said: dict[str, None] = {}
     for one in points:
-        for look in _looks(one):
+        for look in _looks(one, resolver):
             with suppress(SparBenchError):
                 said |= dict.fromkeys(look())
     return list(said)
 
 
-def _looks(settings: Settings) -> Iterator[Callable[[], Iterable[str]]]:
+def _looks(settings: Settings, resolver: Resolver) -> Iterator[Callable[[], Iterable[str]]]:
     """Yield what looks for remarks; each needs as little of weights and data as possible."""
     for data in settings.evaluate.datasets:
         if data.count is None:
-            yield partial(_not_as_published, data, "val")
-    yield partial(_whole, settings, "evaluated", _evaluated)
+            yield partial(_not_as_published, resolver, data, "val")
+    yield partial(_whole, resolver, settings, "evaluated", _evaluated)
     if settings.distils:
-        yield partial(_not_as_published, settings.images.source, "train")
-        yield partial(_drawn_again, settings)
-        yield partial(_whole, settings, "distilled", _distilled)
+        yield partial(_not_as_published, resolver, settings.images.source, "train")
+        yield partial(_drawn_again, resolver, settings)
+        yield partial(_whole, resolver, settings, "distilled", _distilled)
     yield partial(_upsampled, settings)
     yield partial(_exported, settings)
 
 
-def _drawn_again(settings: Settings) -> Iterator[str]:
+def _drawn_again(resolver: Resolver, settings: Settings) -> Iterator[str]:
     source, count = settings.images.source, settings.images.count
-    n_images = len(open_dataset(source, "train"))
+    n_images = len(resolver.opened(source, "train"))
     if count > n_images and registry.plugin("datasets", source.name) != "patchwork":
         yield (
             f"images.count: {count} is more than the {n_images} images of {source.name}, so that "
@@ -59,9 +57,11 @@ def _drawn_again(settings: Settings) -> Iterator[str]:
         )
 
 
-def _not_as_published(spec: DatasetSpec | SourceSpec, split: Split) -> Iterator[str]:
+def _not_as_published(
+    resolver: Resolver, spec: DatasetSpec | SourceSpec, split: Split
+) -> Iterator[str]:
     label = datasets.label(spec) if isinstance(spec, DatasetSpec) else spec.name
-    dataset = open_dataset(spec, split)
+    dataset = resolver.opened(spec, split)
     published = dataset.n_published if isinstance(dataset, FileDataset) else None
     if published not in (None, len(dataset)):
         yield (
@@ -71,10 +71,13 @@ def _not_as_published(spec: DatasetSpec | SourceSpec, split: Split) -> Iterator[
 
 
 def _whole(
-    settings: Settings, what: str, sizes: Callable[[Settings], list[tuple[int, int]]]
+    resolver: Resolver,
+    settings: Settings,
+    what: str,
+    sizes: Callable[[Resolver, Settings], list[tuple[int, int]]],
 ) -> Iterator[str]:
-    window = window_px(settings)
-    for height, width in sorted(sizes(settings), key=max, reverse=True)[:1]:
+    window = settings.teacher.window_px or backbones.known_sizes(settings.backbone).image_px
+    for height, width in sorted(sizes(resolver, settings), key=max, reverse=True)[:1]:
         if max(height, width) <= window:
             yield (
                 f"teacher.window_px: {window} holds every {what} image whole (at most "
@@ -107,24 +110,25 @@ READING = ("read_out", "position_embedding", "odd_sides", "token_budget")
 """Settings of how a backbone reads an image that no other library's format can hold."""
 
 
-def _evaluated(settings: Settings) -> list[tuple[int, int]]:
+def _evaluated(resolver: Resolver, settings: Settings) -> list[tuple[int, int]]:
     """Return the sizes of the images that the teacher is evaluated on."""
     if "teacher" not in settings.evaluate.methods:
         return []
     return [
-        resize.of(declared_hw(data, "val"))
+        resize.of(resolver.opened(data, "val").image_hw)
         for data in settings.evaluate.datasets
-        for resize in resizes(settings.evaluate, facts(data))
+        for resize in resizes(settings.evaluate, resolver.facts(data))
     ]
 
 
-def _distilled(settings: Settings) -> list[tuple[int, int]]:
+def _distilled(resolver: Resolver, settings: Settings) -> list[tuple[int, int]]:
     """Return the largest size of the images that the teacher makes targets for."""
     return [
         rescaled_hw(
-            declared_hw(settings.images.source, "train"),
+            resolver.opened(settings.images.source, "train").image_hw,
             settings.images.short_side_px[1],
             long_side_ratio=settings.images.long_side_ratio,
-            shortest_px=smallest_side_px(settings),
+            shortest_px=settings.images.smallest_side_px
+            or backbones.known_sizes(settings.backbone).image_px,
         )
     ]

@@ -12,7 +12,7 @@ from spar_bench import track
 from spar_bench.errors import SparBenchError, StoreError
 from spar_bench.plan.trials import Plan, Trial, make_plan
 from spar_bench.results import Row
-from spar_bench.run.context import Context, ignore, place, resolve_device, resolve_workers
+from spar_bench.run.context import Context, ignore, machine, resolve_device, resolve_workers
 from spar_bench.run.distributed import joined, own_device
 from spar_bench.run.execute import Executor, Note
 from spar_bench.run.execute import Outcome as StageOutcome
@@ -22,7 +22,8 @@ from spar_bench.session.ready import ready_remarks
 from spar_bench.session.records import results, trial_record
 from spar_bench.session.search import Searcher, score, study_name
 from spar_bench.spec import LoadedSpec, Point, read_spec
-from spar_bench.stage import Stage, digest
+from spar_bench.stage import digest
+from spar_bench.stages.base import Stage
 from spar_bench.store import DEFAULT_ROOT, Store
 
 log = logging.getLogger(__name__)
@@ -161,7 +162,7 @@ class _Sweep:
             stop=stop,
             workers=resolve_workers(options.workers, device),
         )
-        self._place = place(device)
+        self._machine = machine(device)
         self._mirror = track.Mirror(
             track.tracking_uri(options.tracking_uri), poll=self.context.check
         )
@@ -225,7 +226,7 @@ class _Sweep:
         return plan
 
     def _plan(self, points: Iterable[Point]) -> Plan:
-        plan = make_plan(points, self._seeds, self._place, keep_pruned=self._loaded.prunes)
+        plan = make_plan(points, self._seeds, self._machine, keep_pruned=self._loaded.prunes)
         self._watcher.planned(plan, self._store)
         return plan
 
@@ -242,7 +243,7 @@ class _Sweep:
             reasons=self._reasons,
         )
         for trial in trials:
-            made = executor.make({f for arm in trial.arms for f in (arm.evaluate, arm.cost)})
+            made = executor.make({f for row in trial.rows for f in (row.evaluate, row.cost)})
             if made:
                 self._record(plan, trial)
         executor.make(made_last(plan, timed=timed))

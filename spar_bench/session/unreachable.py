@@ -2,12 +2,14 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from spar_bench.errors import NotReady, naming
 from spar_bench.plan.trials import make_plan
 from spar_bench.session.choice import known_points, known_seeds
 from spar_bench.spec import read_spec
 from spar_bench.stage import Finished, canonical
+from spar_bench.stages import latency
 from spar_bench.store import Store
 
 
@@ -45,11 +47,11 @@ def unreachable(store: Store, folder: Path) -> Unreachable:
     for path in paths:
         with naming(path):
             loaded = read_spec(path)
-            plan = make_plan(known_points(loaded, store), known_seeds(loaded, store), {})
+            plan = make_plan(known_points(loaded, store), known_seeds(loaded, store), None)
         wanted |= plan.stages.keys()
         for fingerprint, stage in plan.stages.items():
-            arms = stage.settings.get("arms")
-            reached.add(canonical(arms) if stage.kind == "latency" else fingerprint)
+            timed = isinstance(stage, latency.Stage)
+            reached.add(_timed(stage.to_json()) if timed else fingerprint)
     return Unreachable(
         [stage for stage in store.finished() if _key(stage) not in reached],
         {key: size for key, size in store.left_off().items() if key not in wanted},
@@ -58,6 +60,9 @@ def unreachable(store: Store, folder: Path) -> Unreachable:
 
 
 def _key(stage: Finished) -> str:
-    if stage.manifest["kind"] == "latency":
-        return canonical(stage.manifest["settings"]["arms"])
-    return stage.fingerprint
+    """Return what a stage is reached by: timings of all machines by what they time."""
+    return _timed(stage.manifest) if stage.kind == "latency" else stage.fingerprint
+
+
+def _timed(session: dict[str, Any]) -> str:
+    return canonical(session["settings"]["timed"])

@@ -25,7 +25,7 @@ def store(tmp_path: Path) -> Store:
 def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
     """Return the plan of three trials and eleven stages."""
     monkeypatch.chdir(tmp_path)
-    return make_plan(read_spec(Path(write_spec(TINY))).points, [0], {})
+    return make_plan(read_spec(Path(write_spec(TINY))).points, [0], None)
 
 
 def board_of(width: int) -> tuple[Board, io.StringIO]:
@@ -132,7 +132,7 @@ def test_stage_that_failed_for_good_is_no_work_ahead(
     tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    plan = make_plan(read_spec(Path(write_spec(DIVERGING))).points, [0], {})
+    plan = make_plan(read_spec(Path(write_spec(DIVERGING))).points, [0], None)
     failed = next(s for s in plan.stages.values() if s.kind == "student")
     store.fail(failed, "diverged", outcome="failed", final=True)
     tally = Tally()

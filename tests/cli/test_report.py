@@ -162,13 +162,13 @@ def test_looking_at_what_is_no_store_is_one_line(here: Path, line: str) -> None:
     write_spec(TINY)
     Path("a_file").write_text("")
     Path("newer").mkdir()
-    Path("newer/store.json").write_text('{"format":2}')
+    Path("newer/store.json").write_text('{"format":3}')
 
     at_file = spar_bench(*line.split(), "--store", "a_file", exits=2)
     at_newer = spar_bench(*line.split(), "--store", "newer", exits=2)
 
     assert "must be a writable folder, but writing failed (Not a directory: " in one_line(at_file)
-    assert "must be a store of format 1, but is of format 2" in one_line(at_newer)
+    assert "must be a store of format 2, but is of format 3" in one_line(at_newer)
 
 
 def test_cache_ls_lists_kinds_with_their_sizes(in_swept: Path) -> None:

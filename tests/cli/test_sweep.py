@@ -223,7 +223,7 @@ def test_store_of_another_format_is_one_line(here: Path) -> None:
 
     result = spar_bench("sweep", write_spec(TINY), exits=2)
 
-    assert "must be a store of format 1, but is of format 0" in one_line(result)
+    assert "must be a store of format 2, but is of format 0" in one_line(result)
 
 
 @pytest.mark.parametrize("store", ["a_file", "a_file/store"])

@@ -10,7 +10,7 @@ from spar_bench import datasets, registry
 from spar_bench.datasets._facts import Facts
 from spar_bench.errors import DataError, SparBenchError, UnknownName
 from spar_bench.plan import cost
-from spar_bench.plan.inputs import open_dataset
+from spar_bench.resolve import open_dataset
 from spar_bench.spec.schema import DatasetSpec, ReadOut
 from tests.datasets.trees import LABELLED, make
 

@@ -12,7 +12,7 @@ from PIL import Image as Pillow
 from spar_bench.datasets import folder
 from spar_bench.datasets.base import Dataset, DatasetSettings, Split
 from spar_bench.errors import DataError, NotReady
-from spar_bench.plan.inputs import labelled
+from spar_bench.resolve import Resolver
 from spar_bench.spec.schema import DatasetSpec
 from spar_bench.testing import DatasetContract
 
@@ -156,7 +156,7 @@ def test_more_classes_of_the_spec_than_labels_can_tell_apart_are_refused(root: P
     spec = DatasetSpec(path=str(root), classes=[[f"class {index}"] for index in range(300)])
 
     with pytest.raises(DataError, match=r"must have at most 255 classes, .* but has 300"):
-        labelled(spec)
+        Resolver().dataset(spec)
 
 
 def spoil(root: Path, how: str) -> None:

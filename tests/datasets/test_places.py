@@ -6,7 +6,7 @@ import pytest
 
 from spar_bench.datasets.base import Dataset
 from spar_bench.errors import NotReady
-from spar_bench.plan.inputs import open_dataset
+from spar_bench.resolve import open_dataset
 from spar_bench.spec.schema import DatasetSpec
 from tests.datasets.trees import MAKERS, make
 

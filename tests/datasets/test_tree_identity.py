@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from spar_bench.plan.inputs import dataset_identity
+from spar_bench.resolve import Resolver
 from spar_bench.spec.schema import DatasetSpec
 from tests.datasets import trees
 from tests.datasets.trees import edited, make, read, write_list, write_palette
@@ -24,7 +24,7 @@ def test_identity_is_that_of_the_plug_in_whatever_the_data_file_is_called(tmp_pa
     mine = edited("voc21", tmp_path / "mine.yaml", "logit_scale: 65", "logit_scale: 40")
     specs = [DatasetSpec(name=name, path=str(root)) for name in ("voc21", str(mine))]
 
-    identities = [dataset_identity(spec, "val") for spec in specs]
+    identities = [Resolver().dataset(spec).identity for spec in specs]
 
     assert identities[0] == identities[1]
     assert identities[0]["name"] == "tree"

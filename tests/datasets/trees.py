@@ -16,7 +16,7 @@ from PIL import Image
 
 from spar_bench import registry
 from spar_bench.datasets.base import Dataset, Split
-from spar_bench.plan.inputs import open_dataset
+from spar_bench.resolve import open_dataset
 from spar_bench.spec.schema import DatasetSpec
 
 Pixels = NDArray[np.uint8]

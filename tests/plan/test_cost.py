@@ -13,9 +13,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from spar_bench.backbones import Sizes, known_sizes, text_sizes
 from spar_bench.backbones.openclip import Backbone as OpenClip
+from spar_bench.inference import SINGLE_PASS, Inference
 from spar_bench.plan.cost import (
-    SINGLE_PASS,
-    Inference,
     cosine_flops,
     encoder_flops,
     image_flops,

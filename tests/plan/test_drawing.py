@@ -7,14 +7,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from spar_bench.plan.drawing import Drawn, draw, drawn_sizes, frame
+from spar_bench.drawing import Drawing, Drawn, draw, drawn_sizes, frame
 
-CONFIG: dict[str, Any] = {
-    "count": 4000, "short_side_px": [512, 1024], "long_side_ratio": 2.0, "crop": 0.5, "flip": 0.5,
-    "seed": 0, "patch_px": 16, "shortest_px": 512,
-}  # fmt: skip
-DAGGER = {**CONFIG, "short_side_px": [512, 2560], "long_side_ratio": 1.0}
-TEXT: dict[str, Any] = {**CONFIG, "short_side_px": [512, 2048], "long_side_ratio": None}
+CONFIG = Drawing(
+    count=4000, short_side_px=(512, 1024), long_side_ratio=2.0, crop=0.5, flip=0.5,
+    seed=0, patch_px=16, shortest_px=512,
+)  # fmt: skip
+
+
+def with_(drawing: Drawing, **changes: Any) -> Drawing:
+    return drawing.model_copy(update=changes)
+
+
+DAGGER = with_(CONFIG, short_side_px=(512, 2560), long_side_ratio=1.0)
+TEXT = with_(CONFIG, short_side_px=(512, 2048), long_side_ratio=None)
 
 
 def whole(short_side_px: int) -> Drawn:
@@ -45,7 +51,7 @@ def whole(short_side_px: int) -> Drawn:
     ],
 )
 def test_image_is_resized_as_the_paper_does(
-    settings: dict[str, Any],
+    settings: Drawing,
     image_hw: tuple[int, int],
     short_side_px: int,
     expected: tuple[int, int],
@@ -58,9 +64,10 @@ def test_image_is_resized_as_the_paper_does(
     assert found.start == (0, 0)
 
 
-def exactly(image_hw: tuple[int, int], drawn: Drawn, settings: dict[str, Any]) -> tuple[int, int]:
+def exactly(image_hw: tuple[int, int], drawn: Drawn, settings: Drawing) -> tuple[int, int]:
     """Return the size of a drawn image by the paper's recipe, in fractions where it is exact."""
-    long_px = int(settings["long_side_ratio"] * drawn.short_side_px)
+    assert settings.long_side_ratio is not None
+    long_px = int(settings.long_side_ratio * drawn.short_side_px)
     scale = min(Fraction(drawn.short_side_px, min(image_hw)), Fraction(long_px, max(image_hw)))
     sides = [floor(side * scale + Fraction(1, 2)) for side in image_hw]
     if min(sides) < 512:  # enlarged from there, and never cropped
@@ -79,10 +86,8 @@ def exactly(image_hw: tuple[int, int], drawn: Drawn, settings: dict[str, Any]) -
     "image_hw",
     [(1500, 2249), (2249, 1500), (1501, 1999), (480, 641), (300, 900), (900, 2701)],
 )
-def test_every_drawn_size_is_the_recipes(
-    settings: dict[str, Any], image_hw: tuple[int, int]
-) -> None:
-    drawn = draw({**settings, "count": 600}, 600)
+def test_every_drawn_size_is_the_recipes(settings: Drawing, image_hw: tuple[int, int]) -> None:
+    drawn = draw(with_(settings, count=600), 600)
 
     found = [frame(image_hw, one, settings) for one in drawn]
 
@@ -108,7 +113,7 @@ def test_image_kept_whole_under_a_cap_loses_nothing_and_an_enlarged_one_is_not_c
 
 
 def test_without_a_cap_an_image_is_what_it_was_before_there_was_one() -> None:
-    settings = {**CONFIG, "short_side_px": [300, 700], "long_side_ratio": None}
+    settings = with_(CONFIG, short_side_px=(300, 700), long_side_ratio=None)
     drawn = Drawn(0, 301, (0.4, 0.9, 0.5, 1.0), flip=True)
 
     found = frame((501, 1003), drawn, settings)
@@ -138,13 +143,13 @@ def mean_tokens(*, ratio: float | None, highest: int, aspect: float) -> float:
     ("settings", "rough"), [(CONFIG, 2700), (DAGGER, 5300), (TEXT, 8000)], ids=str
 )
 def test_mean_tokens_of_an_image_are_those_that_the_papers_storage_hints_at(
-    settings: dict[str, Any], rough: float
+    settings: Drawing, rough: float
 ) -> None:
     counted = drawn_sizes(settings, n_source=4000, source_hw=(1500, 2250))
 
     found = sum(n * (h // 16) * (w // 16) for (h, w), n in counted.items()) / 4000
     expected = mean_tokens(
-        ratio=settings["long_side_ratio"], highest=settings["short_side_px"][1], aspect=1.5
+        ratio=settings.long_side_ratio, highest=settings.short_side_px[1], aspect=1.5
     )
     assert sum(counted.values()) == 4000
     assert found == pytest.approx(expected, rel=0.03)  # a sample of 4,000

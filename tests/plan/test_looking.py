@@ -10,10 +10,10 @@ import pytest
 
 from spar_bench.datasets.folder import Dataset
 from spar_bench.errors import SparBenchError
-from spar_bench.plan.inputs import looking_once, open_dataset, require_unchanged
+from spar_bench.resolve import Resolver
 from spar_bench.spec.schema import DatasetSpec
 from tests.plan.test_stages import fingerprints
-from tests.run.tiny import plan_of, settings, write_photographs
+from tests.run.tiny import of_kind, plan_of, settings, write_photographs
 from tests.small import GRID, UNTIMED, spar_bench, write_spec
 
 
@@ -46,7 +46,7 @@ def test_plan_of_several_points_and_seeds_looks_once(
     plan = plan_of(*points, seeds=(0, 1, 2))
 
     assert len(plan.trials) == 6
-    assert looks == {**ONCE, "read": 1}
+    assert looks == {**ONCE, "read": 2}
 
 
 @pytest.mark.parametrize(
@@ -80,24 +80,22 @@ def test_whether_files_are_unchanged_is_looked_at_afresh(
     clip: Path, photographs: Path, tmp_path: Path, kind: str
 ) -> None:
     one = settings(clip, shutil.copytree(photographs, tmp_path / "noise"))
-    with looking_once():
-        stages = plan_of(one).stages.values()
-        stage = next(stage for stage in stages if stage.kind == kind)
-        require_unchanged(stage)
+    [stage, *_] = of_kind(plan_of(one), kind)
+    stage.require_unchanged(Resolver())
 
-        write_photographs(tmp_path / "noise", seed=9)
+    write_photographs(tmp_path / "noise", seed=9)
 
-        with pytest.raises(SparBenchError, match="must not change while a sweep runs"):
-            require_unchanged(stage)
+    with pytest.raises(SparBenchError, match="must not change while a sweep runs"):
+        stage.require_unchanged(Resolver())
 
 
-def test_splits_and_settings_are_told_apart(photographs: Path) -> None:
+def test_splits_and_settings_are_distinguished(photographs: Path) -> None:
     spec = DatasetSpec(name="folder", path=str(photographs))
-    with looking_once():
-        whole, train = open_dataset(spec, "val"), open_dataset(spec, "train")
-        first = open_dataset(spec.model_copy(update={"count": 1}), "val")
+    resolver = Resolver()
+    whole, train = resolver.opened(spec, "val"), resolver.opened(spec, "train")
+    first = resolver.opened(spec.model_copy(update={"count": 1}), "val")
 
-        assert open_dataset(spec, "val") is whole
-        assert train is not whole
-        assert (len(first), len(whole)) == (1, 3)
-    assert open_dataset(spec, "val") is not whole
+    assert resolver.opened(spec, "val") is whole
+    assert train is not whole
+    assert (len(first), len(whole)) == (1, 3)
+    assert Resolver().opened(spec, "val") is not whole

@@ -8,11 +8,13 @@ import pytest
 
 from spar_bench.datasets import facts
 from spar_bench.datasets._facts import Facts, ReadOutThresholds
-from spar_bench.plan.protocol import Resize, declare, protocol_name, resizes, resolve
+from spar_bench.inference import Resize
+from spar_bench.protocol import DeclaredProtocol, declare, resizes
 from spar_bench.spec.checks import Checker
 from spar_bench.spec.schema import DatasetSpec, EvaluateSpec, Settings
+from spar_bench.stages import evaluate
 from tests.datasets import trees
-from tests.run.tiny import of_kind, plan_of, settings, write_clip
+from tests.run.tiny import of_type, plan_of, settings, write_clip
 
 READ_OUTS = ["maskclip", "attention_pool_values", "patch_tokens"]
 OWN = Facts(
@@ -25,7 +27,7 @@ OWN = Facts(
 
 def declared(
     spec: dict[str, Any] | None = None, own: Facts = OWN, **evaluate: Any
-) -> dict[str, Any]:
+) -> DeclaredProtocol:
     dataset = DatasetSpec.model_validate({"name": "patchwork", **(spec or {})})
     asked = EvaluateSpec.model_validate(evaluate)
     return declare(asked, dataset, own, classes=[["sky"], ["road"]], resize=Resize(672, 2048))
@@ -55,13 +57,12 @@ def test_papers_settings_hold_by_default(
     spec, own = DatasetSpec(name=name), facts(DatasetSpec(name=name))
 
     [resize] = resizes(EvaluateSpec(), own)
-    found = resolve(
-        declare(EvaluateSpec(), spec, own, classes=own.classes or [], resize=resize), read_out
-    )
+    stated = declare(EvaluateSpec(), spec, own, classes=own.classes or [], resize=resize)
+    found = stated.resolved(read_out)
 
     background, area = of_maskclip if read_out == "maskclip" else thresholds
     assert resize == sides
-    assert found == {
+    assert found.model_dump() == {
         "templates": "openclip_80",
         "logit_scale": scale,
         "background_threshold": background,
@@ -77,9 +78,9 @@ def test_data_set_without_a_data_file_has_the_defaults() -> None:
     own = facts(DatasetSpec(name="patchwork"))
 
     assert resizes(EvaluateSpec(), own) == [(256, None)]
-    found = resolve(declared(own=own), "maskclip")
-    assert found["logit_scale"] == 40
-    assert (found["background_threshold"], found["area_threshold"]) == (0, 0)
+    found = declared(own=own).resolved("maskclip")
+    assert found.logit_scale == 40
+    assert (found.background_threshold, found.area_threshold) == (0, 0)
 
 
 @pytest.mark.parametrize(
@@ -94,35 +95,35 @@ def test_data_set_without_a_data_file_has_the_defaults() -> None:
 def test_logit_scale_is_the_first_that_is_stated(
     spec: dict[str, Any], evaluate: dict[str, Any], own: float | None, expected: float
 ) -> None:
-    assert declared(spec, Facts(logit_scale=own), **evaluate)["logit_scale"] == expected
+    assert declared(spec, Facts(logit_scale=own), **evaluate).logit_scale == expected
 
 
 def test_threshold_of_the_spec_goes_before_that_of_the_read_out() -> None:
     usual, given = declared(), declared({"area_threshold": 0.0})
     other = declared({"background_threshold": 0.3, "area_threshold": 0.4})
 
-    def thresholds(protocol: dict[str, Any], read_out: str) -> tuple[float, float]:
-        found = resolve(protocol, read_out)
-        return found["background_threshold"], found["area_threshold"]
+    def thresholds(protocol: DeclaredProtocol, read_out: str) -> tuple[float, float]:
+        found = protocol.resolved(read_out)
+        return found.background_threshold, found.area_threshold
 
     assert [thresholds(usual, r) for r in READ_OUTS] == [(0.1, 0.2), (0, 0), (0, 0)]
     assert [thresholds(given, r) for r in READ_OUTS] == [(0.1, 0), (0, 0), (0, 0)]
     assert [thresholds(other, r) for r in READ_OUTS] == [(0.3, 0.4)] * 3
-    assert other["by_read_out"] == {}
+    assert other.by_read_out == {}
 
 
 def test_rows_of_all_read_outs_are_of_one_protocol_and_others_of_another() -> None:
-    name = protocol_name(declared())
+    name = declared().name
 
-    assert protocol_name(declared()) == name
-    for spec, evaluate in (
+    assert declared().name == name
+    for spec, asked in (
         ({"area_threshold": 0.3}, {}),
         ({"templates": ["a {}."]}, {}),
         ({}, {"logit_scale": 40}),
         ({}, {"precision": "bfloat16"}),
         ({}, {"unreadable": "skip"}),
     ):
-        assert protocol_name(declared(spec, **evaluate)) != name
+        assert declared(spec, **asked).name != name
 
 
 def test_number_is_the_short_side_without_a_cap_and_own_the_data_sets_rule() -> None:
@@ -159,12 +160,13 @@ def test_plan_of_a_published_data_set_reads_it_at_its_own_resolution(
 
     plan = plan_of(one)
 
-    [arm] = plan.trials[0].arms
-    stage = plan.stages[arm.evaluate]
-    assert (arm.short_side_px, arm.image_hw) == (672, (512, 2048))  # 24 x 96 by 21.33
-    assert stage.settings["short_side_px"] == 672
-    assert stage.settings["protocol"] == resolve(arm.protocol, "maskclip")
-    assert stage.settings["protocol"]["area_threshold"] == 0.1
+    [row] = plan.trials[0].rows
+    stage = plan.stages[row.evaluate]
+    assert (row.short_side_px, row.image_hw) == (672, (512, 2048))  # 24 x 96 by 21.33
+    assert isinstance(stage, evaluate.Stage)
+    assert stage.settings.short_side_px == 672
+    assert stage.settings.protocol == row.protocol.resolved("maskclip")
+    assert stage.settings.protocol.area_threshold == 0.1
 
 
 @pytest.mark.parametrize(
@@ -187,5 +189,5 @@ def test_images_are_resampled_as_asked_or_as_the_backbones_config_says(
 
     plan = plan_of(settings(folder, photographs, evaluate__resize=asked))
 
-    evaluations = of_kind(plan, "evaluate")
-    assert {stage.settings["protocol"]["resize"] for stage in evaluations} == {found}
+    evaluations = of_type(plan, evaluate.Stage)
+    assert {stage.settings.protocol.resize for stage in evaluations} == {found}

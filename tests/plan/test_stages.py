@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from spar_bench.errors import DataError
-from spar_bench.plan.inputs import labelled
-from spar_bench.plan.stages import batch_key, resized_hw
+from spar_bench.inference import resized_hw
 from spar_bench.plan.trials import Plan
+from spar_bench.resolve import Resolver
 from spar_bench.spec.schema import DatasetSpec, Settings
-from spar_bench.stage import Stage
+from spar_bench.stages.base import Stage
 from tests.run.tiny import of_kind, plan_of, settings, write_clip, write_photographs
 
 KINDS = ["images", "targets", "student", "text", "cost"]
@@ -32,8 +32,8 @@ def fingerprints(one: Settings, *, seed: int = 0) -> dict[str, set[str]]:
     for fingerprint, stage in plan.stages.items():
         if stage.kind in KINDS:
             found[stage.kind].add(fingerprint)
-    for arm in plan.trials[0].arms:
-        found.setdefault(f"of {arm.method}", set()).add(arm.evaluate)
+    for row in plan.trials[0].rows:
+        found.setdefault(f"of {row.method}", set()).add(row.evaluate)
     return found
 
 
@@ -184,9 +184,9 @@ def test_more_classes_than_a_label_can_tell_apart_are_refused(photographs: Path)
     names = [[f"class {i}"] for i in range(256)]
     spec = DatasetSpec(name="folder", path=str(photographs), classes=names[:255])
 
-    assert len(labelled(spec).classes) == 255
+    assert len(Resolver().dataset(spec).classes) == 255
     with pytest.raises(DataError, match=r"must have at most 255 classes, .* but has 256"):
-        labelled(spec.model_copy(update={"classes": names}))
+        Resolver().dataset(spec.model_copy(update={"classes": names}))
 
 
 def test_batch_is_of_one_window_average_model_and_protocol(build: Build) -> None:
@@ -200,8 +200,8 @@ def test_batch_is_of_one_window_average_model_and_protocol(build: Build) -> None
         build(evaluate__logit_scale=50.0, **only),
     )
 
-    assert len({batch_key(stage) for stage in evaluations(together)}) == 1
-    assert len({batch_key(stage) for stage in evaluations(apart)}) == len(evaluations(apart)) == 7
+    assert len({stage.batch_key for stage in evaluations(together)}) == 1
+    assert len({stage.batch_key for stage in evaluations(apart)}) == len(evaluations(apart)) == 7
 
 
 @pytest.mark.parametrize(

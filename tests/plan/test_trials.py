@@ -6,20 +6,22 @@ from typing import Any
 import pytest
 
 from spar_bench.backbones import known_sizes
+from spar_bench.drawing import draw
 from spar_bench.plan.cost import encoder_flops
-from spar_bench.plan.drawing import draw
-from spar_bench.plan.estimate import estimate, speeds
-from spar_bench.plan.inputs import open_dataset
+from spar_bench.plan.estimate import speeds
 from spar_bench.plan.trials import Plan
+from spar_bench.resolve import open_dataset
 from spar_bench.run.images import render, to_tensor
 from spar_bench.spec.schema import Settings
 from spar_bench.stage import Finished
+from spar_bench.stages import images as images_stage
+from spar_bench.stages import latency
 from spar_bench.windows import n_windows
-from tests.run.tiny import PLACE, of_kind, plan_of, settings
+from tests.run.tiny import MACHINE, of_kind, of_type, plan_of, settings
 
 
 def arms(plan: Plan) -> list[list[tuple[str, int]]]:
-    return [[(arm.method, arm.short_side_px) for arm in trial.arms] for trial in plan.trials]
+    return [[(row.method, row.short_side_px) for row in trial.rows] for trial in plan.trials]
 
 
 def test_each_seed_is_a_trial_and_what_no_seed_moves_is_in_the_first(
@@ -88,12 +90,13 @@ def test_all_arms_are_timed_in_one_sitting_each_once(clip: Path, photographs: Pa
 
     assert plan.latency is not None
     sitting = plan.stages[plan.latency]
+    assert isinstance(sitting, latency.Stage)
     # Single pass and two teachers at 48 x 62 or so; single pass and a teacher at 64 x 80.
-    assert len(sitting.settings["arms"]) == 5
-    assert sitting.settings["seconds"] == 3.0
-    assert {line.timed for line in plan.costs} <= set(sitting.settings["arms"])
-    timed_arms = {arm.timed for trial in plan.trials[:2] for arm in trial.arms}
-    assert timed_arms <= set(sitting.settings["arms"])
+    assert len(sitting.settings.timed) == 5
+    assert sitting.settings.seconds == 3.0
+    assert {line.timed for line in plan.costs} <= set(sitting.settings.timed)
+    timed_arms = {row.timed for trial in plan.trials[:2] for row in trial.rows}
+    assert timed_arms <= set(sitting.settings.timed)
     assert [line.image_hw for line in plan.costs] == [(64, 80)] * 3
 
 
@@ -102,7 +105,7 @@ def test_another_place_or_arm_is_another_sitting(clip: Path, photographs: Path) 
     one = settings(clip, photographs, **timed)
     other = settings(clip, photographs, teacher__stride_px=16, **timed)
 
-    here, there = plan_of(one), plan_of(one, place={**PLACE, "threads": 2})
+    here, there = plan_of(one), plan_of(one, machine=MACHINE.model_copy(update={"threads": 2}))
 
     assert here.latency == plan_of(one).latency
     assert len({here.latency, there.latency, plan_of(other).latency}) == 3
@@ -115,7 +118,7 @@ def test_estimates_are_of_the_declared_image_and_all_it_is_read_by(
     plan = plan_of(settings(clip, photographs, measure={"latency": True}))
     by_kind: dict[str, list[Any]] = {}
     for stage in plan.stages.values():
-        by_kind.setdefault(stage.kind, []).append(estimate(plan, stage))
+        by_kind.setdefault(stage.kind, []).append(stage.estimate(plan.stages))
 
     assert [one.n_windows for one in by_kind["evaluate"]] == [1, 2 * 5, 1]
     assert by_kind["evaluate"][1].gflops > 3 * by_kind["evaluate"][0].gflops
@@ -130,15 +133,15 @@ def test_targets_are_planned_to_the_byte_where_the_source_has_images_of_one_size
     one = Settings.model_validate({"images": images, "teacher": {"window_px": 64, "stride_px": 24}})
     plan = plan_of(one, seeds=(3,))
     [targets] = of_kind(plan, "targets")
-    [listed] = of_kind(plan, "images")
+    [listed] = of_type(plan, images_stage.Stage)
     source = open_dataset(one.images.source, "train")
 
-    planned = estimate(plan, targets)
+    planned = targets.estimate(plan.stages)
 
     sizes = known_sizes(one.backbone)
     n_bytes = n_passes = 0
-    for drawn in draw(listed.settings, len(source)):
-        rendered = render(to_tensor(source.image(drawn.index)), drawn, listed.settings)
+    for drawn in draw(listed.settings.drawing, len(source)):
+        rendered = render(to_tensor(source.image(drawn.index)), drawn, listed.settings.drawing)
         height, width = rendered.shape[1:]
         n_bytes += (height // 8) * (width // 8) * sizes.channels * 2
         n_passes += n_windows((height, width), 64, 24)
@@ -157,8 +160,8 @@ def test_targets_that_are_not_kept_are_no_stage_and_cost_the_student_each_epoch(
 
     assert set(found[0]) - set(found[1]) == {"targets"}
     assert kept.stages.keys() - computed.stages.keys() == {found[0]["targets"].fingerprint}
-    targets, student = estimate(kept, found[0]["targets"]), estimate(kept, found[0]["student"])
-    assert estimate(computed, found[1]["student"]).gflops == pytest.approx(
+    targets, student = (found[0][kind].estimate(kept.stages) for kind in ("targets", "student"))
+    assert found[1]["student"].estimate(computed.stages).gflops == pytest.approx(
         student.gflops + 3 * targets.gflops
     )
 

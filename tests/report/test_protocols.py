@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from spar_bench.errors import MixedProtocols
-from spar_bench.plan.protocol import protocol_name
 from spar_bench.report import write
 from spar_bench.report.protocols import protocol_lines, require_unmixed, skipped_lines
 from spar_bench.results import Results, Row
+from spar_bench.stage import digest
 from tests.report.synthetic import baseline, results_of, teacher
 
 USUAL: dict[str, Any] = {
@@ -29,13 +29,13 @@ USUAL: dict[str, Any] = {
 
 def named(**changes: Any) -> tuple[str, dict[str, Any]]:
     said = USUAL | changes
-    return protocol_name(said), said
+    return digest(said)[:8], said
 
 
 def results(*rows: tuple[Row, dict[str, Any]]) -> Results:
     """Return results whose rows have the protocols paired with them."""
     said = [protocol for _, protocol in rows]
-    return results_of([row for row, _ in rows], protocols={protocol_name(one): one for one in said})
+    return results_of([row for row, _ in rows], protocols={digest(one)[:8]: one for one in said})
 
 
 def two(key: str, values: tuple[Any, Any], **rows: Any) -> Results:

@@ -15,14 +15,15 @@ from spar_bench.run.context import (
     Interrupted,
     autocast,
     device_name,
-    place,
+    machine,
     resolve_device,
 )
-from spar_bench.run.outputs import TRAINED_FILE
 from spar_bench.spec.schema import BackboneSpec
-from spar_bench.stage import Finished, Stage
+from spar_bench.stage import Finished
+from spar_bench.stages.student import TRAINED_FILE
 from spar_bench.store import Store
 from tests.run.tiny import CPU, write_clip
+from tests.toy import Summary, toy
 
 
 def test_device_that_is_not_there_is_told_in_one_line() -> None:
@@ -37,7 +38,7 @@ def test_threads_are_set_and_tf32_is_off() -> None:
         assert resolve_device("cpu", 3) == CPU
         assert torch.get_num_threads() == 3
         assert device_name(CPU).endswith(" x3")
-        assert place(CPU)["threads"] == 3
+        assert machine(CPU).threads == 3
         assert not torch.backends.cuda.matmul.allow_tf32
         assert not torch.backends.cudnn.allow_tf32
     finally:
@@ -97,9 +98,9 @@ def test_backbones_are_built_once_and_only_the_latest_student_is_kept(
     name = "transformer.resblocks.2.ln_2.weight"
     students = []
     for value in (2.0, 3.0):
-        stage = Stage("student", 1, {"value": value})
+        stage = toy(scale=value)
         save_file({name: torch.full((16,), value)}, store.output(stage) / TRAINED_FILE)
-        students.append(store.finish(stage, summary={}, made={}))
+        students.append(store.finish(stage, summary=Summary(), made={}))
 
     def weight(student: Finished) -> float:
         return float(held.backbone(spec, student).visual.state_dict()[name][0])

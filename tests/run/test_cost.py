@@ -18,7 +18,7 @@ def test_cost_of_each_arm_is_stated_and_checked(
     clip: Path, photographs: Path, store: Store
 ) -> None:
     plan = plan_of(settings(clip, photographs, evaluate__methods=["pretrained", "teacher"]))
-    costs = [arm.cost for arm in plan.trials[0].arms]
+    costs = [row.cost for row in plan.trials[0].rows]
     executor(plan, store)[0].make(costs)
 
     single, windows = (store.find(plan.stages[fingerprint]) for fingerprint in costs)
@@ -46,7 +46,7 @@ def test_closed_form_that_is_off_fails_the_stage(
     plan = plan_of(settings(clip, photographs, evaluate__methods=["pretrained"]))
     making, notes = executor(plan, store)
 
-    making.make([plan.trials[0].arms[0].cost])
+    making.make([plan.trials[0].rows[0].cost])
 
     assert notes.kinds("failed") == ["cost"]
     assert "its sizes must give torch's count of FLOPs within 2%, but" in notes.all[-1][2]

@@ -18,17 +18,13 @@ from spar_bench import processes
 from spar_bench.errors import SparBenchError
 from spar_bench.run.context import Context
 from spar_bench.run.distributed import OutOfStep, Ranks, _error, _words, own_device
-from spar_bench.run.outputs import TRAINED_FILE
-from spar_bench.run.student import (
-    _as_json,
-    _begin,
-    _from_json,
-    _read_images,
-)
+from spar_bench.run.student import _begin, _read_images
 from spar_bench.run.training import Training
-from spar_bench.stage import Damaged, Stage
+from spar_bench.stage import Damaged
+from spar_bench.stages.base import stage_from_json
+from spar_bench.stages.student import TRAINED_FILE, Stage
 from spar_bench.store import Store
-from tests.run.tiny import CPU, executor, plan_of, settings
+from tests.run.tiny import CPU, executor, of_type, plan_of, settings
 
 
 class Apart(Ranks):
@@ -47,9 +43,9 @@ def taught(
     store = Store(tmp_path_factory.mktemp("taught"))
     changes: dict[str, Any] = {"images__count": 5, "student__accumulate": 3}
     plan = plan_of(settings(clip, photographs, student__trainable="all", **changes))
-    kinds = {stage.kind: stage for stage in plan.stages.values()}
-    executor(plan, store)[0].make([kinds["targets"].fingerprint])
-    return store, kinds["student"]
+    [student] = of_type(plan, Stage)
+    executor(plan, store)[0].make([student.inputs["targets"]])
+    return store, student
 
 
 def gradients(stage: Stage, store: Store, step: int, ranks: Ranks) -> tuple[Training, list[float]]:
@@ -90,10 +86,10 @@ def test_averaged_over_processes_gradients_are_the_mean_over_the_steps_images(
 def test_student_is_told_of_as_json_and_is_the_same_stage(taught: tuple[Store, Stage]) -> None:
     _, stage = taught
 
-    found = _from_json(json.loads(json.dumps(_as_json(stage))))
+    found = stage_from_json(json.loads(json.dumps(stage.to_json())))
 
     assert found.fingerprint == stage.fingerprint
-    assert found.how == stage.how
+    assert found == stage
 
 
 @pytest.mark.parametrize(

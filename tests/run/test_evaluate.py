@@ -14,21 +14,17 @@ import spar_bench as sb
 from spar_bench.accuracy import class_iou
 from spar_bench.backbones.openclip import Backbone as OpenClip
 from spar_bench.datasets._images import read_image, read_mask
+from spar_bench.datasets.base import Mask
 from spar_bench.errors import DataError, SparBenchError
-from spar_bench.plan.cost import SINGLE_PASS, Inference
-from spar_bench.run.evaluate import (
-    confusion_of,
-    counts_of,
-    read_counts,
-    read_features,
-    read_preview,
-)
+from spar_bench.inference import SINGLE_PASS, Inference
+from spar_bench.run.evaluate import confusion_of, counts_of
 from spar_bench.run.images import normalise, resize, to_tensor
 from spar_bench.run.inference import single_pass, sliding_window
 from spar_bench.run.segment import DIVERGED, Segmenter
 from spar_bench.run.text import classifier_of, embed
 from spar_bench.spec.schema import BackboneSpec
 from spar_bench.stage import Finished
+from spar_bench.stages.evaluate import read_counts, read_features, read_preview
 from spar_bench.store import Store
 from tests.run.tiny import (
     CLASSES,
@@ -37,6 +33,7 @@ from tests.run.tiny import (
     finished,
     of_kind,
     plan_of,
+    protocol,
     settings,
     write_photographs,
 )
@@ -165,9 +162,13 @@ def test_pixels_of_an_image_are_counted_without_the_ignored_ones() -> None:
 
 def segmenter(backbone: OpenClip, **options: Any) -> Segmenter:
     classes = [[name] for name in CLASSES]
-    protocol = {"logit_scale": 40, "background_threshold": 0, "area_threshold": 0}
-    texts = classifier_of(embed(backbone, classes, ["a {}."]), classes, protocol)
+    texts = classifier_of(embed(backbone, classes, ["a {}."]), classes, protocol())
     return Segmenter(backbone, texts, device=CPU, **options)
+
+
+def masks(read: list[Mask | SparBenchError]) -> list[Mask]:
+    """Return masks, none of which is an error."""
+    return [one for one in read if isinstance(one, np.ndarray)]
 
 
 def inference(window_px: int, stride_px: int, average: Any) -> Inference:
@@ -184,10 +185,10 @@ def test_several_strides_at_once_label_as_each_alone(
     arms = [inference(window_px, stride, average) for stride in (28, 12, 16)]
     reader = segmenter(backbone)
 
-    together = reader.read(image, (40, 60), (50, 75), arms)
+    together = masks(reader.read(image, (40, 60), (50, 75), arms))
 
     for arm, labels in zip(arms, together, strict=True):
-        [alone] = reader.read(image, (40, 60), (50, 75), [arm])
+        [alone] = masks(reader.read(image, (40, 60), (50, 75), [arm]))
         assert labels.shape == (50, 75)
         assert (labels != alone).mean() < 0.002
 
@@ -196,9 +197,9 @@ def test_window_as_large_as_the_image_labels_as_a_single_pass(backbone: OpenClip
     image = np.random.default_rng(0).integers(0, 256, (32, 48, 3), dtype=np.uint8)
     reader = segmenter(backbone)
 
-    [whole] = reader.read(image, (32, 48), (32, 48), [SINGLE_PASS])
+    [whole] = masks(reader.read(image, (32, 48), (32, 48), [SINGLE_PASS]))
     arm = Inference("sliding_window", 48, 48, "features", 1)  # r = 2 is a small blur by itself
-    [windows] = reader.read(image, (32, 48), (32, 48), [arm])
+    [windows] = masks(reader.read(image, (32, 48), (32, 48), [arm]))
 
     assert (whole != windows).mean() < 0.002
 
@@ -206,9 +207,9 @@ def test_window_as_large_as_the_image_labels_as_a_single_pass(backbone: OpenClip
 def test_bfloat16_labels_most_pixels_alike(backbone: OpenClip) -> None:
     image = np.random.default_rng(0).integers(0, 256, (40, 64, 3), dtype=np.uint8)
 
-    [exact] = segmenter(backbone).read(image, (40, 64), (40, 64), [SINGLE_PASS])
+    [exact] = masks(segmenter(backbone).read(image, (40, 64), (40, 64), [SINGLE_PASS]))
     rounded = segmenter(backbone, precision="bfloat16")
-    [labels] = rounded.read(image, (40, 64), (40, 64), [SINGLE_PASS])
+    [labels] = masks(rounded.read(image, (40, 64), (40, 64), [SINGLE_PASS]))
     [features] = rounded.features(image, (40, 64), [SINGLE_PASS])
 
     assert features.dtype == torch.bfloat16
@@ -223,8 +224,11 @@ def test_features_that_are_not_finite_are_an_error(clip: Path) -> None:
 
     ways_out = {"float32": "check the backbone's weights", "bfloat16": "use evaluate.precision"}
     for precision, way_out in ways_out.items():
-        with pytest.raises(SparBenchError, match=f"finite, but are not in {precision}; {way_out}"):
-            segmenter(broken, precision=precision).read(image, (40, 64), (40, 64), [SINGLE_PASS])
+        reader = segmenter(broken, precision=precision)
+        [error] = reader.read(image, (40, 64), (40, 64), [SINGLE_PASS])
+
+        assert isinstance(error, SparBenchError)
+        assert f"finite, but are not in {precision}; {way_out}" in str(error)
 
 
 def test_student_of_broken_weights_is_told_to_learn_slower(
@@ -238,10 +242,10 @@ def test_student_of_broken_weights_is_told_to_learn_slower(
             evaluate__methods=["student"],
         )
     )
-    [arm] = plan.trials[0].arms
+    [row] = plan.trials[0].rows
     making, notes = executor(plan, store)
 
-    making.make([arm.evaluate])
+    making.make([row.evaluate])
 
     told = [text for note, _, text in notes.all if note == "failed"]
     assert told == [f"evaluate: features must be finite, but are not in float32; {DIVERGED}"]
@@ -265,10 +269,10 @@ def test_masks_without_a_labelled_pixel_are_told_by_their_data_sets_name(
     for path in (data / "val_masks").iterdir():
         Image.fromarray(np.full_like(read_mask(path), 255)).save(path)
     plan = plan_of(settings(clip, data, evaluate__methods=["pretrained"]))
-    [arm] = plan.trials[0].arms
+    [row] = plan.trials[0].rows
     making, notes = executor(plan, store)
 
-    making.make([arm.evaluate])
+    making.make([row.evaluate])
 
     told = (
         "data set dark: its masks must label a pixel, but all 3 hold only 255, which is "
@@ -277,4 +281,4 @@ def test_masks_without_a_labelled_pixel_are_told_by_their_data_sets_name(
     assert ("failed", "evaluate", told) in notes.all
     assert caplog.text == ""
     with pytest.raises(DataError, match="data set dark: its masks must label a pixel"):
-        sb.evaluate(sb.load_backbone(clip), arm.data.spec, short_side_px=40)
+        sb.evaluate(sb.load_backbone(clip), row.data.spec, short_side_px=40)

@@ -16,24 +16,27 @@ import torch.nn.functional as F
 from spar_bench.datasets.base import DatasetSettings
 from spar_bench.datasets.folder import Dataset as Folder
 from spar_bench.datasets.patchwork import Dataset
+from spar_bench.drawing import Drawing, Drawn, draw
 from spar_bench.errors import DataError
-from spar_bench.plan.drawing import Drawn, draw
 from spar_bench.run import images
 from spar_bench.run.images import Pictures, render, resize, to_tensor
 
-SETTINGS: dict[str, Any] = {
-    "count": 200, "short_side_px": [40, 72], "crop": 0.5, "flip": 0.25, "seed": 3,
-    "patch_px": 8, "shortest_px": 32,
-}  # fmt: skip
+DRAWING = Drawing(
+    count=200, short_side_px=(40, 72), crop=0.5, flip=0.25, seed=3, patch_px=8, shortest_px=32
+)
+
+
+def with_(**changes: Any) -> Drawing:
+    return DRAWING.model_copy(update=changes)
 
 
 def test_list_depends_on_the_seed_alone() -> None:
-    assert draw(SETTINGS, 50) == draw(SETTINGS, 50)
-    assert draw(SETTINGS, 50) != draw({**SETTINGS, "seed": 4}, 50)
+    assert draw(DRAWING, 50) == draw(DRAWING, 50)
+    assert draw(DRAWING, 50) != draw(with_(seed=4), 50)
 
 
 def test_small_source_is_gone_through_again_and_a_large_one_sampled() -> None:
-    again, sample = draw(SETTINGS, 50), draw(SETTINGS, 1000)
+    again, sample = draw(DRAWING, 50), draw(DRAWING, 1000)
 
     assert [sorted(one.index for one in again[i : i + 50]) for i in range(0, 200, 50)] == [
         list(range(50))
@@ -43,7 +46,7 @@ def test_small_source_is_gone_through_again_and_a_large_one_sampled() -> None:
 
 
 def test_sizes_crops_and_flips_are_drawn_as_the_settings_say() -> None:
-    drawn = draw({**SETTINGS, "count": 4000}, 50)
+    drawn = draw(with_(count=4000), 50)
 
     sides = [one.short_side_px for one in drawn]
     crops = [one.crop for one in drawn if one.crop is not None]
@@ -56,21 +59,21 @@ def test_sizes_crops_and_flips_are_drawn_as_the_settings_say() -> None:
 
 @pytest.mark.parametrize(("crop", "flip", "expected"), [(0.0, 0.0, 0), (1.0, 1.0, 200)])
 def test_never_and_always_are_meant(crop: float, flip: float, expected: int) -> None:
-    drawn = draw({**SETTINGS, "crop": crop, "flip": flip}, 50)
+    drawn = draw(with_(crop=crop, flip=flip), 50)
 
     assert sum(one.crop is not None for one in drawn) == expected
     assert sum(one.flip for one in drawn) == expected
 
 
 def test_drawn_image_survives_json() -> None:
-    for one in draw(SETTINGS, 50)[:20]:
+    for one in draw(DRAWING, 50)[:20]:
         assert Drawn.from_json(one.to_json()) == one
 
 
 def test_whole_image_is_resized_and_cut_to_whole_patches() -> None:
     image = torch.rand(3, 60, 90)
 
-    found = render(image, Drawn(0, 45, None, flip=False), SETTINGS)
+    found = render(image, Drawn(0, 45, None, flip=False), DRAWING)
 
     expected = F.interpolate(image[None], size=(45, 68), mode="bilinear")[0, :, :40, :64]
     assert torch.equal(found, (expected * 255).round() / 255)
@@ -92,7 +95,7 @@ def test_crop_lies_where_it_was_drawn_and_is_mirrored_after() -> None:
     image = torch.rand(3, 80, 120)
     drawn = Drawn(0, 80, (0.5, 0.6, 1.0, 0.5), flip=True)
 
-    found = render(image, drawn, SETTINGS)
+    found = render(image, drawn, DRAWING)
 
     # 40 of 80 rows at the far border; 72 of 120 columns in the middle.
     assert torch.equal(found, image[:, 40:80, 24:96].flip(-1))
@@ -103,9 +106,9 @@ def test_crop_keeps_the_shortest_side_where_the_image_has_it() -> None:
 
     tall, small = torch.rand(3, 100, 50), torch.rand(3, 20, 20)
 
-    assert render(tall, drawn, SETTINGS).shape == (3, 40, 32)
+    assert render(tall, drawn, DRAWING).shape == (3, 40, 32)
     tiny = Drawn(0, 20, (0.4, 0.4, 0.0, 0.0), flip=False)
-    assert render(small, tiny, SETTINGS).shape == (3, 16, 16)
+    assert render(small, tiny, DRAWING).shape == (3, 16, 16)
 
 
 @pytest.mark.parametrize("cache_bytes", [0, 10_000, 1 << 30])
@@ -113,10 +116,10 @@ def test_pictures_are_the_same_kept_or_rendered_again(
     monkeypatch: pytest.MonkeyPatch, cache_bytes: int
 ) -> None:
     source = Dataset("train", DatasetSettings(count=2))
-    drawn = draw({**SETTINGS, "count": 3}, 2)
-    expected = [render(to_tensor(source.image(one.index)), one, SETTINGS) for one in drawn]
+    drawn = draw(with_(count=3), 2)
+    expected = [render(to_tensor(source.image(one.index)), one, DRAWING) for one in drawn]
     monkeypatch.setattr(images, "CACHE_BYTES", cache_bytes)
-    pictures = Pictures(source, drawn, SETTINGS)
+    pictures = Pictures(source, drawn, DRAWING)
 
     for _ in range(2):
         for position, picture in enumerate(expected):
@@ -132,7 +135,7 @@ def test_read_only_image_is_read_without_a_warning() -> None:
     assert to_tensor(image).shape == (3, 4, 5)
 
 
-SCENES = {**SETTINGS, "count": 9, "long_side_ratio": 1.5}
+SCENES = with_(count=9, long_side_ratio=1.5)
 
 
 def test_workers_give_the_same_bytes_in_the_order_asked_for(
@@ -160,7 +163,7 @@ def test_image_that_cannot_be_read_is_named_whoever_reads_it(
     source = Folder("train", DatasetSettings(path=str(tmp_path)))
     (tmp_path / "1.png").write_bytes((tmp_path / "1.png").read_bytes()[:60])
     drawn = [Drawn(index, 40, None, flip=False) for index in range(3)]
-    stream = Pictures(source, drawn, SETTINGS).stream([0, 1, 2], n_workers)
+    stream = Pictures(source, drawn, DRAWING).stream([0, 1, 2], n_workers)
 
     assert next(stream).shape == (3, 40, 56)
     with pytest.raises(DataError, match=r"1\.png") as caught:
@@ -172,15 +175,15 @@ def test_image_that_cannot_be_read_is_named_whoever_reads_it(
 LONG_LIST = """
 import resource, sys
 import numpy as np
-from spar_bench.plan.drawing import draw
+from spar_bench.drawing import Drawing, draw
 from spar_bench.run import images
 
 class Source:
     def image(self, index):
         return np.full((600, 900, 3), index % 256, np.uint8)
 
-settings = {"count": 600, "short_side_px": [512, 600], "crop": 0.0, "flip": 0.5, "seed": 0,
-            "patch_px": 16, "shortest_px": 512}
+settings = Drawing(count=600, short_side_px=(512, 600), crop=0.0, flip=0.5, seed=0, patch_px=16,
+                   shortest_px=512)
 images.CACHE_BYTES = 50 << 20
 pictures = images.Pictures(Source(), draw(settings, 600), settings)
 peaks = []
@@ -203,7 +206,7 @@ def test_memory_does_not_grow_with_the_list() -> None:
 ORPHAN = """
 import time
 import numpy as np
-from spar_bench.plan.drawing import Drawn
+from spar_bench.drawing import Drawn
 from spar_bench.run.images import Pictures
 
 class Source:

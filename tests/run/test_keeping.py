@@ -11,9 +11,9 @@ from torch import Tensor
 from spar_bench import backbones
 from spar_bench.run import teach
 from spar_bench.run.context import Context
-from spar_bench.run.outputs import TRAINED_FILE
 from spar_bench.spec.schema import BackboneSpec
 from spar_bench.stage import Finished
+from spar_bench.stages.student import TRAINED_FILE
 from spar_bench.store import Store
 from tests.run.tiny import executor, finished, losses, of_kind, plan_of, settings
 

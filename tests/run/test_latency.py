@@ -11,14 +11,16 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
-from spar_bench.plan.cost import SINGLE_PASS, Inference
+from spar_bench.inference import SINGLE_PASS, Inference
 from spar_bench.run import latency
 from spar_bench.run.context import Context, Interrupted
 from spar_bench.run.latency import FEWEST_PASSES, LONG_PASSES, MOST_PASSES, Arm
-from spar_bench.stage import Stage
+from spar_bench.stages.latency import Places, Settings, Stage
 from spar_bench.store import Store
 from tests.run.tiny import CPU, executor, plan_of, settings
 from tests.test_testing import ToyBackbone
+
+SESSION = Stage(settings=Settings(timed={}, machine=None, seconds=1.0), places=Places(backbones={}))
 
 WINDOWS = Inference("sliding_window", 16, 8, "logits")
 
@@ -145,7 +147,7 @@ def test_arms_take_turns_in_an_order_that_changes(clock: Clock, store: Store) ->
         one.warm_up(1.0)
     passes.clear()
 
-    latency._time_in_turns(arms, 1.0001, Stage("latency", 1, {}), Context(store, CPU))
+    latency._time_in_turns(arms, 1.0001, SESSION, Context(store, CPU))
 
     rounds = [passes[i : i + 4] for i in range(0, len(passes), 4)]
     assert len(rounds) == 10
@@ -164,7 +166,7 @@ def test_drift_of_the_machine_meets_slow_and_fast_alike(clock: Clock, store: Sto
     slow.extra = lambda n: 3.0 * (clock.now - begun) / lasts  # half as fast again by the end
     fast.extra = lambda n: 0.01 * (clock.now - begun) / lasts
 
-    latency._time_in_turns(arms, 1.0001, Stage("latency", 1, {}), Context(store, CPU))
+    latency._time_in_turns(arms, 1.0001, SESSION, Context(store, CPU))
 
     assert (passes.count(slow), passes.count(fast)) == (LONG_PASSES, 100)
     medians = [one.summary()["latency_p50_ms"] for one in arms]
@@ -207,11 +209,13 @@ def test_sitting_times_every_arm_of_a_plan(
 
     making.make([plan.latency])
 
-    finished = store.find(plan.stages[plan.latency])
+    session = plan.stages[plan.latency]
+    assert isinstance(session, Stage)
+    finished = store.find(session)
     assert finished is not None
     found = json.loads(finished.path("latency.json").read_text())
-    assert found.keys() == plan.stages[plan.latency].settings["arms"].keys()
-    assert finished.summary == {"n_arms": len(found)} == {"n_arms": 4}
+    assert found.keys() == session.settings.timed.keys()
+    assert finished.summary == {"n_timed": len(found)} == {"n_timed": 4}
     for timing in found.values():
         ordered = [timing[f"latency_{p}_ms"] for p in ("p10", "p50", "p90")]
         assert 0 < ordered[0] <= ordered[1] <= ordered[2]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from spar_bench.run.evaluate import read_preview
+from spar_bench.stages.evaluate import read_preview
 from spar_bench.store import Store
 from tests.datasets.trees import CITYSCAPES_TRAIN_IDS, LABELLED, make
 from tests.run.tiny import executor, of_kind, plan_of, settings
@@ -73,7 +73,7 @@ def test_miou_is_the_one_counted_by_hand(
     assert finished.summary["n_images"] == len(masks) == N_IMAGES
     assert finished.summary["miou"] == pytest.approx(miou_by_hand(pairs), abs=1e-12)
     assert finished.summary["miou"] > 0
-    assert [row.arms[0].data.label for row in plan.trials] == [name]
+    assert [row.rows[0].data.display_name for row in plan.trials] == [name]
 
 
 def test_distillation_images_come_from_a_published_tree(

@@ -15,14 +15,13 @@ from spar_bench.plan.cost import training_flops
 from spar_bench.plan.trials import Plan
 from spar_bench.run.context import Context, Interrupted
 from spar_bench.run.images import normalise
-from spar_bench.run.outputs import TRAINED_FILE
-from spar_bench.run.student import make_student
+from spar_bench.run.student import make_students
 from spar_bench.run.teach import open_images, read_target
 from spar_bench.run.training import order
 from spar_bench.spec.schema import BackboneSpec
-from spar_bench.stage import Stage
+from spar_bench.stages.student import TRAINED_FILE, Stage, Summary
 from spar_bench.store import Store
-from tests.run.tiny import CPU, executor, losses, of_kind, plan_of, settings
+from tests.run.tiny import CPU, executor, losses, of_kind, of_type, plan_of, settings
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "distill_cpu.txt"
 GOLDEN_TOLERANCE = 1e-4
@@ -46,17 +45,17 @@ def stage_of(clip: Path, photographs: Path) -> Any:
     def build(**changes: Any) -> Stage:
         named = {f"student__{key}": value for key, value in changes.items()}
         plan: Plan = plan_of(settings(clip, photographs, **named))
-        [stage] = of_kind(plan, "student")
+        [stage] = of_type(plan, Stage)
         return stage
 
     return build
 
 
-def train(stage: Stage, store: Store, **options: Any) -> tuple[dict[str, Any], Path]:
+def train(stage: Stage, store: Store, **options: Any) -> tuple[Summary, Path]:
     """Make a student's files; returns its summary and the folder that they are in."""
     context = Context(store, CPU, **options)
     store.forget_scratch(stage.fingerprint)
-    summary = make_student(stage, context)
+    [summary] = make_students([stage], context)
     return summary, store.output(stage)
 
 
@@ -87,14 +86,14 @@ def test_only_what_is_asked_for_moves(
     assert expected
     assert trained.keys() == expected
     assert all(not torch.equal(trained[name], before[name]) for name in expected)
-    assert summary["trained_params"] == sum(before[name].numel() for name in expected)
+    assert summary.trained_params == sum(before[name].numel() for name in expected)
 
 
 def by_hand(clip: Path, stage: Stage, store: Store, *, accumulate: int) -> list[float]:
     """Train all parameters as the settings say, in plain torch; return the loss of each step."""
     context = Context(store, CPU)
     pictures = open_images(stage, context)
-    targets = context.finished(stage, "targets", "targets")
+    targets = context.finished(stage, "targets")
     backbone = OpenClip(BackboneSpec(name="openclip", path=str(clip)))
     optimiser = torch.optim.AdamW(backbone.visual.parameters(), lr=1e-3, weight_decay=1e-4)
     found = []
@@ -125,9 +124,9 @@ def test_training_is_plain_regression_of_the_targets(
 
     expected = by_hand(clip, stage, taught, accumulate=accumulate)
     assert [loss for _, loss in losses(folder)] == pytest.approx(expected, rel=1e-4)
-    assert [step for step, _ in losses(folder)] == list(range(summary["n_steps"]))
+    assert [step for step, _ in losses(folder)] == list(range(summary.n_steps))
     last_epoch = expected[len(expected) // 2 :]
-    assert summary["final_loss"] == pytest.approx(sum(last_epoch) / len(last_epoch), rel=1e-4)
+    assert summary.final_loss == pytest.approx(sum(last_epoch) / len(last_epoch), rel=1e-4)
 
 
 def test_cost_of_training_is_summed_over_every_picture_seen(stage_of: Any, taught: Store) -> None:
@@ -137,10 +136,10 @@ def test_cost_of_training_is_summed_over_every_picture_seen(stage_of: Any, taugh
 
     context = Context(taught, CPU)
     pictures = open_images(stage, context)
-    sizes = context.backbone(stage.how["backbone"]).sizes
+    sizes = context.backbone(stage.places.backbone).sizes
     shapes = [pictures[i].shape[-2:] for i in range(3)]
     flops = 2 * sum(training_flops(sizes, (h, w), "last_2_blocks") for h, w in shapes)
-    assert summary["train_gflops"] == pytest.approx(flops / 1e9)
+    assert summary.train_gflops == pytest.approx(flops / 1e9)
 
 
 def stopping_at(step: int) -> Iterator[bool]:
@@ -180,9 +179,9 @@ def test_resumed_student_is_the_uninterrupted_one_bit_for_bit(
     with monkeypatch.context() as patch:
         patch.setattr(Context, "check", check)
         with pytest.raises(Interrupted):
-            make_student(stage, Context(taught, CPU))
+            make_students([stage], Context(taught, CPU))
 
-    make_student(stage, Context(taught, CPU))
+    make_students([stage], Context(taught, CPU))
 
     resumed = load_file(folder / TRAINED_FILE)
     assert resumed.keys() == expected.keys()
@@ -199,7 +198,7 @@ def test_checkpoint_that_cannot_be_read_is_begun_anew(
     curve = losses(folder)
     (folder.parent / "checkpoint.safetensors").write_bytes(content)
 
-    make_student(stage, Context(taught, CPU))
+    make_students([stage], Context(taught, CPU))
 
     assert losses(folder) == curve
 
@@ -267,7 +266,7 @@ def test_student_is_distilled_on_half_precision_targets(
 ) -> None:
     stage = stage_of()
     context = Context(taught, CPU)
-    targets = context.finished(stage, "targets", "targets")
+    targets = context.finished(stage, "targets")
 
     assert load_file(targets.path("000000.safetensors"))["features"].dtype == torch.float16
     assert read_target(targets, 0).dtype == torch.float32

@@ -14,13 +14,14 @@ from spar_bench.run.images import normalise
 from spar_bench.run.inference import sliding_window
 from spar_bench.run.teach import open_images, read_target
 from spar_bench.spec.schema import BackboneSpec
-from spar_bench.stage import Stage
+from spar_bench.stages import student
+from spar_bench.stages import targets as targets_stage
 from spar_bench.store import Store
-from tests.run.tiny import CPU, executor, of_kind, plan_of, settings
+from tests.run.tiny import CPU, S, executor, of_type, plan_of, settings
 
 
-def only(plan: Plan, kind: str) -> Stage:
-    [stage] = of_kind(plan, kind)
+def only(plan: Plan, kind: type[S]) -> S:
+    [stage] = of_type(plan, kind)
     return stage
 
 
@@ -30,11 +31,11 @@ def test_targets_are_the_sliding_windows_features_in_half_precision(
 ) -> None:
     one = settings(clip, photographs, **changes)
     plan = plan_of(one)
-    executor(plan, store)[0].make([only(plan, "targets").fingerprint])
+    executor(plan, store)[0].make([only(plan, targets_stage.Stage).fingerprint])
 
-    targets = store.find(only(plan, "targets"))
+    targets = store.find(only(plan, targets_stage.Stage))
     backbone = OpenClip(BackboneSpec(name="openclip", path=str(clip)))
-    pictures = open_images(only(plan, "student"), Context(store, CPU))
+    pictures = open_images(only(plan, student.Stage), Context(store, CPU))
     assert targets is not None
     assert sorted(targets.manifest["files"]) == [f"{i:06d}.safetensors" for i in range(3)]
     n_windows = 0
@@ -62,7 +63,7 @@ def test_half_written_target_of_an_earlier_attempt_is_written_again(
     clip: Path, photographs: Path, store: Store
 ) -> None:
     plan = plan_of(settings(clip, photographs))
-    stage = only(plan, "targets")
+    stage = only(plan, targets_stage.Stage)
     (store.output(stage) / "000001.safetensors").write_bytes(b"\x00" * 100)
 
     executor(plan, store)[0].make([stage.fingerprint])
@@ -80,7 +81,7 @@ def test_features_beyond_half_precision_are_told(
     plan = plan_of(settings(clip, photographs))
     making, notes = executor(plan, store)
 
-    making.make([only(plan, "targets").fingerprint])
+    making.make([only(plan, targets_stage.Stage).fingerprint])
 
     assert notes.kinds("failed") == ["targets"]
     assert "must be finite in half precision, but those of image 0 are not" in notes.all[-1][2]

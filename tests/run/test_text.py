@@ -15,14 +15,13 @@ from torch import Tensor
 
 import spar_bench as sb
 from spar_bench.backbones.openclip import Backbone as OpenClip
-from spar_bench.plan.estimate import estimate
 from spar_bench.plan.trials import Plan
 from spar_bench.run.context import Context, Interrupted
 from spar_bench.run.text import Classifier, classifier_of, embed, read_queries
-from spar_bench.stage import Stage
+from spar_bench.stages.base import Stage
 from spar_bench.store import Store
 from tests.run import tiny
-from tests.run.tiny import CPU, executor, finished, of_kind, plan_of, settings
+from tests.run.tiny import CPU, executor, finished, of_kind, plan_of, protocol, settings
 from tests.test_testing import ToyBackbone
 
 CLASSES = [["sky"], ["road", "street", "asphalt"], ["tree", "bush"]]
@@ -45,7 +44,7 @@ def build(threshold: float = 0.0, scale: float = 40.0) -> Classifier:
     return classifier_of(
         queries,
         CLASSES,
-        {"logit_scale": scale, "background_threshold": threshold, "area_threshold": 0.0},
+        protocol(logit_scale=scale, background_threshold=threshold),
     )
 
 
@@ -143,7 +142,7 @@ def test_embedding_is_planned_as_it_is_counted(plan: Plan, store: Store) -> None
 
     width, n_blocks, n_tokens, channels = 8, 1, 16, tiny.MODEL["embed_dim"]
     a_token = n_blocks * (24 * width**2 + 4 * n_tokens * width)
-    planned = estimate(plan, text)
+    planned = text.estimate(plan.stages)
     assert planned.gflops == pytest.approx(6 * n_tokens * a_token / 1e9)
     assert finished(store, text).manifest["made"]["gflops"] == pytest.approx(planned.gflops)
     assert planned.n_bytes == 3 * channels * 4

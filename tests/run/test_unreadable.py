@@ -12,13 +12,15 @@ from PIL import Image
 import spar_bench as sb
 from spar_bench.accuracy import Counts, miou, names_digest, paired_difference
 from spar_bench.datasets._images import read_mask
+from spar_bench.datasets.base import Sample
+from spar_bench.datasets.folder import Dataset
 from spar_bench.errors import DataError
 from spar_bench.plan.trials import Plan
 from spar_bench.run import evaluate
 from spar_bench.run.context import Context, Interrupted
-from spar_bench.run.evaluate import read_counts, read_preview
 from spar_bench.session.collect import Collector
 from spar_bench.stage import Finished
+from spar_bench.stages.evaluate import Stage, Summary, read_counts, read_preview
 from spar_bench.store import Store
 from tests.run.tiny import CPU, Notes, executor, plan_of, settings, write_photographs
 
@@ -43,7 +45,7 @@ def planned(clip: Path, data: Path, unreadable: str, **changes: Any) -> Plan:
 
 def evaluated(plan: Plan, store: Store) -> tuple[Finished, Notes]:
     """Make the evaluation of a plan's first arm."""
-    stage = plan.stages[plan.trials[0].arms[0].evaluate]
+    stage = plan.stages[plan.trials[0].rows[0].evaluate]
     making, notes = executor(plan, store)
     making.make([stage.fingerprint])
     finished = store.find(stage)
@@ -55,7 +57,7 @@ def test_it_is_an_error_that_names_the_file(clip: Path, data: Path, store: Store
     plan = planned(clip, data, "error")
     making, notes = executor(plan, store)
 
-    making.make([plan.trials[0].arms[0].evaluate])
+    making.make([plan.trials[0].rows[0].evaluate])
 
     [told] = [text for note, _, text in notes.all if note == "failed"]
     assert told.startswith(f"{data}/val_images/1.png: image must be readable, but is not (")
@@ -96,7 +98,7 @@ def test_first_image_may_be_the_one_that_is_left_out(clip: Path, data: Path, sto
 
     finished, _ = evaluated(plan, store)
 
-    assert plan.trials[0].arms[0].data.image_hw == (52, 70)  # of the third
+    assert plan.trials[0].rows[0].data.image_hw == (52, 70)  # of the third
     assert (finished.summary["n_images"], finished.summary["n_skipped"]) == (2, 2)
 
 
@@ -122,9 +124,9 @@ def test_all_arms_leave_out_the_same_and_are_paired_by_name(
 ) -> None:
     plan = planned(clip, data, "skip", evaluate__methods=["pretrained", "teacher"])
     making, _ = executor(plan, store)
-    making.make([arm.evaluate for arm in plan.trials[0].arms])
+    making.make([row.evaluate for row in plan.trials[0].rows])
 
-    found = [store.find(plan.stages[arm.evaluate]) for arm in plan.trials[0].arms]
+    found = [store.find(plan.stages[row.evaluate]) for row in plan.trials[0].rows]
     single, windows = (read_counts(one) for one in found if one is not None)
 
     assert single.images == windows.images
@@ -151,7 +153,7 @@ def test_where_nothing_can_be_read_the_first_reason_is_told(
     plan = planned(clip, data, "skip")
     making, notes = executor(plan, store)
 
-    making.make([plan.trials[0].arms[0].evaluate])
+    making.make([plan.trials[0].rows[0].evaluate])
 
     [told] = [text for note, _, text in notes.all if note == "failed"]
     first = f"{data}/val_masks/0.png: mask must be readable"
@@ -174,23 +176,26 @@ def test_what_was_left_out_is_remembered_when_work_goes_on(
                 raise Interrupted
 
     plan = planned(clip, data, "skip")
-    [arm] = plan.trials[0].arms
-    executor(plan, store)[0].make(plan.stages[arm.evaluate].inputs.values())
+    [row] = plan.trials[0].rows
+    stage = plan.stages[row.evaluate]
+    assert isinstance(stage, Stage)
+    executor(plan, store)[0].make(stage.inputs.values())
     first = Stopping(store, CPU)
     read: list[int] = []
     with pytest.raises(Interrupted):
-        evaluate.make_evaluations([plan.stages[arm.evaluate]], first)
-    plain = evaluate._sample
+        evaluate.make_evaluations([stage], first)
+    plain = Dataset.sample
 
-    def watched(dataset: Any, tally: Any, *, skips: bool) -> Any:
-        read.append(tally.n_done)
-        return plain(dataset, tally, skips=skips)
+    def watched(self: Dataset, index: int) -> Sample:
+        read.append(index)
+        return plain(self, index)
 
-    monkeypatch.setattr(evaluate, "_sample", watched)
-    [summary] = evaluate.make_evaluations([plan.stages[arm.evaluate]], Context(store, CPU))
+    monkeypatch.setattr(Dataset, "sample", watched)
+    [summary] = evaluate.make_evaluations([stage], Context(store, CPU))
 
     assert read == [3]
-    assert (summary["n_images"], summary["n_skipped"]) == (3, 1)
+    assert isinstance(summary, Summary)
+    assert (summary.n_images, summary.n_skipped) == (3, 1)
 
 
 def test_library_raises_what_cannot_be_read(clip: Path, data: Path) -> None:

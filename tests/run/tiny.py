@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import open_clip
@@ -11,11 +11,14 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from spar_bench.plan.trials import Plan, make_plan
+from spar_bench.protocol import Protocol
 from spar_bench.run.context import Context
 from spar_bench.run.execute import Executor, Note
 from spar_bench.spec import Point
 from spar_bench.spec.schema import Settings
-from spar_bench.stage import Finished, Stage
+from spar_bench.stage import Finished
+from spar_bench.stages.base import Stage
+from spar_bench.stages.latency import Machine
 from spar_bench.store import Store
 
 CPU = torch.device("cpu")
@@ -25,7 +28,7 @@ MODEL: dict[str, Any] = {
     "vision_cfg": {"image_size": 32, "patch_size": 8, "width": 16, "layers": 3, "head_width": 8},
     "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 8, "heads": 2, "layers": 1},
 }
-PLACE = {"host": "here", "device": "cpu", "threads": 1, "torch": "2", "batch": 1}
+MACHINE = Machine(host="here", device="cpu", threads=1, torch="2")
 
 
 def write_clip(folder: Path, *, seed: int = 0, **vision: Any) -> Path:
@@ -90,17 +93,33 @@ def settings(clip: Path, photographs: Path, **changes: Any) -> Settings:
     return Settings.model_validate(spec)
 
 
-def plan_of(
-    *points: Settings, seeds: tuple[int, ...] = (0,), place: dict[str, Any] = PLACE
-) -> Plan:
+def plan_of(*points: Settings, seeds: tuple[int, ...] = (0,), machine: Machine = MACHINE) -> Plan:
     """Return the plan of groups g0, g1, ..."""
     listed = [Point(group=f"g{i}", settings=one, swept={}) for i, one in enumerate(points)]
-    return make_plan(listed, list(seeds), place)
+    return make_plan(listed, list(seeds), machine)
 
 
 def of_kind(plan: Plan, kind: str) -> list[Stage]:
     """Return the stages of a kind."""
     return [stage for stage in plan.stages.values() if stage.kind == kind]
+
+
+def protocol(**changes: Any) -> Protocol:
+    """Return a protocol without thresholds."""
+    stated: dict[str, Any] = {
+        "templates": ["a {}."], "logit_scale": 40.0, "background_threshold": 0.0,
+        "area_threshold": 0.0, "resize": "bilinear", "long_side_px": None,
+        "precision": "float32", "unreadable": "error",
+    }  # fmt: skip
+    return Protocol(**stated | changes)
+
+
+S = TypeVar("S", bound=Stage)
+
+
+def of_type(plan: Plan, kind: type[S]) -> list[S]:
+    """Return the stages of a kind, typed."""
+    return [stage for stage in plan.stages.values() if isinstance(stage, kind)]
 
 
 def finished(store: Store, stage: Stage) -> Finished:

@@ -16,6 +16,7 @@ from torch import Tensor
 import spar_bench as sb
 from spar_bench import backbones
 from spar_bench.errors import NotReady, SparBenchError, UnknownName
+from spar_bench.resolve import Resolver
 from spar_bench.session.exchange import export_student, import_student
 from spar_bench.session.ready import missing
 from spar_bench.session.remarks import remarks
@@ -103,14 +104,19 @@ def test_imported_student_is_evaluated_as_its_weights_are(
 
     imported, whole = plan.trials
     assert (imported.seed, imported.name) == (None, "g0")
-    assert {stage.kind for stage in plan.stages.values()} == {"student", "text", "evaluate", "cost"}
-    by_method = {arm.method: arm.evaluate for arm in imported.arms}
+    assert {stage.kind for stage in plan.stages.values()} == {
+        "imported",
+        "text",
+        "evaluate",
+        "cost",
+    }
+    by_method = {row.method: row.evaluate for row in imported.rows}
     summary = {
         key: found.summary["miou"]
-        for key in (by_method["student"], by_method["pretrained"], whole.arms[0].evaluate)
+        for key in (by_method["student"], by_method["pretrained"], whole.rows[0].evaluate)
         if (found := store.find(plan.stages[key])) is not None
     }
-    assert summary[by_method["student"]] == summary[whole.arms[0].evaluate]
+    assert summary[by_method["student"]] == summary[whole.rows[0].evaluate]
     assert summary[by_method["student"]] != summary[by_method["pretrained"]]
 
 
@@ -211,7 +217,10 @@ def test_export_that_is_read_in_another_way_than_its_student_is_remarked(
     text = text.replace("window_px: 64", "window_px: 32")
     same = "backbone: {path: exported, position_embedding: size}"
     as_it_was, otherwise = (
-        remarks(p.settings for p in read_spec(write_spec(text.replace(OWN, backbone))).points)
+        remarks(
+            (p.settings for p in read_spec(write_spec(text.replace(OWN, backbone))).points),
+            Resolver(),
+        )
         for backbone in (same, "backbone: {path: exported}")
     )
 
@@ -233,7 +242,7 @@ def test_export_that_no_longer_says_whether_it_was_random_is_not_ready(
 
     loaded = read_spec(write_spec(text))
 
-    [problem] = missing(loaded)
+    [problem] = missing(loaded, Resolver())
     assert problem.startswith(f"{exported}/spar_bench.json: must say what the weights beside it")
 
 
@@ -455,7 +464,7 @@ def test_import_of_a_file_that_may_not_be_read_names_its_own_argument(
         raise PermissionError(13, "Permission denied", str(path))
 
     Path("empty.pt").touch()
-    monkeypatch.setattr("spar_bench.plan.inputs.require_whole", closed)
+    monkeypatch.setattr("spar_bench.resolve.require_whole", closed)
 
     result = spar_bench("import", "empty.pt", "--backbone", "patchwork", exits=2)
 

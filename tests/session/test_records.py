@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from spar_bench import report
+from spar_bench.resolve import Resolver
 from spar_bench.session.collect import Collector
 from spar_bench.session.read import lay_out
 from spar_bench.session.records import results, trial_record
@@ -18,7 +19,7 @@ from tests.small import UNTIMED, copy_store, write_spec
 def artifacts(path: str) -> dict[str, Path]:
     """Return the files of the first trial of a spec that has been swept."""
     loaded, store = read_spec(Path(path)), Store(Path(".spar_bench"))
-    plan = lay_out(loaded, store, [0])
+    plan = lay_out(loaded, store, [0], Resolver())
     return trial_record(Collector(loaded.experiment, plan, store), plan.trials[0]).artifacts
 
 
@@ -58,7 +59,7 @@ def test_background_is_called_so_and_not_by_the_first_thing_seen_in_it(here: Pat
     make("voc21", here / "data", n=1)
     spec = write_spec(UNTIMED.replace("{name: patchwork, count: 2}", "voc21"))
     loaded, store = read_spec(Path(spec)), Store(Path(".spar_bench"))
-    collector = Collector(loaded.experiment, lay_out(loaded, store, [0]), store)
+    collector = Collector(loaded.experiment, lay_out(loaded, store, [0], Resolver()), store)
 
     found = results(collector, question="", spec_hash="", seeds=[0], objectives={})
 

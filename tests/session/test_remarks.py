@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from spar_bench.resolve import Resolver
 from spar_bench.session.remarks import remarks
 from spar_bench.spec import read_spec
 from tests.datasets.trees import make
@@ -20,7 +21,7 @@ DISTILLED = EVALUATED.replace("evaluated", "distilled")
 def said(window_px: int) -> list[str]:
     """Return the remarks on a teacher and a student that read scenes of 72x90 px at most."""
     text = UNTIMED.replace("window_px: 64", f"window_px: {window_px}")
-    return remarks(point.settings for point in read_spec(write_spec(text)).points)
+    return remarks((point.settings for point in read_spec(write_spec(text)).points), Resolver())
 
 
 @pytest.mark.usefixtures("here")
@@ -49,7 +50,7 @@ def test_check_lists_images_none_of_which_can_be_read_with_what_is_missing(here:
 
 
 def of(text: str) -> list[str]:
-    return remarks(point.settings for point in read_spec(write_spec(text)).points)
+    return remarks((point.settings for point in read_spec(write_spec(text)).points), Resolver())
 
 
 def test_more_images_than_the_source_has_are_remarked(here: Path) -> None:

@@ -10,7 +10,7 @@ from spar_bench.plan.trials import Plan
 from spar_bench.results import Row, TrialRecord, read_rows
 from spar_bench.run.context import Interrupted
 from spar_bench.session.sweep import Options, Silent, sweep
-from spar_bench.stage import Stage
+from spar_bench.stages.base import Stage
 from spar_bench.store import Store
 from spar_bench.track import Mirror
 from spar_bench.track.sweep_runs import SweepRuns

@@ -197,8 +197,8 @@ def test_a_whole_trial_is_made_of_it(tmp_path: Path, small: Path) -> None:
 
     assert made.reasons == {}
     scores = {
-        arm.method: found.summary["miou"]
-        for arm in plan.trials[0].arms
-        if (found := store.find(plan.stages[arm.evaluate])) is not None
+        row.method: found.summary["miou"]
+        for row in plan.trials[0].rows
+        if (found := store.find(plan.stages[row.evaluate])) is not None
     }
     assert scores.keys() == {"pretrained", "teacher", "student"}

@@ -2,17 +2,26 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import pytest
 
 from spar_bench.errors import DataError
 from spar_bench.plan.trials import Plan
-from spar_bench.run import execute
 from spar_bench.run.context import Context, Pruned
-from spar_bench.stage import Stage
+from spar_bench.run.execute import Maker, maker_of
+from spar_bench.stages.base import Stage, Summary, kind_of
+from spar_bench.stages.evaluate import Stage as Evaluate
 from spar_bench.store import Store
 from tests.run.tiny import CPU, executor, of_kind, plan_of, settings
+
+
+def replace_maker(patch: pytest.MonkeyPatch, kind: str, maker: Maker) -> Maker:
+    """Have a kind of stage made by another function; returns the one that made it so far."""
+    before = maker_of(kind_of(kind))
+    module, _, name = kind_of(kind).maker.partition(":")
+    patch.setattr(f"{module}.{name}", maker)
+    return before
 
 
 def broken(patch: pytest.MonkeyPatch, kind: str, error: Exception) -> list[int]:
@@ -23,7 +32,7 @@ def broken(patch: pytest.MonkeyPatch, kind: str, error: Exception) -> list[int]:
         calls.append(len(stages))
         raise error
 
-    patch.setitem(execute.MAKERS, kind, fail)
+    replace_maker(patch, kind, fail)
     return calls
 
 
@@ -79,23 +88,28 @@ def test_bug_names_its_kind_and_is_logged_with_its_traceback(
     assert "Traceback" in caplog.text
 
 
-def test_bug_in_a_batch_is_met_by_each_stage_alone(
+def test_failure_of_one_stage_of_a_batch_neither_repeats_nor_loses_the_others(
     plan: Plan, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make = execute.MAKERS["evaluate"]
+    calls = list[int]()
 
-    def only_alone(stages: list[Stage], context: Context) -> list[dict[str, Any]]:
-        if len(stages) > 1 or stages[0].settings["inference"]["stride_px"] == 16:
-            raise MemoryError("too much at once")
-        return make(stages, context)
+    def without_one(stages: list[Stage], context: Context) -> list[Summary | Exception]:
+        calls.append(len(stages))
+        found = make(stages, context)
+        strides = [one.settings.inference.stride_px for one in stages if isinstance(one, Evaluate)]
+        return [
+            MemoryError("too much at once") if stride == 16 else result
+            for stride, result in zip(strides, found, strict=True)
+        ]
 
-    monkeypatch.setitem(execute.MAKERS, "evaluate", only_alone)
+    make = replace_maker(monkeypatch, "evaluate", without_one)
     making, notes = executor(plan, store)
 
     making.make(plan.stages)
 
     assert notes.kinds("failed") == ["evaluate"]
     assert notes.kinds("made").count("evaluate") == len(of_kind(plan, "evaluate")) - 1
+    assert sorted(calls) == [1, 1, 3]  # single passes, and three strides once
 
 
 def test_nothing_more_is_made_after_the_first_failure_if_so_asked(

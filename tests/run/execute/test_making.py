@@ -10,12 +10,12 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file
 
-from spar_bench.plan.estimate import estimate
 from spar_bench.plan.trials import Plan
 from spar_bench.run.execute import Executor
-from spar_bench.stage import Stage
+from spar_bench.stages.base import Stage
 from spar_bench.store import Store
 from tests.run.tiny import Notes, executor, finished, of_kind, plan_of, settings, write_photographs
+from tests.toy import Summary
 
 
 def test_every_stage_is_made_once_and_found_the_next_time(plan: Plan, store: Store) -> None:
@@ -84,7 +84,7 @@ def test_what_another_sweep_is_making_is_waited_for_and_found(plan: Plan, store:
     with while_it_waits(making, notes, store, stage):
         scratch = store.output(stage) / "cost.json"
         scratch.write_text("{}")
-        store.finish(stage, summary={"gflops": 1.0}, made={})
+        store.finish(stage, summary=Summary(), made={})
 
     assert making.outcomes == {stage.fingerprint: "found"}
     assert notes.kinds("made") == []
@@ -145,5 +145,5 @@ def test_stored_bytes_are_near_those_that_were_estimated(
     for kind in ("targets", "student", "evaluate"):
         stages = of_kind(plan, kind)
         stored = sum(finished(store, stage).n_bytes for stage in stages)
-        estimated = sum(estimate(plan, stage).n_bytes for stage in stages)
+        estimated = sum(stage.estimate(plan.stages).n_bytes for stage in stages)
         assert stored == pytest.approx(estimated, rel=0.25)

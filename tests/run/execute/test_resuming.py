@@ -12,13 +12,16 @@ import pytest
 from spar_bench.errors import StoreError
 from spar_bench.plan.trials import Plan
 from spar_bench.run.context import Context, Interrupted
-from spar_bench.stage import Finished, Stage
+from spar_bench.stage import Finished
+from spar_bench.stages import evaluate
+from spar_bench.stages.base import Stage
 from spar_bench.store import Store
 from tests.run.execute.conftest import contents
 from tests.run.tiny import (
     CPU,
     executor,
     of_kind,
+    of_type,
 )
 
 
@@ -112,7 +115,7 @@ def test_killed_anywhere_and_called_again_it_ends_with_the_same_bytes(
 
 
 def teachers_of(plan: Plan) -> list[Stage]:
-    return [s for s in of_kind(plan, "evaluate") if s.settings["inference"]["window_px"]]
+    return [s for s in of_type(plan, evaluate.Stage) if s.settings.inference.window_px]
 
 
 @pytest.mark.parametrize("n_finished", [0, 1, 2])

@@ -1,6 +1,5 @@
 """Which distillation images are drawn, and how large each is: the same in a plan and in a run."""
 
-import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -9,14 +8,31 @@ from typing import Any
 
 import numpy as np
 
-from spar_bench.plan.stages import resized_hw
-from spar_bench.stage import canonical
+from spar_bench.inference import resized_hw
+from spar_bench.spec.values import Part
 
 SMALLEST_CROP = 0.4
 """A crop's sides are uniform shares of the image's, from this to 1.
 
 Source: naomikombol/SPAR, generate_images.py @0f63ff2.
 """
+
+
+class Drawing(Part):
+    """What decides the list of distillation images, besides their source.
+
+    Sides end up as multiples of `patch_px`; neither cap nor crop makes one shorter than
+    `shortest_px`. The other fields are those of the spec.
+    """
+
+    count: int
+    short_side_px: tuple[int, int]
+    long_side_ratio: float | None = None
+    crop: float
+    flip: float
+    seed: int
+    patch_px: int
+    shortest_px: int
 
 
 @dataclass(frozen=True)
@@ -52,20 +68,20 @@ class Frame:
     image_hw: tuple[int, int]
 
 
-def draw(settings: dict[str, Any], n_source: int) -> list[Drawn]:
-    """Draw the list of images that an `images` stage stands for.
+def draw(drawing: Drawing, n_source: int) -> list[Drawn]:
+    """Draw the list of distillation images from a source of `n_source` images.
 
     A source larger than `count` is sampled; a smaller one is repeated, each time in a new order.
     """
-    generator = np.random.default_rng(settings["seed"])
-    count, (low, high) = settings["count"], settings["short_side_px"]
+    generator = np.random.default_rng(drawing.seed)
+    count, (low, high) = drawing.count, drawing.short_side_px
     rounds = -(-count // n_source)
     order = np.concatenate([generator.permutation(n_source) for _ in range(rounds)])[:count]
     drawn = []
     for index in order:
         short_side_px = int(generator.integers(low, high + 1))
         shares, places = generator.uniform(SMALLEST_CROP, 1, 2), generator.uniform(0, 1, 2)
-        cropped, flipped = generator.uniform(size=2) < (settings["crop"], settings["flip"])
+        cropped, flipped = generator.uniform(size=2) < (drawing.crop, drawing.flip)
         crop = (*shares.tolist(), *places.tolist()) if cropped else None
         drawn.append(Drawn(int(index), short_side_px, crop, bool(flipped)))
     return drawn
@@ -102,7 +118,7 @@ def _rescaled(
     return (max(int(height * scale), least), max(int(width * scale), least)), True
 
 
-def frame(image_hw: tuple[int, int], drawn: Drawn, settings: dict[str, Any]) -> Frame:
+def frame(image_hw: tuple[int, int], drawn: Drawn, drawing: Drawing) -> Frame:
     """Return how an image is rendered; sides end up as multiples of the patch.
 
     A crop keeps at least `shortest_px` of each side, if the resized image is that large. An
@@ -114,11 +130,10 @@ def frame(image_hw: tuple[int, int], drawn: Drawn, settings: dict[str, Any]) -> 
     Args:
         image_hw: Size of the image as it is in its source.
         drawn: What was drawn for it.
-        settings: Those of its `images` stage: `patch_px`, `shortest_px`, optionally
-            `long_side_ratio`.
+        drawing: What decides the whole list.
     """
-    patch_px, shortest_px = settings["patch_px"], settings["shortest_px"]
-    ratio = settings.get("long_side_ratio")
+    patch_px, shortest_px = drawing.patch_px, drawing.shortest_px
+    ratio = drawing.long_side_ratio
     sides, gave_way = _rescaled(image_hw, drawn.short_side_px, ratio, shortest_px)
     if ratio is not None and (gave_way or drawn.crop is None):
         whole = _whole_patches(sides, patch_px)
@@ -141,19 +156,12 @@ def _whole_patches(sides: tuple[int, int], patch_px: int) -> tuple[int, int]:
     return height, width
 
 
+@lru_cache(maxsize=32)
 def drawn_sizes(
-    settings: dict[str, Any], *, n_source: int, source_hw: tuple[int, int]
+    drawing: Drawing, n_source: int, source_hw: tuple[int, int]
 ) -> Mapping[tuple[int, int], int]:
-    """Count the sizes of a stage's images, assuming that all of its source have one size.
+    """Count the sizes of the drawn images, assuming that all of their source have one size.
 
     The list is exactly what the stage will draw, so sums over it are exact.
     """
-    return _drawn_sizes(canonical(settings), n_source, source_hw)
-
-
-@lru_cache(maxsize=32)
-def _drawn_sizes(
-    settings: str, n_source: int, source_hw: tuple[int, int]
-) -> Mapping[tuple[int, int], int]:
-    read: dict[str, Any] = json.loads(settings)
-    return Counter(frame(source_hw, one, read).image_hw for one in draw(read, n_source))
+    return Counter(frame(source_hw, one, drawing).image_hw for one in draw(drawing, n_source))

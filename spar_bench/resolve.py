@@ -1,0 +1,298 @@
+"""What a name in a spec stands for: found once for each distinct name, before planning; no torch.
+
+With `provisional`, what is not on this machine is taken as its data file describes it, so that a
+plan has its counts, FLOPs and bytes; `Resolver.missing` says what that is.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from spar_bench import backbones, datasets, registry
+from spar_bench.backbones import Sizes, TextSizes
+from spar_bench.backbones._contents import require_whole
+from spar_bench.datasets._facts import Facts
+from spar_bench.datasets.base import IGNORED, Dataset, Split
+from spar_bench.digests import remembered_sha256
+from spar_bench.errors import DataError, DataFileError, NotReady
+from spar_bench.inference import SINGLE_PASS, Inference
+from spar_bench.spec import Point
+from spar_bench.spec.schema import BackboneSpec, DatasetSpec, Method, Settings, SourceSpec
+from spar_bench.stages.base import Identity
+from spar_bench.windows import upsample_factor
+
+T = TypeVar("T")
+
+ASSUMED_HW, ASSUMED_IMAGES = (512, 683), 1000
+"""Size and number of images that a provisional plan assumes where no data file states them."""
+
+
+@dataclass(frozen=True)
+class ResolvedBackbone:
+    """A backbone: its sizes, how it is shown, and what decides its features."""
+
+    spec: BackboneSpec
+    display_name: str
+    sizes: Sizes
+    text_sizes: TextSizes | None
+    interpolation: str
+    identity: Identity
+
+    @property
+    def text_identity(self) -> Identity:
+        """What decides the embeddings of prompts."""
+        return backbones.text_identity(self.identity)
+
+
+@dataclass(frozen=True)
+class ResolvedDataset:
+    """A labelled data set as one evaluation reads it; `image_hw` is the size costs are stated for.
+
+    `classes` has the names by label, each with its synonyms after it.
+    """
+
+    spec: DatasetSpec
+    display_name: str
+    classes: list[list[str]]
+    facts: Facts
+    image_hw: tuple[int, int]
+    n_images: int
+    identity: Identity
+
+    @property
+    def n_queries(self) -> int:
+        """Number of queries that a pixel is compared with: every synonym is one."""
+        return sum(map(len, self.classes))
+
+
+@dataclass(frozen=True)
+class ResolvedSource:
+    """Where distillation images are drawn from."""
+
+    spec: SourceSpec
+    image_hw: tuple[int, int]
+    n_images: int
+    identity: Identity
+
+
+@dataclass(frozen=True)
+class ResolvedPoint:
+    """A point of a sweep, with what its names stand for; `source` is None without a student."""
+
+    group: str
+    settings: Settings
+    swept: dict[str, object]
+    backbone: ResolvedBackbone
+    datasets: list[ResolvedDataset]
+    source: ResolvedSource | None
+    loss: Identity
+    refiner: Identity
+
+    @property
+    def window_px(self) -> int:
+        """The teacher's window: the spec's, else the backbone's native side."""
+        return self.settings.teacher.window_px or self.backbone.sizes.image_px
+
+    @property
+    def shortest_px(self) -> int:
+        """The least that crops leave of a side: the spec's value, else the native side."""
+        return self.settings.images.smallest_side_px or self.backbone.sizes.image_px
+
+    @property
+    def teaching(self) -> Inference:
+        """How the teacher reads an image that a student learns from."""
+        teacher = self.settings.teacher
+        r = teacher.upsample
+        if r == "auto":
+            r = upsample_factor(self.backbone.sizes.patch_px, teacher.stride_px)
+        return Inference("sliding_window", self.window_px, teacher.stride_px, "features", r)
+
+    def inference(self, method: Method) -> Inference:
+        """Return how a method reads an image when it is evaluated."""
+        if method != "teacher":
+            return SINGLE_PASS
+        taught, average = self.teaching, self.settings.evaluate.average
+        if average == "features":
+            return taught
+        return Inference("sliding_window", taught.window_px, taught.stride_px, average)
+
+
+class Resolver:
+    """Looks at each distinct backbone, data set and plug-in once.
+
+    A new resolver looks again, and so sees changes on disk.
+    """
+
+    def __init__(self, *, provisional: bool = False) -> None:
+        self.missing: list[str] = []
+        self._provisional = provisional
+        self._known: dict[str, object] = {}
+
+    def point(self, point: Point) -> ResolvedPoint:
+        """Return a point with what its names stand for.
+
+        Raises:
+            NotReady: weights or data that decide a fingerprint are missing.
+        """
+        one = point.settings
+        return ResolvedPoint(
+            group=point.group,
+            settings=one,
+            swept=point.swept,
+            backbone=self.backbone(one.backbone),
+            datasets=[self.dataset(spec) for spec in one.evaluate.datasets],
+            source=self.source(one.images.source) if one.distils else None,
+            loss=self.plugin("losses", one.student.loss),
+            refiner=self.plugin("refiners", one.evaluate.refiner),
+        )
+
+    def backbone(self, spec: BackboneSpec) -> ResolvedBackbone:
+        """Return a backbone; raises as `backbones.identity`."""
+        return self._once(f"backbone {spec.model_dump_json()}", lambda: self._backbone(spec))
+
+    def dataset(self, spec: DatasetSpec) -> ResolvedDataset:
+        """Return a validation set.
+
+        Raises:
+            NotReady: its files are missing.
+            DataError: it has more classes than labels can represent.
+        """
+        return self._once(f"val {spec.model_dump_json()}", lambda: self._dataset(spec))
+
+    def source(self, spec: SourceSpec) -> ResolvedSource:
+        """Return a source of distillation images; raises as `dataset`."""
+        return self._once(f"train {spec.model_dump_json()}", lambda: self._source(spec))
+
+    def opened(self, spec: DatasetSpec | SourceSpec, split: Split) -> Dataset:
+        """Return a data set plug-in's split, which lists its files but reads no image."""
+        return self._once(
+            f"opened {split} {spec.model_dump_json()}", lambda: open_dataset(spec, split)
+        )
+
+    def facts(self, spec: DatasetSpec) -> Facts:
+        """Return what a data set's data file states."""
+        return self._once(f"facts {spec.name}", lambda: datasets.facts(spec))
+
+    def plugin(self, family: str, name: str) -> Identity:
+        """Return the identity of a plug-in that needs no files."""
+        return self._once(
+            f"{family} {name}",
+            lambda: {"name": registry.plugin(family, name), **registry.versions(family, name)},
+        )
+
+    def checkpoint(self, path: str) -> str:
+        """Return the SHA-256 of a file of weights that replaces training a student."""
+        return self._once(f"checkpoint {path}", lambda: checkpoint_sha256(path))
+
+    def _once(self, key: str, look: Callable[[], T]) -> T:
+        if key not in self._known:
+            self._known[key] = look()
+        known: T = self._known[key]  # type: ignore[assignment]  # a key has one kind of value
+        return known
+
+    def _or_else(self, key: str, look: Callable[[], T], assumed: Callable[[], T]) -> T:
+        """Return what is there or, in a provisional plan, what is assumed where it is missing."""
+        if not self._provisional:
+            return look()
+        try:
+            return look()
+        except DataFileError:
+            raise
+        except (NotReady, DataError) as error:
+            if str(error) not in self.missing:
+                self.missing.append(str(error))
+            return assumed()
+
+    def _backbone(self, spec: BackboneSpec) -> ResolvedBackbone:
+        stated: Identity = {"provisional": spec.model_dump(mode="json")}
+        return ResolvedBackbone(
+            spec=spec,
+            display_name=self._or_else("", lambda: backbones.label(spec), lambda: spec.name),
+            sizes=backbones.known_sizes(spec),
+            text_sizes=backbones.text_sizes(spec),
+            interpolation=self._or_else(
+                "",
+                lambda: backbones.interpolation(spec),
+                lambda: backbones.card(spec.name).interpolation,
+            ),
+            identity=self._or_else("", lambda: backbones.identity(spec), lambda: stated),
+        )
+
+    def _dataset(self, spec: DatasetSpec) -> ResolvedDataset:
+        facts = self.facts(spec)
+        image_hw, n_images, identity = self._contents(spec, "val")
+        own = self._or_else(
+            "", lambda: self.opened(spec, "val").classes, lambda: facts.classes or [["?"]]
+        )
+        return ResolvedDataset(
+            spec=spec,
+            display_name=datasets.label(spec),
+            classes=class_names(spec, own),
+            facts=facts,
+            image_hw=image_hw,
+            n_images=n_images,
+            identity=identity,
+        )
+
+    def _source(self, spec: SourceSpec) -> ResolvedSource:
+        return ResolvedSource(spec, *self._contents(spec, "train"))
+
+    def _contents(
+        self, spec: DatasetSpec | SourceSpec, split: Split
+    ) -> tuple[tuple[int, int], int, Identity]:
+        """Return size, number and identity of a data set's images."""
+
+        def look() -> tuple[tuple[int, int], int, Identity]:
+            dataset = self.opened(spec, split)
+            return dataset.image_hw, len(dataset), dataset_identity(spec, dataset)
+
+        stated: Identity = {"provisional": spec.model_dump(mode="json"), "split": split}
+        count = getattr(spec, "count", None)
+        return self._or_else("", look, lambda: (ASSUMED_HW, count or ASSUMED_IMAGES, stated))
+
+
+def open_dataset(spec: DatasetSpec | SourceSpec, split: Split) -> Dataset:
+    """Construct a data set plug-in; this lists its files, but reads no image."""
+    plugin: type[Dataset] = registry.load("datasets", spec.name)
+    return plugin(split, datasets.settings(spec))
+
+
+def dataset_identity(spec: DatasetSpec | SourceSpec, dataset: Dataset) -> Identity:
+    """Return what decides a data set's images and labels: plug-in and contents."""
+    return {
+        "name": registry.plugin("datasets", spec.name),
+        "version": registry.version("datasets", spec.name),
+        **dataset.identity(),
+    }
+
+
+def class_names(spec: DatasetSpec, own: list[list[str]]) -> list[list[str]]:
+    """Return class names by label: the spec's if given, though a plug-in may ignore them.
+
+    Raises:
+        DataError: there are more than labels can represent.
+    """
+    classes = spec.classes or own
+    if len(classes) > IGNORED:
+        raise DataError(
+            f"{datasets.label(spec)}: must have at most {IGNORED} classes, since labels are 8-bit "
+            f"and {IGNORED} is ignored, but has {len(classes)}; merge or leave out some"
+        )
+    return classes
+
+
+def checkpoint_sha256(path: str) -> str:
+    """Return the SHA-256 of the file that replaces training a student.
+
+    Raises:
+        NotReady: the file is missing or incomplete.
+    """
+    try:
+        require_whole(Path(path))
+        return remembered_sha256(Path(path))
+    except OSError as error:
+        raise NotReady(
+            f"student.checkpoint: must be a file of weights, but {path} cannot be "
+            f"read ({error.strerror}); correct it"
+        ) from error

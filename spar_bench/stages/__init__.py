@@ -1,0 +1,1 @@
+"""The kinds of stage: one file each, with all that is true of that kind; no torch."""

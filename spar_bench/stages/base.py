@@ -1,0 +1,128 @@
+"""The contract of a kind of stage: what decides it, what it is made from, what it will take.
+
+A kind is a module of this folder, or of an entry point in `spar_bench.stages`, with a class
+`Stage`. It is named by its module and states a `VERSION`, increased when its numbers or files
+change.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import Field, JsonValue
+
+from spar_bench import registry
+from spar_bench.errors import SparBenchError
+from spar_bench.spec.values import Part
+from spar_bench.stage import digest
+
+if TYPE_CHECKING:
+    from spar_bench.resolve import Resolver
+
+Identity = dict[str, JsonValue]
+"""What stands for files or plug-ins in a fingerprint: their checksums and versions, as JSON."""
+
+
+class Settings(Part):
+    """What decides a stage, closed under JSON: its canonical JSON is hashed."""
+
+
+class Places(Part):
+    """Where a stage's maker finds files, and what an estimate needs: carried, but not hashed."""
+
+
+class Summary(Part):
+    """A stage's summary of its result, kept in its manifest."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Work and size of a stage; `n_windows` is per image, 1 without a sliding window."""
+
+    gflops: float
+    n_bytes: int
+    n_windows: int = 1
+
+
+class Stage(Part):
+    """A piece of work, decided entirely by its kind, version, settings and inputs.
+
+    `inputs` maps a role to the fingerprint of the stage that fills it. `maker` is the dotted name
+    of a function `(stages, context) -> list[Summary | Exception]`, one for each stage; `alone` says
+    that nothing else may run on the machine meanwhile.
+    """
+
+    kind: ClassVar[str]
+    version: ClassVar[int]
+    maker: ClassVar[str]
+    alone: ClassVar[bool] = False
+
+    settings: Settings
+    inputs: dict[str, str] = Field({})
+    places: Places = Places()
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over all that decides the stage, as 64 hex digits."""
+        return digest([self.kind, self.version, self.settings.model_dump(mode="json"), self.inputs])
+
+    @cached_property
+    def batch_key(self) -> str:
+        """A key that stages share if they are made together; by default each is made alone."""
+        return self.fingerprint
+
+    @property
+    def title(self) -> str:
+        """What the stage is, in a few words for a reader."""
+        return self.kind
+
+    def estimate(self, stages: Mapping[str, "Stage"]) -> Estimate:
+        """Return the work and size from closed forms; `stages` are those of the plan."""
+        raise NotImplementedError
+
+    def identities(self, resolver: "Resolver") -> Mapping[str, Any]:
+        """Return the settings that stand for files, as `resolver` finds them now."""
+        return {}
+
+    def require_unchanged(self, resolver: "Resolver") -> None:
+        """Look again at the weights and images that the fingerprint stands for.
+
+        Raises:
+            SparBenchError: they have changed since the plan was made.
+        """
+        for name, identity in self.identities(resolver).items():
+            if identity != getattr(self.settings, name):
+                raise SparBenchError(
+                    f"{name}: its files must not change while a sweep runs, but have changed "
+                    f"since the {self.kind} was planned; run the same command again"
+                )
+
+    def to_json(self) -> dict[str, JsonValue]:
+        """Return the stage as JSON, for another process to make it."""
+        return {"kind": self.kind, "version": self.version, **self.model_dump(mode="json")}
+
+
+def kind_of(name: str) -> type[Stage]:
+    """Return the class of a kind of stage.
+
+    Raises:
+        UnknownName: there is no kind of that name.
+    """
+    kind: type[Stage] = registry.load("stages", name)
+    return kind
+
+
+def stage_from_json(value: Mapping[str, Any]) -> Stage:
+    """Read back what `Stage.to_json` gave.
+
+    Raises:
+        SparBenchError: another version of spar-bench wrote it.
+    """
+    kind = kind_of(value["kind"])
+    if value["version"] != kind.version:
+        raise SparBenchError(
+            f"plan: a {kind.kind} must be of version {kind.version}, but is of {value['version']}; "
+            "plan and work with one version of spar-bench"
+        )
+    return kind.model_validate({k: v for k, v in value.items() if k not in ("kind", "version")})

@@ -1,0 +1,113 @@
+"""The cost of reading one image: GFLOPs, windows and parameters, checked by a counter."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import ClassVar, Self
+
+from pydantic import JsonValue
+
+from spar_bench import registry
+from spar_bench.backbones import Sizes
+from spar_bench.inference import Inference
+from spar_bench.plan.cost import image_flops
+from spar_bench.resolve import ResolvedPoint
+from spar_bench.spec.schema import BackboneSpec, Method, Precision
+from spar_bench.stages import base
+from spar_bench.stages.base import Estimate, Identity
+
+VERSION = 1
+COST_FILE = "cost.json"
+_BYTES = 2_000
+
+
+class Settings(base.Settings):
+    """What decides the cost, which excludes weights and positions."""
+
+    backbone: Identity
+    sizes: dict[str, JsonValue]
+    inference: Inference
+    refiner: Identity
+    image_hw: tuple[int, int]
+    n_queries: int
+    precision: Precision
+
+    @property
+    def known_sizes(self) -> Sizes:
+        """The backbone's sizes, its rule for position embeddings aside."""
+        return Sizes(**self.sizes)  # type: ignore[arg-type]  # as `asdict` gave them
+
+    @property
+    def flops(self) -> int:
+        """FLOPs of reading the image: encoder over all windows, and products with text."""
+        return image_flops(
+            self.known_sizes, self.inference, self.image_hw, n_queries=self.n_queries
+        )
+
+
+class Places(base.Places):
+    """A backbone of these sizes that can be built."""
+
+    backbone: BackboneSpec
+
+
+class Summary(base.Summary):
+    """The figures; one encoder pass is of an image or of a window."""
+
+    gflops: float
+    encoder_gflops_a_pass: float
+    encoder_gflops_a_pass_counted: float
+    n_windows: int
+    params_m: float
+
+
+class Stage(base.Stage):
+    """The cost of one image of one size with one method."""
+
+    kind: ClassVar[str] = "cost"
+    version: ClassVar[int] = VERSION
+    maker: ClassVar[str] = "spar_bench.run.cost:make_cost"
+
+    settings: Settings
+    places: Places
+
+    @classmethod
+    def of(
+        cls, point: ResolvedPoint, method: Method, image_hw: tuple[int, int], *, n_queries: int
+    ) -> Self:
+        """Return the cost of a method of a point for an image of a size."""
+        spec, sizes = point.backbone.spec, asdict(point.backbone.sizes)
+        del sizes["position_embedding"]
+        versions: dict[str, JsonValue] = dict(registry.versions("backbones", spec.name))
+        return cls(
+            settings=Settings(
+                backbone={"name": registry.plugin("backbones", spec.name), "versions": versions},
+                sizes=sizes,
+                inference=point.inference(method),
+                refiner=point.refiner,
+                image_hw=image_hw,
+                n_queries=n_queries,
+                precision=point.settings.evaluate.precision,
+            ),
+            places=Places(backbone=spec),
+        )
+
+    @property
+    def title(self) -> str:
+        """How it is read, and the image's size."""
+        return f"cost of {reading(self.settings.inference)} at {size(self.settings.image_hw)}"
+
+    def estimate(self, stages: Mapping[str, base.Stage]) -> Estimate:
+        """Return no work: tensors without values are counted."""
+        return Estimate(0.0, _BYTES)
+
+
+def reading(inference: Inference) -> str:
+    """Say how an image is read: `single pass`, or the stride and window."""
+    if inference.window_px is None:
+        return "a single pass"
+    return f"windows, s = {inference.stride_px}, w = {inference.window_px}"
+
+
+def size(image_hw: tuple[int, int]) -> str:
+    """Write a size, height first."""
+    return f"{image_hw[0]}x{image_hw[1]} px"

@@ -1,0 +1,203 @@
+"""The pixel counts of one method on one data set at one resolution, image by image."""
+
+import json
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load_file
+
+from spar_bench.accuracy import Counts, names_digest
+from spar_bench.backbones import Sizes
+from spar_bench.inference import Inference, Resize
+from spar_bench.plan.cost import image_flops, windows_of
+from spar_bench.protocol import Protocol
+from spar_bench.resolve import ResolvedDataset, ResolvedPoint, Resolver
+from spar_bench.results import Preview
+from spar_bench.spec.schema import BackboneSpec, DatasetSpec, Method
+from spar_bench.stage import Finished, digest
+from spar_bench.stages import base
+from spar_bench.stages.base import Estimate, Identity
+from spar_bench.stages.cost import reading
+
+VERSION = 4
+COUNTS_FILE = "counts.safetensors"
+NAMES_FILE = "images.json"
+"""The names of the images, in order."""
+SKIPPED_FILE = "skipped.json"
+"""Index and reason for each image that could not be read."""
+N_PREVIEWS = 4
+"""First images that are kept with labels, as previews; features of the first."""
+_BYTES_A_CLASS, _BYTES_A_PREVIEW_PIXEL, _BYTES_A_FEATURE = 24, 5, 2
+
+
+class Settings(base.Settings):
+    """The backbone, how it reads, the data set's contents, and the protocol."""
+
+    backbone: Identity
+    inference: Inference
+    refiner: Identity
+    dataset: Identity
+    classes: list[list[str]]
+    short_side_px: int
+    protocol: Protocol
+
+    @property
+    def resize(self) -> Resize:
+        """How images are resized."""
+        return Resize(self.short_side_px, self.protocol.long_side_px)
+
+    @property
+    def n_queries(self) -> int:
+        """Number of queries that a pixel is compared with: every synonym is one."""
+        return sum(map(len, self.classes))
+
+
+class Places(base.Places):
+    """The backbone and its sizes; the data set, and what it holds."""
+
+    backbone: BackboneSpec
+    sizes: Sizes
+    dataset: DatasetSpec
+    display_name: str
+    image_hw: tuple[int, int]
+    n_images: int
+
+
+class Summary(base.Summary):
+    """The score, as a fraction, and how many images it is of."""
+
+    miou: float
+    n_images: int
+    n_skipped: int
+
+
+class Stage(base.Stage):
+    """An evaluation; made from `text`, and from `student` unless the weights are pretrained."""
+
+    kind: ClassVar[str] = "evaluate"
+    version: ClassVar[int] = VERSION
+    maker: ClassVar[str] = "spar_bench.run.evaluate:make_evaluations"
+
+    settings: Settings
+    places: Places
+
+    @classmethod
+    def of(
+        cls,
+        point: ResolvedPoint,
+        method: Method,
+        data: ResolvedDataset,
+        short_side_px: int,
+        *,
+        protocol: Protocol,
+        inputs: Mapping[str, str],
+    ) -> Self:
+        """Return the evaluation of a method of a point on a data set."""
+        backbone = point.backbone
+        return cls(
+            settings=Settings(
+                backbone=backbone.identity,
+                inference=point.inference(method),
+                refiner=point.refiner,
+                dataset=data.identity,
+                classes=data.classes,
+                short_side_px=short_side_px,
+                protocol=protocol,
+            ),
+            inputs=dict(inputs),
+            places=Places(
+                backbone=backbone.spec,
+                sizes=backbone.sizes,
+                dataset=data.spec,
+                display_name=data.display_name,
+                image_hw=data.image_hw,
+                n_images=data.n_images,
+            ),
+        )
+
+    @cached_property
+    def batch_key(self) -> str:
+        """A key that stages share if one pass over the images can serve them all.
+
+        They have the same weights, images and protocol, and windows of one size, averaged in the
+        same way: a window that two strides have in common is then encoded once.
+        """
+        inference = self.settings.inference
+        shared = self.settings.model_dump(mode="json", exclude={"inference"})
+        return digest([shared, self.inputs, inference.window_px, inference.average])
+
+    @property
+    def title(self) -> str:
+        """Who reads what, and how."""
+        who = "student" if "student" in self.inputs else "pretrained"
+        if self.settings.inference.kind == "sliding_window":
+            who = "teacher"
+        how = reading(self.settings.inference)
+        return f"{who} on {self.places.display_name} at {self.settings.short_side_px} px, {how}"
+
+    def estimate(self, stages: Mapping[str, base.Stage]) -> Estimate:
+        """Return the work of reading every image, and the bytes of counts and previews."""
+        places, settings = self.places, self.settings
+        image_hw, sizes = settings.resize.of(places.image_hw), places.sizes
+        flops = image_flops(sizes, settings.inference, image_hw, n_queries=settings.n_queries)
+        height, width = places.image_hw
+        rows, columns = sizes.grid_hw(image_hw)
+        n_bytes = (
+            places.n_images * len(settings.classes) * _BYTES_A_CLASS
+            + min(places.n_images, N_PREVIEWS) * height * width * _BYTES_A_PREVIEW_PIXEL
+            + rows * columns * sizes.channels * _BYTES_A_FEATURE
+        )
+        n_windows = windows_of(sizes, settings.inference, image_hw)
+        return Estimate(flops * places.n_images / 1e9, n_bytes, n_windows)
+
+    def identities(self, resolver: Resolver) -> Mapping[str, Any]:
+        """Return the identities of backbone and data set now."""
+        return {
+            "backbone": resolver.backbone(self.places.backbone).identity,
+            "dataset": resolver.dataset(self.places.dataset).identity,
+        }
+
+
+def read_names(finished: Finished) -> list[str]:
+    """Return the names of the evaluated images, in order."""
+    names: list[str] = json.loads(finished.path(NAMES_FILE).read_text(encoding="utf-8"))
+    return names
+
+
+def read_counts(finished: Finished) -> Counts:
+    """Return the per-image pixel counts."""
+    arrays = load_file(finished.path(COUNTS_FILE))
+    names = names_digest(read_names(finished))
+    return Counts(arrays["correct"], arrays["predicted"], arrays["true"], names)
+
+
+def read_skipped(finished: Finished) -> list[str]:
+    """Return why images could not be read, in order; none if all could."""
+    skipped = json.loads(finished.path(SKIPPED_FILE).read_text(encoding="utf-8"))
+    return [one["reason"] for one in skipped]
+
+
+def read_preview(finished: Finished) -> Preview:
+    """Return the first images with truth and prediction."""
+    names = read_names(finished)[:N_PREVIEWS]
+    arrays = [load_file(finished.path(preview_file(index))) for index in range(len(names))]
+    return Preview(
+        names,
+        [one["image"] for one in arrays],
+        [one["truth"] for one in arrays],
+        [one["prediction"] for one in arrays],
+    )
+
+
+def read_features(finished: Finished) -> NDArray[np.float16]:
+    """Return the features `(C, h, w)` of the first image, even if windows average logits."""
+    features: NDArray[np.float16] = load_file(finished.path(preview_file(0)))["features"]
+    return features
+
+
+def preview_file(index: int) -> str:
+    """Return the file name of one image's preview."""
+    return f"preview_{index}.safetensors"

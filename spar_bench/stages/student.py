@@ -1,0 +1,113 @@
+"""A student: the weights that were distilled from a teacher, and its training curve."""
+
+import json
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
+
+from spar_bench.backbones import Sizes
+from spar_bench.inference import Inference
+from spar_bench.plan.cost import trained_params, training_flops
+from spar_bench.resolve import ResolvedPoint, Resolver
+from spar_bench.spec.schema import BackboneSpec, StudentSpec
+from spar_bench.stage import Finished
+from spar_bench.stages import base, images, targets
+from spar_bench.stages.base import Estimate, Identity
+
+VERSION = 1
+TRAINED_FILE = "trained.safetensors"
+"""The trained tensors, by their names in the image tower."""
+CURVE_FILE = "curve.json"
+"""Step, loss, and milliseconds since the epoch, for each step."""
+BYTES_A_WEIGHT = 4
+
+
+class Settings(base.Settings):
+    """The backbone, the recipe, and the seed of the order of images."""
+
+    backbone: Identity
+    recipe: StudentSpec
+    loss: Identity
+    seed: int
+
+
+class Places(base.Places):
+    """The backbone and its sizes, the images' source, and how the teacher reads images."""
+
+    backbone: BackboneSpec
+    sizes: Sizes
+    images: images.Places
+    teacher: Inference
+    keeps_targets: bool
+
+
+class Summary(base.Summary):
+    """What was trained, for how long, and the mean loss of the last epoch."""
+
+    n_steps: int
+    trained_params: int
+    final_loss: float
+    train_gflops: float
+    backbone: BackboneSpec
+
+
+class Stage(base.Stage):
+    """A trained student; made from `images` and `targets`.
+
+    Targets that are not kept are not a stage of the plan: the student computes them as it trains.
+    """
+
+    kind: ClassVar[str] = "student"
+    version: ClassVar[int] = VERSION
+    maker: ClassVar[str] = "spar_bench.run.student:make_students"
+
+    settings: Settings
+    places: Places
+
+    @classmethod
+    def of(
+        cls, point: ResolvedPoint, listed: images.Stage, taught: targets.Stage, seed: int
+    ) -> Self:
+        """Return the student of a point with a seed."""
+        return cls(
+            settings=Settings(
+                backbone=point.backbone.identity,
+                recipe=point.settings.student,
+                loss=point.loss,
+                seed=seed,
+            ),
+            inputs={"images": listed.fingerprint, "targets": taught.fingerprint},
+            places=Places(
+                backbone=point.backbone.spec,
+                sizes=point.backbone.sizes,
+                images=listed.places,
+                teacher=taught.settings.teacher,
+                keeps_targets=point.settings.teacher.keep,
+            ),
+        )
+
+    @property
+    def title(self) -> str:
+        """What it trains, with which loss and seed."""
+        recipe = self.settings.recipe
+        part = recipe.trainable.replace("_", " ")
+        return f"student {part}, {recipe.loss}, seed {self.settings.seed}"
+
+    def estimate(self, stages: Mapping[str, base.Stage]) -> Estimate:
+        """Return the work of training, targets included if they are not kept; bytes of weights."""
+        recipe, sizes = self.settings.recipe, self.places.sizes
+        counted = targets.drawn(self, stages)
+        flops = sum(n * training_flops(sizes, hw, recipe.trainable) for hw, n in counted.items())
+        if not self.places.keeps_targets:
+            flops += targets.teaching(sizes, self.places.teacher, counted)[0]
+        n_bytes = trained_params(sizes, recipe.trainable) * BYTES_A_WEIGHT
+        return Estimate(recipe.epochs * flops / 1e9, n_bytes)
+
+    def identities(self, resolver: Resolver) -> Mapping[str, Any]:
+        """Return the backbone's identity now."""
+        return {"backbone": resolver.backbone(self.places.backbone).identity}
+
+
+def read_curve(finished: Finished) -> list[tuple[int, float, int]]:
+    """Return (step, loss, milliseconds since the epoch) for each step."""
+    points = json.loads(finished.path(CURVE_FILE).read_text(encoding="utf-8"))
+    return [(step, loss, at_ms) for step, loss, at_ms in points]
