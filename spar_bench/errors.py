@@ -6,7 +6,10 @@
     ├── NotReady         weights, data or results that the work needs are missing
     ├── DataError        an image, a mask or a class list cannot be read
     │   └── DataFileError    a data file, which describes a data set or a backbone, is invalid
-    ├── StoreError       the store has another version, is damaged for good, or is not writable
+    ├── StoreError       the store has another version, or cannot be written to
+    │   ├── Damaged      a file of a finished stage is missing or altered (`stage.py`)
+    │   ├── Unreadable   a file of the store is there, but cannot be read now
+    │   └── LeaseLost    another process has taken over the work
     ├── MixedProtocols   rows of one table would have different evaluation protocols
     └── Diverged         a student's loss is no longer finite
 
@@ -75,6 +78,14 @@ class DataFileError(DataError):
 
 class StoreError(SparBenchError):
     """The store cannot be used as it is."""
+
+
+class Unreadable(StoreError):
+    """A file of the store is there, but cannot be read now."""
+
+
+class LeaseLost(StoreError):
+    """Another process has taken over the work, since this one was paused for too long."""
 
 
 class MixedProtocols(SparBenchError):

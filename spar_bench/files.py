@@ -10,14 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from spar_bench.errors import StoreError
+from spar_bench.errors import StoreError, Unreadable
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
-_CLOSED = {
-    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR),
-    errno.ENOENT,  # in folders where no one can create files, such as /proc
-}
-_LEFT_BY_A_KILL = ".*.tmp"
+_BROKEN = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENXIO, errno.ENODEV}
+_TEMPORARY = ".*.tmp"
 
 
 def replace_text(path: Path, text: str) -> None:
@@ -41,45 +38,78 @@ def replace_bytes(path: Path, content: bytes) -> None:
             raise
 
 
-def sweep_up(folder: Path) -> None:
+def delete_temporary(folder: Path) -> None:
     """Delete what killed writers left below a folder that no one else is writing to."""
-    for path in folder.rglob(_LEFT_BY_A_KILL):
+    for path in folder.rglob(_TEMPORARY):
         path.unlink(missing_ok=True)
 
 
 @contextmanager
 def writing(folder: Path) -> Iterator[None]:
-    """Turn "no space" and "not permitted" under `folder` into one line with a way out.
+    """Turn every error of the file system under `folder` into one line with a way out.
 
     Raises:
-        StoreError: the disk is full, or the folder is not writable.
+        StoreError: the disk is full or broken, a file may not be as large, or the folder is not
+            writable.
     """
     try:
         yield
     except OSError as error:
         if error.errno in _FULL:
-            raise StoreError(
-                f"{folder}: must have free space, but the disk is full; finished work is kept: "
-                "free some space and run the same command again"
-            ) from error
-        if error.errno in _CLOSED:
-            raise StoreError(
-                f"{folder}: must be a writable folder, but writing failed "
-                f"({error.strerror or error}: "
-                f"{error.filename}); choose another one"
-            ) from error
+            rule = "must have free space, but the disk is full; finished work is kept: free some"
+            text = f"{rule} space and run the same command again"
+        elif error.errno == errno.EFBIG:
+            text = (
+                "must take files of any size, but this process's limit is reached; finished work "
+                "is kept: raise the limit (`ulimit -f`) and run the same command again"
+            )
+        elif error.errno in _BROKEN:
+            text = (
+                f"must be on a working disk, but writing failed ({_reason(error)}); finished work "
+                "is kept: run the same command again once the disk or its server works"
+            )
+        else:
+            text = (
+                f"must be a writable folder, but writing failed ({_reason(error)}); choose another "
+                "one"
+            )
+        raise StoreError(f"{folder}: {text}") from error
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn an error in reading a file or a folder that exists into one line with a way out.
+
+    Raises:
+        Unreadable: it cannot be read. A file that is missing keeps its FileNotFoundError.
+    """
+    try:
+        yield
+    except FileNotFoundError:
         raise
+    except OSError as error:
+        raise Unreadable(
+            f"{path}: must be readable, but reading failed ({_reason(error)}); nothing was "
+            "changed: mend its permissions or the disk and run the same command again"
+        ) from error
+
+
+def _reason(error: OSError) -> str:
+    reason = error.strerror or str(error)
+    return f"{reason}: {error.filename}" if error.filename else reason
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object.
 
     Raises:
-        StoreError: the file cannot be read, or is not a JSON object.
+        Unreadable: the file is there, but cannot be read now.
+        StoreError: it is missing, or is not a JSON object.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        with reading(path):
+            value = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError) as error:
         raise StoreError(f"{path}: must be JSON, but cannot be read: {error}; delete it") from error
     if not isinstance(value, dict):
         raise StoreError(

@@ -2,14 +2,14 @@
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
-from spar_bench.errors import StoreError
-from spar_bench.files import file_sha256, read_json
+from spar_bench.errors import StoreError, Unreadable
+from spar_bench.files import file_sha256, read_json, reading
 
 MANIFEST = "manifest.json"
 
@@ -36,10 +36,14 @@ class Damaged(StoreError):
 
 @dataclass(frozen=True)
 class Finished:
-    """A finished stage: its folder and its manifest."""
+    """A finished stage: its folder and its manifest.
+
+    It remembers which files were found to be as they were written.
+    """
 
     folder: Path
     manifest: dict[str, Any]
+    _verified: set[str] = field(default_factory=set, repr=False, compare=False)
 
     @property
     def fingerprint(self) -> str:
@@ -67,68 +71,57 @@ class Finished:
 
     @property
     def is_verified(self) -> bool:
-        """Whether this process has checked every file against its checksum."""
-        return all(self.folder / name in _verified for name in self.manifest["files"])
+        """Whether every file was checked against its checksum."""
+        return all(name in self._verified for name in self.manifest["files"])
 
     def path(self, name: str) -> Path:
-        """Return a file of the stage, its checksum verified the first time this process asks.
+        """Return a file of the stage, its checksum verified the first time it is asked for.
 
         Raises:
             Damaged: the file is missing, truncated or altered.
+            Unreadable: it is there, but cannot be read now.
         """
-        path = self.folder / name
-        if path not in _verified:
+        if name not in self._verified:
             self._check(name, hashed=True)
-            _verified.add(path)
-        return path
+        return self.folder / name
 
     def check(self, *, hashed: bool) -> None:
-        """Check every file's size and, if `hashed`, its SHA-256.
-
-        Raises:
-            Damaged: at the first file that is missing, truncated or altered.
-        """
+        """Check every file's size and, if `hashed`, its SHA-256; raises as `path`, at the first."""
         for name in self.manifest["files"]:
             self._check(name, hashed=hashed)
-            if hashed:
-                _verified.add(self.folder / name)
 
     def _check(self, name: str, *, hashed: bool) -> None:
         path, expected = self.folder / name, self.manifest["files"][name]
         try:
-            n_bytes = path.stat().st_size
-            sha256 = file_sha256(path) if hashed and n_bytes == expected["bytes"] else None
-        except OSError as error:
-            detail = "is missing or cannot be read"
-            raise Damaged(path, detail, fingerprint=self.fingerprint) from error
+            with reading(path):
+                n_bytes = path.stat().st_size
+                sha256 = file_sha256(path) if hashed and n_bytes == expected["bytes"] else None
+        except FileNotFoundError as error:
+            raise Damaged(path, "is missing", fingerprint=self.fingerprint) from error
         if n_bytes != expected["bytes"]:
             detail = f"has {n_bytes} bytes instead of {expected['bytes']}"
             raise Damaged(path, detail, fingerprint=self.fingerprint)
-        if hashed and sha256 != expected["sha256"]:
-            raise Damaged(path, "differs from its checksum", fingerprint=self.fingerprint)
-
-
-_verified: set[Path] = set()
+        if hashed:
+            if sha256 != expected["sha256"]:
+                raise Damaged(path, "differs from its checksum", fingerprint=self.fingerprint)
+            self._verified.add(name)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
     """Return the manifest of a finished stage, checked against its own checksum.
 
     Raises:
-        Damaged: it is missing, cannot be read, or was altered.
+        Damaged: it is missing, or was altered.
+        Unreadable: it is there, but cannot be read now.
     """
     path = folder / MANIFEST
     try:
         manifest = read_json(path)
         stated = digest({key: value for key, value in manifest.items() if key != "sha256"})
+    except Unreadable:
+        raise
     except (StoreError, ValueError) as error:  # JSON has no NaN, but Python reads one
-        detail = "is missing or cannot be read"
-        raise Damaged(path, detail, fingerprint=folder.name) from error
+        raise Damaged(path, "is missing or no JSON", fingerprint=folder.name) from error
     if manifest.get("sha256") != stated:
         raise Damaged(path, "differs from its checksum", fingerprint=folder.name)
     return manifest
-
-
-def forget_verified(folder: Path) -> None:
-    """Verify the checksums of a stage's files again when they are next used."""
-    _verified.difference_update({path for path in _verified if folder in path.parents})

@@ -1,58 +1,86 @@
 """The record of finished work: one folder per stage, named by fingerprint, once complete.
 
-    <root>/store.json                    the format of the store
-    <root>/stages/<kind>/<fingerprint>/  files of a finished stage, and manifest.json
-    <root>/scratch/<fingerprint>/        unfinished work; survives a kill: the next attempt resumes
-    <root>/failures/<fingerprint>.json   why the last attempt failed
-    <root>/locks/<fingerprint>           held by whoever is making the stage
-    <root>/results/<experiment>/         what its report is written from; a sweep rewrites it
-    <root>/studies/<hash>.journal        what a search has tried
-    <root>/pictures/<key>/               drawn for MLflow; redrawn if missing
+    <root>/store.json                     the format of the store
+    <root>/stages/<kind>/<fingerprint>/   files of a finished stage, and manifest.json
+    <root>/scratch/<fingerprint>/<owner>/ unfinished work; survives a kill: the next owner adopts it
+    <root>/failures/<fingerprint>.json    why the last attempt failed
+    <root>/leases/                        who makes which stage, and who uses the store
+    <root>/results/<experiment>/          what its report is written from; a sweep rewrites it
+    <root>/studies/<hash>.journal         what a search has tried
+    <root>/pictures/<key>/                drawn for MLflow; redrawn if missing
 
 A finished stage is renamed into place after its manifest (files, sizes, SHA-256, and its own) is
-written, so a folder under `stages/` means complete. Nothing is pickled.
+written, so a folder under `stages/` means complete. Such a rename never replaces a finished stage,
+so that of two processes which make one stage, on whatever hosts, one publishes and the other finds
+it (`leases.py` says when that may happen). Nothing is pickled.
 """
 
+import errno
 import json
 import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+from uuid import uuid4
 
-from filelock import FileLock, Timeout
-
-from spar_bench.errors import StoreError
-from spar_bench.files import file_sha256, read_json, replace_text, sweep_up, writing
-from spar_bench.stage import (
-    MANIFEST,
-    Damaged,
-    Finished,
-    canonical,
-    digest,
-    forget_verified,
-    read_manifest,
+from spar_bench.errors import LeaseLost, StoreError
+from spar_bench.files import (
+    delete_temporary,
+    file_sha256,
+    read_json,
+    reading,
+    replace_text,
+    writing,
 )
+from spar_bench.leases import LEASE_S, Host, Leases
+from spar_bench.stage import MANIFEST, Damaged, Finished, canonical, digest, read_manifest
 from spar_bench.stages.base import Stage, Summary
 
 FORMAT = 2
 DEFAULT_ROOT = Path(".spar_bench")
 HASH_WHOLE_BYTES = 64 << 20
 """A stage up to this size is hashed when first opened; a larger one file by file when read."""
+_MOST_FILES_OPEN = 200_000
+"""Files of the stages whose manifests are kept in memory: about 100 MB."""
 _OUTPUT = "output"
+_GATE, _USE = "gate", "use-"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why the last attempt at a stage failed; if `final`, it would fail again."""
+
+    reason: str
+    outcome: Literal["failed", "pruned"]
+    final: bool
+    at_ms: int
 
 
 class Store:
     """The store under one folder; created if missing, unless it is only read.
 
+    `lease_s` is how long a process that is not heard of keeps what it holds; `host` is given by
+    tests that play several hosts.
+
     Raises:
         StoreError: the folder is not writable, or is a store of another format.
     """
 
-    def __init__(self, root: Path = DEFAULT_ROOT, *, make: bool = True) -> None:
+    def __init__(
+        self,
+        root: Path = DEFAULT_ROOT,
+        *,
+        make: bool = True,
+        lease_s: float = LEASE_S,
+        host: Host | None = None,
+    ) -> None:
         self.root = root.absolute()
+        self.leases = Leases(self.root / "leases", lease_s, host)
+        self._opened: dict[Path, tuple[tuple[int, int], Finished]] = {}
         marker = self.root / "store.json"
         with writing(self.root):
             if make:
@@ -67,7 +95,7 @@ class Store:
             )
 
     def _make(self, marker: Path) -> None:
-        for name in ("stages", "scratch", "failures", "locks"):
+        for name in ("stages", "scratch", "failures", "leases"):
             (self.root / name).mkdir(parents=True, exist_ok=True)
         if not marker.exists():
             replace_text(marker, canonical({"format": FORMAT}))
@@ -78,13 +106,14 @@ class Store:
         Raises:
             Damaged: it exists, but is not intact.
         """
-        folder = self.root / "stages" / stage.kind / stage.fingerprint
-        return self._open(folder) if folder.is_dir() else None
+        return self._find(self.root / "stages" / stage.kind / stage.fingerprint)
 
     def find_by_fingerprint(self, fingerprint: str) -> Finished | None:
         """Return a finished stage of any kind, or None; raises as `find` does."""
-        folder = next((self.root / "stages").glob(f"*/{fingerprint}"), None)
-        return self._open(folder) if folder is not None and folder.is_dir() else None
+        with reading(self.root):
+            kinds = _subfolders(self.root / "stages")
+        finished = (self._find(kind / fingerprint) for kind in kinds)
+        return next((one for one in finished if one is not None), None)
 
     def finished(self) -> Iterator[Finished]:
         """Yield every finished stage without checking files; `unreadable` reports the others."""
@@ -101,9 +130,20 @@ class Store:
                 yield damage
 
     def scratch(self, stage: Stage) -> Path:
-        """Return the folder of a stage's unfinished work, created if needed."""
-        folder = self.root / "scratch" / stage.fingerprint
+        """Return the folder of this process's unfinished work on a stage, created if needed.
+
+        Under the stage's lock, it is the newest work that earlier owners left unfinished.
+
+        Raises:
+            LeaseLost: the lock was found to be lost.
+        """
+        self.leases.require_unbroken()
+        folder = self.root / "scratch" / stage.fingerprint / self.leases.owner
         with writing(self.root):
+            if not folder.exists():
+                folder.parent.mkdir(parents=True, exist_ok=True)
+                if self.leases.is_own(stage.fingerprint):
+                    _adopt(folder)
             (folder / _OUTPUT).mkdir(parents=True, exist_ok=True)
         return folder
 
@@ -111,133 +151,182 @@ class Store:
         """Return the folder of a stage's files so far; `finish` makes it the finished stage."""
         return self.scratch(stage) / _OUTPUT
 
-    def forget_scratch(self, fingerprint: str) -> None:
+    def discard_unfinished(self, fingerprint: str) -> None:
         """Delete a stage's unfinished work, so that the next attempt starts over."""
         shutil.rmtree(self.root / "scratch" / fingerprint, ignore_errors=True)
 
-    def left_off(self) -> dict[str, int]:
+    def unfinished(self) -> dict[str, int]:
         """Return the bytes of unfinished work that nobody is doing now, by fingerprint."""
-        sizes = {}
-        for folder in sorted((self.root / "scratch").glob("*")):
-            with suppress(Timeout), FileLock(self.root / "locks" / folder.name, timeout=0):
-                sizes[folder.name] = _n_bytes(folder)
-        return sizes
+        with reading(self.root):
+            return {
+                folder.name: _n_bytes(folder)
+                for folder in _subfolders(self.root / "scratch")
+                if not self.leases.is_held(folder.name)
+            }
 
     def pictures_bytes(self) -> int:
         """Return the size of the pictures, which are redrawn if missing."""
         return _n_bytes(self.root / "pictures")
 
-    def forget_pictures(self) -> None:
+    def discard_pictures(self) -> None:
         """Delete the pictures."""
         shutil.rmtree(self.root / "pictures", ignore_errors=True)
 
     def finish(self, stage: Stage, *, summary: Summary, made: dict[str, Any]) -> Finished:
-        """Turn a stage's `scratch/.../output` into the finished stage.
+        """Turn a stage's `output` into the finished stage, and return it, under the stage's lock.
 
-        `summary` is the stage's summary of its result; `made` is how it was made (seconds, device,
-        versions): recorded, not hashed.
+        If another process has published it meanwhile, that one's is returned. `summary` is the
+        stage's summary of its result; `made` is how it was made (seconds, device, versions):
+        recorded, not hashed.
+
+        Raises:
+            LeaseLost: another process has taken over, and publishes it.
         """
-        scratch = self.scratch(stage)
-        output = scratch / _OUTPUT
-        sweep_up(output)
-        files = {
-            str(path.relative_to(output)): {
-                "bytes": path.stat().st_size,
-                "sha256": file_sha256(path),
-            }
-            for path in sorted(output.rglob("*"))
-            if path.is_file() and path.name != MANIFEST
-        }
-        manifest = {
-            "kind": stage.kind,
-            "version": stage.version,
-            "settings": stage.settings.model_dump(mode="json"),
-            "inputs": stage.inputs,
-            "files": files,
-            "summary": summary.model_dump(mode="json"),
-            "made": made,
-        }
-        manifest["sha256"] = digest(manifest)
+        output = self.output(stage)
+        manifest = _manifest(stage, output, summary=summary, made=made)
         replace_text(output / MANIFEST, json.dumps(manifest, indent=1, allow_nan=False))
         folder = self.root / "stages" / stage.kind / stage.fingerprint
+        self.leases.require(stage.fingerprint)
         with writing(self.root):
             folder.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(output, folder)
-            shutil.rmtree(scratch, ignore_errors=True)
+            try:
+                os.rename(output, folder)
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+                manifest = read_manifest(folder)
+            self.discard_unfinished(stage.fingerprint)
             self._failure_path(stage).unlink(missing_ok=True)
         return Finished(folder, manifest)
 
     def discard(self, fingerprint: str) -> None:
         """Delete a finished stage, so that the next look finds it missing; not one being made."""
-        for folder in (self.root / "stages").glob(f"*/{fingerprint}"):
-            with (
-                suppress(Timeout),
-                FileLock(self.root / "locks" / fingerprint, timeout=0),
-                writing(self.root),
-            ):
-                forget_verified(folder)
-                shutil.rmtree(folder)
+        for folder in self._folders():
+            if folder.name == fingerprint:
+                with self.leases.hold_if_free(fingerprint) as is_own, writing(self.root):
+                    if is_own:
+                        shutil.rmtree(folder)
 
     def reopen(self, stage: Stage) -> str:
         """Turn a damaged stage back into unfinished work; return what is wrong, "" if it is intact.
 
         Its intact files are kept: a maker that resumes makes only the others. Every checksum is
-        verified again. To be called under the stage's lock.
+        verified again.
+
+        Raises:
+            LeaseLost: it is damaged, but this process does not hold the stage's lock.
         """
         folder = self.root / "stages" / stage.kind / stage.fingerprint
-        forget_verified(folder)
+        self._opened.pop(folder, None)
         try:
-            finished = self.find(stage)
-            if finished is not None:
-                finished.check(hashed=True)
+            if self.find(stage) is not None:
+                Finished(folder, read_manifest(folder)).check(hashed=True)
             return ""
         except Damaged as damage:
+            self.leases.require(stage.fingerprint)
             with writing(self.root):
-                self.forget_scratch(stage.fingerprint)
+                self.discard_unfinished(stage.fingerprint)
                 _delete_damaged_files(folder)
                 os.replace(folder, self.output(stage))
             return str(damage)
 
-    def fail(self, stage: Stage, reason: str, *, outcome: str, final: bool) -> None:
-        """Record why a stage failed; `final`: it would fail again, so only `--retry` repeats it."""
-        words = {"reason": reason, "outcome": outcome, "final": final}
-        replace_text(
-            self._failure_path(stage), canonical({**words, "at_ms": time.time_ns() // 1_000_000})
-        )
+    def fail(
+        self, stage: Stage, reason: str, *, outcome: Literal["failed", "pruned"], final: bool
+    ) -> None:
+        """Record why a stage failed, under its lock.
 
-    def failure(self, stage: Stage) -> dict[str, Any] | None:
-        """Return `{reason, outcome, final, at_ms}` of a stage's last attempt, or None.
+        `final`: it would fail again, so only `--retry` repeats it.
 
-        An unreadable record counts as none: the stage is tried again.
+        Raises:
+            LeaseLost: another process has taken over.
+        """
+        self.leases.require(stage.fingerprint)
+        failure = Failure(reason, outcome, final, time.time_ns() // 1_000_000)
+        replace_text(self._failure_path(stage), canonical(asdict(failure)))
+
+    def failure(self, stage: Stage) -> Failure | None:
+        """Return why a stage's last attempt failed, or None.
+
+        Raises:
+            StoreError: there is a record, but it cannot be read: if it was taken for none, a
+                student that diverged would be trained again.
         """
         path = self._failure_path(stage)
-        with suppress(StoreError):
-            return read_json(path) if path.exists() else None
-        return None
+        with reading(path):
+            if not path.exists():
+                return None
+        try:
+            return Failure(**read_json(path))
+        except TypeError as error:
+            raise StoreError(
+                f"{path}: must be the record of a failure, but has other keys; delete it, and the "
+                "stage is tried again"
+            ) from error
 
     @contextmanager
     def lock(
         self, names: Iterable[str], *, on_wait: Callable[[str], None], poll: Callable[[], None]
     ) -> Iterator[None]:
-        """Hold the locks of several stages, in sorted order so that two sweeps cannot deadlock.
+        """Hold the leases of several stages, in sorted order so that two sweeps cannot deadlock.
 
-        `on_wait` is called once with the name that is held elsewhere; `poll` twice a second while
-        waiting, and may raise.
+        `on_wait` is called once with the name that is held elsewhere; `poll` at least twice a
+        second while waiting, and may raise.
+
+        Raises:
+            LeaseLost: the block failed after another process had taken over one of the stages;
+                this one's unfinished work on them is deleted.
         """
-        with ExitStack() as held:
-            for name in sorted(set(names)):
-                lock = FileLock(self.root / "locks" / name)
-                waited = False
-                while True:
-                    try:
-                        held.enter_context(lock.acquire(timeout=0.5 if waited else 0))
-                        break
-                    except Timeout:
-                        if not waited:
-                            on_wait(name)
-                        waited = True
-                        poll()
+        held = sorted(set(names))
+        try:
+            with self.leases.hold(held, on_wait=on_wait, poll=poll):
+                yield
+        except LeaseLost:
+            for name in held:
+                own = self.root / "scratch" / name / self.leases.owner
+                shutil.rmtree(own, ignore_errors=True)
+            raise
+
+    @contextmanager
+    def in_use(self, *, on_wait: Callable[[str], None], poll: Callable[[], None]) -> Iterator[None]:
+        """Keep `unused` from being entered while this block runs, on whatever host."""
+        with ExitStack() as shown:
+            with self.leases.hold([_GATE], on_wait=on_wait, poll=poll):
+                shown.enter_context(self.leases.show(f"{_USE}{uuid4().hex}"))
             yield
+
+    @contextmanager
+    def unused(self) -> Iterator[None]:
+        """Keep others from starting to use the store, so that what they read can be deleted.
+
+        Raises:
+            StoreError: a process uses it now.
+        """
+        with self.leases.hold([_GATE], on_wait=lambda _: None, poll=lambda: None):
+            for name in self.leases.names(_USE):
+                if self.leases.is_alive(name):
+                    raise StoreError(
+                        f"{self.root}: must not be in use while finished work is deleted, but "
+                        f"{self.leases.owner_of(name)} runs a sweep on it; wait until it has ended"
+                    )
+            yield
+
+    def _find(self, folder: Path) -> Finished | None:
+        """Open a finished stage; its manifest is read again only if it was written again."""
+        with reading(self.root):
+            try:
+                status = (folder / MANIFEST).stat()
+            except FileNotFoundError:
+                self._opened.pop(folder, None)
+                return self._open(folder) if folder.is_dir() else None
+        written = status.st_mtime_ns, status.st_size
+        known = self._opened.get(folder)
+        if known is None or known[0] != written:
+            self._opened[folder] = known = written, self._open(folder)
+            n_files = sum(len(one.manifest["files"]) for _, one in self._opened.values())
+            while n_files > _MOST_FILES_OPEN and len(self._opened) > 1:
+                _, oldest = self._opened.pop(next(iter(self._opened)))
+                n_files -= len(oldest.manifest["files"])
+        return known[1]
 
     def _open(self, folder: Path) -> Finished:
         finished = Finished(folder, read_manifest(folder))
@@ -245,10 +334,53 @@ class Store:
         return finished
 
     def _folders(self) -> list[Path]:
-        return sorted(path for path in (self.root / "stages").glob("*/*") if path.is_dir())
+        with reading(self.root):
+            kinds = _subfolders(self.root / "stages")
+            return [folder for kind in kinds for folder in _subfolders(kind)]
 
     def _failure_path(self, stage: Stage) -> Path:
         return self.root / "failures" / f"{stage.fingerprint}.json"
+
+
+def _manifest(
+    stage: Stage, output: Path, *, summary: Summary, made: dict[str, Any]
+) -> dict[str, Any]:
+    """Return what describes the files of a stage that is complete."""
+    delete_temporary(output)
+    files = {
+        str(path.relative_to(output)): {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
+        for path in sorted(output.rglob("*"))
+        if path.is_file() and path.name != MANIFEST
+    }
+    manifest = {
+        "kind": stage.kind,
+        "version": stage.version,
+        "settings": stage.settings.model_dump(mode="json"),
+        "inputs": stage.inputs,
+        "files": files,
+        "summary": summary.model_dump(mode="json"),
+        "made": made,
+    }
+    return {**manifest, "sha256": digest(manifest)}
+
+
+def _adopt(folder: Path) -> None:
+    """Rename the newest work that others left beside a folder to it; leave the rest."""
+
+    def changed_ns(other: Path) -> int:
+        return max(path.stat().st_mtime_ns for path in (other, *other.iterdir()))
+
+    left = _subfolders(folder.parent)
+    if left:
+        os.rename(max(left, key=changed_ns), folder)
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    """Return a folder's subfolders, sorted; unlike `Path.glob`, raise if it cannot be listed."""
+    try:
+        return sorted(path for path in folder.iterdir() if path.is_dir())
+    except FileNotFoundError:
+        return []
 
 
 def _n_bytes(folder: Path) -> int:

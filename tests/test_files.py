@@ -7,8 +7,15 @@ from typing import NoReturn
 
 import pytest
 
-from spar_bench.errors import StoreError
-from spar_bench.files import read_json, replace_bytes, replace_text, sweep_up, writing
+from spar_bench.errors import StoreError, Unreadable
+from spar_bench.files import (
+    delete_temporary,
+    read_json,
+    reading,
+    replace_bytes,
+    replace_text,
+    writing,
+)
 
 
 def refuse(number: int) -> NoReturn:
@@ -56,18 +63,40 @@ def test_folder_that_takes_no_files_is_said() -> None:
         replace_text(Path("/proc/spar_bench"), "x")
 
 
-def test_other_errors_keep_their_kind(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match="Input/output") as caught, writing(tmp_path):
-        refuse(errno.EIO)
-    assert not isinstance(caught.value, StoreError)
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [
+        (errno.EIO, r"must be on a working disk, .*\(Input/output error: .*; run the same|once"),
+        (errno.ESTALE, "must be on a working disk, "),
+        (errno.EFBIG, "must take files of any size, but this process's limit is reached; .*ulimit"),
+        (errno.EACCES, r"must be a writable folder, but writing failed \(Permission denied: some"),
+    ],
+)
+def test_every_error_of_writing_is_one_line_with_a_way_out(
+    tmp_path: Path, number: int, message: str
+) -> None:
+    with pytest.raises(StoreError, match=message) as caught, writing(tmp_path):
+        raise OSError(number, os.strerror(number), "somewhere")
+    assert str(caught.value).startswith(f"{tmp_path}: ")
+    assert "\n" not in str(caught.value)
 
 
-def test_what_a_killed_writer_left_is_swept_up(tmp_path: Path) -> None:
+def test_what_cannot_be_read_is_not_what_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(Unreadable, match=r"x: must be readable, .*Stale file"), reading(Path("x")):
+        refuse(errno.ESTALE)
+    with pytest.raises(FileNotFoundError), reading(tmp_path):
+        refuse(errno.ENOENT)
+    (tmp_path / "loop.json").symlink_to("loop.json")
+    with pytest.raises(Unreadable, match=r"loop\.json: must be readable, but reading failed"):
+        read_json(tmp_path / "loop.json")
+
+
+def test_what_a_killed_writer_left_is_deleted(tmp_path: Path) -> None:
     (tmp_path / "deep").mkdir()
     (tmp_path / "deep" / ".file.safetensors.0a1b.tmp").write_text("half")
     (tmp_path / "deep" / "file.tmp").write_text("whole")
 
-    sweep_up(tmp_path)
+    delete_temporary(tmp_path)
 
     assert [p.name for p in (tmp_path / "deep").iterdir()] == ["file.tmp"]
 

@@ -1,19 +1,27 @@
 """The store: there when complete, found damaged when not, held by one at a time."""
 
 import json
-import threading
+import os
+import random
+import signal
+import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
+from subprocess import Popen
+from time import sleep
 from typing import Any, ClassVar
 
 import pytest
 
-from spar_bench.errors import StoreError
+from spar_bench.errors import LeaseLost, StoreError
 from spar_bench.files import replace_text
-from spar_bench.run.context import Interrupted, ignore
+from spar_bench.leases import Host
+from spar_bench.run.context import ignore
 from spar_bench.stage import MANIFEST, Damaged, Finished, canonical, digest
 from spar_bench.stages.base import Stage
-from spar_bench.store import FORMAT, Store
+from spar_bench.store import FORMAT, Failure, Store
 from tests.toy import Stage as Toy
 from tests.toy import Summary, toy
 
@@ -25,10 +33,25 @@ def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "store")
 
 
+def locked(store: Store, stage: Stage = STAGE) -> AbstractContextManager[None]:
+    return store.lock([stage.fingerprint], on_wait=ignore, poll=ignore)
+
+
 def make(store: Store, stage: Stage = STAGE, **files: str) -> Finished:
-    for name, text in (files or {"a": "first", "b": "second"}).items():
-        replace_text(store.output(stage) / name, text)
-    return store.finish(stage, summary=Summary(n=3), made={"device": "cpu"})
+    with locked(store, stage):
+        for name, text in (files or {"a": "first", "b": "second"}).items():
+            replace_text(store.output(stage) / name, text)
+        return store.finish(stage, summary=Summary(n=3), made={"device": "cpu"})
+
+
+def reopen(store: Store, stage: Stage = STAGE) -> str:
+    with locked(store, stage):
+        return store.reopen(stage)
+
+
+def fail(store: Store) -> None:
+    with locked(store):
+        store.fail(STAGE, "no luck", outcome="failed", final=True)
 
 
 def alter_manifest(folder: Path, key: str, value: Any) -> None:
@@ -88,14 +111,14 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     f"a: {WRITTEN} has 2 bytes instead of 5": lambda folder: (folder / "a").write_text("fi"),
     f"a: {WRITTEN} differs from its checksum": lambda folder: (folder / "a").write_text("FIRST"),
     f"manifest.json: {WRITTEN} is missing": lambda folder: (folder / MANIFEST).unlink(),
-    f"manifest.json: {WRITTEN} is missing or cannot be read": lambda f: (f / MANIFEST).write_text(
+    f"manifest.json: {WRITTEN} is missing or no JSON": lambda f: (f / MANIFEST).write_text(
         '{"kind"'
     ),
     f"manifest.json: {WRITTEN} differs from its checksum": lambda f: alter_manifest(
         f, "summary", {"n": 4}
     ),
     f"manifest.json: {WRITTEN} differs": lambda folder: (folder / MANIFEST).write_text("{}"),
-    f"manifest.json: {WRITTEN} is missing or": lambda f: alter_manifest(
+    f"manifest.json: {WRITTEN} is missing or no": lambda f: alter_manifest(
         f, "summary", {"n": float("nan")}
     ),
 }
@@ -110,7 +133,7 @@ def test_damage_is_found_and_undone(store: Store, words: str) -> None:
         store.find(STAGE)
     assert caught.value.fingerprint == STAGE.fingerprint
 
-    assert words in store.reopen(STAGE)
+    assert words in reopen(store)
     assert store.find(STAGE) is None
     assert make(store).path("a").read_text() == "first"
     assert store.find(STAGE) is not None
@@ -119,7 +142,7 @@ def test_damage_is_found_and_undone(store: Store, words: str) -> None:
 def test_whole_files_of_a_damaged_stage_are_kept_as_work_under_way(store: Store) -> None:
     (make(store).folder / "a").write_text("FIRST")
 
-    assert f"a: {WRITTEN} differs" in store.reopen(STAGE)
+    assert f"a: {WRITTEN} differs" in reopen(store)
 
     output = store.output(STAGE)
     assert [path.name for path in output.iterdir()] == ["b"]
@@ -128,7 +151,7 @@ def test_whole_files_of_a_damaged_stage_are_kept_as_work_under_way(store: Store)
 def test_without_its_manifest_no_file_of_a_stage_is_trusted(store: Store) -> None:
     (make(store).folder / MANIFEST).unlink()
 
-    store.reopen(STAGE)
+    reopen(store)
 
     assert list(store.output(STAGE).iterdir()) == []
 
@@ -138,12 +161,12 @@ def test_reopening_looks_at_every_checksum_again_and_leaves_a_whole_stage_alone(
 ) -> None:
     folder = make(store).folder
     assert store.find(STAGE) is not None
-    assert store.reopen(STAGE) == ""
+    assert reopen(store) == ""
     (folder / "b").write_text("SECOND")
 
     assert store.find(STAGE) is not None  # of equal size, and verified before
-    assert f"b: {WRITTEN} differs" in store.reopen(STAGE)
-    assert store.reopen(toy()) == ""
+    assert f"b: {WRITTEN} differs" in reopen(store)
+    assert reopen(store, toy()) == ""
 
 
 def test_large_stage_is_hashed_file_by_file_as_it_is_read(
@@ -179,24 +202,27 @@ def test_discarded_stage_is_gone_and_can_be_made_again(store: Store) -> None:
 
 
 def test_failure_is_kept_until_the_stage_is_made(store: Store) -> None:
-    store.fail(STAGE, "no luck", outcome="failed", final=True)
+    fail(store)
     failure = Store(store.root).failure(STAGE)
     assert failure is not None
-    assert failure["at_ms"] > 0
-    assert {**failure, "at_ms": 0} == {
-        "reason": "no luck", "outcome": "failed", "final": True, "at_ms": 0,
-    }  # fmt: skip
+    assert failure.at_ms > 0
+    assert replace(failure, at_ms=0) == Failure("no luck", "failed", final=True, at_ms=0)
 
     make(store)
 
     assert store.failure(STAGE) is None
 
 
-def test_failure_that_cannot_be_read_is_none(store: Store) -> None:
-    store.fail(STAGE, "no luck", outcome="failed", final=True)
-    (store.root / "failures" / f"{STAGE.fingerprint}.json").write_text("")
+@pytest.mark.parametrize("text", ["", "{}"])
+def test_failure_that_cannot_be_read_is_reported_and_not_taken_for_none(
+    store: Store, text: str
+) -> None:
+    fail(store)
+    path = store.root / "failures" / f"{STAGE.fingerprint}.json"
+    path.write_text(text)
 
-    assert store.failure(STAGE) is None
+    with pytest.raises(StoreError, match=r"json: must be .*; delete it"):
+        store.failure(STAGE)
 
 
 def test_store_of_another_format_is_refused(store: Store) -> None:
@@ -213,41 +239,162 @@ def test_file_in_place_of_the_store_is_refused(tmp_path: Path) -> None:
         Store(tmp_path / "store")
 
 
-def test_one_lock_is_held_by_one_at_a_time_and_the_other_is_told(store: Store) -> None:
-    waited, begun, ended = list[str](), threading.Event(), list[str]()
+HERE, THERE = Host("here", "1"), Host("there", "2")
+MAKER = """
+import os, random, sys, time
+from pathlib import Path
+from spar_bench.errors import LeaseLost
+from spar_bench.files import replace_text
+from spar_bench.leases import Host
+from spar_bench.store import Store
+from tests.toy import Summary, toy
 
-    def second() -> None:
-        with store.lock(["b", "a"], on_wait=waited.append, poll=begun.set):
-            ended.append("second")
+root, name, n_stages, lease_s = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), float(sys.argv[4])
+store = Store(root, lease_s=lease_s, host=Host(name, "boot of " + name))
 
-    with store.lock(["a"], on_wait=waited.append, poll=ignore):
-        thread = threading.Thread(target=second)
-        thread.start()
-        assert begun.wait(10)
-        ended.append("first")
-    thread.join(10)
+def make(stage):
+    with store.lock([stage.fingerprint], on_wait=lambda _: None, poll=lambda: None):
+        if store.find(stage) is None:
+            for part in range(4):
+                path = store.output(stage) / str(part)
+                if not path.exists():
+                    replace_text(path, f"{part} of {stage.settings.seed}")
+                    print("part", stage.settings.seed, part, flush=True)
+                time.sleep(random.random() * 0.05)
+            made = {"by": os.getpid()}
+            if store.finish(stage, summary=Summary(), made=made).manifest["made"] == made:
+                print("published", stage.settings.seed, flush=True)
 
-    assert (waited, ended) == (["a"], ["first", "second"])
-
-
-def test_interrupt_ends_a_wait_and_lets_go_of_what_is_held(store: Store) -> None:
-    def stop() -> None:
-        raise Interrupted
-
-    failures = list[BaseException]()
-
-    def second() -> None:
+for n in range(n_stages):
+    while True:
         try:
-            with store.lock(["a", "b"], on_wait=ignore, poll=stop):
-                raise AssertionError("b is held elsewhere")
-        except Interrupted as error:
-            failures.append(error)
+            make(toy(seed=n))
+            break
+        except LeaseLost:
+            print("lost", n, flush=True)
+"""
 
-    with store.lock(["b"], on_wait=ignore, poll=ignore):
-        thread = threading.Thread(target=second)
-        thread.start()
-        thread.join(10)
-        with store.lock(["a"], on_wait=lambda _: pytest.fail("a is free"), poll=ignore):
-            pass
 
-    assert len(failures) == 1
+def maker(store: Store, host: Host, said: Path, *, n_stages: int, lease_s: float) -> Popen[bytes]:
+    """Have a process make stages 0, 1, ... of a store, as if on a host; it prints to a file."""
+    arguments = [str(store.root), host.name, str(n_stages), str(lease_s)]
+    with said.open("ab") as file:
+        root = Path(__file__).parents[1]  # where `tests` is found
+        return Popen([sys.executable, "-c", MAKER, *arguments], stdout=file, cwd=root)
+
+
+def lines(folder: Path) -> list[str]:
+    """Return what all makers have printed."""
+    return [line for path in folder.glob("said_*") for line in path.read_text().splitlines()]
+
+
+def wait_for(path: Path, line: str) -> None:
+    """Wait until a maker has printed a line."""
+    while not path.exists() or line not in path.read_text():
+        sleep(0.01)
+
+
+@pytest.mark.slow
+def test_makers_on_two_hosts_killed_and_paused_at_random_publish_each_stage_once(
+    store: Store, tmp_path: Path
+) -> None:
+    moments, n_stages = random.Random(0), 12
+    hosts = [HERE, THERE, HERE, THERE]
+    running: dict[int, Popen[bytes]] = {}
+    for kill in range(20):
+        for index, host in enumerate(hosts):
+            if index not in running or running[index].poll() is not None:
+                said = tmp_path / f"said_{index}"
+                running[index] = maker(store, host, said, n_stages=n_stages, lease_s=0.4)
+        victim = running[moments.randrange(len(hosts))]
+        sleep(moments.random() * 0.8)
+        if kill % 3 == 2:
+            victim.send_signal(signal.SIGSTOP)
+            sleep(1.0)  # longer than its lease
+            victim.send_signal(signal.SIGCONT)
+        else:
+            victim.kill()
+            victim.wait()
+    last = maker(store, THERE, tmp_path / "said_last", n_stages=n_stages, lease_s=0.4)
+    codes = [process.wait() for process in (last, *running.values())]
+
+    assert [code for code in codes if code not in (0, -signal.SIGKILL)] == []
+    published = [line for line in lines(tmp_path) if line.startswith("published")]
+    assert len(published) == len(set(published))
+    made = list(store.finished())
+    assert sorted(stage.manifest["settings"]["seed"] for stage in made) == list(range(n_stages))
+    for stage in made:
+        stage.check(hashed=True)
+        assert list(stage.manifest["files"]) == ["0", "1", "2", "3"]
+    assert list((store.root / "leases").iterdir()) == []
+
+
+def test_work_that_was_killed_on_another_host_is_adopted_and_ended(
+    store: Store, tmp_path: Path
+) -> None:
+    said = tmp_path / "said_dead"
+    dead = maker(store, THERE, said, n_stages=1, lease_s=0.4)
+    wait_for(said, "part 0 1")
+    dead.kill()
+    dead.wait()
+    folder = store.root / "scratch" / toy(seed=0).fingerprint
+    older = folder / "an-older-owner" / "output"
+    replace_text(older / "3", "a part that must not be used")
+    os.utime(older, (0, 0))
+    os.utime(older.parent, (0, 0))
+
+    assert maker(store, HERE, tmp_path / "said_next", n_stages=1, lease_s=0.4).wait() == 0
+
+    made = [line for line in lines(tmp_path) if line.startswith("part")]
+    assert sorted(made) == [f"part 0 {part}" for part in range(4)]
+    [stage] = store.finished()
+    assert stage.path("3").read_text() == "3 of 0"
+    assert not folder.exists()
+
+
+def test_paused_maker_that_wakes_after_another_took_over_publishes_nothing(
+    store: Store, tmp_path: Path
+) -> None:
+    said = tmp_path / "said_paused"
+    paused = maker(store, THERE, said, n_stages=1, lease_s=0.4)
+    wait_for(said, "part 0 1")
+    paused.send_signal(signal.SIGSTOP)
+    other = maker(store, HERE, tmp_path / "said_other", n_stages=1, lease_s=0.4)
+    wait_for(tmp_path / "said_other", "part 0 2")
+    paused.send_signal(signal.SIGCONT)
+
+    assert (paused.wait(), other.wait()) == (0, 0)
+    assert "published 0" in (tmp_path / "said_other").read_text()
+    assert "published" not in said.read_text()
+    assert [stage.manifest["made"]["by"] for stage in store.finished()] == [other.pid]
+    assert not list((store.root / "scratch").iterdir())
+
+
+def test_of_two_that_hold_one_stage_the_second_to_publish_uses_the_firsts(store: Store) -> None:
+    other = Store(store.root, host=THERE)
+    with locked(store):
+        (store.output(STAGE) / "a").write_text("ours")
+        (store.root / "leases" / STAGE.fingerprint).rename(store.root / "aside")
+        with locked(other):  # as after a take-over that both have survived
+            (other.root / "scratch" / STAGE.fingerprint / other.leases.owner).mkdir()
+            (other.output(STAGE) / "a").write_text("theirs")
+            first = other.finish(STAGE, summary=Summary(), made={"by": "other"})
+        (store.root / "aside").rename(store.root / "leases" / STAGE.fingerprint)
+        (store.output(STAGE) / "a").write_text("ours")
+
+        found = store.finish(STAGE, summary=Summary(), made={"by": "own"})
+
+    assert found == first == store.find(STAGE)
+    assert found.path("a").read_text() == "theirs"
+
+
+def test_nothing_is_published_or_given_up_without_the_lock(store: Store) -> None:
+    (store.output(STAGE) / "a").write_text("first")
+
+    with pytest.raises(LeaseLost):
+        store.finish(STAGE, summary=Summary(), made={})
+    with pytest.raises(LeaseLost):
+        store.fail(STAGE, "no luck", outcome="failed", final=False)
+
+    assert store.find(STAGE) is None
+    assert store.failure(STAGE) is None

@@ -70,12 +70,12 @@ def gc(specs: Path, store: Path, yes: bool) -> None:
         click.echo(f"{stage.manifest['kind']}  {stage.fingerprint[:12]}  {size(stage.n_bytes)}")
         if yes:
             opened.discard(stage.fingerprint)
-    for fingerprint, n_bytes in gone.left_off.items():
+    for fingerprint, n_bytes in gone.unfinished.items():
         click.echo(f"unfinished  {fingerprint[:12]}  {size(n_bytes)}")
         if yes:
-            opened.forget_scratch(fingerprint)
+            opened.discard_unfinished(fingerprint)
     click.echo(f"pictures, redrawn when needed  {size(gone.pictures_bytes)}")
     if yes:
-        opened.forget_pictures()
-    what = f"{counted(len(gone.finished) + len(gone.left_off), 'stage')}, {size(gone.n_bytes)}"
+        opened.discard_pictures()
+    what = f"{counted(len(gone.finished) + len(gone.unfinished), 'stage')}, {size(gone.n_bytes)}"
     click.echo(f"deleted {what}" if yes else f"{what} would be deleted; --yes deletes them")

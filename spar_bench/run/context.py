@@ -21,7 +21,7 @@ from spar_bench.libraries import RECORDED, installed_version
 from spar_bench.run.distributed import Ranks
 from spar_bench.run.images import Pictures
 from spar_bench.spec.schema import BackboneSpec, Precision
-from spar_bench.stage import Finished, digest, read_manifest
+from spar_bench.stage import Damaged, Finished, digest, read_manifest
 from spar_bench.stages.base import Stage
 from spar_bench.stages.latency import Machine
 from spar_bench.stages.student import TRAINED_FILE
@@ -69,26 +69,27 @@ class Context:
     _pictures: dict[str, Pictures] = field(default_factory=dict)
 
     def check(self) -> None:
-        """Stop here if the user asked to.
+        """Stop here if the user asked to, or if the work is another process's now.
 
         Raises:
             Interrupted: the user asked to stop.
+            LeaseLost: another process has taken over what is being made here.
         """
         if self.stop.is_set():
             raise Interrupted
+        self.store.leases.require_unbroken()
 
     def finished(self, stage: Stage, role: str) -> Finished:
         """Return the finished stage that fills a role of `stage`.
 
         Raises:
-            SparBenchError: it is no longer in the store, since something else has deleted it.
+            Damaged: it is no longer in the store, since something else has deleted it.
         """
-        found = self.store.find_by_fingerprint(stage.inputs[role])
+        fingerprint = stage.inputs[role]
+        found = self.store.find_by_fingerprint(fingerprint)
         if found is None:
-            raise SparBenchError(
-                f"{stage.kind}: needs its {role}, {stage.inputs[role][:12]}, but it was deleted "
-                "from the store meanwhile; run the same command again"
-            )
+            folder = self.store.root / "stages" / role / fingerprint
+            raise Damaged(folder, "was deleted", fingerprint=fingerprint)
         return found
 
     def pictures(self, fingerprint: str, build: Callable[[], Pictures]) -> Pictures:

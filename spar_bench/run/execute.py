@@ -3,20 +3,20 @@
 import logging
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Any, Literal
+from typing import Literal
 
-from spar_bench.errors import Diverged, SparBenchError, StoreError
-from spar_bench.files import writing
+from spar_bench.errors import Diverged, LeaseLost, SparBenchError, StoreError, Unreadable
 from spar_bench.plan.trials import Plan
 from spar_bench.resolve import Resolver
 from spar_bench.run.context import Context, Interrupted, Pruned
 from spar_bench.run.distributed import OutOfStep
 from spar_bench.stage import Damaged, Finished
 from spar_bench.stages.base import Stage, Summary
+from spar_bench.store import Failure
 
 log = logging.getLogger(__name__)
 
@@ -99,12 +99,12 @@ class Executor:
                 lacking.update(stage.inputs.values())
         return lacking
 
-    def _given_up(self, stage: Stage) -> dict[str, Any] | None:
+    def _given_up(self, stage: Stage) -> Failure | None:
         """Return the failure of a stage that is not tried again, or None."""
         past = self.context.store.failure(stage)
-        if past is None or not past["final"]:
+        if past is None or not past.final:
             return None
-        tries_again = not self.plan.keep_pruned if past["outcome"] == "pruned" else self.retry
+        tries_again = not self.plan.keep_pruned if past.outcome == "pruned" else self.retry
         return None if tries_again else past
 
     def _settle(self, stage: Stage) -> None:
@@ -113,7 +113,7 @@ class Executor:
         if self._find(stage) is not None:
             self.outcomes[stage.fingerprint] = "found"
         elif (past := self._given_up(stage)) is not None:
-            self._tell([stage], past["outcome"], past["reason"])
+            self._tell([stage], past.outcome, past.reason)
         elif any(self.outcomes[i] != "skipped" for i in lost):
             reason = next(self.reasons[i] for i in lost if i in self.reasons)
             if {self.outcomes[i] for i in lost} == {"pruned"}:
@@ -136,6 +136,15 @@ class Executor:
         ]
 
     def _make_batch(self, batch: list[Stage]) -> None:
+        """Make stages; wait for what another process has taken over while this one was paused."""
+        while batch:
+            try:
+                return self._make_locked(batch)
+            except LeaseLost as lost:
+                log.warning("%s", lost)
+                batch = [s for s in batch if self.outcomes.get(s.fingerprint) != "made"]
+
+    def _make_locked(self, batch: list[Stage]) -> None:
         """Make stages under their locks; accept what another sweep has made or given up."""
         with self._locked(batch):
             missing = []
@@ -144,7 +153,7 @@ class Executor:
                 if self._find(stage) is not None:
                     continue
                 if (past := self._given_up(stage)) is not None:
-                    self._tell([stage], past["outcome"], past["reason"])
+                    self._tell([stage], past.outcome, past.reason)
                     continue
                 missing.append(stage)
                 self._reopen(stage)
@@ -154,26 +163,22 @@ class Executor:
                 )
                 self._try(missing)
 
-    @contextmanager
-    def _locked(self, stages: list[Stage]) -> Iterator[None]:
-        context = self.context
-        with (
-            writing(context.store.root),
-            context.store.lock(
-                [stage.fingerprint for stage in stages],
-                on_wait=lambda _: self.notify("waiting", stages[0], "another sweep is making it"),
-                poll=context.check,
-            ),
-        ):
-            yield
+    def _locked(self, stages: list[Stage]) -> AbstractContextManager[None]:
+        return self.context.store.lock(
+            [stage.fingerprint for stage in stages],
+            on_wait=lambda _: self.notify("waiting", stages[0], "another sweep is making it"),
+            poll=self.context.check,
+        )
 
     def _try(self, stages: list[Stage]) -> None:
         """Make stages and record how it went."""
         try:
             self._make_and_finish(stages)
         except Exception as error:
-            stops_all = isinstance(error, StoreError) and not isinstance(error, Damaged)
-            if stops_all or isinstance(error, (Interrupted, OutOfStep)):
+            of_one = isinstance(error, (Damaged, Unreadable))
+            if (isinstance(error, StoreError) and not of_one) or isinstance(
+                error, (Interrupted, OutOfStep)
+            ):
                 for stage in stages:
                     del self.outcomes[stage.fingerprint]
                 raise
@@ -210,7 +215,7 @@ class Executor:
             self._require_unchanged(stages[0])
         except SparBenchError:
             for stage in stages:
-                context.store.forget_scratch(stage.fingerprint)
+                context.store.discard_unfinished(stage.fingerprint)
             raise
         for stage, result in zip(stages, results, strict=True):
             if isinstance(result, Exception):
@@ -251,8 +256,7 @@ class Executor:
             raise SparBenchError(f"{stage.kind} was damaged and could not be made again: {reason}")
 
     def _reopen(self, stage: Stage) -> None:
-        damage = self.context.store.reopen(stage)
-        if damage:
+        if damage := self.context.store.reopen(stage):
             self.notify("damaged", stage, damage)
 
     def _record(
@@ -263,7 +267,7 @@ class Executor:
         for stage in left:
             self.context.store.fail(stage, reason, outcome=outcome, final=final)
             if final and outcome == "failed":
-                self.context.store.forget_scratch(stage.fingerprint)
+                self.context.store.discard_unfinished(stage.fingerprint)
         self._tell(left, outcome, reason)
 
     def _tell(

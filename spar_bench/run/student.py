@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -41,8 +42,10 @@ def make_students(stages: list[student.Stage], context: Context) -> list[student
 
 
 def _make_student(stage: student.Stage, context: Context) -> student.Summary:
-    context.ranks.say(stage.to_json())
-    run = _train(stage, context)
+    scratch = context.store.scratch(stage)
+    resume = str(scratch.relative_to(context.store.root))
+    context.ranks.say({"stage": stage.to_json(), "scratch": resume})
+    run = _train(stage, context, scratch)
     if not all(tensor.isfinite().all() for tensor in run.trained().values()):
         raise _diverged("weights", math.nan, run)  # broken by the last step, which no loss shows
     output = context.store.output(stage)
@@ -60,10 +63,10 @@ def _make_student(stage: student.Stage, context: Context) -> student.Summary:
 def join_student(value: dict[str, Any], context: Context) -> None:
     """Train the student that the first process named; that one keeps the result and errors."""
     context.flops = 0.0
-    stage = stage_from_json(value)
+    stage = stage_from_json(value["stage"])
     assert isinstance(stage, student.Stage), "only students are trained together"
     with suppress(LeftOff, Diverged):
-        _train(stage, context)
+        _train(stage, context, context.store.root / value["scratch"])
 
 
 @dataclass
@@ -78,10 +81,10 @@ class _Images:
     stream: Iterator[Tensor] = field(default_factory=lambda: iter(()))
 
 
-def _train(stage: student.Stage, context: Context) -> Training:
-    """Take all steps of a student, together with the other processes."""
+def _train(stage: student.Stage, context: Context, scratch: Path) -> Training:
+    """Take all steps of a student, together with the other processes; resumes from `scratch`."""
     ranks = context.ranks
-    run, images = ranks.agree(partial(_begin, stage, context))
+    run, images = ranks.agree(partial(_begin, stage, context, scratch))
     mean_step = ranks.sum(torch.tensor(run.step)).item() / ranks.n
     ranks.agree(partial(_require_same_step, run, mean_step))
     encode, first, saved_at = ranks.joined(run.backbone), run.step, time.monotonic()
@@ -103,12 +106,12 @@ def _train(stage: student.Stage, context: Context) -> Training:
     return run
 
 
-def _begin(stage: student.Stage, context: Context) -> tuple[Training, _Images]:
+def _begin(stage: student.Stage, context: Context, scratch: Path) -> tuple[Training, _Images]:
     """Build a student's state and resume where an earlier attempt stopped."""
     pictures = open_images(stage, context)
     backbone = build_backbone(stage.places.backbone, context.device)
     run = Training(backbone, stage.settings.recipe, stage.settings.seed, len(pictures))
-    run.resume(context.store.scratch(stage) / CHECKPOINT_FILE)
+    run.resume(scratch / CHECKPOINT_FILE)
     return run, _Images(pictures, Targets(stage, context))
 
 

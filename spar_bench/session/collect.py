@@ -183,9 +183,9 @@ class Collector:
             if needed.status == "pruned":
                 return needed
         failure = self.store.failure(stage)
-        if failure is None or (failure["outcome"] == "pruned" and not self.plan.keep_pruned):
+        if failure is None or (failure.outcome == "pruned" and not self.plan.keep_pruned):
             return State("skipped", NOT_MADE)
-        return State(failure["outcome"], failure["reason"], final=failure["final"])
+        return State(failure.outcome, failure.reason, final=failure.final)
 
     @cached_property
     def _latency(self) -> State | None:

@@ -18,14 +18,14 @@ class Unreachable:
     """What no spec needs: finished stages, unfinished work by fingerprint, and pictures."""
 
     finished: list[Finished]
-    left_off: dict[str, int]
+    unfinished: dict[str, int]
     pictures_bytes: int
 
     @property
     def n_bytes(self) -> int:
         """Total size in bytes."""
         finished = sum(stage.n_bytes for stage in self.finished)
-        return finished + sum(self.left_off.values()) + self.pictures_bytes
+        return finished + sum(self.unfinished.values()) + self.pictures_bytes
 
 
 def unreachable(store: Store, folder: Path) -> Unreachable:
@@ -54,7 +54,7 @@ def unreachable(store: Store, folder: Path) -> Unreachable:
             reached.add(_timed(stage.to_json()) if timed else fingerprint)
     return Unreachable(
         [stage for stage in store.finished() if _key(stage) not in reached],
-        {key: size for key, size in store.left_off().items() if key not in wanted},
+        {key: size for key, size in store.unfinished().items() if key not in wanted},
         store.pictures_bytes(),
     )
 

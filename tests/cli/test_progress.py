@@ -134,7 +134,8 @@ def test_stage_that_failed_for_good_is_no_work_ahead(
     monkeypatch.chdir(tmp_path)
     plan = make_plan(read_spec(Path(write_spec(DIVERGING))).points, [0], None)
     failed = next(s for s in plan.stages.values() if s.kind == "student")
-    store.fail(failed, "diverged", outcome="failed", final=True)
+    with store.lock([failed.fingerprint], on_wait=print, poll=lambda: None):
+        store.fail(failed, "diverged", outcome="failed", final=True)
     tally = Tally()
 
     tally.planned(plan, store)

@@ -15,6 +15,7 @@ from spar_bench.run.context import (
     Interrupted,
     autocast,
     device_name,
+    ignore,
     machine,
     resolve_device,
 )
@@ -99,8 +100,9 @@ def test_backbones_are_built_once_and_only_the_latest_student_is_kept(
     students = []
     for value in (2.0, 3.0):
         stage = toy(scale=value)
-        save_file({name: torch.full((16,), value)}, store.output(stage) / TRAINED_FILE)
-        students.append(store.finish(stage, summary=Summary(), made={}))
+        with store.lock([stage.fingerprint], on_wait=ignore, poll=ignore):
+            save_file({name: torch.full((16,), value)}, store.output(stage) / TRAINED_FILE)
+            students.append(store.finish(stage, summary=Summary(), made={}))
 
     def weight(student: Finished) -> float:
         return float(held.backbone(spec, student).visual.state_dict()[name][0])

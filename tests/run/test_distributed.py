@@ -51,7 +51,7 @@ def taught(
 def gradients(stage: Stage, store: Store, step: int, ranks: Ranks) -> tuple[Training, list[float]]:
     """Read one process's images of a step, and leave its gradients in its weights."""
     context = Context(store, CPU, ranks=ranks)
-    run, images = _begin(stage, context)
+    run, images = _begin(stage, context, context.store.scratch(stage))
     run.step = step
     images.stream = images.pictures.stream(run.upcoming(ranks.own))
     read = _read_images(run, images, context, ranks.joined(run.backbone))
@@ -205,7 +205,7 @@ def test_processes_stop_together_and_go_on_together(tmp_path: Path) -> None:
         running.wait()
     assert time.monotonic() - asked_at < 25
     assert "Stopped. Finished work is kept" in said
-    [checkpoint] = tmp_path.glob(".spar_bench/scratch/*/checkpoint.safetensors")
+    [checkpoint] = tmp_path.glob(".spar_bench/scratch/*/*/checkpoint.safetensors")
     assert load_file(checkpoint)
 
     result = sweep(tmp_path, 2, epochs=400)

@@ -54,7 +54,7 @@ def stage_of(clip: Path, photographs: Path) -> Any:
 def train(stage: Stage, store: Store, **options: Any) -> tuple[Summary, Path]:
     """Make a student's files; returns its summary and the folder that they are in."""
     context = Context(store, CPU, **options)
-    store.forget_scratch(stage.fingerprint)
+    store.discard_unfinished(stage.fingerprint)
     [summary] = make_students([stage], context)
     return summary, store.output(stage)
 
@@ -169,7 +169,7 @@ def test_resumed_student_is_the_uninterrupted_one_bit_for_bit(
     stage = stage_of(epochs=3, **changes)
     _, folder = train(stage, taught)
     expected, curve = load_file(folder / TRAINED_FILE), losses(folder)
-    taught.forget_scratch(stage.fingerprint)
+    taught.discard_unfinished(stage.fingerprint)
     looks = stopping_at(step)
 
     def check(self: Context) -> None:

@@ -9,7 +9,7 @@ from optuna.trial import TrialState
 
 from spar_bench.results import Results
 from spar_bench.run.context import Pruned
-from spar_bench.session.search import Asked, Searcher, past_points, study_name
+from spar_bench.session.search import Asked, Searcher, past_points
 from spar_bench.spec import read_spec
 from spar_bench.store import Store
 from tests.small import UNTIMED, one_line, runs, spar_bench, write_spec
@@ -260,4 +260,4 @@ def test_fail_fast_ends_a_search_at_the_first_failure(here: Path) -> None:
     assert "0 of 1 trial finished" in result.stdout
     loaded = read_spec(Path(spec))
     assert len(past_points(loaded, Store(Path(".spar_bench")))) == 1
-    assert (Path(".spar_bench/locks") / study_name(loaded)).exists()
+    assert list(Path(".spar_bench/leases").iterdir()) == []

@@ -53,7 +53,7 @@ def test_failed_stage_leaves_others_alone_and_blocks_what_is_made_from_it(
     )
     failure = store.failure(student)
     assert failure is not None
-    assert (failure["reason"], failure["final"]) == ("photo.png: cannot be read", False)
+    assert (failure.reason, failure.final) == ("photo.png: cannot be read", False)
     others = [f for f in plan.stages if f not in (student.fingerprint, blocked)]
     assert {making.outcomes[f] for f in others} == {"made"}
 
@@ -140,9 +140,9 @@ def test_diverged_student_is_recorded_for_good_and_repeated_only_on_demand(
     [student] = of_kind(plan, "student")
     failure = store.failure(student)
     assert failure is not None
-    assert failure["final"] is True
-    assert "must stay finite, but is" in failure["reason"]
-    assert "lower student.learning_rate (1e+30)" in failure["reason"]
+    assert failure.final is True
+    assert "must stay finite, but is" in failure.reason
+    assert "lower student.learning_rate (1e+30)" in failure.reason
     for told in (notes, notes_again, notes_retried):
         assert told.kinds("failed") == ["student"]
         assert told.kinds("blocked") == ["evaluate"]

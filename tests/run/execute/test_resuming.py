@@ -182,7 +182,7 @@ def test_checkpoint_without_the_pictures_beside_it_is_not_gone_on_from(
 ) -> None:
     arms = teachers_of(plan)
     interrupted_evaluation(plan, store, monkeypatch, arms)
-    store.forget_scratch(arms[1].fingerprint)
+    store.discard_unfinished(arms[1].fingerprint)
 
     executor(plan, store)[0].make(plan.stages)
 

@@ -1,0 +1,395 @@
+"""Leases: files that say who works on what, on any number of hosts that share a folder.
+
+A lease is a file that was created exclusively, holds its owner as JSON, and is touched by its owner
+every sixth of its length. Whoever wants it watches the file: unchanged for the lease's whole length
+on the watcher's own clock, the owner counts as dead and the lease is taken over. Clocks of hosts
+are never compared. An owner that is dead on the same kernel is recognised at once.
+
+Guaranteed, wherever exclusive creation and renaming are atomic (local disks, NFS, Lustre, GPFS):
+
+- A lease that its owner renews is held by that owner alone, and a dead one is waited for no longer
+  than its length and one poll.
+- An owner that was paused for longer, and has been replaced, finds out when it asks (`require`),
+  so that it publishes nothing in another's name.
+
+Given up: an owner may be replaced between `require` and what it does next, and two that take over
+one dead lease in the same instant may both hold it until the first of them asks. Work may then be
+done twice, so what it publishes must be published by a rename that only one can win.
+"""
+
+import fcntl
+import json
+import os
+import platform
+import random
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from spar_bench.errors import LeaseLost
+from spar_bench.files import reading, writing
+
+LEASE_S = 60.0
+POLL_S = 0.5
+"""Longest time between two looks at a lease that is waited for."""
+_RENEWALS = 6
+
+
+def _boot_id() -> str:
+    """Return what identifies the running kernel, or "" where it has no name."""
+    with suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    return ""
+
+
+@dataclass(frozen=True)
+class Host:
+    """The computer that a process runs on: its name, and the kernel it has booted."""
+
+    name: str = field(default_factory=platform.node)
+    boot_id: str = field(default_factory=_boot_id)
+
+
+@dataclass(eq=False)
+class Lease:
+    """A lease that this process took; `is_lost` once a renewal found another in its place."""
+
+    path: Path
+    content: bytes
+    length_s: float
+    file: int
+    renewed_at: float = field(default_factory=time.monotonic)
+    is_lost: bool = False
+
+    def is_own(self) -> bool:
+        """Return whether the file is still the one that was created."""
+        seen = _look(self.path)
+        return seen is not None and seen.content == self.content
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it is time to renew it."""
+        return time.monotonic() - self.renewed_at >= self.length_s / _RENEWALS / 2
+
+    def renew(self) -> None:
+        """Show the others that the owner is alive; after an error the next renewal tries again."""
+        with suppress(OSError):
+            self.is_lost = not self.is_own()
+            os.utime(self.file)
+            self.renewed_at = time.monotonic()
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """A lease's file as it was found: equal as long as nobody renewed or replaced it."""
+
+    content: bytes
+    changed_ns: int
+    is_unlocked: bool = field(compare=False)
+
+    @property
+    def owner(self) -> dict[str, Any]:
+        """Who holds the lease; empty in the instant between its creation and its first write."""
+        with suppress(ValueError):
+            owner = json.loads(self.content)
+            return owner if isinstance(owner, dict) else {}
+        return {}
+
+
+def _look(path: Path) -> _Seen | None:
+    """Return a lease's file, or None if there is none; opened, since NFS caches what stat sees."""
+    try:
+        file = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    try:
+        content, changed_ns = os.read(file, 4096), os.fstat(file).st_mtime_ns
+        is_unlocked = _lock(file, fcntl.LOCK_SH)
+    finally:
+        os.close(file)  # and with it the lock
+    return _Seen(content, changed_ns, is_unlocked)
+
+
+def _lock(file: int, kind: int) -> bool:
+    """Try to lock an open file; return whether it worked."""
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+class Leases:
+    """The leases under one folder, as one owner takes them.
+
+    `owner` is a name that no other owner has; `length_s` is how long its leases last without being
+    renewed. `host` is given by tests that play several hosts.
+    """
+
+    def __init__(self, folder: Path, length_s: float = LEASE_S, host: Host | None = None) -> None:
+        self._folder, self._length_s, self._host = folder, length_s, host or Host()
+        name = "".join(c if c.isalnum() and c.isascii() else "-" for c in self._host.name)
+        self.owner = f"{name[:64]}-{os.getpid()}-{uuid4().hex[:8]}"
+        self._held: dict[str, Lease] = {}
+        self._watched: dict[str, tuple[_Seen, float]] = {}
+
+    @contextmanager
+    def hold(
+        self, names: Iterable[str], *, on_wait: Callable[[str], None], poll: Callable[[], None]
+    ) -> Iterator[None]:
+        """Hold several leases, taken in sorted order so that two owners cannot deadlock.
+
+        `on_wait` is called once with the name that is held elsewhere; `poll` at least twice a
+        second while waiting, and may raise.
+
+        Raises:
+            LeaseLost: the block failed, and one of the leases was taken over meanwhile.
+            StoreError: the folder cannot be used.
+        """
+        wanted = sorted(set(names))
+        with ExitStack() as held:
+            for index, name in enumerate(wanted):
+                is_waiting = False
+                while (lease := self._take(name)) is None:
+                    # All are watched at once: several leases of one dead owner cost one wait.
+                    if any([self._remove_dead(other) for other in wanted[index:]]):
+                        continue
+                    if not is_waiting:
+                        on_wait(name)
+                    is_waiting = True
+                    poll()
+                    self._pause()
+                self._held[name] = lease
+                held.callback(self._release, name)
+            try:
+                yield
+            except Exception:
+                self.require(*wanted)
+                raise
+
+    @contextmanager
+    def hold_if_free(self, name: str) -> Iterator[bool]:
+        """Hold a lease unless another owner has it; yields whether it is held."""
+        lease = self._take(name)
+        if lease is None and self._remove_dead(name):
+            lease = self._take(name)
+        if lease is None:
+            yield False
+            return
+        self._held[name] = lease
+        try:
+            yield True
+        finally:
+            self._release(name)
+
+    @contextmanager
+    def show(self, name: str) -> Iterator[None]:
+        """Hold a lease whose name is this owner's own; it may be lost without being missed."""
+        lease = self._take(name)
+        try:
+            yield
+        finally:
+            if lease is not None:
+                _give_back(lease)
+
+    def require(self, *names: str) -> None:
+        """Look whether leases are still held.
+
+        Raises:
+            LeaseLost: one was never taken, or was taken over by another owner.
+        """
+        for name in names:
+            held = self._held.get(name)
+            with reading(self._folder):
+                if held is None or not held.is_own():
+                    raise LeaseLost(
+                        f"{self._folder / name}: must be held by whoever publishes the work, but "
+                        "another process has taken it over; what that one makes is used"
+                    )
+
+    def require_unbroken(self) -> None:
+        """Look whether a renewal found a lease lost; reads a file only then.
+
+        Raises:
+            LeaseLost: another owner has taken over, so there is no use in going on.
+        """
+        self.require(*(name for name, lease in self._held.items() if lease.is_lost))
+
+    def is_own(self, name: str) -> bool:
+        """Return whether this owner took a lease and has not given it back."""
+        return name in self._held
+
+    def owner_of(self, name: str) -> str:
+        """Return who holds a lease, for a message."""
+        seen = self._look(name)
+        owner = seen.owner if seen else {}
+        return f"process {owner.get('pid')} on {owner.get('host')}"
+
+    def is_held(self, name: str) -> bool:
+        """Return whether a lease is held by an owner that is not known to be dead."""
+        return self._look(name) is not None and self._dead(name) is None
+
+    def is_alive(self, name: str) -> bool:
+        """Watch a lease until it is clear whether its owner lives.
+
+        It takes a sixth of the lease for a living owner on another host, and the whole for a dead.
+        """
+        first = self._look(name)
+        while (seen := self._look(name)) is not None and self._dead(name) is None:
+            if seen != first or (self._is_here(seen) and not seen.is_unlocked):
+                return True
+            self._pause()
+        return False
+
+    def names(self, prefix: str) -> list[str]:
+        """Return the leases with a prefix, held or dead."""
+        with reading(self._folder):
+            return sorted(name for name in os.listdir(self._folder) if name.startswith(prefix))
+
+    def _take(self, name: str) -> Lease | None:
+        """Create a lease, or return None if there is one."""
+        path = self._folder / name
+        with writing(self._folder):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            try:
+                file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+            except FileExistsError:
+                return None
+            # The kernel drops this lock when the process ends, however it ends. So on the same
+            # kernel an unlocked lease is a dead owner's: unlike a process number, the lock cannot
+            # pass to another process, and it is seen from other containers too. Where locks do not
+            # work, and between kernels, only time tells.
+            boot_id = self._host.boot_id if _lock(file, fcntl.LOCK_EX) else ""
+            owner = {
+                "host": self._host.name,
+                "boot_id": boot_id,
+                "pid": os.getpid(),
+                "length_s": self._length_s,
+                "token": uuid4().hex,
+            }
+            lease = Lease(path, json.dumps(owner).encode(), self._length_s, file)
+            try:
+                os.write(file, lease.content)
+                os.fsync(file)
+            except BaseException:
+                os.close(file)
+                path.unlink(missing_ok=True)
+                raise
+        _renewer.add(lease)
+        return lease
+
+    def _release(self, name: str) -> None:
+        _give_back(self._held.pop(name))
+
+    def _look(self, name: str) -> _Seen | None:
+        with reading(self._folder):
+            return _look(self._folder / name)
+
+    def _dead(self, name: str) -> _Seen | None:
+        """Return a lease whose owner is known to be dead, or None."""
+        seen = self._look(name)
+        if seen is None:
+            self._watched.pop(name, None)
+            return None
+        known, since = self._watched.get(name, (None, 0.0))
+        if known != seen:
+            since = time.monotonic()
+            self._watched[name] = seen, since
+        if self._is_here(seen) and seen.is_unlocked:
+            return seen
+        is_stale = time.monotonic() - since >= seen.owner.get("length_s", self._length_s)
+        return seen if is_stale else None
+
+    def _remove_dead(self, name: str) -> bool:
+        """Delete a lease whose owner is known to be dead; return whether there was one."""
+        dead = self._dead(name)
+        if dead is None:
+            return False
+        with writing(self._folder):
+            _remove(self._folder / name, lambda found: found == dead)
+        return True
+
+    def _is_here(self, seen: _Seen) -> bool:
+        own, owner = self._host, seen.owner
+        is_same = (owner.get("host"), owner.get("boot_id")) == (own.name, own.boot_id)
+        return is_same and own.boot_id != ""
+
+    def _pause(self) -> None:
+        time.sleep(random.uniform(0.5, 1.0) * min(POLL_S, self._length_s / _RENEWALS))
+
+
+def _give_back(lease: Lease) -> None:
+    if _renewer.remove(lease):
+        with suppress(OSError):
+            if lease.is_own():
+                _remove(lease.path, lambda seen: seen.content == lease.content)
+        os.close(lease.file)
+
+
+def _remove(path: Path, is_meant: Callable[[_Seen], bool]) -> None:
+    """Delete the lease that is meant; one that has taken its place is put back."""
+    # No file system deletes a name only if it still stands for a given file. So it is renamed to a
+    # name of our own first, looked at, and put back by a link, which replaces nothing.
+    aside = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
+    try:
+        os.rename(path, aside)
+    except FileNotFoundError:
+        return
+    found = _look(aside)
+    if found is not None and not is_meant(found):
+        with suppress(OSError):
+            os.link(aside, path)
+    aside.unlink(missing_ok=True)
+
+
+class _Renewer:
+    """The thread that renews all leases of this process."""
+
+    def __init__(self) -> None:
+        self.leases: set[Lease] = set()
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+
+    def add(self, lease: Lease) -> None:
+        with self._changed:
+            self.leases.add(lease)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="leases", daemon=True)
+                self._thread.start()
+            self._changed.notify()
+
+    def remove(self, lease: Lease) -> bool:
+        """Stop renewing a lease; return whether it was being renewed, which a child's is not."""
+        with self._changed:
+            is_known = lease in self.leases
+            self.leases.discard(lease)
+            return is_known
+
+    def _run(self) -> None:
+        with self._changed:
+            while True:
+                for lease in self.leases:
+                    if lease.is_due:
+                        lease.renew()
+                every_s = min((lease.length_s for lease in self.leases), default=None)
+                self._changed.wait(every_s and every_s / _RENEWALS)
+
+
+_renewer = _Renewer()
+
+
+def _forget_parents_leases() -> None:
+    """Close them in a forked child, so that their locks end with the parent."""
+    global _renewer
+    for lease in _renewer.leases:
+        os.close(lease.file)
+        lease.is_lost = True
+    _renewer = _Renewer()  # the thread stayed in the parent
+
+
+os.register_at_fork(after_in_child=_forget_parents_leases)
