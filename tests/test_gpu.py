@@ -124,7 +124,7 @@ def test_student_stopped_midway_ends_with_the_weights_of_an_undisturbed_one(
 
     with pytest.raises(Interrupted):
         made(plan, Context(store, device, report=stop_midway, stop=stop))
-    checkpoints = list(store.root.rglob("checkpoint.safetensors"))
+    checkpoints = list(store.root.rglob("resume.safetensors"))
     resumed = made(plan, Context(store, device))
     undisturbed = made(plan, Context(Store(tmp_path / "undisturbed"), device))
 

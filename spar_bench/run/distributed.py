@@ -122,7 +122,7 @@ class Ranks:
             reason = (str(error) or type(error).__name__).splitlines()[0]
             raise OutOfStep(
                 f"processes: must keep in step, but process {self.rank} failed within one "
-                f"({reason}); run the same command again: it resumes from the last checkpoint"
+                f"({reason}); run the same command again: it resumes where it was last saved"
             ) from error
 
     def _broadcast(self, content: bytes | None) -> bytes:

@@ -24,14 +24,14 @@ from spar_bench.files import replace_bytes, replace_text
 from spar_bench.inference import Inference
 from spar_bench.plan.cost import encoder_flops, pass_hw, slid_hw
 from spar_bench.resolve import open_dataset
-from spar_bench.run.checkpoint import (
-    CHECKPOINT_FILE,
-    CHECKPOINT_S,
-    is_whole,
-    load_checkpoint,
-    save_checkpoint,
-)
 from spar_bench.run.context import Context
+from spar_bench.run.resume import (
+    RESUME_FILE,
+    SAVE_EVERY_S,
+    is_whole,
+    load_state,
+    save_state,
+)
 from spar_bench.run.segment import DIVERGED, UNFIT, Segmenter
 from spar_bench.run.text import classifier_of, read_queries
 from spar_bench.stage import digest
@@ -65,7 +65,7 @@ def make_evaluations(
                 raise sample
             if not counts.left:
                 break
-            if time.monotonic() - saved_at > CHECKPOINT_S:
+            if time.monotonic() - saved_at > SAVE_EVERY_S:
                 counts.save()
                 saved_at = time.monotonic()
     except Exception:  # interrupted, or failed: the next attempt resumes here
@@ -168,7 +168,7 @@ class PixelCounts:
         self.failures: dict[int, Exception] = {}
         self._skipped: list[dict[str, Any]] = []
         self._batch = digest([stage.fingerprint for stage in stages])
-        self._path = context.store.scratch(stages[0]) / CHECKPOINT_FILE
+        self._path = context.store.scratch(stages[0]) / RESUME_FILE
         self._resume()
 
     @property
@@ -210,13 +210,13 @@ class PixelCounts:
             "confusion": torch.from_numpy(self.confusion),
             "counts": torch.from_numpy(self.counts),
         }
-        save_checkpoint(self._path, tensors, state)
+        save_state(self._path, tensors, state)
 
     def _resume(self) -> None:
-        checkpoint = load_checkpoint(self._path)
-        if checkpoint is None:
+        resumed = load_state(self._path)
+        if resumed is None:
             return
-        tensors, state = checkpoint
+        tensors, state = resumed
         if state["batch"] == self._batch and self._has_previews(len(state["names"])):
             self.confusion = tensors["confusion"].numpy()
             self.counts = tensors["counts"].numpy()

@@ -22,10 +22,10 @@ from spar_bench import registry
 from spar_bench.errors import Diverged, SparBenchError
 from spar_bench.files import replace_bytes, replace_text
 from spar_bench.plan.cost import training_flops
-from spar_bench.run.checkpoint import CHECKPOINT_FILE, CHECKPOINT_S
 from spar_bench.run.context import Context, Interrupted, autocast, build_backbone
 from spar_bench.run.distributed import Encode, LeftOff, only_here
 from spar_bench.run.images import Pictures, normalise
+from spar_bench.run.resume import RESUME_FILE, SAVE_EVERY_S
 from spar_bench.run.teach import Targets, open_images
 from spar_bench.run.training import Training
 from spar_bench.stages import student
@@ -111,7 +111,7 @@ def _begin(stage: student.Stage, context: Context, scratch: Path) -> tuple[Train
     pictures = open_images(stage, context)
     backbone = build_backbone(stage.places.backbone, context.device)
     run = Training(backbone, stage.settings.recipe, stage.settings.seed, len(pictures))
-    run.resume(scratch / CHECKPOINT_FILE)
+    run.resume(scratch / RESUME_FILE)
     return run, _Images(pictures, Targets(stage, context))
 
 
@@ -132,18 +132,18 @@ def _between_steps(
         Interrupted: the user asked to stop; the next attempt resumes here.
         Pruned: a search stops this student.
     """
-    checkpoint = context.store.scratch(stage) / CHECKPOINT_FILE
+    resume = context.store.scratch(stage) / RESUME_FILE
     if run.ends_epoch and run.step > first:
         context.prune(*run.epoch_loss)
     try:
         context.check()
     except Interrupted:
-        run.save(checkpoint)
+        run.save(resume)
         raise
     context.report(stage, run.step / run.n_steps)
-    if time.monotonic() - saved_at <= CHECKPOINT_S:
+    if time.monotonic() - saved_at <= SAVE_EVERY_S:
         return saved_at
-    run.save(checkpoint)
+    run.save(resume)
     return time.monotonic()
 
 

@@ -16,13 +16,13 @@ from spar_bench.backbones.base import Backbone
 from spar_bench.files import replace_bytes
 from spar_bench.plan.cost import prompt_flops
 from spar_bench.protocol import Protocol
-from spar_bench.run.checkpoint import (
-    CHECKPOINT_FILE,
-    CHECKPOINT_S,
-    load_checkpoint,
-    save_checkpoint,
-)
 from spar_bench.run.context import Context
+from spar_bench.run.resume import (
+    RESUME_FILE,
+    SAVE_EVERY_S,
+    load_state,
+    save_state,
+)
 from spar_bench.spec.values import Templates
 from spar_bench.stage import Finished
 from spar_bench.stages import text
@@ -109,12 +109,12 @@ def _make_text(stage: text.Stage, context: Context) -> text.Summary:
     templates, names = stage.settings.templates, stage.settings.names
     n_prompts = len(_prompts(templates, ""))
     backbone = context.backbone(stage.places.backbone)
-    path = context.store.scratch(stage) / CHECKPOINT_FILE
+    path = context.store.scratch(stage) / RESUME_FILE
     queries, saved_at = _resumed(path), time.monotonic()
     for name in names[len(queries) :]:
-        is_due = context.stop.is_set() or time.monotonic() - saved_at > CHECKPOINT_S
+        is_due = context.stop.is_set() or time.monotonic() - saved_at > SAVE_EVERY_S
         if queries and is_due:
-            save_checkpoint(path, {"queries": torch.stack(queries)}, {})
+            save_state(path, {"queries": torch.stack(queries)}, {})
             saved_at = time.monotonic()
         context.check()
         context.report(stage, len(queries) / len(names))
@@ -126,8 +126,8 @@ def _make_text(stage: text.Stage, context: Context) -> text.Summary:
 
 
 def _resumed(path: Path) -> list[Tensor]:
-    checkpoint = load_checkpoint(path)
-    return list(checkpoint[0]["queries"]) if checkpoint else []
+    resumed = load_state(path)
+    return list(resumed[0]["queries"]) if resumed else []
 
 
 def read_queries(embedded: Finished) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from spar_bench.backbones.base import Backbone
-from spar_bench.run.checkpoint import load_checkpoint, save_checkpoint
+from spar_bench.run.resume import load_state, save_state
 from spar_bench.run.trainable import set_trainable
 from spar_bench.spec.schema import StudentSpec
 
@@ -124,14 +124,14 @@ class Training:
             "curve": self.curve,
             "scaler": self.scaler.state_dict(),
         }
-        save_checkpoint(path, tensors, words)
+        save_state(path, tensors, words)
 
     def resume(self, path: Path) -> None:
         """Go back to the state that `save` wrote, if it did."""
-        checkpoint = load_checkpoint(path)
-        if checkpoint is None:
+        resumed = load_state(path)
+        if resumed is None:
             return
-        tensors, words = checkpoint
+        tensors, words = resumed
         named: dict[str, nn.Parameter] = dict(self.backbone.visual.named_parameters())
         state: dict[int, dict[str, Tensor]] = {}
         with torch.no_grad():

@@ -205,8 +205,8 @@ def test_processes_stop_together_and_go_on_together(tmp_path: Path) -> None:
         running.wait()
     assert time.monotonic() - asked_at < 25
     assert "Stopped. Finished work is kept" in said
-    [checkpoint] = tmp_path.glob(".spar_bench/scratch/*/*/checkpoint.safetensors")
-    assert load_file(checkpoint)
+    [resume] = tmp_path.glob(".spar_bench/scratch/*/*/resume.safetensors")
+    assert load_file(resume)
 
     result = sweep(tmp_path, 2, epochs=400)
 

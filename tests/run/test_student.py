@@ -190,13 +190,13 @@ def test_resumed_student_is_the_uninterrupted_one_bit_for_bit(
 
 
 @pytest.mark.parametrize("content", [b"", b"\x10\x00\x00\x00\x00\x00\x00\x00{", b"x" * 100])
-def test_checkpoint_that_cannot_be_read_is_begun_anew(
+def test_student_whose_resume_state_is_corrupt_is_trained_anew(
     stage_of: Any, taught: Store, content: bytes
 ) -> None:
     stage = stage_of()
     _, folder = train(stage, taught)
     curve = losses(folder)
-    (folder.parent / "checkpoint.safetensors").write_bytes(content)
+    (folder.parent / "resume.safetensors").write_bytes(content)
 
     make_students([stage], Context(taught, CPU))
 

@@ -124,7 +124,7 @@ def test_names_that_were_embedded_are_not_embedded_again(
         return plain(self, prompts)
 
     monkeypatch.setattr(OpenClip, "encode_text", watched)
-    monkeypatch.setattr("spar_bench.run.text.CHECKPOINT_S", 0.0)
+    monkeypatch.setattr("spar_bench.run.text.SAVE_EVERY_S", 0.0)
     with pytest.raises(KeyboardInterrupt):
         executor(plan, store)[0].make([text.fingerprint])
     executor(plan, store)[0].make([text.fingerprint])

@@ -1,4 +1,4 @@
-"""What training is made of: schedules against torch's, orders, and what a checkpoint holds."""
+"""What training is made of: schedules against torch's, orders, and what resume state holds."""
 
 from pathlib import Path
 
@@ -56,7 +56,7 @@ def test_order_visits_every_image_once_and_depends_on_seed_and_epoch() -> None:
     assert order(20, 1, 1) == orders[3]
 
 
-def test_scale_of_half_precision_gradients_is_part_of_a_checkpoint(
+def test_scale_of_half_precision_gradients_is_part_of_resume_state(
     clip: Path, tmp_path: Path
 ) -> None:
     spec = StudentSpec(precision="float16", trainable="all")
@@ -67,7 +67,7 @@ def test_scale_of_half_precision_gradients_is_part_of_a_checkpoint(
     state = {**runs[0].scaler.state_dict(), "scale": 128.0, "_growth_tracker": 7}
     runs[0].scaler.load_state_dict(state)
 
-    runs[0].save(tmp_path / "checkpoint.safetensors")
-    runs[1].resume(tmp_path / "checkpoint.safetensors")
+    runs[0].save(tmp_path / "resume.safetensors")
+    runs[1].resume(tmp_path / "resume.safetensors")
 
     assert runs[1].scaler.state_dict() == state

@@ -101,8 +101,8 @@ def test_killed_anywhere_and_called_again_it_ends_with_the_same_bytes(
     monkeypatch: pytest.MonkeyPatch,
     n_writes: int,
 ) -> None:
-    monkeypatch.setattr("spar_bench.run.student.CHECKPOINT_S", 0)
-    monkeypatch.setattr("spar_bench.run.evaluate.CHECKPOINT_S", 0)
+    monkeypatch.setattr("spar_bench.run.student.SAVE_EVERY_S", 0)
+    monkeypatch.setattr("spar_bench.run.evaluate.SAVE_EVERY_S", 0)
     with monkeypatch.context() as patch:
         killed_at(patch, n_writes)
         with pytest.raises(Killed):
@@ -112,6 +112,34 @@ def test_killed_anywhere_and_called_again_it_ends_with_the_same_bytes(
 
     assert contents(store, plan) == undisturbed
     assert list(store.root.glob("stages/**/.*")) == []
+
+
+def test_student_whose_resume_state_cannot_be_read_fails_for_now_and_goes_on_later(
+    plan: Plan,
+    store: Store,
+    undisturbed: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    [student] = of_kind(plan, "student")
+    executor(plan, store)[0].make(student.inputs.values())
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 4)
+        with pytest.raises(Interrupted):
+            executor(plan, store)[0].make([student.fingerprint])
+    state = store.scratch(student) / "resume.safetensors"
+    state.rename(store.root / "aside")
+    state.symlink_to(state)  # reading it fails: too many levels of symbolic links
+    making, notes = executor(plan, store)
+
+    making.make(plan.stages)
+    state.unlink()
+    (store.root / "aside").rename(state)
+    executor(plan, store)[0].make(plan.stages)
+
+    assert notes.kinds("failed") == ["student"]
+    failure = making.reasons[student.fingerprint]
+    assert failure.startswith(f"{state}: must be readable, but reading failed")
+    assert contents(store, plan) == undisturbed
 
 
 def teachers_of(plan: Plan) -> list[Stage]:
@@ -126,7 +154,7 @@ def test_killed_between_the_ends_of_a_batch_the_rest_is_made_alone(
     monkeypatch: pytest.MonkeyPatch,
     n_finished: int,
 ) -> None:
-    monkeypatch.setattr("spar_bench.run.evaluate.CHECKPOINT_S", 0)
+    monkeypatch.setattr("spar_bench.run.evaluate.SAVE_EVERY_S", 0)
     ends, finish = iter(range(n_finished)), Store.finish
     teachers = {stage.fingerprint for stage in teachers_of(plan)}
 
@@ -158,10 +186,10 @@ def interrupted_evaluation(
         interrupt_after(inner, 4)  # it also checks before each stage, including text
         with pytest.raises(Interrupted):
             making.make(making.wanted)
-    assert (store.scratch(arms[0]) / "checkpoint.safetensors").exists()
+    assert (store.scratch(arms[0]) / "resume.safetensors").exists()
 
 
-def test_checkpoint_of_another_batch_is_not_gone_on_from(
+def test_resume_state_of_another_batch_is_not_used(
     plan: Plan, store: Store, undisturbed: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second, third = teachers_of(plan)
@@ -177,7 +205,7 @@ def test_checkpoint_of_another_batch_is_not_gone_on_from(
     assert contents(store, plan) == undisturbed
 
 
-def test_checkpoint_without_the_pictures_beside_it_is_not_gone_on_from(
+def test_resume_state_without_the_pictures_beside_it_is_not_used(
     plan: Plan, store: Store, undisturbed: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arms = teachers_of(plan)
