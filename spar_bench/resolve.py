@@ -34,6 +34,7 @@ class ResolvedBackbone:
 
     spec: BackboneSpec
     display_name: str
+    random_weights: bool
     sizes: Sizes
     text_sizes: TextSizes | None
     interpolation: str
@@ -208,7 +209,10 @@ class Resolver:
         stated: Identity = {"provisional": spec.model_dump(mode="json")}
         return ResolvedBackbone(
             spec=spec,
-            display_name=self._or_else("", lambda: backbones.label(spec), lambda: spec.name),
+            display_name=backbones.display_name(spec),
+            random_weights=self._or_else(
+                "", lambda: backbones.has_random_weights(spec), lambda: False
+            ),
             sizes=backbones.known_sizes(spec),
             text_sizes=backbones.text_sizes(spec),
             interpolation=self._or_else(

@@ -1,7 +1,7 @@
-"""What a sweep found: rows, costs, per-image counts and previews.
+"""What a sweep found: its rows, costs and protocols, in one file of the store.
 
-The session writes it, `report` reads it. `Results.save` writes a self-contained folder: it is
-attached to the MLflow run of its sweep, so that a report can be built without the store.
+The session writes it, `report` reads it. Counts and previews stay with the evaluations, which rows
+name by fingerprint (`evaluations.py`).
 """
 
 import dataclasses
@@ -12,20 +12,16 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import load_file, save
 
-from spar_bench.accuracy import Counts
 from spar_bench.errors import StoreError
-from spar_bench.files import replace_bytes, replace_text
+from spar_bench.files import replace_text
 
 Status = Literal["finished", "failed", "blocked", "pruned", "skipped", "not_measured"]
 """Status of a trial or stage; `skipped` was not run, `pruned` was given up by a search."""
 
-RESULTS_FORMAT = 1
-"""To be raised with any change of the files, or of their digest, that older results do not meet."""
+RESULTS_FORMAT = 2
+"""To be raised with any change of the file that older results do not meet."""
 RESULTS_FILE = "results.json"
-COUNTS_FILE = "counts.safetensors"
-PREVIEWS_FILE = "previews.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +46,9 @@ class Cost:
 class Row:
     """One line of results.csv: a (trial, method, data set, resolution).
 
-    `seed` is None where no seed can affect the number (pretrained and teacher).
+    `seed` is None where no seed can affect the number (pretrained and teacher). `dataset_digest`
+    is that of all that decides the data set's images and labels, `protocol` a digest of the
+    evaluation protocol; `checkpoint` is the file that a student was imported from.
     """
 
     experiment: str
@@ -58,6 +56,7 @@ class Row:
     trial: str
     seed: int | None
     backbone: str
+    random_weights: bool
     method: str
     inference: str
     average: str | None
@@ -65,10 +64,12 @@ class Row:
     protocol: str
     window_px: int | None
     stride_px: int | None
-    train_short_side_px: str | None
+    train_short_side_px: tuple[int, int] | None
     loss: str | None
     trainable: str | None
+    checkpoint: str | None = None
     dataset: str
+    dataset_digest: str
     eval_short_side_px: int
     n_images: int | None
     n_skipped: int | None = None
@@ -80,6 +81,27 @@ class Row:
     divides_patch: bool | None = None
     swept: dict[str, Any] = field(default_factory=dict)
     stages: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def classes(self) -> str:
+        """The key of its class names in `Results.classes`."""
+        return f"{self.dataset_digest}/{self.protocol}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CostRow:
+    """One line of costs.csv: a method at one image size."""
+
+    backbone: str
+    random_weights: bool
+    method: str
+    inference: str
+    average: str | None
+    refiner: str
+    window_px: int | None
+    stride_px: int | None
+    dtype: str
+    cost: Cost
 
 
 COLUMNS = [
@@ -115,122 +137,54 @@ class Preview:
 class Results:
     """Everything that a report shows about one sweep.
 
-    `costs` holds one flat dict (keys: COST_COLUMNS) for each method and each further image size;
-    `classes` the class names by data set; `counts` and `previews` are keyed by the fingerprint of
-    the evaluation, which a row has under `stages["evaluate"]`. `objectives` holds a search's
-    scores: objective to value, by trial; empty for a grid. `protocols` holds what each protocol
-    named in rows declares.
+    `costs` has a row for each method and each further image size, `classes` the class names that
+    figures show, by `Row.classes`. `objectives` holds a search's scores: objective to
+    value, by trial; empty for a grid. `protocols` holds what each protocol named in rows declares.
     """
 
     experiment: str
     question: str
     rows: list[Row]
-    costs: list[dict[str, Any]]
+    costs: list[CostRow]
     classes: dict[str, list[str]]
-    counts: dict[str, Counts]
-    previews: dict[str, Preview]
     provenance: dict[str, Any]
     protocols: dict[str, dict[str, Any]]
     objectives: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def save(self, folder: Path) -> None:
-        """Write `results.json`, `counts.safetensors` and `previews.safetensors` into `folder`.
+        """Write `results.json` into `folder`.
 
         Raises:
             StoreError: the disk is full, or the folder is not writable.
         """
-        document = {
-            "format": RESULTS_FORMAT,
-            "experiment": self.experiment,
-            "question": self.question,
-            "rows": [dataclasses.asdict(row) for row in self.rows],
-            "costs": self.costs,
-            "classes": self.classes,
-            "preview_names": {key: preview.names for key, preview in self.previews.items()},
-            "provenance": self.provenance,
-            "objectives": self.objectives,
-            "images": {key: counts.images for key, counts in self.counts.items()},
-            "protocols": self.protocols,
-        }
+        document = {"format": RESULTS_FORMAT, **dataclasses.asdict(self)}
         replace_text(folder / RESULTS_FILE, json.dumps(document, indent=1, allow_nan=False))
-        _replace_tensors(
-            folder / COUNTS_FILE,
-            {
-                f"{key}/{name}": getattr(counts, name)
-                for key, counts in self.counts.items()
-                for name in ("correct", "predicted", "true")
-            },
-        )
-        _replace_tensors(
-            folder / PREVIEWS_FILE,
-            {
-                f"{key}/{kind}/{index}": array
-                for key, preview in self.previews.items()
-                for kind in ("images", "truths", "predictions")
-                for index, array in enumerate(getattr(preview, kind))
-            },
-        )
 
     @classmethod
     def load(cls, folder: Path) -> "Results":
-        """Read back what `save` wrote."""
-        document = json.loads((folder / RESULTS_FILE).read_text(encoding="utf-8"))
-        counts = load_file(folder / COUNTS_FILE)
-        arrays = load_file(folder / PREVIEWS_FILE)
-        return cls(
-            experiment=document["experiment"],
-            question=document["question"],
-            rows=_rows(document),
-            costs=document["costs"],
-            classes=document["classes"],
-            counts={
-                key: Counts(
-                    counts[f"{key}/correct"],
-                    counts[f"{key}/predicted"],
-                    counts[f"{key}/true"],
-                    document["images"][key],
+        """Read back what `save` wrote.
+
+        Raises:
+            StoreError: the file cannot be read, or is of another format.
+        """
+        path = folder / RESULTS_FILE
+        way_out = f"nothing is lost: the next sweep of {folder.name} rewrites it"
+        try:
+            document = json.loads(path.read_text(encoding="utf-8"))
+            if document.pop("format") != RESULTS_FORMAT:
+                raise StoreError(
+                    f"{path}: must be of format {RESULTS_FORMAT}, but another version of "
+                    f"spar-bench wrote it; {way_out}"
                 )
-                for key in sorted({name.split("/")[0] for name in counts})
-            },
-            previews={
-                key: Preview(
-                    names,
-                    *(
-                        [arrays[f"{key}/{kind}/{index}"] for index in range(len(names))]
-                        for kind in ("images", "truths", "predictions")
-                    ),
-                )
-                for key, names in document["preview_names"].items()
-            },
-            provenance=document["provenance"],
-            objectives=document["objectives"],
-            protocols=document["protocols"],
-        )
-
-
-def is_of_this_format(folder: Path) -> bool:
-    """Tell whether this version wrote `results.json`, or another one with the same format."""
-    try:
-        document = json.loads((folder / RESULTS_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # half a file, which says nothing
-        return True
-    return isinstance(document, dict) and document.get("format") == RESULTS_FORMAT
-
-
-def read_rows(folder: Path) -> list[Row]:
-    """Return only the rows that `Results.save` wrote: one file, so intact even after a kill.
-
-    Raises:
-        StoreError: the file cannot be read, or holds something else.
-    """
-    path = folder / RESULTS_FILE
-    try:
-        return _rows(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise StoreError(
-            f"{path}: must hold the rows of a sweep, but cannot be read; nothing is lost: the next "
-            f"sweep of {folder.name} rewrites it"
-        ) from error
+            rows = [_row(row) for row in document.pop("rows")]
+            costs = [
+                CostRow(**row | {"cost": Cost(**row["cost"])}) for row in document.pop("costs")
+            ]
+            return cls(rows=rows, costs=costs, **document)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise StoreError(
+                f"{path}: must hold the results of a sweep, but cannot be read; {way_out}"
+            ) from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -254,9 +208,12 @@ class TrialRecord:
     artifacts: dict[str, Path]
 
 
-def _rows(document: dict[str, Any]) -> list[Row]:
-    return [Row(**row | {"cost": Cost(**row["cost"])}) for row in document["rows"]]
-
-
-def _replace_tensors(path: Path, tensors: dict[str, NDArray[Any]]) -> None:
-    replace_bytes(path, save({key: np.ascontiguousarray(value) for key, value in tensors.items()}))
+def _row(values: dict[str, Any]) -> Row:
+    sides = values["train_short_side_px"]
+    return Row(
+        **values
+        | {
+            "cost": Cost(**values["cost"]),
+            "train_short_side_px": None if sides is None else tuple(sides),
+        }
+    )

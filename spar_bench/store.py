@@ -115,6 +115,15 @@ class Store:
         finished = (self._find(kind / fingerprint) for kind in kinds)
         return next((one for one in finished if one is not None), None)
 
+    def opened(self, kind: str, fingerprint: str) -> Finished | None:
+        """Return a finished stage; unlike `find`, check each file only when it is read.
+
+        Raises:
+            Damaged: its manifest is not intact.
+        """
+        folder = self.root / "stages" / kind / fingerprint
+        return Finished(folder, read_manifest(folder)) if folder.is_dir() else None
+
     def finished(self) -> Iterator[Finished]:
         """Yield every finished stage without checking files; `unreadable` reports the others."""
         for folder in self._folders():

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from spar_bench.results import read_rows
+from spar_bench.results import Results
 from spar_bench.store import Store
 from tests.small import HEAD, TINY, UNTIMED, runs, write_spec
 
@@ -106,7 +106,7 @@ def folder_of(parent: Path, name: str, text: str, monkeypatch: pytest.MonkeyPatc
 
 def told(folder: Path) -> list[tuple[str, str, str, str, float | None]]:
     """Return what no kill may change of the results, in their order."""
-    rows = read_rows(folder / ".spar_bench/results/tiny")
+    rows = Results.load(folder / ".spar_bench/results/tiny").rows
     return [
         (row.trial, row.method, row.status, row.cost.cost_status, row.miou and round(row.miou, 6))
         for row in rows

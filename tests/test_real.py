@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from spar_bench.results import read_rows
+from spar_bench.results import Results
 from tests.datasets import trees
 from tests.small import spar_bench
 
@@ -71,12 +71,12 @@ def test_with_random_weights_and_miniature_trees_it_runs_to_its_report(spec: str
     spar_bench("sweep", spec, "--threads", "1")
     spar_bench("report", "real")
 
-    rows = read_rows(Path(".spar_bench/results/real"))
+    rows = Results.load(Path(".spar_bench/results/real")).rows
     assert [(row.method, row.status) for row in rows] == [
         ("teacher", "finished"), ("teacher", "finished"),
         ("pretrained", "finished"), ("student", "finished"),
     ]  # fmt: skip
-    assert {row.backbone for row in rows} == {"openclip-b16-laion2b (random weights)"}
+    assert {(row.backbone, row.random_weights) for row in rows} == {("openclip-b16-laion2b", True)}
     tables = [*Path("reports/real").glob("*.md"), *Path("reports/real").glob("*.tex")]
     assert len(tables) >= 2
     assert all("random weights" in path.read_text() for path in tables)

@@ -4,11 +4,10 @@ import dataclasses
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from spar_bench.accuracy import Counts
-from spar_bench.results import COLUMNS, COST_COLUMNS, Cost, Preview, Results, Row
+from spar_bench.errors import StoreError
+from spar_bench.results import COLUMNS, COST_COLUMNS, Cost, CostRow, Results, Row
 
 ROW = Row(
     experiment="x",
@@ -16,6 +15,7 @@ ROW = Row(
     trial="g-0",
     seed=0,
     backbone="patchwork",
+    random_weights=False,
     method="student",
     inference="single_pass",
     average=None,
@@ -23,10 +23,11 @@ ROW = Row(
     protocol="p",
     window_px=64,
     stride_px=12,
-    train_short_side_px="128-320",
+    train_short_side_px=(128, 320),
     loss="mse",
     trainable="all",
     dataset="patchwork",
+    dataset_digest="d191e57",
     eval_short_side_px=256,
     n_images=2,
     miou=0.1 + 0.2,
@@ -38,20 +39,29 @@ ROW = Row(
 )
 
 
+COST_ROW = CostRow(
+    backbone="patchwork",
+    random_weights=False,
+    method="teacher",
+    inference="sliding_window",
+    average="features",
+    refiner="none",
+    window_px=64,
+    stride_px=12,
+    dtype="float32",
+    cost=Cost(image_h=64, image_w=96, gflops=1.5),
+)
+
+
 def results() -> Results:
-    """Return results with every field filled, images of two sizes among them."""
-    counts = np.arange(6).reshape(2, 3)
-    images = [np.full((4, 6, 3), 7, np.uint8), np.full((6, 4, 3), 9, np.uint8)]
-    labels = [image[:, :, 0] for image in images]
+    """Return results with every field filled."""
     failed = dataclasses.replace(ROW, miou=None, status="failed", reason="ö: too hot", seed=None)
     return Results(
         experiment="x",
         question="Does “it” hold?",
         rows=[ROW, failed],
-        costs=[{"backbone": "patchwork", "gflops": 1.5}],
-        classes={"patchwork": ["a", "b/c", "d$"]},
-        counts={"abc": Counts(counts, counts + 1, counts + 2)},
-        previews={"abc": Preview(["one.png", "two.png"], images, labels, labels)},
+        costs=[COST_ROW],
+        classes={ROW.classes: ["a", "b/c", "d$"]},
         provenance={"seeds": [0, 1]},
         protocols={"p": {"templates": "openclip_80", "logit_scale": 40.0}},
         objectives={"g-0": {"miou": 0.3, "train_gflops": 12.5}},
@@ -59,32 +69,9 @@ def results() -> Results:
 
 
 def test_results_are_the_same_after_saving_and_loading(tmp_path: Path) -> None:
-    saved = results()
+    results().save(tmp_path / "deep" / "er")
 
-    saved.save(tmp_path / "deep" / "er")
-    loaded = Results.load(tmp_path / "deep" / "er")
-
-    plain = ("experiment", "question", "rows", "costs", "classes", "provenance", "protocols")
-    for name in (*plain, "objectives"):
-        assert getattr(loaded, name) == getattr(saved, name)
-    for name in ("correct", "predicted", "true"):
-        expected = getattr(saved.counts["abc"], name)
-        np.testing.assert_array_equal(getattr(loaded.counts["abc"], name), expected)
-    assert loaded.previews["abc"].names == ["one.png", "two.png"]
-    for name in ("images", "truths", "predictions"):
-        pairs = zip(
-            getattr(loaded.previews["abc"], name), getattr(saved.previews["abc"], name), strict=True
-        )
-        for got, expected in pairs:
-            np.testing.assert_array_equal(got, expected)
-
-
-def test_results_without_counts_and_previews_can_be_saved(tmp_path: Path) -> None:
-    bare = dataclasses.replace(results(), rows=[], counts={}, previews={})
-
-    bare.save(tmp_path)
-
-    assert Results.load(tmp_path) == bare
+    assert Results.load(tmp_path / "deep" / "er") == results()
 
 
 def test_saving_again_replaces_and_leaves_nothing_else(tmp_path: Path) -> None:
@@ -92,8 +79,31 @@ def test_saving_again_replaces_and_leaves_nothing_else(tmp_path: Path) -> None:
     dataclasses.replace(results(), question="Another?").save(tmp_path)
 
     assert Results.load(tmp_path).question == "Another?"
-    expected = ["counts.safetensors", "previews.safetensors", "results.json"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == expected
+    assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ('"format": 2', '"format": 1', "must be of format 2, but another version of spar-bench "),
+        ('"format": 2,', "", "must hold the results of a sweep, but cannot be read; "),
+        ('"miou"', '"iou"', "must hold the results of a sweep, but cannot be read; "),
+        ("}", "", "must hold the results of a sweep, but cannot be read; "),
+    ],
+)
+def test_results_that_are_not_of_this_format_are_refused_in_one_line(
+    tmp_path: Path, before: str, after: str, message: str
+) -> None:
+    results().save(tmp_path)
+    path = tmp_path / "results.json"
+    path.write_text(path.read_text(encoding="utf-8").replace(before, after), encoding="utf-8")
+
+    with pytest.raises(StoreError) as refused:
+        Results.load(tmp_path)
+
+    assert str(refused.value).startswith(f"{path}: {message}")
+    assert str(refused.value).endswith(f"the next sweep of {tmp_path.name} rewrites it")
+    assert "\n" not in str(refused.value)
 
 
 def test_a_number_that_is_not_finite_is_refused_and_the_old_file_stays(tmp_path: Path) -> None:

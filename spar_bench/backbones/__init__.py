@@ -34,17 +34,17 @@ from spar_bench.spec.schema import BackboneSpec
 
 __all__ = [
     "CONFIG_FILE",
-    "RANDOM",
     "Card",
     "Sizes",
     "TextSizes",
     "Weights",
     "card",
+    "display_name",
     "exported_from",
+    "has_random_weights",
     "identity",
     "interpolation",
     "known_sizes",
-    "label",
     "not_offered",
     "require_model",
     "require_text",
@@ -56,10 +56,7 @@ __all__ = [
     "weights_of",
 ]
 
-
 T = TypeVar("T", Sizes, Card)
-RANDOM = " (random weights)"
-"""What follows a backbone's name in every table where its weights are random."""
 _ADAPTERS: dict[type, TypeAdapter[Any]] = {kind: TypeAdapter(kind) for kind in (Sizes, Card)}
 _FILE_ENDINGS = {*WEIGHTS_ENDINGS, ".yaml", ".yml"}
 
@@ -259,19 +256,20 @@ def interpolation(spec: BackboneSpec) -> str:
     return str(own or card(spec.name).interpolation)
 
 
-def label(spec: BackboneSpec) -> str:
-    """Return a backbone's name in tables: its path's, or its own; random weights are marked.
+def display_name(spec: BackboneSpec) -> str:
+    """Return a backbone's name in tables: its path's, or its own."""
+    name = Path(os.path.abspath(spec.path or spec.name))
+    return name.stem if name.suffix in _FILE_ENDINGS else name.name
 
-    So are weights that were random when they were exported.
+
+def has_random_weights(spec: BackboneSpec) -> bool:
+    """Tell whether a backbone's weights are random, or were when they were exported.
 
     Raises:
         NotReady: what says so of a folder of exported weights cannot be read.
     """
-    name = Path(os.path.abspath(spec.path or spec.name))
-    shown = name.stem if name.suffix in _FILE_ENDINGS else name.name
     origin = exported_from(Path(spec.path)) if spec.path else None
-    is_random = "random" in (spec.weights, origin and origin.weights)
-    return shown + RANDOM if is_random else shown
+    return "random" in (spec.weights, origin and origin.weights)
 
 
 def _read(name: str, kind: type[T]) -> T:

@@ -61,12 +61,12 @@ def swept_trials(
     context: click.Context, _: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
     """Complete the trials of finished sweeps, prefixed by experiment once a slash is typed."""
-    from spar_bench.results import read_rows
+    from spar_bench.results import Results
 
     rows = []
     for folder in _results(context):
         with suppress(SparBenchError):  # reported when the command is run
-            rows += read_rows(folder)
+            rows += Results.load(folder).rows
     names = {row.trial for row in rows} | {f"{row.experiment}/{row.trial}" for row in rows}
     return _among(names, incomplete)
 

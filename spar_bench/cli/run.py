@@ -123,15 +123,13 @@ def _sweep(spec: Path, stopper: Stopper, **options: Any) -> "Outcome":
     show_default=True,
     help="Each experiment gets its own folder in it.",
 )
-@tracking_option
+@store_option
 @click.option(
     "--mix-protocols",
     is_flag=True,
     help="Allow rows of different evaluation protocols in a table; a column then says which.",
 )
-def report(
-    experiments: tuple[str, ...], folder: Path, tracking_uri: str | None, mix_protocols: bool
-) -> None:
+def report(experiments: tuple[str, ...], folder: Path, store: Path, mix_protocols: bool) -> None:
     """Write tables and figures of finished sweeps to reports/EXPERIMENT/; default: all sweeps."""
     from spar_bench.session.reports import write_report
 
@@ -141,7 +139,7 @@ def report(
     write_report(
         experiments,
         folder=folder,
-        tracking_uri=tracking_uri,
+        store=store,
         mix_protocols=mix_protocols,
         on_written=tell,
     )

@@ -10,14 +10,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from spar_bench.evaluations import Evaluations
 from spar_bench.results import Preview, Results
 
 __all__ = ["draw_panel", "draw_pca", "write"]
 
 
-def write(results: Results, folder: Path, *, mix_protocols: bool = False) -> list[Path]:
+def write(
+    results: Results, evaluations: Evaluations, folder: Path, *, mix_protocols: bool = False
+) -> list[Path]:
     """Write tables, figures, provenance and a page into `folder`, and return their paths.
 
+    `evaluations` has the counts and previews of the rows' evaluations, or some of them.
     Figures of an earlier report that no longer apply are removed, unless they were altered since.
 
     Raises:
@@ -26,7 +30,7 @@ def write(results: Results, folder: Path, *, mix_protocols: bool = False) -> lis
     """
     from spar_bench.report.writing import write_report
 
-    return write_report(results, folder, mix_protocols=mix_protocols)
+    return write_report(results, evaluations, folder, mix_protocols=mix_protocols)
 
 
 def draw_panel(previews: Mapping[str, Preview], classes: list[str], path: Path) -> None:

@@ -11,35 +11,47 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from spar_bench.accuracy import Counts, class_iou
+from spar_bench.accuracy import class_iou
+from spar_bench.evaluations import Evaluations
 from spar_bench.report import text
-from spar_bench.report.arms import Arm
-from spar_bench.report.style import PAGE_IN, STUDENTS, legend_above, marks, new_figure
+from spar_bench.report.aggregates import Aggregate
+from spar_bench.report.style import PAGE_IN, legend_above, marks_apart, new_figure
 
 MOST_STUDENTS = 4
 MOST_CLASSES_A_ROW = 20
 LETTERS_A_ROW = 105
 
 
-def shown_arms(arms: list[Arm]) -> list[Arm]:
-    """Return the arms that a reader compares: single pass, best teacher, best students."""
-    best_first = sorted((arm for arm in arms if arm.mious), key=lambda arm: -(arm.miou or 0))
+def shown_aggregates(aggregates: list[Aggregate]) -> list[Aggregate]:
+    """Return the aggregates that a reader compares: single pass, best teacher, best students."""
+    best_first = sorted((each for each in aggregates if each.mious), key=lambda a: -(a.miou or 0))
     limits = {"pretrained": 1, "teacher": 1}
     kept = []
-    for method in dict.fromkeys(arm.method for arm in arms):
+    for method in dict.fromkeys(each.method for each in aggregates):
         kept += [a for a in best_first if a.method == method][: limits.get(method, MOST_STUDENTS)]
-    return [arm for arm in arms if arm in kept]
+    return [each for each in aggregates if each in kept]
+
+
+def class_ious(
+    aggregates: list[Aggregate], evaluations: Evaluations
+) -> dict[str, NDArray[np.float64]]:
+    """Return the IoU of each class for each seed, `(n, K)`, by name of the aggregate."""
+    ious = {}
+    for aggregate in aggregates:
+        found = [evaluations.counts(key) for key in aggregate.evaluations]
+        seeds = [class_iou(counts) for counts in found if counts is not None]
+        if seeds:
+            ious[aggregate.name] = np.array(seeds)
+    return ious
 
 
 def classes_figure(
-    arms: list[Arm], all_arms: list[Arm], counts: Mapping[str, Counts], classes: list[str]
+    ious: Mapping[str, NDArray[np.float64]], classes: list[str], aggregates: list[Aggregate]
 ) -> Figure:
     """Draw the classes in rows of bars, seeds as mean ± sd.
 
-    `all_arms` decides the colours, so that an arm has the same colour in every figure.
+    All `aggregates` of the report decide the colours, so that each has one colour everywhere.
     """
-    ious = {arm.name: _class_ious(arm, counts) for arm in shown_arms(arms)}
-    ious = {label: values for label, values in ious.items() if len(values)}
     frame = _frame(ious, classes)
     n_rows = math.ceil(len(classes) / MOST_CLASSES_A_ROW)
     names = [_name(name, frame, number) for number, name in enumerate(classes)]
@@ -47,7 +59,9 @@ def classes_figure(
     below = 0.034 * max(map(len, names)) if is_tilted else 0.1
     figure = new_figure(PAGE_IN, 0.1 + (1.55 + below) * n_rows)
     facets = figure.subplots(n_rows, 1, squeeze=False, sharey=True).flatten()
-    colors = _colors([arm for arm in arms if arm.name in ious], all_arms)
+    shown = {each.name: each for each in aggregates if each.name in ious}
+    marks = marks_apart(shown.values(), aggregates)
+    colors = {name: marks[shown[name].label].color for name in ious}
     for facet, numbers in zip(facets, np.array_split(np.arange(len(classes)), n_rows), strict=True):
         _draw_row(facet, frame[frame["class"].isin(numbers)], colors, [int(n) for n in numbers])
         _name_classes(facet, [names[n] for n in numbers], is_tilted)
@@ -58,11 +72,6 @@ def classes_figure(
     }
     legend_above(figure, handles, columns=6)
     return figure
-
-
-def _class_ious(arm: Arm, counts: Mapping[str, Counts]) -> NDArray[np.float64]:
-    """Return the IoU of each class for each seed, `(n, K)`."""
-    return np.array([class_iou(counts[key]) for key in arm.evaluations if key in counts])
 
 
 def _frame(ious: Mapping[str, NDArray[np.float64]], classes: list[str]) -> pd.DataFrame:
@@ -99,13 +108,3 @@ def _name_classes(axes: Axes, names: list[str], is_tilted: bool) -> None:
     if is_tilted:
         for label in axes.get_xticklabels():
             label.set(rotation=35, ha="right", rotation_mode="anchor")
-
-
-def _colors(arms: list[Arm], all_arms: list[Arm]) -> dict[str, str]:
-    """Return the colour of each arm by name: its mark's colour, or another if marks share it."""
-    its_marks = marks(all_arms)
-    colors = {arm.name: its_marks[arm.label].color for arm in arms}
-    if len(set(colors.values())) < len(colors):
-        students = [arm.name for arm in arms if arm.method == "student"]
-        colors |= {name: mark.color for name, mark in zip(students, STUDENTS, strict=False)}
-    return colors

@@ -8,24 +8,25 @@ from functools import partial
 
 from matplotlib.figure import Figure
 
-from spar_bench.backbones import RANDOM
-from spar_bench.report import text
-from spar_bench.report.arms import Arm, panels_of
-from spar_bench.report.classes import classes_figure, shown_arms
+from spar_bench.evaluations import Evaluations
+from spar_bench.report import page, text
+from spar_bench.report.aggregates import Aggregate, panels_of
+from spar_bench.report.classes import class_ious, classes_figure, shown_aggregates
+from spar_bench.report.names import RANDOM_WEIGHTS
 from spar_bench.report.pictures import panel_figure
 from spar_bench.report.series import swept_axes
-from spar_bench.report.style import warn_below
+from spar_bench.report.style import watermark
 from spar_bench.report.sweeps import axis_figure
 from spar_bench.report.tradeoff import CostAxis, has_front, has_lines, tradeoff_figure
 from spar_bench.results import Results
 
 GFLOPS = CostAxis(
-    "accuracy_vs_gflops", "GFLOPs per image{where} (1 MAC = 2 FLOPs)", lambda arm: arm.cost.gflops
+    "accuracy_vs_gflops", "GFLOPs per image{where} (1 MAC = 2 FLOPs)", lambda each: each.cost.gflops
 )
 LATENCY = CostAxis(
     "accuracy_vs_latency",
     "Median latency per image{where} (ms)",
-    lambda arm: arm.cost.latency_p50_ms,
+    lambda each: each.cost.latency_p50_ms,
 )
 
 
@@ -37,63 +38,71 @@ class FigurePlan:
     caption: str
     draw: Callable[[], Figure]
 
+    @property
+    def block(self) -> page.Figure:
+        """The figure as a block of the page."""
+        return page.Figure(self.name, self.caption)
 
-def plan_figures(results: Results, arms: list[Arm]) -> list[FigurePlan]:
-    """Return the figures that `results` can fill, each with a name of its own."""
-    datasets = list(dict.fromkeys(arm.panel.dataset for arm in arms))
-    planned: dict[str, FigurePlan] = {}
+
+def plan_figures(
+    results: Results, aggregates: list[Aggregate], evaluations: Evaluations
+) -> Iterator[FigurePlan]:
+    """Yield the figures that `results` can fill, each with a name of its own.
+
+    A plan may hold pictures: draw each before the next.
+    """
+    datasets = list(dict.fromkeys(each.panel.dataset for each in aggregates))
+    is_marked = any(each.has_random_weights for each in aggregates)
+    taken = set[str]()
     for dataset in datasets:
-        its = [arm for arm in arms if arm.panel.dataset == dataset]
+        here = [each for each in aggregates if each.panel.dataset == dataset]
         suffix = f"_{dataset}" if len(datasets) > 1 else ""
-        for plan in [*_tradeoffs(results, its), *_along_axes(its), *_of_panels(results, its)]:
-            name = _free_name(text.file_name(plan.name + suffix), planned)
+        for plan in itertools.chain(
+            _tradeoffs(results, here), _along_axes(here), _of_panels(results, here, evaluations)
+        ):
+            name = _free_name(text.file_name(plan.name + suffix), taken)
+            taken.add(name)
             caption = f"{plan.caption} ({dataset})" if suffix else plan.caption
-            draw = partial(_marked, plan.draw) if untaught(results) else plan.draw
-            planned[name] = FigurePlan(name, caption, draw)
-    return list(planned.values())
+            draw = partial(_with_watermark, plan.draw) if is_marked else plan.draw
+            yield FigurePlan(name, caption, draw)
 
 
-def untaught(results: Results) -> bool:
-    """Tell whether a backbone has random weights, so that its mIoU is meaningless."""
-    return any(row.backbone.endswith(RANDOM) for row in results.rows)
-
-
-def _marked(draw: Callable[[], Figure]) -> Figure:
+def _with_watermark(draw: Callable[[], Figure]) -> Figure:
     """Draw a figure and mark in it that weights are random."""
     figure = draw()
-    warn_below(figure, RANDOM.strip(" ()"))
+    watermark(figure, RANDOM_WEIGHTS)
     return figure
 
 
-def _tradeoffs(results: Results, arms: list[Arm]) -> Iterator[FigurePlan]:
+def _tradeoffs(results: Results, aggregates: list[Aggregate]) -> Iterator[FigurePlan]:
     names = dict.fromkeys(name for scores in results.objectives.values() for name in scores)
     others = [n for n in names if n not in ("miou", "gflops", "latency_p50_ms")]
     for axis in [GFLOPS, LATENCY, *(_objective(results, name) for name in others)]:
-        if any(arm.mious and axis.value(arm) is not None for arm in arms):
+        if any(each.mious and axis.value(each) is not None for each in aggregates):
             title = axis.title.format(where="")
             yield FigurePlan(
                 axis.name,
                 f"Accuracy against cost: {title[0].lower() if title[1].islower() else title[0]}"
-                f"{title[1:]}, on a log axis. {_said(arms, axis)}",
-                partial(tradeoff_figure, arms, axis),
+                f"{title[1:]}, on a log axis. {_explanation(aggregates, axis)}",
+                partial(tradeoff_figure, aggregates, axis),
             )
 
 
-def _said(arms: list[Arm], axis: CostAxis) -> str:
+def _explanation(aggregates: list[Aggregate], axis: CostAxis) -> str:
     """Explain what a figure of accuracy against cost shows besides points."""
-    parts = ["the line joins the teacher's strides"] if has_lines(arms) else []
+    parts = ["the line joins the teacher's strides"] if has_lines(aggregates) else []
     parts += ["bars are one standard deviation over seeds"]
-    if has_front(arms, axis):
+    if has_front(aggregates, axis):
         parts += ["no point is above and left of the Pareto front"]
-    said = "; ".join(parts)
-    return f"{said[0].upper()}{said[1:]}."
+    explanation = "; ".join(parts)
+    return f"{explanation[0].upper()}{explanation[1:]}."
 
 
 def _objective(results: Results, name: str) -> CostAxis:
-    """Return the objectives that a search scored its trials by, averaged over an arm's seeds."""
+    """Return the objectives that a search scored its trials by, averaged over seeds."""
 
-    def value(arm: Arm) -> float | None:
-        scores = [results.objectives.get(trial, {}).get(name) for trial in arm.trials]
+    def value(aggregate: Aggregate) -> float | None:
+        scores = [results.objectives.get(trial, {}).get(name) for trial in aggregate.trials]
         known = [score for score in scores if score is not None and score > 0]
         return statistics.fmean(known) if known else None
 
@@ -101,34 +110,41 @@ def _objective(results: Results, name: str) -> CostAxis:
     return CostAxis(f"accuracy_vs_{name}", title, value)
 
 
-def _along_axes(arms: list[Arm]) -> Iterator[FigurePlan]:
-    for axis in swept_axes(arms):
+def _along_axes(aggregates: list[Aggregate]) -> Iterator[FigurePlan]:
+    for axis in swept_axes(aggregates):
         yield FigurePlan(
             axis.name,
             f"Accuracy along what was swept: {axis.title[0].lower()}{axis.title[1:]}. Bars are one "
             "standard deviation over seeds; dashed lines are methods that it does not affect, a "
             "student's with the value of its teacher.",
-            partial(axis_figure, arms, axis),
+            partial(axis_figure, aggregates, axis),
         )
 
 
-def _of_panels(results: Results, arms: list[Arm]) -> Iterator[FigurePlan]:
-    panels = panels_of(arms)
+def _of_panels(
+    results: Results, aggregates: list[Aggregate], evaluations: Evaluations
+) -> Iterator[FigurePlan]:
+    panels = panels_of(aggregates)
     for panel in panels:
         suffix = f"_{panel.eval_short_side_px}px" if len(panels) > 1 else ""
         at = f" at a short side of {panel.eval_short_side_px} px" if suffix else ""
-        here = [arm for arm in arms if arm.panel == panel]
-        classes = results.classes.get(panel.dataset, [])
-        if any(key in results.counts for arm in here for key in arm.evaluations):
+        here = [each for each in aggregates if each.panel == panel]
+        shown = shown_aggregates(here)
+        if not shown:
+            continue
+        # Classes are part of the protocol, and protocols may be mixed.
+        classes = results.classes[shown[0].classes]
+        shown = [each for each in shown if results.classes[each.classes] == classes]
+        if ious := class_ious(shown, evaluations):
             yield FigurePlan(
                 f"per_class{suffix}",
                 f"IoU of each class{at}: single pass, best teacher, best students.",
-                partial(classes_figure, here, arms, results.counts, classes),
+                partial(classes_figure, ious, classes, aggregates),
             )
         previews = {
-            arm.name: results.previews[arm.evaluations[0]]
-            for arm in shown_arms(here)
-            if arm.evaluations[0] in results.previews
+            each.name: preview
+            for each in shown
+            if (preview := evaluations.preview(each.evaluations[0])) is not None
         }
         if any(preview.names for preview in previews.values()):
             yield FigurePlan(

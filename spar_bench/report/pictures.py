@@ -1,5 +1,6 @@
 """Draw images beside their label maps, and feature maps in the colours of their joint PCA."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,7 @@ from spar_bench.results import Preview
 
 MOST_IMAGES = 4
 MOST_COLUMNS = 7  # of a legend
+LETTERS_IN = 16  # letters per inch of a title
 GAP_IN = 0.05
 NUMBER_PT, NUMBER_IN = 4.0, 0.04
 """Size of the numbers in regions, and the radius of the disc that a number needs."""
@@ -112,9 +114,9 @@ def _legend(
 def _grid(titles: list[str], rows: list[list[Picture]], legend: list[Patch]) -> Figure:
     """Lay out pictures: columns of one width, each row as high as its pictures need."""
     width = min((PAGE_IN - GAP_IN) / len(titles) - GAP_IN, 1.7)
+    wrapped = [textwrap.wrap(text.one_line(title), int(LETTERS_IN * width)) for title in titles]
     heights = [width * max(p.pixels.shape[0] / p.pixels.shape[1] for p in row) for row in rows]
-    titles = [_wrapped(title, width) for title in titles]
-    title_in = LINE_IN * (1 + any("\n" in title for title in titles)) + 0.05
+    title_in = LINE_IN * max(map(len, wrapped)) + 0.05
     across = max((width + GAP_IN) * len(titles) + GAP_IN, 3.3)
     columns, legend_in = _legend_size(legend, across)
     total = title_in + sum(heights) + GAP_IN * (len(rows) + 1) + legend_in
@@ -130,7 +132,7 @@ def _grid(titles: list[str], rows: list[list[Picture]], legend: list[Patch]) -> 
             _show(axes, picture.pixels, "antialiased" if titles[column] == "image" else "nearest")
             _number(axes, picture, width)
             if row is rows[0]:
-                axes.set_title(titles[column], pad=3, va="bottom")
+                axes.set_title("\n".join(map(text.plot, wrapped[column])), pad=3, va="bottom")
         top -= height + GAP_IN
     if legend:
         _write_legend(figure, legend, columns)
@@ -170,15 +172,3 @@ def _number(axes: Axes, picture: Picture, width_in: float) -> None:
     ):
         ink = ink_on(picture.pixels[y, x])
         axes.text(x, y, str(label), color=ink, size=NUMBER_PT, ha="center", va="center_baseline")
-
-
-def _wrapped(title: str, width_in: float) -> str:
-    """Break a title into two lines where it is wider than its column."""
-    words = text.one_line(title).split()
-    room = width_in * 17  # letters per inch at the title's size
-    lines = [""]
-    for word in words:
-        if lines[-1] and len(lines[-1]) + len(word) >= room:
-            lines.append("")
-        lines[-1] = f"{lines[-1]} {word}".strip()
-    return "\n".join(text.plot(line) for line in lines[:2])

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from spar_bench.errors import MixedProtocols
-from spar_bench.report.arms import value_text
+from spar_bench.report.names import value_text
 from spar_bench.results import Results, Row
 
 _COLUMNS = {"precision": "dtype", "long_side_px": "eval_short_side_px"}
@@ -19,7 +19,7 @@ def require_unmixed(results: Results) -> None:
     """
     lines = [
         f"{results.experiment}: all rows of {dataset} must have one protocol, but have "
-        f"{' and '.join(protocols)}, which differ in {'; '.join(_said(results, protocols, keys))}; "
+        f"{' and '.join(protocols)}, which differ in {_differences(results, protocols, keys)}; "
         "sweep what differs, or add --mix-protocols to see them in one table"
         for dataset, protocols, keys in _mixtures(results)
     ]
@@ -40,9 +40,9 @@ def protocol_lines(results: Results) -> list[str]:
         for row in results.rows:
             if row.protocol == name:
                 by_dataset.setdefault(row.dataset, []).append(row)
-        places = "; ".join(f"{dataset} {_extent(rows)}" for dataset, rows in by_dataset.items())
-        said = ", ".join(_words(results.protocols[name]))
-        lines.append(f"Protocol {name} ({places}): {said}.")
+        where = "; ".join(f"{dataset} {_extent(rows)}" for dataset, rows in by_dataset.items())
+        parts = ", ".join(_parts(results.protocols[name]))
+        lines.append(f"Protocol {name} ({where}): {parts}.")
     return lines
 
 
@@ -86,39 +86,39 @@ def _differing(results: Results, names: list[str]) -> list[str]:
 
 def _is_shown(results: Results, rows: list[Row], key: str) -> bool:
     """Tell whether a column shows this part of the protocol."""
-    found: dict[str, Any] = {}
+    by_column: dict[str, Any] = {}
     for row in rows:
-        said = results.protocols[row.protocol][key]
-        if found.setdefault(_shown(row, key), said) != said:
+        value = results.protocols[row.protocol][key]
+        if by_column.setdefault(_column(row, key), value) != value:
             return False
     return True
 
 
-def _shown(row: Row, key: str) -> str:
+def _column(row: Row, key: str) -> str:
     return str(getattr(row, _COLUMNS[key]) if key in _COLUMNS else row.swept.get(f"evaluate.{key}"))
 
 
-def _said(results: Results, names: list[str], keys: list[str]) -> Iterator[str]:
+def _differences(results: Results, names: list[str], keys: list[str]) -> str:
+    parts = []
     for key in keys:
         values = [results.protocols[name][key] for name in names]
         is_short = all(isinstance(value, int | float | str | None) for value in values)
-        told = f" ({' and '.join(map(value_text, values))})" if is_short else ""
-        yield key.replace("_", " ") + told
+        shown = f" ({' and '.join(map(value_text, values))})" if is_short else ""
+        parts.append(key.replace("_", " ") + shown)
+    return "; ".join(parts)
 
 
-def _words(protocol: dict[str, Any]) -> list[str]:
-    """Return what a protocol says, part by part."""
-    words = []
+def _parts(protocol: dict[str, Any]) -> Iterator[str]:
+    """Yield what a protocol declares, part by part."""
     for key, value in protocol.items():
         if key == "classes":
-            words.append(f"{len(value)} classes by {sum(map(len, value))} names")
+            yield f"{len(value)} classes by {sum(map(len, value))} names"
         elif key == "templates" and isinstance(value, list):
-            words.append("templates " + " / ".join(f'"{one}"' for one in value[:2])
-                         + (f" and {len(value) - 2} more" if len(value) > 2 else ""))  # fmt: skip
+            more = f" and {len(value) - 2} more" if len(value) > 2 else ""
+            yield "templates " + " / ".join(f'"{template}"' for template in value[:2]) + more
         elif key == "by_read_out":
             for read_out, rules in value.items():
-                told = [f"{name.replace('_', ' ')} {value_text(v)}" for name, v in rules.items()]
-                words.append(f"for {read_out} " + " and ".join(told))
+                parts = [f"{name.replace('_', ' ')} {value_text(v)}" for name, v in rules.items()]
+                yield f"for {read_out} " + " and ".join(parts)
         elif value is not None:
-            words.append(f"{key.removesuffix('_px').replace('_', ' ')} {value_text(value)}")
-    return words
+            yield f"{key.removesuffix('_px').replace('_', ' ')} {value_text(value)}"

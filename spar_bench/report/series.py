@@ -1,4 +1,4 @@
-"""Find what was swept, and the arms along it."""
+"""Find what was swept, and the aggregates along it."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -6,7 +6,7 @@ from typing import Any
 
 import seaborn as sns
 
-from spar_bench.report.arms import Arm
+from spar_bench.report.aggregates import Aggregate
 from spar_bench.report.style import DIVIDES, DOES_NOT_DIVIDE, GREY, PRETRAINED, STUDENTS, Mark
 
 RESOLUTION = "eval_short_side_px"
@@ -24,7 +24,7 @@ _TITLES = {
 
 @dataclass(frozen=True)
 class Axis:
-    """A setting that was swept: its key, and its values among the arms that finished."""
+    """A setting that was swept: its key, and its values among the aggregates that finished."""
 
     key: str
     values: tuple[Any, ...]
@@ -50,54 +50,56 @@ class Axis:
         """Whether the values span so wide a range that a linear axis would crowd them."""
         return bool(min(self.values) > 0 and max(self.values) / min(self.values) >= 6)
 
-    def of(self, arm: Arm) -> Any:
-        """Return where an arm is on this axis, or None if it has no such setting."""
+    def of(self, aggregate: Aggregate) -> Any:
+        """Return where an aggregate is on this axis, or None if it has no such setting."""
         is_panel = self.key == RESOLUTION
-        return arm.panel.eval_short_side_px if is_panel else arm.settings.get(self.key)
+        return aggregate.panel.eval_short_side_px if is_panel else aggregate.settings.get(self.key)
 
-    def moves(self, arm: Arm) -> bool:
-        """Say whether arms of this method are at several places on the axis."""
-        return self.key == RESOLUTION or (self.key in arm.varying and self.of(arm) is not None)
+    def moves(self, aggregate: Aggregate) -> bool:
+        """Tell whether aggregates of this method are at several places on the axis."""
+        if self.key == RESOLUTION:
+            return True
+        return self.key in aggregate.varying and self.of(aggregate) is not None
 
 
 @dataclass(frozen=True)
 class Series:
     """Arms in the order of an axis, and their mark; joined if they differ only in it.
 
-    `points` holds the mark of each arm, once `marked` has decided it.
+    `points` holds the mark of each aggregate, once `with_marks` has decided it.
     """
 
     label: str
-    arms: list[Arm]
+    aggregates: list[Aggregate]
     mark: Mark
     joined: bool
     points: tuple[Mark, ...] = ()
 
 
-def swept_axes(arms: Iterable[Arm]) -> list[Axis]:
-    """Return the settings, and the resolution, in which finished arms differ."""
-    arms = [arm for arm in arms if arm.miou is not None]
-    keys = dict.fromkeys(key for arm in arms for key in (*arm.varying, RESOLUTION))
+def swept_axes(aggregates: Iterable[Aggregate]) -> list[Axis]:
+    """Return the settings, and the resolution, in which finished aggregates differ."""
+    aggregates = [each for each in aggregates if each.miou is not None]
+    keys = dict.fromkeys(key for each in aggregates for key in (*each.varying, RESOLUTION))
     axes = []
     for key in keys:
         axis = Axis(key, ())
-        places = {str(axis.of(arm)): axis.of(arm) for arm in arms if axis.moves(arm)}
-        axes.append(Axis(key, tuple(places.values())))
+        values = [axis.of(each) for each in aggregates if axis.moves(each)]
+        axes.append(Axis(key, tuple({str(value): value for value in values}.values())))
     return [axis for axis in axes if len(axis.values) > 1 and axis.key != "group"]
 
 
-def series_along(arms: Iterable[Arm], axis: Axis) -> list[Series]:
-    """Group the arms that differ only along `axis`; if a method has too many, return the best.
+def series_along(aggregates: Iterable[Aggregate], axis: Axis) -> list[Series]:
+    """Group the aggregates that differ only along `axis`; of too many of a method, return the best.
 
-    If few arms differ only in it, as in a search, a method's arms are one cloud of points.
+    If few differ only in it, as in a search, the aggregates of a method are one cloud of points.
     """
-    groups: dict[tuple[Any, ...], list[Arm]] = {}
-    for arm in arms:
-        if axis.moves(arm):
-            rest = ((key, str(value)) for key, value in arm.settings.items() if key != axis.key)
-            groups.setdefault((arm.method, *rest), []).append(arm)
+    groups: dict[tuple[Any, ...], list[Aggregate]] = {}
+    for aggregate in aggregates:
+        if axis.moves(aggregate):
+            rest = [(k, str(value)) for k, value in aggregate.settings.items() if k != axis.key]
+            groups.setdefault((aggregate.method, *rest), []).append(aggregate)
     if 2 * len(groups) > sum(len(group) for group in groups.values()):
-        return _clouds([arm for group in groups.values() for arm in group], axis)
+        return _clouds([aggregate for group in groups.values() for aggregate in group], axis)
     kept = _best(list(groups.values()))
     return [
         Series(
@@ -107,49 +109,52 @@ def series_along(arms: Iterable[Arm], axis: Axis) -> list[Series]:
     ]
 
 
-def marked(series: list[Series], its_marks: Mapping[str, Mark]) -> list[Series]:
-    """Give each arm the mark it has in every figure, `its_marks` by label.
+def with_marks(series: list[Series], mark_of: Mapping[str, Mark]) -> list[Series]:
+    """Give each aggregate the mark it has in every figure, `mark_of` its label.
 
-    If several series of one method would then look alike, each arm gets the mark of its series.
+    If several series of one method would then look alike, each takes the mark of its series.
     """
     found = []
-    for its in series:
-        rivals = [other for other in series if other.arms[0].method == its.arms[0].method]
-        own = tuple(its_marks[arm.label] for arm in its.arms)
-        if not _tell_apart(rivals, its_marks):
-            own = tuple(_of_series(arm, its.mark) for arm in its.arms)
-        elif its.arms[0].method == "student" and len(set(own)) > 1:
-            its = replace(its, mark=its.mark._replace(color=GREY))
-        found.append(replace(its, points=own))
+    for each in series:
+        method = each.aggregates[0].method
+        rivals = [other for other in series if other.aggregates[0].method == method]
+        points = tuple(mark_of[aggregate.label] for aggregate in each.aggregates)
+        if not _are_distinct(rivals, mark_of):
+            points = tuple(_of_series(aggregate, each.mark) for aggregate in each.aggregates)
+        elif method == "student" and len(set(points)) > 1:
+            each = replace(each, mark=each.mark._replace(color=GREY))
+        found.append(replace(each, points=points))
     return found
 
 
-def _tell_apart(rivals: list[Series], its_marks: Mapping[str, Mark]) -> bool:
-    """Say whether the arms' own marks make clear which of `rivals` an arm belongs to."""
-    labels = [[arm.label for arm in its.arms] for its in rivals]
-    own = [{its_marks[label] for label in its} for its in labels]
-    n_marks = len(set().union(*own))
-    if any(its.joined for its in rivals):
-        return len(rivals) == 1 or n_marks == len(rivals) == sum(map(len, own))
-    return len(rivals) == 1 or n_marks == len({label for its in labels for label in its})
+def _are_distinct(rivals: list[Series], mark_of: Mapping[str, Mark]) -> bool:
+    """Tell whether marks make clear which of `rivals` an aggregate belongs to."""
+    if len(rivals) == 1:
+        return True
+    labels = [[aggregate.label for aggregate in series.aggregates] for series in rivals]
+    in_series = [{mark_of[label] for label in its_labels} for its_labels in labels]
+    n_marks = len(set().union(*in_series))
+    if any(series.joined for series in rivals):
+        return n_marks == len(rivals) == sum(map(len, in_series))
+    return n_marks == len({label for its_labels in labels for label in its_labels})
 
 
-def _of_series(arm: Arm, mark: Mark) -> Mark:
-    return DOES_NOT_DIVIDE._replace(color=mark.color) if arm.divides_patch is False else mark
+def _of_series(aggregate: Aggregate, mark: Mark) -> Mark:
+    return DOES_NOT_DIVIDE._replace(color=mark.color) if aggregate.divides_patch is False else mark
 
 
-def _best(groups: list[list[Arm]]) -> list[list[Arm]]:
-    best = sorted(groups, key=lambda group: -max(arm.miou or 0 for arm in group))
+def _best(groups: list[list[Aggregate]]) -> list[list[Aggregate]]:
+    best = sorted(groups, key=lambda group: -max(aggregate.miou or 0 for aggregate in group))
     kept = []
     for method in {group[0].method for group in groups}:
         kept += [group for group in best if group[0].method == method][:MOST_SERIES]
     return [group for group in groups if group in kept]
 
 
-def _clouds(arms: list[Arm], axis: Axis) -> list[Series]:
-    clouds: dict[str, list[Arm]] = {}
-    for arm in arms:
-        clouds.setdefault(arm.method, []).append(arm)
+def _clouds(aggregates: list[Aggregate], axis: Axis) -> list[Series]:
+    clouds: dict[str, list[Aggregate]] = {}
+    for aggregate in aggregates:
+        clouds.setdefault(aggregate.method, []).append(aggregate)
     found = _marks(list(clouds.values()))
     return [
         Series(method, _in_order(cloud, axis), mark, joined=False)
@@ -157,11 +162,11 @@ def _clouds(arms: list[Arm], axis: Axis) -> list[Series]:
     ]
 
 
-def _in_order(arms: list[Arm], axis: Axis) -> list[Arm]:
-    return sorted(arms, key=axis.of) if axis.is_numeric else arms
+def _in_order(aggregates: list[Aggregate], axis: Axis) -> list[Aggregate]:
+    return sorted(aggregates, key=axis.of) if axis.is_numeric else aggregates
 
 
-def _marks(groups: list[list[Arm]]) -> list[Mark]:
+def _marks(groups: list[list[Aggregate]]) -> list[Mark]:
     """Give each group a mark: shades of one colour for teachers, a colour each for students."""
     methods = [group[0].method for group in groups]
     n_teachers = methods.count("teacher")

@@ -1,4 +1,4 @@
-"""How figures look: sizes of a two-column paper, colour-blind-safe colours, a mark for each arm."""
+"""How figures look: sizes of a two-column paper, colour-blind-safe colours, marks, facets."""
 
 import math
 import warnings
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import matplotlib as mpl
 import seaborn as sns
@@ -17,7 +17,7 @@ from matplotlib.lines import Line2D
 
 from spar_bench.files import replace_bytes
 from spar_bench.report import text
-from spar_bench.report.arms import Arm
+from spar_bench.report.aggregates import Aggregate
 from spar_bench.report.fonts import families
 
 COLUMN_IN = 3.3
@@ -60,7 +60,7 @@ _RC: dict[str, Any] = {
 
 
 class Mark(NamedTuple):
-    """Colour, marker and marker size (points) of an arm, the same in every figure."""
+    """Colour, marker and marker size (points) of an aggregate, the same in every figure."""
 
     color: str
     marker: str
@@ -81,18 +81,35 @@ STUDENTS = [
 ]
 
 
-def marks(arms: Iterable[Arm]) -> dict[str, Mark]:
-    """Return the mark of each arm by label; students beyond the available marks share the first."""
-    by_label = {arm.label: arm for arm in arms}
-    students = [label for label, arm in by_label.items() if arm.method == "student"]
+def marks(aggregates: Iterable[Aggregate]) -> dict[str, Mark]:
+    """Return the mark of each aggregate by label; too many students all share the first."""
+    by_label = {aggregate.label: aggregate for aggregate in aggregates}
+    students = [label for label, aggregate in by_label.items() if aggregate.method == "student"]
     few = len(students) <= len(STUDENTS)
     result = {label: STUDENTS[i if few else 0] for i, label in enumerate(students)}
-    for label, arm in by_label.items():
-        if arm.method == "pretrained":
+    for label, aggregate in by_label.items():
+        if aggregate.method == "pretrained":
             result[label] = PRETRAINED
-        elif arm.method == "teacher":
-            result[label] = DOES_NOT_DIVIDE if arm.divides_patch is False else DIVIDES
+        elif aggregate.method == "teacher":
+            result[label] = DOES_NOT_DIVIDE if aggregate.divides_patch is False else DIVIDES
     return result
+
+
+def marks_apart(shown: Iterable[Aggregate], aggregates: Iterable[Aggregate]) -> dict[str, Mark]:
+    """Return the marks of those `shown`; students that would share one have one each if few."""
+    shown, known = list(shown), marks(aggregates)
+    students = list(dict.fromkeys(each.label for each in shown if each.method == "student"))
+    found = {each.label: known[each.label] for each in shown}
+    if len({found[label] for label in students}) < len(students) <= len(STUDENTS):
+        found |= dict(zip(students, STUDENTS, strict=False))
+    return found
+
+
+def handle(mark: Mark, linestyle: Literal["-", "none"], **line: Any) -> Line2D:
+    """Return the entry of a mark in a legend."""
+    style: dict[str, Any] = {"color": mark.color, "linestyle": linestyle, "marker": mark.marker}
+    style |= {"markersize": mark.size, "markeredgecolor": "white", "markeredgewidth": 0.5}
+    return Line2D([], [], **style | line)
 
 
 def new_figure(width_in: float, height_in: float) -> Figure:
@@ -100,6 +117,17 @@ def new_figure(width_in: float, height_in: float) -> Figure:
     figure = Figure(figsize=(width_in, height_in))
     FigureCanvasAgg(figure)
     return figure
+
+
+def facet_grid(n: int, height_in: float, *, above_in: float, **shared: Any) -> list[Axes]:
+    """Return `n` axes of a new figure: one column wide for one, two to a page for several."""
+    columns = min(2, n)
+    rows = math.ceil(n / columns)
+    figure = new_figure((COLUMN_IN, PAGE_IN)[columns - 1], above_in + height_in * rows)
+    facets = figure.subplots(rows, columns, squeeze=False, **shared).flatten()
+    for unused in facets[n:]:
+        unused.remove()
+    return list(facets[:n])
 
 
 def draw_point(
@@ -146,7 +174,7 @@ def _legend_width_in(names: list[str], columns: int) -> float:
     return sum(LETTER_IN * letters + HANDLE_IN for letters in widest)
 
 
-def warn_below(figure: Figure, words: str) -> None:
+def watermark(figure: Figure, warning: str) -> None:
     """Write a warning on its own line below the drawing, which keeps its size."""
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # everything moves up without a new layout
@@ -157,11 +185,11 @@ def warn_below(figure: Figure, words: str) -> None:
     for axes in figure.axes:
         left, low, across, up = axes.get_position(original=True).bounds
         axes.set_position((left, bottom + share * low, across, share * up))
-    for words_there in figure.texts:
-        words_there.set_y(bottom + share * words_there.get_position()[1])
+    for drawn in figure.texts:
+        drawn.set_y(bottom + share * drawn.get_position()[1])
     for legend in figure.legends:
         legend.set_bbox_to_anchor((0, bottom, 1, share))
-    figure.text(0.995, 0.25 * bottom, words, ha="right", va="baseline", color="firebrick")
+    figure.text(0.995, 0.25 * bottom, warning, ha="right", va="baseline", color="firebrick")
 
 
 @contextmanager

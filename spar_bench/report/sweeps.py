@@ -10,18 +10,19 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
 from spar_bench.report import text
-from spar_bench.report.arms import Arm, Panel, agrees, panels_of, say, value_text
-from spar_bench.report.series import RESOLUTION, Axis, Series, marked, series_along
+from spar_bench.report.aggregates import Aggregate, Panel, agrees, panels_of
+from spar_bench.report.names import setting_text, value_text
+from spar_bench.report.series import RESOLUTION, Axis, Series, series_along, with_marks
 from spar_bench.report.style import (
-    COLUMN_IN,
     DOES_NOT_DIVIDE,
     LETTER_IN,
-    PAGE_IN,
     Mark,
     draw_point,
+    facet_grid,
+    handle,
     legend_above,
     marks,
-    new_figure,
+    marks_apart,
 )
 
 MOST_REFERENCES = 4
@@ -29,37 +30,40 @@ MOST_LETTERS = 30
 LETTER = 0.0175  # width of a letter under the axis, as a share of the axis
 
 
-def axis_figure(arms: list[Arm], axis: Axis) -> Figure:
-    """Draw the arms of one data set along `axis`, one facet per resolution."""
-    shown = [arm for arm in arms if arm.miou is not None]
+def axis_figure(aggregates: list[Aggregate], axis: Axis) -> Figure:
+    """Draw the aggregates of one data set along `axis`, one facet per resolution."""
+    shown = [each for each in aggregates if each.miou is not None]
     panels: list[Panel | None] = [None] if axis.key == RESOLUTION else [*panels_of(shown)]
-    series = {
-        p: series_along([arm for arm in shown if p in (None, arm.panel)], axis) for p in panels
-    }
-    columns = min(2, len(panels))
-    rows = math.ceil(len(panels) / columns)
-    n_series = max(len(its) for its in series.values())
-    names = len(axis.values) * (0.12 + 0.1 * n_series) + 0.5
-    title = 0.5 + LETTER_IN * len(axis.title)
-    height = 2.2 if axis.is_numeric else max(min(names, 6.0), 1.1, title / rows)
-    figure = new_figure((COLUMN_IN, PAGE_IN)[columns - 1], 0.1 + height * rows)
-    facets = figure.subplots(rows, columns, squeeze=False, sharey=not axis.is_numeric).flatten()
-    if not axis.is_numeric:
-        figure.supylabel(text.plot(axis.title), fontsize=7)
+    here = {panel: [each for each in shown if panel in (None, each.panel)] for panel in panels}
+    series = {panel: series_along(here[panel], axis) for panel in panels}
+    facets = _facets(axis, len(panels), max(map(len, series.values())))
+    figure = facets[0].get_figure()
+    assert isinstance(figure, Figure)
+    references = {panel: _references(here[panel], axis) if panel else [] for panel in panels}
+    apart = marks_apart([each for some in references.values() for each in some], aggregates)
     handles: dict[str, Line2D] = {}
-    its_marks = marks(arms)
-    for facet, panel in zip(facets, panels, strict=False):
+    for facet, panel in zip(facets, panels, strict=True):
         draw = _draw_numbers if axis.is_numeric else _draw_names
-        handles |= draw(facet, marked(series[panel], its_marks), axis)
-        if panel is not None:
-            still = _references([arm for arm in shown if arm.panel == panel], axis)
-            handles |= _draw_references(facet, still, axis, its_marks)
+        handles |= draw(facet, with_marks(series[panel], marks(aggregates)), axis)
+        handles |= _draw_references(facet, references[panel], axis, apart)
         if len(panels) > 1 and panel is not None:
             facet.set_title(text.plot(panel.title))
-    for facet in facets[len(panels) :]:
-        facet.remove()
-    legend_above(figure, handles, columns=2 * columns)
+    legend_above(figure, handles, columns=2 * min(2, len(panels)))
     return figure
+
+
+def _facets(axis: Axis, n_panels: int, n_series: int) -> list[Axes]:
+    """Return a facet for each panel: of one height for numbers, with room for each name else."""
+    if axis.is_numeric:
+        return facet_grid(n_panels, 2.2, above_in=0.1)
+    rows = math.ceil(n_panels / 2)
+    names = len(axis.values) * (0.12 + 0.1 * n_series) + 0.5
+    title = (0.5 + LETTER_IN * len(axis.title)) / rows
+    facets = facet_grid(n_panels, max(min(names, 6.0), 1.1, title), above_in=0.1, sharey=True)
+    figure = facets[0].get_figure()
+    assert isinstance(figure, Figure)
+    figure.supylabel(text.plot(axis.title), fontsize=7)
+    return facets
 
 
 def _draw_numbers(axes: Axes, series: list[Series], axis: Axis) -> dict[str, Line2D]:
@@ -82,28 +86,28 @@ def _draw_numbers(axes: Axes, series: list[Series], axis: Axis) -> dict[str, Lin
 
 
 def _draw_line(axes: Axes, series: Series, axis: Axis) -> None:
-    x = [axis.of(arm) for arm in series.arms]
-    y = [100 * (arm.miou or 0) for arm in series.arms]
+    x = [axis.of(aggregate) for aggregate in series.aggregates]
+    y = [100 * (aggregate.miou or 0) for aggregate in series.aggregates]
     if series.joined:
         axes.plot(x, y, color=series.mark.color, alpha=0.6, zorder=2)
-    for arm, mark, at, miou in zip(series.arms, series.points, x, y, strict=True):
-        draw_point(axes, at, miou, mark, sd=arm.sd)
+    for aggregate, mark, at, miou in zip(series.aggregates, series.points, x, y, strict=True):
+        draw_point(axes, at, miou, mark, sd=aggregate.sd)
 
 
 def _legend_of(series: Series) -> dict[str, Line2D]:
-    """Return the legend of a series: one mark, or each mark if its arms have several."""
+    """Return the legend of a series: one mark, or each mark if its aggregates have several."""
     line: Literal["-", "none"] = "-" if series.joined else "none"
     if len(set(series.points)) == 1:
-        return {series.label: _handle(series.points[0], line)}
-    if series.joined and series.arms[0].method != "teacher":
+        return {series.label: handle(series.points[0], line)}
+    if series.joined and series.aggregates[0].method != "teacher":
         return {series.label: Line2D([], [], color=series.mark.color)}
-    if series.arms[0].method != "teacher":
-        pairs = zip(series.arms, series.points, strict=True)
-        return {arm.label: _handle(mark, line) for arm, mark in pairs}
+    if series.aggregates[0].method != "teacher":
+        pairs = zip(series.aggregates, series.points, strict=True)
+        return {aggregate.label: handle(mark, line) for aggregate, mark in pairs}
     odd = [mark for mark in series.points if mark.marker == DOES_NOT_DIVIDE.marker]
     return {
-        series.label: _handle(series.mark, line),
-        "does not divide by patch": _handle(odd[0], "none"),
+        series.label: handle(series.mark, line),
+        "does not divide by patch": handle(odd[0], "none"),
     }
 
 
@@ -127,12 +131,12 @@ def _draw_names(axes: Axes, series: list[Series], axis: Axis) -> dict[str, Line2
     """Draw one row per value: a faint dot per seed, mean and sd over them; return the legend."""
     for nth, its in enumerate(series):
         aside = 0.8 * ((nth + 0.5) / len(series) - 0.5)
-        for arm, mark in zip(its.arms, its.points, strict=True):
-            row = axis.values.index(axis.of(arm)) + aside
-            if len(arm.mious) > 1:
-                seeds = [100 * miou for miou in arm.mious]
+        for aggregate, mark in zip(its.aggregates, its.points, strict=True):
+            row = axis.values.index(axis.of(aggregate)) + aside
+            if len(aggregate.mious) > 1:
+                seeds = [100 * miou for miou in aggregate.mious]
                 axes.plot(seeds, [row] * len(seeds), "o", color=mark.color, alpha=0.45, ms=2.2)
-            draw_point(axes, 100 * (arm.miou or 0), row, mark, sd=arm.sd, across=True)
+            draw_point(axes, 100 * (aggregate.miou or 0), row, mark, sd=aggregate.sd, across=True)
     words = [text.plot(value_text(value), MOST_LETTERS) for value in axis.values]
     axes.set_yticks(range(len(words)), words)
     axes.set_ylim(len(words) - 0.5, -0.5)
@@ -144,34 +148,30 @@ def _draw_names(axes: Axes, series: list[Series], axis: Axis) -> dict[str, Line2
     return {label: handle for its in series for label, handle in _legend_of(its).items()}
 
 
-def _references(arms: list[Arm], axis: Axis) -> list[Arm]:
-    """Return arms unaffected by the axis that belong to affected ones: a student's own teacher.
+def _references(aggregates: list[Aggregate], axis: Axis) -> list[Aggregate]:
+    """Return aggregates unaffected by the axis that belong to affected ones, the lowest first.
 
-    If there are too many, the best are kept; the lowest comes first.
+    They are single pass, and of all others, such as the students of teachers, the best.
     """
-    moved = [arm for arm in arms if axis.moves(arm)]
-    still = [arm for arm in arms if arm not in moved]
-    related = [arm for arm in still if any(agrees(arm, other, but=[axis.key]) for other in moved)]
-    return sorted(related, key=lambda arm: arm.miou or 0)[-MOST_REFERENCES:]
+    moved = [each for each in aggregates if axis.moves(each)]
+    still = [each for each in aggregates if each not in moved]
+    related = [a for a in still if any(agrees(a, other, but=[axis.key]) for other in moved)]
+    by_miou = sorted(related, key=lambda each: each.miou or 0)
+    others = [each for each in by_miou if each.method != "pretrained"][-MOST_REFERENCES:]
+    return [each for each in by_miou if each.method == "pretrained" or each in others]
 
 
 def _draw_references(
-    axes: Axes, arms: Iterable[Arm], axis: Axis, its_marks: dict[str, Mark]
+    axes: Axes, aggregates: Iterable[Aggregate], axis: Axis, mark_of: dict[str, Mark]
 ) -> dict[str, Line2D]:
-    """Draw a dashed line at each of `arms`; return the legend."""
+    """Draw a dashed line at each of `aggregates`; return the legend."""
     handles = {}
-    for arm in arms:
+    for each in aggregates:
         draw = axes.axhline if axis.is_numeric else axes.axvline
-        color = its_marks[arm.label].color
-        dashes = {"pretrained": (1, 1.5), "teacher": (5, 1.5)}.get(arm.method, (3, 1.5))
-        draw(100 * (arm.miou or 0), color=color, linewidth=0.9, dashes=dashes, zorder=1.5)
-        taught = f" (from {say(axis.key, axis.of(arm))})" if axis.of(arm) is not None else ""
-        handles[arm.name + taught] = Line2D([], [], color=color, linewidth=0.9, dashes=dashes)
+        color = mark_of[each.label].color
+        dashes = {"pretrained": (1, 1.5), "teacher": (5, 1.5)}.get(each.method, (3, 1.5))
+        draw(100 * (each.miou or 0), color=color, linewidth=0.9, dashes=dashes, zorder=1.5)
+        at = axis.of(each)
+        teacher = "" if at is None else f" (from {setting_text(axis.key, at)})"
+        handles[each.name + teacher] = Line2D([], [], color=color, linewidth=0.9, dashes=dashes)
     return handles
-
-
-def _handle(mark: Mark, linestyle: Literal["-", "none"]) -> Line2D:
-    return Line2D(
-        [], [], color=mark.color, linestyle=linestyle, marker=mark.marker, markersize=mark.size,
-        markeredgecolor="white", markeredgewidth=0.5,
-    )  # fmt: skip

@@ -1,11 +1,13 @@
-"""Lay results out as tables, in Markdown and in LaTeX (booktabs)."""
+"""Lay results out as tables: a row per aggregate, accuracy and cost for each panel."""
 
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from spar_bench.report import text
-from spar_bench.report.arms import Arm, Panel, panels_of, value_text
+from spar_bench.report.aggregates import Aggregate, Panel, panels_of
+from spar_bench.report.names import value_text
+from spar_bench.report.page import Cell, Table
 
 _NOTE = (
     "mIoU in percent, the best of each mIoU column in bold; ± is one standard deviation (n - 1) "
@@ -13,8 +15,6 @@ _NOTE = (
     "the 10th to 90th percentile. A student's window and stride are its teacher's. A protocol is "
     "all that affects mIoU besides model, inference and images; its name is a digest of it."
 )
-PAGE_LETTERS, GAP_LETTERS = 105, 2.7
-"""Letters per line of a two-column page in small type, and the width of a column gap."""
 _HEADERS = {
     "window_px": "Window (px)",
     "stride_px": "Stride (px)",
@@ -23,84 +23,63 @@ _HEADERS = {
     "dtype": "Type",
 }
 _METHODS = {"pretrained": "single pass", "teacher": "sliding window", "student": "SPAR"}
-
-
-@dataclass(frozen=True)
-class Cell:
-    """The content of a table cell: words, or a mean with its sd and n."""
-
-    words: str
-    sd: str | None = None
-    n: int = 1
-    note: str = ""
-    is_best: bool = False
-
-
 NOT_PART = Cell("–")
-
-
-@dataclass(frozen=True)
-class Table:
-    """A caption, groups of columns (name, width), headers, and rows of cells.
-
-    The first `n_words` columns hold words, the others numbers.
-    """
-
-    caption: str
-    groups: list[tuple[str, int]]
-    headers: list[str]
-    rows: list[list[Cell]]
-    n_words: int
+_NOT_MEASURED = Cell("not measured")
 
 
 @dataclass(frozen=True)
 class Column:
-    """A header, and the function that gives an arm's cell under it."""
+    """A quantity and its header, and the function that gives an aggregate's cell."""
 
+    quantity: str
     header: str
-    cell: Callable[[Arm], Cell]
+    cell: Callable[[Aggregate], Cell]
 
 
-def note(arms: list[Arm]) -> str:
-    """Return what a reader of the tables must know, with the size of the images of their costs."""
+def result_tables(aggregates: list[Aggregate]) -> list[Table]:
+    """Return one table of accuracy and cost for one panel; for several, one table of each.
+
+    What was not measured at all has no column.
+    """
+    costs = [column for column in _costs(aggregates) if not _is_unmeasured(column, aggregates)]
+    if len(panels_of(aggregates)) == 1:
+        return [_table(aggregates, "Accuracy and cost", [MIOU, *costs])]
+    return [_table(aggregates, column.quantity.capitalize(), [column]) for column in (MIOU, *costs)]
+
+
+def notes(aggregates: list[Aggregate]) -> list[str]:
+    """Return what a reader of the tables must know: sizes of images, and what is not measured."""
     sizes: dict[str, list[str]] = {}
-    for panel in panels_of(arms):
-        costs = [arm.cost for arm in arms if arm.panel == panel and arm.cost.image_h is not None]
-        for size in dict.fromkeys(f"{cost.image_h}×{cost.image_w} px" for cost in costs):
+    for panel in panels_of(aggregates):
+        costs = [each.cost for each in aggregates if each.panel == panel]
+        known = dict.fromkeys((cost.image_h, cost.image_w) for cost in costs if cost.image_h)
+        for height, width in known:
             place = f"{panel.dataset} at {panel.eval_short_side_px} px"
-            sizes.setdefault(size, []).append(place)
-    if len(sizes) < 2:
-        return _NOTE.format(sizes="".join(f" of {size}" for size in sizes))
-    told = [f"{size} for {' and '.join(places)}" for size, places in sizes.items()]
-    return _NOTE.format(sizes=f" ({', '.join(told)})")
+            sizes.setdefault(f"{height}×{width} px", []).append(place)
+    by_panel = ", ".join(f"{size} for {' and '.join(places)}" for size, places in sizes.items())
+    where = f" ({by_panel})" if len(sizes) > 1 else "".join(f" of {size}" for size in sizes)
+    missing = [c.quantity for c in _costs(aggregates) if _is_unmeasured(c, aggregates)]
+    unmeasured = ", ".join(dict.fromkeys(missing))
+    return [_NOTE.format(sizes=where), *([f"Not measured: {unmeasured}."] if missing else [])]
 
 
-def result_tables(arms: list[Arm]) -> list[Table]:
-    """Return one table of accuracy and cost for one panel; for several, one table of each."""
-    panels = panels_of(arms)
-    if len(panels) == 1:
-        return [_table(arms, "Accuracy and cost", [MIOU, *COSTS])]
-    titles = {"mIoU": "Accuracy", "GFLOPs": "Operations", "Latency": "Latency"}
-    return [_table(arms, titles[c.header.split()[0]], [c]) for c in (MIOU, GFLOPS, LATENCY)]
-
-
-def _table(arms: list[Arm], subject: str, columns: list[Column]) -> Table:
-    """Lay out one row per arm, and `columns` for each panel."""
-    panels = panels_of(arms)
-    settings, constant = _settings_columns(arms)
+def _table(aggregates: list[Aggregate], subject: str, columns: list[Column]) -> Table:
+    """Lay out one row per aggregate, and `columns` for each panel."""
+    panels = panels_of(aggregates)
+    settings, constant = _settings_columns(aggregates)
     shared, titles = _panel_titles(panels)
     constant = [*shared, *constant]
-    found = {(arm.key, arm.panel): arm for arm in arms}
-    best = {panel: _best(arms, panel) for panel in panels}
+    found = {(each.key, each.panel): each for each in aggregates}
+    best = {panel: _best(aggregates, panel) for panel in panels}
     rows = []
-    for key, arm in {arm.key: arm for arm in arms}.items():
-        row = [Cell(_METHODS.get(arm.method, arm.method))]
-        row += [_setting_cell(arm, name) for name in settings]
+    for key, aggregate in {each.key: each for each in aggregates}.items():
+        row = [Cell(_METHODS.get(aggregate.method, aggregate.method))]
+        row += [_setting_cell(aggregate, name) for name in settings]
         for panel in panels:
             here = found.get((key, panel))
             for column in columns:
                 cell = column.cell(here) if here else NOT_PART
-                is_best = column is MIOU and cell.words == best[panel]
+                is_best = column is MIOU and cell.text == best[panel]
                 row.append(replace(cell, is_best=is_best))
         rows.append(row)
     headers = ["Method", *(_HEADERS.get(name, _header(name)) for name in settings)]
@@ -111,16 +90,17 @@ def _table(arms: list[Arm], subject: str, columns: list[Column]) -> Table:
         groups=groups,
         headers=headers + [column.header for column in columns] * len(panels),
         rows=rows,
-        n_words=len(headers),
+        n_text=len(headers),
     )
 
 
-def _settings_columns(arms: list[Arm]) -> tuple[list[str], list[str]]:
-    """Return the settings that differ, as columns, and those that do not, in words."""
-    names = dict.fromkeys(name for arm in arms for name in arm.settings)
+def _settings_columns(aggregates: list[Aggregate]) -> tuple[list[str], list[str]]:
+    """Return the settings that differ, as columns, and those that do not, as text."""
+    names = dict.fromkeys(name for each in aggregates for name in each.settings)
     columns, constant = [], []
     for name in names:
-        values = {str(v): v for arm in arms if (v := arm.settings.get(name)) is not None}
+        found = [each.settings.get(name) for each in aggregates]
+        values = {str(value): value for value in found if value is not None}
         if len(values) > 1 or name == "stride_px":
             columns.append(name)
         elif values and list(values) != ["none"]:
@@ -142,131 +122,64 @@ def _header(name: str) -> str:
     return name.split(".")[-1].replace("_", " ").capitalize()
 
 
-def _setting_cell(arm: Arm, name: str) -> Cell:
-    value = arm.settings.get(name)
+def _setting_cell(aggregate: Aggregate, name: str) -> Cell:
+    value = aggregate.settings.get(name)
     return NOT_PART if value is None else Cell(value_text(value))
 
 
-def _best(arms: list[Arm], panel: Panel) -> str | None:
-    mious = [arm.miou for arm in arms if arm.panel == panel and arm.miou is not None]
-    return text.percent(max(mious)) if mious else None
+def _best(aggregates: list[Aggregate], panel: Panel) -> str | None:
+    mious = [each.miou for each in aggregates if each.panel == panel]
+    return text.percent(max(known)) if (known := [m for m in mious if m is not None]) else None
 
 
-def _miou_cell(arm: Arm) -> Cell:
-    counts = Counter(arm.unfinished)
-    if arm.miou is None:
+def _miou_cell(aggregate: Aggregate) -> Cell:
+    counts = Counter(aggregate.unfinished)
+    if aggregate.miou is None:
         return Cell(" and ".join(status.replace("_", " ") for status in counts))
     note = ", ".join(f"{n} {status.replace('_', ' ')}" for status, n in counts.items())
-    sd = None if arm.sd is None else text.percent(arm.sd)
-    return Cell(text.percent(arm.miou), sd, len(arm.mious), note)
+    sd = None if aggregate.sd is None else text.percent(aggregate.sd)
+    return Cell(text.percent(aggregate.miou), sd, len(aggregate.mious), note)
 
 
 def _cost_column(
-    header: str, name: str, write: Callable[[float], str] = text.significant
+    quantity: str, header: str, name: str, write: Callable[[float], str] = text.significant
 ) -> Column:
-    def cell(arm: Arm) -> Cell:
-        value = getattr(arm.cost, name)
-        if value is not None:
-            return Cell(write(value))
-        return _absent(arm)
+    def cell(aggregate: Aggregate) -> Cell:
+        value = getattr(aggregate.cost, name)
+        return _absent(aggregate) if value is None else Cell(write(value))
 
-    return Column(header, cell)
+    return Column(quantity, header, cell)
 
 
-def _absent(arm: Arm) -> Cell:
-    status = arm.cost.cost_status
-    return Cell("not measured" if status == "finished" else status.replace("_", " "))
+def _absent(aggregate: Aggregate) -> Cell:
+    status = aggregate.cost.cost_status
+    return _NOT_MEASURED if status == "finished" else Cell(status.replace("_", " "))
 
 
-def _range_cell(arm: Arm) -> Cell:
-    low, high = arm.cost.latency_p10_ms, arm.cost.latency_p90_ms
+def _range_cell(aggregate: Aggregate) -> Cell:
+    low, high = aggregate.cost.latency_p10_ms, aggregate.cost.latency_p90_ms
     if low is None or high is None:
-        return _absent(arm)
+        return _absent(aggregate)
     return Cell(f"{text.significant(low)}–{text.significant(high)}")
 
 
-MIOU = Column("mIoU (%)", _miou_cell)
-GFLOPS = _cost_column("GFLOPs", "gflops")
-LATENCY = _cost_column("Latency (ms)", "latency_p50_ms")
-COSTS = [
-    _cost_column("Windows", "n_windows", str),
-    GFLOPS,
-    LATENCY,
-    Column("p10–p90 (ms)", _range_cell),
-    _cost_column("Peak (MiB)", "peak_mib"),
-    _cost_column("Parameters (M)", "params_m"),
+MIOU = Column("accuracy", "mIoU (%)", _miou_cell)
+_GFLOPS = _cost_column("operations", "GFLOPs", "gflops")
+_LATENCY = _cost_column("latency", "Latency (ms)", "latency_p50_ms")
+_COSTS = [
+    _cost_column("windows", "Windows", "n_windows", str),
+    _GFLOPS,
+    _LATENCY,
+    Column("latency", "p10–p90 (ms)", _range_cell),
+    _cost_column("peak memory", "Peak (MiB)", "peak_mib"),
+    _cost_column("parameters", "Parameters (M)", "params_m"),
 ]
 
 
-def to_markdown(table: Table) -> str:
-    """Write a table in Markdown, with the column groups in the headers."""
-    spread = [name for name, width in table.groups for _ in range(width)]
-    headers = [
-        f"{header}, {group}" if group else header
-        for header, group in zip(table.headers, spread, strict=True)
-    ]
-    right = len(headers) - table.n_words
-    lines = [
-        f"**{text.markdown(table.caption)}**",
-        "",
-        "| " + " | ".join(text.markdown(header) for header in headers) + " |",
-        "|" + " --- |" * table.n_words + " --: |" * right,
-    ]
-    lines += ["| " + " | ".join(_markdown_cell(cell) for cell in row) + " |" for row in table.rows]
-    return "\n".join(lines)
+def _costs(aggregates: list[Aggregate]) -> list[Column]:
+    """Return the columns of costs that tables of these aggregates have room for."""
+    return _COSTS if len(panels_of(aggregates)) == 1 else [_GFLOPS, _LATENCY]
 
 
-def to_latex(table: Table, label: str, *, note: str) -> str:
-    """Write a table in LaTeX, one page wide; it needs the package booktabs."""
-    columns = "l" * table.n_words + "r" * (len(table.headers) - table.n_words)
-    lines = [
-        r"\begin{table*}[t]", r"\centering", _latex_size(table),
-        rf"\caption{{{text.latex(table.caption)}. {text.latex(note)}}}",
-        rf"\label{{tab:{text.file_name(label)}}}",
-        rf"\begin{{tabular}}{{@{{}}{columns}@{{}}}}", r"\toprule",
-        *_latex_groups(table.groups),
-        " & ".join(text.latex(header) for header in table.headers) + r" \\", r"\midrule",
-        *(" & ".join(_latex_cell(cell) for cell in row) + r" \\" for row in table.rows),
-        r"\bottomrule", r"\end{tabular}", r"\end{table*}",
-    ]  # fmt: skip
-    return "\n".join(lines)
-
-
-def _latex_size(table: Table) -> str:
-    """Return the font size and column gap at which a table fits a page."""
-    rows = [table.headers, *([" ".join([c.words, *_spread(c)]) for c in row] for row in table.rows)]
-    n_letters = sum(max(map(len, column)) for column in zip(*rows, strict=True))
-    is_wide = n_letters + GAP_LETTERS * len(table.headers) > PAGE_LETTERS
-    return r"\scriptsize\setlength{\tabcolsep}{4pt}" if is_wide else r"\small"
-
-
-def _latex_groups(groups: list[tuple[str, int]]) -> list[str]:
-    """Return the header above the headers, with a rule under each group; empty without groups."""
-    if not any(name for name, _ in groups):
-        return []
-    cells, rules, at = [], [], 1
-    for name, width in groups:
-        cells.append(rf"\multicolumn{{{width}}}{{c}}{{{text.latex(name)}}}")
-        if name:
-            rules.append(rf"\cmidrule(lr){{{at}-{at + width - 1}}}")
-        at += width
-    return [" & ".join(cells) + r" \\", "".join(rules)]
-
-
-def _markdown_cell(cell: Cell) -> str:
-    words = f"**{cell.words}**" if cell.is_best else text.markdown(cell.words)
-    return " ".join([words, *_spread(cell)])
-
-
-def _latex_cell(cell: Cell) -> str:
-    words = text.latex(cell.words)
-    words = rf"\textbf{{{words}}}" if cell.is_best else words
-    return " ".join([words, *(text.latex(part) for part in _spread(cell))])
-
-
-def _spread(cell: Cell) -> list[str]:
-    """Return what follows a mean: its sd, and in brackets n and what is missing."""
-    notes = [f"n = {cell.n}"] if cell.n > 1 or cell.note else []
-    notes += [cell.note] if cell.note else []
-    spread = [f"± {cell.sd}"] if cell.sd else []
-    return spread + ([f"({', '.join(notes)})"] if notes else [])
+def _is_unmeasured(column: Column, aggregates: list[Aggregate]) -> bool:
+    return all(column.cell(each) == _NOT_MEASURED for each in aggregates)

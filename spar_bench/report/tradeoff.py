@@ -1,6 +1,5 @@
 """Draw accuracy against cost: labelled points, strides joined by a line, the Pareto front."""
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -14,35 +13,34 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from spar_bench.report import text
-from spar_bench.report.arms import Arm, panels_of, stride_series
+from spar_bench.report.aggregates import Aggregate, panels_of, stride_series
 from spar_bench.report.placement import Floats, Surroundings, place_labels
 from spar_bench.report.style import (
-    COLUMN_IN,
     DIVIDES,
     DOES_NOT_DIVIDE,
     GREY,
     LIGHT,
-    PAGE_IN,
     Mark,
     draw_point,
+    facet_grid,
+    handle,
     legend_above,
     marks,
-    new_figure,
 )
 
 MOST_LABELS = 18
 LEAST_SPAN = 5.0  # points of mIoU that the axis shows at least
-LABEL_GID = "arm-label"
+LABEL_GID = "aggregate-label"
 MARGIN_PT = 3.0  # between a label and the edge of the axes
 
 
 @dataclass(frozen=True)
 class CostAxis:
-    """What accuracy is plotted against: a file name, a title with unit, and an arm's value."""
+    """What accuracy is plotted against: a file name, a title with unit, and how to read it."""
 
     name: str
     title: str
-    value: Callable[[Arm], float | None]
+    value: Callable[[Aggregate], float | None]
 
 
 def pareto_front(costs: Sequence[float], mious: Sequence[float]) -> list[int]:
@@ -54,53 +52,55 @@ def pareto_front(costs: Sequence[float], mious: Sequence[float]) -> list[int]:
     return front
 
 
-def tradeoff_figure(arms: list[Arm], axis: CostAxis) -> Figure:
-    """Draw one facet per panel of the `arms` that have both accuracy and this cost."""
-    its_marks = marks(arms)
-    shown = [arm for arm in arms if arm.miou is not None and axis.value(arm) is not None]
-    panels = panels_of(shown)
-    columns = min(2, len(panels))
-    rows = math.ceil(len(panels) / columns)
-    figure = new_figure((COLUMN_IN, PAGE_IN)[columns - 1], 0.15 + 2.5 * rows)
-    facets = figure.subplots(rows, columns, squeeze=False).flatten()
-    for facet, panel in zip(facets, panels, strict=False):
-        here = [arm for arm in shown if arm.panel == panel]
-        _draw_facet(facet, here, axis, its_marks)
+def tradeoff_figure(aggregates: list[Aggregate], axis: CostAxis) -> Figure:
+    """Draw one facet per panel of the `aggregates` that have both accuracy and this cost."""
+    mark_of = marks(aggregates)
+    shown = _with_cost(aggregates, axis)
+    panels = {panel: [each for each in shown if each.panel == panel] for panel in panels_of(shown)}
+    facets = facet_grid(len(panels), 2.5, above_in=0.15)
+    figure = facets[0].get_figure()
+    assert isinstance(figure, Figure)
+    for facet, (panel, here) in zip(facets, panels.items(), strict=True):
+        _draw_facet(facet, here, axis, mark_of)
         if len(panels) > 1:
             facet.set_title(text.plot(panel.title))
-    for facet in facets[len(panels) :]:
-        facet.remove()
     _add_legend(figure, shown, axis)
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # labels are placed for the current axes
-    for facet, panel in zip(facets, panels, strict=False):
-        _label(facet, [arm for arm in shown if arm.panel == panel], axis, its_marks)
+    for facet, here in zip(facets, panels.values(), strict=True):
+        _label(facet, here, axis, mark_of)
     return figure
 
 
-def _draw_facet(axes: Axes, arms: list[Arm], axis: CostAxis, its_marks: dict[str, Mark]) -> None:
-    x, y = _coordinates(arms, axis)
+def _with_cost(aggregates: Iterable[Aggregate], axis: CostAxis) -> list[Aggregate]:
+    return [each for each in aggregates if each.miou is not None and axis.value(each) is not None]
+
+
+def _draw_facet(
+    axes: Axes, aggregates: list[Aggregate], axis: CostAxis, mark_of: dict[str, Mark]
+) -> None:
+    x, y = _coordinates(aggregates, axis)
     front = pareto_front(list(x), list(y))
     _draw_front(axes, x[front], y[front])
-    for line in _stride_lines(arms):
+    for line in _stride_lines(aggregates):
         axes.plot(
             *_coordinates(line, axis), color=DIVIDES.color, linewidth=0.9, alpha=0.55, zorder=2
         )
-    for arm, cost, miou in zip(arms, x, y, strict=True):
-        draw_point(axes, cost, miou, its_marks[arm.label], sd=arm.sd)
+    for aggregate, cost, miou in zip(aggregates, x, y, strict=True):
+        draw_point(axes, cost, miou, mark_of[aggregate.label], sd=aggregate.sd)
     _scale(axes, x, y)
-    sizes = {(arm.cost.image_h, arm.cost.image_w) for arm in arms}
+    sizes = {(aggregate.cost.image_h, aggregate.cost.image_w) for aggregate in aggregates}
     height, width = sizes.pop() if len(sizes) == 1 else (None, None)
     where = f" of {height}×{width} px" if height and width else ""
     axes.set_xlabel(axis.title.format(where=where))
     axes.set_ylabel("mIoU (%)")
 
 
-def has_front(arms: Sequence[Arm], axis: CostAxis) -> bool:
-    """Tell whether some panel of `arms` has a front of more than one point, i.e. one to be seen."""
-    shown = [arm for arm in arms if arm.miou is not None and axis.value(arm) is not None]
+def has_front(aggregates: Sequence[Aggregate], axis: CostAxis) -> bool:
+    """Tell whether some panel has a front of more than one point, i.e. one to be seen."""
+    shown = _with_cost(aggregates, axis)
     for panel in panels_of(shown):
-        x, y = _coordinates([arm for arm in shown if arm.panel == panel], axis)
+        x, y = _coordinates([each for each in shown if each.panel == panel], axis)
         if len(pareto_front(list(x), list(y))) > 1:
             return True
     return False
@@ -133,57 +133,56 @@ def _range(lowest: float, highest: float) -> tuple[float, float]:
     return bottom, max(highest + room, bottom + LEAST_SPAN)
 
 
-def _coordinates(arms: Iterable[Arm], axis: CostAxis) -> tuple[Floats, Floats]:
-    pairs = [(axis.value(arm), 100 * arm.miou) for arm in arms if arm.miou is not None]
+def _coordinates(aggregates: Iterable[Aggregate], axis: CostAxis) -> tuple[Floats, Floats]:
+    pairs = [(axis.value(each), 100 * each.miou) for each in aggregates if each.miou is not None]
     return np.array([x for x, _ in pairs], dtype=float), np.array([y for _, y in pairs])
 
 
-def has_lines(arms: Iterable[Arm]) -> bool:
-    """Tell whether some strides of `arms` form a line."""
-    return bool(_stride_lines(arms))
+def has_lines(aggregates: Iterable[Aggregate]) -> bool:
+    """Tell whether some strides of `aggregates` form a line."""
+    return bool(_stride_lines(aggregates))
 
 
-def _stride_lines(arms: Iterable[Arm]) -> list[list[Arm]]:
-    return [series for series in stride_series(arms) if len(series) > 1]
+def _stride_lines(aggregates: Iterable[Aggregate]) -> list[list[Aggregate]]:
+    return [series for series in stride_series(aggregates) if len(series) > 1]
 
 
-def _add_legend(figure: Figure, arms: list[Arm], axis: CostAxis) -> None:
+def _add_legend(figure: Figure, aggregates: list[Aggregate], axis: CostAxis) -> None:
     handles = {}
-    joined: Literal["-", "none"] = "-" if has_lines(arms) else "none"
-    told_apart = {arm.divides_patch for arm in arms if arm.method == "teacher"}
-    for divides, mark, name in (
+    line: Literal["-", "none"] = "-" if has_lines(aggregates) else "none"
+    divides = {each.divides_patch for each in aggregates if each.method == "teacher"}
+    for does_divide, mark, name in (
         (True, DIVIDES, "stride divides by patch"),
         (False, DOES_NOT_DIVIDE, "does not divide"),
     ):
-        if divides in told_apart:
-            handles[name] = Line2D(
-                [], [], color=DIVIDES.color, linewidth=0.9, linestyle=joined, marker=mark.marker,
-                markersize=mark.size, markerfacecolor=mark.color, markeredgecolor="white",
-                markeredgewidth=0.5,
-            )  # fmt: skip
-    if has_front(arms, axis):
+        if does_divide in divides:
+            of_line = {"color": DIVIDES.color, "linewidth": 0.9, "markerfacecolor": mark.color}
+            handles[name] = handle(mark, line, **of_line)
+    if has_front(aggregates, axis):
         handles["Pareto front"] = Line2D([], [], color=LIGHT, linewidth=2.2)
     legend_above(figure, handles, columns=3)
 
 
-def _label(axes: Axes, arms: list[Arm], axis: CostAxis, its_marks: dict[str, Mark]) -> None:
-    """Write each arm's name beside its point, with a thin leader line if it is far away."""
+def _label(
+    axes: Axes, aggregates: list[Aggregate], axis: CostAxis, mark_of: dict[str, Mark]
+) -> None:
+    """Write each aggregate's name beside its point, with a thin leader line if it is far away."""
     figure = axes.get_figure()
     assert isinstance(figure, Figure)
     point_px = figure.dpi / 72
-    named = _worth_a_label(arms, axis)
+    named = _worth_a_label(aggregates, axis)
     everyone, anchors = (
         axes.transData.transform(np.stack(_coordinates(some, axis), axis=1))
-        for some in (arms, named)
+        for some in (aggregates, named)
     )
     halo = [withStroke(linewidth=1.6, foreground="white")]  # legible on a line, too
     notes = [
         axes.annotate(
-            text.plot(arm.label), (x, y), xytext=(0, 0), textcoords="offset points", ha="center",
-            va="center", color=_ink(its_marks[arm.label]), gid=LABEL_GID, zorder=6,
+            text.plot(each.label), (x, y), xytext=(0, 0), textcoords="offset points", ha="center",
+            va="center", color=_ink(mark_of[each.label]), gid=LABEL_GID, zorder=6,
             annotation_clip=False, path_effects=halo,
         )
-        for arm, x, y in zip(named, *_coordinates(named, axis), strict=True)
+        for each, x, y in zip(named, *_coordinates(named, axis), strict=True)
     ]  # fmt: skip
     extents = [note.get_window_extent() for note in notes]
     boxes = place_labels(
@@ -214,16 +213,17 @@ def _lead(axes: Axes, anchor: Floats, box: Floats, point_px: float) -> None:
     axes.plot([x0, x1], [y0, y1], color=GREY, linewidth=0.45, zorder=3, scalex=False, scaley=False)
 
 
-def _worth_a_label(arms: list[Arm], axis: CostAxis) -> list[Arm]:
-    """Return all arms, or if too many the Pareto front and the best of each line and method."""
-    if len(arms) <= MOST_LABELS:
-        return arms
-    x, y = _coordinates(arms, axis)
+def _worth_a_label(aggregates: list[Aggregate], axis: CostAxis) -> list[Aggregate]:
+    """Return all, or if too many the Pareto front and the best of each line and method."""
+    if len(aggregates) <= MOST_LABELS:
+        return aggregates
+    x, y = _coordinates(aggregates, axis)
     kept = set(pareto_front(list(x), list(y)))
-    for method in {arm.method for arm in arms}:
-        kept.add(max((i for i, arm in enumerate(arms) if arm.method == method), key=lambda i: y[i]))
-    ends = [max(line, key=lambda arm: arm.miou or 0) for line in _stride_lines(arms)]
-    return [arm for i, arm in enumerate(arms) if i in kept or arm in ends]
+    for method in {aggregate.method for aggregate in aggregates}:
+        own = [i for i, each in enumerate(aggregates) if each.method == method]
+        kept.add(max(own, key=lambda i: y[i]))
+    ends = [max(line, key=lambda each: each.miou or 0) for line in _stride_lines(aggregates)]
+    return [aggregate for i, aggregate in enumerate(aggregates) if i in kept or aggregate in ends]
 
 
 def _ink(mark: Mark) -> str:

@@ -5,13 +5,17 @@ import logging
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from spar_bench.evaluations import Evaluations
 from spar_bench.files import file_sha256, replace_text
-from spar_bench.report.arms import Arm, read_arms
+from spar_bench.report.aggregates import Aggregate, read_aggregates
+from spar_bench.report.differences import comparisons
 from spar_bench.report.figures import plan_figures
 from spar_bench.report.fonts import warning, without_letters
-from spar_bench.report.frames import costs_frame, differences_frame, results_frame
-from spar_bench.report.page import page, table_latex, table_markdown
+from spar_bench.report.names import with_distinct_datasets
+from spar_bench.report.page import Figure, Link
 from spar_bench.report.protocols import mixed_datasets, require_unmixed
+from spar_bench.report.renderers import renderers
+from spar_bench.report.sections import Findings, page_of
 from spar_bench.report.style import save_as
 from spar_bench.results import Results
 
@@ -20,48 +24,54 @@ log = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
 
 
-def write_report(results: Results, folder: Path, *, mix_protocols: bool = False) -> list[Path]:
+def write_report(
+    results: Results, evaluations: Evaluations, folder: Path, *, mix_protocols: bool = False
+) -> list[Path]:
     """Write all files of the report of `results` into `folder`, and return their paths.
 
     Raises:
         MixedProtocols: rows of a data set have different protocols, and mixing is off.
     """
+    results = with_distinct_datasets(results)
     if not mix_protocols:
         require_unmixed(results)
     folder.mkdir(parents=True, exist_ok=True)
-    arms = read_arms(results, mixed=mixed_datasets(results))
-    differences = differences_frame(results, arms)
-    figures = plan_figures(results, arms)
-    drawn, names = [], list(_names(results, arms))
-    for figure in figures:
-        paths = [folder / f"{figure.name}{ending}" for ending in (".png", ".svg")]
-        save_as(figure.draw, *paths, names=names)
-        drawn += paths
-    boxed = without_letters(names) if figures else []
-    if boxed:
-        log.warning("%s: %s", results.experiment, warning(boxed))
-    texts = {
-        "results.csv": results_frame(results).to_csv(index=False),
-        "costs.csv": costs_frame(results).to_csv(index=False),
-        "differences.csv": differences.to_csv(index=False),
-        "table.md": table_markdown(results, arms) + "\n",
-        "table.tex": table_latex(results, arms),
-        "protocols.json": json.dumps(results.protocols, indent=2, sort_keys=True) + "\n",
-        "provenance.json": json.dumps(results.provenance, indent=2, sort_keys=True) + "\n",
-        "README.md": page(results, arms, figures, differences),
-    }
-    for name, content in texts.items():
-        replace_text(folder / name, content)
+    aggregates = read_aggregates(results, mixed=mixed_datasets(results))
+    figures, drawn = _draw(results, aggregates, evaluations, folder)
+    found = renderers()
+    links = [Link(*file) for renderer in found for file in renderer.FILES.items()]
+    compared = comparisons(aggregates, evaluations)
+    page = page_of(Findings(results, aggregates, compared, figures, links))
+    texts = {name: text for one in found for name, text in one.render(page).items()}
+    for name, text in texts.items():
+        replace_text(folder / name, text)
     paths = [*(folder / name for name in texts), *drawn]
     _remove_stale(folder, {path.name for path in paths})
     replace_text(folder / MANIFEST, json.dumps(_checksums(paths), indent=1) + "\n")
     return [*paths, folder / MANIFEST]
 
 
-def _names(results: Results, arms: list[Arm]) -> Iterator[str]:
+def _draw(
+    results: Results, aggregates: list[Aggregate], evaluations: Evaluations, folder: Path
+) -> tuple[list[Figure], list[Path]]:
+    """Draw the figures one after another; return their blocks and their files."""
+    figures, drawn = list[Figure](), list[Path]()
+    names = list(_names(results, aggregates))
+    for plan in plan_figures(results, aggregates, evaluations):
+        paths = [folder / f"{plan.name}{ending}" for ending in (".png", ".svg")]
+        save_as(plan.draw, *paths, names=names)
+        drawn += paths
+        figures.append(plan.block)
+    boxed = without_letters(names) if figures else []
+    if boxed:
+        log.warning("%s: %s", results.experiment, warning(boxed))
+    return figures, drawn
+
+
+def _names(results: Results, aggregates: list[Aggregate]) -> Iterator[str]:
     """Yield the names in figures that a user chose."""
     yield from (name for names in results.classes.values() for name in names)
-    yield from (name for arm in arms for name in (arm.panel.dataset, arm.label))
+    yield from (name for each in aggregates for name in (each.panel.dataset, each.label))
 
 
 def _remove_stale(folder: Path, current: set[str]) -> None:

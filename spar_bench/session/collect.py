@@ -2,14 +2,14 @@
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from spar_bench.plan.trials import Plan, PlannedCost, PlannedRow, Trial
-from spar_bench.results import Cost, Row, Status
-from spar_bench.spec.schema import Method, Settings
+from spar_bench.results import Cost, CostRow, Row, Status
+from spar_bench.spec.schema import Settings
 from spar_bench.stage import Damaged, Finished, digest
 from spar_bench.stages import cost, evaluate, latency, student
 from spar_bench.stages.base import Stage
@@ -96,20 +96,21 @@ class Collector:
                 return finished.summary_as(student.Summary).train_gflops
         return None
 
-    def cost_row(self, line: PlannedCost) -> dict[str, Any]:
+    def cost_row(self, line: PlannedCost) -> CostRow:
         """Return a line of costs.csv."""
         inference = line.point.inference(line.method)
-        return {
-            "backbone": line.point.backbone.display_name,
-            "method": line.method,
-            "inference": inference.kind,
-            "average": inference.average,
-            "refiner": line.point.settings.evaluate.refiner,
-            "window_px": inference.window_px,
-            "stride_px": inference.stride_px,
-            "dtype": line.point.settings.evaluate.precision,
-            **asdict(self.cost(line.cost, line.timed, line.image_hw)),
-        }
+        return CostRow(
+            backbone=line.point.backbone.display_name,
+            random_weights=line.point.backbone.random_weights,
+            method=line.method,
+            inference=inference.kind,
+            average=inference.average,
+            refiner=line.point.settings.evaluate.refiner,
+            window_px=inference.window_px,
+            stride_px=inference.stride_px,
+            dtype=line.point.settings.evaluate.precision,
+            cost=self.cost(line.cost, line.timed, line.image_hw),
+        )
 
     def _row(self, trial: Trial, arm: PlannedRow) -> Row:
         point, settings, state = trial.point, trial.settings, self.state(arm.evaluate)
@@ -124,6 +125,7 @@ class Collector:
             trial=trial.name,
             seed=trial.seed if taught else None,
             backbone=point.backbone.display_name,
+            random_weights=point.backbone.random_weights,
             method=arm.method,
             inference=inference.kind,
             average=inference.average,
@@ -131,12 +133,12 @@ class Collector:
             protocol=arm.protocol.name,
             window_px=point.window_px if slides else None,
             stride_px=settings.teacher.stride_px if slides else None,
-            train_short_side_px="-".join(map(str, settings.images.short_side_px))
-            if taught
-            else None,
+            train_short_side_px=settings.images.short_side_px if taught else None,
             loss=settings.student.loss if taught else None,
-            trainable=_trained(settings, arm.method),
+            trainable=settings.student.trainable if taught else None,
+            checkpoint=_checkpoint(settings) if arm.method == "student" else None,
             dataset=arm.data.display_name,
+            dataset_digest=digest(arm.data.identity),
             eval_short_side_px=arm.short_side_px,
             n_images=summary.n_images if summary else None,
             n_skipped=summary.n_skipped if summary else None,
@@ -228,13 +230,10 @@ def left_out(evaluation: Finished) -> list[str]:
     return [f"could not be read and left out: {what}: {reasons[0]}"]
 
 
-def _trained(settings: Settings, method: Method) -> str | None:
-    """Return the part that a student trained, or the file that it was imported from."""
-    if method != "student":
-        return None
-    if settings.student.checkpoint is not None:
-        return f"imported: {Path(settings.student.checkpoint).name}"
-    return settings.student.trainable
+def _checkpoint(settings: Settings) -> str | None:
+    """Return the name of the file that a student was imported from."""
+    path = settings.student.checkpoint
+    return None if path is None else Path(path).name
 
 
 def flat(value: Any, prefix: str = "") -> dict[str, Any]:

@@ -9,7 +9,7 @@ from spar_bench.near import nearest
 from spar_bench.plan.estimate import DEFAULT_GFLOPS_PER_S, speeds
 from spar_bench.plan.trials import Plan, make_plan
 from spar_bench.resolve import Resolver
-from spar_bench.results import RESULTS_FILE, Row, Status, read_rows
+from spar_bench.results import RESULTS_FILE, Results, Row, Status
 from spar_bench.session.choice import chosen, known_points, known_seeds, made_last, wanted
 from spar_bench.session.collect import Collector
 from spar_bench.session.ready import require_ready
@@ -248,7 +248,7 @@ def _rows(store: Store) -> tuple[list[Row], list[str]]:
     rows, damaged = list[Row](), list[str]()
     for path in sorted((store.root / "results").rglob(RESULTS_FILE)):
         try:
-            rows += read_rows(path.parent)
+            rows += Results.load(path.parent).rows
         except StoreError as error:
             damaged.append(str(error))
     return rows, damaged

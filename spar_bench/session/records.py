@@ -2,14 +2,17 @@
 
 from pathlib import Path
 
-from spar_bench import report, track
+from spar_bench import report
+from spar_bench.evaluations import StoredEvaluations
 from spar_bench.files import replace_text, writing
 from spar_bench.plan.trials import Trial
 from spar_bench.results import Results, Row, TrialRecord
 from spar_bench.session.collect import Collector, flat, provenance
+from spar_bench.session.per_class import per_class_csv
 from spar_bench.stage import Finished, digest
-from spar_bench.stages.evaluate import read_counts, read_features, read_preview
+from spar_bench.stages.evaluate import read_features, read_preview
 from spar_bench.stages.student import read_curve
+from spar_bench.store import Store
 
 _PANEL = "panel.png"
 _DRAWN = 1
@@ -50,15 +53,12 @@ def results(
     """Return everything that a report shows about a sweep."""
     plan = collector.plan
     rows = [row for trial in plan.trials for row in collector.rows(trial)]
-    evaluations = _finished_evaluations(collector, rows)
     return Results(
         experiment=collector.experiment,
         question=question,
         rows=rows,
         costs=[collector.cost_row(line) for line in plan.costs],
-        classes=_classes(plan.trials),
-        counts={key: read_counts(finished) for key, finished in evaluations.items()},
-        previews={key: read_preview(finished) for key, finished in evaluations.items()},
+        classes=_classes(collector, plan.trials),
         provenance=provenance(
             plan, collector, spec_hash=spec_hash, seeds=seeds, fingerprints=plan.stages
         ),
@@ -69,6 +69,13 @@ def results(
             for row in trial.rows
         },
     )
+
+
+def save_for_mirror(results: Results, store: Store, folder: Path) -> None:
+    """Write the files that MLflow shows of a whole sweep into `folder`: rows and classes."""
+    results.save(folder)
+    table = per_class_csv(results.rows, StoredEvaluations(store), results.classes)
+    replace_text(folder / "per_class.csv", table)
 
 
 def _curve(collector: Collector, trial: Trial) -> list[tuple[int, float, int]]:
@@ -85,7 +92,7 @@ def _artifacts(collector: Collector, trial: Trial, rows: list[Row]) -> dict[str,
     evaluations = _finished_evaluations(collector, rows)
     if not evaluations:
         return {}
-    classes = _classes([trial])
+    classes = _classes(collector, [trial])
     key = digest([_DRAWN, trial.name, list(evaluations), classes])
     folder = collector.store.root / "pictures" / key
     first = [
@@ -99,9 +106,9 @@ def _artifacts(collector: Collector, trial: Trial, rows: list[Row]) -> dict[str,
         if row.stages["evaluate"] in evaluations
     }
     if shown and not (folder / _PANEL).exists():
-        _draw(shown, classes[rows[0].dataset], folder)
-    counts = {key: read_counts(finished) for key, finished in evaluations.items()}
-    replace_text(folder / "per_class.csv", track.per_class_csv(rows, counts, classes))
+        _draw(shown, classes[rows[0].classes], folder)
+    table = per_class_csv(rows, StoredEvaluations(collector.store), classes)
+    replace_text(folder / "per_class.csv", table)
     return {path.name: path for path in sorted(folder.glob("[!.]*"))}
 
 
@@ -122,9 +129,10 @@ def _finished_evaluations(collector: Collector, rows: list[Row]) -> dict[str, Fi
     return {key: finished for key, finished in found.items() if finished is not None}
 
 
-def _classes(trials: list[Trial]) -> dict[str, list[str]]:
-    return {
-        data.display_name: data.facts.shown(data.classes, data.spec.background_threshold)
-        for trial in trials
-        for data in trial.point.datasets
-    }
+def _classes(collector: Collector, trials: list[Trial]) -> dict[str, list[str]]:
+    found = {}
+    for trial in trials:
+        for row, planned in zip(collector.rows(trial), trial.rows, strict=True):
+            data = planned.data
+            found[row.classes] = data.facts.shown(data.classes, data.spec.background_threshold)
+    return found

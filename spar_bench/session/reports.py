@@ -1,50 +1,52 @@
-"""Write the reports of finished sweeps from the tracking store, without torch."""
+"""Write the reports of finished sweeps from the store, without torch and MLflow."""
 
-import tempfile
+import logging
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from spar_bench import report, track
-from spar_bench.errors import MixedProtocols, NotReady
+from spar_bench import report
+from spar_bench.errors import MixedProtocols, NotReady, StoreError
+from spar_bench.evaluations import StoredEvaluations
 from spar_bench.files import writing
-from spar_bench.results import Results
+from spar_bench.near import did_you_mean, nearest, way_out
+from spar_bench.results import RESULTS_FILE, Results
 from spar_bench.spec.read import experiment_name
-from spar_bench.track.uri import sqlite_path
+from spar_bench.store import DEFAULT_ROOT, Store
 
-_LONGEST_PART = 255  # bytes; common file systems allow no longer names
+log = logging.getLogger(__name__)
 
 
 def write_report(
     experiments: str | Iterable[str] = (),
     *,
     folder: str | Path = Path("reports"),
-    tracking_uri: str | None = None,
+    store: str | Path = DEFAULT_ROOT,
     mix_protocols: bool = False,
     on_written: Callable[[str, list[Path]], None] | None = None,
 ) -> dict[str, list[Path]]:
     """Write the tables and figures of finished sweeps; returns their files by experiment.
 
+    A warning tells of evaluations that are no longer in the store: figures do without them.
+
     Args:
-        experiments: One or more names, or their specs' paths; none: all in the tracking store.
+        experiments: One or more names, or their specs' paths; none: all that have results.
         folder: Each experiment gets its own folder in it.
-        tracking_uri: Where the sweeps were mirrored to.
+        store: Where the sweeps were run.
         mix_protocols: Allow rows of different protocols in a table, with a column that shows them.
         on_written: Receives each experiment and its files once they are written.
 
     Raises:
-        NotReady: there is no finished sweep, or it has no finished trial, or its name is not valid
-            for a folder; reports of the other experiments are written.
+        NotReady: there is no finished sweep, or its results cannot be read, or none of its trials
+            is finished; reports of the other experiments are written.
         MixedProtocols: rows of one data set have protocols that no column distinguishes.
-        StoreError: the tracking store cannot be read, or the folder is not writable.
+        StoreError: the store is of another format, or the folder is not writable.
     """
-    uri, folder = track.tracking_uri(tracking_uri), Path(folder)
+    opened = Store(Path(store), make=False)
     written, refused = {}, list[NotReady | MixedProtocols]()
-    asked = [experiments] if isinstance(experiments, str) else experiments
-    for name in _reported(uri, asked):
+    for name in _names(opened, [experiments] if isinstance(experiments, str) else experiments):
         try:
-            results, own = _results(uri, name), _own_folder(uri, name, folder)
-            with writing(own):
-                written[name] = report.write(results, own, mix_protocols=mix_protocols)
+            results = _results(opened, name)
+            written[name] = _write(opened, results, Path(folder, name), mix_protocols=mix_protocols)
         except (NotReady, MixedProtocols) as error:  # the others are still written
             refused.append(error)
             continue
@@ -55,14 +57,44 @@ def write_report(
     return written
 
 
-def _results(uri: str, name: str) -> Results:
+def finished_experiments(store: Store) -> list[str]:
+    """Return the names of the experiments that have results, sorted."""
+    root = store.root / "results"
+    return sorted(path.parent.relative_to(root).as_posix() for path in root.rglob(RESULTS_FILE))
+
+
+def _names(store: Store, asked: Iterable[str]) -> list[str]:
+    """Return the names of experiments that are given by name or by their specs' paths, or all.
+
+    Raises:
+        NotReady: the store has results of none.
+    """
+    known = finished_experiments(store)
+    if not known:
+        raise NotReady(
+            f"{store.root}: must hold a finished sweep, but holds none; run `spar-bench sweep` on "
+            "a spec first"
+        )
+    names = [experiment_name(Path(n)) if n.endswith((".yaml", ".yml")) else n for n in asked]
+    return names or known
+
+
+def _results(store: Store, name: str) -> Results:
     """Return the results of a sweep in which a trial finished.
 
     Raises:
-        NotReady: there is none.
+        NotReady: there is none, or it cannot be read.
     """
-    with tempfile.TemporaryDirectory() as scratch:
-        results = track.read_results(uri, name, Path(scratch))
+    known = finished_experiments(store)
+    if name not in known:
+        raise NotReady(
+            f"{store.root}: must hold results of {name!r}, but no sweep of it has finished there; "
+            f"{_way_out(name, known)}"
+        )
+    try:
+        results = Results.load(store.root / "results" / name)
+    except StoreError as error:
+        raise NotReady(str(error)) from error
     if not any(row.status == "finished" for row in results.rows):
         n_trials = len({row.trial for row in results.rows})
         raise NotReady(
@@ -72,27 +104,30 @@ def _results(uri: str, name: str) -> Results:
     return results
 
 
-def _reported(uri: str, asked: Iterable[str]) -> list[str]:
-    """Return the experiments asked for, by name or by their specs' paths, or all."""
-    database = sqlite_path(uri)
-    is_there = database is None or database.exists()
-    names = [experiment_name(Path(n)) if n.endswith((".yaml", ".yml")) else n for n in asked]
-    if is_there and not names:
-        names = track.experiments(uri)
-    if not names or not is_there:
-        raise NotReady(
-            f"{uri}: must hold a finished sweep, but holds none; run `spar-bench sweep` on a spec "
-            "first"
-        )
-    return names
+def _way_out(name: str, known: list[str]) -> str:
+    """Return the end of the line about an experiment without results: its name may be misspelt."""
+    first = "run spar-bench sweep on its spec first"
+    swept_as = experiment_name(Path("experiments", f"{name}.yaml"))  # of a spec's own name
+    near = swept_as if swept_as in known else nearest(name, known)
+    if near is not None:
+        return f"{did_you_mean(near)} If not, {first}"
+    return f"{first}, or {way_out(name, known)}" if known else first
 
 
-def _own_folder(uri: str, experiment: str, folder: Path) -> Path:
-    """Return the folder of an experiment's report; MLflow allows any name."""
-    parts = experiment.split("/")
-    if any(part in ("", ".", "..") or len(part.encode()) > _LONGEST_PART for part in parts):
-        raise NotReady(
-            f"{uri}: an experiment's name must be valid as a folder below {folder}, but got "
-            f"{experiment!r}; rename it in MLflow"
+def _write(store: Store, results: Results, folder: Path, *, mix_protocols: bool) -> list[Path]:
+    """Write one report; warn of evaluations that it would show, but that the store lacks."""
+    evaluations = StoredEvaluations(store)
+    with writing(folder):
+        written = report.write(results, evaluations, folder, mix_protocols=mix_protocols)
+    n_missing = len(evaluations.missing)
+    if n_missing:
+        log.warning(
+            "%s: %d %s must be in %s for differences, classes and pictures, but cannot be read "
+            "there, and the report does without; run spar-bench sweep on its spec again, then "
+            "report",
+            results.experiment,
+            n_missing,
+            "evaluation" if n_missing == 1 else "evaluations",
+            store.root,
         )
-    return folder / experiment
+    return written

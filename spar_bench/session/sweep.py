@@ -19,7 +19,7 @@ from spar_bench.run.execute import Outcome as StageOutcome
 from spar_bench.session.choice import chosen, made_last, note_sweep, seeds_of, wanted
 from spar_bench.session.collect import Collector
 from spar_bench.session.ready import ready_remarks
-from spar_bench.session.records import results, trial_record
+from spar_bench.session.records import results, save_for_mirror, trial_record
 from spar_bench.session.search import Searcher, score, study_name
 from spar_bench.spec import LoadedSpec, Point, read_spec
 from spar_bench.stage import digest
@@ -271,7 +271,7 @@ class _Sweep:
         failed = any(row.status in ("failed", "blocked") for row in found.rows)
         # Its own copy: another sweep of this spec may be saving its results right now.
         with tempfile.TemporaryDirectory() as own:
-            found.save(Path(own))
+            save_for_mirror(found, self._store, Path(own))
             self._mirror.finish(Path(own), "failed" if failed else "finished")
         return Outcome(self._loaded.experiment, found.rows, self._n_made, self._failures)
 

@@ -2,8 +2,6 @@
 
 from spar_bench.track.client import answers
 from spar_bench.track.mirror import Mirror
-from spar_bench.track.per_class import per_class_csv
-from spar_bench.track.read import experiments, read_results
 from spar_bench.track.ui import ui_command
 from spar_bench.track.uri import tracking_uri
 from spar_bench.track.view import view_urls
@@ -11,9 +9,6 @@ from spar_bench.track.view import view_urls
 __all__ = [
     "Mirror",
     "answers",
-    "experiments",
-    "per_class_csv",
-    "read_results",
     "tracking_uri",
     "ui_command",
     "view_urls",

@@ -22,14 +22,12 @@ from spar_bench.track.entry import (
     folder_digest,
     resolved,
 )
-from spar_bench.track.per_class import per_class_csv
 from spar_bench.track.uri import artifact_root, sqlite_path
 from spar_bench.track.view import VIEW_TAG, view_state
 
 T = TypeVar("T")
 
 CURVE = "train_loss"
-RESULTS = "results"
 _METRICS_A_BATCH = 1000
 _PARAMS_A_BATCH = 100
 _OPTIONAL_TAGS = ("spar.reason", "spar.headline")
@@ -108,7 +106,7 @@ class SweepRuns:
         self._children[trial.trial] = self._client.get_run(run_id)
 
     def close(self, results_folder: Path, status: str) -> None:
-        """End the parent run; unless the sweep was killed, log its results first."""
+        """End the parent run; unless the sweep was killed, first log the files of its results."""
         run_id = self._parent.info.run_id
         ended_ms = _now_ms()
         if status != "killed":
@@ -152,10 +150,8 @@ class SweepRuns:
         swept = list(dict.fromkeys(key for row in results.rows for key in row.swept))
         view = view_state(self._sweep.spec_hash, swept)
         self._client.set_experiment_tag(self._experiment_id, VIEW_TAG, view)
-        table = per_class_csv(results.rows, results.counts, results.classes)
-        self._client.log_text(run_id, table, "per_class.csv")
-        self._client.log_artifacts(run_id, str(folder), RESULTS)
-        # Last: a reader compares it with what it downloads.
+        self._client.log_artifacts(run_id, str(folder))
+        # Last, so that a sweep that is killed here logs them again.
         self._client.set_tag(run_id, "spar.results", digest)
 
     def _log_artifacts(self, run_id: str, trial: TrialRecord) -> None:

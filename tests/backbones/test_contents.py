@@ -120,7 +120,7 @@ def test_a_link_to_a_file_without_an_ending_is_that_file(clip: Path, tmp_path: P
 
     require_whole(weights_of(BackboneSpec(name="openclip", path=str(link))).files[0])
 
-    assert backbones.label(BackboneSpec(name="openclip", path=str(link))) == "weights"
+    assert backbones.display_name(BackboneSpec(name="openclip", path=str(link))) == "weights"
     assert list(backbones.identity(BackboneSpec(path=str(folder)))["files"]) == [
         "open_clip_config.json",
         "open_clip_model.safetensors",

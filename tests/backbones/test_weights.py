@@ -85,7 +85,8 @@ def test_random_weights_come_by_demand_alone_and_are_the_same_each_time(clip: Pa
 
     first, second = OpenClip(spec), OpenClip(spec)
 
-    assert backbones.label(named) == f"{LAION} (random weights)"
+    assert backbones.display_name(named) == LAION
+    assert backbones.has_random_weights(named)
     assert backbones.identity(named)["files"] == {"random": 0}
     assert all(
         torch.equal(a, b)

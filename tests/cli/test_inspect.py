@@ -217,7 +217,7 @@ def test_rows_that_cannot_be_read_are_one_line_and_leave_the_others_alone(
 
     unknown = spar_bench("explain", "other/stride_px=16", exits=2)
 
-    assert one_line(unknown).startswith(f"{damaged.absolute()}: must hold the rows of a sweep")
+    assert one_line(unknown).startswith(f"{damaged.absolute()}: must hold the results of a sweep")
     assert "the next sweep of other rewrites it" in one_line(unknown)
     assert "tiny/stride_px=32" in spar_bench("explain", "stride_px=32").stdout
     assert completed("explain", "stride") == ["stride_px=32", "stride_px=64"]

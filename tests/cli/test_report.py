@@ -25,10 +25,9 @@ def test_report_of_a_spec_or_of_all_writes_tables_and_figures(
         assert [row["status"] for row in csv.DictReader(file)] == ["finished"] * 4
 
 
-def test_report_without_results_is_one_line_and_makes_no_database(
+def test_report_without_results_is_one_line_and_makes_no_store(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.chdir(tmp_path)
 
     for arguments in ([], ["stride"]):

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from spar_bench.cli.stopping import Stopper
-from spar_bench.results import read_rows
+from spar_bench.results import Results
 from spar_bench.store import Store
 from tests.small import (
     DIVERGING,
@@ -26,7 +26,7 @@ from tests.small import (
 
 def rows_of(name: str = "tiny") -> dict[tuple[str, str], float | None]:
     """Return the mIoU of each row of the store's results."""
-    rows = read_rows(Path(".spar_bench/results", name))
+    rows = Results.load(Path(".spar_bench/results", name)).rows
     return {(row.trial, row.method): row.miou for row in rows}
 
 

@@ -1,5 +1,7 @@
 """Synthetic results: the paper's stride figure, and a stride sweep with students and seeds."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -30,6 +32,7 @@ def row(method: str, miou: float | None, **changes: Any) -> Row:
         "trial": "a-0",
         "seed": 0 if student else None,
         "backbone": "patchwork",
+        "random_weights": False,
         "method": method,
         "inference": "sliding_window" if sliding else "single_pass",
         "average": "logits" if sliding else None,
@@ -37,10 +40,11 @@ def row(method: str, miou: float | None, **changes: Any) -> Row:
         "protocol": "openclip_80",
         "window_px": None if method == "pretrained" else 64,
         "stride_px": None if method == "pretrained" else 12,
-        "train_short_side_px": "128-320" if student else None,
+        "train_short_side_px": (128, 320) if student else None,
         "loss": "mse" if student else None,
         "trainable": "last_2_blocks" if student else None,
         "dataset": "patchwork",
+        "dataset_digest": "d191e57",
         "eval_short_side_px": 256,
         "n_images": 48,
         "miou": miou,
@@ -146,22 +150,39 @@ def _blocks(values: NDArray[Any], hw: tuple[int, ...]) -> NDArray[np.uint8]:
     return np.repeat(tall, -(-hw[1] // values.shape[1]), axis=1)[: hw[0], : hw[1]].astype(np.uint8)
 
 
-def results_of(rows: list[Row], **changes: Any) -> Results:
-    """Return results with counts and previews for every finished row."""
-    finished = [r for r in rows if r.miou is not None and "evaluate" in r.stages]
+@dataclass(frozen=True)
+class InMemory:
+    """Evaluations that are not in a store."""
+
+    all_counts: Mapping[str, Counts] = field(default_factory=dict)
+    previews: Mapping[str, Preview] = field(default_factory=dict)
+
+    def counts(self, fingerprint: str) -> Counts | None:
+        return self.all_counts.get(fingerprint)
+
+    def preview(self, fingerprint: str) -> Preview | None:
+        return self.previews.get(fingerprint)
+
+
+def evaluations_of(results: Results) -> InMemory:
+    """Return counts and previews for every finished row."""
+    finished = [r for r in results.rows if r.miou is not None and "evaluate" in r.stages]
     keys = {r.stages["evaluate"]: r.miou for r in finished}
+    counts = {key: counts_of(100 * (miou or 0), i) for i, (key, miou) in enumerate(keys.items())}
+    return InMemory(_same_truth(counts), {key: preview_of(i) for i, key in enumerate(keys)})
+
+
+def results_of(rows: list[Row], **changes: Any) -> Results:
+    """Return the results of a sweep with these rows."""
     values: dict[str, Any] = {
         "experiment": "stride",
         "question": "What does a finer stride buy, what does it cost, and does one pass get there?",
         "rows": rows,
         "costs": [],
-        "classes": {r.dataset: CLASSES for r in rows},
-        "counts": {key: counts_of(100 * (m or 0), i) for i, (key, m) in enumerate(keys.items())},
-        "previews": {key: preview_of(i) for i, key in enumerate(keys)},
+        "classes": {r.classes: CLASSES for r in rows},
         "protocols": {r.protocol: {"templates": r.protocol} for r in rows},
         "provenance": {"commit": "0123abc", "spec_sha256": "00ff"},
     }
-    values["counts"] = _same_truth(values["counts"])
     return Results(**values | changes)
 
 

@@ -7,17 +7,24 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
-from spar_bench.report.arms import read_arms
+from spar_bench.report.aggregates import read_aggregates
 from spar_bench.report.figures import FigurePlan, plan_figures
+from spar_bench.report.names import RANDOM_WEIGHTS
 from spar_bench.report.style import house_style
-from tests.report.synthetic import stride_results
+from spar_bench.results import Results
+from tests.report.synthetic import evaluations_of, stride_results
 
-MARK = "random weights"
-TAUGHT = stride_results(n_seeds=1)
-UNTAUGHT = replace(
-    TAUGHT, rows=[replace(row, backbone=f"{row.backbone} ({MARK})") for row in TAUGHT.rows]
-)
-PLANS = {plan.name: plan for plan in plan_figures(UNTAUGHT, read_arms(UNTAUGHT))}
+PRETRAINED = stride_results(n_seeds=1)
+RANDOM = replace(PRETRAINED, rows=[replace(row, random_weights=True) for row in PRETRAINED.rows])
+
+
+def plans_of(results: Results) -> dict[str, FigurePlan]:
+    """Return the figures that results call for, by name."""
+    plans = plan_figures(results, read_aggregates(results), evaluations_of(results))
+    return {plan.name: plan for plan in plans}
+
+
+PLANS = plans_of(RANDOM)
 
 
 def drawn(plan: FigurePlan) -> Figure:
@@ -30,7 +37,7 @@ def drawn(plan: FigurePlan) -> Figure:
 
 def mark_and_others(figure: Figure) -> tuple[Bbox, list[Bbox]]:
     """Return the positions of the mark and of everything else in the figure, in pixels."""
-    (mark,) = (text for text in figure.texts if text.get_text() == MARK)
+    (mark,) = (text for text in figure.texts if text.get_text() == RANDOM_WEIGHTS)
     others = [text.get_window_extent() for text in figure.texts if text is not mark]
     others += [legend.get_window_extent() for legend in figure.legends]
     tight = [axes.get_tightbbox() for axes in figure.axes]
@@ -50,9 +57,7 @@ def test_the_mark_of_random_weights_covers_nothing_and_stays_inside(name: str) -
 
 @pytest.mark.parametrize("name", ["accuracy_vs_gflops", "qualitative", "per_class"])
 def test_the_mark_moves_all_else_up_by_a_line_and_changes_no_size(name: str) -> None:
-    (plain,) = (plan for plan in plan_figures(TAUGHT, read_arms(TAUGHT)) if plan.name == name)
-
-    with_mark, without = drawn(PLANS[name]), drawn(plain)
+    with_mark, without = drawn(PLANS[name]), drawn(plans_of(PRETRAINED)[name])
 
     line_px = with_mark.bbox.height - without.bbox.height
     assert line_px > 0

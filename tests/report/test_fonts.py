@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from matplotlib import font_manager
 
 from spar_bench.report import fonts, write
 from spar_bench.report.style import house_style, new_figure
-from tests.report.synthetic import CLASSES, baseline, results_of
+from tests.report.synthetic import CLASSES, baseline, evaluations_of, results_of
 
 
 @pytest.fixture
@@ -59,8 +60,10 @@ def test_names_that_no_font_has_the_letters_of_are_told_once(
     classes = ["猫", "\U0001f436 dog", *CLASSES[2:]]
     rows = [baseline(38, dataset="größe")]
 
-    write(results_of(rows, classes={"größe": classes}), tmp_path / "odd")
-    write(results_of(rows), tmp_path / "usual")
+    usual = results_of(rows)
+    results = replace(usual, classes=dict.fromkeys(usual.classes, classes))
+    write(results, evaluations_of(results), tmp_path / "odd")
+    write(usual, evaluations_of(results), tmp_path / "usual")
 
     [told] = [record.message for record in caplog.records]
     assert told.startswith("stride: names in figures must be in letters of an installed font")

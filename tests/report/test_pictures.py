@@ -100,6 +100,45 @@ def test_a_region_has_a_number_in_its_middle_where_there_is_room() -> None:
     assert places == [Place(4, 5, 3), Place(4, 14, 3)]
 
 
+def test_title_of_a_column_is_whole_however_many_lines_it_takes() -> None:
+    title = "SPAR mlp of last 2 blocks, cosine, learning rate = 0.0001, train 128–320 px"
+
+    with house_style():
+        figure = panel_figure({title: preview_of(1), **{n: preview_of(2) for n in "abcd"}}, CLASSES)
+        figure.draw_without_rendering()
+
+    written = figure.axes[2].get_title()
+    assert written.split() == title.split()
+    assert written.count("\n") >= 2
+    box = figure.axes[2].title.get_window_extent()
+    assert box.y1 <= figure.bbox.height
+    assert box.y0 >= figure.axes[2].get_window_extent().y1
+
+
+def test_panel_has_the_colours_of_image_truth_and_prediction_side_by_side(tmp_path: Path) -> None:
+    image = np.zeros((30, 40, 3), np.uint8)
+    image[:, :] = (250, 20, 60)
+    truth, prediction = np.zeros((30, 40), np.uint8), np.ones((30, 40), np.uint8)
+    truth[:, 20:] = 255
+
+    draw_panel(
+        {"a": Preview(["x"], [image], [truth], [prediction])},
+        ["road", "sky"],
+        tmp_path / "panel.png",
+    )
+
+    with Image.open(tmp_path / "panel.png") as picture:
+        drawn = np.asarray(picture.convert("RGB"))
+    # Three columns of 1.7 inches and gaps of 0.05 at 200 dots an inch; the title above is a line.
+    centres = [(0.05 + 1.75 * column + 1.7 / 4) * 200 for column in range(3)]
+    y = round((0.135 + 0.05 + 1.7 * 30 / 40 / 4) * 200)
+    left = [tuple(drawn[y, round(x)]) for x in centres]
+    right = [tuple(drawn[y, round(x + 200 * 1.7 / 2)]) for x in centres]
+    road, sky = (tuple(color) for color in class_colors(2)[:2])
+    assert left == [(250, 20, 60), road, sky]
+    assert right == [(250, 20, 60), (255, 255, 255), sky]
+
+
 def test_numbers_stand_in_truth_and_predictions_but_not_in_the_image() -> None:
     labels = np.full((30, 40), 2, np.uint8)
     preview = Preview(["x"], [np.zeros((30, 40, 3), np.uint8)], [labels], [np.zeros_like(labels)])

@@ -11,7 +11,7 @@ from spar_bench.report import write
 from spar_bench.report.protocols import protocol_lines, require_unmixed, skipped_lines
 from spar_bench.results import Results, Row
 from spar_bench.stage import digest
-from tests.report.synthetic import baseline, results_of, teacher
+from tests.report.synthetic import InMemory, baseline, results_of, teacher
 
 USUAL: dict[str, Any] = {
     "classes": [["sky"], ["road", "street"]],
@@ -70,7 +70,7 @@ def test_rows_of_two_protocols_are_refused_in_one_line(
         match=f"^stride: all rows of patchwork must have one protocol, but have {a} and {b}, "
         f"which differ in {told}; sweep what differs, or add --mix-protocols",
     ) as caught:
-        write(mixed, tmp_path)
+        write(mixed, InMemory(), tmp_path)
 
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.iterdir())
@@ -80,7 +80,7 @@ def test_told_to_mix_the_table_has_a_column_of_protocols(tmp_path: Path) -> None
     mixed = two("logit_scale", (40.0, 65.0))
     a, b = mixed.protocols
 
-    write(mixed, tmp_path, mix_protocols=True)
+    write(mixed, InMemory(), tmp_path, mix_protocols=True)
 
     table = (tmp_path / "table.md").read_text()
     header, _, *lines = [line for line in table.splitlines() if line.startswith("|")]
@@ -123,7 +123,7 @@ def test_data_sets_may_have_protocols_of_their_own_and_still_share_lines(tmp_pat
         for dataset, name, said in (("ade20k", a, first), ("voc21", b, second))
     ]
 
-    write(results(*rows), tmp_path)
+    write(results(*rows), InMemory(), tmp_path)
 
     table = (tmp_path / "table.md").read_text()
     accuracy = table[: table.index("**", 2)] + table.split("\n\n")[1]
@@ -158,7 +158,7 @@ def test_number_of_images_is_said_beside_the_protocol_where_it_is_known(tmp_path
         baseline(38, dataset="none", n_images=None),
     ]
 
-    write(results_of(rows), tmp_path)
+    write(results_of(rows), InMemory(), tmp_path)
 
     said = "(one at 256 px: 1 image; two at 64, 96, 256 px: 12 or 24 images; none at 256 px): "
     assert said in (tmp_path / "README.md").read_text()
@@ -168,7 +168,7 @@ def test_number_of_images_is_said_beside_the_protocol_where_it_is_known(tmp_path
 def test_images_left_out_are_counted_under_the_table(tmp_path: Path) -> None:
     rows = [baseline(38, n_images=46, n_skipped=2), teacher(12, 45, n_images=46, n_skipped=2)]
 
-    write(results_of(rows), tmp_path)
+    write(results_of(rows), InMemory(), tmp_path)
 
     told = (
         "Left out of patchwork, because they cannot be read: 2 of 48 images; the remarks say why."

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from spar_bench.report.arms import Arm, read_arms
-from spar_bench.report.series import Axis, marked, series_along, swept_axes
+from spar_bench.report.aggregates import Aggregate, read_aggregates
+from spar_bench.report.series import Axis, series_along, swept_axes, with_marks
 from spar_bench.report.style import Mark, house_style, marks
 from spar_bench.report.sweeps import axis_figure
 from spar_bench.results import Row
@@ -24,17 +24,17 @@ from tests.report.synthetic import (
 )
 
 
-def arms_of(rows: list[Row]) -> list[Arm]:
-    """Return the arms of rows, each row with its own evaluation."""
-    return read_arms(
+def aggregates_of(rows: list[Row]) -> list[Aggregate]:
+    """Return the aggregates of rows, each row with its own evaluation."""
+    return read_aggregates(
         results_of([replace(r, stages={"evaluate": f"e{i}"}) for i, r in enumerate(rows)])
     )
 
 
-def drawn(arms: list[Arm], axis: Axis) -> Figure:
+def drawn(aggregates: list[Aggregate], axis: Axis) -> Figure:
     """Draw `axis` and lay it out."""
     with house_style():
-        figure = axis_figure(arms, axis)
+        figure = axis_figure(aggregates, axis)
         figure.draw_without_rendering()
     return figure
 
@@ -57,8 +57,8 @@ def search_rows() -> list[Row]:
     ]  # fmt: skip
 
 
-def test_the_axes_are_the_settings_in_which_arms_differ() -> None:
-    axes = swept_axes(read_arms(stride_results()))
+def test_the_axes_are_the_settings_in_which_aggregates_differ() -> None:
+    axes = swept_axes(read_aggregates(stride_results()))
 
     assert [(axis.name, axis.values) for axis in axes] == [
         ("accuracy_vs_stride", tuple(STRIDES)),
@@ -67,49 +67,51 @@ def test_the_axes_are_the_settings_in_which_arms_differ() -> None:
 
 
 def test_a_sweep_over_resolutions_has_that_axis_and_a_line_a_method() -> None:
-    arms = arms_of(resolution_rows())
+    aggregates = aggregates_of(resolution_rows())
 
-    (axis,) = swept_axes(arms)
-    series = series_along(arms, axis)
+    (axis,) = swept_axes(aggregates)
+    series = series_along(aggregates, axis)
 
     assert axis.name == "accuracy_vs_resolution"
     assert [its.label for its in series] == ["single pass", "s = 8", "SPAR all"]
-    assert [axis.of(arm) for arm in series[1].arms] == [128, 256, 512]
+    assert [axis.of(aggregate) for aggregate in series[1].aggregates] == [128, 256, 512]
 
 
 def test_an_axis_on_which_everything_failed_is_none() -> None:
     rows = [teacher(s, 40) for s in (8, 16)]
 
-    assert swept_axes(arms_of([replace(r, miou=None, status="failed") for r in rows])) == []
+    assert swept_axes(aggregates_of([replace(r, miou=None, status="failed") for r in rows])) == []
 
 
 def test_windows_by_strides_are_a_line_a_window() -> None:
-    arms = arms_of(
+    aggregates = aggregates_of(
         [teacher(s, 40, window_px=w, group=f"{w}/{s}") for w in (48, 64) for s in (8, 16)]
     )
-    stride = next(axis for axis in swept_axes(arms) if axis.key == "stride_px")
+    stride = next(axis for axis in swept_axes(aggregates) if axis.key == "stride_px")
 
-    series = series_along(arms, stride)
+    series = series_along(aggregates, stride)
 
     assert [its.label for its in series] == ["w = 64", "w = 48"]
-    assert [[arm.settings["stride_px"] for arm in its.arms] for its in series] == [[8, 16]] * 2
+    assert [
+        [aggregate.settings["stride_px"] for aggregate in its.aggregates] for its in series
+    ] == [[8, 16]] * 2
     assert series[0].mark.color != series[1].mark.color
 
 
 def test_a_search_is_a_cloud_of_points_on_a_log_axis() -> None:
-    arms = arms_of(search_rows())
-    rate = next(axis for axis in swept_axes(arms) if axis.name == "accuracy_vs_learning_rate")
+    aggregates = aggregates_of(search_rows())
+    rate = next(axis for axis in swept_axes(aggregates) if axis.name == "accuracy_vs_learning_rate")
 
-    (cloud,) = series_along(arms, rate)
+    (cloud,) = series_along(aggregates, rate)
 
     assert rate.is_log
     assert not cloud.joined
-    assert len(cloud.arms) == 12
+    assert len(cloud.aggregates) == 12
 
 
 def test_every_stride_is_written_under_the_axis_in_one_of_two_lines() -> None:
-    arms = read_arms(stride_results())
-    figure = drawn(arms, swept_axes(arms)[0])
+    aggregates = read_aggregates(stride_results())
+    figure = drawn(aggregates, swept_axes(aggregates)[0])
 
     (axes,) = figure.axes
     words = [label.get_text() for label in axes.get_xticklabels()]
@@ -121,9 +123,9 @@ def test_every_stride_is_written_under_the_axis_in_one_of_two_lines() -> None:
 
 
 def test_methods_that_an_axis_does_not_move_are_level_lines() -> None:
-    arms = read_arms(stride_results())
+    aggregates = read_aggregates(stride_results())
 
-    figure = drawn(arms, swept_axes(arms)[0])
+    figure = drawn(aggregates, swept_axes(aggregates)[0])
 
     level = {
         round(float(np.asarray(line.get_ydata())[0]), 1)
@@ -141,19 +143,36 @@ def test_methods_that_an_axis_does_not_move_are_level_lines() -> None:
     assert figure.axes[0].get_xlabel() == "Stride (px), log axis"
 
 
-def test_students_are_set_against_their_own_teacher_and_single_pass() -> None:
-    arms = read_arms(stride_results())
+def test_single_pass_and_the_best_of_many_students_are_level_lines_of_different_colours() -> None:
+    rows = [baseline(38), *(teacher(s, 40 + s / 4) for s in (8, 12, 16))]
+    for n in range(1, 9):
+        rows += students(f"last_{n}_blocks", 40 + n, n_seeds=1, stages={"evaluate": f"s{n}"})
+    aggregates = read_aggregates(results_of(rows))
 
-    figure = drawn(arms, swept_axes(arms)[1])
+    figure = drawn(aggregates, swept_axes(aggregates)[0])
+
+    level = {
+        round(float(np.asarray(line.get_ydata())[0])): line.get_color()
+        for line in figure.axes[0].get_lines()
+        if list(np.asarray(line.get_xdata())) == [0, 1]
+    }
+    assert sorted(level) == [38, 45, 46, 47, 48]
+    assert len(set(level.values())) == 5
+
+
+def test_students_are_set_against_their_own_teacher_and_single_pass() -> None:
+    aggregates = read_aggregates(stride_results())
+
+    figure = drawn(aggregates, swept_axes(aggregates)[1])
 
     (legend,) = figure.legends
     assert [entry.get_text() for entry in legend.get_texts()] == ["single pass", "teacher s = 12"]
 
 
 def test_names_are_rows_with_mean_and_sd_over_seeds() -> None:
-    arms = read_arms(stride_results())
+    aggregates = read_aggregates(stride_results())
 
-    figure = drawn(arms, swept_axes(arms)[1])
+    figure = drawn(aggregates, swept_axes(aggregates)[1])
 
     (axes,) = figure.axes
     assert [label.get_text() for label in axes.get_yticklabels()] == ["last 2 blocks", "all"]
@@ -174,28 +193,30 @@ def loss_rows(parameter: str, values: list[Any]) -> list[Row]:
     ]
 
 
-def points(arms: list[Arm], key: str) -> dict[str, Mark]:
-    """Return the mark of each arm along a swept key, by its label."""
-    axis = next(axis for axis in swept_axes(arms) if axis.key == key)
-    series = marked(series_along(arms, axis), marks(arms))
-    return {a.label: mark for its in series for a, mark in zip(its.arms, its.points, strict=True)}
+def points(aggregates: list[Aggregate], key: str) -> dict[str, Mark]:
+    """Return the mark of each aggregate along a swept key, by its label."""
+    axis = next(axis for axis in swept_axes(aggregates) if axis.key == key)
+    series = with_marks(series_along(aggregates, axis), marks(aggregates))
+    return {
+        a.label: mark for its in series for a, mark in zip(its.aggregates, its.points, strict=True)
+    }
 
 
-def test_an_arm_has_the_mark_of_the_other_figures() -> None:
-    arms = read_arms(stride_results())
-    crossed = arms_of(loss_rows("student.schedule", ["constant", "one_cycle"]))
-    epochs = arms_of([r for r in loss_rows("student.epochs", [2, 4, 8]) if r.loss == "mse"])
+def test_an_aggregate_has_the_mark_of_the_other_figures() -> None:
+    aggregates = read_aggregates(stride_results())
+    crossed = aggregates_of(loss_rows("student.schedule", ["constant", "one_cycle"]))
+    epochs = aggregates_of([r for r in loss_rows("student.epochs", [2, 4, 8]) if r.loss == "mse"])
 
-    assert points(arms, "stride_px").items() <= marks(arms).items()
-    assert points(arms, "trainable").items() <= marks(arms).items()
+    assert points(aggregates, "stride_px").items() <= marks(aggregates).items()
+    assert points(aggregates, "trainable").items() <= marks(aggregates).items()
     assert points(crossed, "loss") == marks(crossed)
     assert points(epochs, "student.epochs") == marks(epochs)
 
 
 def test_lines_of_one_method_that_cross_an_axis_differ_in_their_marks() -> None:
-    arms = arms_of(loss_rows("student.epochs", [2, 4, 8]))
+    aggregates = aggregates_of(loss_rows("student.epochs", [2, 4, 8]))
 
-    found = points(arms, "student.epochs")
+    found = points(aggregates, "student.epochs")
 
     assert {len({m for name, m in found.items() if loss in name}) for loss in ("mse", "cos")} == {1}
     assert len(set(found.values())) == 2
@@ -210,10 +231,10 @@ def test_several_resolutions_are_facets_with_their_own_titles(axis: int) -> None
         for r in students("all", 38, n_seeds=2)
     ]
     rows += [teacher(s, 40, eval_short_side_px=side) for s in (8, 16) for side in (128, 256, 512)]
-    arms = arms_of(rows)
-    by_name: dict[str, Any] = {axis.name: axis for axis in swept_axes(arms)}
+    aggregates = aggregates_of(rows)
+    by_name: dict[str, Any] = {axis.name: axis for axis in swept_axes(aggregates)}
 
-    figure = drawn(arms, by_name[("accuracy_vs_loss", "accuracy_vs_stride")[axis]])
+    figure = drawn(aggregates, by_name[("accuracy_vs_loss", "accuracy_vs_stride")[axis]])
 
     titles = [axes.get_title() for axes in figure.axes]
     assert titles == [f"short side {side} px" for side in (128, 256, 512)]

@@ -1,13 +1,14 @@
-"""Tables in Markdown and LaTeX, compared with their whole text."""
+"""Tables: which columns and rows they have, compared with their whole text in Markdown."""
 
-import re
 from dataclasses import replace
 
 import pytest
 
 from spar_bench.report import text
-from spar_bench.report.arms import read_arms
-from spar_bench.report.tables import note, result_tables, to_latex, to_markdown
+from spar_bench.report.aggregates import read_aggregates
+from spar_bench.report.renderers.latex import to_latex
+from spar_bench.report.renderers.markdown import to_markdown
+from spar_bench.report.tables import notes, result_tables
 from spar_bench.results import Cost, Row
 from tests.report.synthetic import baseline, cost, results_of, row, students, teacher
 
@@ -22,14 +23,14 @@ STATES: list[Row] = [
 
 
 def test_markdown_says_failed_blocked_and_not_measured_in_different_words() -> None:
-    (table,) = result_tables(read_arms(results_of(STATES)))
+    (table,) = result_tables(read_aggregates(results_of(STATES)))
 
     written = to_markdown(table).splitlines()
 
     assert written[0] == (
         "**Accuracy and cost: patchwork, short side 256 px, backbone patchwork, "
         "type float32, window 64 px, average logits, trained all, "
-        "loss mse, trained at 128-320 px**"
+        "loss mse, trained at 128–320 px**"
     )
     same = "6.84–7.92 | 240 | 1.30 |"
     nothing = "not measured | not measured"
@@ -48,15 +49,15 @@ def test_markdown_says_failed_blocked_and_not_measured_in_different_words() -> N
 
 def test_a_training_size_whose_ends_are_equal_is_one_number() -> None:
     (table,) = result_tables(
-        read_arms(results_of(students("all", 45, train_short_side_px="96-96")))
+        read_aggregates(results_of(students("all", 45, train_short_side_px=(96, 96))))
     )
 
     assert ", trained at 96 px, " in table.caption
 
 
 def test_the_note_says_which_best_is_bold_and_what_a_protocol_is() -> None:
-    arms = read_arms(results_of([baseline(38), *students("all", 45)]))
-    (table,) = result_tables(arms)
+    aggregates = read_aggregates(results_of([baseline(38), *students("all", 45)]))
+    (table,) = result_tables(aggregates)
 
     bold = {
         header
@@ -65,7 +66,7 @@ def test_the_note_says_which_best_is_bold_and_what_a_protocol_is() -> None:
         if cell.is_best
     }
     assert bold == {"mIoU (%)"}
-    assert "the best of each mIoU column in bold" in note(arms)
+    assert "the best of each mIoU column in bold" in notes(aggregates)[0]
 
 
 def test_the_note_says_the_size_of_the_image_of_each_cost() -> None:
@@ -78,68 +79,45 @@ def test_the_note_says_the_size_of_the_image_of_each_cost() -> None:
     several = [*one, sized("x", 128, 128), sized("y", 256, 256)]
     unknown = [baseline(38, cost=Cost())]
 
-    assert "Costs are for one image of 256×320 px; 1 MAC" in note(read_arms(results_of(one)))
+    assert (
+        "Costs are for one image of 256×320 px; 1 MAC" in notes(read_aggregates(results_of(one)))[0]
+    )
     assert (
         "Costs are for one image (128×320 px for x at 128 px, "
         "256×320 px for x at 256 px and y at 256 px); 1 MAC"
-    ) in note(read_arms(results_of(several)))
-    assert "Costs are for one image; 1 MAC" in note(read_arms(results_of(unknown)))
+    ) in notes(read_aggregates(results_of(several)))[0]
+    assert "Costs are for one image; 1 MAC" in notes(read_aggregates(results_of(unknown)))[0]
+
+
+def test_what_was_not_measured_at_all_has_no_column_and_the_notes_say_so_once() -> None:
+    untimed = [
+        replace(one, cost=replace(cost(0.9), latency_p10_ms=None, latency_p50_ms=None,
+                                  latency_p90_ms=None, peak_mib=None, cost_status="not_measured"))
+        for one in (baseline(38), teacher(12, 45))
+    ]  # fmt: skip
+    several = [*untimed, replace(untimed[0], dataset="other", stages={"evaluate": "other"})]
+
+    (table,) = result_tables(read_aggregates(results_of(untimed)))
+
+    assert table.headers[2:] == ["mIoU (%)", "Windows", "GFLOPs", "Parameters (M)"]
+    assert notes(read_aggregates(results_of(untimed)))[1:] == [
+        "Not measured: latency, peak memory."
+    ]
+    captions = [
+        t.caption.split(":")[0] for t in result_tables(read_aggregates(results_of(several)))
+    ]
+    assert captions == ["Accuracy", "Operations"]
+    assert notes(read_aggregates(results_of(several)))[1:] == ["Not measured: latency."]
+    assert len(notes(read_aggregates(results_of(STATES)))) == 1
 
 
 def test_some_failed_seeds_are_said_in_the_cell() -> None:
     rows = students("all", 45)
     rows[2] = replace(rows[2], miou=None, status="blocked")
 
-    (table,) = result_tables(read_arms(results_of(rows)))
+    (table,) = result_tables(read_aggregates(results_of(rows)))
 
     assert "| **44.8** ± 0.3 (n = 2, 1 blocked) |" in to_markdown(table)
-
-
-def test_latex_escapes_sets_the_best_in_bold_and_rules_with_booktabs() -> None:
-    rows = [baseline(38.3, dataset="a_b & 50%"), *students("all", 45, dataset="a_b & 50%")]
-
-    written = to_latex(result_tables(read_arms(results_of(rows)))[0], "ab/c d-1", note="")
-
-    assert r"\caption{Accuracy and cost: a\_b \& 50\%, short side 256 px," in written
-    assert r"\label{tab:ab_c_d-1}" in written
-    assert r"Method & Stride (px) & mIoU (\%) & Windows & GFLOPs" in written
-    assert r"SPAR & 12 & \textbf{45.0} \ensuremath{\pm} 0.4 (n = 3) & 1 & 0.900" in written
-    order = [written.index(rule) for rule in (r"\toprule", r"\midrule", r"\bottomrule")]
-    assert order == sorted(order)
-
-
-def test_latex_escapes_odd_names_wherever_they_stand_and_closes_what_it_opens() -> None:
-    odd = r"a_b%c#d&e$f{g}h~i^j\k"
-    rows = [
-        baseline(38, dataset=odd, backbone=odd, protocol=odd),
-        *students(odd, 45, dataset=odd, backbone=odd, protocol=odd, loss=odd),
-        *students("all", 44, dataset=odd, backbone=odd, protocol=odd, swept={odd: odd}),
-        baseline(30, dataset="x&y", backbone=odd, protocol=odd, stages={"evaluate": "x"}),
-    ]
-
-    written = [to_latex(t, odd, note="") for t in result_tables(read_arms(results_of(rows)))]
-
-    for table in written:
-        bare = re.sub(r"\\[_%#&${}\\]", "", table)
-        assert not re.search(r"[%#$~^]", bare)
-        assert "_" not in re.sub(r"\\label\{[^}]*\}", "", bare)
-        assert bare.count("{") == bare.count("}")
-        begin, end = (re.findall(rf"\\{word}\{{([a-z*]+)\}}", table) for word in ("begin", "end"))
-        assert begin == end[::-1] == ["table*", "tabular"]
-        body = table[table.index(r"\midrule") : table.index(r"\bottomrule")]
-        columns = re.findall(r"\{@\{\}([lr]+)@\{\}\}", table)[0]
-        rows_of_cells = [re.split(r"(?<!\\)&", line) for line in body.splitlines()[1:]]
-        assert {len(cells) for cells in rows_of_cells} == {len(columns)}
-
-
-def test_latex_sets_a_wide_table_smaller() -> None:
-    (wide,) = result_tables(read_arms(results_of(students("last_2_blocks", 45))))
-    narrow = replace(
-        wide, headers=wide.headers[:4], rows=[r[:4] for r in wide.rows], groups=[("", 4)]
-    )
-
-    assert r"\scriptsize\setlength{\tabcolsep}{4pt}" in to_latex(wide, "x", note="")
-    assert r"\small" in to_latex(narrow, "x", note="")
 
 
 def test_several_resolutions_have_a_column_each_with_its_own_best() -> None:
@@ -149,7 +127,7 @@ def test_several_resolutions_have_a_column_each_with_its_own_best() -> None:
         teacher(8, 35, eval_short_side_px=256),
     ]
 
-    tables = result_tables(read_arms(results_of(rows)))
+    tables = result_tables(read_aggregates(results_of(rows)))
 
     assert [table.caption.split(":")[0] for table in tables] == [
         "Accuracy",
@@ -174,7 +152,7 @@ def test_several_data_sets_and_resolutions_are_both_named() -> None:
         for side in (64, 96)
     ]
 
-    table = result_tables(read_arms(results_of(rows)))[0]
+    table = result_tables(read_aggregates(results_of(rows)))[0]
 
     assert [name for name, _ in table.groups[1:]] == [
         "x, short side 64 px",

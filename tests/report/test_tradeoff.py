@@ -9,12 +9,13 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 
-from spar_bench.report.arms import Arm, read_arms
+from spar_bench.report.aggregates import Aggregate, read_aggregates
 from spar_bench.report.figures import GFLOPS, LATENCY, plan_figures
 from spar_bench.report.style import DIVIDES, DOES_NOT_DIVIDE, house_style, marks
 from spar_bench.report.tradeoff import LABEL_GID, MARGIN_PT, pareto_front, tradeoff_figure
 from spar_bench.results import Results, Row
 from tests.report.synthetic import (
+    InMemory,
     baseline,
     cost,
     paper_results,
@@ -83,7 +84,7 @@ def test_every_point_has_a_label_that_covers_no_other_and_stays_inside(
     results: Callable[[], Results], n_labels: int
 ) -> None:
     with house_style():
-        figure = tradeoff_figure(read_arms(results()), GFLOPS)
+        figure = tradeoff_figure(read_aggregates(results()), GFLOPS)
         figure.draw_without_rendering()
         boxes = label_boxes(figure)
 
@@ -102,7 +103,7 @@ def test_every_point_has_a_label_that_covers_no_other_and_stays_inside(
 
 def test_labels_name_points_as_the_papers_figure_does() -> None:
     with house_style():
-        figure = tradeoff_figure(read_arms(paper_results()), LATENCY)
+        figure = tradeoff_figure(read_aggregates(paper_results()), LATENCY)
 
     names = {name for name, _ in label_boxes(figure)[0]}
     assert {"single pass", "SPAR last 2 blocks", "s = 512", "s = 24"} <= names
@@ -117,14 +118,14 @@ def test_too_many_points_are_labelled_where_it_matters() -> None:
     ]  # fmt: skip
 
     with house_style():
-        figure = tradeoff_figure(read_arms(results_of(rows)), GFLOPS)
+        figure = tradeoff_figure(read_aggregates(results_of(rows)), GFLOPS)
 
     names = {name for name, _ in label_boxes(figure)[0]}
     assert names == {f"SPAR epochs = {i}" for i in (25, 26, 27, 28, 29)}
 
 
 def test_strides_that_divide_by_the_patch_differ_in_shape_and_colour() -> None:
-    its_marks = marks(read_arms(stride_results()))
+    its_marks = marks(read_aggregates(stride_results()))
 
     assert its_marks["s = 16"] == DIVIDES
     assert its_marks["s = 12"] == DOES_NOT_DIVIDE
@@ -133,7 +134,7 @@ def test_strides_that_divide_by_the_patch_differ_in_shape_and_colour() -> None:
 
 
 def test_students_have_a_mark_each_and_share_one_when_there_are_too_many() -> None:
-    few, many = (marks(read_arms(results())) for results in (stride_results, many_students))
+    few, many = (marks(read_aggregates(results())) for results in (stride_results, many_students))
 
     assert few["SPAR all"] != few["SPAR last 2 blocks"]
     assert len({mark for name, mark in many.items() if name.startswith("SPAR")}) == 1
@@ -176,11 +177,11 @@ def test_legend_and_caption_name_a_pareto_front_only_if_there_is_one_to_see(
     rows: list[Row], names: list[str], front: bool
 ) -> None:
     results = results_of(rows)
-    arms = read_arms(results)
+    aggregates = read_aggregates(results)
 
     with house_style():
-        figure = tradeoff_figure(arms, GFLOPS)
-    caption = plan_figures(results, arms)[0].caption
+        figure = tradeoff_figure(aggregates, GFLOPS)
+    caption = next(plan_figures(results, aggregates, InMemory())).caption
 
     assert legend_names(figure) == names
     assert ("Pareto" in caption) == front
@@ -197,7 +198,7 @@ def test_axis_of_miou_spans_five_points_at_least_and_is_never_below_0(
     rows = [baseline(percents[0]), teacher(32, percents[1])]
 
     with house_style():
-        figure = tradeoff_figure(read_arms(results_of(rows)), GFLOPS)
+        figure = tradeoff_figure(read_aggregates(results_of(rows)), GFLOPS)
 
     np.testing.assert_allclose(figure.axes[0].get_ylim(), ends)
 
@@ -206,7 +207,7 @@ def test_single_pass_shows_behind_a_student_of_the_same_cost_and_miou() -> None:
     rows = [*students("all", 38.7, n_seeds=1), baseline(38.3)]
 
     with house_style():
-        figure = tradeoff_figure(read_arms(results_of(rows)), GFLOPS)
+        figure = tradeoff_figure(read_aggregates(results_of(rows)), GFLOPS)
         figure.draw_without_rendering()
 
     points = [one for one in figure.axes[0].get_lines() if one.get_marker() in ("s", "^")]
@@ -219,14 +220,14 @@ def test_single_pass_shows_behind_a_student_of_the_same_cost_and_miou() -> None:
 
 def test_error_bars_span_one_standard_deviation_over_seeds() -> None:
     with house_style():
-        figure = tradeoff_figure(read_arms(results_of(students("all", 45.2))), GFLOPS)
+        figure = tradeoff_figure(read_aggregates(results_of(students("all", 45.2))), GFLOPS)
 
     (bar,) = (path for lines in figure.axes[0].collections for path in lines.get_paths())
     np.testing.assert_allclose(np.asarray(bar.vertices)[:, 1], [44.8, 45.6])
 
 
-def test_an_arm_without_this_cost_is_left_out() -> None:
-    without: list[Arm] = read_arms(results_of([baseline(38.3), teacher(8, 45)]))
+def test_an_aggregate_without_this_cost_is_left_out() -> None:
+    without: list[Aggregate] = read_aggregates(results_of([baseline(38.3), teacher(8, 45)]))
     without[1] = replace(without[1], cost=replace(without[1].cost, gflops=None))
 
     with house_style():

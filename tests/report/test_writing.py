@@ -8,16 +8,21 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from spar_bench.report import write
-from spar_bench.report.arms import read_arms
+from spar_bench.report.aggregates import read_aggregates
 from spar_bench.report.figures import plan_figures
-from spar_bench.report.frames import DIFFERENCE_COLUMNS
-from spar_bench.report.page import page
 from spar_bench.results import Cost, Results, Row
-from tests.report.synthetic import baseline, results_of, row, students, teacher
+from tests.report.synthetic import (
+    InMemory,
+    baseline,
+    evaluations_of,
+    results_of,
+    row,
+    students,
+    teacher,
+)
 
 TEXTS = {
     "README.md", "costs.csv", "differences.csv", "manifest.json", "protocols.json",
@@ -36,17 +41,20 @@ def without_cost(rows: list[Row]) -> list[Row]:
 
 
 def bare(**changes: object) -> Results:
-    """Return results that have no figure at all."""
-    return results_of(without_cost([baseline(38)]), **{"counts": {}, "previews": {}} | changes)
+    """Return results that, without their evaluations, have no figure at all."""
+    return results_of(without_cost([baseline(38)]), **changes)
 
 
 def names(results: Results) -> list[str]:
     """Return the names of the figures that results call for."""
-    return [plan.name for plan in plan_figures(results, read_arms(results))]
+    return [
+        plan.name
+        for plan in plan_figures(results, read_aggregates(results), evaluations_of(results))
+    ]
 
 
 def test_a_report_holds_what_its_page_names_and_nothing_half_written(tmp_path: Path) -> None:
-    paths = write(small(), tmp_path / "deep" / "stride")
+    paths = write(small(), evaluations_of(small()), tmp_path / "deep" / "stride")
 
     folder = tmp_path / "deep" / "stride"
     figures = [f"{name}.{ending}" for name in names(small()) for ending in ("png", "svg")]
@@ -61,8 +69,8 @@ def test_a_report_holds_what_its_page_names_and_nothing_half_written(tmp_path: P
 
 
 def test_the_same_results_give_the_same_bytes(tmp_path: Path) -> None:
-    results = results_of([baseline(38)], counts={}, previews={})
-    first, second = (write(results, tmp_path / name) for name in ("a", "b"))
+    results = results_of([baseline(38)])
+    first, second = (write(results, InMemory(), tmp_path / name) for name in ("a", "b"))
 
     for a, b in zip(first, second, strict=True):
         assert a.name == b.name
@@ -73,7 +81,7 @@ def test_figures_that_no_longer_apply_are_removed_and_other_files_left_alone(
     tmp_path: Path,
 ) -> None:
     rows = without_cost([teacher(16, 44), teacher(12, 45)])
-    write(results_of(rows, counts={}, previews={}), tmp_path)
+    write(results_of(rows), InMemory(), tmp_path)
     altered, stale, mine = (
         tmp_path / name
         for name in ("accuracy_vs_stride.svg", "accuracy_vs_stride.png", "accuracy_vs_mood.png")
@@ -81,7 +89,7 @@ def test_figures_that_no_longer_apply_are_removed_and_other_files_left_alone(
     altered.write_text("retouched", encoding="utf-8")
     mine.write_bytes(b"mine")
 
-    write(bare(), tmp_path)
+    write(bare(), InMemory(), tmp_path)
 
     assert not stale.exists()
     assert altered.read_text(encoding="utf-8") == "retouched"
@@ -96,15 +104,15 @@ def test_a_manifest_cannot_make_it_remove_files_elsewhere(tmp_path: Path) -> Non
     empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
     (folder / "manifest.json").write_text(json.dumps({"../outside.txt": empty}), encoding="utf-8")
 
-    write(bare(), folder)
+    write(bare(), InMemory(), folder)
 
     assert outside.exists()
 
 
 def test_without_any_row_or_result_there_is_still_a_page(tmp_path: Path) -> None:
     failed = row("teacher", None, status="failed", reason="out of |memory|", cost=Cost())
-    write(results_of([]), tmp_path / "nothing")
-    write(results_of([failed]), tmp_path / "failed")
+    write(results_of([]), InMemory(), tmp_path / "nothing")
+    write(results_of([failed]), InMemory(), tmp_path / "failed")
 
     assert "No results yet." in (tmp_path / "nothing" / "README.md").read_text(encoding="utf-8")
     page = (tmp_path / "failed" / "README.md").read_text(encoding="utf-8")
@@ -113,7 +121,7 @@ def test_without_any_row_or_result_there_is_still_a_page(tmp_path: Path) -> None
 
 
 def test_provenance_is_written_as_it_was_given(tmp_path: Path) -> None:
-    write(bare(provenance={"seeds": [0, 1], "device": "cpu"}), tmp_path)
+    write(bare(provenance={"seeds": [0, 1], "device": "cpu"}), InMemory(), tmp_path)
 
     written = json.loads((tmp_path / "provenance.json").read_text(encoding="utf-8"))
     assert written == {"seeds": [0, 1], "device": "cpu"}
@@ -170,9 +178,10 @@ def test_a_search_is_shown_against_its_objectives() -> None:
 def test_every_figure_of_odd_names_can_be_drawn(tmp_path: Path) -> None:
     classes = ["ro$d", "{sky}", "a_b^c", "\\alpha", "tree|", "x" * 60, *"ghijkl"]
     rows = [baseline(38, dataset="d$a$t_a"), *students("a_$b", 45, n_seeds=2, dataset="d$a$t_a")]
-    results = results_of(rows, classes={"d$a$t_a": classes}, experiment="odd/$x_y$")
+    results = results_of(rows, experiment="odd/$x_y$")
+    results = replace(results, classes=dict.fromkeys(results.classes, classes))
 
-    paths = write(results, tmp_path)
+    paths = write(results, evaluations_of(results), tmp_path)
 
     assert {path.suffix for path in paths} == {".md", ".csv", ".json", ".tex", ".png", ".svg"}
 
@@ -199,9 +208,11 @@ def test_a_failure_while_drawing_leaves_the_old_figure_and_no_litter(tmp_path: P
     assert list(tmp_path.iterdir()) == [old]
 
 
-def test_no_difference_on_a_page_is_a_negative_zero() -> None:
-    line = ("voc", 256, "teacher s = 16", "single pass", -0.0004, -0.0021, 0.0, 12)
+def test_difference_that_rounds_to_nothing_has_no_sign_on_the_page(tmp_path: Path) -> None:
+    results = results_of([baseline(38), teacher(16, 38)])
+    counts = evaluations_of(results).all_counts["pretrained"]
 
-    written = page(bare(), [], [], pd.DataFrame([line], columns=DIFFERENCE_COLUMNS))
+    write(results, InMemory({"pretrained": counts, "teacher16": counts}), tmp_path)
 
-    assert "| teacher s = 16 | single pass | 0.0 | -0.2 to 0.0 | 12 |" in written
+    line = "| teacher s = 16 | single pass | 0.0 | 0.0 to 0.0 | 12 |"
+    assert line in (tmp_path / "README.md").read_text(encoding="utf-8")

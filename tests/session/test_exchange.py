@@ -199,9 +199,10 @@ def test_what_was_random_when_it_was_exported_is_marked(tmp_path: Path, clip: Pa
 
     exported = BackboneSpec(path=str(tmp_path / "exported"))
     alone = BackboneSpec(path=str(tmp_path / "exported" / "open_clip_model.safetensors"))
-    assert backbones.label(exported) == "exported (random weights)"
-    assert backbones.label(alone) == "open_clip_model (random weights)"
-    assert backbones.label(spec(clip)) == "clip"
+    names = [backbones.display_name(each) for each in (exported, alone, spec(clip))]
+    assert names == ["exported", "open_clip_model", "clip"]
+    are_random = [backbones.has_random_weights(each) for each in (exported, alone, spec(clip))]
+    assert are_random == [True, True, False]
 
 
 def test_export_that_is_read_in_another_way_than_its_student_is_remarked(

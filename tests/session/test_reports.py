@@ -1,78 +1,156 @@
-"""Reports are written into the folder that is asked for, whatever an experiment is called."""
+"""Reports are written from the store alone, each into a folder of its experiment's name."""
 
-import sqlite3
-from contextlib import closing
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from spar_bench.errors import MixedProtocols, NotReady
+from spar_bench.results import Results
 from spar_bench.session.reports import write_report
-from tests.small import one_line, spar_bench
-from tests.track.conftest import make_row, make_trial, mirror, uri
+from tests.report.synthetic import results_of
+from tests.small import copy_store, one_line, spar_bench
+from tests.track.conftest import make_row
 
-__all__ = ["uri"]
-
-
-def rename(uri: str, experiment: str, name: str) -> None:
-    """Rename an experiment as MLflow does, which asks no more of a name than that it is new."""
-    with closing(sqlite3.connect(uri.removeprefix("sqlite:///"))) as connection, connection:
-        connection.execute("UPDATE experiments SET name = ? WHERE name = ?", (name, experiment))
+RESULTS = Path(".spar_bench/results")
 
 
-def test_names_that_lead_elsewhere_are_refused_and_the_others_are_written(
-    uri: str, tmp_path: Path
-) -> None:
-    names = ["../../x", f"{tmp_path}/x", "a/../../../x", "a//b", ".", "x" * 256]
-    folder = tmp_path / "deep" / "reports"
-    mirror(uri, tmp_path, [make_trial()])
-    for name in names:
-        mirror(uri, tmp_path, [make_trial()], experiment="to be renamed")
-        rename(uri, "to be renamed", name)
-    before = set(tmp_path.rglob("*"))
-
-    with pytest.raises(NotReady) as caught:
-        write_report(folder=folder, tracking_uri=uri)
-
-    lines = str(caught.value).splitlines()
-    assert lines == [
-        f"{uri}: an experiment's name must be valid as a folder below {folder}, but got {name!r}; "
-        "rename it in MLflow"
-        for name in sorted(names)
-    ]
-    written = {path for path in set(tmp_path.rglob("*")) - before if path.is_file()}
-    assert {path.parent for path in written} == {folder / "stride"}
+def save(*experiments: str) -> None:
+    """Save the results of a teacher under each name, without its evaluation."""
+    for experiment in experiments:
+        results_of([make_row()], experiment=experiment).save(RESULTS / experiment)
 
 
-@pytest.mark.parametrize("name", ["paper/stride", "Größer..(2)"])
-def test_name_with_a_slash_or_odd_letters_is_a_folder_below(
-    uri: str, tmp_path: Path, name: str
-) -> None:
-    mirror(uri, tmp_path, [make_trial()], experiment=name)
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize("name", ["../../x", "a/../stride", "/tmp/x", ".", "x" * 256, "", "strid"])
+def test_name_that_is_no_experiments_is_refused_and_the_others_are_written(name: str) -> None:
+    save("stride", "paper/stride")
 
-    written = write_report([name], folder=tmp_path / "reports", tracking_uri=uri)
+    with pytest.raises(NotReady, match=r"must hold results of .*, but no sweep of it has finished"):
+        write_report([name, "paper/stride"])
 
-    assert {path.parent for path in written[name]} == {tmp_path / "reports" / name}
-    assert (tmp_path / "reports" / name / "README.md").is_file()
+    written = [path for path in Path("reports").rglob("*") if path.is_file()]
+    assert {path.parent for path in written} == {Path("reports/paper/stride")}
 
 
-def test_several_protocols_in_one_table_are_refused_unless_told_and_others_are_written(
-    uri: str, tmp_path: Path
-) -> None:
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize(
+    ("typed", "way_out"),
+    [
+        ("strid", "did you mean 'stride'? If not, run spar-bench sweep on its spec first"),
+        ("a b c ü", "did you mean 'a_b_c_ü'? If not, run spar-bench sweep on its spec first"),
+        ("loss", "run spar-bench sweep on its spec first, or use one of a_b_c_ü, stride"),
+    ],
+)
+def test_misspelt_experiment_gets_the_nearest_that_was_swept(typed: str, way_out: str) -> None:
+    save("stride", "a_b_c_ü")
+
+    with pytest.raises(NotReady) as refused:
+        write_report(typed)
+
+    assert str(refused.value).endswith(f" has finished there; {way_out}")
+
+
+@pytest.mark.usefixtures("here")
+def test_results_of_another_format_are_one_line_and_the_others_are_written() -> None:
+    save("old", "stride")
+    old = RESULTS / "old" / "results.json"
+    before = old.read_text().replace('"format": 2', '"format": 1')
+    old.write_text(before)
+
+    refused = spar_bench("report", exits=2)
+
+    assert (
+        "another version of spar-bench wrote it; nothing is lost: the next sweep of old rewrites it"
+        in refused.stderr
+    )
+    assert [path.name for path in Path("reports").iterdir()] == ["stride"]
+    assert old.read_text() == before
+
+
+@pytest.mark.usefixtures("here")
+def test_several_protocols_in_one_table_are_refused_unless_told_and_others_are_written() -> None:
+    save("alone")
     rows = [make_row(), make_row(protocol="other", stages={"evaluate": "b"}, method="pretrained")]
-    mirror(uri, tmp_path, [make_trial()], experiment="alone")
-    mirror(uri, tmp_path, [make_trial(rows=rows)], experiment="mixed")
-    to = ["--folder", str(tmp_path / "reports"), "--tracking-uri", uri]
+    results_of(rows, experiment="mixed").save(RESULTS / "mixed")
 
-    refused = spar_bench("report", *to, exits=2)
-    written = {path.name for path in (tmp_path / "reports").iterdir()}
-    told = spar_bench("report", *to, "--mix-protocols")
+    refused = spar_bench("report", exits=2)
+    written = {path.name for path in Path("reports").iterdir()}
+    spar_bench("report", "--mix-protocols")
 
     assert "all rows of patchwork must have one protocol, but have paper and other, " in (
-        one_line(refused)
+        refused.stderr
     )
     assert written == {"alone"}
-    assert len(told.stdout.splitlines()) == 2
-    assert "| Protocol |" in (tmp_path / "reports" / "mixed" / "table.md").read_text()
+    assert "| Protocol |" in Path("reports/mixed/table.md").read_text()
     with pytest.raises(MixedProtocols):
-        write_report("mixed", folder=tmp_path / "again", tracking_uri=uri)
+        write_report("mixed", folder="again")
+
+
+def test_evaluations_no_longer_in_the_store_are_one_line_and_the_rest_is_written(
+    here: Path, swept: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    copy_store(swept)
+    whole = write_report("tiny", folder="whole")["tiny"]
+    rows = Results.load(RESULTS / "tiny").rows
+    gone = {row.stages["evaluate"] for row in rows if row.method == "teacher"}
+    for fingerprint in gone:
+        shutil.rmtree(Path(".spar_bench/stages/evaluate", fingerprint))
+
+    written = write_report("tiny", folder="part")["tiny"]
+
+    [line] = [record.message for record in caplog.records]
+    assert line == (
+        f"tiny: 2 evaluations must be in {Path('.spar_bench').absolute()} for differences, classes "
+        "and pictures, but cannot be read there, and the report does without; run spar-bench sweep "
+        "on its spec again, then report"
+    )
+    assert [path.name for path in written] == [path.name for path in whole]
+    same = {"results.csv", "costs.csv", "table.md"}
+    for name in same:
+        assert Path("part/tiny", name).read_bytes() == Path("whole/tiny", name).read_bytes()
+    compared = [Path(folder, "tiny/differences.csv").read_text() for folder in ("whole", "part")]
+    assert ["teacher" in text for text in compared] == [True, False]
+    assert all("SPAR" in text for text in compared)
+
+
+def test_damaged_evaluation_is_left_out_too(here: Path, swept: Path) -> None:
+    copy_store(swept)
+    [row] = [row for row in Results.load(RESULTS / "tiny").rows if row.method == "student"]
+    counts = Path(".spar_bench/stages/evaluate", row.stages["evaluate"], "counts.safetensors")
+    damaged = bytearray(counts.read_bytes())
+    damaged[-1] ^= 1
+    counts.write_bytes(damaged)
+
+    write_report("tiny")
+
+    assert "SPAR" not in Path("reports/tiny/differences.csv").read_text()
+
+
+def test_report_imports_neither_mlflow_nor_torch(here: Path, swept: Path) -> None:
+    copy_store(swept)
+    Path("mlflow.db").unlink()
+    code = (
+        "import sys; from spar_bench.cli import main\n"
+        "try: main(['report', 'tiny'])\n"
+        "except SystemExit as end: assert not end.code\n"
+        "print({'mlflow', 'torch'} & set(sys.modules))"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+
+    assert done.stdout.splitlines()[-1] == "set()", done.stderr
+    assert not Path("mlflow.db").exists()
+
+
+@pytest.mark.usefixtures("here")
+def test_sweep_without_a_finished_trial_has_no_report() -> None:
+    failed = replace(make_row(), status="failed", miou=None)
+    results_of([failed], experiment="failed").save(RESULTS / "failed")
+
+    assert "failed: must have a finished trial to report, but none of 1 is" in one_line(
+        spar_bench("report", "failed", exits=2)
+    )

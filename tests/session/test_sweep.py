@@ -7,7 +7,7 @@ import pytest
 
 from spar_bench.errors import SparBenchError, StoreError
 from spar_bench.plan.trials import Plan
-from spar_bench.results import Row, TrialRecord, read_rows
+from spar_bench.results import Results, Row, TrialRecord
 from spar_bench.run.context import Interrupted
 from spar_bench.session.sweep import Options, Silent, sweep
 from spar_bench.stages.base import Stage
@@ -58,7 +58,7 @@ def test_stopped_sweep_goes_on_and_ends_as_an_undisturbed_one(
     assert f"made {kind}" not in watcher.seen
     assert "KILLED" in stopped
     assert "RUNNING" not in stopped
-    assert told(outcome.rows) == told(read_rows(swept / ".spar_bench/results/tiny"))
+    assert told(outcome.rows) == told(Results.load(swept / ".spar_bench/results/tiny").rows)
     assert [status for _, status in runs()] == ["FINISHED"] * 4
 
 

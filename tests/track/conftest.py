@@ -6,10 +6,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
-from spar_bench.accuracy import Counts
 from spar_bench.results import Cost, Results, Row, TrialRecord
 from spar_bench.track import Mirror
 
@@ -20,10 +18,12 @@ def make_row(**changes: Any) -> Row:
     """Return a teacher's row on 256x320 scenes."""
     row: dict[str, Any] = {
         "experiment": "stride", "group": "stride_px=28", "trial": "stride_px=28-s0", "seed": None,
-        "backbone": "patchwork", "method": "teacher", "inference": "sliding_window",
+        "backbone": "patchwork", "random_weights": False, "method": "teacher",
+        "inference": "sliding_window",
         "average": "logits", "refiner": "none", "protocol": "paper", "window_px": 64,
         "stride_px": 28, "train_short_side_px": None, "loss": None, "trainable": None,
-        "dataset": "patchwork", "eval_short_side_px": 256, "n_images": 2, "miou": 0.5,
+        "dataset": "patchwork", "dataset_digest": "d191e57", "eval_short_side_px": 256,
+        "n_images": 2, "miou": 0.5,
         "dtype": "float32", "status": "finished", "swept": {"teacher.stride_px": 28},
         "stages": {"evaluate": "teacher28"},
         "cost": Cost(image_h=256, image_w=320, n_windows=88, gflops=13.2, latency_p50_ms=250.0),
@@ -50,21 +50,13 @@ def make_trial(**changes: Any) -> TrialRecord:
 
 
 def make_results(rows: list[Row]) -> Results:
-    """Return the results of a sweep with these rows and counts for the teacher at stride 28."""
-    images = [[3, 1], [5, 0]]
-    counts = Counts(
-        correct=np.array(images),
-        predicted=np.array([[4, 2], [6, 1]]),
-        true=np.array([[3, 2], [5, 1]]),
-    )
+    """Return the results of a sweep with these rows."""
     return Results(
         experiment="stride",
         question="?",
         rows=rows,
         costs=[],
-        classes={"patchwork": ["sky", "sea"]},
-        counts={"teacher28": counts},
-        previews={},
+        classes={row.classes: ["sky", "sea"] for row in rows},
         provenance={},
         protocols={row.protocol: {"templates": row.protocol} for row in rows},
     )

@@ -1,0 +1,68 @@
+"""The data files of a report: results, costs and differences by column."""
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from spar_bench.report.aggregates import SWEPT_COLUMNS
+from spar_bench.report.differences import Comparison
+from spar_bench.report.names import backbone_name, trained_part
+from spar_bench.report.page import Data
+from spar_bench.results import COLUMNS, COST_COLUMNS, Results, Row
+
+DIFFERENCE_COLUMNS = [
+    "dataset", "eval_short_side_px", "a", "b", "difference", "low", "high", "n_images",
+]  # fmt: skip
+"""The columns of differences.csv: mIoU of `a` minus that of `b`, a fraction, and 95 % limits."""
+
+
+def results_data(results: Results) -> Data:
+    """Return one line per row of `results`; a swept key without a column gets its own."""
+    keys = dict.fromkeys(key for row in results.rows for key in row.swept)
+    extra = [key for key in keys if key not in SWEPT_COLUMNS]
+    return Data(
+        "results.csv",
+        "one line per trial, method, data set and resolution; mIoU as a fraction",
+        [*COLUMNS, *extra],
+        [_columns(row) | {key: _cell(row.swept.get(key)) for key in extra} for row in results.rows],
+    )
+
+
+def costs_data(results: Results) -> Data:
+    """Return one line per method and image size."""
+    lines = []
+    for row in results.costs:
+        values = {**vars(row), **vars(row.cost), "backbone": backbone_name(row)}
+        lines.append({name: values[name] for name in COST_COLUMNS})
+    return Data("costs.csv", "cost of each method at further image sizes", COST_COLUMNS, lines)
+
+
+def differences_data(comparisons: Iterable[Comparison]) -> Data:
+    """Return one line per comparison."""
+    lines = [
+        (*each.a.panel, each.a.marked_name, each.b.marked_name, *each.limits, each.n_images)
+        for each in comparisons
+    ]
+    return Data(
+        "differences.csv",
+        "paired bootstrap differences over images, with 95 % intervals",
+        DIFFERENCE_COLUMNS,
+        [dict(zip(DIFFERENCE_COLUMNS, line, strict=True)) for line in lines],
+    )
+
+
+def _columns(row: Row) -> dict[str, Any]:
+    values = {
+        **vars(row),
+        **vars(row.cost),
+        "backbone": backbone_name(row),
+        "trainable": trained_part(row),
+    }
+    if row.train_short_side_px is not None:
+        values["train_short_side_px"] = "-".join(map(str, row.train_short_side_px))
+    return {name: values[name] for name in COLUMNS}
+
+
+def _cell(value: Any) -> Any:
+    """Return a swept value as one cell: lists and tables as JSON."""
+    return json.dumps(value) if isinstance(value, list | tuple | dict) else value

@@ -1,0 +1,83 @@
+"""The page in Markdown, and its tables alone."""
+
+import itertools
+from collections.abc import Iterable
+
+from spar_bench.report import text
+from spar_bench.report.page import (
+    Block,
+    Cell,
+    Data,
+    Document,
+    Figure,
+    Heading,
+    Link,
+    Note,
+    Page,
+    Paragraph,
+    Quote,
+    Remark,
+    Table,
+)
+
+FILES = {"table.md": "the tables above"}
+_ITEMS = (Remark, Data, Document, Link)
+
+
+def render(page: Page) -> dict[str, str]:
+    """Return the page, which links figures and data as files beside it, and its tables alone."""
+    tables = [block for block in page.blocks if isinstance(block, Table | Note)]
+    return {"README.md": _join(page.blocks), "table.md": _join(tables)}
+
+
+def _join(blocks: Iterable[Block]) -> str:
+    parts = [
+        ("\n" if is_list else "\n\n").join(map(_markdown, group))
+        for is_list, group in itertools.groupby(blocks, lambda block: isinstance(block, _ITEMS))
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _markdown(block: Block) -> str:
+    match block:
+        case Heading():
+            return f"{'#' * block.level} {text.markdown(block.text)}"
+        case Quote():
+            return f"> {text.markdown(block.text)}"
+        case Paragraph():
+            written = text.markdown(block.text)
+            return f"**{written}**" if block.is_warning else written
+        case Note():
+            return text.markdown(block.text)
+        case Table():
+            return to_markdown(block)
+        case Figure():
+            name = block.name
+            return f"![{name}]({name}.png)\n\n{text.markdown(block.caption)} [SVG]({name}.svg)"
+        case Remark():
+            return f"- {text.markdown(block.text)}"
+        case Data() | Document() | Link():
+            return f"- [{block.file}]({block.file}): {text.markdown(block.about)}"
+
+
+def to_markdown(table: Table) -> str:
+    """Write a table, with the column groups in the headers."""
+    spread = [name for name, width in table.groups for _ in range(width)]
+    headers = [
+        f"{header}, {group}" if group else header
+        for header, group in zip(table.headers, spread, strict=True)
+    ]
+    right = len(headers) - table.n_text
+    lines = [
+        f"**{text.markdown(table.caption)}**",
+        "",
+        "| " + " | ".join(map(text.markdown, headers)) + " |",
+        "|" + " --- |" * table.n_text + " --: |" * right,
+    ]
+    lines += ["| " + " | ".join(map(_cell, row)) + " |" for row in table.rows]
+    return "\n".join(lines)
+
+
+def _cell(cell: Cell) -> str:
+    written = f"**{cell.text}**" if cell.is_best else text.markdown(cell.text)
+    return " ".join([written, *cell.spread])

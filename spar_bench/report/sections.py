@@ -1,0 +1,129 @@
+"""The sections of a report: what each says about a sweep's results, as blocks of a page."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from spar_bench.report import text
+from spar_bench.report.aggregates import Aggregate
+from spar_bench.report.data import costs_data, differences_data, results_data
+from spar_bench.report.differences import Comparison
+from spar_bench.report.page import (
+    Block,
+    Cell,
+    Document,
+    Figure,
+    Heading,
+    Link,
+    Note,
+    Page,
+    Paragraph,
+    Quote,
+    Remark,
+    Table,
+)
+from spar_bench.report.protocols import protocol_lines, skipped_lines
+from spar_bench.report.tables import notes, result_tables
+from spar_bench.results import Results
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a report shows of a sweep; `links` are the further files that renderers write."""
+
+    results: Results
+    aggregates: list[Aggregate]
+    comparisons: list[Comparison]
+    figures: list[Figure]
+    links: list[Link]
+
+
+def page_of(findings: Findings) -> Page:
+    """Return the page of a sweep's report."""
+    blocks = [block for section in SECTIONS for block in section(findings)]
+    return Page(findings.results.experiment, blocks)
+
+
+def head(findings: Findings) -> Iterator[Block]:
+    """Yield the name, the question, and a warning if weights are random."""
+    yield Heading(findings.results.experiment, level=1)
+    if findings.results.question:
+        yield Quote(findings.results.question)
+    if any(row.random_weights for row in findings.results.rows):
+        yield Paragraph(
+            "Some weights are random: their mIoU, differences and figures say nothing about a "
+            "trained model; costs are valid.",
+            is_warning=True,
+        )
+
+
+def accuracy_and_cost(findings: Findings) -> Iterator[Block]:
+    """Yield the tables of accuracy and cost, and the notes that explain them."""
+    results, aggregates = findings.results, findings.aggregates
+    if not aggregates:
+        yield Note("No results yet.")
+        return
+    yield from result_tables(aggregates)
+    for line in (*notes(aggregates), *skipped_lines(results), *protocol_lines(results)):
+        yield Note(line)
+    devices = dict.fromkeys(row.cost.device for row in results.rows if row.cost.device)
+    if devices:
+        yield Paragraph(f"Costs were measured on: {'; '.join(devices)}.")
+
+
+def figures(findings: Findings) -> Iterator[Block]:
+    """Yield the figures."""
+    yield from findings.figures
+
+
+def differences(findings: Findings) -> Iterator[Block]:
+    """Yield the table of paired differences, in points of mIoU, if there are any."""
+    compared = findings.comparisons
+    if not compared:
+        return
+    several = len({each.a.panel for each in compared}) > 1
+    place = ["Data set", "Short side (px)"] if several else []
+    rows = []
+    for each in compared:
+        panel = [each.a.panel.dataset, str(each.a.panel.eval_short_side_px)] if several else []
+        value, low, high = map(text.points, each.limits)
+        cells = [*panel, each.a.marked_name, each.b.marked_name, value, f"{low} to {high}"]
+        rows.append([Cell(cell) for cell in (*cells, str(each.n_images))])
+    headers = [*place, "a", "b", "a - b (points of mIoU)", "95 % interval", "Images"]
+    yield Heading("Differences")
+    yield Table("Paired differences", [("", len(headers))], headers, rows, n_text=len(place) + 2)
+    yield Note(
+        "Paired bootstrap over images: each resample draws the same images for both. Where a "
+        "student has several seeds, their mIoU is averaged; the interval is over images, not seeds."
+    )
+
+
+def remarks(findings: Findings) -> Iterator[Block]:
+    """Yield a remark for each row without a result, or with one that needs a remark."""
+    lines = [
+        f"{row.trial}, {row.method}, {row.dataset} at {row.eval_short_side_px} px: "
+        + row.status.replace("_", " ")
+        + (f" ({row.reason})" if row.reason else "")
+        for row in findings.results.rows
+        if row.status != "finished" or row.reason
+    ]
+    if lines:
+        yield Heading("Remarks")
+        yield from map(Remark, dict.fromkeys(lines))
+
+
+def files(findings: Findings) -> Iterator[Block]:
+    """Yield the files beside the page."""
+    results = findings.results
+    yield Heading("Files")
+    yield results_data(results)
+    yield costs_data(results)
+    yield differences_data(findings.comparisons)
+    yield from findings.links
+    about = "what each protocol says, by its name in results.csv"
+    yield Document("protocols.json", about, results.protocols)
+    about = "commit, spec, seeds, versions, device, checksums of weights"
+    yield Document("provenance.json", about, results.provenance)
+
+
+SECTIONS = [head, accuracy_and_cost, figures, differences, remarks, files]
+"""In the order in which a reader meets them."""

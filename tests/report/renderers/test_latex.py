@@ -1,0 +1,70 @@
+"""Tables in LaTeX: escaped, ruled with booktabs, and small enough for the page."""
+
+import re
+from dataclasses import replace
+
+from spar_bench.report.aggregates import read_aggregates
+from spar_bench.report.page import Cell, Note, Page, Paragraph, Table
+from spar_bench.report.renderers.latex import render, to_latex
+from spar_bench.report.tables import result_tables
+from tests.report.synthetic import baseline, results_of, students
+
+
+def test_latex_escapes_sets_the_best_in_bold_and_rules_with_booktabs() -> None:
+    rows = [baseline(38.3, dataset="a_b & 50%"), *students("all", 45, dataset="a_b & 50%")]
+
+    written = to_latex(result_tables(read_aggregates(results_of(rows)))[0], "ab/c d-1", note="")
+
+    assert r"\caption{Accuracy and cost: a\_b \& 50\%, short side 256 px," in written
+    assert r"\label{tab:ab_c_d-1}" in written
+    assert r"Method & Stride (px) & mIoU (\%) & Windows & GFLOPs" in written
+    assert r"SPAR & 12 & \textbf{45.0} \ensuremath{\pm} 0.4 (n = 3) & 1 & 0.900" in written
+    order = [written.index(rule) for rule in (r"\toprule", r"\midrule", r"\bottomrule")]
+    assert order == sorted(order)
+
+
+def test_latex_escapes_odd_names_wherever_they_stand_and_closes_what_it_opens() -> None:
+    odd = r"a_b%c#d&e$f{g}h~i^j\k"
+    rows = [
+        baseline(38, dataset=odd, backbone=odd, protocol=odd),
+        *students(odd, 45, dataset=odd, backbone=odd, protocol=odd, loss=odd),
+        *students("all", 44, dataset=odd, backbone=odd, protocol=odd, swept={odd: odd}),
+        baseline(30, dataset="x&y", backbone=odd, protocol=odd, stages={"evaluate": "x"}),
+    ]
+
+    written = [to_latex(t, odd, note="") for t in result_tables(read_aggregates(results_of(rows)))]
+
+    for table in written:
+        bare = re.sub(r"\\[_%#&${}\\]", "", table)
+        assert not re.search(r"[%#$~^]", bare)
+        assert "_" not in re.sub(r"\\label\{[^}]*\}", "", bare)
+        assert bare.count("{") == bare.count("}")
+        begin, end = (re.findall(rf"\\{word}\{{([a-z*]+)\}}", table) for word in ("begin", "end"))
+        assert begin == end[::-1] == ["table*", "tabular"]
+        body = table[table.index(r"\midrule") : table.index(r"\bottomrule")]
+        columns = re.findall(r"\{@\{\}([lr]+)@\{\}\}", table)[0]
+        rows_of_cells = [re.split(r"(?<!\\)&", line) for line in body.splitlines()[1:]]
+        assert {len(cells) for cells in rows_of_cells} == {len(columns)}
+
+
+def test_latex_sets_a_wide_table_smaller() -> None:
+    (wide,) = result_tables(read_aggregates(results_of(students("last_2_blocks", 45))))
+    narrow = replace(
+        wide, headers=wide.headers[:4], rows=[r[:4] for r in wide.rows], groups=[("", 4)]
+    )
+
+    assert r"\scriptsize\setlength{\tabcolsep}{4pt}" in to_latex(wide, "x", note="")
+    assert r"\small" in to_latex(narrow, "x", note="")
+
+
+def test_each_table_has_the_notes_that_follow_it_in_its_caption() -> None:
+    one, two, other = (
+        Table(name, [("", 1)], ["a"], [[Cell(name)]], n_text=1) for name in ("one", "two", "other")
+    )
+    page = Page("x", [one, two, Note("50 %"), Note("b_c"), Paragraph("text"), other, Note("no")])
+
+    written = render(page)["table.tex"]
+
+    captions = re.findall(r"\\caption\{(.*)\}", written)
+    assert captions == [r"one. 50 \% b\_c", r"two. 50 \% b\_c", "other. no"]
+    assert re.findall(r"\\label\{(.*)\}", written) == ["tab:x-1", "tab:x-2", "tab:x-3"]

@@ -1,0 +1,75 @@
+"""The page in Markdown, compared with its whole text."""
+
+from spar_bench.report.page import (
+    Cell,
+    Data,
+    Document,
+    Figure,
+    Heading,
+    Link,
+    Note,
+    Page,
+    Paragraph,
+    Quote,
+    Remark,
+    Table,
+)
+from spar_bench.report.renderers.markdown import render
+
+PAGE = """\
+# a\\_b
+
+> Does it | hold?
+
+**Some weights are random.**
+
+**Accuracy: 50 \\< 60**
+
+| Method | mIoU (%), voc |
+| --- | --: |
+| single pass | **38.3** ± 0.4 (n = 3, 1 failed) |
+
+A \\*note\\*.
+
+![per_class](per_class.png)
+
+IoU of each class. [SVG](per_class.svg)
+
+## Remarks
+
+- one
+- two
+
+## Files
+
+- [results.csv](results.csv): rows
+- [provenance.json](provenance.json): origins
+- [table.tex](table.tex): LaTeX
+"""
+
+
+def test_blocks_become_markdown_in_their_order_with_text_escaped() -> None:
+    cells = [Cell("single pass"), Cell("38.3", "0.4", 3, "1 failed", is_best=True)]
+    page = Page(
+        "a_b",
+        [
+            Heading("a_b", level=1),
+            Quote("Does it | hold?".replace("|", "/")),
+            Paragraph("Some weights are random.", is_warning=True),
+            Table("Accuracy: 50 < 60", [("", 1), ("voc", 1)], ["Method", "mIoU (%)"], [cells], 1),
+            Note("A *note*."),
+            Figure("per_class", "IoU of each class."),
+            Heading("Remarks"),
+            Remark("one"),
+            Remark("two"),
+            Heading("Files"),
+            Data("results.csv", "rows", ["a"], []),
+            Document("provenance.json", "origins", {}),
+            Link("table.tex", "LaTeX"),
+        ],
+    )
+
+    written = render(page)
+
+    assert written["README.md"] == PAGE.replace("it | hold", "it / hold")
+    assert written["table.md"] == "\n\n".join(PAGE.split("\n\n")[3:6]) + "\n"
