@@ -109,6 +109,14 @@ def test_plug_in_family_imports_no_stage_but_the_schema(family: str) -> None:
     assert [line for line in found if "spar_bench.spec.schema." not in line] == []
 
 
+def test_embedded_world_is_a_leaf_and_the_package_does_without_its_recipe() -> None:
+    found = offences("patchwork/", ["spar_bench"])
+
+    own = ("spar_bench.patchwork", "spar_bench.files")
+    assert [line for line in found if not line.split(": ")[1].startswith(own)] == []
+    assert offences("", ["recipes"]) == []
+
+
 @pytest.mark.parametrize("library", ONLY_IN)
 def test_library_is_imported_in_its_place_alone(library: str) -> None:
     found = offences("", [library])

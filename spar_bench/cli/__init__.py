@@ -13,7 +13,7 @@ from spar_bench.cli.data import datasets
 from spar_bench.cli.inspect import check, explain, init, status
 from spar_bench.cli.log import quieten_libraries, show_our_log
 from spar_bench.cli.machine import completion_command, doctor, losses, refiners
-from spar_bench.cli.run import patchwork, plan, report, sweep, ui
+from spar_bench.cli.run import plan, report, sweep, ui
 from spar_bench.cli.stopping import INTERRUPTED
 from spar_bench.cli.store import cache
 from spar_bench.errors import SparBenchError
@@ -48,6 +48,6 @@ def main() -> None:
 for command in (
     *(init, check, plan, sweep, report, ui, status, explain, cache),
     *(import_, export, doctor, backbones_command, datasets, losses, refiners),
-    *(completion_command, patchwork),
+    completion_command,
 ):
     main.add_command(command)

@@ -1,4 +1,4 @@
-"""Commands that do work: plan, sweep, report, ui, and pretraining the embedded backbone."""
+"""Commands that do work: plan, sweep, report and ui."""
 
 import os
 import shlex
@@ -168,36 +168,6 @@ def ui(tracking_uri: str | None, port: int) -> None:
     for number, handler in before.items():
         signal.signal(number, handler)
     raise SystemExit(0 if code == -signal.SIGTERM else code)
-
-
-@click.group()
-def patchwork() -> None:
-    """The embedded backbone and its scenes."""
-
-
-@patchwork.command()
-@click.option(
-    "--output",
-    type=HomePath(file_okay=False),
-    default=Path("patchwork"),
-    show_default=True,
-    help="Folder of the weights; an interrupted attempt resumes in it.",
-)
-@click.option("--steps", type=click.IntRange(min=1), help="Steps  [default: the recipe's]")
-@click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads  [default: torch's]")
-def pretrain(output: Path, steps: int | None, seed: int, threads: int | None) -> None:
-    """Pretrain the embedded backbone again, by the recipe of the weights in the package."""
-    from spar_bench.patchwork import pretrain as recipe
-
-    made = recipe.pretrain(
-        output,
-        steps=steps or recipe.STEPS,
-        seed=seed,
-        threads=threads,
-        on_progress=click.echo,
-    )
-    click.echo(made)
 
 
 def _show_plan(spec: Path, store: Path, n_seeds: int | None, only: tuple[str, ...] = ()) -> None:

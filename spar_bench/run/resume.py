@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -45,6 +46,28 @@ def load_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         os.replace(path, aside)
         log.warning("%s: is no resume state (%s); kept as %s: starting over", path, error, aside)
         return None
+
+
+def optimiser_tensors(optimiser: torch.optim.Optimizer, prefix: str) -> dict[str, Tensor]:
+    """Return what an optimiser has gathered, as `PREFIX/PARAMETER/NAME`, on the CPU."""
+    return {
+        f"{prefix}/{index}/{name}": torch.as_tensor(value).cpu().contiguous()
+        for index, gathered in optimiser.state_dict()["state"].items()
+        for name, value in gathered.items()
+    }
+
+
+def restore_optimiser(
+    optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor], prefix: str
+) -> None:
+    """Put back what `optimiser_tensors` returned; tensors of other prefixes are left out."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        if name.startswith(f"{prefix}/"):
+            index, key = name.removeprefix(f"{prefix}/").split("/")
+            state.setdefault(int(index), {})[key] = tensor
+    groups = optimiser.state_dict()["param_groups"]
+    optimiser.load_state_dict({"state": state, "param_groups": groups})
 
 
 def is_whole(path: Path) -> bool:

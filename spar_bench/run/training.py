@@ -12,7 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from spar_bench.backbones.base import Backbone
-from spar_bench.run.resume import load_state, save_state
+from spar_bench.run.resume import (
+    load_state,
+    optimiser_tensors,
+    restore_optimiser,
+    save_state,
+)
 from spar_bench.run.trainable import set_trainable
 from spar_bench.spec.schema import StudentSpec
 
@@ -115,9 +120,7 @@ class Training:
     def save(self, path: Path) -> None:
         """Write weights, optimiser state and place in the order as one safetensors file."""
         tensors = {f"weight/{name}": value for name, value in self.trained().items()}
-        for index, state in self.optimiser.state_dict()["state"].items():
-            for key, value in state.items():
-                tensors[f"optimiser/{index}/{key}"] = torch.as_tensor(value).cpu().contiguous()
+        tensors |= optimiser_tensors(self.optimiser, "optimiser")
         words = {
             "step": self.step,
             "gflops": self.gflops,
@@ -133,17 +136,11 @@ class Training:
             return
         tensors, words = resumed
         named: dict[str, nn.Parameter] = dict(self.backbone.visual.named_parameters())
-        state: dict[int, dict[str, Tensor]] = {}
         with torch.no_grad():
             for name, tensor in tensors.items():
-                kind, rest = name.split("/", 1)
-                if kind == "weight":
-                    named[rest].copy_(tensor)
-                else:
-                    index, key = rest.split("/")
-                    state.setdefault(int(index), {})[key] = tensor
-        groups = self.optimiser.state_dict()["param_groups"]
-        self.optimiser.load_state_dict({"state": state, "param_groups": groups})
+                if name.startswith("weight/"):
+                    named[name.removeprefix("weight/")].copy_(tensor)
+        restore_optimiser(self.optimiser, tensors, "optimiser")
         self.scaler.load_state_dict(words["scaler"])
         self.step, self.gflops = words["step"], words["gflops"]
         self.curve = [tuple(point) for point in words["curve"]]

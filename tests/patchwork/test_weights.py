@@ -1,5 +1,6 @@
 """The shipped weights: small, with the shapes that open_clip expects, and with known words."""
 
+import json
 from pathlib import Path
 
 import open_clip
@@ -8,7 +9,8 @@ import torch
 
 from spar_bench.patchwork import weights
 from spar_bench.patchwork.scenes import CLASSES
-from spar_bench.patchwork.training import open_clip_config
+
+CONFIG = json.loads((weights.MODEL / "open_clip_config.json").read_text())["model_cfg"]
 
 
 def test_weights_are_at_most_5_mb() -> None:
@@ -16,7 +18,7 @@ def test_weights_are_at_most_5_mb() -> None:
 
 
 def test_open_clip_takes_them_whole() -> None:
-    model = open_clip.model.CLIP(**open_clip_config()["model_cfg"])
+    model = open_clip.model.CLIP(**CONFIG)
 
     model.load_state_dict(weights.load_state_dict(), strict=True)
 
@@ -60,4 +62,4 @@ def test_word_that_was_never_taught_is_found() -> None:
 def test_prompts_fit_the_context_with_room_to_spare() -> None:
     longest = max(int((prompts != 0).sum(dim=1).max()) for prompts in weights.taught_prompts())
 
-    assert longest < open_clip_config()["model_cfg"]["text_cfg"]["context_length"]
+    assert longest < CONFIG["text_cfg"]["context_length"]

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from recipes.patchwork.objective import SOFTNESS, patch_features, tag_loss
 from spar_bench.backbones.patchwork import Backbone
-from spar_bench.patchwork.objective import SOFTNESS, patch_features, tag_loss
 from spar_bench.spec.schema import BackboneSpec
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from spar_bench.patchwork import crops
-from spar_bench.patchwork.crops import Pool, draw_batch
+from recipes.patchwork import crops
+from recipes.patchwork.crops import Pool, draw_batch
 from spar_bench.patchwork.scenes import CLASSES, draw_scene, scene_seed
 
 

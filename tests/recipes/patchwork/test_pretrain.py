@@ -8,12 +8,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from recipes.patchwork import pretrain as module
+from recipes.patchwork.crops import Pool
+from recipes.patchwork.pretrain import CHECKPOINT_FILE, PretrainReport, pretrain
+from recipes.patchwork.training import Recipe, Training
 from spar_bench.errors import Diverged, SparBenchError
-from spar_bench.patchwork import pretrain as module
 from spar_bench.patchwork import weights
-from spar_bench.patchwork.crops import Pool
-from spar_bench.patchwork.pretrain import CHECKPOINT_FILE, PretrainReport, pretrain
-from spar_bench.patchwork.training import Recipe, Training
 
 RECIPE = Recipe(n_scenes=2, batch=4, warm_up_steps=2)
 

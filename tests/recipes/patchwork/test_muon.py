@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from spar_bench.patchwork.muon import Muon, orthogonalise
+from recipes.patchwork.muon import Muon, orthogonalise
 
 
 @pytest.mark.parametrize("shape", [(12, 12), (8, 20), (20, 8)])
@@ -27,7 +27,7 @@ def test_step_does_not_depend_on_the_gradients_size() -> None:
     for size in (1.0, 1024.0):  # a power of two, which bfloat16 does not round
         weight = nn.Parameter(torch.ones(6, 4))
         weight.grad = size * gradient
-        Muon([weight], weight_decay=0.0).step(0.1)
+        Muon([weight], lr=0.1, weight_decay=0.0).step()
         weights.append(weight.detach())
 
     assert torch.allclose(weights[0], weights[1], atol=2e-3)
@@ -38,7 +38,7 @@ def test_decay_shrinks_weights_by_its_share_of_the_learning_rate() -> None:
     weight = nn.Parameter(torch.full((3, 5), 2.0))
     weight.grad = torch.zeros(3, 5)
 
-    Muon([weight], weight_decay=0.5).step(0.1)
+    Muon([weight], lr=0.1, weight_decay=0.5).step()
 
     assert torch.allclose(weight, torch.full((3, 5), 1.9))
 
@@ -46,10 +46,11 @@ def test_decay_shrinks_weights_by_its_share_of_the_learning_rate() -> None:
 def test_minimum_of_a_quadratic_is_found() -> None:
     goal = torch.randn(5, 3)
     weight = nn.Parameter(torch.zeros(5, 3))
-    muon = Muon([weight], weight_decay=0.0)
+    muon = Muon([weight], lr=0.2, weight_decay=0.0)
     for step in range(100):
         weight.grad = (weight - goal).detach()
-        muon.step(0.2 * (1 - step / 100))
+        muon.param_groups[0]["lr"] = 0.2 * (1 - step / 100)
+        muon.step()
 
     assert (weight - goal).abs().max() < 0.05
 
@@ -57,6 +58,6 @@ def test_minimum_of_a_quadratic_is_found() -> None:
 def test_matrix_without_a_gradient_stays() -> None:
     weight = nn.Parameter(torch.ones(2, 3))
 
-    Muon([weight], weight_decay=0.5).step(0.1)
+    Muon([weight], lr=0.1, weight_decay=0.5).step()
 
     assert torch.equal(weight, torch.ones(2, 3))

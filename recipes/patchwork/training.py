@@ -9,15 +9,18 @@ from typing import Any
 
 import torch
 from open_clip.model import CLIP
-from safetensors import safe_open
-from safetensors.torch import save
-from torch import Tensor, nn
+from torch import nn
 
+from recipes.patchwork.muon import Muon
 from spar_bench.backbones import CONFIG_FILE
 from spar_bench.errors import SparBenchError
-from spar_bench.files import replace_bytes
 from spar_bench.patchwork import weights
-from spar_bench.patchwork.muon import Muon
+from spar_bench.run.resume import (
+    load_state,
+    optimiser_tensors,
+    restore_optimiser,
+    save_state,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +57,9 @@ class Training:
             for name, weight in self.model.named_parameters()
             if weight.ndim == 2 and "resblocks" in name
         }
-        self.muon = Muon(matrices.values(), weight_decay=recipe.weight_decay)
+        self.muon = Muon(
+            matrices.values(), lr=recipe.matrix_learning_rate, weight_decay=recipe.weight_decay
+        )
         others = [(n, w) for n, w in self.model.named_parameters() if n not in matrices]
         scales = [w for n, w in others if n.startswith("logit_")]
         decayed = [w for n, w in others if w.ndim >= 2]
@@ -76,7 +81,9 @@ class Training:
         for group in self.adam.param_groups:
             group["lr"] = share * group["peak"]
         self.adam.step()
-        self.muon.step(share * self.recipe.matrix_learning_rate)
+        for group in self.muon.param_groups:
+            group["lr"] = share * self.recipe.matrix_learning_rate
+        self.muon.step()
         self.model.zero_grad(set_to_none=True)
         with torch.no_grad():
             self.model.logit_scale.clamp_(max=math.log(self.recipe.largest_logit_scale))
@@ -84,11 +91,9 @@ class Training:
 
     def save(self, path: Path) -> None:
         """Write everything that later steps depend on."""
-        tensors = {f"model.{n}": w for n, w in self.model.state_dict().items()}
-        tensors |= {f"muon.{i}": momentum for i, momentum in enumerate(self.muon.momenta)}
-        for i, kept in self.adam.state_dict()["state"].items():
-            tensors |= {f"adam.{i}.{name}": value for name, value in kept.items()}
-        words = {
+        tensors = {f"model/{n}": w for n, w in self.model.state_dict().items()}
+        tensors |= optimiser_tensors(self.muon, "muon") | optimiser_tensors(self.adam, "adam")
+        state = {
             "seed": self.seed,
             "recipe": asdict(self.recipe),
             "level_until": self.level_until,
@@ -96,34 +101,33 @@ class Training:
             "loss": self.loss,
             "seconds": self.seconds,
         }
-        replace_bytes(path, save(tensors, metadata={"state": json.dumps(words)}))
+        save_state(path, tensors, state)
 
     def resume(self, path: Path) -> None:
-        """Resume from what `save` wrote.
+        """Resume from what `save` wrote, if it did.
 
         Raises:
             SparBenchError: it is from a pretraining with other settings.
         """
-        with safe_open(path, framework="pt") as file:
-            words = json.loads(file.metadata()["state"])
-            tensors = {name: file.get_tensor(name) for name in list(file.keys())}
-        self.step, self.loss, self.seconds = words["step"], words["loss"], words["seconds"]
-        is_ours = words["seed"] == self.seed and words["recipe"] == asdict(self.recipe)
-        same_rates = words["level_until"] == self.level_until or self.step <= min(
-            words["level_until"], self.level_until
+        saved = load_state(path)
+        if saved is None:
+            return
+        tensors, state = saved
+        self.step, self.loss, self.seconds = state["step"], state["loss"], state["seconds"]
+        is_ours = state["seed"] == self.seed and state["recipe"] == asdict(self.recipe)
+        same_rates = state["level_until"] == self.level_until or self.step <= min(
+            state["level_until"], self.level_until
         )
         if not (is_ours and same_rates):
             raise SparBenchError(
                 f"{path}: must have the same seed, recipe and learning rates, but has seed "
-                f"{words['seed']} and a constant rate until step {words['level_until']:.0f}; "
+                f"{state['seed']} and a constant rate until step {state['level_until']:.0f}; "
                 "name another folder, or delete it"
             )
-        self.model.load_state_dict(_under("model.", tensors))
-        for i, momentum in enumerate(self.muon.momenta):
-            momentum.copy_(tensors[f"muon.{i}"])
-        n_adam = sum(len(group["params"]) for group in self.adam.param_groups)
-        state = {i: _under(f"adam.{i}.", tensors) for i in range(n_adam)}
-        self.adam.load_state_dict({**self.adam.state_dict(), "state": state})
+        model = {n.removeprefix("model/"): w for n, w in tensors.items() if n.startswith("model/")}
+        self.model.load_state_dict(model)
+        restore_optimiser(self.muon, tensors, "muon")
+        restore_optimiser(self.adam, tensors, "adam")
 
     @property
     def level_until(self) -> float:
@@ -134,10 +138,6 @@ class Training:
         """Return the learning rate as a share of its peak: up, constant, down to zero."""
         falling = (self.steps - self.step) / (self.steps - self.level_until)
         return min(1.0, (self.step + 1) / self.recipe.warm_up_steps, falling)
-
-
-def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {n.removeprefix(prefix): w for n, w in tensors.items() if n.startswith(prefix)}
 
 
 def _new_model(n_tokens: int) -> CLIP:

@@ -1,12 +1,15 @@
 """Pretrain the backbone on pictures and tags: the recipe that made the weights in the package.
 
+    python -m recipes.patchwork.pretrain OUTPUT
+
 Legend: K classes, P prompts of a class.
 """
 
+import argparse
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,26 +19,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from recipes.patchwork.crops import Pool, draw_batch
+from recipes.patchwork.objective import patch_features, tag_loss
+from recipes.patchwork.training import Recipe, Training, open_clip_config
+from spar_bench.api import evaluate
 from spar_bench.backbones import CONFIG_FILE
+from spar_bench.backbones.base import Backbone as AnyBackbone
 from spar_bench.backbones.patchwork import Backbone
 from spar_bench.datasets.base import DatasetSettings
 from spar_bench.datasets.patchwork import Dataset
 from spar_bench.errors import Diverged
 from spar_bench.files import replace_bytes, replace_text
 from spar_bench.patchwork import weights
-from spar_bench.patchwork.crops import Pool, draw_batch
-from spar_bench.patchwork.measure import WINDOW_PX, validation_miou
-from spar_bench.patchwork.objective import patch_features, tag_loss
-from spar_bench.patchwork.training import Recipe, Training, open_clip_config
 from spar_bench.run.context import device_name, set_threads
 from spar_bench.run.images import normalise
-from spar_bench.spec.schema import BackboneSpec
+from spar_bench.spec.schema import BackboneSpec, DatasetSpec
 
 STEPS = 5000
 """The number of steps of the weights in the package."""
 CHECKPOINT_FILE = "checkpoint.safetensors"
 REPORT_FILE = "pretraining.json"
-TEACHER_STRIDE_PX = 12
+WINDOW_PX, TEACHER_STRIDE_PX = 64, 12
 CHECKPOINT_S = 60.0
 
 
@@ -107,8 +111,8 @@ def pretrain(
     output.mkdir(parents=True, exist_ok=True)
     state = Training(seed, steps, recipe)
     checkpoint = output / CHECKPOINT_FILE
-    if checkpoint.exists():
-        state.resume(checkpoint)
+    state.resume(checkpoint)
+    if state.step:
         on_progress(f"resuming at step {state.step} of {steps}")
     on_progress(f"drawing {recipe.n_scenes} scenes")
     pool = Pool.draw(recipe.n_scenes)
@@ -187,3 +191,33 @@ def _report(state: Training, output: Path, n_images: int | None) -> PretrainRepo
         torch=torch.__version__,
         recipe=asdict(state.recipe),
     )
+
+
+def validation_miou(
+    backbone: AnyBackbone, stride_px: Sequence[int], *, n_images: int | None = None
+) -> list[float]:
+    """Return mIoU as fractions: of a single pass, then of the teacher at each stride.
+
+    Windows are 64 px wide, with cosines averaged at pixels.
+    """
+    scenes = DatasetSpec(name="patchwork", count=n_images, templates="openclip_80")
+    single_pass = evaluate(backbone, scenes).miou
+    return [single_pass] + [
+        evaluate(backbone, scenes, window_px=WINDOW_PX, stride_px=stride).miou
+        for stride in stride_px
+    ]
+
+
+def main() -> None:
+    """Pretrain as the command line says."""
+    parser = argparse.ArgumentParser(prog="python -m recipes.patchwork.pretrain")
+    parser.add_argument("output", type=Path, help="an interrupted attempt resumes in it")
+    parser.add_argument("--steps", type=int, default=STEPS, help="default: %(default)s")
+    parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    parser.add_argument("--threads", type=int, help="of the CPU; default: torch's choice")
+    asked = parser.parse_args()
+    print(pretrain(asked.output, steps=asked.steps, seed=asked.seed, threads=asked.threads))
+
+
+if __name__ == "__main__":
+    main()

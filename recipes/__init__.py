@@ -1,0 +1,1 @@
+"""How what lies in the package was made; run from a clone, not installed."""
