@@ -9,7 +9,7 @@ from pathlib import Path
 
 import nox
 
-nox.options.sessions = ["lint", "types", "tests", "smoke"]
+nox.options.sessions = ["lint", "types", "smoke", "tests"]
 nox.needs_version = ">=2025.5"
 
 OWN = Path(sys.executable).parent

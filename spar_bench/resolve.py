@@ -252,8 +252,15 @@ class Resolver:
             return dataset.image_hw, len(dataset), dataset_identity(spec, dataset)
 
         stated: Identity = {"provisional": spec.model_dump(mode="json"), "split": split}
-        count = getattr(spec, "count", None)
-        return self._or_else("", look, lambda: (ASSUMED_HW, count or ASSUMED_IMAGES, stated))
+        return self._or_else("", look, lambda: (*_typical(spec, split), stated))
+
+
+def _typical(spec: DatasetSpec | SourceSpec, split: Split) -> tuple[tuple[int, int], int]:
+    """Return the size and number of a data set's images as its data file states them."""
+    facts = datasets.facts(spec)
+    published = facts.files.get(split, {}).get("n_images", ASSUMED_IMAGES)
+    count = spec.count if isinstance(spec, DatasetSpec) else None
+    return facts.image_hw or ASSUMED_HW, count or published
 
 
 def open_dataset(spec: DatasetSpec | SourceSpec, split: Split) -> Dataset:

@@ -1,4 +1,4 @@
-"""The house limits: 40 lines a function, 300 a file, five parameters before keyword-only ones."""
+"""The house limits: 40 lines a function, 400 a file, five parameters before keyword-only ones."""
 
 import ast
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ import spar_bench
 
 PACKAGE = Path(spar_bench.__file__).parent
 
-FUNCTION_LINES, FILE_LINES, PARAMETERS = 40, 300, 5
+FUNCTION_LINES, FILE_LINES, PARAMETERS = 40, 400, 5
 
 EXCEPTIONS = {
     "api.py: evaluate": "its options are explained one by one, and it reads from top to bottom",

@@ -1,4 +1,4 @@
-"""The command line: parse, one call into the library, print.
+"""The command line: parse, one call into the library, print; one file a command.
 
 Everything heavy is imported inside the command that needs it, so that `--help` answers at once.
 """
@@ -8,14 +8,26 @@ from typing import Any
 import click
 
 from spar_bench import __version__
-from spar_bench.cli.backbones import backbones_command, export, import_
-from spar_bench.cli.data import datasets
-from spar_bench.cli.inspect import check, explain, init, status
+from spar_bench.cli import (
+    backbones,
+    cache,
+    check,
+    completion,
+    datasets,
+    doctor,
+    explain,
+    export,
+    families,
+    import_,
+    init,
+    plan,
+    report,
+    status,
+    sweep,
+    ui,
+)
 from spar_bench.cli.log import quieten_libraries, show_our_log
-from spar_bench.cli.machine import completion_command, doctor, losses, refiners
-from spar_bench.cli.run import plan, report, sweep, ui
 from spar_bench.cli.stopping import INTERRUPTED
-from spar_bench.cli.store import cache
 from spar_bench.errors import SparBenchError
 
 
@@ -46,8 +58,9 @@ def main() -> None:
 
 
 for command in (
-    *(init, check, plan, sweep, report, ui, status, explain, cache),
-    *(import_, export, doctor, backbones_command, datasets, losses, refiners),
-    completion_command,
+    *(init.init, check.check, plan.plan, sweep.sweep, report.report, ui.ui),
+    *(status.status, explain.explain, cache.cache, import_.import_, export.export),
+    *(doctor.doctor, backbones.backbones, datasets.datasets, families.losses, families.refiners),
+    completion.completion,
 ):
     main.add_command(command)

@@ -1,18 +1,24 @@
-"""What the shell completes: specs, trials and experiments."""
+"""`completion`, and what the shell completes: specs, trials and experiments."""
 
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
 import click
-from click.shell_completion import CompletionItem
+from click.shell_completion import CompletionItem, get_completion_class
 
 from spar_bench.errors import SparBenchError
 
 ENDINGS = (".yaml", ".yml")
 
 
-def spec_files(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
+def specs(incomplete: str) -> list[CompletionItem]:
+    """Complete the names of experiments, folders and YAML files."""
+    names = _among(experiments_here(), incomplete) if incomplete else []
+    return names + files(incomplete)
+
+
+def files(incomplete: str) -> list[CompletionItem]:
     """Complete folders and YAML files."""
     typed = Path(incomplete)
     folder = typed if incomplete.endswith("/") or not incomplete else typed.parent
@@ -28,13 +34,11 @@ def spec_files(_: click.Context, __: click.Parameter, incomplete: str) -> list[C
     return _among(offered, incomplete)
 
 
-def dataset_names(
-    context: click.Context, parameter: click.Parameter, incomplete: str
-) -> list[CompletionItem]:
+def dataset_names(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Complete data sets, and YAML files once a path is begun."""
     from spar_bench.registry import names
 
-    return _among(names("datasets"), incomplete) or spec_files(context, parameter, incomplete)
+    return _among(names("datasets"), incomplete) or files(incomplete)
 
 
 def trials_to_come(
@@ -45,8 +49,9 @@ def trials_to_come(
     from spar_bench.spec import read_spec
 
     # Click has not assigned arguments yet if the option before the cursor lacks its value.
-    named = [context.params.get("spec"), *context.args]
-    specs = [Path(name) for name in named if name and str(name).endswith(ENDINGS)]
+    known = experiments_here()
+    named = [str(name) for name in (context.params.get("spec"), *context.args) if name]
+    specs = [known.get(n, Path(n)) for n in named if n in known or n.endswith(ENDINGS)]
     if not specs:
         return []
     try:
@@ -96,3 +101,21 @@ def _among(names: Iterable[str], incomplete: str) -> list[CompletionItem]:
 def specs_here() -> list[Path]:
     """Return the specs of the working directory."""
     return sorted(path for path in Path("experiments").rglob("*") if path.suffix in ENDINGS)
+
+
+def experiments_here() -> dict[str, Path]:
+    """Map the experiments of the working directory, by name, to their specs."""
+    from spar_bench.spec.read import experiment_name
+
+    return {experiment_name(path): path for path in specs_here()}
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.pass_context
+def completion(context: click.Context, shell: str) -> None:
+    """Print the completion script for SHELL: eval "$(spar-bench completion bash)"."""
+    kind = get_completion_class(shell)
+    assert kind is not None, "click completes bash, zsh and fish"
+    main = context.find_root().command
+    click.echo(kind(main, {}, "spar-bench", "_SPAR_BENCH_COMPLETE").source())

@@ -1,15 +1,14 @@
-"""Arguments and options shared by several commands, and how numbers are shown."""
+"""Arguments and options shared by several commands."""
 
 import os
-import textwrap
 from pathlib import Path
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
-from spar_bench.cli.completion import spec_files
-
-LINE_CHARACTERS, FEWEST_CHARACTERS = 80, 20
+from spar_bench.cli.completion import ENDINGS, experiments_here, specs, trials_to_come
+from spar_bench.errors import UnknownName
 
 
 class HomePath(click.Path):
@@ -28,7 +27,37 @@ class HomePath(click.Path):
         return super().convert(os.path.expanduser(value), param, ctx)
 
 
-spec_argument = click.argument("spec", type=HomePath(), shell_complete=spec_files)
+class SpecFile(HomePath):
+    """A spec: its path, or the name of its experiment, which is that path below `experiments/`."""
+
+    def convert(
+        self,
+        value: str | os.PathLike[str],
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> Path:
+        """Return the path of the spec.
+
+        Raises:
+            UnknownName: no spec in `experiments/` has that name.
+        """
+        path: Path = super().convert(value, param, ctx)
+        if path.suffix in ENDINGS or path.exists():
+            return path
+        known = experiments_here()
+        if str(value) not in known:
+            raise UnknownName.among("experiment", str(value), known)
+        return known[str(value)]
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """Complete experiments and files."""
+        return specs(incomplete)
+
+
+spec_argument = click.argument("spec", type=SpecFile())
+specs_argument = click.argument("specs", nargs=-1, type=SpecFile(), metavar="[SPEC]...")
 store_option = click.option(
     "--store",
     type=HomePath(),
@@ -49,53 +78,10 @@ seeds_option = click.option(
     help="Seeds 0 to N - 1 instead of the spec's.",
 )
 
-
-def span(seconds: float) -> str:
-    """Return a readable duration: 8 s, 3 min, 1 h 40 min."""
-    if seconds < 99.5:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def size(n_bytes: float) -> str:
-    """Return a number of bytes with its unit."""
-    for unit in ("B", "kB", "MB"):
-        if n_bytes < 1000:
-            return f"{n_bytes:.3g} {unit}"
-        n_bytes /= 1000
-    return f"{n_bytes:.3g} GB"
-
-
-def counted(number: int, noun: str) -> str:
-    """Return a number with its noun: 1 stage, 2 stages."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def table(header: list[str], rows: list[list[str]], *, right: str = "") -> str:
-    """Return aligned columns as plain text; `right` has an `r` for each right-aligned column.
-
-    A last column of sentences is wrapped where that keeps lines within 80 characters.
-    """
-    cells = [line for row in [header, *rows] for line in _wrapped(row, [header, *rows])]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
-    flush = right.ljust(len(header), "l")
-    lines = (
-        "  ".join(
-            cell.rjust(width) if side == "r" else cell.ljust(width)
-            for cell, width, side in zip(row, widths, flush, strict=True)
-        ).rstrip()
-        for row in cells
-    )
-    return "\n".join(lines)
-
-
-def _wrapped(row: list[str], cells: list[list[str]]) -> list[list[str]]:
-    """Return a row as lines, its last cell wrapped if the table is too wide and there is room."""
-    before = sum(max(len(one[i]) for one in cells) + 2 for i in range(len(row) - 1))
-    room = LINE_CHARACTERS - before
-    if room < FEWEST_CHARACTERS:
-        return [row]
-    lines = textwrap.wrap(row[-1], room, break_long_words=False, break_on_hyphens=False)
-    first, *more = lines or [""]
-    return [[*row[:-1], first], *([*[""] * (len(row) - 1), line] for line in more)]
+only_option = click.option(
+    "--only",
+    multiple=True,
+    metavar="TRIAL",
+    help="This trial or group alone; repeatable.",
+    shell_complete=trials_to_come,
+)

@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from spar_bench.cli.options import span
+from spar_bench.cli.printing import span
 from spar_bench.cli.stopping import STOPPING, Stopper
 from spar_bench.plan.trials import Plan, Trial
 from spar_bench.run.execute import Note
@@ -25,6 +25,8 @@ LINE_EVERY_S = 30.0
 TROUBLES = ("failed", "damaged", "waiting", "pruned")
 BAR_CELLS, NARROW_CELLS = 20, 80
 """Width of the bar in characters, and the terminal width below which it is left out."""
+FEWEST_S = 5.0
+"""Seconds of arithmetic from which the time left is extrapolated."""
 _GFLOPS_A_STAGE = 60.0  # about a second: a stage's overhead besides its arithmetic
 
 
@@ -60,7 +62,7 @@ class Tally:
         self._trials: dict[str, list[Trial]] = {}
         self._work: dict[str, float] = {}
         self._key: dict[str, str] = {}
-        self._begun = time.monotonic()
+        self._begun: tuple[float, float] | None = None
 
     def planned(self, plan: Plan, store: Store) -> None:
         """Take a plan and its finished stages; a search replaces it by its next plan."""
@@ -78,7 +80,7 @@ class Tally:
         # In one assignment: another thread draws the live table.
         self.plan, self.done, self._work, self._key = plan, done, work, keys
         self._trials = plan.trials_by_stage()
-        self._begun = time.monotonic()
+        self._begun = None
 
     def note(self, note: Note, stage: Stage, text: str) -> None:
         """Record what happened to a stage."""
@@ -100,19 +102,33 @@ class Tally:
         if self.current is not stage:
             self._turn_to(stage)
         self.share = share
+        ahead = self._work.get(self._key.get(stage.fingerprint, ""), 0.0)
+        # Imports and the loading of weights end before the first report of a stage that computes.
+        if self._begun is None and ahead > 2 * _GFLOPS_A_STAGE:
+            self._begun = time.monotonic(), self._worked()
 
     def seconds_left(self) -> float | None:
-        """Return the time left at the speed so far; None before a speed is known."""
+        """Return the time left at the speed so far; None before a speed is known.
+
+        The speed is that since a stage first reported arithmetic: what comes before is start-up.
+        """
+        if self._begun is None:
+            return None
+        when, worked_then = self._begun
+        seconds, worked = time.monotonic() - when, self._worked()
+        if seconds < FEWEST_S or worked <= worked_then:
+            return None
+        return seconds * (sum(self._work.values()) - worked) / (worked - worked_then)
+
+    def _worked(self) -> float:
+        """Return how much of the work ahead is done, in GFLOPs."""
         work, keys, current = self._work, self._key, self.current
         ended = self.done | self.failed | self.blocked | self.pruned
         ended = {keys[one] for one in ended if one in keys}
         worked = sum(ahead for key, ahead in work.items() if key in ended)
         if current is not None and (key := keys.get(current.fingerprint, "")) not in ended:
             worked += self.share * work.get(key, 0.0)
-        if worked <= 0:
-            return None
-        left = sum(work.values()) - worked
-        return (time.monotonic() - self._begun) * left / worked
+        return worked
 
     def n_done(self) -> str:
         """Return how many stages are finished, out of how many."""

@@ -65,6 +65,9 @@ class Facts(Stated):
     classes: Classes | None = Field(
         None, description="Class names by label, synonyms after each; none: the plug-in's own."
     )
+    image_hw: tuple[Positive, Positive] | None = Field(
+        None, description="Typical size, height first: plans assume it where images are missing."
+    )
     short_side_px: Positive = Field(256, description="Images are resized to it, ratio kept,")
     long_side_px: Positive | None = Field(
         None, description="or to this long side where that makes them smaller."

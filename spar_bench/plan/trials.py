@@ -11,6 +11,8 @@ from spar_bench.spec.schema import METHODS, Method, Settings
 from spar_bench.stages import cost, evaluate, images, imported, latency, student, targets, text
 from spar_bench.stages.base import Stage
 from spar_bench.stages.latency import Machine
+from spar_bench.stages.latency import Settings as Timing
+from spar_bench.stages.latency import Stage as Session
 
 
 @dataclass(frozen=True)
@@ -84,10 +86,29 @@ class Plan:
     def time_on(self, machine: Machine) -> None:
         """Have latency measured on a machine, which is part of its fingerprint."""
         if self.latency is not None:
-            session = self.stages.pop(self.latency)
-            assert isinstance(session, latency.Stage), "the plan's session of timings"
-            settings = session.settings.model_copy(update={"machine": machine})
-            self.latency = self.add(latency.Stage(settings=settings, places=session.places))
+            self._retime(self._session.settings.model_copy(update={"machine": machine}))
+
+    def limit_timing(self, keys: set[str]) -> None:
+        """Time only what has one of these keys; if nothing has, nothing is timed."""
+        if self.latency is not None:
+            settings = self._session.settings
+            timed = {key: one for key, one in settings.timed.items() if key in keys}
+            self._retime(settings.model_copy(update={"timed": timed}))
+
+    @property
+    def _session(self) -> Session:
+        session = self.stages[self.latency or ""]
+        assert isinstance(session, Session), "the plan's session of timings"
+        return session
+
+    def _retime(self, settings: Timing) -> None:
+        session = self._session
+        del self.stages[session.fingerprint]
+        places = latency.Places(
+            backbones={key: session.places.backbones[key] for key in settings.timed}
+        )
+        limited = Session(settings=settings, places=places)
+        self.latency = self.add(limited) if settings.timed else None
 
     def needed_by(self, fingerprints: Iterable[str]) -> set[str]:
         """Return the fingerprints of stages and of all that they are made from.

@@ -17,7 +17,7 @@ from spar_bench.plan.trials import Plan
 from spar_bench.resolve import Resolver
 from spar_bench.run.context import Context, open_student, resolve_device
 from spar_bench.run.execute import Executor
-from spar_bench.session.read import explain
+from spar_bench.session.provenance import explain
 from spar_bench.spec.schema import BackboneSpec
 from spar_bench.stage import Finished, canonical
 from spar_bench.stages import imported

@@ -16,11 +16,18 @@ from spar_bench.run.context import Context, ignore, machine, resolve_device, res
 from spar_bench.run.distributed import joined, own_device
 from spar_bench.run.execute import Executor, Note
 from spar_bench.run.execute import Outcome as StageOutcome
-from spar_bench.session.choice import chosen, made_last, note_sweep, seeds_of, wanted
 from spar_bench.session.collect import Collector
-from spar_bench.session.ready import ready_remarks
+from spar_bench.session.readiness import ready_remarks
 from spar_bench.session.records import results, save_for_mirror, trial_record
 from spar_bench.session.search import Searcher, score, study_name
+from spar_bench.session.selection import (
+    note_sweep,
+    seeds_of,
+    select_trials,
+    stages_after_trials,
+    stages_of_trials,
+    time_only,
+)
 from spar_bench.spec import LoadedSpec, Point, read_spec
 from spar_bench.stage import digest
 from spar_bench.stages.base import Stage
@@ -176,7 +183,7 @@ class _Sweep:
     def run(self) -> Outcome:
         """Run all trials, then time all arms in one session."""
         plan = Plan() if self._loaded.search else self._plan(self._loaded.points)
-        trials = chosen(plan.trials, self._options.only)
+        trials = select_trials(plan.trials, self._options.only)
         left_out = note_sweep(self._loaded, self._store, self._seeds)
         if left_out:
             log.info("seeds of earlier sweeps are not in the results now: %s", left_out)
@@ -227,6 +234,7 @@ class _Sweep:
 
     def _plan(self, points: Iterable[Point]) -> Plan:
         plan = make_plan(points, self._seeds, self._machine, keep_pruned=self._loaded.prunes)
+        time_only(plan, select_trials(plan.trials, self._options.only), self._store)
         self._watcher.planned(plan, self._store)
         return plan
 
@@ -235,7 +243,7 @@ class _Sweep:
         executor = Executor(
             plan,
             self.context,
-            wanted(plan, trials, timed=timed),
+            stages_of_trials(plan, trials, timed=timed),
             notify=self._note,
             retry=self._options.retry,
             fail_fast=self._options.fail_fast,
@@ -246,7 +254,7 @@ class _Sweep:
             made = executor.make({f for row in trial.rows for f in (row.evaluate, row.cost)})
             if made:
                 self._record(plan, trial)
-        executor.make(made_last(plan, timed=timed))
+        executor.make(stages_after_trials(plan, trials, timed=timed))
         for trial in trials:
             self._record(plan, trial)
 

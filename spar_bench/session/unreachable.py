@@ -6,7 +6,7 @@ from typing import Any
 
 from spar_bench.errors import NotReady, naming
 from spar_bench.plan.trials import make_plan
-from spar_bench.session.choice import known_points, known_seeds
+from spar_bench.session.selection import points_so_far, seeds_so_far
 from spar_bench.spec import read_spec
 from spar_bench.stage import Finished, canonical
 from spar_bench.stages import latency
@@ -47,7 +47,7 @@ def unreachable(store: Store, folder: Path) -> Unreachable:
     for path in paths:
         with naming(path):
             loaded = read_spec(path)
-            plan = make_plan(known_points(loaded, store), known_seeds(loaded, store), None)
+            plan = make_plan(points_so_far(loaded, store), seeds_so_far(loaded, store), None)
         wanted |= plan.stages.keys()
         for fingerprint, stage in plan.stages.items():
             timed = isinstance(stage, latency.Stage)

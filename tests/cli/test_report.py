@@ -91,11 +91,11 @@ def test_gc_deletes_unfinished_work_unless_someone_is_at_it(here: Path, swept: P
         deleted = spar_bench("cache", "gc", "--yes")
 
     assert told.stdout.splitlines() == [
-        "unfinished  left  5 B",
-        "pictures, redrawn when needed  5 B",
-        "1 stage, 10 B would be deleted; --yes deletes them",
+        "unfinished  left  5 bytes",
+        "pictures, redrawn when needed  5 bytes",
+        "1 stage, 10 bytes would be deleted; --yes deletes them",
     ]
-    assert deleted.stdout.splitlines()[-1] == "deleted 1 stage, 10 B"
+    assert deleted.stdout.splitlines()[-1] == "deleted 1 stage, 10 bytes"
     assert not (store.root / "pictures").exists()
     assert [path.name for path in (store.root / "scratch").iterdir()] == ["held"]
 

@@ -70,7 +70,7 @@ def test_ctrl_c_before_the_first_stage_exits_130_and_makes_nothing(
         os.kill(os.getpid(), signal.SIGINT)
         assert stopper.event.wait(60)
 
-    monkeypatch.setattr("spar_bench.cli.run.Stopper", lambda: stopper)
+    monkeypatch.setattr("spar_bench.cli.sweep.Stopper", lambda: stopper)
     monkeypatch.setattr("spar_bench.spec.read_spec", stopped)
     result = spar_bench("sweep", spec, exits=130)
 
@@ -256,10 +256,8 @@ def test_device_that_is_not_there_is_one_line(here: Path) -> None:
 
 def test_more_threads_than_the_machine_can_run_are_refused_in_one_line(here: Path) -> None:
     swept = spar_bench("sweep", write_spec(TINY), "--threads", "100000", exits=2)
-    pretrained = spar_bench("patchwork", "pretrain", "--threads", "100000", exits=2)
 
     assert one_line(swept).startswith("--threads: must be 1 to ")
-    assert one_line(pretrained).startswith("--threads: must be 1 to ")
     assert runs() == []
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from spar_bench import sources
 from spar_bench.plan.trials import Plan, Trial
-from spar_bench.session.read import plan_sweep
+from spar_bench.session.planning import plan_sweep
 from tests.small import UNTIMED, write_spec
 
 GRID = """\

@@ -8,12 +8,10 @@ import pytest
 from spar_bench.backbones import known_sizes
 from spar_bench.drawing import draw
 from spar_bench.plan.cost import encoder_flops
-from spar_bench.plan.estimate import speeds
 from spar_bench.plan.trials import Plan
 from spar_bench.resolve import open_dataset
 from spar_bench.run.images import render, to_tensor
 from spar_bench.spec.schema import Settings
-from spar_bench.stage import Finished
 from spar_bench.stages import images as images_stage
 from spar_bench.stages import latency
 from spar_bench.windows import n_windows
@@ -164,23 +162,3 @@ def test_targets_that_are_not_kept_are_no_stage_and_cost_the_student_each_epoch(
     assert found[1]["student"].estimate(computed.stages).gflops == pytest.approx(
         student.gflops + 3 * targets.gflops
     )
-
-
-@pytest.mark.parametrize(
-    ("rates", "expected"),
-    [
-        ([(100, 20), (300, 10), (90, 30)], 5.0),
-        ([(100, 20), (300, 10)], 17.5),
-        ([(100, 0), (0, 3)], None),
-        ([(100, 20), (10, 7), (10, 7)], 5.0),  # the time of these two is mostly loading
-    ],
-)
-def test_speed_is_the_median_of_what_was_measured_at_length(
-    tmp_path: Path, rates: list[tuple[float, float]], expected: float | None
-) -> None:
-    finished = [
-        Finished(tmp_path, {"kind": "targets", "made": {"gflops": gflops, "seconds": seconds}})
-        for gflops, seconds in rates
-    ]
-
-    assert speeds(finished).get("targets") == expected

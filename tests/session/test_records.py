@@ -8,7 +8,7 @@ import pytest
 from spar_bench import report
 from spar_bench.resolve import Resolver
 from spar_bench.session.collect import Collector
-from spar_bench.session.read import lay_out
+from spar_bench.session.planning import lay_out
 from spar_bench.session.records import results, trial_record
 from spar_bench.spec import read_spec
 from spar_bench.store import Store

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import click
 
 from spar_bench.cli.completion import dataset_names
-from spar_bench.cli.options import counted, table
+from spar_bench.cli.printing import counted, indented, table
 from spar_bench.errors import DataError, SparBenchError
 
 if TYPE_CHECKING:
@@ -20,9 +20,28 @@ name_argument = click.argument("name", shell_complete=dataset_names)
 @click.group(invoke_without_command=True)
 @click.pass_context
 def datasets(context: click.Context) -> None:
-    """List data sets: classes, whether found and where, licence, source."""
-    if context.invoked_subcommand is None:
-        click.echo(listed_datasets())
+    """List data sets: classes, licence, where they are, or where to get them."""
+    from spar_bench import registry
+
+    if context.invoked_subcommand is not None:
+        return
+    rows, remarks = list[list[str]](), list[str]()
+    for name in registry.names("datasets"):
+        try:
+            row, remark = _row(name)
+            rows.append(row)
+            remarks.append(indented(f"{name}: {remark}"))
+        except SparBenchError as error:
+            remarks.append(f"  {name} cannot be used: {error}")
+    click.echo(table(["data set", "classes", "found", "licence"], rows, "lrll"))
+    click.echo("\nWhere they are, or where to get them:\n" + "\n".join(remarks))
+
+
+def found() -> list[str]:
+    """Return the data sets whose files are found, or that need none."""
+    from spar_bench import registry
+
+    return [name for name in registry.names("datasets") if name == "patchwork" or _place(name)]
 
 
 @datasets.command()
@@ -66,41 +85,39 @@ def check(name: str, path: str | None, split: "Split | None", every: bool) -> No
     click.echo(f"{seen}, nothing wrong")
 
 
-def listed_datasets() -> str:
-    """Return the table of data sets."""
+def _row(name: str) -> tuple[list[str], str]:
+    """Return the row of a data set, and where it is or where to get it.
+
+    Raises:
+        SparBenchError: it cannot be used.
+    """
+    from spar_bench import datasets as family
     from spar_bench import registry
 
-    rows = [_row(name) for name in registry.names("datasets")]
-    return table(["data set", "classes", "found", "where; licence; source"], rows, right="lrll")
-
-
-def _row(name: str) -> list[str]:
-    """Return the row of a data set, or what is wrong with it if it cannot be used."""
-    from spar_bench import datasets, registry
-
-    try:
-        registry.version("datasets", name)
-        facts, purpose = datasets.facts(_spec(name)), registry.purpose("datasets", name)
-    except SparBenchError as error:
-        return [name, "", "", str(error)]
+    registry.version("datasets", name)
+    facts = family.facts(_spec(name))
     if registry.plugin("datasets", name) != "tree":
-        return [name, "", "", purpose]
-    found, where = _found(name)
+        return [name, "", "see below", ""], registry.purpose("datasets", name)
+    place = _place(name)
     classes = str(len(facts.classes)) if facts.classes else ""
-    return [name, classes, found, "; ".join(filter(None, [where, facts.license, facts.source]))]
+    row = [name, classes, "yes" if place else "no", facts.license or ""]
+    return row, place or facts.source or "its data file states no source"
 
 
-def _found(name: str) -> tuple[str, str]:
-    """Tell whether a data set's tree is found, and where."""
-    from spar_bench import datasets
+def _place(name: str) -> str:
+    """Return the folder of a data set's tree, or "" if it is not found."""
+    from spar_bench import datasets as family
+    from spar_bench import registry
     from spar_bench.datasets import tree
     from spar_bench.datasets._checking import usual_split
 
     spec = _spec(name)
     try:
-        return "yes", str(tree.place(usual_split(spec), datasets.settings(spec)))
+        if registry.plugin("datasets", name) != "tree":
+            return ""
+        return str(tree.place(usual_split(spec), family.settings(spec)))
     except SparBenchError:
-        return "no", ""
+        return ""
 
 
 def _spec(name: str, path: str | None = None) -> "DatasetSpec":

@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import click
+from rich.filesize import decimal
 
-from spar_bench.cli.options import HomePath, counted, size, store_option, table
+from spar_bench.cli.options import HomePath, store_option
+from spar_bench.cli.printing import counted, table
 
 
 @click.group()
@@ -21,9 +23,9 @@ def list_(store: Path) -> None:
     held: dict[str, list[int]] = {}
     for stage in Store(store, make=False).finished():
         held.setdefault(stage.manifest["kind"], []).append(stage.n_bytes)
-    rows = [[kind, str(len(sizes)), size(sum(sizes))] for kind, sizes in sorted(held.items())]
-    total = [["total", str(sum(map(len, held.values()))), size(sum(map(sum, held.values())))]]
-    click.echo(table(["kind", "stages", "size"], rows + total, right="lrr"))
+    rows = [[kind, str(len(sizes)), decimal(sum(sizes))] for kind, sizes in sorted(held.items())]
+    total = [["total", str(sum(map(len, held.values()))), decimal(sum(map(sum, held.values())))]]
+    click.echo(table(["kind", "stages", "size"], rows + total, "lrr"))
 
 
 @cache.command()
@@ -67,15 +69,15 @@ def gc(specs: Path, store: Path, yes: bool) -> None:
     opened = Store(store, make=False)
     gone = unreachable(opened, specs)
     for stage in gone.finished:
-        click.echo(f"{stage.manifest['kind']}  {stage.fingerprint[:12]}  {size(stage.n_bytes)}")
+        click.echo(f"{stage.manifest['kind']}  {stage.fingerprint[:12]}  {decimal(stage.n_bytes)}")
         if yes:
             opened.discard(stage.fingerprint)
     for fingerprint, n_bytes in gone.unfinished.items():
-        click.echo(f"unfinished  {fingerprint[:12]}  {size(n_bytes)}")
+        click.echo(f"unfinished  {fingerprint[:12]}  {decimal(n_bytes)}")
         if yes:
             opened.discard_unfinished(fingerprint)
-    click.echo(f"pictures, redrawn when needed  {size(gone.pictures_bytes)}")
+    click.echo(f"pictures, redrawn when needed  {decimal(gone.pictures_bytes)}")
     if yes:
         opened.discard_pictures()
-    what = f"{counted(len(gone.finished) + len(gone.unfinished), 'stage')}, {size(gone.n_bytes)}"
+    what = f"{counted(len(gone.finished) + len(gone.unfinished), 'stage')}, {decimal(gone.n_bytes)}"
     click.echo(f"deleted {what}" if yes else f"{what} would be deleted; --yes deletes them")

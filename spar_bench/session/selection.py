@@ -1,4 +1,4 @@
-"""Which part of an experiment is meant: points, seeds, and trials by name, without torch."""
+"""Select the points, seeds and trials of an experiment, and the stages that they need; no torch."""
 
 import json
 import os
@@ -9,12 +9,13 @@ from typing import Any
 
 from spar_bench.errors import SparBenchError, StoreError, UnknownName
 from spar_bench.files import read_json, replace_text
-from spar_bench.plan.trials import Plan, Trial
+from spar_bench.plan.trials import Plan, PlannedCost, Trial
 from spar_bench.spec import LoadedSpec, Point, resolve_point
+from spar_bench.stage import Damaged
 from spar_bench.store import Store
 
 
-def first_points(loaded: LoadedSpec) -> list[Point]:
+def initial_points(loaded: LoadedSpec) -> list[Point]:
     """Return the points of a sweep; for a search, those that it begins with."""
     if loaded.search is None:
         return loaded.points
@@ -22,12 +23,12 @@ def first_points(loaded: LoadedSpec) -> list[Point]:
     return enqueued or [resolve_point(loaded, {})]
 
 
-def n_trials(points: Iterable[Point], seeds: list[int]) -> int:
+def count_trials(points: Iterable[Point], seeds: list[int]) -> int:
     """Return how many trials points make: one per seed if there is a student, else one."""
     return sum(len(seeds) if one.settings.distils else 1 for one in points)
 
 
-def known_points(loaded: LoadedSpec, store: Store) -> list[Point]:
+def points_so_far(loaded: LoadedSpec, store: Store) -> list[Point]:
     """Return the points of a sweep; for a search, those tried and those that it begins with."""
     if loaded.search is None:
         return loaded.points
@@ -35,8 +36,8 @@ def known_points(loaded: LoadedSpec, store: Store) -> list[Point]:
     from spar_bench.session.search import past_points
 
     past = past_points(loaded, store)
-    begun = past or first_points(loaded)
-    enqueued = first_points(loaded) if loaded.search.enqueue else []
+    begun = past or initial_points(loaded)
+    enqueued = initial_points(loaded) if loaded.search.enqueue else []
     return list({point.group: point for point in (*begun, *enqueued)}.values())
 
 
@@ -45,7 +46,7 @@ def seeds_of(loaded: LoadedSpec, n_seeds: int | None) -> list[int]:
     return loaded.spec.seeds if n_seeds is None else list(range(n_seeds))
 
 
-def known_seeds(loaded: LoadedSpec, store: Store) -> list[int]:
+def seeds_so_far(loaded: LoadedSpec, store: Store) -> list[int]:
     """Return the seeds of the spec, and those that it was last swept with.
 
     Raises:
@@ -93,7 +94,7 @@ def _sweep_path(loaded: LoadedSpec, store: Store) -> Path:
     return store.root / "results" / loaded.experiment / "sweep.json"
 
 
-def chosen(trials: list[Trial], only: Iterable[str]) -> list[Trial]:
+def select_trials(trials: list[Trial], only: Iterable[str]) -> list[Trial]:
     """Return the trials named, by trial or by group; all of them if none is named.
 
     Raises:
@@ -107,16 +108,36 @@ def chosen(trials: list[Trial], only: Iterable[str]) -> list[Trial]:
     return [t for t in trials if not names or t.name in names or t.group in names]
 
 
-def made_last(plan: Plan, *, timed: bool) -> set[str]:
+def stages_after_trials(plan: Plan, trials: Iterable[Trial], *, timed: bool) -> set[str]:
     """Return the stages made after all trials: costs at further sizes, and timings."""
-    last = {line.cost for line in plan.costs}
+    last = {line.cost for line in _further_costs(plan, trials)}
     if timed and plan.latency is not None:
         last.add(plan.latency)
     return last
 
 
-def wanted(plan: Plan, trials: Iterable[Trial], *, timed: bool = True) -> set[str]:
+def stages_of_trials(plan: Plan, trials: list[Trial], *, timed: bool = True) -> set[str]:
     """Return all stages that a sweep of these trials needs."""
-    return plan.needed_by(
-        made_last(plan, timed=timed).union(*(plan.of_trial(trial) for trial in trials))
-    )
+    last = stages_after_trials(plan, trials, timed=timed)
+    return plan.needed_by(last.union(*(plan.of_trial(trial) for trial in trials)))
+
+
+def time_only(plan: Plan, trials: list[Trial], store: Store) -> None:
+    """Time what these trials need alone, unless a session that times everything is finished.
+
+    The latencies of one table come from one session, so those of the other trials are then not
+    measured; a sweep of all trials times all of them.
+    """
+    if plan.latency is None or len(trials) == len(plan.trials):
+        return
+    with suppress(Damaged):
+        if store.find(plan.stages[plan.latency]) is not None:
+            return
+    keys = {row.timed for trial in trials for row in trial.rows}
+    plan.limit_timing(keys | {line.timed for line in _further_costs(plan, trials)})
+
+
+def _further_costs(plan: Plan, trials: Iterable[Trial]) -> list[PlannedCost]:
+    """Return the lines of costs.csv that belong to these trials."""
+    keys = {(trial.group, row.method) for trial in trials for row in trial.rows}
+    return [line for line in plan.costs if (line.point.group, line.method) in keys]

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from spar_bench.resolve import Resolver
-from spar_bench.session.remarks import remarks
+from spar_bench.session.readiness import remarks
 from spar_bench.spec import read_spec
 from tests.datasets.trees import make
 from tests.run.tiny import write_photographs

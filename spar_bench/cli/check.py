@@ -1,0 +1,58 @@
+"""`check`: find every mistake in specs, and what they need that is missing."""
+
+from pathlib import Path
+
+import click
+
+from spar_bench.cli.options import SpecFile
+from spar_bench.cli.printing import counted
+from spar_bench.errors import NotReady, SpecError, naming
+
+
+@click.command()
+@click.argument(
+    "specs",
+    nargs=-1,
+    required=True,
+    type=SpecFile(),
+    metavar="SPEC...",
+)
+@click.option(
+    "--ready", is_flag=True, help="Exit with 2 when plug-ins, weights or data are missing."
+)
+def check(specs: tuple[Path, ...], ready: bool) -> None:
+    """Read each SPEC and report every mistake; list what is missing or probably not intended."""
+    from spar_bench.resolve import Resolver
+    from spar_bench.session.readiness import missing, remarks
+    from spar_bench.session.selection import count_trials, initial_points
+    from spar_bench.spec import read_spec
+
+    problems: list[str] = []
+    lacking: list[str] = []
+    for path in specs:
+        try:
+            with naming(path):
+                loaded = read_spec(path)
+                resolver = Resolver()
+                gaps = missing(loaded, resolver)
+                said = remarks((point.settings for point in initial_points(loaded)), resolver)
+        except SpecError as error:
+            problems.extend(error.problems)
+            continue
+        lacking.extend(gaps)
+        trials = counted(count_trials(loaded.points, loaded.spec.seeds), "trial")
+        found = "a search" if loaded.search else trials
+        click.echo(f"{path}: is valid, {found}" + (f", {len(gaps)} missing:" if gaps else ""))
+        for line in gaps:
+            click.echo(f"  {line}")
+        if gaps and said:
+            click.echo("  and probably not intended:")
+        for line in said:
+            click.echo(f"  {line}")
+    if problems:
+        raise SpecError(*problems)
+    if lacking and ready:
+        raise NotReady(
+            f"--ready: weights and data must be there, but {len(lacking)} of them, listed above, "
+            "are missing; put them there"
+        )

@@ -1,0 +1,74 @@
+"""`explain`: show where every number of a trial comes from."""
+
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from spar_bench.cli.completion import swept_trials
+from spar_bench.cli.options import store_option
+from spar_bench.cli.printing import span, table
+
+if TYPE_CHECKING:
+    from spar_bench.session.provenance import Explained
+    from spar_bench.stage import Finished
+
+
+@click.command()
+@click.argument("trial", shell_complete=swept_trials)
+@store_option
+def explain(trial: str, store: Path) -> None:
+    """Show where every number of TRIAL comes from: stages, machine, versions, commit."""
+    from spar_bench.session.provenance import explain as trace
+
+    click.echo("\n\n".join(_explanation(one) for one in trace(trial, store=store)))
+
+
+NUMBERS = {
+    "miou": "evaluate",
+    "gflops": "cost",
+    "params_m": "cost",
+    "latency_p50_ms": "latency",
+    "encoder_p50_ms": "latency",
+    "peak_mib": "latency",
+}
+"""The numbers of a row, each mapped to its stage."""
+
+
+def _explanation(one: "Explained") -> str:
+    row = one.row
+    place = f"{row.method} on {row.dataset} at {row.eval_short_side_px} px"
+    lines = [f"{row.experiment}/{row.trial}  {place}  {row.status}"]
+    if row.reason:
+        lines.append(f"  {row.reason}")
+    cells = []
+    for name, kind in NUMBERS.items():
+        value = row.miou if name == "miou" else getattr(row.cost, name)
+        source = f"{kind} {row.stages.get(kind, '')[:12]}"
+        known = [f"{value:.6g}", source] if value is not None else ["not measured", ""]
+        cells.append([f"  {name}", *known])
+    lines.append(table(["  number", "value", "stage"], cells))
+    for stage in one.stages.values():
+        lines += _made(stage)
+    gone = [
+        key for key in row.stages.values() if key not in one.stages and row.status == "finished"
+    ]
+    lines += [f"  {key[:12]}  is no longer in the store" for key in gone]
+    return "\n".join(lines)
+
+
+def _made(stage: "Finished") -> list[str]:
+    """Describe how a stage was made, and from what."""
+    made, inputs = stage.manifest["made"], stage.manifest["inputs"]
+    ended = datetime.fromtimestamp(made["ended_ms"] / 1000).astimezone()
+    sources = ", ".join(f"{role} {key[:12]}" for role, key in inputs.items())
+    versions = ", ".join(f"{name} {number}" for name, number in made["versions"].items())
+    return [
+        f"  {stage.manifest['kind']} {stage.fingerprint[:12]}"
+        + (f" from {sources}" if sources else ""),
+        f"    made {ended.isoformat(timespec='seconds')} in {span(made['seconds'])} on "
+        f"{made['device']} ({made['host']})",
+        f"    commit {made['commit'] or 'not known'}; {versions}",
+        f"    {stage.folder}",
+    ]

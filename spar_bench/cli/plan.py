@@ -1,0 +1,116 @@
+"""`plan`: show what a sweep would do."""
+
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from rich.filesize import decimal
+
+from spar_bench.cli.options import only_option, seeds_option, spec_argument, store_option
+from spar_bench.cli.printing import counted, span, table
+
+if TYPE_CHECKING:
+    from spar_bench.session.planning import PlannedStage, PlanView
+
+
+@click.command()
+@spec_argument
+@store_option
+@seeds_option
+@only_option
+@click.option(
+    "--assume",
+    "device",
+    metavar="DEVICE",
+    help="Plan for another device, such as h100  [default: the one used here last].",
+)
+@click.option("--verbose", is_flag=True, help="Also show the stages' fingerprints.")  # fmt: skip
+def plan(
+    spec: Path,
+    store: Path,
+    n_seeds: int | None,
+    only: tuple[str, ...],
+    device: str | None,
+    verbose: bool,
+) -> None:
+    """Show what sweeping SPEC would do: trials, shared stages, windows, FLOPs, bytes and time.
+
+    SPEC is a file, or the name of an experiment.
+    """
+    show_plan(spec, store, n_seeds, only=only, device=device, verbose=verbose)
+
+
+def show_plan(
+    spec: Path,
+    store: Path,
+    n_seeds: int | None,
+    *,
+    only: tuple[str, ...],
+    device: str | None = None,
+    verbose: bool = False,
+) -> None:
+    """Print the plan of a spec."""
+    from spar_bench.session.planning import plan_sweep
+
+    seeds = None if n_seeds is None else list(range(n_seeds))
+    view = plan_sweep(spec, store=store, seeds=seeds, only=only, device=device)
+    head = f"{view.loaded.experiment}: {view.loaded.spec.question}"
+    lacking = [f"missing: {line}" for line in view.lacking]
+    parts = [head, "", _trials(view), "", _stages(view, verbose=verbose), ""]
+    click.echo("\n".join([*parts, *lacking, *view.remarks, _total(view)]))
+
+
+def _trials(view: "PlanView") -> str:
+    to_do = {one.stage.fingerprint for one in view.missing}
+    rows = []
+    for trial in view.plan.trials:
+        needed = view.plan.of_trial(trial)
+        methods = ", ".join(dict.fromkeys(row.method for row in trial.rows))
+        rows.append([trial.name, methods, str(len(needed)), str(len(needed & to_do))])
+    return table(["trial", "methods", "stages", "to do"], rows, "llrr")
+
+
+def _stages(view: "PlanView", *, verbose: bool) -> str:
+    """Return the stages, an empty line between kinds; with `verbose`, fingerprints come last."""
+    header = ["stage", "state", "trials", "windows", "GFLOPs", "store", "time"]
+    rows: list[list[str]] = []
+    for _, stages in groupby(view.stages, key=lambda one: one.stage.kind):
+        rows += [[]] if rows else []
+        rows += [[*_cells(one), one.stage.fingerprint[:12]] for one in stages]
+    if verbose:
+        header.append("fingerprint")
+    filled = [(row or [""] * len(header))[: len(header)] for row in rows]
+    return table(header, filled, "llrrrrr")
+
+
+def _cells(one: "PlannedStage") -> Iterator[str]:
+    yield one.title
+    yield "to do" if one.status == "skipped" else one.status
+    yield str(one.n_trials)
+    yield str(one.estimate.n_windows)
+    gflops = one.estimate.gflops
+    yield f"{gflops:,.0f}" if gflops >= 100 else f"{gflops:.3g}"
+    yield decimal(one.estimate.n_bytes)
+    yield span(one.seconds) if one.to_do else ""
+
+
+def _total(view: "PlanView") -> str:
+    todo = view.missing
+    search = view.loaded.search
+    more = f" A search asks for {search.trials} trials, one after another." if search else ""
+    counts = (
+        f"{counted(len(view.plan.trials), 'trial')}, {counted(len(view.stages), 'stage')}, "
+        f"{len(todo)} to do"
+    )
+    if not todo:
+        return f"{counts}.{more}"
+    return (
+        f"{counts}: {_flops(view.gflops)}, about {span(view.seconds)} with start-up "
+        f"({view.speed}), {decimal(sum(one.estimate.n_bytes for one in todo))} in the store.{more}"
+    )
+
+
+def _flops(gflops: float) -> str:
+    return f"{gflops / 1e6:.3g} PFLOP" if gflops >= 1e5 else f"{gflops:,.3g} GFLOP"

@@ -1,0 +1,117 @@
+"""`sweep`: run an experiment."""
+
+import os
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from spar_bench.cli.options import (
+    only_option,
+    seeds_option,
+    spec_argument,
+    store_option,
+    tracking_option,
+)
+from spar_bench.cli.plan import show_plan
+from spar_bench.cli.printing import counted
+from spar_bench.cli.stopping import INTERRUPTED, Follower, Stopper
+from spar_bench.processes import n_processes, rank
+
+if TYPE_CHECKING:
+    from spar_bench.session.sweep import Outcome
+
+
+@click.command()
+@spec_argument
+@store_option
+@tracking_option
+@seeds_option
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:1.")
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads  [default: torch's]")
+@click.option(
+    "--workers",
+    type=click.IntRange(min=0),
+    help="Processes that render distillation images ahead  [default: up to 4 with a GPU, else 0]",
+)
+@only_option
+@click.option("--retry", is_flag=True, help="Also retry students whose loss was not finite.")
+@click.option("--fail-fast", is_flag=True, help="Stop after the first failure.")
+@click.option("--dry-run", is_flag=True, help="Show the plan and stop.")
+def sweep(spec: Path, dry_run: bool, **options: Any) -> None:
+    """Run the experiment SPEC; finished work is not repeated.
+
+    Ctrl-C once finishes what is being written and stops; the same command resumes from there. Exit
+    code 1 means that some trials failed, 2 that the request cannot be run.
+
+    Several processes train a student together: torchrun --nproc-per-node 2 -m spar_bench sweep SPEC
+    """
+    if n_processes() > 1:  # torch would warn in each that it looked for unused weights
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    if rank() > 0:
+        if not dry_run:
+            _follow(**options)
+        return
+    if dry_run:
+        show_plan(spec, options["store"], options["n_seeds"], only=options["only"])
+        return
+    stopper = Stopper()
+    with stopper.listening():
+        outcome = _sweep(spec, stopper, **options)
+    _say_how_it_went(outcome, spec)
+
+
+def _follow(**options: Any) -> None:
+    """Train along with the first process; only that one reports and handles Ctrl-C."""
+    follower = Follower()  # before torch starts threads that would receive it
+    from spar_bench.session.follow import follow
+    from spar_bench.session.sweep import Options
+
+    follow(Options(**options), on_joined=follower.joined.set)
+
+
+def _sweep(spec: Path, stopper: Stopper, **options: Any) -> "Outcome":
+    from spar_bench.spec import read_spec
+
+    click.echo(f"reading {spec}", err=True)  # what follows takes seconds before its next message
+    read_spec(spec)  # a mistake in the spec is reported before torch is imported
+    from spar_bench.cli.progress import watching
+    from spar_bench.run.context import Interrupted
+    from spar_bench.session.sweep import Options
+    from spar_bench.session.sweep import sweep as run
+
+    try:
+        if stopper.event.is_set():
+            raise Interrupted
+        with watching(stopper) as watcher:
+            return run(spec, Options(**options), watcher=watcher, stop=stopper.event)
+    except Interrupted:
+        click.echo("Stopped. Finished work is kept; run the same command to resume.", err=True)
+        raise SystemExit(INTERRUPTED) from None
+
+
+def _say_how_it_went(outcome: "Outcome", spec: Path) -> None:
+    """Print what was made, what failed and what is next; exit code 1 if anything failed."""
+    n_done, n_trials = sum(outcome.trials.values()), len(outcome.trials)
+    n_pruned = len({row.trial for row in outcome.rows if row.status == "pruned"})
+    pruned = f"{n_pruned} pruned, " if n_pruned else ""
+    click.echo(
+        f"{outcome.experiment}: {n_done} of {counted(n_trials, 'trial')} finished, "
+        f"{pruned}{counted(outcome.n_made, 'stage')} made now. Next: {_next(outcome, spec)}"
+    )
+    failed = [row for row in outcome.unfinished if row.status in ("failed", "blocked")]
+    told = {row.reason for row in failed}
+    lines = {f"{row.trial}: {row.reason}" for row in failed}
+    lines |= {f"{kind}: {why}" for kind, why in outcome.failures.values() if why not in told}
+    for line in sorted(lines):
+        click.echo(f"failed: {line}", err=True)
+    if lines:
+        raise SystemExit(1)
+
+
+def _next(outcome: "Outcome", spec: Path) -> str:
+    """Return what to do after a sweep; a report shows nothing if nothing finished."""
+    if len(outcome.unfinished) < len(outcome.rows):
+        return f"spar-bench report {outcome.experiment}"
+    return f"fix what failed, then run spar-bench sweep {shlex.quote(str(spec))} again"

@@ -1,0 +1,249 @@
+"""What a sweep would do and how long it would take, and how far it has come; no torch."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from spar_bench.errors import naming
+from spar_bench.plan.devices import STAGE_S, STARTUP_S, Speed, assumed_speed
+from spar_bench.plan.trials import Plan, Trial, make_plan
+from spar_bench.resolve import Resolver
+from spar_bench.results import RESULTS_FILE, Status
+from spar_bench.session.collect import Collector
+from spar_bench.session.readiness import missing, remarks, require_ready
+from spar_bench.session.selection import (
+    points_so_far,
+    seeds_so_far,
+    select_trials,
+    stages_after_trials,
+    stages_of_trials,
+    time_only,
+)
+from spar_bench.spec import LoadedSpec, read_spec
+from spar_bench.stages import latency
+from spar_bench.stages.base import Estimate, Stage
+from spar_bench.store import DEFAULT_ROOT, Store
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    """A stage of a plan: its state, how many trials share it, and what it will take.
+
+    `title` tells it from all others. `to_do` says whether a sweep would make it, i.e. it is
+    not finished and has not failed for good; `seconds` is 0 if it would not.
+    """
+
+    stage: Stage
+    title: str
+    status: Status
+    to_do: bool
+    n_trials: int
+    estimate: Estimate
+    seconds: float
+
+
+@dataclass(frozen=True)
+class PlanView:
+    """What a sweep would do now; `lacking` has a line for each of weights and data that is missing.
+
+    `stages` are those of the selected trials, by kind.
+    """
+
+    loaded: LoadedSpec
+    plan: Plan
+    stages: list[PlannedStage]
+    speed: Speed
+    lacking: list[str]
+    remarks: list[str]
+
+    @property
+    def missing(self) -> list[PlannedStage]:
+        """The stages that a sweep would make."""
+        return [stage for stage in self.stages if stage.to_do]
+
+    @property
+    def seconds(self) -> float:
+        """Time that the missing stages will take, start-up included."""
+        return self._in_batches(lambda one: one.seconds) + (STARTUP_S if self.missing else 0.0)
+
+    @property
+    def gflops(self) -> float:
+        """Floating-point operations of the missing stages, in units of 1e9."""
+        return self._in_batches(lambda one: one.estimate.gflops)
+
+    def _in_batches(self, amount: Callable[[PlannedStage], float]) -> float:
+        """Sum over the missing stages; windows that evaluations share count once."""
+        largest: dict[str, float] = {}
+        for one in self.missing:
+            key = one.stage.batch_key
+            largest[key] = max(largest.get(key, 0.0), amount(one))
+        return sum(largest.values())
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Progress of an experiment: trials by status, and why some failed.
+
+    `to_do` says what a sweep would do besides the trials that are to do: kinds of stages, or
+    `results`, which it writes at its end.
+    """
+
+    loaded: LoadedSpec
+    n_trials: dict[Status, int]
+    failures: dict[str, str]
+    to_do: list[str]
+
+
+def plan_sweep(
+    path: str | Path,
+    *,
+    store: str | Path = DEFAULT_ROOT,
+    seeds: list[int] | None = None,
+    only: str | Iterable[str] = (),
+    device: str | None = None,
+) -> PlanView:
+    """Return what a sweep of a spec file would do, and about how long it would take.
+
+    A search is planned for the points that it has tried and those that it begins with; later ones
+    are not known yet.
+
+    Args:
+        path: The spec.
+        store: Folder of the store.
+        seeds: Instead of the spec's.
+        only: Trials or groups to which the plan is limited.
+        device: Which device's speed to assume; default: that of the one that this host used last.
+
+    Where weights or data are missing, their data files' sizes and counts are taken.
+
+    Raises:
+        SpecError: the spec, or a data file that it names, has mistakes; one line each.
+        NotReady: a backbone of unknown sizes is missing.
+        UnknownName: no trial has a name of `only`, or no device that of `device`.
+    """
+    loaded, opened = read_spec(path), Store(Path(store), make=False)
+    resolver = Resolver(provisional=True)
+    lacking, speed = missing(loaded, Resolver()), assumed_speed(opened.finished(), device)
+    plan = lay_out(loaded, opened, seeds or loaded.spec.seeds, resolver, only=only)
+    return PlanView(
+        loaded=loaded,
+        plan=plan,
+        stages=_planned(Collector(loaded.experiment, plan, opened), speed),
+        speed=speed,
+        lacking=lacking,
+        remarks=remarks((trial.settings for trial in plan.trials), resolver),
+    )
+
+
+def _planned(collector: Collector, speed: Speed) -> list[PlannedStage]:
+    """Return the stages of a plan with what each will take, those of a kind together."""
+    plan = collector.plan
+    trials = plan.trials_by_stage()
+    asked = stages_of_trials(plan, plan.trials)
+    alike = Counter(plan.stages[key].title for key in asked)
+    stages = []
+    for fingerprint in (key for key in plan.stages if key in asked):
+        stage, state = plan.stages[fingerprint], collector.state(fingerprint)
+        expected, first = stage.estimate(plan.stages), trials[fingerprint][0]
+        to_do = state.status != "finished" and not state.final
+        rate = speed.of(stage.kind, _precision(stage, first))
+        planned = PlannedStage(
+            stage=stage,
+            title=stage.title + (f" ({first.name})" if alike[stage.title] > 1 else ""),
+            status=state.status,
+            to_do=to_do,
+            n_trials=len(trials[fingerprint]),
+            estimate=expected,
+            seconds=expected.gflops / rate + STAGE_S if to_do else 0.0,
+        )
+        stages.append(planned)
+    kinds = list(dict.fromkeys(planned.stage.kind for planned in stages))
+    return sorted(stages, key=lambda planned: kinds.index(planned.stage.kind))
+
+
+def _precision(stage: Stage, trial: Trial) -> str:
+    """Return the precision of a stage's arithmetic; the teacher's features are float32."""
+    if stage.kind == "student":
+        return trial.settings.student.precision
+    timed = stage.kind in ("evaluate", "latency")
+    return trial.settings.evaluate.precision if timed else "float32"
+
+
+def lay_out(
+    loaded: LoadedSpec,
+    store: Store,
+    seeds: list[int],
+    resolver: Resolver,
+    *,
+    only: str | Iterable[str] = (),
+) -> Plan:
+    """Return the plan of a spec, with timings from the machine where they were last made.
+
+    Raises:
+        UnknownName: no trial has a name of `only`.
+    """
+    points = points_so_far(loaded, store)
+    plan = make_plan(points, seeds, None, resolver=resolver, keep_pruned=loaded.prunes)
+    _time_where_last(plan, store)
+    trials = select_trials(plan.trials, only)
+    time_only(plan, trials, store)
+    _time_where_last(plan, store)
+    plan.trials = trials
+    return plan
+
+
+def _time_where_last(plan: Plan, store: Store) -> None:
+    """Let a plan's timings be those of the machine where the same was last timed, if any."""
+    if plan.latency is None:
+        return
+    timed = plan.stages[plan.latency].settings.model_dump(mode="json")["timed"]
+    sessions = [
+        stage.manifest
+        for stage in store.finished()
+        if stage.kind == "latency" and stage.manifest["settings"]["timed"] == timed
+    ]
+    if sessions:
+        newest = max(sessions, key=lambda manifest: manifest["made"]["ended_ms"])
+        plan.time_on(latency.Machine(**newest["settings"]["machine"]))
+
+
+def standing(path: Path, *, store: Path = DEFAULT_ROOT) -> Standing:
+    """Return the progress of a spec file's experiment, according to the store.
+
+    Raises:
+        SpecError, NotReady: as `plan_sweep`; each line begins with the spec's path.
+        StoreError: the store or its record of the seeds cannot be read.
+    """
+    opened = Store(store, make=False)
+    with naming(path):
+        loaded = read_spec(path)
+        resolver = Resolver()
+        require_ready(loaded, resolver)
+        laid_out = lay_out(loaded, opened, seeds_so_far(loaded, opened), resolver)
+    collector = Collector(loaded.experiment, laid_out, opened)
+    counts: dict[Status, int] = {}
+    failures = {}
+    for trial in laid_out.trials:
+        state = collector.trial_state(trial)
+        counts[state.status] = counts.get(state.status, 0) + 1
+        if state.status == "failed":
+            failures[trial.name] = state.reason
+    return Standing(loaded, counts, failures, _besides_trials(collector))
+
+
+def _besides_trials(collector: Collector) -> list[str]:
+    """Return what is to do though no trial's status shows it: costs, timings and results."""
+    plan = collector.plan
+    priced = {row.cost for trial in plan.trials for row in trial.rows}
+    stages = {
+        key: collector.state(key)
+        for key in priced | stages_after_trials(plan, plan.trials, timed=True)
+    }
+    left = {
+        plan.stages[key].kind
+        for key, state in stages.items()
+        if state.status != "finished" and not state.final
+    }
+    results = collector.store.root / "results" / collector.experiment / RESULTS_FILE
+    return sorted(left) + ([] if results.exists() else ["results"])

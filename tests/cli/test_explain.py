@@ -1,0 +1,88 @@
+"""The command `explain`: where numbers come from."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.cli.test_completion import completed
+from tests.small import copy_store, one_line, spar_bench
+
+
+def test_explain_tells_the_stage_of_every_number(in_swept: Path) -> None:
+    results = json.loads(Path(".spar_bench/results/tiny/results.json").read_text())
+    [row] = [row for row in results["rows"] if row["method"] == "student"]
+
+    said = spar_bench("explain", "tiny/learning_rate=0.001").stdout
+
+    student = said.split("\n\n")[1].splitlines()
+    assert student[0] == "tiny/learning_rate=0.001,seed=0  student on patchwork at 72 px  finished"
+    numbers = {line.split()[0]: line.split()[1:] for line in student[2:8]}
+    stages = row["stages"]
+    assert numbers["miou"] == [f"{row['miou']:.6g}", "evaluate", stages["evaluate"][:12]]
+    assert numbers["gflops"] == [f"{row['cost']['gflops']:.6g}", "cost", stages["cost"][:12]]
+    assert numbers["latency_p50_ms"][1:] == ["latency", stages["latency"][:12]]
+    kinds = {line.split()[0] for line in student if line.startswith("  ") and line[2] != " "}
+    assert kinds >= {"images", "targets", "student", "text", "evaluate", "cost", "latency"}
+
+
+def test_explain_says_what_was_not_measured_and_what_is_gone(here: Path, swept: Path) -> None:
+    copy_store(swept)
+    [latency] = Path(".spar_bench/stages/latency").iterdir()
+    shutil.rmtree(latency)
+    path = Path(".spar_bench/results/tiny/results.json")
+    results = json.loads(path.read_text())
+    for row in results["rows"]:
+        row["cost"]["peak_mib"] = None
+    path.write_text(json.dumps(results))
+
+    said = spar_bench("explain", "stride_px=32").stdout
+
+    assert re.search(r"peak_mib +not measured\n", said)
+    assert f"{latency.name[:12]}  is no longer in the store" in said
+
+
+def test_explain_of_an_unknown_trial_or_an_empty_store_is_one_line(here: Path, swept: Path) -> None:
+    empty = spar_bench("explain", "stride_px=32", exits=2)
+    copy_store(swept)
+    unknown = spar_bench("explain", "tiny/stride_px=33", exits=2)
+
+    assert "must hold a finished sweep" in one_line(empty)
+    assert "did you mean 'tiny/stride_px=32'?" in one_line(unknown)
+
+
+def test_explain_of_a_misspelt_trial_suggests_one_of_its_experiment_first(
+    here: Path, swept: Path
+) -> None:
+    copy_store(swept)
+    path = Path(".spar_bench/results/tiny/results.json")
+    other = Path(".spar_bench/results/z/results.json")
+    other.parent.mkdir()
+    text = path.read_text().replace('"experiment": "tiny"', '"experiment": "z"')
+    other.write_text(text.replace("stride_px=64", "stride_px=33"))
+
+    for typed, meant in {
+        "tiny/stride_px=33": "tiny/stride_px=32",
+        "stride_px=3": "stride_px=33",
+    }.items():
+        told = one_line(spar_bench("explain", typed, exits=2))
+        assert told.endswith(f"did you mean {meant!r}?")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"rows": 3}', '{"rows": [{"a": 1}]}'])
+def test_rows_that_cannot_be_read_are_one_line_and_leave_the_others_alone(
+    here: Path, swept: Path, text: str
+) -> None:
+    copy_store(swept)
+    damaged = Path(".spar_bench/results/other/results.json")
+    damaged.parent.mkdir()
+    damaged.write_text(text)
+
+    unknown = spar_bench("explain", "other/stride_px=16", exits=2)
+
+    assert one_line(unknown).startswith(f"{damaged.absolute()}: must hold the results of a sweep")
+    assert "the next sweep of other rewrites it" in one_line(unknown)
+    assert "tiny/stride_px=32" in spar_bench("explain", "stride_px=32").stdout
+    assert completed("explain", "stride") == ["stride_px=32", "stride_px=64"]

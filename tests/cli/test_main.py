@@ -1,0 +1,82 @@
+"""The command line as a whole: help, what it imports, how it ends."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from spar_bench.cli import main
+from tests.small import one_line, spar_bench, write_spec
+
+HEAVY = ["torch", "open_clip", "timm", "mlflow", "optuna", "pandas", "matplotlib", "scipy"]
+
+
+def test_looking_loads_nothing_heavy(in_swept: Path) -> None:
+    code = f"""
+import sys
+from spar_bench.cli import main
+for line in ["--help", "check {{}}", "plan {{}}", "sweep --dry-run {{}}", "status",
+             "explain stride_px=32", "cache ls", "cache verify", "cache gc", "backbones",
+             "datasets", "losses", "refiners", "completion bash", "init new/spec.yaml"]:
+    try:
+        main(line.format("experiments/tiny.yaml").split(), standalone_mode=False)
+    except SystemExit as end:
+        assert not end.code, line
+print(*sorted({set(HEAVY)} & set(sys.modules)), file=sys.stderr)
+"""
+
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    shutil.rmtree("new")
+
+    assert (result.returncode, result.stderr.strip()) == (0, "")
+
+
+def test_help_of_every_command_is_there() -> None:
+    for name, command in main.commands.items():
+        assert command.help, name
+        assert spar_bench(name, "--help").stdout.startswith("Usage:")
+
+
+def test_help_loads_none_of_our_parts_that_load_others() -> None:
+    code = (
+        "import sys, spar_bench.cli; print(*[m for m in sys.modules if m.startswith('pydantic')])"
+    )
+
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+
+    assert (result.stdout.strip(), result.stderr) == ("", "")
+
+
+def test_ctrl_c_in_any_command_exits_130_and_a_bug_keeps_its_traceback(
+    in_swept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr("spar_bench.session.planning.plan_sweep", stopped)
+    result = spar_bench("plan", "experiments/tiny.yaml", exits=130)
+    monkeypatch.setattr("spar_bench.session.planning.plan_sweep", broken)
+
+    assert one_line(result) == "Stopped."
+    with pytest.raises(RuntimeError, match="a bug"):
+        spar_bench("plan", "experiments/tiny.yaml")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "backbone: {path: ~nosuch/clip}",
+        "backbone: {name: ~nosuch/mine.yaml}",
+        "images: {source: {path: ~nosuch/photos}}",
+        "evaluate: {datasets: [{path: ~nosuch/streets}]}",
+    ],
+)
+def test_home_of_nobody_is_a_folder_that_does_not_exist(here: Path, text: str) -> None:
+    result = spar_bench("check", "--ready", write_spec(f"{text}\n"), exits=2)
+
+    assert "~nosuch" in result.output

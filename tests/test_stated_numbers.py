@@ -1,0 +1,74 @@
+"""Numbers that texts state about the shipped example, against its results."""
+
+import csv
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+STRIDES = (64, 32, 28, 16, 12, 8)
+
+with (ROOT / "reports/stride/results.csv").open(encoding="utf-8") as file:
+    ROWS = list(csv.DictReader(file))
+
+
+def percent(method: str, **cells: str) -> str:
+    """Return the mIoU of the rows of a method as a text states it: in %, to one place."""
+    found = {
+        f"{100 * float(row['miou']):.1f}"
+        for row in ROWS
+        if row["method"] == method and all(row[key] == value for key, value in cells.items())
+    }
+    [stated] = found
+    return stated
+
+
+PRETRAINED = percent("pretrained")
+TEACHERS = [percent("teacher", stride_px=str(stride)) for stride in STRIDES]
+LAST_2, ALL = (percent("student", trainable=part) for part in ("last_2_blocks", "all"))
+
+
+def text(path: str) -> str:
+    """Return a text without its comment marks and line ends."""
+    return re.sub(r"\s*\n#? ?", " ", (ROOT / path).read_text(encoding="utf-8"))
+
+
+def test_readme_states_the_students_their_teacher_and_the_single_pass() -> None:
+    [stated] = re.findall(
+        r"the students reach ([\d.]+) \(last two blocks\) and ([\d.]+) % mIoU \(all weights\), "
+        r"up from ([\d.]+) for the undistilled single pass; their teacher, stride 12, has "
+        r"([\d.]+)\.",
+        text("README.md"),
+    )
+
+    assert stated == (LAST_2, ALL, PRETRAINED, TEACHERS[STRIDES.index(12)])
+
+
+def test_students_cost_a_ninth_of_their_teacher() -> None:
+    gflops = {
+        (row["method"], row["stride_px"], row["trainable"]): float(row["gflops"]) for row in ROWS
+    }
+
+    assert round(gflops["teacher", "12", ""] / gflops["student", "12", "all"]) == 9
+
+
+def test_header_of_the_stride_experiment_states_what_came_of_it() -> None:
+    stated = re.search(
+        r"In mIoU %: ([\d.]+) pretrained; ([\d., ]+) at strides ([\d, ]+); students ([\d.]+) and "
+        r"([\d.]+)\.",
+        text("experiments/stride.yaml"),
+    )
+
+    assert stated is not None
+    pretrained, teachers, strides, last_2, both = stated.groups()
+    assert (pretrained, last_2, both) == (PRETRAINED, LAST_2, ALL)
+    assert strides == ", ".join(map(str, STRIDES))
+    assert teachers == ", ".join(TEACHERS)
+
+
+def test_page_on_patchwork_states_the_same_numbers() -> None:
+    page = (ROOT / "docs/patchwork.md").read_text(encoding="utf-8")
+
+    table = f"| all 48 validation scenes | {' | '.join([PRETRAINED, *TEACHERS])} |"
+    assert table in page
+    assert f"| last two blocks | 160 | 8 | 2 | {LAST_2} |" in page
+    assert f"| all | 160 | 8 | 2 | {ALL} |" in page
