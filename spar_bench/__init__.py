@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from spar_bench.api import evaluate, load_backbone, measure
+    from spar_bench.conflicts import read_spec
     from spar_bench.run.inference import single_pass, sliding_window
     from spar_bench.session.planning import plan_sweep
     from spar_bench.session.reports import write_report
     from spar_bench.session.sweep import Options, sweep
-    from spar_bench.spec import read_spec
     from spar_bench.spec.schema import DatasetSpec
 
 __version__ = "0.1.0"
@@ -20,7 +20,7 @@ _HOME = {
     "measure": "spar_bench.api",
     "single_pass": "spar_bench.run.inference",
     "sliding_window": "spar_bench.run.inference",
-    "read_spec": "spar_bench.spec",
+    "read_spec": "spar_bench.conflicts",
     "plan_sweep": "spar_bench.session.planning",
     "write_report": "spar_bench.session.reports",
     "sweep": "spar_bench.session.sweep",

@@ -25,8 +25,9 @@ from spar_bench.run.evaluate import confusion_of, counts_of, require_labels
 from spar_bench.run.latency import Arm
 from spar_bench.run.segment import Segmenter
 from spar_bench.run.text import classifier_of, embed
-from spar_bench.spec.schema import Average, BackboneSpec, DatasetSpec, EvaluateSpec
+from spar_bench.spec.schema import BackboneSpec, DatasetSpec, EvaluateSpec
 from spar_bench.stages.student import TRAINED_FILE
+from spar_bench.values import Average
 from spar_bench.windows import upsample_factor
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from spar_bench.inference import resized_hw
-from spar_bench.spec.values import Part
+from spar_bench.validation import Part
 
 SMALLEST_CROP = 0.4
 """A crop's sides are uniform shares of the image's, from this to 1.

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from spar_bench.near import way_out
+from spar_bench.suggest import suggest
 
 
 class SparBenchError(Exception):
@@ -61,7 +61,7 @@ class UnknownName(SparBenchError):
     @classmethod
     def among(cls, kind: str, name: str, known: Iterable[str]) -> "UnknownName":
         """Build the message: what is unknown, and the nearest known name or else the first few."""
-        return cls(f"{kind}: must be a known name, but got {name!r}; {way_out(name, known)}")
+        return cls(f"{kind}: must be a known name, but got {name!r}; {suggest(name, known)}")
 
 
 class NotReady(SparBenchError):

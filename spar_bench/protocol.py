@@ -10,9 +10,10 @@ from functools import cached_property
 
 from spar_bench.datasets._facts import Facts
 from spar_bench.inference import Resize
-from spar_bench.spec.schema import DatasetSpec, EvaluateSpec, Precision
-from spar_bench.spec.values import Part, Templates
+from spar_bench.spec.schema import DatasetSpec, EvaluateSpec
 from spar_bench.stage import digest
+from spar_bench.validation import Part
+from spar_bench.values import Precision, Templates
 
 LOGIT_SCALE = 40.0
 """Factor on cosines if neither spec nor data file states one. Source: SPAR's configs."""

@@ -18,8 +18,9 @@ from spar_bench.digests import remembered_sha256
 from spar_bench.errors import DataError, DataFileError, NotReady
 from spar_bench.inference import SINGLE_PASS, Inference
 from spar_bench.spec import Point
-from spar_bench.spec.schema import BackboneSpec, DatasetSpec, Method, Settings, SourceSpec
+from spar_bench.spec.schema import BackboneSpec, DatasetSpec, Settings, SourceSpec
 from spar_bench.stages.base import Identity
+from spar_bench.values import Method
 from spar_bench.windows import upsample_factor
 
 T = TypeVar("T")

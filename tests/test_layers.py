@@ -16,7 +16,8 @@ STAGES = ["spec", "plan", "run", "track", "report"]
 FAMILIES = ["backbones", "datasets", "losses", "refiners"]
 
 HEAVY = ["torch", "open_clip", "timm", "mlflow", "optuna", "pandas", "matplotlib", "seaborn"]
-LIGHT = ["__init__", "errors", "registry", "digests", "spec/", "plan/", "datasets/"]
+LIGHT = ["__init__", "errors", "registry", "digests", "suggest", "validation", "values"]
+LIGHT += ["conflicts", "spec/", "plan/", "datasets/"]
 
 ONLY_IN = {
     "mlflow": ["track/"],
@@ -98,6 +99,12 @@ def test_stage_imports_no_later_stage(stage: str) -> None:
     later = [f"spar_bench.{name}" for name in STAGES[STAGES.index(stage) + 1 :]]
 
     assert offences(f"{stage}/", [*later, "spar_bench.session", "spar_bench.cli"]) == []
+
+
+def test_spec_imports_no_plug_in_family() -> None:
+    families = [f"spar_bench.{family}" for family in FAMILIES]
+
+    assert offences("spec/", [*families, "spar_bench.conflicts"]) == []
 
 
 @pytest.mark.parametrize("family", FAMILIES)

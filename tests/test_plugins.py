@@ -155,7 +155,7 @@ def test_spec_accepts_them_and_knows_a_backbones_sizes_before_torch(site: Path) 
 
     out = python(
         site,
-        "import sys; from pathlib import Path; from spar_bench.spec import read_spec\n"
+        "import sys; from pathlib import Path; from spar_bench.conflicts import read_spec\n"
         "from spar_bench.backbones import sizes\n"
         "read = read_spec(Path('spec.yaml')).points[0].settings\n"
         "print(read.student.loss, read.images.source.name, sizes(read.backbone).width)\n"
@@ -170,7 +170,7 @@ def test_spec_with_a_misspelt_one_is_refused_with_its_name(site: Path) -> None:
 
     out = python(
         site,
-        "from pathlib import Path; from spar_bench.spec import read_spec\n"
+        "from pathlib import Path; from spar_bench.conflicts import read_spec\n"
         + REFUSED.format(call="read_spec(Path('spec.yaml'))"),
     )
 

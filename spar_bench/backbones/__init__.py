@@ -31,6 +31,7 @@ from spar_bench.backbones._weights import (
 from spar_bench.digests import remembered_sha256
 from spar_bench.errors import DataFileError, NotReady, SpecError
 from spar_bench.spec.schema import BackboneSpec
+from spar_bench.validation import data_file_error
 
 __all__ = [
     "CONFIG_FILE",
@@ -290,9 +291,4 @@ def _read(name: str, kind: type[T]) -> T:
         read: T = _ADAPTERS[kind].validate_python({k: v for k, v in stated.items() if k in own})
         return read
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        key = ".".join(map(str, first["loc"]))
-        found = "nothing" if first["type"] == "missing" else repr(first["input"])
-        raise DataFileError(
-            f"{place}: {key}: {first['msg'].lower()}, but got {found}; correct it"
-        ) from error
+        raise data_file_error(error, str(place)) from error

@@ -12,8 +12,8 @@ from typing import Any
 
 from spar_bench.backbones._weights import CONFIG_FILE, Weights
 from spar_bench.errors import NotReady
-from spar_bench.near import way_out
 from spar_bench.sources import constant
+from spar_bench.suggest import suggest
 
 OPEN_CLIP = "open_clip"
 
@@ -65,7 +65,7 @@ def require_model(plugin: Path, weights: Weights, model: str, place: str) -> Non
         names = [path.stem for folder in _folders()[:-1] for path in folder.glob("*.json")]
         raise NotReady(
             f"{place}: model: must be one that open_clip knows, but got {model!r}; "
-            f"{way_out(model, names)}"
+            f"{suggest(model, names)}"
         )
 
 

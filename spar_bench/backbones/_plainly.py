@@ -4,6 +4,8 @@ import json
 
 from pydantic import ValidationError
 
+from spar_bench.validation import dotted, mistakes
+
 
 def plainly(error: Exception) -> str:
     """Return what an error while a file was read says about it, to follow "but the file"."""
@@ -17,9 +19,8 @@ def plainly(error: Exception) -> str:
         case UnicodeDecodeError():
             return "is not text"
         case ValidationError():
-            first = error.errors(include_url=False)[0]
-            key = ".".join(map(str, first["loc"]))
-            return f"has a wrong {key} ({first['msg'].lower()})"
+            first = next(mistakes(error))
+            return f"has a wrong {dotted(first.steps)} ({first.text.partition(', but got')[0]})"
         case ZeroDivisionError():
             return "states a size of 0"
         case TypeError() | AttributeError():

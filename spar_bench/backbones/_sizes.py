@@ -7,9 +7,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from spar_bench.spec.schema import OddSides, PositionRule
-
-_Whole = Annotated[int, Field(gt=0)]
+from spar_bench.values import OddSides, PositionRule, Positive, Side
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,18 +19,18 @@ class Sizes:
     `odd_sides` says. An image of more patches than `token_budget` is scaled down first.
     """
 
-    patch_px: _Whole
-    image_px: _Whole
-    width: _Whole
-    depth: _Whole
-    heads: _Whole
+    patch_px: Side
+    image_px: Side
+    width: Positive
+    depth: Positive
+    heads: Positive
     mlp_ratio: Annotated[float, Field(gt=0)]
-    channels: _Whole
+    channels: Positive
     read_out: str
     prefix_tokens: Annotated[int, Field(ge=0)] = 1
     position_embedding: PositionRule = "scale_factor"
     odd_sides: OddSides = "floor"
-    token_budget: _Whole | None = None
+    token_budget: Positive | None = None
 
     def grid_hw(self, image_hw: tuple[int, int]) -> tuple[int, int]:
         """Return the patch grid of an image, height first."""
@@ -72,9 +70,9 @@ class Sizes:
 class TextSizes:
     """What a plan needs to know about a text tower; `context` is the length of every prompt."""
 
-    width: _Whole
-    depth: _Whole
-    context: _Whole
+    width: Positive
+    depth: Positive
+    context: Positive
     mlp_ratio: Annotated[float, Field(gt=0)] = 4.0
 
 

@@ -26,7 +26,8 @@ from spar_bench.backbones.base import (
     under_any_prefix,
 )
 from spar_bench.errors import NotReady
-from spar_bench.spec.schema import BackboneSpec, PositionRule
+from spar_bench.spec.schema import BackboneSpec
+from spar_bench.values import PositionRule
 
 VERSION = 1
 MODELS_OF = "open_clip"

@@ -22,10 +22,10 @@ from spar_bench.errors import NotReady, SpecError, naming
 )
 def check(specs: tuple[Path, ...], ready: bool) -> None:
     """Read each SPEC and report every mistake; list what is missing or probably not intended."""
+    from spar_bench.conflicts import read_spec
     from spar_bench.resolve import Resolver
     from spar_bench.session.readiness import missing, remarks
     from spar_bench.session.selection import count_trials, initial_points
-    from spar_bench.spec import read_spec
 
     problems: list[str] = []
     lacking: list[str] = []

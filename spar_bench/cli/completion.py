@@ -45,8 +45,8 @@ def trials_to_come(
     context: click.Context, _: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
     """Complete the trials and groups of the spec named on the command line."""
+    from spar_bench.conflicts import read_spec
     from spar_bench.plan.trials import make_plan
-    from spar_bench.spec import read_spec
 
     # Click has not assigned arguments yet if the option before the cursor lacks its value.
     known = experiments_here()

@@ -70,9 +70,9 @@ def _tracking(option: str | None) -> str:
 
 def _specs() -> str:
     """Tell for each spec of this folder whether it can be swept, or what is missing."""
+    from spar_bench.conflicts import read_spec
     from spar_bench.resolve import Resolver
     from spar_bench.session.readiness import missing
-    from spar_bench.spec import read_spec
 
     lines = []
     for path in specs_here():

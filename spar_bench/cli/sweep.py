@@ -72,7 +72,7 @@ def _follow(**options: Any) -> None:
 
 
 def _sweep(spec: Path, stopper: Stopper, **options: Any) -> "Outcome":
-    from spar_bench.spec import read_spec
+    from spar_bench.conflicts import read_spec
 
     click.echo(f"reading {spec}", err=True)  # what follows takes seconds before its next message
     read_spec(spec)  # a mistake in the spec is reported before torch is imported

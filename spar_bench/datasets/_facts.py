@@ -1,35 +1,12 @@
 """What a data set's data file states, for every plug-in: a closed, frozen model."""
 
-import re
-from collections import Counter
 from collections.abc import Mapping
-from typing import Annotated, Any, NamedTuple, Self, TypeVar, get_args
+from typing import Any, NamedTuple, Self, TypeVar
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    model_validator,
-)
-from pydantic_core import ErrorDetails
+from pydantic import Field, ValidationError, model_validator
 
-from spar_bench.errors import DataFileError
-from spar_bench.near import way_out
-from spar_bench.spec.schema import Positive, PositiveNumber, Probability, ReadOut, mistake
-
-
-def _distinct(classes: list[list[str]]) -> list[list[str]]:
-    counts = Counter(name for names in classes for name in names)
-    name, count = counts.most_common(1)[0] if counts else ("", 0)
-    if count > 1:
-        raise mistake(f"must have each name once, but got {name!r} {count} times; rename one")
-    return classes
-
-
-Names = Annotated[list[str], Field(min_length=1)]
-Classes = Annotated[list[Names], AfterValidator(_distinct)]
+from spar_bench.validation import Part, data_file_error, mistake
+from spar_bench.values import Classes, PositiveNumber, Probability, ReadOut, Side
 
 
 class Thresholds(NamedTuple):
@@ -41,20 +18,14 @@ class Thresholds(NamedTuple):
     """A class that holds no more than this share of the foreground pixels is dropped."""
 
 
-class Stated(BaseModel):
-    """Base of a data file's models: immutable, and a misspelt key is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class ReadOutThresholds(Stated):
+class ReadOutThresholds(Part):
     """The thresholds of one read-out; those left out are the data set's."""
 
     background_threshold: Probability | None = None
     area_threshold: Probability | None = None
 
 
-class Facts(Stated):
+class Facts(Part):
     """The facts of a data set: where it is from, its classes, and how it is evaluated.
 
     A data set without a data file has the defaults. The spec takes precedence.
@@ -65,11 +36,11 @@ class Facts(Stated):
     classes: Classes | None = Field(
         None, description="Class names by label, synonyms after each; none: the plug-in's own."
     )
-    image_hw: tuple[Positive, Positive] | None = Field(
+    image_hw: tuple[Side, Side] | None = Field(
         None, description="Typical size, height first: plans assume it where images are missing."
     )
-    short_side_px: Positive = Field(256, description="Images are resized to it, ratio kept,")
-    long_side_px: Positive | None = Field(
+    short_side_px: Side = Field(256, description="Images are resized to it, ratio kept,")
+    long_side_px: Side | None = Field(
         None, description="or to this long side where that makes them smaller."
     )
     logit_scale: PositiveNumber | None = Field(
@@ -120,7 +91,7 @@ class Facts(Stated):
         )
 
 
-Model = TypeVar("Model", bound=Stated)
+Model = TypeVar("Model", bound=Part)
 
 
 def read(model: type[Model], stated: dict[str, Any], place: str) -> Model:
@@ -132,40 +103,4 @@ def read(model: type[Model], stated: dict[str, Any], place: str) -> Model:
     try:
         return model.model_validate(stated)
     except ValidationError as error:
-        lines = [_line(details, model) for details in error.errors(include_url=False)]
-        raise DataFileError("\n".join(f"{place}: {line}" for line in lines)) from error
-
-
-def _line(details: ErrorDetails, model: type[Stated]) -> str:
-    steps = [str(step) for step in details["loc"]]
-    if details["type"] == "spar_bench":  # a whole sentence, and for a model the conflicting key
-        return f"{'.'.join([*steps, *details['ctx']['keys']])}: {details['msg']}"
-    if details["type"] == "extra_forbidden":
-        return _unknown(steps, _known_keys(model, steps[:-1]))
-    if steps[-1] == "[key]":  # of a map whose keys are a Literal
-        return _unknown(steps[:-1], re.findall(r"'(\w+)'", details["ctx"]["expected"]))
-    of_a_map = details["type"] in ("model_type", "dict_type")  # else the message would name a class
-    reason = "must map keys to values" if of_a_map else details["msg"].removeprefix("Value error, ")
-    reason = reason[0].lower() + reason[1:]
-    got = "nothing" if details["type"] == "missing" else repr(details["input"])[:60]
-    return f"{'.'.join(steps)}: {reason}, but got {got}; correct it"
-
-
-def _unknown(steps: list[str], known: list[str]) -> str:
-    last = steps[-1]
-    return f"{'.'.join(steps)}: must be a known key, but got {last!r}; {way_out(last, known)}"
-
-
-def _known_keys(model: type[Stated], steps: list[str]) -> list[str]:
-    """Return the keys of the part that steps lead to."""
-    for step in steps:
-        if step in model.model_fields:
-            model = _part(model.model_fields[step].annotation) or model
-    return list(model.model_fields)
-
-
-def _part(annotation: Any) -> type[Stated] | None:
-    """Return the model that an annotation holds, however deep."""
-    if isinstance(annotation, type) and issubclass(annotation, Stated):
-        return annotation
-    return next((found for inner in get_args(annotation) if (found := _part(inner))), None)
+        raise data_file_error(error, place, model) from error

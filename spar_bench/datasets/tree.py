@@ -28,7 +28,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from spar_bench import registry
-from spar_bench.datasets._facts import Stated, read
+from spar_bench.datasets._facts import read
 from spar_bench.datasets._files import (
     Entry,
     FileDataset,
@@ -40,7 +40,8 @@ from spar_bench.datasets._files import (
 )
 from spar_bench.datasets.base import IGNORED, DatasetSettings, Split
 from spar_bench.errors import DataError, DataFileError, NotReady, SparBenchError
-from spar_bench.spec.schema import Positive, mistake
+from spar_bench.validation import Part, mistake, show
+from spar_bench.values import Positive
 
 VERSION = 1
 NEEDS_DATA_FILE = True
@@ -52,7 +53,8 @@ _NAME = "{name}"
 
 def _with_name(pattern: str) -> str:
     if pattern.count(_NAME) != 1 or Path(pattern).is_absolute():
-        raise ValueError(f"must be a path in the tree with one {_NAME}")
+        text = f"must be a path in the tree with one {_NAME}, but got {show(pattern)}; correct it"
+        raise mistake(text)
     return pattern
 
 
@@ -61,7 +63,8 @@ def _rule(value: Any) -> Any:
     if value in ("as_stored", "reduce_zero"):
         return value
     if not isinstance(value, dict) or not value:
-        raise ValueError("must be as_stored, reduce_zero or a map from every value to its label")
+        text = "must be as_stored, reduce_zero or a map from every value to its label, but got "
+        raise mistake(f"{text}{show(value)}; correct it")
     for pair in value.items():
         if not all(type(number) is int for number in pair):  # also refuses true, which would be 1
             got = f"{pair[0]!r}: {pair[1]!r}"
@@ -73,14 +76,14 @@ Pattern = Annotated[str, AfterValidator(_with_name)]
 Rule = Annotated[LabelRule, BeforeValidator(_rule)]
 
 
-class MasksSpec(Stated):
+class MasksSpec(Part):
     """Masks of one kind."""
 
     files: Pattern
     labels: Rule = "as_stored"
 
 
-class SplitSpec(Stated):
+class SplitSpec(Part):
     """The files of one split."""
 
     images: Pattern
@@ -91,7 +94,7 @@ class SplitSpec(Stated):
     masks: list[MasksSpec] = Field([])
 
 
-class FilesSpec(Stated):
+class FilesSpec(Part):
     """What a data file's `files:` says."""
 
     looked_for: list[str] = Field([])

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from spar_bench.backbones import Sizes, TextSizes
 from spar_bench.errors import SparBenchError
 from spar_bench.inference import Inference
-from spar_bench.spec.trainable import parse_trainable
+from spar_bench.values import parse_trainable
 from spar_bench.windows import n_windows
 
 

@@ -7,12 +7,13 @@ from spar_bench.inference import Resize
 from spar_bench.protocol import DeclaredProtocol, Protocol, declare, resizes
 from spar_bench.resolve import ResolvedDataset, ResolvedPoint, Resolver
 from spar_bench.spec import Point
-from spar_bench.spec.schema import METHODS, Method, Settings
+from spar_bench.spec.schema import Settings
 from spar_bench.stages import cost, evaluate, images, imported, latency, student, targets, text
 from spar_bench.stages.base import Stage
 from spar_bench.stages.latency import Machine
 from spar_bench.stages.latency import Settings as Timing
 from spar_bench.stages.latency import Stage as Session
+from spar_bench.values import METHODS, Method
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from spar_bench.report.names import RANDOM_WEIGHTS, backbone_name, setting_text, trained_part
 from spar_bench.results import Cost, Results, Row, Status
-from spar_bench.spec.schema import METHODS
+from spar_bench.values import METHODS
 
 SWEPT_COLUMNS = {
     "backbone": "backbone",

@@ -20,12 +20,13 @@ from spar_bench.errors import NotReady, SparBenchError
 from spar_bench.libraries import RECORDED, installed_version
 from spar_bench.run.distributed import Ranks
 from spar_bench.run.images import Pictures
-from spar_bench.spec.schema import BackboneSpec, Precision
+from spar_bench.spec.schema import BackboneSpec
 from spar_bench.stage import Damaged, Finished, digest, read_manifest
 from spar_bench.stages.base import Stage
 from spar_bench.stages.latency import Machine
 from spar_bench.stages.student import TRAINED_FILE
 from spar_bench.store import Store
+from spar_bench.values import Precision
 
 THREADS_A_CORE = 4
 """More threads only wait for each other; torch crashes if the system refuses more threads."""

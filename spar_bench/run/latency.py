@@ -29,8 +29,8 @@ from spar_bench.run.context import Context
 from spar_bench.run.memory import peak_mib
 from spar_bench.run.segment import Segmenter
 from spar_bench.run.text import Classifier
-from spar_bench.spec.schema import Precision
 from spar_bench.stages import latency
+from spar_bench.values import Precision
 
 log = logging.getLogger(__name__)
 

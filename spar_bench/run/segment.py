@@ -20,7 +20,7 @@ from spar_bench.run.context import autocast
 from spar_bench.run.images import normalise, resize, to_tensor
 from spar_bench.run.inference import stitch
 from spar_bench.run.text import Classifier
-from spar_bench.spec.schema import Precision
+from spar_bench.values import Precision
 from spar_bench.windows import Axis, feature_axis, pixel_axis, upsample_factor
 
 UNFIT = "check the backbone's weights"

@@ -23,9 +23,9 @@ from spar_bench.run.resume import (
     load_state,
     save_state,
 )
-from spar_bench.spec.values import Templates
 from spar_bench.stage import Finished
 from spar_bench.stages import text
+from spar_bench.values import Templates
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from torch import nn
 
 from spar_bench.backbones.base import Backbone
 from spar_bench.errors import SpecError
-from spar_bench.spec.trainable import parse_trainable
+from spar_bench.values import parse_trainable
 
 
 def set_trainable(backbone: Backbone, trainable: str) -> list[nn.Parameter]:

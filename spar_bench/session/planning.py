@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from spar_bench.conflicts import read_spec
 from spar_bench.errors import naming
 from spar_bench.plan.devices import STAGE_S, STARTUP_S, Speed, assumed_speed
 from spar_bench.plan.trials import Plan, Trial, make_plan
@@ -20,7 +21,7 @@ from spar_bench.session.selection import (
     stages_of_trials,
     time_only,
 )
-from spar_bench.spec import LoadedSpec, read_spec
+from spar_bench.spec import LoadedSpec
 from spar_bench.stages import latency
 from spar_bench.stages.base import Estimate, Stage
 from spar_bench.store import DEFAULT_ROOT, Store

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spar_bench.errors import NotReady, StoreError, UnknownName
-from spar_bench.near import nearest
 from spar_bench.results import RESULTS_FILE, Results, Row
 from spar_bench.stage import Finished
 from spar_bench.store import DEFAULT_ROOT, Store
+from spar_bench.suggest import nearest
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from spar_bench import report
 from spar_bench.errors import MixedProtocols, NotReady, StoreError
 from spar_bench.evaluations import StoredEvaluations
 from spar_bench.files import writing
-from spar_bench.near import did_you_mean, nearest, way_out
 from spar_bench.results import RESULTS_FILE, Results
 from spar_bench.spec.read import experiment_name
 from spar_bench.store import DEFAULT_ROOT, Store
+from spar_bench.suggest import did_you_mean, nearest, suggest
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +89,7 @@ def _results(store: Store, name: str) -> Results:
     if name not in known:
         raise NotReady(
             f"{store.root}: must hold results of {name!r}, but no sweep of it has finished there; "
-            f"{_way_out(name, known)}"
+            f"{_suggest(name, known)}"
         )
     try:
         results = Results.load(store.root / "results" / name)
@@ -104,14 +104,14 @@ def _results(store: Store, name: str) -> Results:
     return results
 
 
-def _way_out(name: str, known: list[str]) -> str:
+def _suggest(name: str, known: list[str]) -> str:
     """Return the end of the line about an experiment without results: its name may be misspelt."""
     first = "run spar-bench sweep on its spec first"
     swept_as = experiment_name(Path("experiments", f"{name}.yaml"))  # of a spec's own name
     near = swept_as if swept_as in known else nearest(name, known)
     if near is not None:
         return f"{did_you_mean(near)} If not, {first}"
-    return f"{first}, or {way_out(name, known)}" if known else first
+    return f"{first}, or {suggest(name, known)}" if known else first
 
 
 def _write(store: Store, results: Results, folder: Path, *, mix_protocols: bool) -> list[Path]:

@@ -19,7 +19,7 @@ from spar_bench.files import writing
 from spar_bench.plan.trials import Trial
 from spar_bench.session.collect import Collector
 from spar_bench.spec import LoadedSpec, Point, resolve_point
-from spar_bench.spec.swept import ChoicesSpec, SearchSpec
+from spar_bench.spec.blocks import ChoicesSpec, SearchSpec
 from spar_bench.stage import canonical, digest
 from spar_bench.store import Store
 

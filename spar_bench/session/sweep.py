@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from spar_bench import track
+from spar_bench.conflicts import read_spec
 from spar_bench.errors import SparBenchError, StoreError
 from spar_bench.plan.trials import Plan, Trial, make_plan
 from spar_bench.results import Row
@@ -28,7 +29,7 @@ from spar_bench.session.selection import (
     stages_of_trials,
     time_only,
 )
-from spar_bench.spec import LoadedSpec, Point, read_spec
+from spar_bench.spec import LoadedSpec, Point
 from spar_bench.stage import digest
 from spar_bench.stages.base import Stage
 from spar_bench.store import DEFAULT_ROOT, Store

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from spar_bench.conflicts import read_spec
 from spar_bench.errors import NotReady, naming
 from spar_bench.plan.trials import make_plan
 from spar_bench.session.selection import points_so_far, seeds_so_far
-from spar_bench.spec import read_spec
 from spar_bench.stage import Finished, canonical
 from spar_bench.stages import latency
 from spar_bench.store import Store

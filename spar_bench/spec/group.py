@@ -38,11 +38,15 @@ def name(values: dict[str, Any], short: dict[str, str]) -> tuple[str, bool]:
 
 def unique(names: Sequence[str], settings: Sequence[Settings]) -> list[str]:
     """Distinguish equal names by four or more digits of the settings' hash."""
+    counts = Counter(names)
+    digests = [
+        digest(point) if counts[name] > 1 else ""
+        for name, point in zip(names, settings, strict=True)
+    ]
     for n_digits in (4, 8, 64):
-        counts = Counter(names)
         found = [
-            text if counts[text] == 1 else f"{text}~{digest(point)[:n_digits]}"
-            for text, point in zip(names, settings, strict=True)
+            f"{name}~{key[:n_digits]}" if key else name
+            for name, key in zip(names, digests, strict=True)
         ]
         if len(set(found)) == len(found):
             break

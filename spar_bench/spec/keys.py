@@ -1,6 +1,7 @@
 """Dotted keys: which ones exist, and how to set their values."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from difflib import get_close_matches
 from functools import cache
 from typing import Annotated, Any
@@ -8,9 +9,9 @@ from typing import Annotated, Any
 from pydantic import BaseModel, TypeAdapter
 from pydantic.fields import FieldInfo
 
-from spar_bench.near import did_you_mean, nearest
 from spar_bench.spec.schema import Settings, Spec
-from spar_bench.spec.values import Part
+from spar_bench.suggest import did_you_mean, nearest, suggest
+from spar_bench.validation import Part
 
 
 def _fields(model: type[Part], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
@@ -32,6 +33,7 @@ PARTS: dict[str, type[Part]] = {
 }
 
 
+@cache
 def leaves(key: str) -> list[str]:
     """Return the keys under a part that hold values; for a key with a value, itself."""
     if key not in PARTS:
@@ -39,12 +41,18 @@ def leaves(key: str) -> list[str]:
     return [name for name in FIELDS if name.startswith(f"{key}.") and name not in PARTS]
 
 
-def suggestion(key: str) -> str:
+def suggest_key(key: str) -> str:
     """Return the end of an error's line on an unknown dotted key."""
     if key in set(Spec.model_fields) - set(Settings.model_fields):
         return "it belongs only at the top of a file, the same for every trial"
     meant = meant_by(key)
     return did_you_mean(*meant) if meant else "`spar-bench init` shows them all"
+
+
+def suggest_sibling(key: str, siblings: list[str]) -> str:
+    """Return the end of an error's line on an unknown key of a part: a sibling, else another's."""
+    elsewhere = meant_by(key) if nearest(key, siblings) is None else []
+    return did_you_mean(*elsewhere) if elsewhere else suggest(key, siblings)
 
 
 def meant_by(key: str) -> list[str]:
@@ -63,29 +71,25 @@ def meant_by(key: str) -> list[str]:
     return [] if near is None else [near]
 
 
-def named(raw: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Expand shorthands: `{backbone: patchwork}` to `{backbone: {name: patchwork}}`."""
-    return {
-        name: (
-            {"name": value}
-            if prefix + name in PARTS and isinstance(value, str)
-            else named(value, f"{prefix}{name}.")
-            if isinstance(value, dict)
-            else value
-        )
-        for name, value in raw.items()
-    }
+def put(raw: dict[str, Any], key: str, value: Any, part: str = "") -> dict[str, Any]:
+    """Return a copy of nested dicts with the value under a dotted key of a part.
 
-
-def put(raw: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
-    """Return a copy of nested dicts with the value under a dotted key, shorthands expanded."""
-    if key in PARTS and isinstance(value, str):
-        value = {"name": value}
+    A part that is no mapping stays, for the schema to refuse.
+    """
     first, _, rest = key.partition(".")
+    whole = f"{part}{first}"
     if rest:
-        inner = raw.get(first)
-        value = put(inner if isinstance(inner, dict) else {}, rest, value)
+        inner = written_out(whole, raw.get(first, {}))
+        if not isinstance(inner, dict):
+            return raw
+        value = put(inner, rest, value, f"{whole}.")
     return {**raw, first: value}
+
+
+def written_out(key: str, value: Any) -> Any:
+    """Expand the shorthand of a part that has a name: `patchwork` to `{name: patchwork}`."""
+    is_name = isinstance(value, str) and key in PARTS and "name" in PARTS[key].model_fields
+    return {"name": value} if is_name else value
 
 
 def look_up(settings: BaseModel, key: str) -> Any:
@@ -99,11 +103,26 @@ def look_up(settings: BaseModel, key: str) -> Any:
 def raw_value(raw: dict[str, Any], key: str) -> Any:
     """Return the value under a dotted key of nested dicts, or its default."""
     found: Any = raw
+    part = ""
     for name in key.split("."):
+        found = written_out(part, found)
         if not isinstance(found, dict) or name not in found:
             return look_up(Settings(), key)
-        found = found[name]
+        found, part = found[name], f"{part}.{name}".lstrip(".")
     return found
+
+
+def read_value(key: str, value: Any) -> Any:
+    """Return a plain value as the schema reads it (64.0 as 64), or unchanged if it is invalid."""
+    value = written_out(key, value)
+    with suppress(ValueError):
+        return adapter(key).validate_python(value)
+    return value
+
+
+def comparable(key: str, value: Any) -> str:
+    """Return a plain value as text that equal values share."""
+    return repr(read_value(key, value))
 
 
 @cache

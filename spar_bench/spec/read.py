@@ -2,27 +2,28 @@
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from spar_bench.spec import group as groups
-from spar_bench.spec.blocks import Blocks
-from spar_bench.spec.document import read_document, refuse
-from spar_bench.spec.keys import leaves, look_up, named
-from spar_bench.spec.resolve import Resolver
+from spar_bench.spec.blocks import SearchSpec
+from spar_bench.spec.document import Document, Problem, read_document, refuse
+from spar_bench.spec.expand import Blocks, Draft, Given
+from spar_bench.spec.keys import leaves, look_up
 from spar_bench.spec.schema import Settings, Spec
 from spar_bench.spec.search import Search
-from spar_bench.spec.sweep import Draft, expand, overlay
-from spar_bench.spec.swept import SearchSpec
+from spar_bench.spec.validate import Check, Validator
+from spar_bench.validation import MAX_MISTAKES
+from spar_bench.values import MAX_ROWS, MAX_TRIALS
 
 
 @dataclass(frozen=True)
 class Point:
     """One point of a sweep, without a seed.
 
-    `swept` holds this point's value for every key that varies anywhere in the sweep.
+    `swept` holds this point's value, as JSON, for every key that varies anywhere in the sweep.
     """
 
     group: str
@@ -41,7 +42,7 @@ class LoadedSpec:
     spec_hash: str
     points: list[Point]
     search: SearchSpec | None
-    resolver: Resolver = field(repr=False, compare=False)
+    validator: Validator = field(repr=False, compare=False)
     base: Draft = field(repr=False, compare=False)
 
     @property
@@ -50,32 +51,35 @@ class LoadedSpec:
         return self.search is not None and self.search.prune
 
 
-def read_spec(path: str | Path, *, environ: Mapping[str, str] | None = None) -> LoadedSpec:
+def load_spec(
+    path: str | Path, *, check: Check, environ: Mapping[str, str] | None = None
+) -> LoadedSpec:
     """Read a spec file, with `${NAME}` and `${NAME:-default}` in it taken from `environ`.
 
-    The default `environ` is the process's own. Paths in a spec are relative to the working
-    directory.
+    `check` yields the conflicts of a point with what plug-ins state. The default `environ` is the
+    process's own. Paths in a spec are relative to the working directory.
 
     Raises:
         SpecError: the file has mistakes, one line each: `file:line:column: key: rule, but got ...`.
     """
     path = Path(path)
     document = read_document(path, os.environ if environ is None else environ)
-    resolver = Resolver(document)
-    spec, problems = resolver.spec()
-    base = Draft(named({k: v for k, v in document.data.items() if k in Settings.model_fields}))
-    blocks = Blocks(document)
-    drafts = expand(blocks, base.raw)
-    search = Search(blocks, resolver, base.raw)
+    validator = Validator(document, check)
+    spec, problems = validator.spec()
+    raw = {key: value for key, value in document.data.items() if key in Settings.model_fields}
+    blocks, base = Blocks(document), Draft(raw)
+    drafts = blocks.expand(raw)
+    search = Search(blocks, validator, raw)
     if search.is_asked:
         base, problems = search.base, problems + search.check()
     elif not document.data.get("sweep"):
         drafts = [base]
-    problems += blocks.problems
-    resolved = [resolver.resolve(draft) for draft in drafts]
-    problems += [problem for _, found in resolved for problem in found]
-    unread = {problem.place for problem in document.problems}  # their consequences are not reported
-    refuse(path, document.problems + [p for p in problems if p.place not in unread])
+    settings, mistakes = _validated(validator, drafts)
+    problems += blocks.problems + mistakes
+    if spec is not None:
+        problems += _too_many(document, settings, len(spec.seeds))
+    unread = {one.position for one in document.problems}  # their consequences are not reported
+    refuse(path, document.problems + [one for one in problems if one.position not in unread])
     assert spec is not None, "a spec without problems is valid"
     return LoadedSpec(
         experiment=experiment_name(path),
@@ -83,9 +87,9 @@ def read_spec(path: str | Path, *, environ: Mapping[str, str] | None = None) -> 
         text=document.text,
         spec=spec,
         spec_hash=groups.digest(spec),
-        points=_points(drafts, [settings for settings, _ in resolved if settings]),
+        points=_points(drafts, settings),
         search=next((block.search for block in spec.sweep if block.search), None),
-        resolver=resolver,
+        validator=validator,
         base=base,
     )
 
@@ -96,18 +100,18 @@ def resolve_point(loaded: LoadedSpec, values: dict[str, Any]) -> Point:
     Raises:
         SpecError: the values are incompatible.
     """
-    origins = loaded.base.origins
-    axes = {key: (value, origins.get(key, tuple(key.split(".")))) for key, value in values.items()}
-    draft = overlay(loaded.base.raw, axes, {})
-    settings, problems = loaded.resolver.resolve(draft)
+    space = ("sweep", 0, "search", "space")  # a search stands alone in its sweep
+    drawn = {key: Given(value, (*space, key)) for key, value in values.items()}
+    draft = Draft(loaded.base.base, {**loaded.base.given, **drawn}, tuple(values))
+    settings, problems = loaded.validator.settings(draft)
     refuse(loaded.path, problems)
     assert settings is not None, "settings without problems are valid"
     keys = list(dict.fromkeys(leaf for key in values for leaf in leaves(key)))
-    swept = {key: look_up(settings, key) for key in keys}
-    name, is_exact = groups.name(swept, groups.short_names(keys))
+    found = {key: look_up(settings, key) for key in keys}
+    name, is_exact = groups.name(found, groups.short_names(keys))
     # Later points are not known yet: a shortened name must not collide with theirs.
     group = name if is_exact else f"{name}~{groups.digest(settings)[:8]}"
-    return Point(group, settings, swept)
+    return Point(group, settings, _Swept(keys).of(settings))
 
 
 def experiment_name(path: Path) -> str:
@@ -119,25 +123,88 @@ def experiment_name(path: Path) -> str:
     return "/".join(re.sub(r"[^\w.+-]+", "_", part).lstrip(".-") or "_" for part in shown)
 
 
+def _validated(
+    validator: Validator, drafts: Iterable[Draft]
+) -> tuple[list[Settings], list[Problem]]:
+    """Return the settings of all points, and the first mistakes in them."""
+    settings, problems = list[Settings](), list[Problem]()
+    for draft in drafts:
+        found, mistakes = validator.settings(draft)
+        problems += mistakes
+        if found is not None:
+            settings.append(found)
+        if len(problems) > MAX_MISTAKES:
+            break
+    return settings, problems
+
+
+def _too_many(document: Document, points: Iterable[Settings], n_seeds: int) -> list[Problem]:
+    """Refuse more trials, or rows of results and costs, than a plan can hold."""
+    n_trials = n_rows = 0
+    for point in points:
+        n_methods, evaluate = len(point.evaluate.methods), point.evaluate
+        own = n_seeds if point.distils else 1
+        n_trials += own
+        n_rows += (n_methods + own - 1) * len(evaluate.datasets) * len(evaluate.short_side_px)
+        n_rows += n_methods * len(point.measure.image_hw)
+    for what, n, most in (("trials", n_trials, MAX_TRIALS), ("rows", n_rows, MAX_ROWS)):
+        if n > most:
+            text = f"must make at most {most:,} {what}, but got {n:,}; ask for fewer points, seeds"
+            at = document.position_of_key(("sweep",) if document.data.get("sweep") else ("seeds",))
+            return [Problem(at, "", f"{text}, data sets or sizes")]
+    return []
+
+
+class _Swept:
+    """The values of some keys in points as JSON; each part is written once for all its points."""
+
+    def __init__(self, keys: Iterable[str]) -> None:
+        self._keys = list(keys)
+        self._parts: dict[int, tuple[Any, dict[str, Any]]] = {}
+
+    def of(self, settings: Settings) -> dict[str, Any]:
+        """Return a point's values by dotted key."""
+        return {key: self._value(settings, *key.split(".")) for key in self._keys}
+
+    def _value(self, settings: Settings, part: str, *names: str) -> Any:
+        model = getattr(settings, part)
+        if id(model) not in self._parts:  # the model is kept, and so its id
+            self._parts[id(model)] = model, model.model_dump(mode="json")
+        found: Any = self._parts[id(model)][1]
+        for name in names:
+            found = found[name]
+        return found
+
+
 def _points(drafts: list[Draft], settings: list[Settings]) -> list[Point]:
     """Merge equal points, find which keys vary, and name each point by those it sets."""
-    distinct: dict[str, tuple[Settings, Draft]] = {}
+    distinct: dict[tuple[int, ...], tuple[Settings, Draft]] = {}
     for draft, point in zip(drafts, settings, strict=True):
-        distinct.setdefault(groups.digest(point), (point, draft))
-    swept = dict.fromkeys(key for draft in drafts for key in draft.axes)
-    axes = list(dict.fromkeys(leaf for key in swept for leaf in leaves(key)))
+        # The validator makes one object of equal parts.
+        parts = tuple(id(getattr(point, name)) for name in Settings.model_fields)
+        distinct.setdefault(parts, (point, draft))
+    given = dict.fromkeys(key for draft in drafts for key in draft.axes)
+    axes = list(dict.fromkeys(leaf for key in given for leaf in leaves(key)))
     points = [point for point, _ in distinct.values()]
-    varying = [key for key in axes if len({str(look_up(point, key)) for point in points}) > 1]
-    shown = varying or axes
+    varying = {key for key in axes if _varies(points, key)}
     short = groups.short_names(axes)
+    order = {key: n for n, key in enumerate(axes)}
     names = []
     for point, draft in distinct.values():
-        own = [key for key in axes if any(key in leaves(wide) for wide in draft.axes)]
+        own = sorted({leaf for key in draft.axes for leaf in leaves(key)}, key=order.__getitem__)
         telling = [key for key in own if key in varying] or own
         name, _ = groups.name({key: look_up(point, key) for key in telling}, short)
         names.append(name)
-    unique = groups.unique(names, points)
+    swept = _Swept([key for key in axes if key in varying] or axes)
     return [
-        Point(name, point, {key: look_up(point, key) for key in shown})
-        for name, point in zip(unique, points, strict=True)
+        Point(name, point, swept.of(point))
+        for name, point in zip(groups.unique(names, points), points, strict=True)
     ]
+
+
+def _varies(points: Iterable[Settings], key: str) -> bool:
+    """Tell whether a key has several values; parts that are one object are looked at once."""
+    part, _, rest = key.partition(".")
+    parts = {id(found): found for found in (getattr(point, part) for point in points)}
+    values = (look_up(found, rest) if rest else found for found in parts.values())
+    return len({str(value) for value in values}) > 1

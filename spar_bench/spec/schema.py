@@ -2,35 +2,41 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
-from spar_bench.spec.swept import BlockSpec
-from spar_bench.spec.values import (
+from spar_bench.spec.blocks import BlockSpec
+from spar_bench.validation import Part, mistake
+from spar_bench.values import (
     FILLED,
+    METHODS,
+    Average,
+    Classes,
+    Epochs,
     FolderPath,
     ImageHW,
+    Images,
+    Method,
+    OddSides,
+    Optimiser,
+    PositionRule,
+    Positive,
+    PositiveNumber,
+    Precision,
+    Probability,
+    Ratio,
     Resolution,
+    Schedule,
+    Seconds,
     Seed,
+    Side,
     Templates,
+    Text,
     Trainable,
     Upsample,
+    Weight,
     named,
-    not_bool,
     plugin,
 )
-from spar_bench.spec.values import Part as Part
-from spar_bench.spec.values import Positive as Positive
-from spar_bench.spec.values import PositiveNumber as PositiveNumber
-from spar_bench.spec.values import Probability as Probability
-from spar_bench.spec.values import mistake as mistake
-
-Method = Literal["pretrained", "teacher", "student"]
-Average = Literal["logits", "features"]
-Precision = Literal["float32", "bfloat16", "float16"]
-PositionRule = Literal["scale_factor", "size", "rope"]
-ReadOut = Literal["maskclip", "attention_pool_values", "patch_tokens", "head_patch_tokens"]
-OddSides = Literal["floor", "pad", "stretch"]
-METHODS: tuple[Method, ...] = ("pretrained", "teacher", "student")
 
 
 class BackboneSpec(Part):
@@ -47,7 +53,7 @@ class BackboneSpec(Part):
     weights: Literal["find", "random"] = Field(
         "find", description="random: do not look for weights; every table says so."
     )
-    read_out: str | None = Field(
+    read_out: Text | None = Field(
         None, description="How dense features are read; default: the backbone's own way."
     )
     preprocessing: Literal["model", "legacy"] = Field(
@@ -94,16 +100,16 @@ class ImagesSpec(Part):
     source: Annotated[SourceSpec, named(str | SourceSpec)] = Field(
         SourceSpec(name="patchwork"), description="Where images come from: a name, or name, path."
     )
-    count: Positive = Field(200, description="Images drawn; a small source is used repeatedly.")
-    short_side_px: tuple[Positive, Positive] = Field(
+    count: Images = Field(200, description="Images drawn; a small source is used repeatedly.")
+    short_side_px: tuple[Side, Side] = Field(
         (128, 320), description="Range that the short side after resizing is drawn from, uniformly."
     )
-    long_side_ratio: Annotated[float, Field(ge=1), BeforeValidator(not_bool)] | None = Field(
+    long_side_ratio: Ratio | None = Field(
         None,
         description="The long side is at most this many times the drawn short side, which shrinks "
         "if needed; default: no cap.",
     )
-    smallest_side_px: Positive | None = Field(
+    smallest_side_px: Side | None = Field(
         None,
         description="Neither cap nor crop makes a side shorter; default: the backbone's native "
         "image side.",
@@ -129,10 +135,10 @@ class ImagesSpec(Part):
 class TeacherSpec(Part):
     """Sliding-window inference with the frozen backbone."""
 
-    window_px: Positive | None = Field(
+    window_px: Side | None = Field(
         None, description="Side of the square window; default: the backbone's native image side."
     )
-    stride_px: Positive = Field(24, description="Step between window origins.")
+    stride_px: Side = Field(24, description="Step between window origins.")
     upsample: Upsample = Field(
         "auto",
         description="Factor r by which a window's features are upsampled before stitching; auto: "
@@ -168,12 +174,12 @@ class StudentSpec(Part):
         description="What is trained: all, position_embedding, patch_embedding, last_N_blocks, "
         "attention_of_last_N_blocks or mlp_of_last_N_blocks.",
     )
-    optimiser: Literal["adamw", "sgd"] = "adamw"
+    optimiser: Optimiser = "adamw"
     learning_rate: PositiveNumber = Field(2.0e-5, description="The peak of the schedule.")
-    weight_decay: Annotated[float, Field(ge=0), BeforeValidator(not_bool)] = 1.0e-4
-    epochs: Positive = Field(10, description="Passes over the distillation images.")
-    schedule: Literal["constant", "one_cycle", "cosine"] = "constant"
-    accumulate: Positive = Field(2, description="Images whose gradients make one step.")
+    weight_decay: Weight = 1.0e-4
+    epochs: Epochs = Field(10, description="Passes over the distillation images.")
+    schedule: Schedule = "constant"
+    accumulate: Images = Field(2, description="Images whose gradients make one step.")
     precision: Precision = Field("float32", description="Of the forward pass; weights are float32.")
     checkpoint: FolderPath = Field(
         None, description="A file of weights trained elsewhere, instead of training here."
@@ -183,9 +189,9 @@ class StudentSpec(Part):
 class DatasetSpec(DatasetPart):
     """A labelled validation set, and the names of its classes."""
 
-    label: str | None = Field(None, description="Name in tables; default: folder's or plug-in's.")
+    label: Text | None = Field(None, description="Name in tables; default: folder's or plug-in's.")
     count: Positive | None = Field(None, description="Use only the first images; default: all.")
-    classes: list[Annotated[list[str], Field(min_length=1)]] | None = Field(
+    classes: Classes | None = Field(
         None, description="Class names, each a list of synonyms; default: the data set's own."
     )
     templates: Templates | None = Field(
@@ -247,7 +253,7 @@ class MeasureSpec(Part):
 
     image_hw: list[ImageHW] = Field([], description="Further sizes, height first; in costs.csv.")
     latency: bool = Field(True, description="Time every arm; off if only mIoU is needed.")
-    seconds: PositiveNumber = Field(2.0, description="Time given to each arm, rounds interleaved.")
+    seconds: Seconds = Field(2.0, description="Time given to each arm, rounds interleaved.")
 
 
 class Settings(Part):

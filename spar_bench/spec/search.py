@@ -1,25 +1,24 @@
 """Check a search before it starts: its space, its objectives and the points enqueued."""
 
+from functools import cache
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from spar_bench.spec.blocks import Blocks, items, mapping
-from spar_bench.spec.checks import is_training
-from spar_bench.spec.document import Problem, Steps
-from spar_bench.spec.keys import FIELDS, PARTS, adapter, raw_value
-from spar_bench.spec.problems import show
-from spar_bench.spec.resolve import Resolver
-from spar_bench.spec.sweep import Draft, comparable, fixed_values, overlay
-from spar_bench.spec.swept import Drawn, SearchSpec
+from spar_bench.spec.blocks import Drawn, SearchSpec
+from spar_bench.spec.document import Problem
+from spar_bench.spec.expand import Blocks, Draft, Given, fixed_values, items, mapping
+from spar_bench.spec.keys import FIELDS, PARTS, adapter, comparable, read_value
+from spar_bench.spec.validate import Validator, is_training
+from spar_bench.validation import Steps, dotted, show
 
 
 class Search:
     """The search of a sweep as its file states it."""
 
-    def __init__(self, blocks: Blocks, resolver: Resolver, base: dict[str, Any]) -> None:
+    def __init__(self, blocks: Blocks, validator: Validator, base: dict[str, Any]) -> None:
         self.blocks = blocks
-        self.resolver = resolver
+        self.validator = validator
         found = [(steps, block) for steps, block in blocks.all() if block.get("search")]
         self.is_asked = bool(found)
         at, self.block = found[0] if found else ((), {})
@@ -28,33 +27,30 @@ class Search:
         self.space = {
             key: drawn
             for key, drawn in mapping(self.search.get("space")).items()
-            if key not in PARTS
+            if key in FIELDS and key not in PARTS
         }
         given = {k: v for k, v in mapping(self.block.get("set")).items() if k in FIELDS}
-        fixed = fixed_values({"set": given}, at)
-        origins = {key: (*self.steps, "space", key) for key in self.space}
-        self.base = Draft(overlay(base, {}, fixed).raw, origins)
-        """What each trial starts from, and the positions of the drawn keys in the file."""
+        self.base = Draft(base, fixed_values({"set": given}, at))
+        """What each trial starts from."""
+        self._choices = dict[str, set[str]]()
 
     def check(self) -> list[Problem]:
         """Return the values that no trial can have; other mistakes are recorded with the blocks."""
         self._check_alone()
         self._check_objectives()
+        self._check_pruning()
         problems: list[Problem] = []
-        is_sound = _is(SearchSpec, self.search)
         for key in mapping(self.search.get("space")):
             steps = (*self.steps, "space", key)
             if key in PARTS:
                 text = f"must be a key that holds a value, but got {key!r}; draw {key}.<key>"
                 self.blocks.note(steps, text, at_key=True)
-                is_sound = False
             elif self.blocks.check_key(key, steps):
                 problems += self._check_drawn(key, steps)
-                if is_training(key) and raw_value(self.base.raw, "student.checkpoint") is not None:
+                if is_training(key) and self.base.value("student.checkpoint") is not None:
                     text = "must not be drawn where student.checkpoint is given, since nothing is "
                     self.blocks.note(steps, f"{text}trained, but got it; drop one", at_key=True)
-            else:
-                is_sound = False
+        is_sound = _is(SearchSpec, self.search) and len(self.space) == len(self.search["space"])
         if is_sound and not problems:
             for index, point in items(self.search.get("enqueue")):
                 problems += self._check_enqueued(point, (*self.steps, "enqueue", index))
@@ -69,23 +65,58 @@ class Search:
             self.blocks.note(self.steps, text, at_key=True)
 
     def _check_objectives(self) -> None:
-        objectives = mapping(self.search.get("objectives"))
-        if "latency_p50_ms" in objectives and raw_value(self.base.raw, "measure.latency") is False:
-            text = "must be left out where measure.latency is off, but got it; switch latency on"
-            self.blocks.note((*self.steps, "objectives", "latency_p50_ms"), text, at_key=True)
+        """Record objectives that no trial can have a value for."""
+        measurable = {
+            "latency_p50_ms": (True in self._possible("measure.latency"), "measure.latency is off",
+                               "switch latency on"),
+            "train_gflops": (self._trains(), "no student is trained", "train one"),
+        }  # fmt: skip
+        for name in mapping(self.search.get("objectives")):
+            is_measured, reason, change = measurable.get(name, (True, "", ""))
+            if not is_measured:
+                text = f"must be left out where {reason}, but got it; {change}"
+                self.blocks.note((*self.steps, "objectives", name), text, at_key=True)
+
+    def _check_pruning(self) -> None:
+        """Record what makes losses say nothing of which trial is better."""
+        if self.search.get("prune") is not True:
+            return
+        steps, objectives = (*self.steps, "prune"), self.search.get("objectives", {"miou": ""})
+        if len(mapping(objectives)) == 1 and "miou" not in objectives:
+            text = f"must be off where the objective is {next(iter(objectives))}, but is on: "
+            self.blocks.note(steps, f"{text}no loss tells of it; drop prune")
+        if not self._trains():
+            self.blocks.note(steps, "must be off where no student is trained, but is on; drop it")
+        for key in self.space:
+            if key == "student.loss" or key.startswith(("backbone.", "images.", "teacher.")):
+                text = "must not be drawn where prune is on, since losses under different values "
+                text += "are not comparable, but got it; set it, or drop prune"
+                self.blocks.note((*self.steps, "space", key), text, at_key=True)
+
+    def _trains(self) -> bool:
+        """Tell whether some trial trains a student."""
+        methods = [one for one in self._possible("evaluate.methods") if isinstance(one, list)]
+        return any("student" in one for one in methods) and None in self._possible(
+            "student.checkpoint"
+        )
+
+    def _possible(self, key: str) -> list[Any]:
+        """Return the values that a key may have in a trial."""
+        choices = mapping(self.space.get(key)).get("choices")
+        values = choices if isinstance(choices, list) else [self.base.value(key)]
+        return [read_value(key, value) for value in values]
 
     def _check_drawn(self, key: str, steps: Steps) -> list[Problem]:
         drawn = self.space[key]
         if not _is(Drawn, drawn):
             return []  # reported with the file's other mistakes
         if "choices" in drawn:
-            places = [((*steps, "choices", i), value) for i, value in enumerate(drawn["choices"])]
+            values = [Given(one, (*steps, "choices", i)) for i, one in enumerate(drawn["choices"])]
         else:
-            places = [((*steps, end), drawn[end]) for end in ("low", "high")]
+            values = [Given(drawn[end], (*steps, end)) for end in ("low", "high")]
         problems: list[Problem] = []
-        for place, value in places:
-            draft = overlay(self.base.raw, {key: (value, place)}, {})
-            problems += self.resolver.single_values(draft)
+        for value in values:
+            problems += self.validator.single_value(self._with({key: value}), key)
         if not problems and "low" in drawn and not drawn.get("integer") and _is_whole(key, drawn):
             text = "must be drawn as whole numbers, but got integer: false; add integer: true"
             self.blocks.note(steps, text, at_key=True)
@@ -94,26 +125,41 @@ class Search:
     def _check_enqueued(self, point: dict[str, Any], steps: Steps) -> list[Problem]:
         odd = sorted(set(point) ^ set(self.space))
         if odd:
-            text = f"must give exactly the keys of space, but differs in {odd[0]}"
+            text = f"must give exactly the keys of space, but differs in {dotted((odd[0],))}"
             self.blocks.note(steps, f"{text}; add or drop it")
             return []
-        outside = [
-            key for key, value in point.items() if not _is_within(key, value, self.space[key])
-        ]
+        outside = [key for key, value in point.items() if not self._is_within(key, value)]
         for key in outside:
             text = f"must be in the search space, but got {show(point[key])}; widen space"
             self.blocks.note((*steps, key), text)
-        axes = {key: (value, (*steps, key)) for key, value in point.items()}
-        return [] if outside else self.resolver.resolve(overlay(self.base.raw, axes, {}))[1]
+        axes = {key: Given(value, (*steps, key)) for key, value in point.items()}
+        return [] if outside else self.validator.settings(self._with(axes))[1]
+
+    def _with(self, values: dict[str, Given]) -> Draft:
+        return Draft(self.base.base, {**self.base.given, **values}, tuple(values))
+
+    def _is_within(self, key: str, value: Any) -> bool:
+        drawn = self.space[key]
+        if "choices" in drawn:
+            if key not in self._choices:
+                self._choices[key] = {comparable(key, choice) for choice in drawn["choices"]}
+            return comparable(key, value) in self._choices[key]
+        found = read_value(key, value)
+        return isinstance(found, int | float) and drawn["low"] <= found <= drawn["high"]
 
 
 def _is(kind: Any, value: Any) -> bool:
     """Tell whether the schema accepts a value."""
     try:
-        TypeAdapter(kind).validate_python(value)
+        _adapter(kind).validate_python(value)
     except ValidationError:
         return False
     return True
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
 
 
 def _is_whole(key: str, drawn: dict[str, Any]) -> bool:
@@ -123,10 +169,3 @@ def _is_whole(key: str, drawn: dict[str, Any]) -> bool:
     except ValidationError:
         return True
     return False
-
-
-def _is_within(key: str, value: Any, drawn: dict[str, Any]) -> bool:
-    found = comparable(key, value)
-    if "choices" in drawn:
-        return found in [comparable(key, choice) for choice in drawn["choices"]]
-    return isinstance(found, int | float) and drawn["low"] <= found <= drawn["high"]

@@ -14,8 +14,8 @@ from pydantic import Field, JsonValue
 
 from spar_bench import registry
 from spar_bench.errors import SparBenchError
-from spar_bench.spec.values import Part
 from spar_bench.stage import digest
+from spar_bench.validation import Part
 
 if TYPE_CHECKING:
     from spar_bench.resolve import Resolver

@@ -11,9 +11,10 @@ from spar_bench.backbones import Sizes
 from spar_bench.inference import Inference
 from spar_bench.plan.cost import image_flops
 from spar_bench.resolve import ResolvedPoint
-from spar_bench.spec.schema import BackboneSpec, Method, Precision
+from spar_bench.spec.schema import BackboneSpec
 from spar_bench.stages import base
 from spar_bench.stages.base import Estimate, Identity
+from spar_bench.values import Method, Precision
 
 VERSION = 1
 COST_FILE = "cost.json"

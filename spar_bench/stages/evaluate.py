@@ -16,11 +16,12 @@ from spar_bench.plan.cost import image_flops, windows_of
 from spar_bench.protocol import Protocol
 from spar_bench.resolve import ResolvedDataset, ResolvedPoint, Resolver
 from spar_bench.results import Preview
-from spar_bench.spec.schema import BackboneSpec, DatasetSpec, Method
+from spar_bench.spec.schema import BackboneSpec, DatasetSpec
 from spar_bench.stage import Finished, digest
 from spar_bench.stages import base
 from spar_bench.stages.base import Estimate, Identity
 from spar_bench.stages.cost import reading
+from spar_bench.values import Method
 
 VERSION = 4
 COUNTS_FILE = "counts.safetensors"

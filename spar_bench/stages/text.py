@@ -8,9 +8,9 @@ from spar_bench.plan.cost import prompt_flops
 from spar_bench.protocol import Protocol
 from spar_bench.resolve import ResolvedDataset, ResolvedPoint, Resolver
 from spar_bench.spec.schema import BackboneSpec
-from spar_bench.spec.values import Templates
 from spar_bench.stages import base
 from spar_bench.stages.base import Estimate, Identity
+from spar_bench.values import Templates
 
 VERSION = 1
 QUERIES_FILE = "queries.safetensors"

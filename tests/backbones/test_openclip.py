@@ -288,7 +288,7 @@ def test_broken_folder_is_said_in_one_line(tmp_path: Path, file: str, content: b
         ('{"model_cfg": {"vision_cfg": {}}}', "{file} lacks embed_dim"),
         (
             '{"model_cfg": {"vision_cfg": {"patch_size": 0}, "embed_dim": 64}}',
-            "{file} has a wrong patch_px (input should be greater than 0)",
+            "{file} has a wrong patch_px (must be above 0)",
         ),
         ('{"model_cfg": []}', "{file} has values of another kind than expected"),
         ('{"model_cfg": {"vision_cfg": {"head_width": 0}}}', "{file} states a size of 0"),

@@ -52,12 +52,12 @@ MISTAKES = {
     "source": (
         "images: {source: mine.yaml}",
         "plugin: tree\nshort_side_px: 0",
-        "mine.yaml: short_side_px: input should be greater than 0, but got 0; correct it",
+        "mine.yaml: short_side_px: must be above 0, but got 0; raise it",
     ),
     "backbone_value": (
         "backbone: mine.yaml",
         SIZES.replace("depth: 12", "depth: 0"),
-        "mine.yaml: depth: input should be greater than 0, but got 0; correct it",
+        "mine.yaml: depth: must be above 0, but got 0; raise it",
     ),
     "plugin": (
         "backbone: mine.yaml",

@@ -8,9 +8,9 @@ from rich.console import Console
 
 from spar_bench.cli.progress import Board, Lines, Tally
 from spar_bench.cli.stopping import STOPPING, Stopper
+from spar_bench.conflicts import read_spec
 from spar_bench.plan.trials import Plan, make_plan
 from spar_bench.run.execute import Note
-from spar_bench.spec import read_spec
 from spar_bench.store import Store
 from tests.small import DIVERGING, TINY, write_spec
 

@@ -11,7 +11,8 @@ from spar_bench.datasets._facts import Facts
 from spar_bench.errors import DataError, SparBenchError, UnknownName
 from spar_bench.plan import cost
 from spar_bench.resolve import open_dataset
-from spar_bench.spec.schema import DatasetSpec, ReadOut
+from spar_bench.spec.schema import DatasetSpec
+from spar_bench.values import ReadOut
 from tests.datasets.trees import LABELLED, make
 
 
@@ -138,30 +139,31 @@ def mine(folder: Path, text: str) -> str:
         ("logit_scal: 3", "logit_scal: must be a known key, but got 'logit_scal'; did you mean "
          "'logit_scale'?"),
         ("by_read_out: {maskclip: {area: 1}}", "by_read_out.maskclip.area: must be a known key"),
-        ("by_read_out: {mask_clip: {area_threshold: 0.1}}", "by_read_out.mask_clip: must be a "
-         "known key, but got 'mask_clip'; did you mean 'maskclip'?"),
-        ("by_read_out: {mask_clip: }", "by_read_out.mask_clip: must be a known key"),
-        ("by_read_out: {maskclip: }", "maskclip: must map keys to values, but got None"),
-        ("classes: [[a], [b, a]]", "classes: must have each name once, but got 'a' 2 times"),
+        ("by_read_out: {mask_clip: {area_threshold: 0.1}}", "by_read_out.mask_clip: must be "
+         "one of maskclip, .*, but got 'mask_clip'; did you mean 'maskclip'?"),
+        ("by_read_out: {mask_clip: }", "by_read_out.mask_clip: must be one of maskclip"),
+        ("by_read_out: {maskclip: }", "maskclip: must be a mapping of keys to values, but "
+         "got nothing"),
+        ("classes: [[a], [b, a]]", "classes: must have each name once, but got 'a' again"),
         ("logit_scale: true", "logit_scale: must be a number, but got true"),
         ("area_threshold: true", "area_threshold: must be a number, but got true"),
         ("short_side_px: 300\nlong_side_px: 299", r"long_side_px: must not be below short_side_px "
          r"\(300\), but got 299"),
         ("long_side_px: 255", r"long_side_px: must not be below short_side_px \(256\)"),
-        ("short_side_px: -1", "short_side_px: input should be greater than 0, but got -1"),
-        ("area_threshold: 2", "area_threshold: input should be less than or equal to 1"),
-        ("classes: [[]]", "classes.0: list should have at least 1 item"),
+        ("short_side_px: -1", "short_side_px: must be above 0, but got -1; raise it"),
+        ("area_threshold: 2", "area_threshold: must be at most 1, but got 2; lower it"),
+        ("classes: [[]]", r"classes\[0\]: must hold at least 1, but got \[\]"),
         ("classes: [[a], [b]]\nfiles: {vall: {}}", "vall: must be a known key, but got 'vall'; did "
          "you mean 'val'?"),
         ("classes: [[a]]\nfiles: {val: {image: '{name}.jpg'}}", "val.image: must be a known key"),
         ("files: {val: {images: a.jpg}}", "val.images: must be a path in the tree with one"),
         ("files: {val: {images: '/{name}'}}", "val.images: must be a path in the tree with one"),
         ("files: {val: {images: '{name}', masks: [{files: '{name}', labels: zero}]}}",
-         "masks.0.labels: must be as_stored, reduce_zero or a map .*, but got 'zero'"),
+         r"masks\[0\].labels: must be as_stored, reduce_zero or a map .*, but got 'zero'"),
         ("files: {val: {images: '{name}', masks: [{files: '{name}', labels: {}}]}}",
-         "masks.0.labels: must be as_stored, reduce_zero or a map .*, but got {}"),
+         r"masks\[0\].labels: must be as_stored, reduce_zero or a map .*, but got a mapping"),
         ("files: {val: {images: '{name}', masks: [{files: '{name}', labels: {0: 0, 7: x}}]}}",
-         "masks.0.labels: must map whole numbers to labels, but got 7: 'x'; correct it"),
+         r"masks\[0\].labels: must map whole numbers to labels, but got 7: 'x'; correct it"),
         ("files: {train: {images: '{name}'}}", "have data to evaluate on, but .* no val images"),
         ("files: {val: {images: '{name}'}}", "must have data to evaluate on, but .* no masks"),
         ("classes: [[a]]\nfiles: {val: {images: '{name}', masks: [{files: '{name}', labels: "

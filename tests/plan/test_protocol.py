@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
+from spar_bench.conflicts import Conflicts
 from spar_bench.datasets import facts
 from spar_bench.datasets._facts import Facts, ReadOutThresholds
 from spar_bench.inference import Resize
 from spar_bench.protocol import DeclaredProtocol, declare, resizes
-from spar_bench.spec.checks import Checker
 from spar_bench.spec.schema import DatasetSpec, EvaluateSpec, Settings
 from spar_bench.stages import evaluate
 from tests.datasets import trees
@@ -139,7 +139,7 @@ def test_number_that_would_be_one_column_with_the_own_rule_is_a_mistake() -> Non
     def told(*short_side_px: int | str) -> list[str]:
         evaluate = {"datasets": ["patchwork", "voc21"], "short_side_px": list(short_side_px)}
         asked = Settings.model_validate({"evaluate": evaluate})
-        return [odds.text for odds in Checker().check(asked)]
+        return [conflict.text for conflict in Conflicts()(asked)]
 
     assert told("own", 256, 672) == [
         "must differ from the short side of voc21's own rule where own is also given, but got "

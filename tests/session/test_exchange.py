@@ -15,11 +15,11 @@ from torch import Tensor
 
 import spar_bench as sb
 from spar_bench import backbones
+from spar_bench.conflicts import read_spec
 from spar_bench.errors import NotReady, SparBenchError, UnknownName
 from spar_bench.resolve import Resolver
 from spar_bench.session.exchange import export_student, import_student
 from spar_bench.session.readiness import missing, remarks
-from spar_bench.spec import read_spec
 from spar_bench.spec.schema import BackboneSpec
 from spar_bench.store import Store
 from tests.run.conftest import clip, photographs

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from spar_bench.conflicts import read_spec
 from spar_bench.resolve import Resolver
 from spar_bench.session.readiness import remarks
-from spar_bench.spec import read_spec
 from tests.datasets.trees import make
 from tests.run.tiny import write_photographs
 from tests.small import TINY, UNTIMED, spar_bench, write_spec

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from spar_bench import report
+from spar_bench.conflicts import read_spec
 from spar_bench.resolve import Resolver
 from spar_bench.session.collect import Collector
 from spar_bench.session.planning import lay_out
 from spar_bench.session.records import results, trial_record
-from spar_bench.spec import read_spec
 from spar_bench.store import Store
 from tests.datasets.trees import make
 from tests.small import UNTIMED, copy_store, write_spec

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from optuna.trial import TrialState
 
+from spar_bench.conflicts import read_spec
 from spar_bench.results import Results
 from spar_bench.run.context import Pruned
 from spar_bench.session.search import Asked, Searcher, past_points
-from spar_bench.spec import read_spec
 from spar_bench.store import Store
 from tests.small import UNTIMED, one_line, runs, spar_bench, write_spec
 
@@ -44,8 +44,8 @@ sweep:
       space:
         student.learning_rate: {low: 1.0e-4, high: 1.0e-2, log: true}
         student.epochs: {low: 2, high: 6, integer: true}
-        student.loss: {choices: [mse, l1]}
-      enqueue: [{student.learning_rate: 1.0e-3, student.epochs: 4, student.loss: mse}]
+        student.optimiser: {choices: [adamw, sgd]}
+      enqueue: [{student.learning_rate: 1.0e-3, student.epochs: 4, student.optimiser: adamw}]
 """
 )
 

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from spar_bench import registry
+from spar_bench.conflicts import read_spec
 from spar_bench.errors import SpecError
-from spar_bench.spec import LoadedSpec, read_spec
+from spar_bench.spec import LoadedSpec
 
 PLUGINS = {
     "backbones": ["openclip", "patchwork"],

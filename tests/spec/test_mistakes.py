@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from spar_bench.conflicts import read_spec
 from spar_bench.errors import SpecError
-from spar_bench.spec import read_spec
 from tests.spec.conftest import Problems
 
 pytestmark = pytest.mark.usefixtures("folder")
@@ -30,7 +30,7 @@ def mistakes() -> list[tuple[str, str, list[str]]]:
     ("text", "lines"), [pytest.param(text, lines, id=name) for name, text, lines in mistakes()]
 )
 def test_a_mistake_is_told_in_these_lines(problems: Problems, text: str, lines: list[str]) -> None:
-    assert problems(text, PRESENT="x") == lines
+    assert problems(text, PRESENT="x", UNDECODABLE="a\udcff") == lines
 
 
 def test_the_table_is_read_whole() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from spar_bench.spec import read_spec
+from spar_bench.conflicts import read_spec
 from spar_bench.spec.read import experiment_name
 from tests.spec.conftest import Read
 
@@ -246,7 +246,7 @@ def test_reading_a_spec_imports_nothing_heavy(folder: Path) -> None:
 import sys
 from pathlib import Path
 from spar_bench.errors import SpecError
-from spar_bench.spec import read_spec
+from spar_bench.conflicts import read_spec
 Path("x.yaml").write_text("teacher: {strid_px: 12}")
 try:
     read_spec(Path("x.yaml"))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from spar_bench.spec import read_spec
+from spar_bench.conflicts import read_spec
 from spar_bench.spec.starter import starter
 
 ROOT = Path(__file__).parents[2]

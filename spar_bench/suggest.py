@@ -1,4 +1,4 @@
-"""Find the known name nearest to a misspelt one."""
+"""Suggest the known name that a misspelt one may stand for."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -17,7 +17,7 @@ def did_you_mean(*names: str) -> str:
     return f"did you mean {' or '.join(map(repr, names))}?"
 
 
-def way_out(name: str, known: Iterable[str]) -> str:
+def suggest(name: str, known: Iterable[str]) -> str:
     """Return the end of an error's line: the name that may have been meant, else the known ones."""
     names = sorted(known)
     near = nearest(name, names)

@@ -1,0 +1,160 @@
+"""Read an experiment, and find what in it conflicts with its backbones and data sets.
+
+Backbones and data sets are imported late: a misspelt key is reported before numpy is there.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from spar_bench.errors import SparBenchError
+from spar_bench.spec import Conflict, LoadedSpec, load_spec
+from spar_bench.spec.schema import BackboneSpec, EvaluateSpec, Settings
+from spar_bench.validation import show
+from spar_bench.values import parse_trainable
+
+if TYPE_CHECKING:
+    from spar_bench.backbones import Sizes
+
+
+def read_spec(path: str | Path, *, environ: Mapping[str, str] | None = None) -> LoadedSpec:
+    """Read a spec file, with `${NAME}` and `${NAME:-default}` in it taken from `environ`.
+
+    The default `environ` is the process's own. Paths in a spec are relative to the working
+    directory.
+
+    Raises:
+        SpecError: the file has mistakes, one line each: `file:line:column: key: rule, but got ...`.
+    """
+    return load_spec(path, check=Conflicts(), environ=environ)
+
+
+class Conflicts:
+    """Finds conflicts in settings; looks up each backbone and data set once."""
+
+    def __init__(self) -> None:
+        self._backbones: dict[int, tuple[BackboneSpec, Sizes | None, list[Conflict]]] = {}
+        self._evaluations: dict[int, tuple[EvaluateSpec, list[Conflict]]] = {}
+
+    def __call__(self, settings: Settings) -> Iterator[Conflict]:
+        """Yield the conflicts in validated settings."""
+        # Points of a sweep share their parts; kept here, a part keeps its id.
+        backbone, evaluate = settings.backbone, settings.evaluate
+        if id(backbone) not in self._backbones:
+            self._backbones[id(backbone)] = (backbone, *_looked_up(backbone))
+        if id(evaluate) not in self._evaluations:
+            self._evaluations[id(evaluate)] = evaluate, [*_labels(evaluate), *_columns(evaluate)]
+        _, sizes, found = self._backbones[id(backbone)]
+        yield from found
+        if sizes is not None:
+            yield from _teacher(settings, sizes)
+            yield from _student(settings, sizes)
+            yield from _resolutions(settings, sizes)
+        yield from self._evaluations[id(evaluate)][1]
+
+
+def _looked_up(backbone: BackboneSpec) -> "tuple[Sizes | None, list[Conflict]]":
+    """Return a backbone's sizes, and the settings that it does not have."""
+    from spar_bench.backbones import not_offered, stated_sizes
+
+    try:
+        sizes = stated_sizes(backbone)
+    except SparBenchError:  # weights may be added later: `check --ready` needs them
+        return None, []
+    refused = [] if sizes is None else not_offered(backbone, sizes)
+    return sizes, [Conflict((f"backbone.{key}", "backbone.name"), text) for key, text in refused]
+
+
+def _teacher(settings: Settings, sizes: "Sizes") -> Iterator[Conflict]:
+    teacher, patch_px = settings.teacher, sizes.patch_px
+    window_px = teacher.window_px or sizes.image_px
+    named = ("teacher.stride_px", "teacher.window_px", "backbone.name", "backbone.path")
+    if teacher.stride_px > window_px:
+        yield Conflict(
+            named,
+            f"must not exceed window_px ({window_px}, the backbone's), but got "
+            f"{teacher.stride_px}: pixels between windows would have no teacher feature; "
+            f"use {window_px} or less",
+        )
+        return
+    if window_px % patch_px:
+        near = max(patch_px, round(window_px / patch_px) * patch_px)
+        yield Conflict(
+            ("teacher.window_px", "backbone.name", "backbone.path"),
+            f"must be a multiple of the backbone's patch ({patch_px}), but got {window_px}; "
+            f"use {near}",
+        )
+    r = teacher.upsample
+    if r != "auto" and (patch_px % r or teacher.stride_px % (patch_px // r)):
+        fitting = [
+            n for n in range(1, patch_px + 1)
+            if patch_px % n == 0 and teacher.stride_px % (patch_px // n) == 0
+        ]  # fmt: skip
+        yield Conflict(
+            ("teacher.upsample", *named),
+            f"must divide the patch ({patch_px}) into cells that divide stride_px "
+            f"({teacher.stride_px}), but got {r}; use auto, or one of {fitting}",
+        )
+
+
+def _student(settings: Settings, sizes: "Sizes") -> Iterator[Conflict]:
+    trainable = settings.student.trainable
+    if parse_trainable(trainable).n_blocks > sizes.depth:
+        yield Conflict(
+            ("student.trainable", "backbone.name", "backbone.path"),
+            f"must not count more blocks than the backbone has ({sizes.depth}), "
+            f"but got {trainable!r}; count fewer, or use all",
+        )
+    if trainable == "position_embedding" and sizes.position_embedding == "rope":
+        yield Conflict(
+            ("student.trainable", "backbone.name", "backbone.path"),
+            "must be a part that has weights, but got 'position_embedding': this backbone's "
+            "positions are rotary and have none; use patch_embedding, last_2_blocks or all",
+        )
+
+
+def _resolutions(settings: Settings, sizes: "Sizes") -> Iterator[Conflict]:
+    numbers = [one for one in settings.evaluate.short_side_px if one != "own"]
+    lowest = {
+        "images.short_side_px": settings.images.short_side_px[0],
+        "evaluate.short_side_px": min(numbers, default=sizes.patch_px),
+    }
+    for key, value in lowest.items():
+        if value < sizes.patch_px:
+            yield Conflict(
+                (key, "backbone.name", "backbone.path"),
+                f"must be at least the backbone's patch ({sizes.patch_px}), but got {value}; "
+                "raise it",
+            )
+
+
+def _labels(evaluate: EvaluateSpec) -> Iterator[Conflict]:
+    from spar_bench import datasets
+
+    seen = set[str]()
+    for label in map(datasets.label, evaluate.datasets):
+        if label in seen:
+            yield Conflict(
+                ("evaluate.datasets",),
+                f"must each have a unique name, but got {show(label)} twice; add label: to one",
+            )
+            return
+        seen.add(label)
+
+
+def _columns(evaluate: EvaluateSpec) -> Iterator[Conflict]:
+    """Yield numbers that would share a table column with a data set's own resolution."""
+    from spar_bench import datasets
+
+    for dataset in evaluate.datasets if "own" in evaluate.short_side_px else []:
+        try:
+            own = datasets.facts(dataset)
+        except SparBenchError:  # reported where the data set is looked for
+            continue
+        if own.long_side_px is not None and own.short_side_px in evaluate.short_side_px:
+            yield Conflict(
+                ("evaluate.short_side_px",),
+                f"must differ from the short side of {datasets.label(dataset)}'s own rule where "
+                f"own is also given, but got {own.short_side_px}, which has no cap of "
+                f"{own.long_side_px} px; drop one",
+            )
