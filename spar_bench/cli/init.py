@@ -13,12 +13,12 @@ from spar_bench.errors import SparBenchError
 @click.argument("path", type=HomePath(), default=Path("experiments/first.yaml"))
 def init(path: Path) -> None:
     """Write a commented spec to begin from to PATH (default: experiments/first.yaml)."""
-    from spar_bench.files import replace_text, writing
-    from spar_bench.spec.starter import starter
+    from spar_bench.files import writing
+    from spar_bench.spec.starter import write_starter
 
     if path.exists():
         raise SparBenchError(f"{path}: must be a new file, but already exists; name another")
     with writing(path.parent):
-        replace_text(path, starter())
+        write_starter(path)
     named = shlex.quote(str(path))
     click.echo(f"wrote {path}; next: spar-bench plan {named}, then spar-bench sweep {named}")

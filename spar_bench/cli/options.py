@@ -73,7 +73,7 @@ tracking_option = click.option(
 seeds_option = click.option(
     "--seeds",
     "n_seeds",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, 1000),
     metavar="N",
     help="Seeds 0 to N - 1 instead of the spec's.",
 )

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from typing import assert_never
 
 import numpy as np
 import torch
@@ -20,26 +21,31 @@ from spar_bench.run.resume import (
 )
 from spar_bench.run.trainable import set_trainable
 from spar_bench.spec.schema import StudentSpec
+from spar_bench.values import Schedule
 
 ONE_CYCLE_RISE = 0.3
 ONE_CYCLE_START, ONE_CYCLE_END = 1 / 25, 1 / 250_000
 
 
-def learning_rate_factor(schedule: str, step: int, n_steps: int) -> float:
+def learning_rate_factor(schedule: Schedule, step: int, n_steps: int) -> float:
     """Return the factor on the learning rate at a step, 0 to n_steps - 1.
 
     `one_cycle` rises by a half cosine from 1/25 over the first 30 %, then falls to 1/250000;
     `cosine` falls from 1 to 0. Source: torch's OneCycleLR with its defaults, without momentum
     cycling.
     """
-    if schedule == "constant":
-        return 1.0
-    if schedule == "cosine":
-        return _half_cosine(1.0, 0.0, step / n_steps)
-    rise = ONE_CYCLE_RISE * n_steps - 1
-    if step <= rise:
-        return _half_cosine(ONE_CYCLE_START, 1.0, step / rise)
-    return _half_cosine(1.0, ONE_CYCLE_END, (step - rise) / (n_steps - 1 - rise))
+    match schedule:
+        case "constant":
+            return 1.0
+        case "cosine":
+            return _half_cosine(1.0, 0.0, step / n_steps)
+        case "one_cycle":
+            rise = ONE_CYCLE_RISE * n_steps - 1
+            if step <= rise:
+                return _half_cosine(ONE_CYCLE_START, 1.0, step / rise)
+            return _half_cosine(1.0, ONE_CYCLE_END, (step - rise) / (n_steps - 1 - rise))
+        case _:
+            assert_never(schedule)
 
 
 def _half_cosine(start: float, end: float, share: float) -> float:
@@ -147,8 +153,11 @@ class Training:
 
 
 def _optimiser(spec: StudentSpec, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-    if spec.optimiser == "adamw":
-        return torch.optim.AdamW(parameters, lr=spec.learning_rate, weight_decay=spec.weight_decay)
-    return torch.optim.SGD(
-        parameters, lr=spec.learning_rate, momentum=0.9, weight_decay=spec.weight_decay
-    )
+    rate, decay = spec.learning_rate, spec.weight_decay
+    match spec.optimiser:
+        case "adamw":
+            return torch.optim.AdamW(parameters, lr=rate, weight_decay=decay)
+        case "sgd":
+            return torch.optim.SGD(parameters, lr=rate, momentum=0.9, weight_decay=decay)
+        case _:
+            assert_never(spec.optimiser)

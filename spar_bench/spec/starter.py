@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+from spar_bench.files import replace_text
 from spar_bench.spec.json_schema import FILE
 
 
-def starter() -> str:
-    """Return a commented spec that runs as it is; editors find the schema by its first line."""
+def write_starter(path: Path) -> None:
+    """Write a commented spec that runs as it is, and beside it the schema that editors look for."""
     text = Path(__file__).with_name("starter.yaml").read_text(encoding="utf-8")
-    return f"# yaml-language-server: $schema={FILE.as_uri()}\n{text}"
+    replace_text(path.with_name(FILE.name), FILE.read_text(encoding="utf-8"))
+    replace_text(path, f"# yaml-language-server: $schema={FILE.name}\n{text}")

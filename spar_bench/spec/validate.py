@@ -22,6 +22,9 @@ class Conflict:
     text: str
 
 
+FAMILIES = ("backbones", "datasets", "losses", "refiners")
+"""The families of plug-ins that a spec names."""
+
 Check = Callable[[Settings], Iterable[Conflict]]
 """What finds conflicts with what plug-ins state, such as a window that no patch divides."""
 
@@ -35,7 +38,7 @@ class Validator:
     def __init__(self, document: Document, check: Check) -> None:
         self.document = document
         self._check = check
-        self._plugins = {family: registry.names(family) for family in registry.ATTRIBUTES}
+        self._plugins = {family: registry.names(family) for family in FAMILIES}
         self._parts: dict[Any, tuple[Part | None, list[Problem]]] = {}
         self._equal: dict[tuple[str, str], Part] = {}
 

@@ -8,7 +8,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from spar_bench.spec.json_schema import FILE, json_schema, text
-from spar_bench.spec.starter import starter
+from spar_bench.spec.starter import write_starter
 from tests.spec.conftest import Read
 
 ROOT = Path(__file__).parents[2]
@@ -35,8 +35,19 @@ def test_the_schema_accepts_what_is_shipped(path: Path) -> None:
     assert mistakes(path.read_text(encoding="utf-8")) == []
 
 
-def test_the_schema_accepts_the_starter() -> None:
-    assert mistakes(starter()) == []
+def test_the_schema_accepts_the_starter(tmp_path: Path) -> None:
+    path = tmp_path / "first.yaml"
+    write_starter(path)
+
+    assert mistakes(path.read_text(encoding="utf-8")) == []
+
+
+def test_editors_find_the_schema_beside_the_starter(tmp_path: Path) -> None:
+    write_starter(tmp_path / "first.yaml")
+
+    first_line = (tmp_path / "first.yaml").read_text(encoding="utf-8").splitlines()[0]
+    assert first_line == "# yaml-language-server: $schema=spec.schema.json"
+    assert (tmp_path / "spec.schema.json").read_bytes() == FILE.read_bytes()
 
 
 def test_the_schema_accepts_shorthands_and_what_they_stand_for(read: Read) -> None:

@@ -1,15 +1,19 @@
 """Points of a spec: how they are expanded, merged and named, and what its text may hold."""
 
 import inspect
+import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from spar_bench.conflicts import read_spec
+from spar_bench.spec.keys import FIELDS, PARTS
 from spar_bench.spec.read import experiment_name
-from tests.spec.conftest import Read
+from spar_bench.spec.schema import Settings
+from tests.spec.conftest import Problems, Read
 
 pytestmark = pytest.mark.usefixtures("folder")
 
@@ -300,3 +304,88 @@ def test_environment_is_read_when_a_spec_is_and_stands_in_no_signature(
 
     assert read_spec("asked.yaml").spec.question == "why"
     assert inspect.signature(read_spec).parameters["environ"].default is None
+
+
+def test_values_of_a_swept_key_that_holds_objects_are_json(read: Read) -> None:
+    points = read("""
+sweep:
+  - grid: {evaluate.datasets: [[patchwork], [{name: patchwork, count: 4, label: few}]]}
+    set: {evaluate.methods: [pretrained]}
+""").points
+
+    [plain, few] = [json.loads(json.dumps(point.swept, allow_nan=False)) for point in points]
+    assert [dataset["label"] for dataset in few["evaluate.datasets"]] == ["few"]
+    assert [dataset["name"] for dataset in plain["evaluate.datasets"]] == ["patchwork"]
+    assert [point.group for point in points] == ["datasets=patchwork", "datasets=few"]
+
+
+def test_every_key_that_may_be_swept_has_json_for_its_values(read: Read) -> None:
+    keys = sorted(key for key in FIELDS if key not in PARTS)
+    cases = [f"    - {{{key}: {json.dumps(_default(key))}}}\n" for key in keys]
+
+    [point] = read("sweep:\n  - cases:\n" + "".join(cases)).points
+
+    assert sorted(json.loads(json.dumps(point.swept))) == keys
+
+
+def _default(key: str) -> Any:
+    value: Any = Settings().model_dump(mode="json")
+    for name in key.split("."):
+        value = value[name]
+    return value
+
+
+def test_ten_thousand_points_are_read_and_named(read: Read) -> None:
+    numbers = ", ".join(map(str, range(1, 101)))
+    excluded = ", ".join(f"{{images.count: {n}, student.epochs: {n}}}" for n in range(1, 101))
+    points = read(f"""
+sweep:
+  - grid: {{images.count: [{numbers}], student.epochs: [{numbers}]}}
+    exclude: [{excluded}]
+""").points
+
+    assert len(points) == len({point.group for point in points}) == 9_900
+    assert points[-1].group == "count=100,epochs=99"
+
+
+def test_a_part_that_points_share_is_one_object(read: Read) -> None:
+    points = read("sweep: [{grid: {student.epochs: [1, 2], images.count: [3, 4]}}]").points
+
+    assert points[0].settings.student is points[1].settings.student
+    assert points[0].settings.images is points[2].settings.images
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        (
+            f"seeds: {list(range(11))}\n"
+            f"sweep: [{{grid: {{images.count: {list(range(1, 10_000))}}}}}]\n",
+            "spec.yaml:2:1: must make at most 100,000 trials, but got 109,989; ask for fewer "
+            "points, seeds, data sets or sizes",
+        ),
+        (
+            f"seeds: [0]\nmeasure: {{image_hw: {[[n, n] for n in range(1, 201)]}}}\n"
+            f"sweep: [{{grid: {{images.count: {list(range(1, 201))}}}}}]\n",
+            "spec.yaml:3:1: must make at most 100,000 rows, but got 120,600; ask for fewer "
+            "points, seeds, data sets or sizes",
+        ),
+        (
+            'question: "${LONG}${LONG}"\n',
+            "spec.yaml:1:1: must have at most 1,048,576 characters with its variables and aliases "
+            "filled in, but got more; shorten them",
+        ),
+    ],
+    ids=["trials", "rows", "characters"],
+)
+def test_what_no_plan_can_hold_is_refused_in_one_line(
+    problems: Problems, text: str, line: str
+) -> None:
+    assert problems(text, LONG="x" * 600_000) == [line]
+
+
+def test_of_thousands_of_mistakes_the_first_hundred_are_told(problems: Problems) -> None:
+    lines = problems(f"seeds: [{', '.join(['x'] * 5000)}]")
+
+    assert len(lines) == 100
+    assert lines[0].startswith("spec.yaml:1:9: seeds[0]: must be a whole number, but got 'x'")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from spar_bench.conflicts import read_spec
-from spar_bench.spec.starter import starter
+from spar_bench.spec.starter import write_starter
 
 ROOT = Path(__file__).parents[2]
 EXPERIMENTS = sorted((ROOT / "experiments").rglob("*.yaml"))
@@ -66,7 +66,7 @@ def test_the_search_tries_the_papers_recipe_first() -> None:
 
 def test_the_starter_reads_without_a_mistake(tmp_path: Path) -> None:
     path = tmp_path / "spec.yaml"
-    path.write_text(starter(), encoding="utf-8")
+    write_starter(path)
 
     assert [point.group for point in read_spec(path, environ={}).points] == [
         "stride_px=64",
