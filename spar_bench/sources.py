@@ -14,6 +14,8 @@ from ruamel.yaml.error import YAMLError
 from spar_bench.errors import DataFileError, SparBenchError
 
 Stamp = tuple[int, int, int]
+_UNREADABLE = (ValueError, LookupError, TypeError, AssertionError, RecursionError, OverflowError)
+"""What ruamel raises for values that are not what they claim: a date, a tag, a version, a depth."""
 
 
 def read_data_file(path: Path) -> dict[str, Any]:
@@ -28,12 +30,12 @@ def read_data_file(path: Path) -> dict[str, Any]:
         raise DataFileError(
             f"{path}: a data file must exist, but does not; correct its name"
         ) from error
-    except (OSError, ValueError, KeyError, YAMLError) as error:  # ValueError: an impossible date
+    except (OSError, YAMLError, *_UNREADABLE) as error:
         reason = " ".join(str(error).split())
         raise DataFileError(
             f"{path}: a data file must be readable YAML, but is not: {reason}; fix it"
         ) from error
-    if not isinstance(read, dict):
+    if not isinstance(read, dict) or not all(isinstance(key, str) for key in read):
         raise DataFileError(f"{path}: a data file must map keys to values, but does not; fix it")
     return read
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, Tag, model_validator
 
 from spar_bench.validation import TAG, Part, mistake
-from spar_bench.values import FILLED, Number, Points, Seed, Step, one_of
+from spar_bench.values import FILLED, MAX_COUNT, Number, Points, Seed, Step, one_of
 
 
 class RangeSpec(Part):
@@ -27,6 +27,9 @@ class RangeSpec(Part):
         if self.log and self.step is not None:
             text = f"must be left out where log is on, but got {self.step:g}; drop one"
             raise mistake(text, "step")
+        if self.step is not None and (self.high - self.low) / self.step > MAX_COUNT:
+            text = f"must make at most {MAX_COUNT:,} steps from low to high, but got {self.step:g}"
+            raise mistake(f"{text}; raise it", "step")
         for name, value in (("low", self.low), ("high", self.high), ("step", self.step or 1)):
             if self.integer and value != int(value):
                 raise mistake(f"must be a whole number where integer is on, but got {value:g}; "

@@ -226,11 +226,15 @@ def test_data_file_gives_a_folder_of_ones_own_its_classes_and_protocol(tmp_path:
         ),
         ("license: mine\n", "plugin: must name one of"),
         ("- plugin\n", "must map keys to values"),
+        ("plugin: tree\n7: 3\n", "must map keys to values"),
         ("plugin: [", "must be readable YAML"),
         ("plugin: [tree]\n", r"plugin: must name one of .*, but got \['tree'\]; correct it"),
         ("plugin: {tree: 1}\n", "plugin: must name one of "),
         ("plugin: tree\nlicense: 2020-99-99\n", "must be readable YAML, but is not: month must be"),
         ("plugin: tree\nlicense: !!bool mine\n", "must be readable YAML, but is not: 'mine'"),
+        ("plugin: tree\nlicense: !!int\n", "must be readable YAML, but is not: string index"),
+        ("%YAML 1.3\n---\nplugin: tree\n", "must be readable YAML, but is not: version minor"),
+        (f"plugin: {'[' * 2000}\n", "must be readable YAML, but is not: maximum recursion"),
     ],
 )
 def test_file_that_is_no_data_file_is_refused(tmp_path: Path, text: str, said: str) -> None:
