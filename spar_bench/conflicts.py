@@ -44,8 +44,8 @@ class Conflicts:
             self._backbones[id(backbone)] = (backbone, *_looked_up(backbone))
         if id(evaluate) not in self._evaluations:
             self._evaluations[id(evaluate)] = evaluate, [*_labels(evaluate), *_columns(evaluate)]
-        _, sizes, found = self._backbones[id(backbone)]
-        yield from found
+        _, sizes, conflicts = self._backbones[id(backbone)]
+        yield from conflicts
         if sizes is not None:
             yield from _teacher(settings, sizes)
             yield from _student(settings, sizes)
@@ -114,7 +114,7 @@ def _student(settings: Settings, sizes: "Sizes") -> Iterator[Conflict]:
 
 
 def _resolutions(settings: Settings, sizes: "Sizes") -> Iterator[Conflict]:
-    numbers = [one for one in settings.evaluate.short_side_px if one != "own"]
+    numbers = [side for side in settings.evaluate.short_side_px if side != "own"]
     lowest = {
         "images.short_side_px": settings.images.short_side_px[0],
         "evaluate.short_side_px": min(numbers, default=sizes.patch_px),

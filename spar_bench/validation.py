@@ -94,7 +94,7 @@ def data_file_error(
     error: ValidationError, place: str, model: type[Part] | None = None
 ) -> DataFileError:
     """Return what a user is shown of a data file's mistakes: one line each, after its place."""
-    lines = [f"{place}: {dotted(one.steps)}: {one.text}" for one in mistakes(error, model)]
+    lines = [f"{place}: {dotted(wrong.steps)}: {wrong.text}" for wrong in mistakes(error, model)]
     return DataFileError("\n".join(lines))
 
 
@@ -102,9 +102,9 @@ def known_keys(model: type[Part], steps: Iterable[str | int]) -> list[str]:
     """Return the keys of the part of a model that steps lead to."""
     models = [model]
     for step in steps:
-        fields = [one.model_fields[step] for one in models if step in one.model_fields]
+        fields = [part.model_fields[step] for part in models if step in part.model_fields]
         models = [part for field in fields for part in _parts(field.annotation)] or models
-    return [name for one in models for name in one.model_fields]
+    return [name for part in models for name in part.model_fields]
 
 
 def _parts(annotation: Any) -> list[type[Part]]:

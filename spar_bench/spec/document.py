@@ -88,8 +88,8 @@ def read_document(path: Path, environ: Mapping[str, str]) -> Document:
     root = _compose(path, text)
     if not isinstance(root, MappingNode):
         kinds = {SequenceNode: "a list", ScalarNode: "a single value", NoneType: "nothing"}
-        found = kinds[type(root)]
-        text = f"must be a mapping of keys to values, but got {found}; `spar-bench init` writes one"
+        kind = kinds[type(root)]
+        text = f"must be a mapping of keys to values, but got {kind}; `spar-bench init` writes one"
         raise SpecError(Problem(START, "", text).line(path))
     document = Document(path, text)
     try:
@@ -142,13 +142,13 @@ def _compose(path: Path, text: str) -> Node | None:
         position = START
         if isinstance(mark, StringMark):
             position = Position(mark.line + 1, mark.column + 1)
-        found = " ".join(str(error.problem or error.context).split()).removeprefix("but ")
+        reason = " ".join(str(error.problem or error.context).split()).removeprefix("but ")
         is_variable = "${" in "".join(text.splitlines()[position.line - 1 : position.line])
         change = 'write "${NAME}" in quotes' if is_variable else "check the colons and quotes here"
-        problem = Problem(position, "", f"must be YAML, but {found}; {change}")
+        problem = Problem(position, "", f"must be YAML, but {reason}; {change}")
     except ReaderError as error:
-        found = f"must be YAML, but got the control character {chr(error.character)!r}; delete it"
-        problem = Problem(_position_at(text, error.position), "", found)
+        reason = f"must be YAML, but got the control character {chr(error.character)!r}; delete it"
+        problem = Problem(_position_at(text, error.position), "", reason)
     except RecursionError:
         problem = Problem(START, "", "must be YAML with few levels, but got too many; flatten it")
     except (AssertionError, ValueError, OverflowError):  # a version, or an escape like \U99999999
@@ -200,7 +200,7 @@ class _Reader:
         return self._note(position, steps, text)
 
     def _mapping(self, node: MappingNode, steps: Steps) -> dict[str, Any]:
-        found: dict[str, Any] = {}
+        values: dict[str, Any] = {}
         for key_node, value_node in node.value:
             position, key = _position(key_node), str(key_node.value)
             inner = (*steps, key)
@@ -213,14 +213,14 @@ class _Reader:
             elif not is_text(key):
                 self._note(position, inner, f"must be UTF-8 without NUL, but got {show(key)}; "
                                             "rename it")  # fmt: skip
-            elif key in found:
+            elif key in values:
                 first = self._document.keys[inner].line
                 text = f"must be given once, but got it again (first on line {first}); keep one"
                 self._note(position, inner, text)
             else:
                 self._document.keys[inner] = position
-                found[key] = self.value(value_node, inner)
-        return found
+                values[key] = self.value(value_node, inner)
+        return values
 
     def _text(self, text: str, position: Position, steps: Steps) -> str | None:
         """Return a text with its variables filled in."""

@@ -40,8 +40,8 @@ class Draft:
 
     def identity(self, part: str) -> tuple[tuple[str, Steps, str], ...]:
         """Return what two points share if a part of them is the same and from the same lines."""
-        found = [(key, self.given[key]) for key in self.under(part)]
-        return tuple((key, given.steps, repr(given.value)) for key, given in found)
+        own = [(key, self.given[key]) for key in self.under(part)]
+        return tuple((key, given.steps, repr(given.value)) for key, given in own)
 
     def raw(self, part: str) -> dict[str, Any]:
         """Return a part as plain values under its name; nothing where all is default."""
@@ -79,10 +79,10 @@ class Blocks:
                 factors = _factors(block, steps)
                 self._refuse_repeated(factors)
                 fixed = fixed_values(block, steps)
-                found = [
+                points = [
                     Draft(base, {**fixed, **axes}, tuple(axes)) for axes in _combinations(factors)
                 ]
-                drafts += self._without_excluded(found, block, steps)
+                drafts += self._without_excluded(points, block, steps)
         return drafts
 
     def check(self, block: dict[str, Any], steps: Steps) -> bool:
@@ -147,9 +147,9 @@ class Blocks:
     def _check_lengths(self, block: dict[str, Any], steps: Steps) -> None:
         zipped = block.get("zip", {})
         if len({len(values) for values in zipped.values()}) > 1:
-            found = ", ".join(f"{len(values)} of {key}" for key, values in zipped.items())
-            text = f"must have equally long lists, but got {found}; use grid for every combination"
-            self.note((*steps, "zip"), text, at_key=True)
+            lengths = ", ".join(f"{len(values)} of {key}" for key, values in zipped.items())
+            text = f"must have equally long lists, but got {lengths}"
+            self.note((*steps, "zip"), f"{text}; use grid for every combination", at_key=True)
         n_points = math.prod(len(values) for values in block.get("grid", {}).values())
         n_points *= max([1, *(len(values) for values in zipped.values())])
         n_points *= max(1, len(block.get("cases", [])))
@@ -164,10 +164,10 @@ class Blocks:
         for factor in factors:
             seen = set[str]()
             for entry in factor:
-                pairs = [(key, comparable(key, one.value)) for key, one in entry.items()]
+                pairs = [(key, comparable(key, given.value)) for key, given in entry.items()]
                 values = repr(sorted(pairs))
                 if values in seen:
-                    shown = ", ".join(f"{key}: {show(one.value)}" for key, one in entry.items())
+                    shown = ", ".join(f"{key}: {show(given.value)}" for key, given in entry.items())
                     text = f"must be given once, but got {shown} again; delete it"
                     self.note(next(iter(entry.values())).steps, text)
                 seen.add(values)
@@ -225,19 +225,19 @@ def _factors(block: dict[str, Any], steps: Steps) -> list[list[dict[str, Given]]
 def _combinations(factors: list[list[dict[str, Given]]]) -> Iterator[dict[str, Given]]:
     """Yield the product of factors, the last varying fastest."""
     for combination in itertools.product(*factors):
-        yield {key: found for part in combination for key, found in part.items()}
+        yield {key: given for part in combination for key, given in part.items()}
 
 
 def _indexed(drafts: list[Draft], key: str) -> dict[str, int]:
     """Map each value of a key to the points that have it: bit n stands for the nth."""
     values: dict[Any, str] = {}
-    found: dict[str, int] = {}
+    masks: dict[str, int] = {}
     for n, draft in enumerate(drafts):
         identity = draft.identity(key.partition(".")[0])
         if identity not in values:
             values[identity] = comparable(key, draft.value(key))
-        found[values[identity]] = found.get(values[identity], 0) | 1 << n
-    return found
+        masks[values[identity]] = masks.get(values[identity], 0) | 1 << n
+    return masks
 
 
 def mapping(value: Any) -> dict[str, Any]:

@@ -44,13 +44,13 @@ def unique(names: Sequence[str], settings: Sequence[Settings]) -> list[str]:
         for name, point in zip(names, settings, strict=True)
     ]
     for n_digits in (4, 8, 64):
-        found = [
+        distinct = [
             f"{name}~{key[:n_digits]}" if key else name
             for name, key in zip(names, digests, strict=True)
         ]
-        if len(set(found)) == len(found):
+        if len(set(distinct)) == len(distinct):
             break
-    return found
+    return distinct
 
 
 def _write(key: str, value: Any) -> tuple[str, bool]:

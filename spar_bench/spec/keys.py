@@ -22,8 +22,8 @@ def _fields(model: type[Part], prefix: str = "") -> Iterator[tuple[str, FieldInf
 
 
 def _part(field: FieldInfo) -> type[Part] | None:
-    found: Any = field.annotation
-    return found if isinstance(found, type) and issubclass(found, Part) else None
+    part: Any = field.annotation
+    return part if isinstance(part, type) and issubclass(part, Part) else None
 
 
 FIELDS: dict[str, FieldInfo] = dict(_fields(Settings))
@@ -94,22 +94,22 @@ def written_out(key: str, value: Any) -> Any:
 
 def look_up(settings: BaseModel, key: str) -> Any:
     """Return the value under a dotted key of validated settings."""
-    found: Any = settings
+    value: Any = settings
     for name in key.split("."):
-        found = getattr(found, name)
-    return found
+        value = getattr(value, name)
+    return value
 
 
 def raw_value(raw: dict[str, Any], key: str) -> Any:
     """Return the value under a dotted key of nested dicts, or its default."""
-    found: Any = raw
+    value: Any = raw
     part = ""
     for name in key.split("."):
-        found = written_out(part, found)
-        if not isinstance(found, dict) or name not in found:
+        value = written_out(part, value)
+        if not isinstance(value, dict) or name not in value:
             return look_up(Settings(), key)
-        found, part = found[name], f"{part}.{name}".lstrip(".")
-    return found
+        value, part = value[name], f"{part}.{name}".lstrip(".")
+    return value
 
 
 def read_value(key: str, value: Any) -> Any:

@@ -54,10 +54,7 @@ class LoadedSpec:
 def load_spec(
     path: str | Path, *, check: Check, environ: Mapping[str, str] | None = None
 ) -> LoadedSpec:
-    """Read a spec file, with `${NAME}` and `${NAME:-default}` in it taken from `environ`.
-
-    `check` yields the conflicts of a point with what plug-ins state. The default `environ` is the
-    process's own. Paths in a spec are relative to the working directory.
+    """Read a spec file; `check` yields the conflicts of a point with what plug-ins state.
 
     Raises:
         SpecError: the file has mistakes, one line each: `file:line:column: key: rule, but got ...`.
@@ -78,8 +75,9 @@ def load_spec(
     problems += blocks.problems + mistakes
     if spec is not None:
         problems += _too_many(document, settings, len(spec.seeds))
-    unread = {one.position for one in document.problems}  # their consequences are not reported
-    refuse(path, document.problems + [one for one in problems if one.position not in unread])
+    # What follows from a value that could not be read is not reported.
+    unread = {problem.position for problem in document.problems}
+    refuse(path, document.problems + [p for p in problems if p.position not in unread])
     assert spec is not None, "a spec without problems is valid"
     return LoadedSpec(
         experiment=experiment_name(path),
@@ -107,8 +105,8 @@ def resolve_point(loaded: LoadedSpec, values: dict[str, Any]) -> Point:
     refuse(loaded.path, problems)
     assert settings is not None, "settings without problems are valid"
     keys = list(dict.fromkeys(leaf for key in values for leaf in leaves(key)))
-    found = {key: look_up(settings, key) for key in keys}
-    name, is_exact = groups.name(found, groups.short_names(keys))
+    drawn_values = {key: look_up(settings, key) for key in keys}
+    name, is_exact = groups.name(drawn_values, groups.short_names(keys))
     # Later points are not known yet: a shortened name must not collide with theirs.
     group = name if is_exact else f"{name}~{groups.digest(settings)[:8]}"
     return Point(group, settings, _Swept(keys).of(settings))
@@ -129,10 +127,10 @@ def _validated(
     """Return the settings of all points, and the first mistakes in them."""
     settings, problems = list[Settings](), list[Problem]()
     for draft in drafts:
-        found, mistakes = validator.settings(draft)
+        point, mistakes = validator.settings(draft)
         problems += mistakes
-        if found is not None:
-            settings.append(found)
+        if point is not None:
+            settings.append(point)
         if len(problems) > MAX_MISTAKES:
             break
     return settings, problems
@@ -170,10 +168,10 @@ class _Swept:
         model = getattr(settings, part)
         if id(model) not in self._parts:  # the model is kept, and so its id
             self._parts[id(model)] = model, model.model_dump(mode="json")
-        found: Any = self._parts[id(model)][1]
+        value: Any = self._parts[id(model)][1]
         for name in names:
-            found = found[name]
-        return found
+            value = value[name]
+        return value
 
 
 def _points(drafts: list[Draft], settings: list[Settings]) -> list[Point]:
@@ -203,8 +201,8 @@ def _points(drafts: list[Draft], settings: list[Settings]) -> list[Point]:
 
 
 def _varies(points: Iterable[Settings], key: str) -> bool:
-    """Tell whether a key has several values; parts that are one object are looked at once."""
+    """Return whether a key has several values; parts that are one object are looked at once."""
     part, _, rest = key.partition(".")
-    parts = {id(found): found for found in (getattr(point, part) for point in points)}
-    values = (look_up(found, rest) if rest else found for found in parts.values())
+    parts = {id(model): model for model in (getattr(point, part) for point in points)}
+    values = (look_up(model, rest) if rest else model for model in parts.values())
     return len({str(value) for value in values}) > 1

@@ -19,9 +19,9 @@ class Search:
     def __init__(self, blocks: Blocks, validator: Validator, base: dict[str, Any]) -> None:
         self.blocks = blocks
         self.validator = validator
-        found = [(steps, block) for steps, block in blocks.all() if block.get("search")]
-        self.is_asked = bool(found)
-        at, self.block = found[0] if found else ((), {})
+        searches = [(steps, block) for steps, block in blocks.all() if block.get("search")]
+        self.is_asked = bool(searches)
+        at, self.block = searches[0] if searches else ((), {})
         self.steps: Steps = (*at, "search")
         self.search = mapping(self.block.get("search"))
         self.space = {
@@ -60,8 +60,8 @@ class Search:
         beside = [part for part in ("grid", "zip", "cases", "exclude") if self.block.get(part)]
         n_blocks = len(self.blocks.document.data["sweep"])
         if beside or n_blocks > 1:
-            found = " and ".join(beside) or f"{n_blocks} blocks"
-            text = f"must stand alone in a sweep, but got {found}; make it a spec of its own"
+            others = " and ".join(beside) or f"{n_blocks} blocks"
+            text = f"must stand alone in a sweep, but got {others}; make it a spec of its own"
             self.blocks.note(self.steps, text, at_key=True)
 
     def _check_objectives(self) -> None:
@@ -94,9 +94,9 @@ class Search:
                 self.blocks.note((*self.steps, "space", key), text, at_key=True)
 
     def _trains(self) -> bool:
-        """Tell whether some trial trains a student."""
-        methods = [one for one in self._possible("evaluate.methods") if isinstance(one, list)]
-        return any("student" in one for one in methods) and None in self._possible(
+        """Return whether some trial trains a student."""
+        methods = [names for names in self._possible("evaluate.methods") if isinstance(names, list)]
+        return any("student" in names for names in methods) and None in self._possible(
             "student.checkpoint"
         )
 
@@ -111,7 +111,8 @@ class Search:
         if not _is(Drawn, drawn):
             return []  # reported with the file's other mistakes
         if "choices" in drawn:
-            values = [Given(one, (*steps, "choices", i)) for i, one in enumerate(drawn["choices"])]
+            places = [(*steps, "choices", i) for i in range(len(drawn["choices"]))]
+            values = list(map(Given, drawn["choices"], places))
         else:
             values = [Given(drawn[end], (*steps, end)) for end in ("low", "high")]
         problems: list[Problem] = []
@@ -144,12 +145,12 @@ class Search:
             if key not in self._choices:
                 self._choices[key] = {comparable(key, choice) for choice in drawn["choices"]}
             return comparable(key, value) in self._choices[key]
-        found = read_value(key, value)
-        return isinstance(found, int | float) and drawn["low"] <= found <= drawn["high"]
+        number = read_value(key, value)
+        return isinstance(number, int | float) and drawn["low"] <= number <= drawn["high"]
 
 
 def _is(kind: Any, value: Any) -> bool:
-    """Tell whether the schema accepts a value."""
+    """Return whether the schema accepts a value."""
     try:
         _adapter(kind).validate_python(value)
     except ValidationError:
@@ -163,7 +164,7 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
 
 
 def _is_whole(key: str, drawn: dict[str, Any]) -> bool:
-    """Tell whether a key takes whole numbers alone."""
+    """Return whether a key takes whole numbers alone."""
     try:
         adapter(key).validate_python(drawn["low"] + 0.5)
     except ValidationError:

@@ -47,15 +47,15 @@ class Validator:
         try:
             return Spec.model_validate(self.document.data, context=self._plugins), []
         except ValidationError as error:
-            found = mistakes(error, Spec, suggest_sibling)
-            return None, [self._problem(one, Draft({})) for one in found]
+            errors = mistakes(error, Spec, suggest_sibling)
+            return None, [self._problem(wrong, Draft({})) for wrong in errors]
 
     def settings(self, draft: Draft) -> tuple[Settings | None, list[Problem]]:
         """Return a point's settings, or what is wrong with them; equal parts are one object."""
         parts, problems = dict[str, Part](), list[Problem]()
         for name in Settings.model_fields:
-            part, found = self._part(draft, name)
-            problems += found
+            part, errors = self._part(draft, name)
+            problems += errors
             if part is not None:
                 parts[name] = part
         if problems:
@@ -72,8 +72,8 @@ class Validator:
         try:
             Settings.model_validate(draft.raw(key.partition(".")[0]), context=self._plugins)
         except ValidationError as error:
-            found = mistakes(error, Settings, suggest_sibling)
-            return [self._problem(one, draft) for one in found if not one.keys]
+            errors = mistakes(error, Settings, suggest_sibling)
+            return [self._problem(wrong, draft) for wrong in errors if not wrong.keys]
         return []
 
     def _part(self, draft: Draft, name: str) -> tuple[Part | None, list[Problem]]:
@@ -86,17 +86,17 @@ class Validator:
         try:
             settings = Settings.model_validate(draft.raw(name), context=self._plugins)
         except ValidationError as error:
-            found = mistakes(error, Settings, suggest_sibling)
-            return None, [self._problem(one, draft) for one in found]
+            errors = mistakes(error, Settings, suggest_sibling)
+            return None, [self._problem(wrong, draft) for wrong in errors]
         part: Part = getattr(settings, name)
         return self._equal.setdefault((name, part.model_dump_json()), part), []
 
-    def _problem(self, one: Mistake, draft: Draft) -> Problem:
-        if one.is_about_key:
-            position = self.document.position_of_key(_in_file(draft, one.steps))
+    def _problem(self, wrong: Mistake, draft: Draft) -> Problem:
+        if wrong.is_about_key:
+            position = self.document.position_of_key(_in_file(draft, wrong.steps))
         else:
-            position = self._locate(draft, one.keys or [one.steps])
-        return Problem(position, dotted(one.steps), one.text)
+            position = self._locate(draft, wrong.keys or [wrong.steps])
+        return Problem(position, dotted(wrong.steps), wrong.text)
 
     def _locate(self, draft: Draft, candidates: Sequence[Steps]) -> Position:
         """Return where to show incompatible values: at a swept one, else a given one."""
@@ -107,7 +107,7 @@ class Validator:
 
 
 def is_training(key: str) -> bool:
-    """Tell whether a dotted key affects a student's training, which a checkpoint replaces."""
+    """Return whether a dotted key affects a student's training, which a checkpoint replaces."""
     return key.startswith(("student.", "images.")) and key != "student.checkpoint"
 
 
