@@ -323,7 +323,8 @@ def test_every_key_that_may_be_swept_has_json_for_its_values(read: Read) -> None
     keys = sorted(key for key in FIELDS if key not in PARTS)
     cases = [f"    - {{{key}: {json.dumps(_default(key))}}}\n" for key in keys]
 
-    [point] = read("sweep:\n  - cases:\n" + "".join(cases)).points
+    base = "backbone: patchwork\nimages: {source: patchwork}\nsweep:\n  - cases:\n"
+    [point] = read(base + "".join(cases)).points
 
     assert sorted(json.loads(json.dumps(point.swept))) == keys
 
