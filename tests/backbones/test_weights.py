@@ -299,7 +299,7 @@ def test_what_a_data_file_states_is_part_of_the_identity(
 @pytest.mark.parametrize(
     ("found", "wrong", "told"),
     [
-        ("patch_px: 8\n", "", "patch_px: field required, but got nothing"),
+        ("patch_px: 8\n", "", "patch_px: must be given, but got nothing; add it"),
         ("heads: 2", "heads: 0", "heads: must be above 0, but got 0; raise it"),
         ("heads: 2", "heads: 2\nodd_sides: foo", "odd_sides: .*but got 'foo'"),
         ("heads: 2", "heads: 2\nmean: 0.5", "mean: .*but got 0.5"),

@@ -253,7 +253,7 @@ def test_export_that_no_longer_says_whether_it_was_random_is_not_ready(
         ("[]", "has values of another kind than expected"),
         (
             '{"backbone": {"weights": 3}}',
-            "has a wrong weights (input should be 'find' or",
+            "has a wrong weights (must be one of find, random)",
         ),
         (b"\xff", "is not text"),
     ],

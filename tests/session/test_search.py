@@ -105,7 +105,7 @@ def test_search_killed_after_any_point_asks_for_the_same_points(
 
     assert resumed == undisturbed
     assert len(set(undisturbed)) == 7
-    assert undisturbed[0] == "learning_rate=0.001,epochs=4,loss=mse"
+    assert undisturbed[0] == "learning_rate=0.001,epochs=4,optimiser=adamw"
 
 
 @pytest.mark.parametrize("n_drawn", [0, 1, 2])
