@@ -20,7 +20,7 @@ from spar_bench.results import Preview
 
 MOST_IMAGES = 4
 MOST_COLUMNS = 7  # of a legend
-LETTERS_IN = 16  # letters per inch of a title
+LETTERS_IN = 18  # letters per inch of a title
 GAP_IN = 0.05
 NUMBER_PT, NUMBER_IN = 4.0, 0.04
 """Size of the numbers in regions, and the radius of the disc that a number needs."""
