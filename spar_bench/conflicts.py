@@ -29,12 +29,17 @@ def read_spec(path: str | Path, *, environ: Mapping[str, str] | None = None) -> 
     return load_spec(path, check=Conflicts(), environ=environ)
 
 
+_IMAGES = {"name", "path", "count"}
+"""Keys of a data set that decide its images."""
+
+
 class Conflicts:
     """Finds conflicts in settings; looks up each backbone and data set once."""
 
     def __init__(self) -> None:
         self._backbones: dict[int, tuple[BackboneSpec, Sizes | None, list[Conflict]]] = {}
         self._evaluations: dict[int, tuple[EvaluateSpec, list[Conflict]]] = {}
+        self._images: dict[str, str] = {}
 
     def __call__(self, settings: Settings) -> Iterator[Conflict]:
         """Yield the conflicts in validated settings."""
@@ -43,7 +48,8 @@ class Conflicts:
         if id(backbone) not in self._backbones:
             self._backbones[id(backbone)] = (backbone, *_looked_up(backbone))
         if id(evaluate) not in self._evaluations:
-            self._evaluations[id(evaluate)] = evaluate, [*_labels(evaluate), *_columns(evaluate)]
+            found = [*_labels(evaluate), *self._names(evaluate), *_columns(evaluate)]
+            self._evaluations[id(evaluate)] = evaluate, found
         _, sizes, conflicts = self._backbones[id(backbone)]
         yield from conflicts
         if sizes is not None:
@@ -51,6 +57,20 @@ class Conflicts:
             yield from _student(settings, sizes)
             yield from _resolutions(settings, sizes)
         yield from self._evaluations[id(evaluate)][1]
+
+    def _names(self, evaluate: EvaluateSpec) -> Iterator[Conflict]:
+        """Yield names that stand for other images in an earlier point: tables would mix them."""
+        from spar_bench import datasets
+
+        here = {datasets.label(dataset): dataset for dataset in reversed(evaluate.datasets)}
+        for name, dataset in here.items():
+            images = dataset.model_dump_json(include=_IMAGES)
+            if self._images.setdefault(name, images) != images:
+                yield Conflict(
+                    ("evaluate.datasets",),
+                    f"must each have the same images in every point, but got {show(name)} with "
+                    "others; add label: to one",
+                )
 
 
 def _looked_up(backbone: BackboneSpec) -> "tuple[Sizes | None, list[Conflict]]":
