@@ -48,7 +48,7 @@ def test_renderer_of_another_package_writes_its_file_and_the_page_links_it(tmp_p
     folder = tmp_path / "report"
     assert folder / "report.txt" in written
     assert (folder / "report.txt").read_text().splitlines()[:3] == [
-        "stride", "Why?", "single pass – failed 1 0.900 7.20 6.84–7.92 240 1.30",
+        "stride", "Why?", "single pass failed 1 0.900 7.20 6.84–7.92 240 1.30",
     ]  # fmt: skip
     page = (folder / "README.md").read_text()
     assert "- [report.txt](report.txt): this page as plain text\n" in page
