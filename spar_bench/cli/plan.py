@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.filesize import decimal
@@ -27,19 +27,12 @@ if TYPE_CHECKING:
     help="Plan for another device, such as h100  [default: the one used here last].",
 )
 @click.option("--verbose", is_flag=True, help="Also show the stages' fingerprints.")  # fmt: skip
-def plan(
-    spec: Path,
-    store: Path,
-    n_seeds: int | None,
-    only: tuple[str, ...],
-    device: str | None,
-    verbose: bool,
-) -> None:
+def plan(spec: Path, **options: Any) -> None:
     """Show what sweeping SPEC would do: trials, shared stages, windows, FLOPs, bytes and time.
 
     SPEC is a file, or the name of an experiment.
     """
-    show_plan(spec, store, n_seeds, only=only, device=device, verbose=verbose)
+    show_plan(spec, **options)
 
 
 def show_plan(
@@ -90,8 +83,7 @@ def _cells(one: "PlannedStage") -> Iterator[str]:
     yield "to do" if one.status == "skipped" else one.status
     yield str(one.n_trials)
     yield str(one.estimate.n_windows)
-    gflops = one.estimate.gflops
-    yield f"{gflops:,.0f}" if gflops >= 100 else f"{gflops:.3g}"
+    yield _shown(one.estimate.gflops)
     yield decimal(one.estimate.n_bytes)
     yield span(one.seconds) if one.to_do else ""
 
@@ -113,4 +105,9 @@ def _total(view: "PlanView") -> str:
 
 
 def _flops(gflops: float) -> str:
-    return f"{gflops / 1e6:.3g} PFLOP" if gflops >= 1e5 else f"{gflops:,.3g} GFLOP"
+    return f"{_shown(gflops / 1e6)} PFLOP" if gflops >= 1e5 else f"{_shown(gflops)} GFLOP"
+
+
+def _shown(number: float) -> str:
+    """Return a number with at least three digits."""
+    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"

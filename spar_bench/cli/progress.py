@@ -66,17 +66,18 @@ class Tally:
 
     def planned(self, plan: Plan, store: Store) -> None:
         """Take a plan and its finished stages; a search replaces it by its next plan."""
-        collector = Collector("", plan, store)
-        done, work, keys = set[str](), dict[str, float](), dict[str, str]()
+        collector, ahead = Collector("", plan, store), dict[str, list[Stage]]()
+        done, keys = set[str](), dict[str, str]()
         for fingerprint, stage in plan.stages.items():
-            # Evaluations that share windows are made together: the most expensive one counts.
-            key = stage.batch_key
-            keys[fingerprint], state = key, collector.state(fingerprint)
+            keys[fingerprint], state = stage.batch_key, collector.state(fingerprint)
             if state.status == "finished":
                 done.add(fingerprint)
             elif not state.final:
-                ahead = stage.estimate(plan.stages).gflops + _GFLOPS_A_STAGE
-                work[key] = max(work.get(key, 0.0), ahead)
+                ahead.setdefault(stage.batch_key, []).append(stage)
+        work = {
+            key: batch[0].gflops_of_batch(batch, plan.stages) + len(batch) * _GFLOPS_A_STAGE
+            for key, batch in ahead.items()
+        }
         # In one assignment: another thread draws the live table.
         self.plan, self.done, self._work, self._key = plan, done, work, keys
         self._trials = plan.trials_by_stage()

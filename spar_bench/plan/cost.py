@@ -15,7 +15,7 @@ from spar_bench.backbones import Sizes, TextSizes
 from spar_bench.errors import SparBenchError
 from spar_bench.inference import Inference
 from spar_bench.values import parse_trainable
-from spar_bench.windows import n_windows
+from spar_bench.windows import n_encoded, n_windows
 
 
 def windows_of(sizes: Sizes, inference: Inference, image_hw: tuple[int, int]) -> int:
@@ -61,6 +61,16 @@ def windows_flops(sizes: Sizes, inference: Inference, image_hw: tuple[int, int])
     """Return the FLOPs of encoding one image: of all its windows, or of its single pass."""
     passes = windows_of(sizes, inference, image_hw)
     return passes * encoder_flops(sizes, pass_hw(sizes, inference, image_hw))
+
+
+def shared_flops(sizes: Sizes, inferences: list[Inference], image_hw: tuple[int, int]) -> int:
+    """Return the FLOPs of encoding one image in several ways: a shared window counts once."""
+    window_px = inferences[0].window_px
+    if window_px is None:
+        return encoder_flops(sizes, image_hw)
+    strides = [one.stride_px for one in inferences if one.stride_px is not None]
+    n_passes = n_encoded(slid_hw(sizes, inferences[0], image_hw), window_px, strides)
+    return n_passes * encoder_flops(sizes, pass_hw(sizes, inferences[0], image_hw))
 
 
 def encoder_flops(sizes: Sizes, image_hw: tuple[int, int]) -> int:

@@ -17,12 +17,10 @@ from safetensors.numpy import save
 from torch import Tensor
 
 from spar_bench.accuracy import Counts, miou, names_digest
-from spar_bench.backbones import Sizes
 from spar_bench.datasets.base import IGNORED, Dataset, Mask, Sample
 from spar_bench.errors import DataError
 from spar_bench.files import replace_bytes, replace_text
-from spar_bench.inference import Inference
-from spar_bench.plan.cost import encoder_flops, pass_hw, slid_hw
+from spar_bench.plan.cost import shared_flops
 from spar_bench.resolve import open_dataset
 from spar_bench.run.context import Context
 from spar_bench.run.resume import (
@@ -37,7 +35,6 @@ from spar_bench.run.text import classifier_of, read_queries
 from spar_bench.stage import digest
 from spar_bench.stages import evaluate
 from spar_bench.stages.evaluate import N_PREVIEWS, preview_file
-from spar_bench.windows import n_encoded
 
 
 def make_evaluations(
@@ -128,17 +125,7 @@ def _count_image(counts: "PixelCounts", segmenter: Segmenter, sample: Sample) ->
             counts.preview(member, sample, labels, features[index] if features else None)
     counts.names.append(sample.name)
     n_reads = 2 if is_first else 1
-    counts.context.flops += n_reads * _shared_flops(segmenter.backbone.sizes, inferences, image_hw)
-
-
-def _shared_flops(sizes: Sizes, inferences: list[Inference], image_hw: tuple[int, int]) -> int:
-    """Return the FLOPs of encoding one image in several ways: a shared window counts once."""
-    window_px = inferences[0].window_px
-    if window_px is None:
-        return encoder_flops(sizes, image_hw)
-    strides = [one.stride_px for one in inferences if one.stride_px is not None]
-    n_passes = n_encoded(slid_hw(sizes, inferences[0], image_hw), window_px, strides)
-    return n_passes * encoder_flops(sizes, pass_hw(sizes, inferences[0], image_hw))
+    counts.context.flops += n_reads * shared_flops(segmenter.backbone.sizes, inferences, image_hw)
 
 
 def confusion_of(truth: Mask, labels: Mask, n_classes: int) -> NDArray[np.int64]:

@@ -1,7 +1,7 @@
 """What a sweep would do and how long it would take, and how far it has come; no torch."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,22 +64,30 @@ class PlanView:
         return [stage for stage in self.stages if stage.to_do]
 
     @property
-    def seconds(self) -> float:
-        """Time that the missing stages will take, start-up included."""
-        return self._in_batches(lambda one: one.seconds) + (STARTUP_S if self.missing else 0.0)
-
-    @property
     def gflops(self) -> float:
         """Floating-point operations of the missing stages, in units of 1e9."""
-        return self._in_batches(lambda one: one.estimate.gflops)
+        return sum(self._gflops(batch) for batch in self._batches())
 
-    def _in_batches(self, amount: Callable[[PlannedStage], float]) -> float:
-        """Sum over the missing stages; windows that evaluations share count once."""
-        largest: dict[str, float] = {}
+    @property
+    def seconds(self) -> float:
+        """Time that the missing stages will take, start-up included."""
+        seconds = STARTUP_S if self.missing else 0.0
+        for batch in self._batches():
+            apart = sum(one.estimate.gflops for one in batch)
+            share = self._gflops(batch) / apart if apart else 1.0
+            seconds += sum(STAGE_S + share * (one.seconds - STAGE_S) for one in batch)
+        return seconds
+
+    def _gflops(self, batch: list[PlannedStage]) -> float:
+        stages = [one.stage for one in batch]
+        return stages[0].gflops_of_batch(stages, self.plan.stages)
+
+    def _batches(self) -> Iterable[list[PlannedStage]]:
+        """Return the missing stages, those that are made together in one list."""
+        batches: dict[str, list[PlannedStage]] = {}
         for one in self.missing:
-            key = one.stage.batch_key
-            largest[key] = max(largest.get(key, 0.0), amount(one))
-        return sum(largest.values())
+            batches.setdefault(one.stage.batch_key, []).append(one)
+        return batches.values()
 
 
 @dataclass(frozen=True)
@@ -125,14 +133,14 @@ def plan_sweep(
     """
     loaded, opened = read_spec(path), Store(Path(store), make=False)
     resolver = Resolver(provisional=True)
-    lacking, speed = missing(loaded, Resolver()), assumed_speed(opened.finished(), device)
+    lacking, speed = missing(loaded, resolver), assumed_speed(opened.finished(), device)
     plan = lay_out(loaded, opened, seeds or loaded.spec.seeds, resolver, only=only)
     return PlanView(
         loaded=loaded,
         plan=plan,
         stages=_planned(Collector(loaded.experiment, plan, opened), speed),
         speed=speed,
-        lacking=lacking,
+        lacking=list(dict.fromkeys(resolver.missing + lacking)),
         remarks=remarks((trial.settings for trial in plan.trials), resolver),
     )
 

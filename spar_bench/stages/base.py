@@ -5,7 +5,7 @@ A kind is a module of this folder, or of an entry point in `spar_bench.stages`, 
 change.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -80,6 +80,10 @@ class Stage(Part):
     def estimate(self, stages: Mapping[str, "Stage"]) -> Estimate:
         """Return the work and size from closed forms; `stages` are those of the plan."""
         raise NotImplementedError
+
+    def gflops_of_batch(self, batch: Sequence["Stage"], stages: Mapping[str, "Stage"]) -> float:
+        """Return the work of stages of one `batch_key`, in 1e9 FLOPs, if they are made together."""
+        return sum(stage.estimate(stages).gflops for stage in batch)
 
     def identities(self, resolver: "Resolver") -> Mapping[str, Any]:
         """Return the settings that stand for files, as `resolver` finds them now."""

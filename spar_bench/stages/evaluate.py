@@ -1,7 +1,7 @@
 """The pixel counts of one method on one data set at one resolution, image by image."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar, Self
 
@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 from spar_bench.accuracy import Counts, names_digest
 from spar_bench.backbones import Sizes
 from spar_bench.inference import Inference, Resize
-from spar_bench.plan.cost import image_flops, windows_of
+from spar_bench.plan.cost import image_flops, shared_flops, windows_flops, windows_of
 from spar_bench.protocol import Protocol
 from spar_bench.resolve import ResolvedDataset, ResolvedPoint, Resolver
 from spar_bench.results import Preview
@@ -153,6 +153,16 @@ class Stage(base.Stage):
         )
         n_windows = windows_of(sizes, settings.inference, image_hw)
         return Estimate(flops * places.n_images / 1e9, n_bytes, n_windows)
+
+    def gflops_of_batch(
+        self, batch: Sequence[base.Stage], stages: Mapping[str, base.Stage]
+    ) -> float:
+        """Return the work of reading every image once: a window that strides share counts once."""
+        ways = [one.settings.inference for one in batch if isinstance(one, Stage)]
+        sizes, image_hw = self.places.sizes, self.settings.resize.of(self.places.image_hw)
+        apart = sum(windows_flops(sizes, way, image_hw) for way in ways)
+        saved = apart - shared_flops(sizes, ways, image_hw)
+        return super().gflops_of_batch(batch, stages) - self.places.n_images * saved / 1e9
 
     def identities(self, resolver: Resolver) -> Mapping[str, Any]:
         """Return the identities of backbone and data set now."""

@@ -13,7 +13,7 @@ from spar_bench.backbones.openclip import Backbone as OpenClip
 from spar_bench.errors import NotReady
 from spar_bench.spec.schema import BackboneSpec
 from tests.run.tiny import MODEL
-from tests.small import TINY, one_line, spar_bench, write_spec
+from tests.small import TINY, spar_bench, write_spec
 
 SIZES = {
     "patch_px": 8,
@@ -163,4 +163,4 @@ def test_check_tells_a_missing_model(here: Path) -> None:
     checked = spar_bench("check", "--ready", spec, exits=2)
 
     assert "vit.yaml: model: must name one of open_clip's models" in checked.stdout
-    assert "vit.yaml: model: must name" in one_line(spar_bench("plan", spec, exits=2))
+    assert "missing: vit.yaml: model: must name" in spar_bench("plan", spec).stdout

@@ -3,43 +3,53 @@
 import re
 from pathlib import Path
 
+from spar_bench.backbones import known_sizes
+from spar_bench.inference import SINGLE_PASS
+from spar_bench.plan.cost import image_flops
+from spar_bench.spec.schema import BackboneSpec
 from tests.small import HEAD, TIMED, TINY, one_line, spar_bench, write_spec
 
 
 def rows(said: str) -> dict[str, list[str]]:
     """Map the title of each stage of a printed plan to its other cells."""
-    return {
-        cells[0]: cells[1:]
-        for line in said.splitlines()
-        if line.startswith("  ") and (cells := re.split(r"  +", line.strip()))
-    }
+    table = said.split("\nstage ")[1].splitlines()[1:-1]
+    split = [re.split(r"  +", line) for line in table if line]
+    return {cells[0]: cells[1:] for cells in split}
 
 
-def test_plan_names_stages_by_what_they_are_under_their_kinds(here: Path) -> None:
+def test_plan_names_stages_by_what_they_are_by_kind(here: Path) -> None:
     said = spar_bench("plan", write_spec(TINY)).stdout
 
     lines = said.splitlines()
     assert lines[0] == "tiny: Does it run?"
     assert "learning_rate=0.001,seed=0  pretrained, student       7      7" in said
-    assert [line for line in lines[8:-2] if not line.startswith(" ")] == [
-        *("text", "evaluate", "cost", "images", "targets", "student"),
-    ]
     assert list(rows(said)) == [
-        "class names of patchwork",
-        "teacher s = 64 on patchwork at 72 px",
-        "teacher s = 32 on patchwork at 72 px",
-        "pretrained on patchwork at 72 px",
-        "student last_1_blocks, mse, seed 0 on patchwork at 72 px",
-        "teacher s = 64 of 72x90 px",
-        "teacher s = 32 of 72x90 px",
-        "single pass of 72x90 px",
-        "2 of patchwork, seed 0",
-        "teacher s = 32, seed 0",
-        "last_1_blocks, mse, seed 0",
+        "text of 25 names",
+        "teacher on patchwork at 72 px, windows, s = 64, w = 64",
+        "teacher on patchwork at 72 px, windows, s = 32, w = 64",
+        "pretrained on patchwork at 72 px, a single pass",
+        "student on patchwork at 72 px, a single pass",
+        "cost of windows, s = 64, w = 64 at 72x90 px",
+        "cost of windows, s = 32, w = 64 at 72x90 px",
+        "cost of a single pass at 72x90 px",
+        "2 images, seed 0",
+        "targets of a teacher, s = 32, w = 64",
+        "student last 1 blocks, mse, seed 0",
     ]
-    assert rows(said)["teacher s = 32, seed 0"] == ["to do", "1", "3", "0.823", "45.8 kB", "1 s"]
-    assert "3 trials, 11 stages, 11 to do: 3.95 GFLOP, about 31 s with start-up " in lines[-1]
+    targets = rows(said)["targets of a teacher, s = 32, w = 64"]
+    assert targets == ["to do", "1", "3", "0.823", "45.8 kB", "1 s"]
+    assert "3 trials, 11 stages, 11 to do: 3.96 GFLOP, about 31 s with start-up " in lines[-1]
     assert "(assuming two cores of a laptop: 60 GFLOP/s), 4.2 MB in the store." in lines[-1]
+
+
+def test_stages_of_one_title_are_told_apart_by_their_trials(here: Path) -> None:
+    said = spar_bench("plan", write_spec(TINY.replace("[1.0e-3]", "[1.0e-3, 1.0e-4]"))).stdout
+
+    students = [title for title in rows(said) if title.startswith("student last")]
+    assert students == [
+        "student last 1 blocks, mse, seed 0 (learning_rate=0.001,seed=0)",
+        "student last 1 blocks, mse, seed 0 (learning_rate=0.0001,seed=0)",
+    ]
 
 
 def test_fingerprints_are_shown_on_request_alone(in_swept: Path) -> None:
@@ -48,7 +58,7 @@ def test_fingerprints_are_shown_on_request_alone(in_swept: Path) -> None:
     plain, verbose = (spar_bench("plan", "tiny", *more).stdout for more in ([], ["--verbose"]))
 
     assert student.name[:12] not in plain
-    assert rows(verbose)["last_1_blocks, mse, seed 0"][-1] == student.name[:12]
+    assert rows(verbose)["student last 1 blocks, mse, seed 0"][-1] == student.name[:12]
     assert {title: cells[:-1] for title, cells in rows(verbose).items()} == rows(plain)
 
 
@@ -57,18 +67,18 @@ def test_plan_of_more_seeds_adds_students_alone(in_swept: Path) -> None:
 
     assert "5 trials, 23 stages, 8 to do" in said
     to_do = [title for title, cells in rows(said).items() if cells[0] == "to do"]
-    assert [title for title in to_do if "seed" not in title] == []
+    assert [title for title in to_do if "seed=" not in title and "seed " not in title] == []
 
 
 def test_plan_of_one_trial_has_its_stages_alone(here: Path) -> None:
     said = spar_bench("plan", write_spec(TIMED), "--only", "stride_px=32").stdout
 
     assert list(rows(said)) == [
-        "class names of patchwork",
-        "teacher s = 32 on patchwork at 72 px",
-        "teacher s = 32 of 72x90 px",
-        "teacher s = 32 of 64x80 px",
-        "2 arms in turns",
+        "text of 25 names",
+        "teacher on patchwork at 72 px, windows, s = 32, w = 64",
+        "cost of windows, s = 32, w = 64 at 72x90 px",
+        "cost of windows, s = 32, w = 64 at 64x80 px",
+        "latency of 2 ways to read an image",
     ]
     assert "1 trial, 5 stages, 5 to do" in said
 
@@ -102,13 +112,28 @@ evaluate: {datasets: [{path: nothing}]}
 """
 
 
-def test_all_that_is_missing_is_reported_at_once(here: Path) -> None:
-    told = spar_bench("plan", write_spec(UNREADY), exits=2).stderr.splitlines()
+def test_plan_without_weights_and_data_lists_what_is_missing_and_goes_on(here: Path) -> None:
+    said = spar_bench("plan", write_spec(UNREADY)).stdout
 
-    assert len(told) == 3
-    assert told[0].startswith("backbone siglip2-b16-256: its weights must be in ")
-    assert "nowhere" in told[1]
-    assert "nothing" in told[2]
+    missing = [line for line in said.splitlines() if line.startswith("missing: ")]
+    assert len(missing) == 3
+    assert missing[0].startswith("missing: backbone siglip2-b16-256: its weights must be in ")
+    assert missing[1].startswith("missing: nothing: must be a folder of images")
+    assert missing[2].startswith("missing: nowhere: must be a folder of images")
+    assert "1 trial, " in said.splitlines()[-1]
+
+
+def test_plan_takes_sizes_and_counts_from_data_files_where_images_are_missing(here: Path) -> None:
+    spec = "evaluate: {datasets: [cityscapes], short_side_px: [512], methods: [pretrained]}\n"
+
+    said = spar_bench("plan", write_spec(spec)).stdout
+
+    read, priced = "pretrained on cityscapes at 512 px, a single pass", "cost of a single pass at"
+    # 512x1024 px are 64x128 patches: 500 images of 8,192 tokens.
+    flops = image_flops(known_sizes(BackboneSpec(name="patchwork")), SINGLE_PASS, (512, 1024),
+                        n_queries=19)  # fmt: skip
+    assert rows(said)[read][3] == f"{500 * flops / 1e9:,.0f}"
+    assert any(title.startswith(f"{priced} 512x1024 px") for title in rows(said))
 
 
 def test_plan_tells_the_mistakes_of_all_data_files_at_once(here: Path) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from spar_bench.plan.trials import Plan
+from spar_bench.run.context import ignore
 from spar_bench.session.selection import (
     select_trials,
     stages_after_trials,
@@ -62,7 +63,8 @@ def test_session_of_all_arms_that_is_finished_is_kept(
     plan = planned(clip, photographs)
     whole = plan.latency
     assert whole is not None
-    store.finish(plan.stages[whole], summary=latency.Summary(n_timed=4), made={})
+    with store.lock([whole], on_wait=ignore, poll=ignore):
+        store.finish(plan.stages[whole], summary=latency.Summary(n_timed=4), made={})
 
     time_only(plan, select_trials(plan.trials, ["g1"]), store)
 
