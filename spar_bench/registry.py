@@ -29,6 +29,7 @@ ATTRIBUTES = {
     "losses": "loss",
     "refiners": "Refiner",
     "stages": "Stage",
+    "backends": "Backend",
 }
 _ONE_OF = {
     "backbones": "backbone",
@@ -36,6 +37,7 @@ _ONE_OF = {
     "losses": "loss",
     "refiners": "refiner",
     "stages": "kind of stage",
+    "backends": "backend",
 }
 
 

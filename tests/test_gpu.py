@@ -19,7 +19,7 @@ from spar_bench.stages.base import Stage
 from spar_bench.stages.student import TRAINED_FILE
 from spar_bench.store import Store
 from tests.run.conftest import clip, photographs
-from tests.run.tiny import executor, of_kind, plan_of, settings
+from tests.run.tiny import of_kind, plan_of, scheduler, settings
 from tests.small import UNTIMED, write_spec
 
 __all__ = ["clip", "photographs"]
@@ -101,7 +101,7 @@ def test_peak_memory_holds_the_weights_and_grows_with_the_image() -> None:
 def made(plan: Plan, context: Context) -> Finished:
     """Make the one student of a plan."""
     [stage] = of_kind(plan, "student")
-    executor(plan, context.store, context=context)[0].make([stage.fingerprint])
+    scheduler(plan, context.store, context=context)[0].make([stage.fingerprint])
     finished = context.store.find(stage)
     assert finished is not None
     return finished

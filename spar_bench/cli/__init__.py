@@ -25,6 +25,7 @@ from spar_bench.cli import (
     status,
     sweep,
     ui,
+    work,
 )
 from spar_bench.cli.log import quieten_libraries, show_our_log
 from spar_bench.cli.stopping import INTERRUPTED
@@ -58,7 +59,7 @@ def main() -> None:
 
 
 for command in (
-    *(init.init, check.check, plan.plan, sweep.sweep, report.report, ui.ui),
+    *(init.init, check.check, plan.plan, sweep.sweep, report.report, ui.ui, work.work),
     *(status.status, explain.explain, cache.cache, import_.import_, export.export),
     *(doctor.doctor, backbones.backbones, datasets.datasets, families.losses, families.refiners),
     completion.completion,

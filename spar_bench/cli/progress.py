@@ -13,8 +13,8 @@ from rich.table import Table
 
 from spar_bench.cli.printing import span
 from spar_bench.cli.stopping import STOPPING, Stopper
+from spar_bench.engine.events import Event
 from spar_bench.plan.trials import Plan, Trial
-from spar_bench.run.execute import Note
 from spar_bench.session.collect import Collector
 from spar_bench.session.sweep import Watcher
 from spar_bench.stages.base import Stage
@@ -83,9 +83,12 @@ class Tally:
         self._trials = plan.trials_by_stage()
         self._begun = None
 
-    def note(self, note: Note, stage: Stage, text: str) -> None:
+    def note(self, event: Event, stage: Stage) -> None:
         """Record what happened to a stage."""
-        if note in ("started", "waiting"):
+        note = event.kind
+        if note == "progress":
+            self._go_on(stage, event.share)
+        elif note in ("started", "waiting"):
             self._turn_to(stage)
         elif note == "made":
             self.done = self.done | {stage.fingerprint}
@@ -98,8 +101,7 @@ class Tally:
         if note in ("made", "failed", "pruned"):
             self.current = None
 
-    def progress(self, stage: Stage, share: float) -> None:
-        """Record the share of a stage that is done."""
+    def _go_on(self, stage: Stage, share: float) -> None:
         if self.current is not stage:
             self._turn_to(stage)
         self.share = share
@@ -153,20 +155,16 @@ class Lines(Tally):
         super().__init__()
         self._said_at = time.monotonic()
 
-    def note(self, note: Note, stage: Stage, text: str) -> None:
-        """Print what happened to a stage."""
-        super().note(note, stage, text)
-        trials = self.trials_of(stage)
-        detail = f": {text}" if text else ""
-        self._say(
-            f"{note} {stage.kind} {stage.fingerprint[:12]} ({trials}){detail} [{self._counts()}]"
-        )
-
-    def progress(self, stage: Stage, share: float) -> None:
-        """Print the progress of a long stage."""
-        super().progress(stage, share)
-        if time.monotonic() - self._said_at > LINE_EVERY_S:
-            self._say(f"{share:4.0%} {stage.kind} {stage.fingerprint[:12]} [{self._counts()}]")
+    def note(self, event: Event, stage: Stage) -> None:
+        """Print what happened to a stage; the progress of a long one now and then."""
+        super().note(event, stage)
+        named = f"{stage.kind} {stage.fingerprint[:12]}"
+        if event.kind != "progress":
+            detail = f": {event.text}" if event.text else ""
+            counts = self._counts()
+            self._say(f"{event.kind} {named} ({self.trials_of(stage)}){detail} [{counts}]")
+        elif time.monotonic() - self._said_at > LINE_EVERY_S:
+            self._say(f"{event.share:4.0%} {named} [{self._counts()}]")
 
     def _counts(self) -> str:
         """Return done, failed, blocked and time left in words."""
@@ -195,9 +193,10 @@ class Board(Tally):
         self._console, self._stopper = console, stopper
         self._trouble = ""
 
-    def note(self, note: Note, stage: Stage, text: str) -> None:
+    def note(self, event: Event, stage: Stage) -> None:
         """Record what happened; print failures."""
-        super().note(note, stage, text)
+        super().note(event, stage)
+        note, text = event.kind, event.text
         # Stages that depend on a pruned student have the same reason, which is not shown twice.
         if note in TROUBLES and not (note == "pruned" and text == self._trouble):
             self._trouble = text

@@ -23,12 +23,30 @@ if TYPE_CHECKING:
     from spar_bench.session.sweep import Outcome
 
 
+def _listed(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str, ...]:
+    """Split names at commas."""
+    return tuple(name.strip() for name in (value or "").split(",") if name.strip())
+
+
 @click.command()
 @spec_argument
 @store_option
 @tracking_option
 @seeds_option
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:1.")
+@click.option(
+    "--devices",
+    metavar="NAME,...",
+    callback=_listed,
+    help="One worker process on each, such as cuda:0,cuda:1.",
+)
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Worker processes that share the device.",
+)
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads  [default: torch's]")
 @click.option(
     "--workers",

@@ -11,12 +11,12 @@ from safetensors.torch import save
 from spar_bench import __version__, backbones
 from spar_bench.backbones._weights import ORIGIN_FILE
 from spar_bench.backbones.base import Backbone, Exported, Library, exchanges
+from spar_bench.engine.workplan import Retries, WorkPlan
 from spar_bench.errors import SparBenchError, UnknownName
 from spar_bench.files import replace_bytes, replace_text, writing
-from spar_bench.plan.trials import Plan
 from spar_bench.resolve import Resolver
 from spar_bench.run.context import Context, open_student, resolve_device
-from spar_bench.run.execute import Executor
+from spar_bench.run.work import Worker
 from spar_bench.session.provenance import explain
 from spar_bench.spec.schema import BackboneSpec
 from spar_bench.stage import Finished, canonical
@@ -36,16 +36,15 @@ def import_student(
     Raises:
         NotReady: checkpoint or weights are missing, or do not belong together.
     """
-    opened, plan = Store(store), Plan()
+    opened, reasons = Store(store), list[str]()
     resolver = Resolver()
     stage = imported.Stage.of(resolver.backbone(backbone), str(checkpoint), resolver)
-    fingerprint = plan.add(stage)
-    context = Context(opened, resolve_device("cpu", None))
-    executor = Executor(plan, context, {fingerprint}, lambda *_: None, retry=True)
-    executor.make([fingerprint])
+    plan = WorkPlan({stage.fingerprint: stage}, Retries(retry=True))
+    worker = Worker(plan, Context(opened, resolve_device("cpu", None)))
+    worker.make([stage], lambda event: reasons.append(event.text))
     finished = opened.find(stage)
     if finished is None:
-        raise SparBenchError(executor.reasons[fingerprint])
+        raise SparBenchError(reasons[-1])
     return finished
 
 

@@ -36,16 +36,13 @@ class Asked:
     study: optuna.study.Study
     search: SearchSpec
 
-    def report(self, epoch: int, loss: float) -> None:
+    def prune_reason(self, epoch: int, loss: float) -> str:
         """Report a student's mean loss after an epoch to the pruner; only for the first seed.
 
-        Raises:
-            Pruned: it lags behind the median of the others.
+        Returns why the student is given up if it lags behind the median of the others, else "".
         """
-        from spar_bench.run.context import Pruned
-
         if not self.search.prune:
-            return
+            return ""
         known = self.study.trials[self.trial.number].intermediate_values
         if epoch not in known:
             [direction] = self.search.objectives.values()
@@ -53,9 +50,8 @@ class Asked:
         # Also for an epoch that a killed attempt reported: it may have been the decisive one.
         if self.trial.should_prune():
             last = max(epoch, *known, 0)
-            raise Pruned(
-                f"pruned by the search after epoch {last}: its loss lags behind the others'"
-            )
+            return f"pruned by the search after epoch {last}: its loss lags behind the others'"
+        return ""
 
     def tell(self, collector: Collector) -> None:
         """Report the score of this point's trials to the study: their mean over seeds."""

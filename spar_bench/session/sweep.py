@@ -3,20 +3,26 @@
 import logging
 import tempfile
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from spar_bench import track
+from spar_bench import registry, track
+from spar_bench.backends.base import Backend, Setup
 from spar_bench.conflicts import read_spec
+from spar_bench.engine.events import Emit, Event
+from spar_bench.engine.scheduler import Outcome as StageOutcome
+from spar_bench.engine.scheduler import Scheduler
+from spar_bench.engine.workplan import Retries, WorkPlan
 from spar_bench.errors import SparBenchError, StoreError
 from spar_bench.plan.trials import Plan, Trial, make_plan
+from spar_bench.processes import n_processes
 from spar_bench.results import Row
-from spar_bench.run.context import Context, ignore, machine, resolve_device, resolve_workers
+from spar_bench.run.context import Context, Pruned, machine, resolve_device, resolve_workers
 from spar_bench.run.distributed import joined, own_device
-from spar_bench.run.execute import Executor, Note
-from spar_bench.run.execute import Outcome as StageOutcome
+from spar_bench.run.work import Worker
 from spar_bench.session.collect import Collector
 from spar_bench.session.readiness import ready_remarks
 from spar_bench.session.records import results, save_for_mirror, trial_record
@@ -44,12 +50,8 @@ class Watcher(Protocol):
         """Receive the plan, again whenever a search adds to it."""
         ...
 
-    def note(self, note: Note, stage: Stage, text: str) -> None:
-        """Learn that a stage started, ended, waits for another sweep, or was found damaged."""
-        ...
-
-    def progress(self, stage: Stage, share: float) -> None:
-        """Receive the share of a stage that is done, 0 to 1."""
+    def note(self, event: Event, stage: Stage) -> None:
+        """Learn what happened to a stage."""
         ...
 
 
@@ -59,10 +61,7 @@ class Silent:
     def planned(self, plan: Plan, store: Store) -> None:
         """Do nothing."""
 
-    def note(self, note: Note, stage: Stage, text: str) -> None:
-        """Do nothing."""
-
-    def progress(self, stage: Stage, share: float) -> None:
+    def note(self, event: Event, stage: Stage) -> None:
         """Do nothing."""
 
 
@@ -72,7 +71,9 @@ class Options:
 
     `n_seeds` overrides the spec's seeds by 0, 1, ...; `only` names trials; `tracking_uri` is an
     MLflow URI, by default the environment's, then `mlflow.db` in the working directory; `workers`
-    processes render distillation images in advance, by default some with a GPU.
+    processes render distillation images in advance, by default some with a GPU. `devices` each get
+    a worker process that makes stages beside the others, or `jobs` on one device do; `backend`
+    names another way to make them.
     """
 
     store: str | Path = DEFAULT_ROOT
@@ -84,6 +85,9 @@ class Options:
     retry: bool = False
     fail_fast: bool = False
     workers: int | None = None
+    devices: tuple[str, ...] = ()
+    jobs: int = 1
+    backend: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse counts that are too low.
@@ -91,7 +95,7 @@ class Options:
         Raises:
             ValueError: a count is too low.
         """
-        for name, least in (("n_seeds", 1), ("threads", 1), ("workers", 0)):
+        for name, least in (("n_seeds", 1), ("threads", 1), ("workers", 0), ("jobs", 1)):
             count = getattr(self, name)
             if count is not None and count < least:
                 raise ValueError(
@@ -166,7 +170,6 @@ class _Sweep:
         self.context = Context(
             self._store,
             device,
-            report=watcher.progress,
             stop=stop,
             workers=resolve_workers(options.workers, device),
         )
@@ -180,9 +183,16 @@ class _Sweep:
         self._outcomes: dict[str, StageOutcome] = {}
         self._reasons: dict[str, str] = {}
         self._n_made = 0
+        self._prune: Callable[[int, float], str] = _keep
+        self._n_threads = self._machine.threads
+        self.context.prune = self._raise_pruned
 
     def run(self) -> Outcome:
-        """Run all trials, then time all arms in one session."""
+        """Run all trials, then time everything in one session."""
+        with closing(self._open_backend()) as self._backend:
+            return self._run()
+
+    def _run(self) -> Outcome:
         plan = Plan() if self._loaded.search else self._plan(self._loaded.points)
         trials = select_trials(plan.trials, self._options.only)
         left_out = note_sweep(self._loaded, self._store, self._seeds)
@@ -204,6 +214,11 @@ class _Sweep:
             self._give_up()
             raise
 
+    def _raise_pruned(self, epoch: int, loss: float) -> None:
+        reason = self._prune(epoch, loss)
+        if reason:
+            raise Pruned(reason)
+
     def _search(self) -> Plan:
         """Ask for one trial after another; all arms are timed at the end, in one session."""
         with self._store.lock(
@@ -220,12 +235,12 @@ class _Sweep:
                     asked.point.group,
                 )
                 plan = self._plan([asked.point])
-                self.context.prune = asked.report
+                self._prune = asked.prune_reason
                 self._execute(plan, plan.trials, timed="latency_p50_ms" in searcher.objectives)
+                self._prune = _keep
                 asked.tell(Collector(self._loaded.experiment, plan, self._store))
                 if self._options.fail_fast and self._failures:
                     break
-            self.context.prune = ignore
             plan = self._plan({point.group: point for point in points}.values())
             self._execute(plan, plan.trials, timed=True)
         collector = Collector(self._loaded.experiment, plan, self._store)
@@ -241,21 +256,35 @@ class _Sweep:
 
     def _execute(self, plan: Plan, trials: list[Trial], *, timed: bool) -> None:
         """Make the stages of trials; mirror each trial when it ends, and again with its timings."""
-        executor = Executor(
+        retries = Retries(retry=self._options.retry, keep_pruned=plan.keep_pruned)
+        self._backend.use(WorkPlan(plan.stages, retries))
+        scheduler = Scheduler(
             plan,
-            self.context,
+            self._store,
+            self._backend,
             stages_of_trials(plan, trials, timed=timed),
-            notify=self._note,
-            retry=self._options.retry,
+            notify=self._note(plan),
+            retries=retries,
+            check=self.context.check,
             fail_fast=self._options.fail_fast,
             outcomes=self._outcomes,
             reasons=self._reasons,
         )
-        for trial in trials:
-            made = executor.make({f for row in trial.rows for f in (row.evaluate, row.cost)})
-            if made:
-                self._record(plan, trial)
-        executor.make(stages_after_trials(plan, trials, timed=timed))
+        left = {
+            trial.name: {f for row in trial.rows for f in (row.evaluate, row.cost)}
+            for trial in trials
+        }
+
+        def ended(fingerprint: str) -> None:
+            for trial in trials:
+                if fingerprint in left[trial.name]:
+                    left[trial.name].discard(fingerprint)
+                    if not left[trial.name]:
+                        self._record(plan, trial)
+
+        asked = set().union(*left.values())
+        scheduler.make(asked, ended=ended)
+        scheduler.make(stages_after_trials(plan, trials, timed=timed))
         for trial in trials:
             self._record(plan, trial)
 
@@ -295,11 +324,45 @@ class _Sweep:
     def _results_folder(self) -> Path:
         return self._store.root / "results" / self._loaded.experiment
 
-    def _note(self, note: Note, stage: Stage, text: str) -> None:
-        self._n_made += note == "made"
-        if note == "failed":
-            self._failures[stage.fingerprint] = stage.kind, text
-        self._watcher.note(note, stage, text)
+    def _open_backend(self) -> Backend:
+        """Return what makes stages: this process, or a worker process a device or job."""
+        options = self._options
+        devices = options.devices or (options.device,) * options.jobs
+        name = options.backend or ("in_process" if len(devices) == 1 else "subprocesses")
+        if n_processes() > 1 and name != "in_process":
+            raise SparBenchError(
+                "--devices, --jobs: must be left out where processes train a student together, but "
+                "are given; drop them, or torchrun"
+            )
+        threads = options.threads
+        if threads is None and options.jobs > 1:
+            threads = max(1, self._n_threads // options.jobs)
+        setup = Setup(
+            store=self._store,
+            devices=devices,
+            threads=threads,
+            workers=options.workers,
+            make=lambda plan, batch, emit: Worker(plan, self.context).make(batch, emit),
+            check=self.context.check,
+            prune=lambda epoch, loss: self._prune(epoch, loss),
+        )
+        backend: Backend = registry.load("backends", name)(setup)
+        return backend
+
+    def _note(self, plan: Plan) -> Emit:
+        def note(event: Event) -> None:
+            stage = plan.stages[event.fingerprint]
+            self._n_made += event.kind == "made"
+            if event.kind == "failed":
+                self._failures[stage.fingerprint] = stage.kind, event.text
+            self._watcher.note(event, stage)
+
+        return note
+
+
+def _keep(epoch: int, loss: float) -> str:
+    """Give up no student."""
+    return ""
 
 
 def _say_waiting(_: str) -> None:

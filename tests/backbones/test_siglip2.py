@@ -29,7 +29,7 @@ from tests.backbones.proofs import CLOSE, attend_in_every_place, distance, one_s
 from tests.backbones.sliding_reference import teacher
 from tests.backbones.tiny_siglip import write_data_file, write_folder
 from tests.backbones.towers import NAMES, hollow
-from tests.run.tiny import executor, plan_of, settings, write_photographs
+from tests.run.tiny import plan_of, scheduler, settings, write_photographs
 
 SIGLIP2 = [name for name in NAMES if registry.plugin("backbones", name) == "siglip2"]
 HW = [(16, 16), (24, 16), (8, 20), (4, 64), (15, 22), (33, 17)]
@@ -217,7 +217,7 @@ def test_student_is_distilled_and_evaluated_on_sides_that_are_no_whole_patches(
         )
     )
     store = Store(tmp_path / "store")
-    making, notes = executor(plan, store)
+    making, notes = scheduler(plan, store)
 
     making.make(plan.stages)
 

@@ -2,6 +2,7 @@
 
 import io
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -9,8 +10,9 @@ from rich.console import Console
 from spar_bench.cli.progress import Board, Lines, Tally
 from spar_bench.cli.stopping import STOPPING, Stopper
 from spar_bench.conflicts import read_spec
+from spar_bench.engine.events import Event
 from spar_bench.plan.trials import Plan, make_plan
-from spar_bench.run.execute import Note
+from spar_bench.stages.base import Stage
 from spar_bench.store import Store
 from tests.small import DIVERGING, TINY, write_spec
 
@@ -26,6 +28,12 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
     """Return the plan of three trials and eleven stages."""
     monkeypatch.chdir(tmp_path)
     return make_plan(read_spec(Path(write_spec(TINY))).points, [0], None)
+
+
+def tell(watcher: Tally, kind: Any, stage: Stage, text: str = "", share: float = 0.0) -> None:
+    """Tell a watcher what happened to a stage."""
+    event = Event(kind=kind, fingerprint=stage.fingerprint, text=text, share=share)
+    watcher.note(event, stage)
 
 
 def board_of(width: int) -> tuple[Board, io.StringIO]:
@@ -50,8 +58,8 @@ def test_table_has_two_lines_of_the_terminals_width_at_most(
     board.planned(plan, store)
     student = next(s for s in plan.stages.values() if s.kind == "student")
 
-    board.note("started", student, "")
-    board.progress(student, 0.25)
+    tell(board, "started", student, "")
+    tell(board, "progress", student, share=0.25)
 
     lines = drawn(board, width)
     assert len(lines) == 2
@@ -72,8 +80,8 @@ def test_trouble_is_printed_above_the_table_and_stays(plan: Plan, store: Store) 
     board.planned(plan, store)
     stage = next(s for s in plan.stages.values() if s.kind == "student")
 
-    board.note("failed", stage, "[red]no[/red]")
-    board.note("made", stage, "1.0 s")
+    tell(board, "failed", stage, "[red]no[/red]")
+    tell(board, "made", stage, "1.0 s")
 
     said = f"failed student {stage.fingerprint[:12]} (learning_rate=0.001,seed=0): [red]no[/red]\n"
     assert above.getvalue() == said
@@ -87,10 +95,9 @@ def test_failures_of_one_reason_are_all_printed_and_a_pruned_one_once(
     board.planned(plan, store)
     first, second = list(plan.stages.values())[:2]
 
-    notes: list[Note] = ["failed", "pruned"]
-    for note in notes:
-        board.note(note, first, f"for one reason: {note}")
-        board.note(note, second, f"for one reason: {note}")
+    for note in ("failed", "pruned"):
+        tell(board, note, first, f"for one reason: {note}")
+        tell(board, note, second, f"for one reason: {note}")
 
     assert said.getvalue().count("for one reason: failed") == 2
     assert said.getvalue().count("for one reason: pruned") == 1
@@ -123,20 +130,20 @@ def test_time_left_follows_the_work_done_and_leaves_out_the_start(
     images = next(stage for stage in stages if stage.kind == "images")
     student = next(stage for stage in stages if stage.kind == "student")
 
-    tally.note("started", images, "")
+    tell(tally, "started", images)
     now[0] += 600  # imports
-    tally.note("made", images, "")
+    tell(tally, "made", images)
     after_start = tally.seconds_left()
-    tally.note("started", student, "")
-    tally.progress(student, 0.0)
+    tell(tally, "started", student)
+    tell(tally, "progress", student)
     now[0] += 4
-    tally.progress(student, 0.2)
+    tell(tally, "progress", student, share=0.2)
     too_early = tally.seconds_left()
     now[0] += 4
-    tally.progress(student, 0.4)
+    tell(tally, "progress", student, share=0.4)
     early = tally.seconds_left()
     for stage in stages:
-        tally.note("made", stage, "")
+        tell(tally, "made", stage)
     at_end = tally.seconds_left()
 
     assert (after_start, too_early) == (None, None)
@@ -169,9 +176,9 @@ def test_lines_tell_stage_trials_and_counts(
     lines, stage = Lines(), next(s for s in plan.stages.values() if s.kind == "images")
     lines.planned(plan, store)
 
-    lines.note("started", stage, "")
-    lines.progress(stage, 0.5)
-    lines.note("failed", stage, "no room")
+    tell(lines, "started", stage, "")
+    tell(lines, "progress", stage, share=0.5)
+    tell(lines, "failed", stage, "no room")
 
     trial, name = "(learning_rate=0.001,seed=0)", stage.fingerprint[:12]
     started, halfway, failed = capsys.readouterr().err.splitlines()
@@ -189,8 +196,8 @@ def test_stage_that_a_failed_one_blocks_is_counted_apart(
     for shown in (lines, board):
         shown.planned(plan, store)
 
-        shown.note("failed", student, "diverged")
-        shown.note("blocked", needs[0], "a stage that it needs was not made: diverged")
+        tell(shown, "failed", student, "diverged")
+        tell(shown, "blocked", needs[0], "a stage that it needs was not made: diverged")
 
     counts = capsys.readouterr().err.splitlines()[-1]
     assert "[0/11 stages, 1 failed, 1 blocked]" in counts

@@ -11,7 +11,7 @@ from spar_bench.plan.cost import encoder_flops
 from spar_bench.run import cost
 from spar_bench.spec.schema import BackboneSpec
 from spar_bench.store import Store
-from tests.run.tiny import executor, plan_of, settings
+from tests.run.tiny import plan_of, scheduler, settings
 
 
 def test_cost_of_each_arm_is_stated_and_checked(
@@ -19,7 +19,7 @@ def test_cost_of_each_arm_is_stated_and_checked(
 ) -> None:
     plan = plan_of(settings(clip, photographs, evaluate__methods=["pretrained", "teacher"]))
     costs = [row.cost for row in plan.trials[0].rows]
-    executor(plan, store)[0].make(costs)
+    scheduler(plan, store)[0].make(costs)
 
     single, windows = (store.find(plan.stages[fingerprint]) for fingerprint in costs)
     assert single is not None
@@ -44,7 +44,7 @@ def test_closed_form_that_is_off_fails_the_stage(
     real = cost.count_encoder_flops
     monkeypatch.setattr(cost, "count_encoder_flops", lambda *args: int(1.03 * real(*args)))
     plan = plan_of(settings(clip, photographs, evaluate__methods=["pretrained"]))
-    making, notes = executor(plan, store)
+    making, notes = scheduler(plan, store)
 
     making.make([plan.trials[0].rows[0].cost])
 

@@ -24,7 +24,7 @@ from spar_bench.stage import Damaged
 from spar_bench.stages.base import stage_from_json
 from spar_bench.stages.student import TRAINED_FILE, Stage
 from spar_bench.store import Store
-from tests.run.tiny import CPU, executor, of_type, plan_of, settings
+from tests.run.tiny import CPU, of_type, plan_of, scheduler, settings
 
 
 class Apart(Ranks):
@@ -44,7 +44,7 @@ def taught(
     changes: dict[str, Any] = {"images__count": 5, "student__accumulate": 3}
     plan = plan_of(settings(clip, photographs, student__trainable="all", **changes))
     [student] = of_type(plan, Stage)
-    executor(plan, store)[0].make([student.inputs["targets"]])
+    scheduler(plan, store)[0].make([student.inputs["targets"]])
     return store, student
 
 

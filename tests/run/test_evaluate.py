@@ -29,11 +29,11 @@ from spar_bench.store import Store
 from tests.run.tiny import (
     CLASSES,
     CPU,
-    executor,
     finished,
     of_kind,
     plan_of,
     protocol,
+    scheduler,
     settings,
     write_photographs,
 )
@@ -86,7 +86,7 @@ def evaluated(
     changes = {"evaluate__average": average} if average else {}
     plan = plan_of(settings(clip, photographs, evaluate__methods=[method], **changes))
     [stage] = of_kind(plan, "evaluate")
-    executor(plan, store)[0].make([stage.fingerprint])
+    scheduler(plan, store)[0].make([stage.fingerprint])
     return finished(store, stage)
 
 
@@ -243,7 +243,7 @@ def test_student_of_broken_weights_is_told_to_learn_slower(
         )
     )
     [row] = plan.trials[0].rows
-    making, notes = executor(plan, store)
+    making, notes = scheduler(plan, store)
 
     making.make([row.evaluate])
 
@@ -275,7 +275,7 @@ def test_masks_without_a_labelled_pixel_are_told_by_their_data_sets_name(
         Image.fromarray(np.full_like(read_mask(path), 255)).save(path)
     plan = plan_of(settings(clip, data, evaluate__methods=["pretrained"]))
     [row] = plan.trials[0].rows
-    making, notes = executor(plan, store)
+    making, notes = scheduler(plan, store)
 
     making.make([row.evaluate])
 

@@ -15,7 +15,7 @@ from spar_bench.spec.schema import BackboneSpec
 from spar_bench.stage import Finished
 from spar_bench.stages.student import TRAINED_FILE
 from spar_bench.store import Store
-from tests.run.tiny import executor, finished, losses, of_kind, plan_of, settings
+from tests.run.tiny import finished, losses, of_kind, plan_of, scheduler, settings
 
 
 @pytest.mark.parametrize("changes", [{}, {"epochs": 3, "trainable": "all", "accumulate": 1}])
@@ -28,7 +28,7 @@ def test_targets_that_are_not_kept_make_the_same_student(
         store = Store(tmp_path / str(keep))
         plan = plan_of(settings(clip, photographs, teacher__keep=keep, **named))
         [student] = of_kind(plan, "student")
-        making, notes = executor(plan, store)
+        making, notes = scheduler(plan, store)
 
         making.make([student.fingerprint])
 
@@ -58,7 +58,7 @@ def test_weights_are_not_looked_at_for_each_image_that_is_taught(
         looks.clear()
         with monkeypatch.context() as patched:
             patched.setattr(backbones, "identity", counted)
-            executor(plan, store)[0].make([student.fingerprint])
+            scheduler(plan, store)[0].make([student.fingerprint])
         assert store.find(student) is not None
         found.append(len(looks))
 
@@ -88,7 +88,7 @@ def test_kept_targets_are_read_where_they_need_not_be_kept_and_damaged_ones_left
     if not hashed_whole:
         monkeypatch.setattr("spar_bench.store.HASH_WHOLE_BYTES", 0)
     kept = plan_of(settings(clip, photographs))
-    executor(kept, store)[0].make(stage.fingerprint for stage in of_kind(kept, "targets"))
+    scheduler(kept, store)[0].make(stage.fingerprint for stage in of_kind(kept, "targets"))
     plan = plan_of(settings(clip, photographs, teacher__keep=False))
     [student] = of_kind(plan, "student")
     real = teach._teach
@@ -104,9 +104,9 @@ def test_kept_targets_are_read_where_they_need_not_be_kept_and_damaged_ones_left
     [path] = (damaged.root / "stages" / "targets").glob("*/000001.safetensors")
     path.write_bytes(DAMAGES[how](path.read_bytes()))
 
-    executor(plan, store)[0].make([student.fingerprint])
+    scheduler(plan, store)[0].make([student.fingerprint])
     assert taught == []
-    making, notes = executor(plan, damaged)
+    making, notes = scheduler(plan, damaged)
     making.make([student.fingerprint])
 
     assert notes.kinds("made") == ["student"]

@@ -18,7 +18,7 @@ from spar_bench.run.context import Context, Interrupted
 from spar_bench.run.latency import FEWEST_PASSES, LONG_PASSES, MOST_PASSES, Arm
 from spar_bench.stages.latency import Places, Settings, Stage
 from spar_bench.store import Store
-from tests.run.tiny import CPU, executor, plan_of, settings
+from tests.run.tiny import CPU, plan_of, scheduler, settings
 from tests.test_testing import ToyBackbone
 
 SESSION = Stage(settings=Settings(timed={}, machine=None, seconds=1.0), places=Places(backbones={}))
@@ -206,7 +206,7 @@ def test_sitting_times_every_arm_of_a_plan(
     measure = {"latency": True, "seconds": 0.01, "image_hw": [[48, 64]]}
     plan = plan_of(settings(clip, photographs, measure=measure))
     assert plan.latency is not None
-    making, _ = executor(plan, store)
+    making, _ = scheduler(plan, store)
 
     making.make([plan.latency])
 

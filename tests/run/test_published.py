@@ -11,7 +11,7 @@ from PIL import Image
 from spar_bench.stages.evaluate import read_preview
 from spar_bench.store import Store
 from tests.datasets.trees import CITYSCAPES_TRAIN_IDS, LABELLED, make
-from tests.run.tiny import executor, of_kind, plan_of, settings
+from tests.run.tiny import of_kind, plan_of, scheduler, settings
 
 N_IMAGES = 3
 
@@ -58,7 +58,7 @@ def test_miou_is_the_one_counted_by_hand(
     )
     [stage] = of_kind(plan, "evaluate")
 
-    executor(plan, store)[0].make([stage.fingerprint])
+    scheduler(plan, store)[0].make([stage.fingerprint])
 
     finished = store.find(stage)
     assert finished is not None
@@ -91,6 +91,6 @@ def test_distillation_images_come_from_a_published_tree(
     )
     [stage] = of_kind(plan, "student")
 
-    executor(plan, store)[0].make(list(plan.stages))
+    scheduler(plan, store)[0].make(list(plan.stages))
 
     assert store.find(stage) is not None

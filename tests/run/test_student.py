@@ -21,7 +21,7 @@ from spar_bench.run.training import order
 from spar_bench.spec.schema import BackboneSpec
 from spar_bench.stages.student import TRAINED_FILE, Stage, Summary
 from spar_bench.store import Store
-from tests.run.tiny import CPU, executor, losses, of_kind, of_type, plan_of, settings
+from tests.run.tiny import CPU, losses, of_kind, of_type, plan_of, scheduler, settings
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "distill_cpu.txt"
 GOLDEN_TOLERANCE = 1e-4
@@ -34,7 +34,7 @@ def taught(clip: Path, photographs: Path, tmp_path_factory: pytest.TempPathFacto
     store = Store(tmp_path_factory.mktemp("taught"))
     plan = plan_of(settings(clip, photographs))
     targets = [stage.fingerprint for stage in of_kind(plan, "targets")]
-    executor(plan, store)[0].make(targets)
+    scheduler(plan, store)[0].make(targets)
     return store
 
 

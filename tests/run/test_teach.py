@@ -17,7 +17,7 @@ from spar_bench.spec.schema import BackboneSpec
 from spar_bench.stages import student
 from spar_bench.stages import targets as targets_stage
 from spar_bench.store import Store
-from tests.run.tiny import CPU, S, executor, of_type, plan_of, settings
+from tests.run.tiny import CPU, S, of_type, plan_of, scheduler, settings
 
 
 def only(plan: Plan, kind: type[S]) -> S:
@@ -31,7 +31,7 @@ def test_targets_are_the_sliding_windows_features_in_half_precision(
 ) -> None:
     one = settings(clip, photographs, **changes)
     plan = plan_of(one)
-    executor(plan, store)[0].make([only(plan, targets_stage.Stage).fingerprint])
+    scheduler(plan, store)[0].make([only(plan, targets_stage.Stage).fingerprint])
 
     targets = store.find(only(plan, targets_stage.Stage))
     backbone = OpenClip(BackboneSpec(name="openclip", path=str(clip)))
@@ -66,7 +66,7 @@ def test_half_written_target_of_an_earlier_attempt_is_written_again(
     stage = only(plan, targets_stage.Stage)
     (store.output(stage) / "000001.safetensors").write_bytes(b"\x00" * 100)
 
-    executor(plan, store)[0].make([stage.fingerprint])
+    scheduler(plan, store)[0].make([stage.fingerprint])
 
     targets = store.find(stage)
     assert targets is not None
@@ -79,7 +79,7 @@ def test_features_beyond_half_precision_are_told(
     real = OpenClip.features
     monkeypatch.setattr(OpenClip, "features", lambda self, images: 1e6 * real(self, images))
     plan = plan_of(settings(clip, photographs))
-    making, notes = executor(plan, store)
+    making, notes = scheduler(plan, store)
 
     making.make([only(plan, targets_stage.Stage).fingerprint])
 

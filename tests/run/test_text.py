@@ -21,7 +21,7 @@ from spar_bench.run.text import Classifier, classifier_of, embed, read_queries
 from spar_bench.stages.base import Stage
 from spar_bench.store import Store
 from tests.run import tiny
-from tests.run.tiny import CPU, executor, finished, of_kind, plan_of, protocol, settings
+from tests.run.tiny import CPU, finished, of_kind, plan_of, protocol, scheduler, settings
 from tests.test_testing import ToyBackbone
 
 CLASSES = [["sky"], ["road", "street", "asphalt"], ["tree", "bush"]]
@@ -80,7 +80,7 @@ def test_names_are_embedded_once_for_all_methods(plan: Plan, clip: Path, store: 
     [text], shares = of_kind(plan, "text"), list[float]()
     context = Context(store, CPU, report=lambda _, share: shares.append(share))
 
-    executor(plan, store, context=context)[0].make([text.fingerprint])
+    scheduler(plan, store, context=context)[0].make([text.fingerprint])
 
     backbone = sb.load_backbone(str(clip))
     expected = [
@@ -105,7 +105,7 @@ def test_embedding_stops_between_names(plan: Plan, store: Store) -> None:
 
     context = Context(store, CPU, report=report, stop=stop)
     with pytest.raises(Interrupted):
-        executor(plan, store, context=context)[0].make([text.fingerprint])
+        scheduler(plan, store, context=context)[0].make([text.fingerprint])
 
     assert shares == pytest.approx([0, 1 / 3])
     assert store.find(text) is None
@@ -126,19 +126,19 @@ def test_names_that_were_embedded_are_not_embedded_again(
     monkeypatch.setattr(OpenClip, "encode_text", watched)
     monkeypatch.setattr("spar_bench.run.text.SAVE_EVERY_S", 0.0)
     with pytest.raises(KeyboardInterrupt):
-        executor(plan, store)[0].make([text.fingerprint])
-    executor(plan, store)[0].make([text.fingerprint])
+        scheduler(plan, store)[0].make([text.fingerprint])
+    scheduler(plan, store)[0].make([text.fingerprint])
 
     assert asked == [*tiny.CLASSES, tiny.CLASSES[2]]
     other = Store(store.root.parent / "other")
-    executor(plan, other)[0].make([text.fingerprint])
+    scheduler(plan, other)[0].make([text.fingerprint])
     assert torch.equal(read_queries(finished(store, text)), read_queries(finished(other, text)))
 
 
 def test_embedding_is_planned_as_it_is_counted(plan: Plan, store: Store) -> None:
     [text] = of_kind(plan, "text")
 
-    executor(plan, store)[0].make([text.fingerprint])
+    scheduler(plan, store)[0].make([text.fingerprint])
 
     width, n_blocks, n_tokens, channels = 8, 1, 16, tiny.MODEL["embed_dim"]
     a_token = n_blocks * (24 * width**2 + 4 * n_tokens * width)

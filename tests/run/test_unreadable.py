@@ -22,7 +22,7 @@ from spar_bench.session.collect import Collector
 from spar_bench.stage import Finished
 from spar_bench.stages.evaluate import Stage, Summary, read_counts, read_preview
 from spar_bench.store import Store
-from tests.run.tiny import CPU, Notes, executor, plan_of, settings, write_photographs
+from tests.run.tiny import CPU, Notes, plan_of, scheduler, settings, write_photographs
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def planned(clip: Path, data: Path, unreadable: str, **changes: Any) -> Plan:
 def evaluated(plan: Plan, store: Store) -> tuple[Finished, Notes]:
     """Make the evaluation of a plan's first arm."""
     stage = plan.stages[plan.trials[0].rows[0].evaluate]
-    making, notes = executor(plan, store)
+    making, notes = scheduler(plan, store)
     making.make([stage.fingerprint])
     finished = store.find(stage)
     assert finished is not None, notes.all
@@ -55,7 +55,7 @@ def evaluated(plan: Plan, store: Store) -> tuple[Finished, Notes]:
 
 def test_it_is_an_error_that_names_the_file(clip: Path, data: Path, store: Store) -> None:
     plan = planned(clip, data, "error")
-    making, notes = executor(plan, store)
+    making, notes = scheduler(plan, store)
 
     making.make([plan.trials[0].rows[0].evaluate])
 
@@ -123,7 +123,7 @@ def test_all_arms_leave_out_the_same_and_are_paired_by_name(
     clip: Path, data: Path, store: Store
 ) -> None:
     plan = planned(clip, data, "skip", evaluate__methods=["pretrained", "teacher"])
-    making, _ = executor(plan, store)
+    making, _ = scheduler(plan, store)
     making.make([row.evaluate for row in plan.trials[0].rows])
 
     found = [store.find(plan.stages[row.evaluate]) for row in plan.trials[0].rows]
@@ -151,7 +151,7 @@ def test_where_nothing_can_be_read_the_first_reason_is_told(
     for index in (0, 2, 3):
         damage(data / "val_masks" / f"{index}.png")
     plan = planned(clip, data, "skip")
-    making, notes = executor(plan, store)
+    making, notes = scheduler(plan, store)
 
     making.make([plan.trials[0].rows[0].evaluate])
 
@@ -179,7 +179,7 @@ def test_what_was_left_out_is_remembered_when_work_goes_on(
     [row] = plan.trials[0].rows
     stage = plan.stages[row.evaluate]
     assert isinstance(stage, Stage)
-    executor(plan, store)[0].make(stage.inputs.values())
+    scheduler(plan, store)[0].make(stage.inputs.values())
     first = Stopping(store, CPU)
     read: list[int] = []
     with pytest.raises(Interrupted):

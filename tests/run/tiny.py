@@ -10,10 +10,15 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from spar_bench.backends import in_process
+from spar_bench.backends.base import Setup
+from spar_bench.engine.events import Event
+from spar_bench.engine.scheduler import Scheduler
+from spar_bench.engine.workplan import Retries, WorkPlan
 from spar_bench.plan.trials import Plan, make_plan
 from spar_bench.protocol import Protocol
 from spar_bench.run.context import Context
-from spar_bench.run.execute import Executor, Note
+from spar_bench.run.work import Worker
 from spar_bench.spec import Point
 from spar_bench.spec.schema import Settings
 from spar_bench.stage import Finished
@@ -135,21 +140,47 @@ def losses(folder: Path) -> list[tuple[int, float]]:
 
 
 class Notes:
-    """Records an executor's notes."""
+    """Records the events of a scheduler, progress aside."""
 
-    def __init__(self) -> None:
-        self.all: list[tuple[Note, str, str]] = []
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.all: list[tuple[str, str, str]] = []
 
-    def __call__(self, note: Note, stage: Stage, text: str) -> None:
-        self.all.append((note, stage.kind, text))
+    def __call__(self, event: Event) -> None:
+        if event.kind != "progress":
+            kind = self.plan.stages[event.fingerprint].kind
+            self.all.append((event.kind, kind, event.text))
 
-    def kinds(self, note: Note) -> list[str]:
+    def kinds(self, note: str) -> list[str]:
         """Return the kinds of the stages of which a note was given."""
         return [kind for one, kind, _ in self.all if one == note]
 
 
-def executor(plan: Plan, store: Store, **options: Any) -> tuple[Executor, Notes]:
-    """Return an executor of a whole plan on the CPU, and its recorded notes."""
-    notes = Notes()
-    context = options.pop("context", None) or Context(store, CPU)
-    return Executor(plan, context, set(plan.stages), notify=notes, **options), notes
+def scheduler(plan: Plan, store: Store, **options: Any) -> tuple[Scheduler, Notes]:
+    """Return a scheduler of a whole plan in this process on the CPU, and its recorded events."""
+    notes = Notes(plan)
+    context: Context = options.pop("context", None) or Context(store, CPU)
+    retries = Retries(retry=options.pop("retry", False), keep_pruned=plan.keep_pruned)
+    backend = in_process.Backend(
+        Setup(
+            store=store,
+            devices=["cpu"],
+            threads=None,
+            workers=None,
+            make=lambda work, batch, emit: Worker(work, context).make(batch, emit),
+            check=context.check,
+            prune=lambda epoch, loss: "",
+        )
+    )
+    backend.use(WorkPlan(plan.stages, retries))
+    made = Scheduler(
+        plan,
+        store,
+        backend,
+        set(plan.stages),
+        notify=notes,
+        retries=retries,
+        check=context.check,
+        **options,
+    )
+    return made, notes

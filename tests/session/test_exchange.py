@@ -23,7 +23,7 @@ from spar_bench.session.readiness import missing, remarks
 from spar_bench.spec.schema import BackboneSpec
 from spar_bench.store import Store
 from tests.run.conftest import clip, photographs
-from tests.run.tiny import executor, plan_of, settings, write_clip
+from tests.run.tiny import plan_of, scheduler, settings, write_clip
 from tests.small import TINY, one_line, spar_bench, write_spec
 
 __all__ = ["clip", "photographs"]
@@ -97,7 +97,7 @@ def test_imported_student_is_evaluated_as_its_weights_are(
     single = settings(folder, photographs, evaluate__methods=["pretrained"])
     plan = plan_of(student, single, seeds=(0, 1))
     store = Store(tmp_path / "store")
-    made, _ = executor(plan, store)
+    made, _ = scheduler(plan, store)
 
     made.make(plan.stages)
 

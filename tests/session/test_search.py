@@ -9,7 +9,6 @@ from optuna.trial import TrialState
 
 from spar_bench.conflicts import read_spec
 from spar_bench.results import Results
-from spar_bench.run.context import Pruned
 from spar_bench.session.search import Asked, Searcher, past_points
 from spar_bench.store import Store
 from tests.small import UNTIMED, one_line, runs, spar_bench, write_spec
@@ -159,12 +158,8 @@ def test_finished_search_asks_for_nothing(spec: Path, tmp_path: Path) -> None:
 
 def why_pruned(asked: Asked, losses: list[float]) -> str:
     """Return why a student with these losses is pruned, or nothing."""
-    try:
-        for epoch, loss in enumerate(losses, 1):
-            asked.report(epoch, loss)
-    except Pruned as error:
-        return str(error)
-    return ""
+    reasons = (asked.prune_reason(epoch, loss) for epoch, loss in enumerate(losses, 1))
+    return next(filter(None, reasons), "")
 
 
 def after_three_good(spec: Path, store: Path) -> Iterator[Asked]:

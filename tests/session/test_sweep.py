@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from spar_bench.engine.events import Event
 from spar_bench.errors import SparBenchError, StoreError
 from spar_bench.plan.trials import Plan
 from spar_bench.results import Results, Row, TrialRecord
@@ -28,10 +29,10 @@ class StopAt(Silent):
         """Take the plan."""
         self.seen.append(f"{len(plan.stages)} planned")
 
-    def note(self, note: str, stage: Stage, text: str) -> None:
+    def note(self, event: Event, stage: Stage) -> None:
         """Ask for a stop at the right stage."""
-        self.seen.append(f"{note} {stage.kind}")
-        if (note, stage.kind) == ("started", self.kind):
+        self.seen.append(f"{event.kind} {stage.kind}")
+        if (event.kind, stage.kind) == ("started", self.kind):
             self.stop.set()
 
 

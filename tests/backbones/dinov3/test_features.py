@@ -23,7 +23,7 @@ from tests.backbones.dinov3 import reference, tiny
 from tests.backbones.dinov3.tiny import load, spec
 from tests.backbones.proofs import CLOSE, distance, one_step
 from tests.backbones.sliding_reference import teacher
-from tests.run.tiny import executor, plan_of, settings, write_photographs
+from tests.run.tiny import plan_of, scheduler, settings, write_photographs
 
 SIZES_HW = [(32, 32), (24, 40), (64, 16), (8, 8), (43, 61)]
 
@@ -191,7 +191,7 @@ def test_a_whole_trial_is_made_of_it(tmp_path: Path, small: Path) -> None:
     asked = settings(small, photographs, backbone=spec(small).model_dump())
     plan = plan_of(asked)
     store = Store(tmp_path / "store")
-    made, _ = executor(plan, store)
+    made, _ = scheduler(plan, store)
 
     made.make(plan.stages)
 

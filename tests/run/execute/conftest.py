@@ -9,7 +9,7 @@ import pytest
 
 from spar_bench.plan.trials import Plan
 from spar_bench.store import Store
-from tests.run.tiny import executor, finished, plan_of, settings
+from tests.run.tiny import finished, plan_of, scheduler, settings
 
 
 @pytest.fixture(scope="session")
@@ -27,7 +27,7 @@ def plan(clip: Path, photographs: Path) -> Plan:
 def whole(plan: Plan, tmp_path_factory: pytest.TempPathFactory) -> Store:
     """A store in which the plan was made and nothing went wrong."""
     store = Store(tmp_path_factory.mktemp("whole"))
-    executor(plan, store)[0].make(plan.stages)
+    scheduler(plan, store)[0].make(plan.stages)
     return store
 
 

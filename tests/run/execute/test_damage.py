@@ -10,7 +10,7 @@ from spar_bench.plan.trials import Plan
 from spar_bench.stage import MANIFEST
 from spar_bench.store import Store
 from tests.run.execute.conftest import contents
-from tests.run.tiny import executor, finished, of_kind
+from tests.run.tiny import finished, of_kind, scheduler
 
 DAMAGES: dict[str, Callable[[Path], object]] = {
     "truncated": lambda path: path.write_bytes(path.read_bytes()[:-3]),
@@ -36,7 +36,7 @@ def test_damaged_stage_is_told_of_and_made_anew(
 ) -> None:
     folder = filled.root / "stages" / kind / of_kind(plan, kind)[0].fingerprint
     DAMAGES[how](next(path for path in sorted(folder.iterdir()) if path.name != MANIFEST))
-    making, notes = executor(plan, filled)
+    making, notes = scheduler(plan, filled)
 
     making.make(plan.stages)
 
@@ -58,7 +58,7 @@ def test_one_damaged_target_costs_one_target(
 
     monkeypatch.setattr("spar_bench.run.writer.replace_bytes", write)
 
-    executor(plan, filled)[0].make([targets.fingerprint])
+    scheduler(plan, filled)[0].make([targets.fingerprint])
 
     assert written == ["000001.safetensors"]
     assert finished(filled, targets).summary["n_images"] == 3
@@ -72,7 +72,7 @@ def test_damage_found_while_an_input_is_read_is_mended_and_the_work_goes_on(
     folder = filled.root / "stages" / "targets" / targets.fingerprint
     DAMAGES["altered"](folder / "000002.safetensors")
     filled.discard(student.fingerprint)
-    making, notes = executor(plan, filled)
+    making, notes = scheduler(plan, filled)
 
     making.make(plan.stages)
 

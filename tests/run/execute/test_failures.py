@@ -9,11 +9,11 @@ import pytest
 from spar_bench.errors import DataError
 from spar_bench.plan.trials import Plan
 from spar_bench.run.context import Context, Pruned
-from spar_bench.run.execute import Maker, maker_of
+from spar_bench.run.work import Maker, maker_of
 from spar_bench.stages.base import Stage, Summary, kind_of
 from spar_bench.stages.evaluate import Stage as Evaluate
 from spar_bench.store import Store
-from tests.run.tiny import CPU, executor, of_kind, plan_of, settings
+from tests.run.tiny import CPU, of_kind, plan_of, scheduler, settings
 
 
 def replace_maker(patch: pytest.MonkeyPatch, kind: str, maker: Maker) -> Maker:
@@ -40,7 +40,7 @@ def test_failed_stage_leaves_others_alone_and_blocks_what_is_made_from_it(
     plan: Plan, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken(monkeypatch, "student", DataError("photo.png: cannot be read"))
-    making, notes = executor(plan, store)
+    making, notes = scheduler(plan, store)
 
     making.make(plan.stages)
 
@@ -61,8 +61,8 @@ def test_failed_stage_leaves_others_alone_and_blocks_what_is_made_from_it(
 def test_failed_stage_is_tried_again_the_next_time(plan: Plan, store: Store) -> None:
     with pytest.MonkeyPatch.context() as patch:
         broken(patch, "targets", RuntimeError("out of memory"))
-        executor(plan, store)[0].make(plan.stages)
-    making, notes = executor(plan, store)
+        scheduler(plan, store)[0].make(plan.stages)
+    making, notes = scheduler(plan, store)
 
     making.make(plan.stages)
 
@@ -79,7 +79,7 @@ def test_bug_names_its_kind_and_is_logged_with_its_traceback(
     error: Exception,
 ) -> None:
     broken(monkeypatch, "targets", error)
-    making, _ = executor(plan, store)
+    making, _ = scheduler(plan, store)
 
     making.make(plan.stages)
 
@@ -103,7 +103,7 @@ def test_failure_of_one_stage_of_a_batch_neither_repeats_nor_loses_the_others(
         ]
 
     make = replace_maker(monkeypatch, "evaluate", without_one)
-    making, notes = executor(plan, store)
+    making, notes = scheduler(plan, store)
 
     making.make(plan.stages)
 
@@ -116,7 +116,7 @@ def test_nothing_more_is_made_after_the_first_failure_if_so_asked(
     plan: Plan, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = broken(monkeypatch, "evaluate", DataError("no"))
-    making, notes = executor(plan, store, fail_fast=True)
+    making, notes = scheduler(plan, store, fail_fast=True)
 
     making.make(plan.stages)
 
@@ -130,11 +130,11 @@ def test_diverged_student_is_recorded_for_good_and_repeated_only_on_demand(
     clip: Path, photographs: Path, store: Store
 ) -> None:
     plan = plan_of(settings(clip, photographs, student__learning_rate=1e30))
-    making, notes = executor(plan, store)
+    making, notes = scheduler(plan, store)
     making.make(plan.stages)
-    again, notes_again = executor(plan, store)
+    again, notes_again = scheduler(plan, store)
     again.make(plan.stages)
-    retried, notes_retried = executor(plan, store, retry=True)
+    retried, notes_retried = scheduler(plan, store, retry=True)
     retried.make(plan.stages)
 
     [student] = of_kind(plan, "student")
@@ -158,11 +158,11 @@ def test_pruned_student_is_no_failure_and_is_left_alone_by_a_search_only(
     def prune(epoch: int, loss: float) -> None:
         raise Pruned(f"after epoch {epoch}")
 
-    making, notes = executor(plan, store, context=Context(store, CPU, prune=prune))
+    making, notes = scheduler(plan, store, context=Context(store, CPU, prune=prune))
     making.make(plan.stages)
-    search, notes_search = executor(replace(plan, keep_pruned=True), store)
+    search, notes_search = scheduler(replace(plan, keep_pruned=True), store)
     search.make(plan.stages)
-    sweep, notes_sweep = executor(plan, store)
+    sweep, notes_sweep = scheduler(plan, store)
     sweep.make(plan.stages)
 
     assert notes.kinds("pruned") == notes_search.kinds("pruned") == ["student", "evaluate"]

@@ -10,17 +10,17 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file
 
+from spar_bench.engine.scheduler import Scheduler
 from spar_bench.plan.trials import Plan
-from spar_bench.run.execute import Executor
 from spar_bench.stages.base import Stage
 from spar_bench.store import Store
-from tests.run.tiny import Notes, executor, finished, of_kind, plan_of, settings, write_photographs
+from tests.run.tiny import Notes, finished, of_kind, plan_of, scheduler, settings, write_photographs
 from tests.toy import Summary
 
 
 def test_every_stage_is_made_once_and_found_the_next_time(plan: Plan, store: Store) -> None:
-    first, notes = executor(plan, store)
-    again, notes_again = executor(plan, Store(store.root))
+    first, notes = scheduler(plan, store)
+    again, notes_again = scheduler(plan, Store(store.root))
 
     assert first.make(plan.stages) is True
     assert sorted(notes.kinds("made")) == sorted(stage.kind for stage in plan.stages.values())
@@ -31,7 +31,7 @@ def test_every_stage_is_made_once_and_found_the_next_time(plan: Plan, store: Sto
 
 
 def test_evaluations_that_share_windows_are_made_in_one_go(plan: Plan, store: Store) -> None:
-    making, notes = executor(plan, store)
+    making, notes = scheduler(plan, store)
 
     making.make([of_kind(plan, "evaluate")[1].fingerprint])
 
@@ -44,7 +44,7 @@ def test_evaluations_that_share_windows_are_made_in_one_go(plan: Plan, store: St
 
 def test_only_what_is_wanted_joins_a_batch(plan: Plan, store: Store) -> None:
     asked = of_kind(plan, "evaluate")[1]
-    making, notes = executor(plan, store)
+    making, notes = scheduler(plan, store)
     making.wanted = {asked.fingerprint}
 
     making.make([asked.fingerprint])
@@ -57,7 +57,7 @@ def test_inputs_of_a_finished_stage_are_not_made_again(plan: Plan, filled: Store
     [targets] = of_kind(plan, "targets")
     store.discard(targets.fingerprint)
     student = next(s for s in of_kind(plan, "evaluate") if s.inputs)
-    making, notes = executor(plan, store)
+    making, notes = scheduler(plan, store)
 
     assert making.make([student.fingerprint]) is False
 
@@ -66,8 +66,8 @@ def test_inputs_of_a_finished_stage_are_not_made_again(plan: Plan, filled: Store
 
 
 @contextmanager
-def while_it_waits(making: Executor, notes: Notes, store: Store, stage: Stage) -> Iterator[None]:
-    """Hold a stage that an executor waits for; it has ended after the block."""
+def while_it_waits(making: Scheduler, notes: Notes, store: Store, stage: Stage) -> Iterator[None]:
+    """Hold a stage that an scheduler waits for; it has ended after the block."""
     thread = threading.Thread(target=making.make, args=([stage.fingerprint],))
     with store.lock([stage.fingerprint], on_wait=lambda _: None, poll=lambda: None):
         thread.start()
@@ -79,8 +79,8 @@ def while_it_waits(making: Executor, notes: Notes, store: Store, stage: Stage) -
 
 def test_what_another_sweep_is_making_is_waited_for_and_found(plan: Plan, store: Store) -> None:
     stage = of_kind(plan, "cost")[0]
-    making, notes = executor(plan, store)
-    other, _ = executor(plan, store)
+    making, notes = scheduler(plan, store)
+    other, _ = scheduler(plan, store)
     with while_it_waits(making, notes, store, stage):
         scratch = store.output(stage) / "cost.json"
         scratch.write_text("{}")
@@ -93,7 +93,7 @@ def test_what_another_sweep_is_making_is_waited_for_and_found(plan: Plan, store:
 
 def test_what_another_sweep_gave_up_meanwhile_is_not_tried_again(plan: Plan, store: Store) -> None:
     stage = of_kind(plan, "cost")[0]
-    making, notes = executor(plan, store)
+    making, notes = scheduler(plan, store)
     with while_it_waits(making, notes, store, stage):
         store.fail(stage, "it diverged", outcome="failed", final=True)
 
@@ -116,7 +116,7 @@ def test_files_that_change_after_planning_are_told_of_and_nothing_is_kept(
     photographs = write_photographs(tmp_path / "own")
     plan = plan_of(settings(clip, photographs))
     stage = next(stage for stage in of_kind(plan, kind))
-    making, _ = executor(plan, store)
+    making, _ = scheduler(plan, store)
     making.make(stage.inputs.values())
     Image.fromarray(np.zeros((40, 70), np.uint8)).save(photographs / changed)
 
@@ -140,7 +140,7 @@ def test_stored_bytes_are_near_those_that_were_estimated(
     clip: Path, photographs: Path, store: Store, trainable: str
 ) -> None:
     plan = plan_of(settings(clip, photographs, student__trainable=trainable))
-    executor(plan, store)[0].make(plan.stages)
+    scheduler(plan, store)[0].make(plan.stages)
 
     for kind in ("targets", "student", "evaluate"):
         stages = of_kind(plan, kind)

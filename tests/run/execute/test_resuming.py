@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from spar_bench.engine.events import Event
 from spar_bench.errors import StoreError
 from spar_bench.plan.trials import Plan
 from spar_bench.run.context import Context, Interrupted
@@ -19,9 +20,9 @@ from spar_bench.store import Store
 from tests.run.execute.conftest import contents
 from tests.run.tiny import (
     CPU,
-    executor,
     of_kind,
     of_type,
+    scheduler,
 )
 
 
@@ -47,9 +48,9 @@ def test_interrupted_anywhere_and_called_again_it_ends_with_the_same_bytes(
     with monkeypatch.context() as patch:
         interrupt_after(patch, n_checks)
         with pytest.raises(Interrupted):
-            executor(plan, store)[0].make(plan.stages)
+            scheduler(plan, store)[0].make(plan.stages)
 
-    executor(plan, store)[0].make(plan.stages)
+    scheduler(plan, store)[0].make(plan.stages)
 
     assert contents(store, plan) == undisturbed
 
@@ -59,16 +60,18 @@ def test_workers_have_ended_once_a_stage_is_interrupted(
     plan: Plan, store: Store, kind: str
 ) -> None:
     stage, stop, n_alive = of_kind(plan, kind)[0], threading.Event(), list[int]()
-    executor(plan, store)[0].make(stage.inputs.values())
+    scheduler(plan, store)[0].make(stage.inputs.values())
 
-    def report(_: Stage, share: float) -> None:
-        if share > 0:
+    def watch(event: Event) -> None:
+        if event.share > 0:
             n_alive.append(len(multiprocessing.active_children()))
             stop.set()
 
-    context = Context(store, CPU, report=report, stop=stop, workers=1)
+    context = Context(store, CPU, stop=stop, workers=1)
+    making, _ = scheduler(plan, store, context=context)
+    making.notify = watch
     with pytest.raises(Interrupted) as caught:
-        executor(plan, store, context=context)[0].make([stage.fingerprint])
+        making.make([stage.fingerprint])
 
     assert n_alive == [1]
     assert caught.traceback  # it keeps unfinished work alive
@@ -106,9 +109,9 @@ def test_killed_anywhere_and_called_again_it_ends_with_the_same_bytes(
     with monkeypatch.context() as patch:
         killed_at(patch, n_writes)
         with pytest.raises(Killed):
-            executor(plan, store)[0].make(plan.stages)
+            scheduler(plan, store)[0].make(plan.stages)
 
-    executor(plan, store)[0].make(plan.stages)
+    scheduler(plan, store)[0].make(plan.stages)
 
     assert contents(store, plan) == undisturbed
     assert list(store.root.glob("stages/**/.*")) == []
@@ -121,20 +124,20 @@ def test_student_whose_resume_state_cannot_be_read_fails_for_now_and_goes_on_lat
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     [student] = of_kind(plan, "student")
-    executor(plan, store)[0].make(student.inputs.values())
+    scheduler(plan, store)[0].make(student.inputs.values())
     with monkeypatch.context() as patch:
         interrupt_after(patch, 4)
         with pytest.raises(Interrupted):
-            executor(plan, store)[0].make([student.fingerprint])
+            scheduler(plan, store)[0].make([student.fingerprint])
     state = store.scratch(student) / "resume.safetensors"
     state.rename(store.root / "aside")
     state.symlink_to(state)  # reading it fails: too many levels of symbolic links
-    making, notes = executor(plan, store)
+    making, notes = scheduler(plan, store)
 
     making.make(plan.stages)
     state.unlink()
     (store.root / "aside").rename(state)
-    executor(plan, store)[0].make(plan.stages)
+    scheduler(plan, store)[0].make(plan.stages)
 
     assert notes.kinds("failed") == ["student"]
     failure = making.reasons[student.fingerprint]
@@ -166,8 +169,8 @@ def test_killed_between_the_ends_of_a_batch_the_rest_is_made_alone(
     with monkeypatch.context() as patch:
         patch.setattr(Store, "finish", die)
         with pytest.raises(Killed):
-            executor(plan, store)[0].make(teachers)
-    making, notes = executor(plan, store)
+            scheduler(plan, store)[0].make(teachers)
+    making, notes = scheduler(plan, store)
 
     making.make(plan.stages)
 
@@ -179,11 +182,11 @@ def interrupted_evaluation(
     plan: Plan, store: Store, patch: pytest.MonkeyPatch, arms: list[Stage]
 ) -> None:
     """Evaluate some arms together, and stop after an image or two."""
-    executor(plan, store)[0].make(arm.inputs["text"] for arm in arms)
-    making, _ = executor(plan, store)
+    scheduler(plan, store)[0].make(arm.inputs["text"] for arm in arms)
+    making, _ = scheduler(plan, store)
     making.wanted = {arm.fingerprint for arm in arms}
     with patch.context() as inner:
-        interrupt_after(inner, 4)  # it also checks before each stage, including text
+        interrupt_after(inner, 2)
         with pytest.raises(Interrupted):
             making.make(making.wanted)
     assert (store.scratch(arms[0]) / "resume.safetensors").exists()
@@ -195,11 +198,11 @@ def test_resume_state_of_another_batch_is_not_used(
     first, second, third = teachers_of(plan)
     interrupted_evaluation(plan, store, monkeypatch, [third])  # its pictures exist
     interrupted_evaluation(plan, store, monkeypatch, [first, second])
-    making, notes = executor(plan, store)
+    making, notes = scheduler(plan, store)
     making.wanted = {first.fingerprint, third.fingerprint}
 
     making.make(making.wanted)
-    executor(plan, store)[0].make(plan.stages)
+    scheduler(plan, store)[0].make(plan.stages)
 
     assert notes.kinds("made") == ["evaluate", "evaluate"]
     assert contents(store, plan) == undisturbed
@@ -212,7 +215,7 @@ def test_resume_state_without_the_pictures_beside_it_is_not_used(
     interrupted_evaluation(plan, store, monkeypatch, arms)
     store.discard_unfinished(arms[1].fingerprint)
 
-    executor(plan, store)[0].make(plan.stages)
+    scheduler(plan, store)[0].make(plan.stages)
 
     assert contents(store, plan) == undisturbed
 
@@ -230,8 +233,8 @@ def test_full_disk_stops_the_sweep_with_one_line_and_loses_nothing(
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_bytes", full)
         with pytest.raises(StoreError, match="the disk is full; finished work is kept"):
-            executor(plan, store)[0].make(plan.stages)
+            scheduler(plan, store)[0].make(plan.stages)
 
-    executor(plan, store)[0].make(plan.stages)
+    scheduler(plan, store)[0].make(plan.stages)
 
     assert contents(store, plan) == undisturbed

@@ -1,0 +1,60 @@
+"""The contract of a backend: it makes batches of ready stages on whatever it has."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from spar_bench.engine.events import Emit
+from spar_bench.engine.workplan import WorkPlan
+from spar_bench.stages.base import Stage
+from spar_bench.store import Store
+
+Make = Callable[[WorkPlan, list[Stage], Emit], None]
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a backend may use.
+
+    `make` makes a batch in this process; `check` is to be called while waiting and may raise;
+    `prune` takes a student's epoch and mean loss, and returns why it is given up, or "". `devices`
+    has one name for each worker, `threads` and `workers` are those of each, None for its default.
+    """
+
+    store: Store
+    devices: Sequence[str]
+    threads: int | None
+    workers: int | None
+    make: Make
+    check: Callable[[], None]
+    prune: Callable[[int, float], str]
+
+
+class Backend(Protocol):
+    """A backend plug-in: a module of this folder with a class `Backend`, and its `VERSION`."""
+
+    def __init__(self, setup: Setup) -> None: ...
+
+    def use(self, plan: WorkPlan) -> None:
+        """Take the plan whose stages are submitted from now on; a search has one a trial."""
+        ...
+
+    def has_room(self, stage: Stage) -> bool:
+        """Return whether a batch of this stage can be submitted now."""
+        ...
+
+    def submit(self, batch: list[Stage], emit: Emit) -> None:
+        """Make stages together, now or in the background; each gets an event that ends it."""
+        ...
+
+    def wait(self) -> None:
+        """Wait until something has happened to a submitted batch, and emit it.
+
+        Raises:
+            StoreError: a worker cannot use the store.
+        """
+        ...
+
+    def close(self) -> None:
+        """End whatever still works, where nothing is lost."""
+        ...

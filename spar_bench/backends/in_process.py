@@ -1,0 +1,35 @@
+"""This process makes one batch after another: the default on one device."""
+
+from spar_bench.backends.base import Setup
+from spar_bench.engine.events import Emit
+from spar_bench.engine.workplan import WorkPlan
+from spar_bench.stages.base import Stage
+
+VERSION = 1
+
+
+class Backend:
+    """Makes a batch when it is submitted: there is always room, and never anything to wait for."""
+
+    def __init__(self, setup: Setup) -> None:
+        self._make = setup.make
+        self._plan: WorkPlan | None = None
+
+    def use(self, plan: WorkPlan) -> None:
+        """Take the plan of what is submitted."""
+        self._plan = plan
+
+    def has_room(self, stage: Stage) -> bool:
+        """Return True."""
+        return True
+
+    def submit(self, batch: list[Stage], emit: Emit) -> None:
+        """Make a batch now."""
+        assert self._plan is not None, "a backend is given a plan first"
+        self._make(self._plan, batch, emit)
+
+    def wait(self) -> None:
+        """Do nothing: what was submitted has ended."""
+
+    def close(self) -> None:
+        """Do nothing."""

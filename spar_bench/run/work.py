@@ -1,0 +1,216 @@
+"""Make a batch of stages under their leases, and leave results or failures in the store."""
+
+import logging
+import time
+import traceback
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Literal
+
+from spar_bench.engine.events import ENDINGS, Emit, Event
+from spar_bench.engine.workplan import WorkPlan
+from spar_bench.errors import Diverged, LeaseLost, SparBenchError, StoreError, Unreadable
+from spar_bench.resolve import Resolver
+from spar_bench.run.context import Context, Interrupted, Pruned
+from spar_bench.run.distributed import OutOfStep
+from spar_bench.stage import Damaged
+from spar_bench.stages.base import Stage, Summary
+
+log = logging.getLogger(__name__)
+
+Maker = Callable[[list[Stage], Context], list[Summary | Exception]]
+
+
+def maker_of(kind: type[Stage]) -> Maker:
+    """Return the function that makes stages of a kind."""
+    module, _, name = kind.maker.partition(":")
+    maker: Maker = getattr(import_module(module), name)
+    return maker
+
+
+@dataclass
+class Worker:
+    """Makes stages of a plan, one batch at a time; a failed one is an event, not an exception."""
+
+    plan: WorkPlan
+    context: Context
+
+    def make(self, batch: list[Stage], emit: Emit) -> None:
+        """Make stages under their leases; accept what another process has made or given up.
+
+        Every stage gets an event that ends it, unless an exception ends all work.
+
+        Raises:
+            Interrupted: the user asked to stop; unfinished work resumes where it stopped.
+            StoreError: the store is not writable.
+            OutOfStep: a process failed while others train with it.
+        """
+        ended = set[str]()
+
+        def watch(event: Event) -> None:
+            if event.kind in ENDINGS:
+                ended.add(event.fingerprint)
+            emit(event)
+
+        while left := [stage for stage in batch if stage.fingerprint not in ended]:
+            try:
+                self._make_leased(left, watch)
+            except LeaseLost as lost:  # another process has taken over: wait for what it makes
+                log.warning("%s", lost)
+
+    def _make_leased(self, batch: list[Stage], emit: Emit) -> None:
+        with self._leased(batch, emit):
+            missing = [stage for stage in batch if not self._is_settled(stage, emit)]
+            if missing:
+                text = f"{len(missing)} in one go" if missing[1:] else ""
+                emit(Event(kind="started", fingerprint=missing[0].fingerprint, text=text))
+                self._try(missing, emit)
+
+    def _leased(self, stages: list[Stage], emit: Emit) -> AbstractContextManager[None]:
+        def tell(_: str) -> None:
+            text = "another sweep is making it"
+            emit(Event(kind="waiting", fingerprint=stages[0].fingerprint, text=text))
+
+        names = [stage.fingerprint for stage in stages]
+        return self.context.store.lock(names, on_wait=tell, poll=self.context.check)
+
+    def _is_settled(self, stage: Stage, emit: Emit) -> bool:
+        """Return whether another process has made a stage or given it up; reopen damaged ones."""
+        key = stage.fingerprint
+        try:
+            if self.context.store.find(stage) is not None:
+                emit(Event(kind="found", fingerprint=key))
+                return True
+        except Damaged:
+            pass
+        past = self.plan.retries.given_up(self.context.store, stage)
+        if past is not None:
+            emit(Event(kind=past.outcome, fingerprint=key, text=past.reason))
+            return True
+        damage = self.context.store.reopen(stage)
+        if damage:
+            emit(Event(kind="damaged", fingerprint=key, text=damage))
+        return False
+
+    def _try(self, stages: list[Stage], emit: Emit) -> None:
+        """Make stages and record how it went."""
+        try:
+            self._make_and_finish(stages, emit)
+        except Exception as error:
+            of_one = isinstance(error, (Damaged, Unreadable))
+            stops_all = isinstance(error, StoreError) and not of_one
+            if stops_all or isinstance(error, (Interrupted, OutOfStep)):
+                raise
+            self._fail(stages, error, emit)
+
+    def _make_and_finish(self, stages: list[Stage], emit: Emit) -> None:
+        context, mended = self.context, set[str]()
+        context.report = lambda stage, share: emit(
+            Event(kind="progress", fingerprint=stage.fingerprint, share=share)
+        )
+        while True:
+            started, begun, context.flops = time.time_ns(), time.monotonic(), 0.0
+            try:
+                results = maker_of(type(stages[0]))(stages, context)
+                break
+            except Damaged as damage:
+                if damage.fingerprint in mended:
+                    raise
+                mended.add(damage.fingerprint)
+                self._mend(damage.fingerprint, emit)
+        seconds = time.monotonic() - begun
+        try:
+            self._require_unchanged(stages[0])
+        except SparBenchError:
+            for stage in stages:
+                context.store.discard_unfinished(stage.fingerprint)
+            raise
+        for stage, result in zip(stages, results, strict=True):
+            if isinstance(result, Exception):
+                self._fail([stage], result, emit)
+                continue
+            made = context.made(
+                started_ms=started // 1_000_000,
+                ended_ms=time.time_ns() // 1_000_000,
+                seconds=seconds / len(stages),
+                gflops=context.flops / 1e9 / len(stages),
+            )
+            context.store.finish(stage, summary=result, made=made)
+            emit(Event(kind="made", fingerprint=stage.fingerprint, text=f"{seconds:.1f} s"))
+
+    def _require_unchanged(self, stage: Stage) -> None:
+        """Raise if files have changed since the plan, so that the work is not stored."""
+        listed = self.plan.stages.get(stage.inputs.get("images", ""))
+        resolver = Resolver()
+        for one in (stage, listed) if listed else (stage,):
+            one.require_unchanged(resolver)
+
+    def _mend(self, fingerprint: str, emit: Emit) -> None:
+        """Make a stage again that was found damaged while being read.
+
+        Its lease is taken while those of stages made from it are held, never the reverse, so that
+        two sweeps cannot deadlock.
+
+        Raises:
+            SparBenchError: it could not be made.
+        """
+        stage = self.plan.stages[fingerprint]
+        with self._leased([stage], emit):
+            damage = self.context.store.reopen(stage)
+        if damage:
+            emit(Event(kind="damaged", fingerprint=fingerprint, text=damage))
+        self._ensure([stage], emit)
+
+    def _ensure(self, stages: Iterable[Stage], emit: Emit) -> None:
+        """Make stages that are missing, and first what they are made from."""
+        for stage in stages:
+            if self._is_there(stage):
+                continue
+            self._ensure((self.plan.stages[key] for key in stage.inputs.values()), emit)
+            self.make([stage], emit)
+            if not self._is_there(stage):
+                failure = self.context.store.failure(stage)
+                raise SparBenchError(
+                    f"{stage.kind} was damaged and could not be made again: "
+                    f"{failure.reason if failure else 'it was deleted meanwhile'}"
+                )
+
+    def _is_there(self, stage: Stage) -> bool:
+        try:
+            return self.context.store.find(stage) is not None
+        except Damaged:
+            return False
+
+    def _fail(self, stages: list[Stage], error: Exception, emit: Emit) -> None:
+        """Record an error; what is neither a mistake nor expected is a bug: log its traceback."""
+        match error:
+            case Pruned():
+                self._record(stages, "pruned", str(error), emit, final=True)
+            case Diverged():
+                self._record(stages, "failed", str(error), emit, final=True)
+            case SparBenchError():
+                self._record(stages, "failed", str(error), emit)
+            case _:  # in one trial, ours or a plug-in's: it must not stop the others
+                trace = "".join(traceback.format_exception(error))
+                log.error("stage %s failed\n%s", stages[0].fingerprint[:12], trace)
+                self._record(stages, "failed", f"{type(error).__name__}: {error}", emit)
+
+    def _record(
+        self,
+        stages: list[Stage],
+        outcome: Literal["failed", "pruned"],
+        reason: str,
+        emit: Emit,
+        *,
+        final: bool = False,
+    ) -> None:
+        """Record why stages failed; after a permanent failure, a retry starts over."""
+        for stage in stages:
+            if self._is_there(stage):  # finished before a later one of the batch failed
+                continue
+            self.context.store.fail(stage, reason, outcome=outcome, final=final)
+            if final and outcome == "failed":
+                self.context.store.discard_unfinished(stage.fingerprint)
+            emit(Event(kind=outcome, fingerprint=stage.fingerprint, text=reason))

@@ -1,0 +1,137 @@
+"""Worker processes: the same files as one process makes, whoever is killed meanwhile."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from spar_bench.backends import subprocesses
+from spar_bench.backends.base import Setup
+from spar_bench.engine.events import Event
+from spar_bench.engine.scheduler import Scheduler
+from spar_bench.engine.workplan import Retries, WorkPlan
+from spar_bench.plan.trials import Plan
+from spar_bench.store import Store
+from tests.run.conftest import clip, photographs, store
+from tests.run.execute.conftest import contents, plan, undisturbed, whole
+from tests.run.tiny import Notes
+
+__all__ = ["clip", "photographs", "plan", "store", "undisturbed", "whole"]
+
+
+@contextmanager
+def two_workers(plan: Plan, store: Store) -> Iterator[tuple[Scheduler, Notes]]:
+    """Schedule a plan over two workers on the CPU."""
+    notes = Notes(plan)
+    setup = Setup(
+        store=store,
+        devices=["cpu", "cpu"],
+        threads=1,
+        workers=None,
+        make=lambda *_: None,
+        check=lambda: None,
+        prune=lambda epoch, loss: "",
+    )
+    backend = subprocesses.Backend(setup)
+    backend.use(WorkPlan(plan.stages, Retries()))
+    try:
+        yield Scheduler(plan, store, backend, set(plan.stages), notify=notes), notes
+    finally:
+        backend.close()
+
+
+def workers_of(store: Store) -> list[int]:
+    """Return the process ids of the workers on a store."""
+    listed = subprocess.run(["ps", "-ewwo", "pid=,args="], capture_output=True, text=True).stdout
+    return [
+        int(line.split()[0])
+        for line in listed.splitlines()
+        if f"--store {store.root}" in line and " work " in line
+    ]
+
+
+@pytest.mark.slow
+def test_two_workers_make_what_one_process_makes(
+    plan: Plan, store: Store, undisturbed: dict[str, Any]
+) -> None:
+    with two_workers(plan, store) as (making, notes):
+        assert making.make(plan.stages)
+        n_workers = len(workers_of(store))
+
+    assert n_workers == 2
+    assert set(making.outcomes.values()) == {"made"}
+    assert sorted(notes.kinds("made")) == sorted(stage.kind for stage in plan.stages.values())
+    assert contents(store, plan) == undisturbed
+    assert workers_of(store) == []
+
+
+@pytest.mark.slow
+def test_worker_that_is_killed_is_replaced_and_its_work_resumed(
+    plan: Plan, store: Store, undisturbed: dict[str, Any]
+) -> None:
+    killed = list[int]()
+
+    with two_workers(plan, store) as (making, notes):
+
+        def kill_once(event: Event) -> None:
+            notes(event)
+            if event.kind == "progress" and not killed:
+                killed.extend(workers_of(store))
+                for pid in killed:
+                    os.kill(pid, signal.SIGKILL)
+
+        making.notify = kill_once
+        making.make(plan.stages)
+
+    assert killed
+    assert set(making.outcomes.values()) == {"made"}
+    assert contents(store, plan) == undisturbed
+
+
+@pytest.mark.slow
+def test_workers_end_soon_after_their_parent_is_killed(
+    plan: Plan, store: Store, tmp_path: Path
+) -> None:
+    path = WorkPlan(plan.stages, Retries()).save(tmp_path)
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT, sys.executable, str(path), str(store.root)],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert parent.stdout is not None
+    assert parent.stdout.readline() == "begun\n"
+    alive = workers_of(store)
+
+    parent.kill()
+    parent.communicate()
+
+    deadline = time.monotonic() + 10
+    while workers_of(store) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert len(alive) == 1
+    assert workers_of(store) == []
+
+
+PARENT = """
+import json, subprocess, sys
+python, path, store = sys.argv[1:]
+worker = subprocess.Popen(
+    [python, "-m", "spar_bench", "work", path, "-", "--store", store, "--device", "cpu"],
+    stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+from spar_bench.engine.workplan import read_work_plan
+from pathlib import Path
+plan = read_work_plan(Path(path))
+first = next(iter(plan.stages))
+worker.stdin.write(json.dumps({"plan": path, "make": [first]}) + "\\n")
+worker.stdin.flush()
+worker.stdout.readline()
+print("begun", flush=True)
+worker.wait()
+"""
