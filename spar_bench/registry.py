@@ -1,25 +1,40 @@
-"""Find plug-ins by name without importing them: a name is a file's name or an entry point's.
-
-`NAME.yaml` beside the modules is the data file of a name: facts for the plug-in and, if no module
-has that name, the name of the plug-in (`plugin: siglip2`). A user's own data file is named by its
-path. A module that needs a data file sets `NEEDS_DATA_FILE = True`.
+"""Find plug-ins by name or path without importing them: names, versions, settings, sources.
 
 A family is a folder of the package (`losses/`, `backbones/`, `datasets/`, `refiners/`), one module
 per plug-in except `base` and `_*`, and the entry point group of the same name (`spar_bench.losses`,
-...), whose entries name modules of other distributions. The module holds one object under the
-family's attribute (`loss`, `Backbone`, `Dataset`, `Refiner`) and `VERSION`, an integer that its
-author increases when its numbers change: it is part of the fingerprint of everything it makes.
+...), whose entries name modules of other distributions. A user's own module is named by its path
+(`my/pearson.py`). `NAME.yaml` beside a module is the data file of a name: facts for the plug-in
+and, if no module has that name, the name of the plug-in (`plugin: siglip2`). A user's own data file
+is named by its path, too.
+
+A module states, as literals at its top level, which are read without running it:
+
+    VERSION = 1              required; its author increases it when the plug-in's numbers change
+    BUILDS_ON = "openclip"   the plug-ins of its family whose code it uses: a name, or a tuple
+    NEEDS_DATA_FILE = True   its own name is none that a spec may use: those of data files are
+    MODELS_OF = "open_clip"  the library that builds a backbone by the `model` of a data file
+    BY_NAME_ALONE = True     and it never builds one from a config beside the weights
+
+and defines one object under the family's attribute (`loss`, `Backbone`, `Dataset`, `Refiner`). The
+settings of a loss or refiner are the keyword-only parameters of that function, or of that class's
+`__init__`; their defaults are literals.
 """
 
 import ast
 import importlib
 import importlib.util
 import os
-from functools import cache
+import sys
+from collections.abc import Callable, Mapping
+from functools import cache, partial
+from importlib.machinery import ModuleSpec
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict
+
+from spar_bench import sources
 from spar_bench.errors import DataFileError, SparBenchError, UnknownName
 from spar_bench.sources import constant, parsed, read_data_file
 
@@ -39,6 +54,26 @@ _ONE_OF = {
     "stages": "kind of stage",
     "backends": "backend",
 }
+CONFIGURABLE = ("losses", "refiners")
+"""The families whose plug-ins have settings of their own."""
+_KINDS = (bool, int, float, str)
+_PACKAGE = Path(__file__).parent
+
+
+class PluginIdentity(BaseModel):
+    """What decides a plug-in's numbers: part of the fingerprint of everything made with it.
+
+    `versions` has the plug-in and all that it builds on, by name; `sources` the SHA-256 of each
+    file of theirs outside this package, which no release ties to a version; `settings` all
+    settings, whether a spec gives them or not.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    versions: dict[str, int]
+    sources: dict[str, str] = {}
+    settings: dict[str, Any] = {}
 
 
 @cache
@@ -48,10 +83,9 @@ def modules(family: str) -> dict[str, str]:
     Raises:
         SparBenchError: two plug-ins have one name.
     """
-    folder = Path(__file__).parent / family
     found = {
         path.stem: f"spar_bench.{family}.{path.stem}"
-        for path in sorted(folder.glob("*.py"))
+        for path in sorted((_PACKAGE / family).glob("*.py"))
         if path.stem != "base" and not path.stem.startswith("_")
     }
     entries = entry_points(group=f"spar_bench.{family}")
@@ -72,19 +106,29 @@ def names(family: str) -> list[str]:
     return sorted(alone | _data_files(family).keys())
 
 
-def is_path(name: str) -> bool:
-    """Tell whether a name is the path of a user's own data file."""
+def is_data_file(name: str) -> bool:
+    """Return whether a name is the path of a user's own data file."""
     return name.endswith((".yaml", ".yml"))
+
+
+def is_path(name: str) -> bool:
+    """Return whether a name is the path of a user's own module or data file."""
+    return is_data_file(name) or _is_module(name)
+
+
+def display_name(name: str) -> str:
+    """Return what tables call a plug-in: its name, or the stem of its file."""
+    return Path(name).stem if is_path(name) else name
 
 
 def data_file(family: str, name: str) -> Path | None:
     """Return the data file of a name, or None where it has none.
 
-    For a plug-in of another package, it is beside its module.
+    For a plug-in outside this package, it is beside its module.
     """
-    if is_path(name):
+    if is_data_file(name):
         return Path(os.path.expanduser(name))
-    if name in modules(family) and name not in _data_files(family):
+    if _is_module(name) or (name in modules(family) and name not in _data_files(family)):
         beside = _file(family, name).with_suffix(".yaml")
         return beside if beside.is_file() else None
     return _data_files(family).get(name)
@@ -101,15 +145,16 @@ def data(family: str, name: str) -> dict[str, Any]:
 
 
 def plugin(family: str, name: str) -> str:
-    """Return the plug-in that serves a name: that of the same name, or its data file's.
+    """Return the plug-in that serves a name: that of the same name or path, or its data file's.
 
     Raises:
         UnknownName: nothing has that name.
         DataFileError: its data file cannot be read, or names no plug-in.
     """
-    known, path = modules(family), data_file(family, name)
-    if name in known:
+    known = modules(family)
+    if name in known or _is_module(name):
         return name
+    path = data_file(family, name)
     if path is None:
         if "/" in name and family in ("backbones", "datasets"):
             raise UnknownName(
@@ -136,38 +181,6 @@ def source(family: str, name: str) -> Path:
     return _file(family, plugin(family, name))
 
 
-@cache
-def _data_files(family: str) -> dict[str, Path]:
-    folder = Path(__file__).parent / family
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
-
-
-def _needs_data_file(family: str, name: str) -> bool:
-    """Tell whether a module needs a data file; unreadable ones are listed, so users see them."""
-    try:
-        return bool(constant(_file(family, name), "NEEDS_DATA_FILE"))
-    except SparBenchError:
-        return False
-
-
-def _file(family: str, name: str) -> Path:
-    known = modules(family)
-    top, *rest = known[name].split(".")
-    package = importlib.util.find_spec(top)
-    if package is not None and package.origin is not None and not rest:
-        return Path(package.origin)
-    for folder in (package and package.submodule_search_locations) or []:
-        path = Path(folder).joinpath(*rest)
-        for file in (path.with_name(f"{path.name}.py"), path / "__init__.py"):
-            if file.is_file():
-                return file
-    raise SparBenchError(
-        f"{_ONE_OF[family]} {name!r}: must be installed, but there is no module {known[name]}; "
-        "reinstall its package"
-    )
-
-
-@cache
 def version(family: str, name: str) -> int:
     """Return a plug-in's `VERSION`, read from its source without running it.
 
@@ -177,28 +190,64 @@ def version(family: str, name: str) -> int:
     """
     path = source(family, name)
     value = constant(path, "VERSION")
-    if not isinstance(value, int):
+    if type(value) is not int:
         raise SparBenchError(
             f"{path}: a plug-in must state VERSION = <integer>, but has none; add VERSION = 1"
         )
     return value
 
 
-def versions(family: str, name: str) -> dict[str, int]:
-    """Return the versions of the plug-in that serves a name and of those that it builds on.
-
-    A module whose numbers come from another plug-in's code names it: `BUILDS_ON = "openclip"`.
+def parameters(family: str, name: str) -> dict[str, Any]:
+    """Map the settings that a spec may give a plug-in to their defaults, read without running it.
 
     Raises:
         UnknownName: no plug-in of that name.
-        SparBenchError: a module states no `VERSION`.
+        SparBenchError: a keyword-only parameter has no literal default.
     """
-    found: dict[str, int] = {}
-    base: Any = plugin(family, name)
-    while base is not None and base not in found:
-        found[base] = version(family, base)
-        base = constant(source(family, base), "BUILDS_ON")
+    path, found = source(family, name), dict[str, Any]()
+    if family not in CONFIGURABLE:
+        return found
+    for parameter, default in sources.keyword_only(path, ATTRIBUTES[family]).items():
+        value = None if default is None else sources.literal(default)
+        items = value if isinstance(value, list | tuple) else [value]
+        if any(type(item) not in _KINDS for item in items) or parameter == "name":
+            raise SparBenchError(
+                f"{path}: a setting must have a literal number, text, True, False or list as its "
+                f"default, and not be called name, but {parameter!r} breaks this; correct it"
+            )
+        found[parameter] = value
     return found
+
+
+def identity(family: str, name: str, settings: Mapping[str, Any] | None = None) -> PluginIdentity:
+    """Return what decides the numbers of the plug-in that serves a name, with its settings.
+
+    Raises:
+        UnknownName: no plug-in of that name, or of one that it builds on.
+        SparBenchError: a module states no `VERSION`, or cannot be read.
+    """
+    lineage, outside = dict[str, int](), dict[str, str]()
+    open_ends = [plugin(family, name)]
+    while open_ends:
+        base = open_ends.pop(0)
+        shown = Path(base).name
+        if shown in lineage:
+            continue
+        path = _file(family, base)
+        lineage[shown] = version(family, base)
+        if not path.is_relative_to(_PACKAGE):
+            outside |= _sources(family, base)
+        stated = constant(path, "BUILDS_ON") or ()
+        open_ends += [
+            plugin(family, one) for one in ([stated] if isinstance(stated, str) else stated)
+        ]
+    given = {key: _as_json(value) for key, value in parameters(family, name).items()}
+    return PluginIdentity(
+        name=display_name(plugin(family, name)),
+        versions=lineage,
+        sources=outside,
+        settings=given | dict(settings or {}),
+    )
 
 
 def purpose(family: str, name: str) -> str:
@@ -211,6 +260,19 @@ def docstring(family: str, name: str) -> str:
     return ast.get_docstring(parsed(source(family, name))) or ""
 
 
+def require_stated(family: str, name: str) -> None:
+    """Refuse a plug-in whose module is not as it must be, as far as its text shows.
+
+    Raises:
+        UnknownName: no plug-in of that name.
+        SparBenchError: it cannot be read, states no `VERSION`, or lacks its object.
+    """
+    identity(family, name)
+    path, attribute = source(family, name), ATTRIBUTES[family]
+    if not sources.defines(path, attribute):
+        raise _lacks(family, path)
+
+
 def require(family: str, name: str) -> None:
     """Refuse a plug-in that a sweep could not use; those of this package are not imported.
 
@@ -218,8 +280,8 @@ def require(family: str, name: str) -> None:
         UnknownName: no plug-in of that name.
         SparBenchError: it states no `VERSION`, cannot be imported, or lacks its object.
     """
-    versions(family, name)
-    if not modules(family)[plugin(family, name)].startswith(f"spar_bench.{family}."):
+    identity(family, name)
+    if not source(family, name).is_relative_to(_PACKAGE):
         load(family, name)
 
 
@@ -228,20 +290,150 @@ def load(family: str, name: str) -> Any:
 
     Raises:
         UnknownName: no plug-in of that name.
-        SparBenchError: its module cannot be imported, or lacks the family's attribute.
+        SparBenchError: its module cannot be imported, lacks the family's attribute, or has changed
+            since this process imported it.
     """
     path = source(family, name)
     try:
-        module = importlib.import_module(modules(family)[plugin(family, name)])
+        module = importlib.import_module(_importable(family, plugin(family, name)))
     except Exception as error:  # a plug-in may raise anything
         reason = " ".join(str(error).split())
         raise SparBenchError(
             f"{path}: a {_ONE_OF[family]} must be importable, but got {type(error).__name__}: "
             f"{reason}; fix it, or install what it needs"
         ) from error
-    attribute = ATTRIBUTES[family]
-    if not hasattr(module, attribute):
+    if not path.is_relative_to(_PACKAGE) and sources.sha256(path) != _imported.setdefault(
+        module.__name__, sources.sha256(path)
+    ):
         raise SparBenchError(
-            f"{path}: a {_ONE_OF[family]} must define {attribute!r}, but has none; add it"
+            f"{path}: a {_ONE_OF[family]} must stay as it is while a process uses it, but has "
+            "changed since it was imported; start anew"
         )
-    return getattr(module, attribute)
+    if not hasattr(module, ATTRIBUTES[family]):
+        raise _lacks(family, path)
+    return getattr(module, ATTRIBUTES[family])
+
+
+def configured(family: str, name: str, settings: Mapping[str, Any]) -> Callable[..., Any]:
+    """Import a plug-in and return its function or class with its settings put in.
+
+    Raises:
+        UnknownName, SparBenchError: as `load`.
+    """
+    defaults = parameters(family, name)
+    return partial(
+        load(family, name),
+        **{
+            key: tuple(value) if isinstance(defaults.get(key), tuple) else value
+            for key, value in settings.items()
+        },
+    )
+
+
+_imported: dict[str, str] = {}
+"""The SHA-256 that the file of each plug-in outside this package had when it was imported."""
+
+
+class _ByPath:
+    """Finds the module of a plug-in by path, also in a worker process that unpickles its object."""
+
+    PREFIX = "spar_bench_by_path_"
+
+    @classmethod
+    def name(cls, path: Path) -> str:
+        """Return the name of a file's module, another one once its contents change."""
+        return f"{cls.PREFIX}{sources.sha256(path)[:12]}_{os.fsencode(path.absolute()).hex()}"
+
+    @classmethod
+    def find_spec(cls, fullname: str, *_: Any) -> ModuleSpec | None:
+        """Return where the module of a name is, as `importlib` asks each finder."""
+        if not fullname.startswith(cls.PREFIX):
+            return None
+        path = os.fsdecode(bytes.fromhex(fullname.rpartition("_")[2]))
+        return importlib.util.spec_from_file_location(fullname, path)
+
+
+sys.meta_path.append(_ByPath)
+
+
+def _importable(family: str, name: str) -> str:
+    """Return the dotted name under which a plug-in's module can be imported."""
+    return _ByPath.name(_file(family, name)) if _is_module(name) else modules(family)[name]
+
+
+def _lacks(family: str, path: Path) -> SparBenchError:
+    return SparBenchError(
+        f"{path}: a {_ONE_OF[family]} must define {ATTRIBUTES[family]!r}, but has none; add it"
+    )
+
+
+@cache
+def _data_files(family: str) -> dict[str, Path]:
+    return {path.stem: path for path in sorted((_PACKAGE / family).glob("*.yaml"))}
+
+
+def _is_module(name: str) -> bool:
+    return name.endswith(".py")
+
+
+def _needs_data_file(family: str, name: str) -> bool:
+    """Return whether a module needs a data file; unreadable ones are listed, so users see them."""
+    try:
+        return bool(constant(_file(family, name), "NEEDS_DATA_FILE"))
+    except SparBenchError:
+        return False
+
+
+def _file(family: str, name: str) -> Path:
+    """Return the file of a plug-in's module."""
+    if _is_module(name):
+        return Path(os.path.expanduser(name))
+    dotted = modules(family)[name]
+    path = _module_file(dotted)
+    if path is None or not path.is_file():
+        raise SparBenchError(
+            f"{_ONE_OF[family]} {name!r}: must be installed, but there is no module {dotted}; "
+            "reinstall its package"
+        )
+    return path
+
+
+@cache
+def _module_file(dotted: str) -> Path | None:
+    """Return the file of a module, found without importing its package."""
+    top, *rest = dotted.split(".")
+    package = importlib.util.find_spec(top)
+    if package is not None and package.origin is not None and not rest:
+        return Path(package.origin)
+    for folder in (package and package.submodule_search_locations) or []:
+        path = Path(folder).joinpath(*rest)
+        for file in (path.with_name(f"{path.name}.py"), path / "__init__.py"):
+            if file.is_file():
+                return file
+    return None
+
+
+def _sources(family: str, name: str) -> dict[str, str]:
+    """Return the SHA-256 of a plug-in's file and of those of its own package that it imports."""
+    path = _file(family, name)
+    if _is_module(name):
+        return {path.name: sources.sha256(path)}
+    found, open_ends = dict[str, str](), [modules(family)[name]]
+    top = open_ends[0].partition(".")[0]
+    while open_ends:
+        dotted = open_ends.pop()
+        file = _module_file(dotted)
+        if file is None and "." in dotted:  # a name in a module
+            dotted = dotted.rpartition(".")[0]
+            file = _module_file(dotted)
+        if file is not None and dotted not in found:
+            found[dotted] = sources.sha256(file)
+            package = dotted if file.name == "__init__.py" else dotted.rpartition(".")[0]
+            open_ends += [
+                one for one in sources.imported(file, package) if one.partition(".")[0] == top
+            ]
+    return found
+
+
+def _as_json(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

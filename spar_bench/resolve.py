@@ -17,7 +17,9 @@ from spar_bench.datasets.base import IGNORED, Dataset, Split
 from spar_bench.digests import remembered_sha256
 from spar_bench.errors import DataError, DataFileError, NotReady
 from spar_bench.inference import SINGLE_PASS, Inference
+from spar_bench.registry import PluginIdentity
 from spar_bench.spec import Point
+from spar_bench.spec.plugins import PluginSpec
 from spar_bench.spec.schema import BackboneSpec, DatasetSpec, Settings, SourceSpec
 from spar_bench.stages.base import Identity
 from spar_bench.values import Method
@@ -88,8 +90,8 @@ class ResolvedPoint:
     backbone: ResolvedBackbone
     datasets: list[ResolvedDataset]
     source: ResolvedSource | None
-    loss: Identity
-    refiner: Identity
+    loss: PluginIdentity
+    refiner: PluginIdentity
 
     @property
     def window_px(self) -> int:
@@ -176,11 +178,11 @@ class Resolver:
         """Return what a data set's data file states."""
         return self._once(f"facts {spec.name}", lambda: datasets.facts(spec))
 
-    def plugin(self, family: str, name: str) -> Identity:
+    def plugin(self, family: str, spec: PluginSpec) -> PluginIdentity:
         """Return the identity of a plug-in that needs no files."""
         return self._once(
-            f"{family} {name}",
-            lambda: {"name": registry.plugin(family, name), **registry.versions(family, name)},
+            f"{family} {spec.model_dump_json()}",
+            lambda: registry.identity(family, spec.name, spec.settings),
         )
 
     def checkpoint(self, path: str) -> str:
@@ -273,8 +275,7 @@ def open_dataset(spec: DatasetSpec | SourceSpec, split: Split) -> Dataset:
 def dataset_identity(spec: DatasetSpec | SourceSpec, dataset: Dataset) -> Identity:
     """Return what decides a data set's images and labels: plug-in and contents."""
     return {
-        "name": registry.plugin("datasets", spec.name),
-        "version": registry.version("datasets", spec.name),
+        "plugin": registry.identity("datasets", spec.name).model_dump(mode="json"),
         **dataset.identity(),
     }
 

@@ -4,7 +4,9 @@ A plan asks for the same file a thousand times.
 """
 
 import ast
+from collections.abc import Iterator
 from functools import lru_cache
+from importlib.util import resolve_name
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from spar_bench.errors import DataFileError, SparBenchError
+from spar_bench.files import file_sha256
 
 Stamp = tuple[int, int, int]
 _UNREADABLE = (ValueError, LookupError, TypeError, AssertionError, RecursionError, OverflowError)
@@ -44,10 +47,12 @@ def parsed(path: Path) -> ast.Module:
     """Parse a module.
 
     Raises:
-        SparBenchError: it cannot be read, or is not Python.
+        SparBenchError: it does not exist, cannot be read, or is not Python.
     """
     try:
         return _tree(path, _stamp(path))
+    except FileNotFoundError as error:
+        raise SparBenchError(f"{path}: a plug-in must exist, but does not; correct it") from error
     except (OSError, SyntaxError, ValueError) as error:
         raise SparBenchError(
             f"{path}: a plug-in must be a Python file, but cannot be read: {error}; fix it"
@@ -61,12 +66,72 @@ def constant(path: Path, name: str) -> Any:
         SparBenchError: as `parsed`.
     """
     for node in parsed(path).body:
-        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
-        named = [target.id for target in targets if isinstance(target, ast.Name)]
-        value = getattr(node, "value", None)
-        if name in named and isinstance(value, ast.Constant):
-            return value.value
+        if name in _bound(node) and (value := getattr(node, "value", None)) is not None:
+            return literal(value)
     return None
+
+
+def literal(expression: ast.expr) -> Any:
+    """Return the value of a literal, or None if the expression is not one."""
+    try:
+        return ast.literal_eval(expression)
+    except ValueError:
+        return None
+
+
+def defines(path: Path, name: str) -> bool:
+    """Return whether a module binds a name at its top level; raises as `parsed`."""
+    return any(name in _bound(node) for node in parsed(path).body)
+
+
+def keyword_only(path: Path, name: str) -> dict[str, ast.expr | None]:
+    """Return the keyword-only parameters of a function, or of a class's `__init__`.
+
+    Each is mapped to its default; nothing for a function of another module. Raises as `parsed`.
+    """
+    body = parsed(path).body
+    for node in body:
+        if isinstance(node, ast.ClassDef) and node.name == name:
+            body, name = node.body, "__init__"
+    for node in body:
+        if isinstance(node, ast.FunctionDef) and node.name == name:
+            names = [argument.arg for argument in node.args.kwonlyargs]
+            return dict(zip(names, node.args.kw_defaults, strict=True))
+    return {}
+
+
+def imported(path: Path, package: str) -> Iterator[str]:
+    """Yield the dotted names that a module of a package imports: `a.b` for `from a import b`.
+
+    Raises:
+        SparBenchError: as `parsed`.
+    """
+    for node in ast.walk(parsed(path)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            module = "." * node.level + (node.module or "")
+            base = resolve_name(module, package) if node.level else module
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a module's file."""
+    return _sha256(path, _stamp(path))
+
+
+def _bound(node: ast.stmt) -> list[str]:
+    """Return the names that a statement binds."""
+    match node:
+        case ast.FunctionDef() | ast.ClassDef():
+            return [node.name]
+        case ast.Import() | ast.ImportFrom():
+            return [alias.asname or alias.name for alias in node.names]
+        case ast.Assign():
+            return [target.id for target in node.targets if isinstance(target, ast.Name)]
+        case ast.AnnAssign(target=ast.Name(id=name)):
+            return [name]
+    return []
 
 
 def _stamp(path: Path) -> Stamp:
@@ -83,3 +148,8 @@ def _yaml(path: Path, _: Stamp) -> Any:
 @lru_cache(maxsize=256)
 def _tree(path: Path, _: Stamp) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"), path.name)
+
+
+@lru_cache(maxsize=256)
+def _sha256(path: Path, _: Stamp) -> str:
+    return file_sha256(path)

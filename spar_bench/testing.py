@@ -8,6 +8,7 @@ Such a test class is short:
             return huber.loss
 """
 
+import inspect
 import json
 from collections.abc import Callable
 
@@ -73,6 +74,11 @@ class LossContract:
         rounded = loss(features(0, dtype=torch.bfloat16), features(1, dtype=torch.float16))
 
         assert rounded.item() == pytest.approx(exact.item(), rel=0.02)
+
+    def test_settings_have_defaults_that_a_spec_can_write(self, loss: Loss) -> None:
+        for one in inspect.signature(loss).parameters.values():
+            if one.kind == one.KEYWORD_ONLY:
+                assert isinstance(one.default, bool | int | float | str | list | tuple), one.name
 
 
 class DatasetContract:

@@ -15,6 +15,8 @@ Steps = tuple[str | int, ...]
 SHOWN_CHARACTERS = 60
 MAX_MISTAKES = 100
 """As many as a user reads at once; a suggestion for each of 50,000 would take a minute."""
+MISTAKE = "spar_bench"
+"""The type of our own validators' errors."""
 TAG = "\0"
 """Begins the name of a union's member, which pydantic puts among the steps; no key has it."""
 
@@ -65,7 +67,7 @@ def mistake(text: str, *keys: str) -> PydanticCustomError:
     `keys` are the conflicting keys of the model, the one to name first: the mistake is shown at the
     first of them that is swept, else at the first in the file.
     """
-    return PydanticCustomError("spar_bench", "{text}", {"text": text, "keys": list(keys)})
+    return PydanticCustomError(MISTAKE, "{text}", {"text": text, "keys": list(keys)})
 
 
 def mistakes(
@@ -83,7 +85,7 @@ def mistakes(
             yield Mistake(steps, text, is_about_key=True)
         elif steps and steps[-1] == "[key]":
             yield Mistake(steps[:-1], _text(details), is_about_key=True)
-        elif details["type"] == "spar_bench":
+        elif details["type"] == MISTAKE:
             keys = tuple((*steps, key) for key in context["keys"])
             yield Mistake(keys[0] if keys else steps, context["text"], keys=keys)
         else:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, ValidationInfo
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag
 
 from spar_bench.suggest import suggest
 from spar_bench.validation import TAG, is_text, mistake, show
@@ -47,22 +47,6 @@ def not_bool(value: Any) -> Any:
     if isinstance(value, bool):
         raise mistake(f"must be a number, but got {show(value)}; write a number")
     return value
-
-
-def plugin(family: str) -> AfterValidator:
-    """Accept one of `context[family]`, any name without a context, or a data file's path."""
-
-    def check(name: str, info: ValidationInfo) -> str:
-        known = (info.context or {}).get(family, [name])
-        if name.endswith((".yaml", ".yml")):
-            _path(name)
-        elif name not in known:
-            is_folder = "/" in name and family in ("backbones", "datasets")
-            change = f"write {{path: {name}}}" if is_folder else suggest(name, known)
-            raise mistake(f"must be one of the {family}, but got {show(name)}; {change}")
-        return name
-
-    return AfterValidator(check)
 
 
 @dataclass(frozen=True)
@@ -146,7 +130,7 @@ def side_or(word: str, change: str) -> BeforeValidator:
     return BeforeValidator(check)
 
 
-def _path(path: str) -> str:
+def path_text(path: str) -> str:
     """Refuse what no file can be called, and expand `~`."""
     if not path:
         raise mistake("must name a folder, but got an empty text; name it, or leave the key out")
@@ -189,7 +173,7 @@ Ratio = Annotated[float, Field(ge=1, le=MAX_SIDE_PX), BeforeValidator(not_bool)]
 Weight = Annotated[float, Field(ge=0, le=MAX_NUMBER), BeforeValidator(not_bool)]
 Probability = Annotated[float, Field(ge=0, le=1), BeforeValidator(not_bool)]
 ImageHW = tuple[Side, Side]
-FolderPath = Annotated[str, AfterValidator(_path)] | None
+FolderPath = Annotated[str, AfterValidator(path_text)] | None
 Text = Annotated[str, Field(max_length=MAX_TEXT)]
 FILLED = (Field(min_length=1), AfterValidator(_distinct))
 """A constraint of lists: not empty, and no value twice."""

@@ -1,5 +1,6 @@
 """Plug-ins of another package: listed without being imported, accepted by a spec, loaded."""
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -150,6 +151,47 @@ def test_plug_ins_are_listed_and_versioned_without_being_imported(site: Path) ->
     assert out.split("\n") == ["True True", "7 2 4", "largest.py False"]
 
 
+def test_identity_has_the_files_of_its_package_that_a_plug_in_imports(site: Path) -> None:
+    package = site / "outsiders"
+    (package / "losses" / "largest.py").write_text(
+        LOSS.replace("import torch\n", "import torch\nfrom ..ops import peak\nfrom . import near\n")
+    )
+    (package / "ops.py").write_text("from outsiders import deep\n\npeak = 1\n")
+    for name in ("deep.py", "losses/near.py", "losses/unused.py"):
+        (package / name).touch()
+
+    out = python(
+        site,
+        "import sys; from spar_bench import registry as r\n"
+        "found = r.identity('losses', 'largest')\n"
+        "print(found.versions, *sorted(found.sources))\n"
+        "print(found.sources['outsiders.deep'], 'outsiders' in sys.modules)",
+    )
+
+    assert out.split("\n") == [
+        "{'largest': 7} outsiders.deep "
+        "outsiders.losses.largest outsiders.losses.near outsiders.ops",
+        f"{hashlib.sha256(b'').hexdigest()} False",
+    ]
+
+
+def test_module_that_changes_after_it_was_imported_is_refused(site: Path) -> None:
+    (site / "outsiders" / "__init__.py").write_text("")
+    path = site / "outsiders" / "losses" / "largest.py"
+
+    out = python(
+        site,
+        "from pathlib import Path; from spar_bench import registry\n"
+        f"registry.load('losses', 'largest'); Path({str(path)!r}).write_text('VERSION = 7')\n"
+        + REFUSED.format(call="registry.load('losses', 'largest')"),
+    )
+
+    assert out == (
+        f"{path}: a loss must stay as it is while a process uses it, but has changed since it was "
+        "imported; start anew"
+    )
+
+
 def test_spec_accepts_them_and_knows_a_backbones_sizes_before_torch(site: Path) -> None:
     (site.parent / "spec.yaml").write_text(SPEC)
 
@@ -158,7 +200,7 @@ def test_spec_accepts_them_and_knows_a_backbones_sizes_before_torch(site: Path) 
         "import sys; from pathlib import Path; from spar_bench.conflicts import read_spec\n"
         "from spar_bench.backbones import sizes\n"
         "read = read_spec(Path('spec.yaml')).points[0].settings\n"
-        "print(read.student.loss, read.images.source.name, sizes(read.backbone).width)\n"
+        "print(read.student.loss.name, read.images.source.name, sizes(read.backbone).width)\n"
         "print(sorted({'torch', 'outsiders'} & set(sys.modules)))",
     )
 
@@ -249,9 +291,8 @@ def test_plug_in_that_cannot_be_used_is_told_in_its_row_beside_the_others(
 @pytest.mark.parametrize(
     ("package", "loss", "wrong"),
     [
-        ("", LOSS.replace("VERSION = 7", ""), "a plug-in must state VERSION"),
         ("", LOSS.replace("import torch", "import nothing_of_it"), "ModuleNotFoundError: No mod"),
-        ("", LOSS.replace("def loss", "def lose"), "a loss must define 'loss'"),
+        ("", LOSS.replace("def loss", "from json import loss\ndef lose"), "ImportError: cannot"),
         ("1 / 0", LOSS, "largest.py: a loss must be importable, but got ZeroDivisionError: div"),
     ],
 )

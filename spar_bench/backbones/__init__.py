@@ -59,7 +59,7 @@ __all__ = [
 
 T = TypeVar("T", Sizes, Card)
 _ADAPTERS: dict[type, TypeAdapter[Any]] = {kind: TypeAdapter(kind) for kind in (Sizes, Card)}
-_FILE_ENDINGS = {*WEIGHTS_ENDINGS, ".yaml", ".yml"}
+_FILE_ENDINGS = {*WEIGHTS_ENDINGS, ".yaml", ".yml", ".py"}
 
 
 def card(name: str) -> Card:
@@ -184,8 +184,10 @@ def identity(spec: BackboneSpec) -> dict[str, Any]:
         files = checksums(weights, tokenizer.files if tokenizer else [])
         for path in [] if weights.is_random else weights.files:
             require_shapes(path, stated_shapes(path), determined_shapes(known))
+    plugin_identity = registry.identity("backbones", spec.name)
     return {
-        "versions": registry.versions("backbones", spec.name),
+        "versions": plugin_identity.versions,
+        "sources": plugin_identity.sources,
         "sizes": asdict(known),
         "stated": card(spec.name).deciding(),
         "preprocessing": spec.preprocessing,

@@ -20,7 +20,7 @@ def label(spec: DatasetSpec) -> str:
     stated = registry.data_file("datasets", spec.name)
     if stated is None and spec.path:
         return Path(os.path.abspath(spec.path)).name
-    return spec.name if stated is None else stated.stem
+    return registry.display_name(spec.name) if stated is None else stated.stem
 
 
 def facts(spec: DatasetPart) -> Facts:

@@ -6,15 +6,15 @@ from torch.nn import functional as F
 from spar_bench.losses.base import matched
 
 VERSION = 1
-BETA = 1.0  # where square and line meet, in units of a feature
 
 
-def loss(student: Tensor, teacher: Tensor) -> Tensor:
+def loss(student: Tensor, teacher: Tensor, *, beta: float = 1.0) -> Tensor:
     """Return the mean over every element of `(B, C, h, w)`, a scalar `()`.
 
-    A difference d counts d^2 / (2 BETA) below BETA and |d| - BETA / 2 from there on. Features much
-    smaller than BETA never reach the line: there the loss is half the mean squared error.
+    A difference d counts d^2 / (2 beta) below beta, in units of a feature, and |d| - beta / 2 from
+    there on. Features much smaller than beta never reach the line: there the loss is half the mean
+    squared error over beta.
 
     Source: Girshick, Fast R-CNN, equation 3.
     """
-    return F.smooth_l1_loss(*matched(student, teacher), beta=BETA)
+    return F.smooth_l1_loss(*matched(student, teacher), beta=beta)

@@ -39,7 +39,7 @@ def _make_cost(stage: cost.Stage, context: Context) -> cost.Summary:
     )
     if abs(counted - expected) > TOLERANCE * expected:
         raise SparBenchError(
-            f"backbone {settings.backbone['name']}: its sizes must give torch's count of FLOPs "
+            f"backbone {settings.backbone.name}: its sizes must give torch's count of FLOPs "
             f"within {TOLERANCE:.0%}, but give {expected / 1e9:.4g} GFLOPs while torch counts "
             f"{counted / 1e9:.4g}, at {read_hw[0]}x{read_hw[1]} px; correct its data file"
         )

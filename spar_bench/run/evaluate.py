@@ -78,7 +78,7 @@ def _segmenter(stage: evaluate.Stage, context: Context) -> Segmenter:
     return Segmenter(
         context.backbone(stage.places.backbone, student),
         classifier_of(queries, settings.classes, protocol),
-        refiner=str(settings.refiner["name"]),
+        refiner=stage.places.refiner,
         precision=protocol.precision,
         interpolation=protocol.resize,
         way_out=UNFIT if student is None else DIVERGED,

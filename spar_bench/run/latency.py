@@ -27,8 +27,9 @@ from spar_bench.files import replace_text
 from spar_bench.inference import Inference
 from spar_bench.run.context import Context
 from spar_bench.run.memory import peak_mib
-from spar_bench.run.segment import Segmenter
+from spar_bench.run.segment import NO_REFINER, Segmenter
 from spar_bench.run.text import Classifier
+from spar_bench.spec.plugins import PluginSpec
 from spar_bench.stages import latency
 from spar_bench.values import Precision
 
@@ -53,11 +54,11 @@ def _make_latency(stage: latency.Stage, context: Context) -> latency.Summary:
     with _sitting(context):
         arms = {
             key: Arm(
-                context.backbone(stage.places.backbones[key]),
+                context.backbone(stage.places.timed[key].backbone),
                 one.inference,
                 one.image_hw,
                 n_queries=one.n_queries,
-                refiner=str(one.refiner["name"]),
+                refiner=stage.places.timed[key].refiner,
                 precision=one.precision,
                 device=context.device,
             )
@@ -164,7 +165,7 @@ class Arm:
         image_hw: tuple[int, int],
         *,
         n_queries: int,
-        refiner: str = "none",
+        refiner: PluginSpec = NO_REFINER,
         precision: Precision = "float32",
         device: torch.device,
     ) -> None:

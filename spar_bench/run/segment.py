@@ -20,9 +20,11 @@ from spar_bench.run.context import autocast
 from spar_bench.run.images import normalise, resize, to_tensor
 from spar_bench.run.inference import stitch
 from spar_bench.run.text import Classifier
+from spar_bench.spec.plugins import PluginSpec
 from spar_bench.values import Precision
 from spar_bench.windows import Axis, feature_axis, pixel_axis, upsample_factor
 
+NO_REFINER = PluginSpec(name="none")
 UNFIT = "check the backbone's weights"
 DIVERGED = "training broke the student's weights: lower student.learning_rate"
 """What to do if weights give features that are not finite: pretrained ones, a student's."""
@@ -39,14 +41,15 @@ class Segmenter:
         backbone: Backbone,
         classifier: Classifier,
         *,
-        refiner: str = "none",
+        refiner: PluginSpec = NO_REFINER,
         precision: Precision = "float32",
         interpolation: str = "bilinear",
         way_out: str = UNFIT,
         device: torch.device,
     ) -> None:
         self.backbone, self.classifier, self.device = backbone, classifier, device
-        self._refine: Refiner = registry.load("refiners", refiner)()
+        make = registry.configured("refiners", refiner.name, refiner.settings)
+        self._refine: Refiner = make()
         self._precision: Precision = precision
         self._interpolation = interpolation
         self._way_out = way_out

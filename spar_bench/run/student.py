@@ -28,6 +28,7 @@ from spar_bench.run.images import Pictures, normalise
 from spar_bench.run.resume import RESUME_FILE, SAVE_EVERY_S
 from spar_bench.run.teach import Targets, open_images
 from spar_bench.run.training import Training
+from spar_bench.spec.plugins import PluginSpec
 from spar_bench.stages import student
 from spar_bench.stages.base import stage_from_json
 
@@ -70,21 +71,22 @@ def join_student(value: dict[str, Any], context: Context) -> None:
 
 
 @dataclass
-class _Images:
-    """What a student's steps read: images in the order of the steps, and their targets.
+class _Steps:
+    """What a student's steps take: images in their order, the targets, and the loss.
 
     `stream` yields this process's images.
     """
 
     pictures: Pictures
     targets: Targets
+    loss: "_CheckedLoss"
     stream: Iterator[Tensor] = field(default_factory=lambda: iter(()))
 
 
 def _train(stage: student.Stage, context: Context, scratch: Path) -> Training:
     """Take all steps of a student, together with the other processes; resumes from `scratch`."""
     ranks = context.ranks
-    run, images = ranks.agree(partial(_begin, stage, context, scratch))
+    run, steps = ranks.agree(partial(_begin, stage, context, scratch))
     mean_step = ranks.sum(torch.tensor(run.step)).item() / ranks.n
     ranks.agree(partial(_require_same_step, run, mean_step))
     encode, first, saved_at = ranks.joined(run.backbone), run.step, time.monotonic()
@@ -93,10 +95,10 @@ def _train(stage: student.Stage, context: Context, scratch: Path) -> Training:
         nonlocal saved_at
         if ranks.rank == 0:
             saved_at = _between_steps(run, stage, context, saved_at=saved_at, first=first)
-        return _read_images(run, images, context, encode)
+        return _read_images(run, steps, context, encode)
 
-    stream = images.pictures.stream(run.upcoming(ranks.own), context.workers)
-    with closing(stream) as images.stream:
+    stream = steps.pictures.stream(run.upcoming(ranks.own), context.workers)
+    with closing(stream) as steps.stream:
         while run.step < run.n_steps:
             _take_step(run, ranks.agree(read), context)
     with ranks.in_step():
@@ -106,13 +108,13 @@ def _train(stage: student.Stage, context: Context, scratch: Path) -> Training:
     return run
 
 
-def _begin(stage: student.Stage, context: Context, scratch: Path) -> tuple[Training, _Images]:
+def _begin(stage: student.Stage, context: Context, scratch: Path) -> "tuple[Training, _Steps]":
     """Build a student's state and resume where an earlier attempt stopped."""
     pictures = open_images(stage, context)
     backbone = build_backbone(stage.places.backbone, context.device)
     run = Training(backbone, stage.settings.recipe, stage.settings.seed, len(pictures))
     run.resume(scratch / RESUME_FILE)
-    return run, _Images(pictures, Targets(stage, context))
+    return run, _Steps(pictures, Targets(stage, context), _CheckedLoss(stage.places.loss))
 
 
 def _require_same_step(run: Training, mean_step: float) -> None:
@@ -160,7 +162,7 @@ class _Read:
     flops: list[int] = field(default_factory=list)
 
 
-def _read_images(run: Training, images: _Images, context: Context, encode: Encode) -> _Read:
+def _read_images(run: Training, steps: _Steps, context: Context, encode: Encode) -> _Read:
     """Read this process's images of the next step, with backward passes for all but the last."""
     positions, ranks = run.positions(run.step), context.ranks
     own = ranks.own(len(positions))
@@ -170,14 +172,14 @@ def _read_images(run: Training, images: _Images, context: Context, encode: Encod
         return _Read(run.scaler.scale(encode(blank).float().sum() * 0))
     losses, flops = list[Tensor](), list[int]()
     for place in own:
-        picture = next(images.stream)
-        target = images.targets.read(positions[place], picture)
+        picture = next(steps.stream)
+        target = steps.targets.read(positions[place], picture)
         image = normalise(picture, run.backbone.mean, run.backbone.std).to(context.device)
         is_last = place == own[-1]
         with nullcontext() if is_last else only_here(encode):
             with autocast(context.device, run.spec.precision):
                 features = encode(image[None])
-            loss = _loss(run.spec.loss, features.float(), target[None])
+            loss = steps.loss(features.float(), target[None])
             # torch averages over processes, but we want images: shares may be uneven.
             scaled = run.scaler.scale(loss * ranks.n / len(positions))
             if not is_last:
@@ -212,22 +214,29 @@ def _take_step(run: Training, read: _Read, context: Context) -> None:
     run.update(mean_loss)
 
 
-def _loss(name: str, features: Tensor, target: Tensor) -> Tensor:
-    """Return a loss plug-in's value for features `(1, C, h, w)`, checked by its contract.
+class _CheckedLoss:
+    """A loss plug-in, whose values are held to its contract."""
 
-    Raises:
-        SparBenchError: it is not a scalar `()`, or has no gradient.
-    """
-    loss: Any = registry.load("losses", name)(features, target)
-    if isinstance(loss, Tensor) and loss.shape == () and loss.requires_grad:
-        return loss
-    found = type(loss).__name__
-    if isinstance(loss, Tensor):
-        found = f"{tuple(loss.shape)}, {'with' if loss.requires_grad else 'without'} gradient"
-    raise SparBenchError(
-        f"loss {name!r}: must return a scalar tensor, (), with gradient, but got {found}; fix "
-        f"{registry.source('losses', name)}"
-    )
+    def __init__(self, spec: PluginSpec) -> None:
+        self._spec = spec
+        self._loss = registry.configured("losses", spec.name, spec.settings)
+
+    def __call__(self, features: Tensor, target: Tensor) -> Tensor:
+        """Return the loss of features `(1, C, h, w)`.
+
+        Raises:
+            SparBenchError: it is not a scalar `()`, or has no gradient.
+        """
+        loss: Any = self._loss(features, target)
+        if isinstance(loss, Tensor) and loss.shape == () and loss.requires_grad:
+            return loss
+        found = type(loss).__name__
+        if isinstance(loss, Tensor):
+            found = f"{tuple(loss.shape)}, {'with' if loss.requires_grad else 'without'} gradient"
+        raise SparBenchError(
+            f"loss {self._spec.name!r}: must return a scalar tensor, (), with gradient, but got "
+            f"{found}; fix {registry.source('losses', self._spec.name)}"
+        )
 
 
 def _diverged(what: str, value: float, run: Training) -> Diverged:

@@ -66,10 +66,10 @@ def _read_one(resolver: Resolver, spec: DatasetSpec | SourceSpec, split: Split) 
 def _plug_ins(settings: Settings) -> Iterator[tuple[str, str]]:
     """Yield the family and name of each plug-in that settings ask for."""
     yield "backbones", settings.backbone.name
-    yield "refiners", settings.evaluate.refiner
+    yield "refiners", settings.evaluate.refiner.name
     yield from (("datasets", data.name) for data in settings.evaluate.datasets)
     if settings.distils:
-        yield "losses", settings.student.loss
+        yield "losses", settings.student.loss.name
         yield "datasets", settings.images.source.name
 
 

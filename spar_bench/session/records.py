@@ -1,6 +1,7 @@
 """The output of a sweep: each trial as MLflow shows it, and the results for a report."""
 
 from pathlib import Path
+from typing import Any
 
 from spar_bench import report
 from spar_bench.evaluations import StoredEvaluations
@@ -9,6 +10,7 @@ from spar_bench.plan.trials import Trial
 from spar_bench.results import Results, Row, TrialRecord
 from spar_bench.session.collect import Collector, flat, provenance
 from spar_bench.session.per_class import per_class_csv
+from spar_bench.spec.keys import PLUGINS
 from spar_bench.stage import Finished, digest
 from spar_bench.stages.evaluate import read_features, read_preview
 from spar_bench.stages.student import read_curve
@@ -33,13 +35,23 @@ def trial_record(collector: Collector, trial: Trial) -> TrialRecord:
         seed=trial.seed,
         status=state.status,
         reason=state.reason,
-        params=flat(trial.settings.model_dump(mode="json")),
+        params=_params(trial),
         rows=rows,
         curve=_curve(collector, trial),
         started_ms=min((one["started_ms"] for one in made), default=0),
         ended_ms=max((one["ended_ms"] for one in made), default=0),
         artifacts=_artifacts(collector, trial, rows),
     )
+
+
+def _params(trial: Trial) -> dict[str, Any]:
+    """Return a trial's settings under the keys of a spec: `student.loss` for a plug-in's name."""
+    settings = flat(trial.settings.model_dump(mode="json"))
+    return {
+        plugin if plugin in PLUGINS and last == "name" else key: value
+        for key, value in settings.items()
+        for plugin, _, last in [key.rpartition(".")]
+    }
 
 
 def results(

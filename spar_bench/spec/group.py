@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from spar_bench import stage
+from spar_bench.registry import display_name
 from spar_bench.spec.schema import Settings
 
 MAX_LENGTH = 120
@@ -65,8 +66,8 @@ def _write(key: str, value: Any) -> tuple[str, bool]:
         return "-".join(text for text, _ in parts), all(exact for _, exact in parts)
     if isinstance(value, BaseModel):
         named = [getattr(value, field, None) for field in ("label", "path", "name")]
-        return _safe(Path(next(filter(None, named), "")).name), False
-    text = Path(value).name if key.endswith(".path") else str(value)
+        return _safe(Path(display_name(next(filter(None, named), ""))).name), False
+    text = Path(value).name if key.endswith(".path") else display_name(str(value))
     return _safe(text), _safe(text) == str(value)
 
 

@@ -4,10 +4,11 @@
 """
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
-from spar_bench.spec.keys import FIELDS, PARTS
+from spar_bench.spec.keys import FIELDS, PARTS, PLUGINS
 from spar_bench.spec.schema import Spec
 
 FILE = Path(__file__).with_name("spec.schema.json")
@@ -17,14 +18,15 @@ def json_schema() -> dict[str, Any]:
     """Return the JSON Schema (draft 2020-12) of a spec file."""
     schema = Spec.model_json_schema(mode="validation")
     schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
-    swept = {"enum": sorted(FIELDS)}
+    settings = {"pattern": f"^({'|'.join(map(re.escape, PLUGINS))})\\.[A-Za-z_][A-Za-z0-9_]*$"}
+    swept = {"anyOf": [{"enum": sorted(FIELDS)}, settings]}
     block = schema["$defs"]["BlockSpec"]["properties"]
     for part in ("grid", "zip", "set"):
         block[part]["propertyNames"] = swept
     for part in ("cases", "exclude"):
         block[part]["items"]["propertyNames"] = swept
     search = schema["$defs"]["SearchSpec"]["properties"]
-    drawn = {"enum": sorted(set(FIELDS) - set(PARTS))}
+    drawn = {"anyOf": [{"enum": sorted(set(FIELDS) - set(PARTS))}, settings]}
     search["space"]["propertyNames"] = drawn
     search["enqueue"]["items"]["propertyNames"] = drawn
     return schema

@@ -1,6 +1,6 @@
 """Dotted keys: which ones exist, and how to set their values."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from difflib import get_close_matches
 from functools import cache
@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, TypeAdapter
 from pydantic.fields import FieldInfo
 
+from spar_bench.spec.plugins import PluginSpec
 from spar_bench.spec.schema import Settings, Spec
 from spar_bench.suggest import did_you_mean, nearest, suggest
 from spar_bench.validation import Part
@@ -33,12 +34,36 @@ PARTS: dict[str, type[Part]] = {
 }
 
 
-@cache
-def leaves(key: str) -> list[str]:
-    """Return the keys under a part that hold values; for a key with a value, itself."""
-    if key not in PARTS:
-        return [key]
-    return [name for name in FIELDS if name.startswith(f"{key}.") and name not in PARTS]
+PLUGINS = {"student.loss": "losses", "evaluate.refiner": "refiners"}
+"""The keys of plug-ins that have settings, each a further key under them; and their families."""
+
+
+def is_key(key: str) -> bool:
+    """Return whether a dotted key can be swept; which settings a plug-in has is checked later."""
+    plugin, _, setting = key.rpartition(".")
+    return key in FIELDS or (plugin in PLUGINS and setting not in ("", "name"))
+
+
+def leaves(key: str, written: Iterable[str]) -> list[str]:
+    """Return the keys under a part that hold values; for a key with a value, itself.
+
+    The settings of plug-ins are those of the dotted keys `written`.
+    """
+    found = [key]
+    if key in PARTS:
+        found = [name for name in FIELDS if name.startswith(f"{key}.") and name not in PARTS]
+    return [*found, *(one for one in written if one.rpartition(".")[0] in {*found} & {*PLUGINS})]
+
+
+def written_settings(raws: Iterable[dict[str, Any]]) -> list[str]:
+    """Return the dotted keys of the plug-ins' settings that nested dicts write out."""
+    written = dict[str, None]()
+    for raw in raws:
+        for plugin in PLUGINS:
+            value = raw_value(raw, plugin)
+            names = value if isinstance(value, dict) else ()
+            written |= dict.fromkeys(f"{plugin}.{name}" for name in names if name != "name")
+    return list(written)
 
 
 def suggest_key(key: str) -> str:
@@ -88,16 +113,21 @@ def put(raw: dict[str, Any], key: str, value: Any, part: str = "") -> dict[str, 
 
 def written_out(key: str, value: Any) -> Any:
     """Expand the shorthand of a part that has a name: `patchwork` to `{name: patchwork}`."""
-    is_name = isinstance(value, str) and key in PARTS and "name" in PARTS[key].model_fields
-    return {"name": value} if is_name else value
+    has_name = key in PLUGINS or (key in PARTS and "name" in PARTS[key].model_fields)
+    return {"name": value} if isinstance(value, str) and has_name else value
 
 
 def look_up(settings: BaseModel, key: str) -> Any:
-    """Return the value under a dotted key of validated settings."""
+    """Return the value under a dotted key of validated settings: for a plug-in, its name.
+
+    A setting that the plug-in does not have is None.
+    """
     value: Any = settings
     for name in key.split("."):
+        if isinstance(value, PluginSpec):
+            return value.settings.get(name)
         value = getattr(value, name)
-    return value
+    return value.name if isinstance(value, PluginSpec) else value
 
 
 def raw_value(raw: dict[str, Any], key: str) -> Any:
@@ -115,7 +145,7 @@ def raw_value(raw: dict[str, Any], key: str) -> Any:
 def read_value(key: str, value: Any) -> Any:
     """Return a plain value as the schema reads it (64.0 as 64), or unchanged if it is invalid."""
     value = written_out(key, value)
-    with suppress(ValueError):
+    with suppress(ValueError, KeyError):  # no adapter for a setting of a plug-in
         return adapter(key).validate_python(value)
     return value
 

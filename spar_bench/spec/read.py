@@ -11,7 +11,7 @@ from spar_bench.spec import group as groups
 from spar_bench.spec.blocks import SearchSpec
 from spar_bench.spec.document import Document, Problem, read_document, refuse
 from spar_bench.spec.expand import Blocks, Draft, Given
-from spar_bench.spec.keys import leaves, look_up
+from spar_bench.spec.keys import FIELDS, PLUGINS, leaves, look_up, written_settings
 from spar_bench.spec.schema import Settings, Spec
 from spar_bench.spec.search import Search
 from spar_bench.spec.validate import Check, Validator
@@ -104,7 +104,8 @@ def resolve_point(loaded: LoadedSpec, values: dict[str, Any]) -> Point:
     settings, problems = loaded.validator.settings(draft)
     refuse(loaded.path, problems)
     assert settings is not None, "settings without problems are valid"
-    keys = list(dict.fromkeys(leaf for key in values for leaf in leaves(key)))
+    written = _written([draft])
+    keys = list(dict.fromkeys(leaf for key in values for leaf in leaves(key, written)))
     drawn_values = {key: look_up(settings, key) for key in keys}
     name, is_exact = groups.name(drawn_values, groups.short_names(keys))
     # Later points are not known yet: a shortened name must not collide with theirs.
@@ -162,7 +163,15 @@ class _Swept:
 
     def of(self, settings: Settings) -> dict[str, Any]:
         """Return a point's values by dotted key."""
-        return {key: self._value(settings, *key.split(".")) for key in self._keys}
+        return {key: self._leaf(settings, key) for key in self._keys}
+
+    def _leaf(self, settings: Settings, key: str) -> Any:
+        plugin, _, setting = key.rpartition(".")
+        if plugin in PLUGINS:
+            found = self._value(settings, *plugin.split("."))
+            return found.get(setting) if isinstance(found, dict) else None
+        found = self._value(settings, *key.split("."))
+        return found["name"] if key in PLUGINS and isinstance(found, dict) else found
 
     def _value(self, settings: Settings, part: str, *names: str) -> Any:
         model = getattr(settings, part)
@@ -182,22 +191,33 @@ def _points(drafts: list[Draft], settings: list[Settings]) -> list[Point]:
         parts = tuple(id(getattr(point, name)) for name in Settings.model_fields)
         distinct.setdefault(parts, (point, draft))
     given = dict.fromkeys(key for draft in drafts for key in draft.axes)
-    axes = list(dict.fromkeys(leaf for key in given for leaf in leaves(key)))
+    written = _written(drafts)
+    spread = {key: leaves(key, written) for key in given}
+    axes = list(dict.fromkeys(leaf for found in spread.values() for leaf in found))
     points = [point for point, _ in distinct.values()]
     varying = {key for key in axes if _varies(points, key)}
     short = groups.short_names(axes)
     order = {key: n for n, key in enumerate(axes)}
     names = []
     for point, draft in distinct.values():
-        own = sorted({leaf for key in draft.axes for leaf in leaves(key)}, key=order.__getitem__)
-        telling = [key for key in own if key in varying] or own
-        name, _ = groups.name({key: look_up(point, key) for key in telling}, short)
+        own = sorted({leaf for key in draft.axes for leaf in spread[key]}, key=order.__getitem__)
+        values = {key: look_up(point, key) for key in own if key in varying} or {
+            key: look_up(point, key) for key in own
+        }
+        stated = {key: v for key, v in values.items() if key in FIELDS or v is not None}
+        name, _ = groups.name(stated, short)
         names.append(name)
     swept = _Swept([key for key in axes if key in varying] or axes)
     return [
         Point(name, point, swept.of(point))
         for name, point in zip(groups.unique(names, points), points, strict=True)
     ]
+
+
+def _written(drafts: Iterable[Draft]) -> list[str]:
+    """Return the dotted keys of the plug-ins' settings that points write out."""
+    parts = {plugin.partition(".")[0] for plugin in PLUGINS}
+    return written_settings(draft.raw(part) for draft in drafts for part in parts)
 
 
 def _varies(points: Iterable[Settings], key: str) -> bool:

@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from spar_bench.spec.blocks import BlockSpec
+from spar_bench.spec.plugins import PluginSpec, plugin, plugin_name
 from spar_bench.validation import Part, mistake
 from spar_bench.values import (
     FILLED,
@@ -35,14 +36,13 @@ from spar_bench.values import (
     Upsample,
     Weight,
     named,
-    plugin,
 )
 
 
 class BackboneSpec(Part):
     """The frozen ViT that both teacher and student start from."""
 
-    name: Annotated[str, plugin("backbones")] = Field(
+    name: Annotated[str, plugin_name("backbones")] = Field(
         "openclip", description="A backbone plug-in; `spar-bench backbones` lists them."
     )
     path: FolderPath = Field(
@@ -78,7 +78,7 @@ class BackboneSpec(Part):
 class DatasetPart(Part):
     """Which data set, by plug-in and folder."""
 
-    name: Annotated[str, plugin("datasets")] = Field(
+    name: Annotated[str, plugin_name("datasets")] = Field(
         "folder", description="A data set plug-in; `spar-bench datasets` lists them."
     )
     path: FolderPath = Field(None, description="The plug-in's folder; `patchwork` needs none.")
@@ -166,8 +166,9 @@ class TeacherSpec(Part):
 class StudentSpec(Part):
     """How the student learns the teacher's features in one pass."""
 
-    loss: Annotated[str, plugin("losses")] = Field(
-        "mse", description="A loss plug-in; `spar-bench losses` lists them."
+    loss: Annotated[PluginSpec, plugin("losses", "mse")] = Field(
+        PluginSpec(name="mse"),
+        description="A loss plug-in, or name and settings; `spar-bench losses` lists them.",
     )
     trainable: Trainable = Field(
         "last_2_blocks",
@@ -227,7 +228,10 @@ class EvaluateSpec(Part):
         list(METHODS), description="What is evaluated: see the README's glossary."
     )
     average: Average = Field("logits", description="What is averaged where windows overlap.")
-    refiner: Annotated[str, plugin("refiners")] = Field("none", description="A refiner plug-in.")
+    refiner: Annotated[PluginSpec, plugin("refiners", "none")] = Field(
+        PluginSpec(name="none"),
+        description="A refiner plug-in, or name and settings; `spar-bench refiners` lists them.",
+    )
     templates: Templates = Field(
         "openclip_80", description="Prompts with {} for the class, averaged after normalising."
     )

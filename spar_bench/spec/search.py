@@ -8,7 +8,7 @@ from pydantic import TypeAdapter, ValidationError
 from spar_bench.spec.blocks import Drawn, SearchSpec
 from spar_bench.spec.document import Problem
 from spar_bench.spec.expand import Blocks, Draft, Given, fixed_values, items, mapping
-from spar_bench.spec.keys import FIELDS, PARTS, adapter, comparable, read_value
+from spar_bench.spec.keys import PARTS, comparable, is_key, read_value
 from spar_bench.spec.validate import Validator, is_training
 from spar_bench.validation import Steps, dotted, show
 
@@ -27,9 +27,9 @@ class Search:
         self.space = {
             key: drawn
             for key, drawn in mapping(self.search.get("space")).items()
-            if key in FIELDS and key not in PARTS
+            if is_key(key) and key not in PARTS
         }
-        given = {k: v for k, v in mapping(self.block.get("set")).items() if k in FIELDS}
+        given = {k: v for k, v in mapping(self.block.get("set")).items() if is_key(k)}
         self.base = Draft(base, fixed_values({"set": given}, at))
         """What each trial starts from."""
         self._choices = dict[str, set[str]]()
@@ -88,7 +88,7 @@ class Search:
         if not self._trains():
             self.blocks.note(steps, "must be off where no student is trained, but is on; drop it")
         for key in self.space:
-            if key == "student.loss" or key.startswith(("backbone.", "images.", "teacher.")):
+            if key.startswith(("student.loss", "backbone.", "images.", "teacher.")):
                 text = "must not be drawn where prune is on, since losses under different values "
                 text += "are not comparable, but got it; set it, or drop prune"
                 self.blocks.note((*self.steps, "space", key), text, at_key=True)
@@ -118,10 +118,15 @@ class Search:
         problems: list[Problem] = []
         for value in values:
             problems += self.validator.single_value(self._with({key: value}), key)
-        if not problems and "low" in drawn and not drawn.get("integer") and _is_whole(key, drawn):
+        if not problems and "low" in drawn and not drawn.get("integer") and self._is_whole(key):
             text = "must be drawn as whole numbers, but got integer: false; add integer: true"
             self.blocks.note(steps, text, at_key=True)
         return problems
+
+    def _is_whole(self, key: str) -> bool:
+        """Return whether a key takes whole numbers alone."""
+        between = Given(self.space[key]["low"] + 0.5, self.steps)
+        return bool(self.validator.single_value(self._with({key: between}), key))
 
     def _check_enqueued(self, point: dict[str, Any], steps: Steps) -> list[Problem]:
         odd = sorted(set(point) ^ set(self.space))
@@ -161,12 +166,3 @@ def _is(kind: Any, value: Any) -> bool:
 @cache
 def _adapter(kind: Any) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
-
-
-def _is_whole(key: str, drawn: dict[str, Any]) -> bool:
-    """Return whether a key takes whole numbers alone."""
-    try:
-        adapter(key).validate_python(drawn["low"] + 0.5)
-    except ValidationError:
-        return True
-    return False

@@ -10,10 +10,12 @@ from spar_bench import registry
 from spar_bench.backbones import Sizes
 from spar_bench.inference import Inference
 from spar_bench.plan.cost import image_flops
+from spar_bench.registry import PluginIdentity
 from spar_bench.resolve import ResolvedPoint
+from spar_bench.spec.plugins import PluginSpec
 from spar_bench.spec.schema import BackboneSpec
 from spar_bench.stages import base
-from spar_bench.stages.base import Estimate, Identity
+from spar_bench.stages.base import Estimate
 from spar_bench.values import Method, Precision
 
 VERSION = 1
@@ -24,10 +26,10 @@ _BYTES = 2_000
 class Settings(base.Settings):
     """What decides the cost, which excludes weights and positions."""
 
-    backbone: Identity
+    backbone: PluginIdentity
     sizes: dict[str, JsonValue]
     inference: Inference
-    refiner: Identity
+    refiner: PluginIdentity
     image_hw: tuple[int, int]
     n_queries: int
     precision: Precision
@@ -46,9 +48,10 @@ class Settings(base.Settings):
 
 
 class Places(base.Places):
-    """A backbone of these sizes that can be built."""
+    """A backbone of these sizes and a refiner that can be built."""
 
     backbone: BackboneSpec
+    refiner: PluginSpec
 
 
 class Summary(base.Summary):
@@ -78,10 +81,9 @@ class Stage(base.Stage):
         """Return the cost of a method of a point for an image of a size."""
         spec, sizes = point.backbone.spec, asdict(point.backbone.sizes)
         del sizes["position_embedding"]
-        versions: dict[str, JsonValue] = dict(registry.versions("backbones", spec.name))
         return cls(
             settings=Settings(
-                backbone={"name": registry.plugin("backbones", spec.name), "versions": versions},
+                backbone=registry.identity("backbones", spec.name),
                 sizes=sizes,
                 inference=point.inference(method),
                 refiner=point.refiner,
@@ -89,7 +91,7 @@ class Stage(base.Stage):
                 n_queries=n_queries,
                 precision=point.settings.evaluate.precision,
             ),
-            places=Places(backbone=spec),
+            places=Places(backbone=spec, refiner=point.settings.evaluate.refiner),
         )
 
     @property

@@ -14,8 +14,10 @@ from spar_bench.backbones import Sizes
 from spar_bench.inference import Inference, Resize
 from spar_bench.plan.cost import image_flops, shared_flops, windows_flops, windows_of
 from spar_bench.protocol import Protocol
+from spar_bench.registry import PluginIdentity
 from spar_bench.resolve import ResolvedDataset, ResolvedPoint, Resolver
 from spar_bench.results import Preview
+from spar_bench.spec.plugins import PluginSpec
 from spar_bench.spec.schema import BackboneSpec, DatasetSpec
 from spar_bench.stage import Finished, digest
 from spar_bench.stages import base
@@ -39,7 +41,7 @@ class Settings(base.Settings):
 
     backbone: Identity
     inference: Inference
-    refiner: Identity
+    refiner: PluginIdentity
     dataset: Identity
     classes: list[list[str]]
     short_side_px: int
@@ -57,10 +59,11 @@ class Settings(base.Settings):
 
 
 class Places(base.Places):
-    """The backbone and its sizes; the data set, and what it holds."""
+    """The backbone and its sizes; the refiner; the data set, and what it holds."""
 
     backbone: BackboneSpec
     sizes: Sizes
+    refiner: PluginSpec
     dataset: DatasetSpec
     display_name: str
     image_hw: tuple[int, int]
@@ -112,6 +115,7 @@ class Stage(base.Stage):
             places=Places(
                 backbone=backbone.spec,
                 sizes=backbone.sizes,
+                refiner=point.settings.evaluate.refiner,
                 dataset=data.spec,
                 display_name=data.display_name,
                 image_hw=data.image_hw,
@@ -165,9 +169,10 @@ class Stage(base.Stage):
         return super().gflops_of_batch(batch, stages) - self.places.n_images * saved / 1e9
 
     def identities(self, resolver: Resolver) -> Mapping[str, Any]:
-        """Return the identities of backbone and data set now."""
+        """Return the identities of backbone, refiner and data set now."""
         return {
             "backbone": resolver.backbone(self.places.backbone).identity,
+            "refiner": resolver.plugin("refiners", self.places.refiner),
             "dataset": resolver.dataset(self.places.dataset).identity,
         }
 

@@ -4,7 +4,6 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Self
 
-from spar_bench.spec.schema import BackboneSpec
 from spar_bench.stage import Finished, digest
 from spar_bench.stages import base, cost
 from spar_bench.stages.base import Estimate
@@ -35,9 +34,9 @@ class Settings(base.Settings):
 
 
 class Places(base.Places):
-    """A backbone that can be built, for each of what is timed."""
+    """A backbone and a refiner that can be built, for each of what is timed."""
 
-    backbones: dict[str, BackboneSpec]
+    timed: dict[str, cost.Places]
 
 
 class Summary(base.Summary):
@@ -67,7 +66,7 @@ class Stage(base.Stage):
                 machine=machine,
                 seconds=seconds,
             ),
-            places=Places(backbones={key: one.places.backbone for key, one in by_key.items()}),
+            places=Places(timed={key: one.places for key, one in by_key.items()}),
         )
 
     @property

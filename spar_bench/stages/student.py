@@ -7,7 +7,9 @@ from typing import Any, ClassVar, Self
 from spar_bench.backbones import Sizes
 from spar_bench.inference import Inference
 from spar_bench.plan.cost import trained_params, training_flops
+from spar_bench.registry import PluginIdentity
 from spar_bench.resolve import ResolvedPoint, Resolver
+from spar_bench.spec.plugins import PluginSpec
 from spar_bench.spec.schema import BackboneSpec, StudentSpec
 from spar_bench.stage import Finished
 from spar_bench.stages import base, images, targets
@@ -26,15 +28,16 @@ class Settings(base.Settings):
 
     backbone: Identity
     recipe: StudentSpec
-    loss: Identity
+    loss: PluginIdentity
     seed: int
 
 
 class Places(base.Places):
-    """The backbone and its sizes, the images' source, and how the teacher reads images."""
+    """The backbone and its sizes, the loss, the images' source, and how the teacher reads them."""
 
     backbone: BackboneSpec
     sizes: Sizes
+    loss: PluginSpec
     images: images.Places
     teacher: Inference
     keeps_targets: bool
@@ -68,10 +71,11 @@ class Stage(base.Stage):
         cls, point: ResolvedPoint, listed: images.Stage, taught: targets.Stage, seed: int
     ) -> Self:
         """Return the student of a point with a seed."""
+        recipe = point.settings.student  # which may name the loss by path, and paths decide nothing
         return cls(
             settings=Settings(
                 backbone=point.backbone.identity,
-                recipe=point.settings.student,
+                recipe=recipe.model_copy(update={"loss": PluginSpec(name=point.loss.name)}),
                 loss=point.loss,
                 seed=seed,
             ),
@@ -79,6 +83,7 @@ class Stage(base.Stage):
             places=Places(
                 backbone=point.backbone.spec,
                 sizes=point.backbone.sizes,
+                loss=recipe.loss,
                 images=listed.places,
                 teacher=taught.settings.teacher,
                 keeps_targets=point.settings.teacher.keep,
@@ -90,7 +95,7 @@ class Stage(base.Stage):
         """What it trains, with which loss and seed."""
         recipe = self.settings.recipe
         part = recipe.trainable.replace("_", " ")
-        return f"student {part}, {recipe.loss}, seed {self.settings.seed}"
+        return f"student {part}, {recipe.loss.name}, seed {self.settings.seed}"
 
     def estimate(self, stages: Mapping[str, base.Stage]) -> Estimate:
         """Return the work of training, targets included if they are not kept; bytes of weights."""
@@ -103,8 +108,11 @@ class Stage(base.Stage):
         return Estimate(recipe.epochs * flops / 1e9, n_bytes)
 
     def identities(self, resolver: Resolver) -> Mapping[str, Any]:
-        """Return the backbone's identity now."""
-        return {"backbone": resolver.backbone(self.places.backbone).identity}
+        """Return the identities of backbone and loss now."""
+        return {
+            "backbone": resolver.backbone(self.places.backbone).identity,
+            "loss": resolver.plugin("losses", self.places.loss),
+        }
 
 
 def read_curve(finished: Finished) -> list[tuple[int, float, int]]:

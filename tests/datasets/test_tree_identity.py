@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from spar_bench import registry
 from spar_bench.resolve import Resolver
 from spar_bench.spec.schema import DatasetSpec
 from tests.datasets import trees
@@ -27,7 +28,7 @@ def test_identity_is_that_of_the_plug_in_whatever_the_data_file_is_called(tmp_pa
     identities = [Resolver().dataset(spec).identity for spec in specs]
 
     assert identities[0] == identities[1]
-    assert identities[0]["name"] == "tree"
+    assert identities[0]["plugin"] == registry.identity("datasets", "tree").model_dump()
 
 
 @pytest.mark.parametrize("change", ["image", "mask", "list", "classes", "labels", "count"])

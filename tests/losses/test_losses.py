@@ -72,6 +72,19 @@ def test_features_of_all_zeros_give_a_finite_gradient() -> None:
         assert torch.isfinite(gradient).all(), name
 
 
+@pytest.mark.parametrize(
+    ("beta", "by_hand"),
+    [
+        (0.5, (0 + 0 + 0.75 + 0.75 + 0 + 2.75) / 6),
+        (4.0, (0 + 0 + 0.125 + 0.125 + 0 + 1.125) / 6),
+    ],
+)
+def test_smooth_l1_is_squared_below_beta_and_a_line_beyond(beta: float, by_hand: float) -> None:
+    loss = registry.configured("losses", "smooth_l1", {"beta": beta})
+
+    assert loss(STUDENT, TEACHER).item() == pytest.approx(by_hand, rel=1e-6)
+
+
 def test_cosine_of_equals_never_rounds_below_zero() -> None:
     loss = registry.load("losses", "cosine")
     generator = torch.Generator().manual_seed(0)

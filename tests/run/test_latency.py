@@ -21,7 +21,7 @@ from spar_bench.store import Store
 from tests.run.tiny import CPU, plan_of, scheduler, settings
 from tests.test_testing import ToyBackbone
 
-SESSION = Stage(settings=Settings(timed={}, machine=None, seconds=1.0), places=Places(backbones={}))
+SESSION = Stage(settings=Settings(timed={}, machine=None, seconds=1.0), places=Places(timed={}))
 
 WINDOWS = Inference("sliding_window", 16, 8, "logits")
 

@@ -41,6 +41,37 @@ def test_a_grid_is_every_combination_with_the_last_key_fastest(read: Read) -> No
     ]
 
 
+SETTINGS = """
+student: {loss: smooth_l1}
+sweep:
+  - grid: {student.loss.beta: [1, 0.5]}
+  - grid: {student.loss: [mse, smooth_l1, {name: smooth_l1, beta: 2}]}
+"""
+
+
+def test_settings_of_a_plug_in_are_swept_with_their_defaults_filled_in(read: Read) -> None:
+    points = read(SETTINGS).points
+
+    assert [(p.group, p.swept["student.loss"], p.swept["student.loss.beta"]) for p in points] == [
+        ("beta=1", "smooth_l1", 1.0),  # and so not again in the second block
+        ("beta=0.5", "smooth_l1", 0.5),
+        ("loss=mse", "mse", None),
+        ("loss=smooth_l1,beta=2", "smooth_l1", 2.0),
+    ]
+    assert [p.settings.student.loss.settings for p in points] == [
+        {"beta": 1.0}, {"beta": 0.5}, {}, {"beta": 2.0}
+    ]  # fmt: skip
+
+
+def test_settings_that_nothing_writes_out_are_no_swept_keys(read: Read) -> None:
+    points = read("sweep: [{grid: {student.loss: [mse, smooth_l1]}}]").points
+
+    assert [(p.group, list(p.swept)) for p in points] == [
+        ("loss=mse", ["student.loss"]),
+        ("loss=smooth_l1", ["student.loss"]),
+    ]
+
+
 def test_a_zip_takes_values_side_by_side(read: Read) -> None:
     points = read(
         "sweep: [{zip: {teacher.window_px: [64, 32], teacher.stride_px: [16, 8]}}]"

@@ -1,0 +1,152 @@
+"""Plug-ins in a spec: a name or path alone, or with the plug-in's own settings."""
+
+from collections.abc import Hashable, Iterable, Iterator
+from functools import cache
+from types import GenericAlias
+from typing import Annotated, Any
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    FiniteFloat,
+    SerializerFunctionWrapHandler,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    model_serializer,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails
+
+from spar_bench import registry
+from spar_bench.errors import SparBenchError
+from spar_bench.suggest import suggest
+from spar_bench.validation import MISTAKE, mistake, show
+from spar_bench.values import not_bool, path_text
+
+_KINDS: dict[Hashable, Any] = {
+    bool: bool,
+    int: Annotated[int, BeforeValidator(not_bool)],
+    float: Annotated[FiniteFloat, BeforeValidator(not_bool)],
+    str: str,
+}
+
+
+class PluginSpec(BaseModel):
+    """A plug-in, and its settings as further keys."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    name: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_its_name_alone(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings by name: all that the plug-in has, if a spec was checked."""
+        return dict(self.model_extra or {})
+
+    @model_serializer(mode="wrap")
+    def _as_its_name_alone(self, write: SerializerFunctionWrapHandler) -> Any:
+        return write(self) if self.model_extra else self.name
+
+
+def plugin_name(family: str) -> AfterValidator:
+    """Accept one of `context[family]` or a path; without a context, any name."""
+
+    def check(name: str, info: ValidationInfo) -> str:
+        if info.context:
+            _require(family, name, info.context[family])
+        return name
+
+    return AfterValidator(check)
+
+
+def plugin(family: str, default: str) -> BeforeValidator:
+    """Read `huber` as `{name: huber}`, check its settings, and fill in what is left out.
+
+    Without a context, any name and settings are accepted.
+    """
+
+    def check(value: Any, info: ValidationInfo) -> Any:
+        given = {"name": value} if isinstance(value, str) else value
+        name = given.get("name", default) if isinstance(given, dict) else None
+        if not info.context or not isinstance(name, str):
+            return given  # the schema says what is wrong
+        _require(family, name, info.context[family], *() if isinstance(value, str) else ("name",))
+        return {"name": name, **_settings(name, given, registry.parameters(family, name))}
+
+    return BeforeValidator(check, json_schema_input_type=str | PluginSpec)
+
+
+def _require(family: str, name: str, known: list[str], *keys: str) -> None:
+    """Refuse a name that no plug-in has, and a module that is not one's; `keys` as `mistake`."""
+    if registry.is_path(name):
+        path_text(name)
+    elif name not in known:
+        is_folder = "/" in name and family in ("backbones", "datasets")
+        near = f"write {{path: {name}}}" if is_folder else suggest(name, known)
+        raise mistake(f"must be one of the {family}, but got {show(name)}; {near}", *keys)
+    try:
+        if not registry.is_data_file(name):
+            registry.require_stated(family, name)
+            registry.parameters(family, name)
+    except SparBenchError as error:
+        raise mistake(str(error), *keys) from error
+
+
+def _settings(name: str, given: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    """Return every setting of a plug-in, given or not.
+
+    Raises:
+        ValidationError: some are unknown or of the wrong kind.
+    """
+    errors, settings = list(_unknown(name, given, defaults)), dict[str, Any]()
+    for key, default in defaults.items():
+        try:
+            settings[key] = _kind(default).validate_python(given.get(key, default))
+        except ValidationError as error:
+            errors += [
+                InitErrorDetails(
+                    type=mistake(one["ctx"]["text"]) if one["type"] == MISTAKE else one["type"],
+                    loc=(key, *one["loc"]),
+                    input=one["input"],
+                    ctx=one.get("ctx", {}),
+                )
+                for one in error.errors(include_url=False)
+            ]
+    if errors:
+        raise ValidationError.from_exception_data(name, errors)
+    return settings
+
+
+def _unknown(name: str, given: Iterable[str], known: Iterable[str]) -> Iterator[InitErrorDetails]:
+    """Yield an error for each setting that a plug-in does not have."""
+    for key in given:
+        if key != "name" and key not in known:
+            near = suggest(key, known) if known else "it has none"
+            text = f"must be a setting of {name}, but got {show(key)}; {near}"
+            yield InitErrorDetails(type=mistake(text), loc=(key,), input=key)
+
+
+def _kind(default: Any) -> TypeAdapter[Any]:
+    """Return the validator of a setting with this default."""
+    own: Any = type(default)
+    if own not in (list, tuple):
+        return _adapter(own, in_list=False)
+    kinds: set[Any] = {type(item) for item in default}
+    kind = float if kinds == {int, float} else kinds.pop() if len(kinds) == 1 else None
+    return _adapter(kind, in_list=True)
+
+
+@cache
+def _adapter(kind: Hashable, *, in_list: bool) -> TypeAdapter[Any]:
+    annotation: Any = _KINDS.get(kind, Any)
+    if in_list:
+        annotation = GenericAlias(list, (annotation,))
+    return TypeAdapter(annotation)
