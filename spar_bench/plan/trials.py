@@ -105,9 +105,7 @@ class Plan:
     def _retime(self, settings: Timing) -> None:
         session = self._session
         del self.stages[session.fingerprint]
-        places = latency.Places(
-            backbones={key: session.places.backbones[key] for key in settings.timed}
-        )
+        places = latency.Places(timed={key: session.places.timed[key] for key in settings.timed})
         limited = Session(settings=settings, places=places)
         self.latency = self.add(limited) if settings.timed else None
 

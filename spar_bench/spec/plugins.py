@@ -26,6 +26,8 @@ from spar_bench.suggest import suggest
 from spar_bench.validation import MISTAKE, mistake, show
 from spar_bench.values import not_bool, path_text
 
+FAMILIES = ("backbones", "datasets", "losses", "refiners")
+"""The families whose plug-ins a spec names."""
 _KINDS: dict[Hashable, Any] = {
     bool: bool,
     int: Annotated[int, BeforeValidator(not_bool)],

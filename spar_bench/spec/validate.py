@@ -10,6 +10,7 @@ from spar_bench import registry
 from spar_bench.spec.document import Document, Position, Problem
 from spar_bench.spec.expand import Draft
 from spar_bench.spec.keys import suggest_sibling
+from spar_bench.spec.plugins import FAMILIES
 from spar_bench.spec.schema import Settings, Spec
 from spar_bench.validation import Mistake, Part, Steps, dotted, mistakes, show
 
@@ -21,9 +22,6 @@ class Conflict:
     keys: tuple[str, ...]
     text: str
 
-
-FAMILIES = ("backbones", "datasets", "losses", "refiners")
-"""The families of plug-ins that a spec names."""
 
 Check = Callable[[Settings], Iterable[Conflict]]
 """What finds conflicts with what plug-ins state, such as a window that no patch divides."""

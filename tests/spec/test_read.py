@@ -56,7 +56,7 @@ def test_settings_of_a_plug_in_are_swept_with_their_defaults_filled_in(read: Rea
         ("beta=1", "smooth_l1", 1.0),  # and so not again in the second block
         ("beta=0.5", "smooth_l1", 0.5),
         ("loss=mse", "mse", None),
-        ("loss=smooth_l1,beta=2", "smooth_l1", 2.0),
+        ("beta=2,loss=smooth_l1", "smooth_l1", 2.0),
     ]
     assert [p.settings.student.loss.settings for p in points] == [
         {"beta": 1.0}, {"beta": 0.5}, {}, {"beta": 2.0}
