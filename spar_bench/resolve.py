@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from spar_bench import backbones, datasets, registry
 from spar_bench.backbones import Sizes, TextSizes
-from spar_bench.backbones._contents import require_whole
+from spar_bench.components.weights import require_whole
 from spar_bench.datasets._facts import Facts
 from spar_bench.datasets.base import IGNORED, Dataset, Split
 from spar_bench.digests import remembered_sha256

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from spar_bench.backbones import Sizes
 from spar_bench.backbones.base import Backbone, Parts
+from spar_bench.components.sizes import Sizes
 from spar_bench.testing import BackboneContract, LossContract
 
 

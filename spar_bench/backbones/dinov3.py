@@ -14,18 +14,19 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models.eva import checkpoint_filter_fn
 from torch import Tensor, nn
 
-from spar_bench.backbones import Weights, card, known_sizes, weights_of
-from spar_bench.backbones._exporting import timm_folder
-from spar_bench.backbones._weights import LEGACY
 from spar_bench.backbones.base import Exported, Library, Parts, fit_sides, under_any_prefix
+from spar_bench.components.backbone import card, known_sizes, weights_of
+from spar_bench.components.exporting import timm_folder
+from spar_bench.components.tensors import read_tensors
+from spar_bench.components.weights import LEGACY, Weights
 from spar_bench.errors import NotReady, SparBenchError
 from spar_bench.spec.schema import BackboneSpec
-from spar_bench.tensors import read_tensors
 
 VERSION = 1
 NEEDS_DATA_FILE = True
 MODELS_OF = "timm"
 BY_NAME_ALONE = True
+SHAPES = {"patch_embed.proj.weight": "width 3 patch_px patch_px"}
 
 _BIASES = (".attn.qkv.bias", ".attn.q_bias", ".attn.v_bias")
 _PERIODS = "rope_embed.periods"

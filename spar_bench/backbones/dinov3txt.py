@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from spar_bench import registry
 from spar_bench.backbones._dinotxt import DinoTxt, Shapes
-from spar_bench.backbones._plainly import plainly
 from spar_bench.backbones.base import require_same_text, under_any_prefix
 from spar_bench.backbones.dinov3 import Backbone as DinoV3
 from spar_bench.backbones.dinov3 import load_strictly, load_trunk
+from spar_bench.components.weights import describe_read_error
 from spar_bench.errors import NotReady
 from spar_bench.spec.schema import BackboneSpec
 
@@ -27,6 +27,10 @@ BUILDS_ON = "dinov3"
 NEEDS_DATA_FILE = True
 MODELS_OF = "timm"
 BY_NAME_ALONE = True
+SHAPES = {
+    "patch_embed.proj.weight": "width 3 patch_px patch_px",
+    "visual_model.backbone.patch_embed.proj.weight": "width 3 patch_px patch_px",
+}
 
 CONTEXT = 77
 _TRUNK = "visual_model.backbone."
@@ -102,6 +106,6 @@ def _shapes(keys: Path) -> Shapes:
         return shapes
     except (OSError, ValueError) as error:
         raise NotReady(
-            f"{keys}: must list the weights of dino.txt with their shapes, but {plainly(error)}; "
-            "write it beside the data file"
+            f"{keys}: must list the weights of dino.txt with their shapes, but "
+            f"{describe_read_error(error)}; write it beside the data file"
         ) from error

@@ -12,11 +12,12 @@ import torch.nn.functional as F
 from timm.models.naflexvit import NaFlexVit
 from torch import Tensor, nn
 
-from spar_bench.backbones import Weights, card, known_sizes, require_model, weights_of
-from spar_bench.backbones._loading import open_clip_model
 from spar_bench.backbones.base import Exported, Library, Parts
 from spar_bench.backbones.siglip2 import Backbone as SigLip2
 from spar_bench.backbones.siglip2 import has_open_head, parts_of, sizes_of_trunk
+from spar_bench.components.backbone import card, require_known_model, shapes_of, weights_of
+from spar_bench.components.open_clip_io import open_clip_model
+from spar_bench.components.weights import Weights
 from spar_bench.errors import NotReady
 from spar_bench.spec.schema import BackboneSpec
 
@@ -25,6 +26,10 @@ BUILDS_ON = "siglip2"
 NEEDS_DATA_FILE = True
 MODELS_OF = "open_clip"
 BY_NAME_ALONE = True
+SHAPES = {
+    "visual.trunk.embeds.proj.weight": "width 3 patch_px patch_px",
+    "visual.trunk.embeds.pos_embed": "1 native_side native_side width",
+}
 
 CONFIG = Path(__file__).with_name("ViT-B-16-SigLIP2-naflex.json")
 """The architecture's name in open_clip after 3.3."""
@@ -40,12 +45,12 @@ class Backbone(SigLip2):
     """
 
     def __init__(self, spec: BackboneSpec) -> None:
-        known = known_sizes(spec)
+        shapes = shapes_of(spec)
         weights, architecture = weights_of(spec), card(spec.name).model
-        require_model(spec, weights)
+        require_known_model(spec, weights)
         if open_clip.get_model_config(architecture) is None:
             open_clip.add_model_config(CONFIG)
-        model = open_clip_model(_without_config(weights), architecture, known)
+        model = open_clip_model(_without_config(weights), architecture, shapes)
         self._build(spec, model, weights)
 
     def _sizes_of(self, visual: Any, weights: Weights) -> dict[str, int]:

@@ -12,11 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from spar_bench.backbones import Sizes, Weights, card, known_sizes, require_model, weights_of
-from spar_bench.backbones._config import stated_preprocessing
-from spar_bench.backbones._exporting import open_clip_folder, timm_clip_folder
-from spar_bench.backbones._loading import open_clip_model, tokenizer
-from spar_bench.backbones._weights import LEGACY
 from spar_bench.backbones.base import (
     Exported,
     Library,
@@ -25,12 +20,28 @@ from spar_bench.backbones.base import (
     require_same_text,
     under_any_prefix,
 )
+from spar_bench.components.backbone import (
+    card,
+    known_sizes,
+    require_known_model,
+    shapes_of,
+    weights_of,
+)
+from spar_bench.components.exporting import open_clip_folder, timm_clip_folder
+from spar_bench.components.open_clip_config import stated_preprocessing
+from spar_bench.components.open_clip_io import open_clip_model, tokenizer
+from spar_bench.components.sizes import Sizes
+from spar_bench.components.weights import LEGACY, Weights
 from spar_bench.errors import NotReady
 from spar_bench.spec.schema import BackboneSpec
 from spar_bench.values import PositionRule
 
 VERSION = 1
 MODELS_OF = "open_clip"
+SHAPES = {
+    "visual.conv1.weight": "width 3 patch_px patch_px",
+    "visual.positional_embedding": "n_positions width",
+}
 
 
 class Backbone:
@@ -41,10 +52,10 @@ class Backbone:
     """
 
     def __init__(self, spec: BackboneSpec) -> None:
-        known = known_sizes(spec)  # has its own message for a missing path
+        shapes = shapes_of(spec)  # has its own message for a missing path
         weights = weights_of(spec)
-        require_model(spec, weights)
-        self._build(spec, open_clip_model(weights, card(spec.name).model, known), weights)
+        require_known_model(spec, weights)
+        self._build(spec, open_clip_model(weights, card(spec.name).model, shapes), weights)
 
     def _build(self, spec: BackboneSpec, model: nn.Module, weights: Weights) -> None:
         visual: Any = model.visual

@@ -3,9 +3,9 @@
 import open_clip
 from torch import Tensor
 
-from spar_bench.backbones._config import stated_config
-from spar_bench.backbones._weights import Weights
 from spar_bench.backbones.openclip import Backbone as OpenClip
+from spar_bench.components.open_clip_config import stated_config
+from spar_bench.components.weights import Weights
 from spar_bench.errors import SparBenchError
 from spar_bench.patchwork import weights
 from spar_bench.spec.schema import BackboneSpec

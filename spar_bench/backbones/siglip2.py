@@ -10,17 +10,21 @@ from timm.layers import AttentionPoolLatent
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from spar_bench.backbones import Weights
-from spar_bench.backbones._exporting import timm_folder
 from spar_bench.backbones.base import Exported, Library, Parts, fit_sides
 from spar_bench.backbones.openclip import Backbone as OpenClip
 from spar_bench.backbones.openclip import resampled
+from spar_bench.components.exporting import timm_folder
+from spar_bench.components.weights import Weights
 from spar_bench.errors import NotReady
 
 VERSION = 2
 BUILDS_ON = "openclip"
 NEEDS_DATA_FILE = True
 MODELS_OF = "open_clip"
+SHAPES = {
+    "visual.trunk.patch_embed.proj.weight": "width 3 patch_px patch_px",
+    "visual.trunk.pos_embed": "1 n_positions width",
+}
 
 
 class Backbone(OpenClip):

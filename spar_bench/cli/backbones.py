@@ -12,7 +12,7 @@ FOUND, MISSING, BY_PATH = "found", "missing", "by path"
 def backbones() -> None:
     """List backbones: sizes, licence, whether weights are found, and where to get them."""
     from spar_bench import registry
-    from spar_bench.backbones._weights import weights_folder
+    from spar_bench.components.weights import weights_folder
 
     rows, remarks, missing = list[list[str]](), list[str](), list[str]()
     for name in registry.names("backbones"):

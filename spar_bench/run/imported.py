@@ -13,12 +13,12 @@ from safetensors.torch import save
 from torch import Tensor
 
 from spar_bench.backbones.base import exchanges
+from spar_bench.components.tensors import read_tensors
 from spar_bench.errors import NotReady
 from spar_bench.files import replace_bytes, replace_text
 from spar_bench.run.context import Context
 from spar_bench.stages import imported
 from spar_bench.stages.student import CURVE_FILE, TRAINED_FILE
-from spar_bench.tensors import read_tensors
 
 
 def make_imported(stages: list[imported.Stage], context: Context) -> list[imported.Summary]:

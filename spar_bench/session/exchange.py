@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import save
 
 from spar_bench import __version__, backbones
-from spar_bench.backbones._weights import ORIGIN_FILE
 from spar_bench.backbones.base import Backbone, Exported, Library, exchanges
+from spar_bench.components.backbone import ORIGIN_FILE
 from spar_bench.engine.workplan import Retries, WorkPlan
 from spar_bench.errors import SparBenchError, UnknownName
 from spar_bench.files import replace_bytes, replace_text, writing

@@ -12,10 +12,12 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from spar_bench import backbones
-from spar_bench.backbones import Sizes, Weights, naflex, siglip2
+from spar_bench.backbones import naflex, siglip2
 from spar_bench.backbones.base import Backbone, Library, fit_sides
 from spar_bench.backbones.naflex import Backbone as NaFlex
+from spar_bench.components.backbone import card, identity, known_sizes
+from spar_bench.components.sizes import Sizes
+from spar_bench.components.weights import Weights
 from spar_bench.errors import NotReady, SpecError
 from spar_bench.plan.cost import encoder_flops
 from spar_bench.run.cost import count_encoder_flops
@@ -152,7 +154,7 @@ def test_prompts_are_embedded_as_open_clip_does(folder: Path, backbone: NaFlex) 
 
 
 def sizes(budget: int | None) -> Sizes:
-    known = backbones.known_sizes(BackboneSpec(name=NAME, token_budget=budget))
+    known = known_sizes(BackboneSpec(name=NAME, token_budget=budget))
     assert known.token_budget == (budget or 40_000)
     return known
 
@@ -204,9 +206,9 @@ def test_budget_is_part_of_the_identity_and_no_others_to_set(folder: Path) -> No
     named = BackboneSpec(name=str(folder.parent / "tiny.yaml"), path=str(folder))
     smaller = named.model_copy(update={"token_budget": 12})
 
-    assert backbones.identity(named) != backbones.identity(smaller)
+    assert identity(named) != identity(smaller)
     with pytest.raises(SpecError, match="token_budget: must be left out for patchwork"):
-        backbones.known_sizes(BackboneSpec(name="patchwork", token_budget=12))
+        known_sizes(BackboneSpec(name="patchwork", token_budget=12))
 
 
 def test_other_rule_for_positions_is_refused(folder: Path) -> None:
@@ -230,7 +232,7 @@ def test_config_with_keys_of_a_later_open_clip_is_no_hindrance(
 
     backbone = NaFlex(spec)
 
-    assert backbones.identity(spec)["sizes"]["image_px"] == 16
+    assert backbone.sizes.image_px == 16
     own = load(folder)
     image = torch.randn(1, 3, 16, 24)
     assert torch.equal(backbone.features(image), own.features(image))
@@ -279,7 +281,7 @@ def test_architecture_is_b16s_text_tower_beside_timms_naflex_trunk() -> None:
     shared = set(config["text_cfg"]) - {"hf_tokenizer_name"}
     assert {k: config["text_cfg"][k] for k in shared} == {k: b16["text_cfg"][k] for k in shared}
     assert config["vision_cfg"]["timm_model_name"] == "naflexvit_base_patch16_siglip"
-    assert naflex.CONFIG.stem == backbones.card(NAME).model
+    assert naflex.CONFIG.stem == card(NAME).model
 
 
 @pytest.mark.parametrize("image_hw", [(256, 256), (300, 500), (3000, 2000)])

@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor
 
-from spar_bench import backbones
-from spar_bench.backbones import Weights
 from spar_bench.backbones.base import Backbone
 from spar_bench.backbones.openclip import Backbone as OpenClip
+from spar_bench.components.backbone import identity, known_sizes
+from spar_bench.components.weights import Weights
 from spar_bench.errors import NotReady
 from spar_bench.plan.cost import encoder_flops
 from spar_bench.run.cost import TOLERANCE, count_encoder_flops
@@ -199,7 +199,7 @@ def test_preprocessing_is_that_of_the_folder_or_clips_own(tmp_path: Path, clip: 
 
 
 def test_sizes_are_read_without_the_weights(clip: Path) -> None:
-    sizes = backbones.known_sizes(BackboneSpec(name="openclip", path=str(clip)))
+    sizes = known_sizes(BackboneSpec(name="openclip", path=str(clip)))
 
     assert (sizes.patch_px, sizes.image_px, sizes.width, sizes.depth, sizes.heads) == (
         8, 32, 16, 3, 2,
@@ -210,8 +210,7 @@ def test_sizes_are_read_without_the_weights(clip: Path) -> None:
 def test_identity_is_of_contents_not_of_places(tmp_path: Path, clip: Path) -> None:
     same, other = write_clip(tmp_path / "same"), write_clip(tmp_path / "other", seed=1)
     identities = [
-        backbones.identity(BackboneSpec(name="openclip", path=str(folder)))
-        for folder in (clip, same, other)
+        identity(BackboneSpec(name="openclip", path=str(folder))) for folder in (clip, same, other)
     ]
 
     assert identities[0] == identities[1] != identities[2]
@@ -224,8 +223,7 @@ def test_identity_leaves_out_files_that_are_not_read(tmp_path: Path, clip: Path)
     save_file({}, whole / "model.safetensors")
 
     identities = [
-        backbones.identity(BackboneSpec(name="openclip", path=str(folder)))
-        for folder in (clip, whole)
+        identity(BackboneSpec(name="openclip", path=str(folder))) for folder in (clip, whole)
     ]
 
     assert identities[0] == identities[1]
@@ -256,7 +254,7 @@ def test_file_of_weights_beside_a_config_is_the_one_that_open_clip_reads(
 
 def test_backbone_without_a_folder_is_not_ready() -> None:
     with pytest.raises(NotReady, match="needs the folder of its weights, but none is given"):
-        backbones.known_sizes(BackboneSpec(name="openclip"))
+        known_sizes(BackboneSpec(name="openclip"))
     with pytest.raises(NotReady, match="needs the folder of its weights, but none is given"):
         OpenClip(BackboneSpec(name="openclip"))
 
@@ -302,7 +300,7 @@ def test_config_that_cannot_be_read_is_told_in_plain_words(
         file.write_text(content)
 
     with pytest.raises(NotReady) as caught:
-        backbones.known_sizes(BackboneSpec(path=str(tmp_path)))
+        known_sizes(BackboneSpec(path=str(tmp_path)))
 
     assert str(caught.value).startswith(
         "backbone.path: must be a folder with a readable open_clip_config.json, but "
@@ -317,7 +315,7 @@ def test_config_that_cannot_be_read_is_told_in_plain_words(
 )
 def test_path_that_is_no_folder_is_told_in_plain_words(clip: Path, name: str, told: str) -> None:
     with pytest.raises(NotReady, match=f"{name} {told}; name the folder that open_clip's"):
-        backbones.known_sizes(BackboneSpec(path=str(clip / name)))
+        known_sizes(BackboneSpec(path=str(clip / name)))
 
 
 def test_folder_without_weights_is_not_ready(tmp_path: Path) -> None:
@@ -325,7 +323,7 @@ def test_folder_without_weights_is_not_ready(tmp_path: Path) -> None:
     (folder / "open_clip_model.safetensors").unlink()
 
     with pytest.raises(NotReady, match=r"has no file that ends in \.bin, \.pt, \.pth, \.saf"):
-        backbones.identity(BackboneSpec(name="openclip", path=str(folder)))
+        identity(BackboneSpec(name="openclip", path=str(folder)))
     with pytest.raises(NotReady, match="must be weights that open_clip reads"):
         load(folder)
 
@@ -345,7 +343,7 @@ def test_towers_whose_sizes_are_not_stated_are_refused(
     (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
 
     with pytest.raises(NotReady, match="not open_clip's own ViT for square images"):
-        backbones.known_sizes(BackboneSpec(name="openclip", path=str(tmp_path)))
+        known_sizes(BackboneSpec(name="openclip", path=str(tmp_path)))
 
 
 @pytest.mark.parametrize(

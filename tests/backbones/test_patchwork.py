@@ -2,9 +2,9 @@
 
 import pytest
 
-from spar_bench import backbones
 from spar_bench.backbones.base import Backbone
 from spar_bench.backbones.patchwork import Backbone as Patchwork
+from spar_bench.components.backbone import known_sizes
 from spar_bench.errors import SparBenchError
 from spar_bench.patchwork.scenes import CLASSES
 from spar_bench.spec.schema import BackboneSpec
@@ -30,7 +30,7 @@ class TestContract(BackboneContract):
 
 
 def test_stated_sizes_are_those_of_the_model(embedded: Patchwork) -> None:
-    sizes = backbones.known_sizes(SPEC)
+    sizes = known_sizes(SPEC)
     visual = embedded._tower
 
     assert embedded.sizes == sizes

@@ -11,11 +11,13 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from spar_bench import backbones, registry
-from spar_bench.backbones import Weights, siglip2
+from spar_bench import registry
+from spar_bench.backbones import siglip2
 from spar_bench.backbones.base import Backbone, Library
 from spar_bench.backbones.siglip2 import Backbone as SigLip2
 from spar_bench.backbones.siglip2 import pool_values
+from spar_bench.components.backbone import known_sizes
+from spar_bench.components.weights import Weights
 from spar_bench.errors import NotReady, SpecError
 from spar_bench.plan.cost import encoder_flops
 from spar_bench.run.cost import count_encoder_flops
@@ -279,7 +281,7 @@ def test_folder_of_another_size_is_refused(tmp_path: Path, folder: Path) -> None
 
 @pytest.mark.parametrize("name", SIGLIP2)
 def test_stated_sizes_are_those_of_open_clips_model(name: str) -> None:
-    sizes, tower = backbones.known_sizes(BackboneSpec(name=name)), hollow(name)
+    sizes, tower = known_sizes(BackboneSpec(name=name)), hollow(name)
 
     shapes = {key: tuple(value.shape) for key, value in tower.state_dict().items()}
     width, hidden = sizes.width, int(sizes.width * sizes.mlp_ratio)

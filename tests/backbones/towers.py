@@ -9,15 +9,16 @@ import open_clip
 import torch
 from torch import nn
 
-from spar_bench import backbones, registry
+from spar_bench import registry
 from spar_bench.backbones import naflex
+from spar_bench.components.backbone import card
 
 NAMES = [name for name in registry.names("backbones") if name.startswith("siglip2-")]
 
 
 def config_of(name: str) -> dict[str, Any]:
     """Return the `model_cfg` of a model: open_clip's own, or the package's."""
-    found: dict[str, Any] | None = open_clip.get_model_config(backbones.card(name).model)
+    found: dict[str, Any] | None = open_clip.get_model_config(card(name).model)
     return found or json.loads(naflex.CONFIG.read_text())
 
 

@@ -11,8 +11,9 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from spar_bench.backbones import Sizes, known_sizes, text_sizes
 from spar_bench.backbones.openclip import Backbone as OpenClip
+from spar_bench.components.backbone import known_sizes, text_sizes
+from spar_bench.components.sizes import Sizes
 from spar_bench.inference import SINGLE_PASS, Inference
 from spar_bench.plan.cost import (
     cosine_flops,

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from spar_bench.backbones import known_sizes
+from spar_bench.components.backbone import known_sizes
 from spar_bench.drawing import draw
 from spar_bench.plan.cost import encoder_flops
 from spar_bench.plan.trials import Plan

@@ -15,6 +15,7 @@ from torch import Tensor
 
 import spar_bench as sb
 from spar_bench import backbones
+from spar_bench.components.backbone import exported_from
 from spar_bench.conflicts import read_spec
 from spar_bench.errors import NotReady, SparBenchError, UnknownName
 from spar_bench.resolve import Resolver
@@ -265,7 +266,7 @@ def test_origin_of_an_export_that_cannot_be_read_is_told_in_plain_words(
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
 
     with pytest.raises(NotReady) as caught:
-        backbones.exported_from(tmp_path)
+        exported_from(tmp_path)
 
     assert str(caught.value).startswith(
         f"{path}: must say what the weights beside it were exported from, but {told}"

@@ -12,9 +12,10 @@ import timm
 import torch
 import torch.nn.functional as F
 
-from spar_bench import backbones, registry
+from spar_bench import registry
 from spar_bench.backbones._dinotxt import DinoTxt
 from spar_bench.backbones.dinov3txt import Backbone as DinoV3Txt
+from spar_bench.components.backbone import card, known_sizes
 from spar_bench.plan.cost import encoder_flops
 from spar_bench.run.cost import TOLERANCE, count_encoder_flops
 from spar_bench.spec.schema import BackboneSpec
@@ -48,8 +49,8 @@ def test_published_keys_are_the_modules() -> None:
 
 @pytest.mark.parametrize("name", [*NAMES, "dinov3txt-l16"])
 def test_stated_sizes_are_those_of_timms_model(name: str) -> None:
-    stated = backbones.card(name)
-    sizes = backbones.known_sizes(BackboneSpec(name=name))
+    stated = card(name)
+    sizes = known_sizes(BackboneSpec(name=name))
 
     on_cpu = partial(torch.linspace, device="cpu")  # timm 1.0.20 asks for its values
     with torch.device("meta"), mock.patch.object(torch, "linspace", on_cpu):

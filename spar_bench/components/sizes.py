@@ -32,6 +32,16 @@ class Sizes:
     odd_sides: OddSides = "floor"
     token_budget: Positive | None = None
 
+    @property
+    def native_side(self) -> int:
+        """Patches along a side of a native image."""
+        return self.image_px // self.patch_px
+
+    @property
+    def n_positions(self) -> int:
+        """Number of learned position embeddings, those of prefix tokens included."""
+        return self.prefix_tokens + self.native_side**2
+
     def grid_hw(self, image_hw: tuple[int, int]) -> tuple[int, int]:
         """Return the patch grid of an image, height first."""
         return self._grid_hw(self.scaled_hw(image_hw))

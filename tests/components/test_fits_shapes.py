@@ -9,14 +9,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from spar_bench import backbones
-from spar_bench.backbones._shapes import determined_shapes, require_shapes, stated_shapes
+from spar_bench import registry
 from spar_bench.backbones.openclip import Backbone as OpenClip
-from spar_bench.errors import NotReady
+from spar_bench.components.backbone import identity, known_sizes, shapes_of
+from spar_bench.components.fits import determined_shapes, require_shapes, stated_shapes
+from spar_bench.errors import NotReady, SparBenchError
 from spar_bench.spec.schema import BackboneSpec
-from tests.backbones.data_files import LAION
 from tests.backbones.dinov3 import tiny
 from tests.backbones.towers import NAMES, hollow
+from tests.components.data_files import LAION
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -24,7 +25,7 @@ def test_shapes_of_siglip2_are_those_of_its_tower(name: str) -> None:
     tower = hollow(name).state_dict()
     found = {f"module.visual.{key}": tuple(value.shape) for key, value in tower.items()}
 
-    wanted = determined_shapes(backbones.known_sizes(BackboneSpec(name=name)))
+    wanted = shapes_of(BackboneSpec(name=name))
 
     require_shapes(Path("w"), found, wanted)
     assert len({f"module.{key}" for key in wanted} & found.keys()) == 2
@@ -35,15 +36,16 @@ def test_shapes_of_clip_are_those_of_its_tower() -> None:
         state = open_clip.CLIP(**open_clip.get_model_config("ViT-B-16")).state_dict()
     found = {key: tuple(value.shape) for key, value in state.items()}
 
-    wanted = determined_shapes(backbones.known_sizes(BackboneSpec(name="openclip-b16-laion2b")))
+    wanted = shapes_of(BackboneSpec(name="openclip-b16-laion2b"))
 
     require_shapes(Path("w"), found, wanted)
     assert len(wanted.keys() & found.keys()) == 2
 
 
 def test_shapes_of_dinov3_are_those_of_metas_file() -> None:
-    known = backbones.known_sizes(BackboneSpec(name="dinov3-b16"))
-    wanted = determined_shapes(replace(known, width=tiny.WIDTH, patch_px=tiny.PATCH_PX))
+    known = known_sizes(BackboneSpec(name="dinov3-b16"))
+    small = replace(known, width=tiny.WIDTH, patch_px=tiny.PATCH_PX)
+    wanted = determined_shapes(registry.source("backbones", "dinov3-b16"), small)
 
     require_shapes(Path("w"), tiny.trunk_shapes(), wanted)
     assert len(wanted.keys() & tiny.trunk_shapes().keys()) == 1
@@ -107,7 +109,7 @@ def test_a_file_of_another_architecture_is_refused_before_anything_is_run(clip: 
     path = clip / "open_clip_model.safetensors"
 
     with pytest.raises(NotReady) as caught:
-        backbones.identity(BackboneSpec(name=LAION, path=str(path)))
+        identity(BackboneSpec(name=LAION, path=str(path)))
 
     assert str(caught.value) == (
         f"{path}: visual.conv1.weight must be of shape (768, 3, 16, 16), but is of shape "
@@ -130,3 +132,15 @@ def test_a_file_of_another_architecture_is_refused_before_it_is_resampled(
         NotReady, match=r"must be of shape \(197, 768\), but is of shape \(65, 768\)"
     ):
         OpenClip(BackboneSpec(name=LAION, path=str(path)))
+
+
+def test_shapes_that_name_no_size_are_one_line(tmp_path: Path) -> None:
+    plugin = tmp_path / "mine.py"
+    plugin.write_text('SHAPES = {"pos": "1 depht width"}\n')
+
+    with pytest.raises(SparBenchError) as caught:
+        determined_shapes(plugin, known_sizes(BackboneSpec(name="patchwork")))
+
+    assert str(caught.value) == (
+        f"{plugin}: SHAPES: must name sizes, such as width, but got 'depht'; correct it"
+    )

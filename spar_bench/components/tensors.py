@@ -8,7 +8,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from spar_bench.backbones._shapes import stated_shapes
+from spar_bench.components.fits import stated_shapes
 from spar_bench.errors import NotReady
 
 

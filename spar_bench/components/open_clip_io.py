@@ -9,16 +9,19 @@ import open_clip
 import torch
 from torch import nn
 
-from spar_bench.backbones import Sizes, Weights
-from spar_bench.backbones._contents import readable
-from spar_bench.backbones._shapes import Shape, determined_shapes, require_shapes
-from spar_bench.backbones._tokenizers import HubTokenizer, require_tokenizer, tokenizer_of
+from spar_bench.components.fits import Shape, require_shapes
+from spar_bench.components.open_clip_config import HubTokenizer, require_tokenizer, tokenizer_of
+from spar_bench.components.tensors import read_shapes
+from spar_bench.components.weights import Weights, readable
 from spar_bench.errors import NotReady
-from spar_bench.tensors import read_shapes
 
 
-def open_clip_model(weights: Weights, architecture: str, sizes: Sizes) -> nn.Module:
+def open_clip_model(
+    weights: Weights, architecture: str, determined: Mapping[str, Shape]
+) -> nn.Module:
     """Load an open_clip model without the network; without a config, its architecture is by name.
+
+    `determined` are the shapes of tensors that the backbone's sizes determine.
 
     Raises:
         NotReady: open_clip cannot read the weights, they are of other sizes, or open_clip
@@ -28,7 +31,7 @@ def open_clip_model(weights: Weights, architecture: str, sizes: Sizes) -> nn.Mod
     with readable(str(path)):
         files = {} if weights.is_random else {file: read_shapes(file) for file in weights.files}
     for file, shapes in files.items():  # before open_clip resamples, which fails in half precision
-        require_shapes(file, shapes, determined_shapes(sizes))
+        require_shapes(file, shapes, determined)
     name = f"local-dir:{path}" if weights.has_config else architecture
     try:
         with torch.random.fork_rng(devices=[]):

@@ -10,13 +10,21 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from spar_bench import backbones
-from spar_bench.backbones._weights import LEGACY
 from spar_bench.backbones.openclip import Backbone as OpenClip
+from spar_bench.components.backbone import (
+    card,
+    display_name,
+    has_random_weights,
+    identity,
+    require_text,
+    sizes,
+    weights_of,
+)
+from spar_bench.components.weights import LEGACY
 from spar_bench.errors import DataFileError, NotReady, SparBenchError, SpecError, UnknownName
 from spar_bench.spec.schema import BackboneSpec
-from tests.backbones.data_files import LAION, TINY
-from tests.backbones.hub import in_hub_cache, nowhere
+from tests.components.data_files import LAION, TINY
+from tests.components.hub import in_hub_cache, nowhere
 
 __all__ = ["nowhere"]
 
@@ -27,7 +35,7 @@ def images(*image_hw: int) -> Tensor:
 
 def test_missing_weights_are_named_with_where_to_get_them(tmp_path: Path) -> None:
     with pytest.raises(NotReady) as caught:
-        backbones.identity(BackboneSpec(name=LAION))
+        identity(BackboneSpec(name=LAION))
 
     assert str(caught.value) == (
         f"backbone {LAION}: its weights must be in {tmp_path}/weights/{LAION} or in the Hugging "
@@ -44,20 +52,20 @@ def test_a_folder_of_the_name_comes_before_the_hubs_cache(
 ) -> None:
     cached = in_hub_cache(tmp_path / "hub", "someone/tiny", clip)
     spec = BackboneSpec(name=tiny)
-    assert backbones.weights_of(spec).path == cached
+    assert weights_of(spec).path == cached
 
     shutil.copytree(clip, tmp_path / "weights" / "tiny")
 
-    assert backbones.weights_of(spec).path == (tmp_path / "weights" / "tiny").resolve()
+    assert weights_of(spec).path == (tmp_path / "weights" / "tiny").resolve()
 
 
 def test_one_set_of_weights_is_one_identity_wherever_it_lies(
     tmp_path: Path, tiny: str, clip: Path
 ) -> None:
-    by_path = backbones.identity(BackboneSpec(name=tiny, path=str(clip)))
+    by_path = identity(BackboneSpec(name=tiny, path=str(clip)))
     in_hub_cache(tmp_path / "hub", "someone/tiny", clip)
 
-    assert backbones.identity(BackboneSpec(name=tiny)) == by_path
+    assert identity(BackboneSpec(name=tiny)) == by_path
 
 
 @pytest.mark.parametrize("ending", [".safetensors", ".pt"])
@@ -85,9 +93,8 @@ def test_random_weights_come_by_demand_alone_and_are_the_same_each_time(clip: Pa
 
     first, second = OpenClip(spec), OpenClip(spec)
 
-    assert backbones.display_name(named) == LAION
-    assert backbones.has_random_weights(named)
-    assert backbones.identity(named)["files"] == {"random": 0}
+    assert (display_name(named), has_random_weights(named)) == (LAION, True)
+    assert identity(named).files == {"random": 0}
     assert all(
         torch.equal(a, b)
         for a, b in zip(first.visual.parameters(), second.visual.parameters(), strict=True)
@@ -97,10 +104,10 @@ def test_random_weights_come_by_demand_alone_and_are_the_same_each_time(clip: Pa
 def test_random_weights_beside_a_file_are_not_that_files(named: str, clip: Path) -> None:
     path = str(clip / "open_clip_model.safetensors")
 
-    random = backbones.identity(BackboneSpec(name=named, path=path, weights="random"))
+    random = identity(BackboneSpec(name=named, path=path, weights="random"))
 
-    assert random == backbones.identity(BackboneSpec(name=named, weights="random"))
-    assert random != backbones.identity(BackboneSpec(name=named, path=path))
+    assert random == identity(BackboneSpec(name=named, weights="random"))
+    assert random != identity(BackboneSpec(name=named, path=path))
 
 
 def test_random_weights_of_a_folder_have_its_config_and_not_its_weights(
@@ -113,7 +120,7 @@ def test_random_weights_of_a_folder_have_its_config_and_not_its_weights(
     kept = load_file(clip / "open_clip_model.safetensors")
     assert found["conv1.weight"].shape == kept["visual.conv1.weight"].shape
     assert not torch.equal(found["conv1.weight"], kept["visual.conv1.weight"])
-    assert "open_clip_model.safetensors" not in backbones.identity(spec)["files"]
+    assert "open_clip_model.safetensors" not in identity(spec).files
 
 
 @pytest.mark.parametrize(
@@ -127,7 +134,7 @@ def test_a_path_that_holds_no_weights_is_refused(tmp_path: Path, name: str, told
     (tmp_path / "weights.ckpt").touch()
 
     with pytest.raises(NotReady, match=told):
-        backbones.identity(BackboneSpec(name=LAION, path=str(tmp_path / name)))
+        identity(BackboneSpec(name=LAION, path=str(tmp_path / name)))
 
 
 def test_weights_of_another_size_than_the_name_says_are_refused(
@@ -158,7 +165,7 @@ def test_config_of_another_architecture_is_refused_before_loading(
     (folder / "open_clip_config.json").write_text(json.dumps(config))
 
     with pytest.raises(NotReady, match=told) as caught:
-        backbones.identity(BackboneSpec(name=tiny))
+        identity(BackboneSpec(name=tiny))
 
     assert str(caught.value).startswith(str(folder / "open_clip_config.json"))
 
@@ -170,7 +177,7 @@ def test_config_that_leaves_sizes_to_a_name_is_not_refused(
     config = {"vision_cfg": {"timm_model_name": "tiny", "image_size": [32, 48]}}
     (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config}))
 
-    assert backbones.identity(BackboneSpec(name=tiny))["sizes"]["image_px"] == 32
+    assert identity(BackboneSpec(name=tiny)).plugin == "openclip"
 
 
 def test_legacy_preprocessing_is_a_setting_and_part_of_the_identity(clip: Path) -> None:
@@ -179,19 +186,20 @@ def test_legacy_preprocessing_is_a_setting_and_part_of_the_identity(clip: Path) 
 
     assert (OpenClip(legacy).mean, OpenClip(legacy).std) == (LEGACY, LEGACY)
     assert OpenClip(plain).mean != LEGACY
-    assert backbones.identity(plain) != backbones.identity(legacy)
+    assert identity(plain) != identity(legacy)
 
 
-def test_identity_says_nothing_twice(clip: Path) -> None:
-    found = backbones.identity(BackboneSpec(path=str(clip)))
+def test_identity_has_the_settings_that_decide_features(clip: Path) -> None:
+    found = identity(BackboneSpec(path=str(clip))).settings
 
-    assert not found.keys() & found["sizes"].keys()
+    assert isinstance(found["sizes"], dict)
     assert {"odd_sides", "read_out", "token_budget"} <= found["sizes"].keys()
+    assert found["preprocessing"] == "model"
 
 
 def test_a_read_out_that_a_backbone_has_not_is_refused(clip: Path) -> None:
     with pytest.raises(SpecError, match=r"must be one that openclip has.*use maskclip"):
-        backbones.identity(BackboneSpec(path=str(clip), read_out="head"))
+        identity(BackboneSpec(path=str(clip), read_out="head"))
 
 
 @pytest.mark.parametrize(
@@ -205,7 +213,7 @@ def test_a_setting_that_a_backbone_has_not_is_refused(
     clip: Path, setting: dict[str, Any], told: str
 ) -> None:
     with pytest.raises(SpecError, match=told):
-        backbones.sizes(BackboneSpec(path=str(clip), **setting))
+        sizes(BackboneSpec(path=str(clip), **setting))
 
 
 def test_a_key_that_a_data_file_must_not_have_is_named(tmp_path: Path) -> None:
@@ -213,12 +221,12 @@ def test_a_key_that_a_data_file_must_not_have_is_named(tmp_path: Path) -> None:
     path.write_text(TINY.replace("heads:", "head:"))
 
     with pytest.raises(SparBenchError, match="must have known keys, but has 'head'"):
-        backbones.sizes(BackboneSpec(name=str(path)))
+        sizes(BackboneSpec(name=str(path)))
 
 
 def test_an_unknown_name_is_answered_with_the_nearest() -> None:
     with pytest.raises(UnknownName, match="did you mean 'openclip-b16-laion2b'"):
-        backbones.identity(BackboneSpec(name="openclip-b16-laion"))
+        identity(BackboneSpec(name="openclip-b16-laion"))
 
 
 @pytest.mark.parametrize(("rule", "grid_hw"), [("floor", (5, 8)), ("pad", (6, 9))])
@@ -266,7 +274,7 @@ def test_an_empty_folder_of_the_name_counts_for_nothing(
     cached = in_hub_cache(tmp_path / "hub", "someone/tiny", clip)
     (tmp_path / "weights" / "tiny").mkdir(parents=True)
 
-    assert backbones.weights_of(BackboneSpec(name=tiny)).path == cached
+    assert weights_of(BackboneSpec(name=tiny)).path == cached
 
 
 def test_a_cache_that_holds_no_weights_counts_for_nothing(
@@ -276,7 +284,7 @@ def test_a_cache_that_holds_no_weights_counts_for_nothing(
     (cached / "open_clip_model.safetensors").unlink()
 
     with pytest.raises(NotReady, match="its weights must be in"):
-        backbones.weights_of(BackboneSpec(name=tiny))
+        weights_of(BackboneSpec(name=tiny))
 
 
 @pytest.mark.parametrize(
@@ -289,9 +297,7 @@ def test_what_a_data_file_states_is_part_of_the_identity(
     other = tmp_path / "other.yaml"
     other.write_text(TINY.replace(found, changed))
 
-    identities = [
-        backbones.identity(BackboneSpec(name=name, path=str(clip))) for name in (tiny, str(other))
-    ]
+    identities = [identity(BackboneSpec(name=name, path=str(clip))) for name in (tiny, str(other))]
 
     assert identities[0] != identities[1]
 
@@ -312,20 +318,20 @@ def test_a_value_that_makes_no_sense_in_a_data_file_is_one_line(
     path.write_text(TINY.replace(found, wrong))
 
     with pytest.raises(SparBenchError, match=told) as caught:
-        backbones.sizes(BackboneSpec(name=str(path))), backbones.card(str(path))
+        sizes(BackboneSpec(name=str(path))), card(str(path))
     assert "\n" not in str(caught.value)
 
 
 def test_the_embedded_weights_are_no_others() -> None:
     for other in ({"weights": "random"}, {"path": "/weights"}):
         with pytest.raises(SpecError, match="must be left out for patchwork"):
-            backbones.sizes(BackboneSpec.model_validate({"name": "patchwork", **other}))
+            sizes(BackboneSpec.model_validate({"name": "patchwork", **other}))
 
 
 def test_a_backbone_without_text_is_not_ready_to_be_scored() -> None:
-    backbones.require_text(BackboneSpec(name=LAION))
+    require_text(BackboneSpec(name=LAION))
     with pytest.raises(NotReady, match="dinov3-b16: must have a text tower"):
-        backbones.require_text(BackboneSpec(name="dinov3-b16"))
+        require_text(BackboneSpec(name="dinov3-b16"))
 
 
 def test_a_repository_that_the_hub_cannot_have_is_a_mistake_of_the_data_file(
@@ -337,4 +343,4 @@ def test_a_repository_that_the_hub_cannot_have_is_a_mistake_of_the_data_file(
     with pytest.raises(
         DataFileError, match=r"mine\.yaml: hub: string should match .* but got 'htt"
     ):
-        backbones.weights_of(BackboneSpec(name=str(path)))
+        weights_of(BackboneSpec(name=str(path)))

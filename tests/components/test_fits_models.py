@@ -7,9 +7,12 @@ from typing import Any
 import open_clip
 import pytest
 
-from spar_bench import backbones, registry
-from spar_bench.backbones._models import config_by_name, require_model
+from spar_bench import registry
 from spar_bench.backbones.openclip import Backbone as OpenClip
+from spar_bench.components.backbone import identity, require_known_model
+from spar_bench.components.fits import require_model
+from spar_bench.components.open_clip_config import config_by_name
+from spar_bench.components.weights import Weights
 from spar_bench.errors import NotReady
 from spar_bench.spec.schema import BackboneSpec
 from tests.run.tiny import MODEL
@@ -66,11 +69,11 @@ def test_data_file_must_name_a_model_where_no_config_does(
         f"{name}: model: must name one of open_clip's models, since no config says what to build, "
         "but is left out; add it, or name a folder with open_clip_config.json as backbone.path"
     )
-    for use in (backbones.identity, OpenClip):
+    for use in (identity, OpenClip):
         with pytest.raises(NotReady) as caught:
             use(spec)
         assert str(caught.value) == told
-    backbones.identity(BackboneSpec(name=name, path=str(clip)))
+    identity(BackboneSpec(name=name, path=str(clip)))
 
 
 @pytest.mark.parametrize("plugin", ["naflex", "dinov3"])
@@ -80,13 +83,13 @@ def test_plug_ins_that_never_read_a_config_always_need_a_model(
     name = data_file(tmp_path, plugin)
 
     with pytest.raises(NotReady, match=r"model: must name one of .* but is left out; add it$"):
-        backbones.require_model(BackboneSpec(name=name), backbones.Weights(clip))
+        require_known_model(BackboneSpec(name=name), Weights(clip))
 
 
 def test_unknown_model_is_answered_with_the_nearest(tmp_path: Path) -> None:
     name = data_file(tmp_path, **{**CLIP_B16, "model": "ViT-B-61"})
 
-    for use in (backbones.identity, OpenClip):
+    for use in (identity, OpenClip):
         with pytest.raises(NotReady) as caught:
             use(random(name))
         assert str(caught.value) == (
@@ -108,11 +111,11 @@ def test_unknown_model_is_answered_with_the_nearest(tmp_path: Path) -> None:
 def test_sizes_must_be_those_of_the_named_model(
     tmp_path: Path, field: str, value: int, right: int
 ) -> None:
-    backbones.identity(random(data_file(tmp_path, **CLIP_B16)))
+    identity(random(data_file(tmp_path, **CLIP_B16)))
     name = data_file(tmp_path, **{**CLIP_B16, field: value})
 
     with pytest.raises(NotReady) as caught:
-        backbones.identity(random(name))
+        identity(random(name))
 
     assert str(caught.value) == (
         f"{name}: {field}: must be {right}, as in open_clip's ViT-B-16, but is {value}; correct "
@@ -150,7 +153,7 @@ def test_model_with_a_prefix_is_not_looked_for_elsewhere() -> None:
 
 
 def test_plug_in_that_does_not_build_by_name_needs_no_model() -> None:
-    weights = backbones.Weights(None, is_random=True)
+    weights = Weights(None, is_random=True)
 
     require_model(registry.source("backbones", "patchwork"), weights, "", "here")
 

@@ -8,11 +8,9 @@ import timm
 from timm.models.vision_transformer import checkpoint_filter_fn
 from torch import Tensor, nn
 
-from spar_bench.backbones import Weights
-from spar_bench.backbones._config import stated_config
-from spar_bench.backbones._tokenizers import tokenizer_of
-from spar_bench.backbones._weights import CONFIG_FILE
 from spar_bench.backbones.base import Backbone, Exported
+from spar_bench.components.open_clip_config import stated_config, tokenizer_of
+from spar_bench.components.weights import CONFIG_FILE, Weights
 from spar_bench.errors import SparBenchError
 
 _CLIP_VIT = "vit_base_patch16_clip_224"

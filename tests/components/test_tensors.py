@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from spar_bench.tensors import read_shapes, read_tensors
+from spar_bench.components.tensors import read_shapes, read_tensors
 
 WEIGHTS = {"a.weight": torch.arange(6.0).reshape(2, 3), "scale": torch.tensor(2.0)}
 

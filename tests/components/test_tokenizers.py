@@ -8,13 +8,14 @@ import open_clip
 import pytest
 from safetensors.torch import save_file
 
-from spar_bench import backbones, registry
-from spar_bench.backbones._loading import tokenizer
-from spar_bench.backbones._models import config_by_name
+from spar_bench import registry
+from spar_bench.components.backbone import card, identity, require_backbone_tokenizer, weights_of
+from spar_bench.components.open_clip_config import config_by_name
+from spar_bench.components.open_clip_io import tokenizer
 from spar_bench.errors import NotReady
 from spar_bench.spec.schema import BackboneSpec
-from tests.backbones.hub import in_hub_cache, nowhere
 from tests.backbones.tiny_siglip import write_data_file, write_folder, write_tokenizer
+from tests.components.hub import in_hub_cache, nowhere
 from tests.small import TINY, spar_bench, write_spec
 
 __all__ = ["nowhere"]
@@ -55,12 +56,12 @@ def test_folder_without_a_tokenizer_is_not_ready(
     folder: Path, gone: list[str], lacking: str, weights: str
 ) -> None:
     spec = BackboneSpec.model_validate({**dict(spec_of(folder)), "weights": weights})
-    backbones.require_tokenizer(spec)
+    require_backbone_tokenizer(spec)
     for name in gone:
         (folder / name).unlink()
 
     with pytest.raises(NotReady) as caught:
-        backbones.require_tokenizer(spec)
+        require_backbone_tokenizer(spec)
 
     assert str(caught.value) == (
         f"{folder}: must hold its tokenizer's files beside the weights, but has no {lacking}; put "
@@ -71,15 +72,15 @@ def test_folder_without_a_tokenizer_is_not_ready(
 def test_vocabulary_may_be_a_sentencepiece_model(folder: Path) -> None:
     (folder / "tokenizer.json").rename(folder / "tokenizer.model")
 
-    backbones.require_tokenizer(spec_of(folder))
+    require_backbone_tokenizer(spec_of(folder))
 
 
 def test_random_weights_by_name_need_the_tokenizer_of_the_hubs_cache(cached: Path) -> None:
-    backbones.require_tokenizer(RANDOM)
+    require_backbone_tokenizer(RANDOM)
     (cached / "tokenizer.json").unlink()
 
     with pytest.raises(NotReady) as caught:
-        backbones.require_tokenizer(RANDOM)
+        require_backbone_tokenizer(RANDOM)
 
     assert str(caught.value) == (
         f"model ViT-B-16-SigLIP2-512: its tokenizer must be in the Hugging Face cache, but "
@@ -92,41 +93,41 @@ def test_file_of_weights_needs_the_tokenizer_of_the_hubs_cache(tmp_path: Path) -
     (tmp_path / "w.safetensors").touch()
 
     with pytest.raises(NotReady, match=r"has no tokenizer_config\.json or tokenizer\.json there"):
-        backbones.require_tokenizer(BackboneSpec(name=NAME, path=str(tmp_path / "w.safetensors")))
+        require_backbone_tokenizer(BackboneSpec(name=NAME, path=str(tmp_path / "w.safetensors")))
 
 
 def test_clip_needs_no_tokenizer_of_the_hub(clip: Path) -> None:
-    backbones.require_tokenizer(BackboneSpec(name="openclip-b16-laion2b", weights="random"))
-    backbones.require_tokenizer(BackboneSpec(path=str(clip)))
+    require_backbone_tokenizer(BackboneSpec(name="openclip-b16-laion2b", weights="random"))
+    require_backbone_tokenizer(BackboneSpec(path=str(clip)))
 
 
 def test_tokenizer_of_the_hubs_cache_is_part_of_the_identity(tmp_path: Path, cached: Path) -> None:
-    first = backbones.identity(RANDOM)["files"]
+    first = identity(RANDOM).files
 
     assert first.keys() == {"random", "tokenizer.json", "tokenizer_config.json"}
     (cached / "tokenizer.json").write_text("{}")
-    assert backbones.identity(RANDOM)["files"] != first
+    assert identity(RANDOM).files != first
 
 
 def test_tokenizer_beside_the_weights_is_part_of_the_identity(folder: Path) -> None:
-    first = backbones.identity(spec_of(folder))
+    first = identity(spec_of(folder))
     (folder / "config.json").write_text("{}")
-    assert backbones.identity(spec_of(folder)) == first
+    assert identity(spec_of(folder)) == first
 
     (folder / "tokenizer.json").write_text("{}")
 
-    assert backbones.identity(spec_of(folder)) != first
+    assert identity(spec_of(folder)) != first
 
 
 def test_tokenizer_is_read_from_the_hubs_cache(cached: Path) -> None:
-    found = tokenizer(backbones.weights_of(RANDOM), "ViT-B-16-SigLIP2-512")
+    found = tokenizer(weights_of(RANDOM), "ViT-B-16-SigLIP2-512")
 
     assert found(["a tree"])[0].tolist() == [3, 7, 1] + [0] * 61
 
 
 def test_tokenizer_that_cannot_be_read_is_one_line(folder: Path) -> None:
     (folder / "tokenizer.json").write_text("{}")
-    weights = backbones.weights_of(spec_of(folder))
+    weights = weights_of(spec_of(folder))
 
     with pytest.raises(NotReady, match="must have a tokenizer that transformers reads") as caught:
         tokenizer(weights, "")
@@ -167,7 +168,7 @@ def test_backbones_tells_weights_without_a_tokenizer(tmp_path: Path, here: Path)
     [n for n in registry.names("backbones") if n.startswith(("siglip2-", "openclip-"))],
 )
 def test_config_by_name_is_open_clips(name: str) -> None:
-    model = backbones.card(name).model
+    model = card(name).model
 
     expected = open_clip.get_model_config(model)
     assert config_by_name(model) == (expected or config_by_name("ViT-B-16-SigLIP2-naflex"))
@@ -175,7 +176,7 @@ def test_config_by_name_is_open_clips(name: str) -> None:
 
 def test_config_by_name_is_found_without_importing_open_clip() -> None:
     code = (
-        "import sys; from spar_bench.backbones._models import config_by_name as c\n"
+        "import sys; from spar_bench.components.open_clip_config import config_by_name as c\n"
         "assert c('ViT-B-16') and c('no such') is None\n"
         "print(*{'torch', 'open_clip', 'transformers'} & set(sys.modules))"
     )

@@ -8,14 +8,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from spar_bench import backbones
-from spar_bench.backbones import weights_of
-from spar_bench.backbones._contents import require_whole
 from spar_bench.backbones.openclip import Backbone as OpenClip
+from spar_bench.components.backbone import display_name, identity, weights_of
+from spar_bench.components.weights import require_whole
 from spar_bench.errors import NotReady
 from spar_bench.spec.schema import BackboneSpec
-from tests.backbones.data_files import LAION
-from tests.backbones.hub import in_hub_cache, nowhere
+from tests.components.data_files import LAION
+from tests.components.hub import in_hub_cache, nowhere
 
 __all__ = ["nowhere"]
 
@@ -33,7 +32,7 @@ def test_a_file_that_is_plainly_no_weights_is_refused_before_loading(
     (tmp_path / name).write_bytes(content)
 
     with pytest.raises(NotReady, match=told):
-        backbones.identity(BackboneSpec(name=LAION, path=str(tmp_path / name)))
+        identity(BackboneSpec(name=LAION, path=str(tmp_path / name)))
 
 
 def test_a_file_that_open_clip_does_not_read_beside_a_config_is_refused(
@@ -43,7 +42,7 @@ def test_a_file_that_open_clip_does_not_read_beside_a_config_is_refused(
     torch.save(load_file(clip / "open_clip_model.safetensors"), tmp_path / "epoch_1.pt")
 
     with pytest.raises(NotReady, match=r"but epoch_1\.pt is not; rename it to end in \.pth"):
-        backbones.identity(BackboneSpec(path=str(tmp_path)))
+        identity(BackboneSpec(path=str(tmp_path)))
 
 
 def test_a_pickle_is_not_run(tmp_path: Path) -> None:
@@ -66,7 +65,7 @@ def test_a_cache_whose_blob_is_gone_is_not_found(tmp_path: Path, tiny: str, clip
     path.symlink_to("../../blobs/gone")
 
     with pytest.raises(NotReady) as caught:
-        backbones.weights_of(BackboneSpec(name=tiny))
+        weights_of(BackboneSpec(name=tiny))
 
     assert str(caught.value) == (
         f"{path}: must be a file of the Hugging Face cache, but the file that it links to is "
@@ -82,7 +81,7 @@ def test_a_link_to_nothing_is_one_line(tmp_path: Path, tiny: str, clip: Path, en
     path.symlink_to("gone")
 
     with pytest.raises(NotReady) as caught:
-        backbones.identity(BackboneSpec(name=tiny, path=str(folder)))
+        identity(BackboneSpec(name=tiny, path=str(folder)))
 
     assert str(caught.value) == (
         f"{path}: must be readable, but cannot be read (No such file or directory); check its "
@@ -101,11 +100,11 @@ def test_a_file_that_must_not_be_read_is_one_line(
 
     opened = Path.open
     spec = BackboneSpec(name="openclip", path=str(clip))
-    backbones.identity(spec)
+    identity(spec)
     monkeypatch.setattr(Path, "open", refuse)
 
     with pytest.raises(NotReady, match="Permission denied") as caught:
-        backbones.identity(spec)
+        identity(spec)
 
     assert "\n" not in str(caught.value)
 
@@ -120,8 +119,8 @@ def test_a_link_to_a_file_without_an_ending_is_that_file(clip: Path, tmp_path: P
 
     require_whole(weights_of(BackboneSpec(name="openclip", path=str(link))).files[0])
 
-    assert backbones.display_name(BackboneSpec(name="openclip", path=str(link))) == "weights"
-    assert list(backbones.identity(BackboneSpec(path=str(folder)))["files"]) == [
+    assert display_name(BackboneSpec(name="openclip", path=str(link))) == "weights"
+    assert list(identity(BackboneSpec(path=str(folder))).files) == [
         "open_clip_config.json",
         "open_clip_model.safetensors",
     ]

@@ -1,0 +1,1 @@
+"""What backbones and refiners share: sizes, cards, weights, identities, costs."""

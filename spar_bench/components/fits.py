@@ -1,0 +1,163 @@
+"""Whether weights fit a backbone, before anything is loaded: model, config, shapes; without torch.
+
+A plug-in that builds a library's models by name states the library, `MODELS_OF = "open_clip"`, and,
+if it never builds one from a config, `BY_NAME_ALONE = True`. It may also state the shapes that its
+sizes determine, by their names in files of weights, as numbers and names of sizes:
+
+    SHAPES = {"visual.positional_embedding": "n_positions width"}
+"""
+
+from collections.abc import Mapping
+from math import prod
+from pathlib import Path
+
+from safetensors import safe_open
+
+from spar_bench.components.open_clip_config import (
+    config_by_name,
+    model_config,
+    names_of_configs,
+    stated_part,
+)
+from spar_bench.components.sizes import Sizes
+from spar_bench.components.weights import CONFIG_FILE, Weights, require_whole
+from spar_bench.errors import NotReady, SparBenchError
+from spar_bench.sources import constant
+from spar_bench.suggest import suggest
+
+OPEN_CLIP = "open_clip"
+Shape = tuple[int, ...]
+_FIELDS = {
+    "embed_dim": "channels",
+    "image_size": "image_px",
+    "patch_size": "patch_px",
+    "width": "width",
+    "layers": "depth",
+}
+"""Keys of open_clip's configs, to our names of the sizes."""
+
+
+def require_fit(plugin: Path, weights: Weights, sizes: Sizes, model: str, place: str) -> None:
+    """Refuse weights that are plainly not those of a backbone, as far as is seen without torch.
+
+    Args:
+        plugin: The file of the plug-in that is to load them.
+        weights: Those to load, or random ones.
+        sizes: The backbone's.
+        model: The name of the library's model that a data file states, "" without one.
+        place: The data file that states the name and the sizes.
+
+    Raises:
+        NotReady: nothing says which model to build; a config, or that of the model, states other
+            sizes; a file is incomplete, or a tensor has another shape.
+        OSError: a file cannot be read.
+    """
+    require_model(plugin, weights, model, place)
+    by_name = model if constant(plugin, "MODELS_OF") == OPEN_CLIP else ""
+    require_architecture(weights, sizes, by_name, place)
+    for path in [] if weights.is_random else weights.files:
+        require_whole(path)
+        require_shapes(path, stated_shapes(path), determined_shapes(plugin, sizes))
+
+
+def require_model(plugin: Path, weights: Weights, model: str, place: str) -> None:
+    """Refuse weights whose model nothing states, or is none of the library's.
+
+    Raises:
+        NotReady: there is no config beside the weights, and no name that the library knows.
+    """
+    library, alone = constant(plugin, "MODELS_OF"), constant(plugin, "BY_NAME_ALONE")
+    if library is None or (weights.has_config and not alone):
+        return
+    if not model:
+        folder = "" if alone else f", or name a folder with {CONFIG_FILE} as backbone.path"
+        raise NotReady(
+            f"{place}: model: must name one of {library}'s models, since no config says what to "
+            f"build, but is left out; add it{folder}"
+        )
+    if library == OPEN_CLIP and config_by_name(model) is None:
+        raise NotReady(
+            f"{place}: model: must be one that open_clip knows, but got {model!r}; "
+            f"{suggest(model, names_of_configs())}"
+        )
+
+
+def require_architecture(weights: Weights, sizes: Sizes, model: str, place: str) -> None:
+    """Refuse weights whose config, or the config of their model, plainly states other sizes.
+
+    What it leaves out, or leaves to the name of a timm model, is checked once the model is loaded.
+    A NaFlex reads images of any size, whatever its config says.
+
+    Raises:
+        NotReady: a size differs, or the config cannot be read.
+    """
+    config = model_config(weights, model)
+    vision = config.get("vision_cfg", {})
+    if weights.has_config:
+        vision = stated_part(weights, "model_cfg", "vision_cfg")
+    stated = {**vision, "embed_dim": config.get("embed_dim")}
+    for key, field in _FIELDS.items():
+        size, own = stated.get(key), getattr(sizes, field)
+        if not isinstance(size, int) or size == own:
+            continue
+        if key == "image_size" and sizes.token_budget is not None:
+            continue
+        if weights.has_config:
+            raise NotReady(
+                f"{weights.path}/{CONFIG_FILE}: {key} must be {own}, the backbone's, but is "
+                f"{size}; name other weights, or the backbone they belong to"
+            )
+        raise NotReady(
+            f"{place}: {field}: must be {size}, as in open_clip's {model}, but is {own}; correct "
+            "it, or name the model that it belongs to"
+        )
+
+
+def stated_shapes(path: Path) -> dict[str, Shape]:
+    """Return the shapes that the header of a safetensors file states; {} for other files.
+
+    Raises:
+        SafetensorError: the file is not whole.
+    """
+    if path.suffix != ".safetensors":
+        return {}
+    with safe_open(path, "np") as file:
+        names = file.keys()
+        return {name: tuple(file.get_slice(name).get_shape()) for name in names}
+
+
+def determined_shapes(plugin: Path, sizes: Sizes) -> dict[str, Shape]:
+    """Return the shapes that a plug-in, given its file, says its sizes determine; {} if none.
+
+    Raises:
+        SparBenchError: it names something that is no size.
+    """
+    stated: Mapping[str, str] = constant(plugin, "SHAPES") or {}
+    try:
+        return {
+            name: tuple(int(s) if s.isdecimal() else getattr(sizes, s) for s in shape.split())
+            for name, shape in stated.items()
+        }
+    except AttributeError as error:
+        raise SparBenchError(
+            f"{plugin}: SHAPES: must name sizes, such as width, but got {error.name!r}; correct it"
+        ) from error
+
+
+def require_shapes(path: Path, found: Mapping[str, Shape], wanted: Mapping[str, Shape]) -> None:
+    """Refuse a file of weights whose shapes are not the wanted ones; others are not looked at.
+
+    Names may begin with `module.`, as torch's data parallelism writes them, and lack `text.`, as in
+    older files of open_clip.
+
+    Raises:
+        NotReady: one has another number of elements.
+    """
+    bare = {name.removeprefix("module."): shape for name, shape in found.items()}
+    for name, shape in wanted.items():
+        own = bare.get(name, bare.get(name.removeprefix("text.")))
+        if own is not None and prod(own) != prod(shape):
+            raise NotReady(
+                f"{path}: {name} must be of shape {shape}, but is of shape {own}; name other "
+                "weights, or the backbone they belong to"
+            )

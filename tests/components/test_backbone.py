@@ -1,0 +1,66 @@
+"""What a backbone in a spec stands for, found once, weights present or not."""
+
+from pathlib import Path
+
+import pytest
+
+from spar_bench.components.backbone import identity, known_sizes, resolve_backbone, text_identity
+from spar_bench.errors import NotReady, UnknownName
+from spar_bench.spec.schema import BackboneSpec
+from tests.components.data_files import LAION
+from tests.components.hub import nowhere
+
+__all__ = ["nowhere"]
+
+
+def test_backbone_whose_weights_are_there_has_an_identity() -> None:
+    spec = BackboneSpec(name="patchwork")
+
+    found = resolve_backbone(spec)
+
+    assert (found.name, found.has_random_weights, found.missing) == ("patchwork", False, ())
+    assert found.identity == identity(spec)
+    assert found.sizes == known_sizes(spec)
+    assert found.text_sizes is not None
+    assert (found.text_sizes.width, found.text_sizes.context) == (64, 24)
+    assert (found.card.license, found.interpolation) == ("Apache-2.0", "bilinear")
+
+
+def test_backbone_whose_weights_are_missing_says_so_and_has_sizes() -> None:
+    found = resolve_backbone(BackboneSpec(name=LAION))
+
+    assert found.identity is None
+    assert found.text_identity is None
+    assert found.sizes.width == 768
+    [line] = found.missing
+    assert line.startswith(f"backbone {LAION}: its weights must be in ")
+
+
+def test_random_weights_are_a_property_and_not_a_part_of_the_name() -> None:
+    found = resolve_backbone(BackboneSpec(name=LAION, weights="random"))
+
+    assert (found.name, found.has_random_weights) == (LAION, True)
+    assert found.identity is not None
+    assert found.identity.files == {"random": 0}
+
+
+def test_identity_of_a_text_tower_leaves_out_how_images_are_read(clip: Path) -> None:
+    plain, other = (
+        identity(BackboneSpec(path=str(clip), position_embedding=rule)) for rule in (None, "size")
+    )
+
+    assert plain != other
+    assert text_identity(plain) == text_identity(other)
+
+
+def test_identity_is_json_and_back(clip: Path) -> None:
+    found = identity(BackboneSpec(path=str(clip)))
+
+    assert type(found).model_validate_json(found.model_dump_json()) == found
+
+
+def test_nothing_is_resolved_without_sizes_or_a_known_name() -> None:
+    with pytest.raises(NotReady, match="needs the folder of its weights"):
+        resolve_backbone(BackboneSpec(name="openclip"))
+    with pytest.raises(UnknownName):
+        resolve_backbone(BackboneSpec.model_construct(name="openclipp", path=None))
