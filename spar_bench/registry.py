@@ -1,6 +1,6 @@
 """Find plug-ins by name or path without importing them: names, versions, settings, sources.
 
-A family is a folder of the package (`losses/`, `backbones/`, `datasets/`, `refiners/`), one module
+A family is a folder of the package (`losses/`, `backbones/`, `datasets/`, ...), one module
 per plug-in except `base` and `_*`, and the entry point group of the same name (`spar_bench.losses`,
 ...), whose entries name modules of other distributions. A user's own module is named by its path
 (`my/pearson.py`). `NAME.yaml` beside a module is the data file of a name: facts for the plug-in
@@ -14,6 +14,7 @@ A module states, as literals at its top level, which are read without running it
     NEEDS_DATA_FILE = True   its own name is none that a spec may use: those of data files are
     MODELS_OF = "open_clip"  the library that builds a backbone by the `model` of a data file
     BY_NAME_ALONE = True     and it never builds one from a config beside the weights
+    SHAPES = {...}           of a backbone's tensors by name, in terms of its sizes
 
 and defines one object under the family's attribute (`loss`, `Backbone`, `Dataset`, `Refiner`). The
 settings of a loss or refiner are the keyword-only parameters of that function, or of that class's
@@ -42,6 +43,7 @@ ATTRIBUTES = {
     "backbones": "Backbone",
     "datasets": "Dataset",
     "losses": "loss",
+    "read_outs": "ReadOut",
     "refiners": "Refiner",
     "stages": "Stage",
     "backends": "Backend",
@@ -50,6 +52,7 @@ _ONE_OF = {
     "backbones": "backbone",
     "datasets": "data set",
     "losses": "loss",
+    "read_outs": "read-out",
     "refiners": "refiner",
     "stages": "kind of stage",
     "backends": "backend",

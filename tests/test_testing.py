@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from spar_bench.backbones.base import Backbone, Parts
+from spar_bench.backbones.base import Backbone, Parts, on_grid
 from spar_bench.components.sizes import Sizes
 from spar_bench.testing import BackboneContract, LossContract
 
@@ -34,15 +34,8 @@ class Tower(nn.Module):
         self.position = nn.Parameter(torch.zeros(6))
         self.blocks = nn.ModuleList([Block(6), Block(6)])
 
-    def forward(self, images: Tensor) -> Tensor:
-        maps: Tensor = self.patches(images)
-        x: Tensor = maps.flatten(2).transpose(1, 2) + self.position
-        for block in self.blocks:
-            x = block(x)
-        return x.transpose(1, 2).reshape(maps.shape)
 
-
-class ToyBackbone:
+class ToyBackbone(Backbone):
     """The smallest thing that is a backbone."""
 
     mean = std = (0.5, 0.5, 0.5)
@@ -53,14 +46,18 @@ class ToyBackbone:
             patch_px=4, image_px=8, width=6, depth=2, heads=1, mlp_ratio=1.0, channels=6,
             read_out="toy",
         )  # fmt: skip
-        self.visual: nn.Module = Tower().eval()
+        self.tower = Tower().eval()
+        self.visual = self.model = self.tower
 
-    def to(self, device: torch.device) -> None:
-        self.visual.to(device)
+    def embed(self, images: Tensor) -> Tensor:
+        tokens: Tensor = self.tower.patches(images)
+        return tokens.flatten(2).transpose(1, 2) + self.tower.position
 
-    def features(self, images: Tensor) -> Tensor:
-        features: Tensor = self.visual(images)
-        return features
+    def blocks(self, grid_hw: tuple[int, int]) -> list[Block]:
+        return [block for block in self.tower.blocks if isinstance(block, Block)]
+
+    def read(self, tokens: Tensor, grid_hw: tuple[int, int]) -> Tensor:
+        return on_grid(tokens, grid_hw)
 
     def encode_text(self, prompts: list[str]) -> Tensor:
         seeds = [sum(prompt.encode()) for prompt in prompts]
@@ -68,9 +65,7 @@ class ToyBackbone:
         return nn.functional.normalize(torch.stack(rows), dim=1)
 
     def parts(self) -> Parts:
-        tower = self.visual
-        assert isinstance(tower, Tower)
-        blocks = [block for block in tower.blocks if isinstance(block, Block)]
+        tower, blocks = self.tower, self.blocks((1, 1))
         return Parts(
             blocks=[list(block.parameters()) for block in blocks],
             attention=[list(block.attention.parameters()) for block in blocks],
@@ -78,9 +73,6 @@ class ToyBackbone:
             position_embedding=[tower.position],
             patch_embedding=list(tower.patches.parameters()),
         )
-
-    def load_visual(self, state: Mapping[str, Tensor]) -> None:
-        self.visual.load_state_dict(state)
 
 
 class TestToyBackbone(BackboneContract):

@@ -3,16 +3,18 @@
 Shape legend: B images, H x W pixels, h x w patches, C channels, T prompts.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, assert_never, runtime_checkable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from spar_bench.backbones import Sizes
+from spar_bench.components.sizes import Sizes
+from spar_bench.components.weights import Channels
 from spar_bench.errors import SparBenchError
 
 
@@ -27,6 +29,7 @@ class Parts:
     patch_embedding: list[nn.Parameter]
 
 
+Block = Callable[[Tensor], Tensor]
 Library = Literal["open_clip", "timm"]
 
 
@@ -46,44 +49,76 @@ class Exported:
     check: Callable[[Path, Tensor], tuple[Tensor, Tensor]]
 
 
-class Backbone(Protocol):
+class Backbone(ABC):
     """A backbone plug-in: a module with a class `Backbone`, a `VERSION`, and a data file of sizes.
 
-    It is constructed from the spec's `BackboneSpec`, in evaluation mode, in float32 on the CPU.
+    It is constructed from the spec's `BackboneSpec`, in evaluation mode, in float32 on the CPU, and
+    sets the attributes below. Dense features are `read` of its `blocks` over what it `embed`s. How
+    much that costs is stated by its read-out, `sizes.read_out`, in the family `read_outs`.
     """
 
     sizes: Sizes
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: Channels
+    std: Channels
     visual: nn.Module
     """The image tower: what a student copies, trains and saves."""
+    model: nn.Module
+    """All modules, text tower included: what moves to a device."""
 
-    def to(self, device: torch.device) -> None:
-        """Move both towers to a device."""
-        ...
+    @abstractmethod
+    def embed(self, images: Tensor) -> Tensor:
+        """Return the tokens before the first block, `(B, N, D)`, prefix tokens first.
 
-    def features(self, images: Tensor) -> Tensor:
-        """Encode normalised images `(B, 3, H, W)` to dense features `(B, C, h, w)`.
-
-        `h, w` is `sizes.grid_hw((H, W))`. Not normalised; gradient flows to `visual`.
+        Images `(B, 3, H, W)` are normalised; their sides are whole patches.
         """
-        ...
 
+    @abstractmethod
+    def blocks(self, grid_hw: tuple[int, int]) -> Sequence[Block]:
+        """Return the blocks that map tokens to tokens, input side first, as they run on a grid.
+
+        A last block that a read-out runs in another way is a part of `read`.
+        """
+
+    @abstractmethod
+    def read(self, tokens: Tensor, grid_hw: tuple[int, int]) -> Tensor:
+        """Return dense features `(B, C, h, w)` of the tokens after the last of `blocks`."""
+
+    @abstractmethod
     def encode_text(self, prompts: list[str]) -> Tensor:
         """Embed prompts to `(T, C)`, normalised, without gradient.
 
         Raises:
             SparBenchError: a prompt has a word that the text tower does not know.
         """
-        ...
 
+    @abstractmethod
     def parts(self) -> Parts:
         """Return the trainable parts; those of the blocks are indexed from the input side."""
-        ...
+
+    def features(self, images: Tensor) -> Tensor:
+        """Encode normalised images `(B, 3, H, W)` to dense features `(B, C, h, w)`.
+
+        `h, w` is `sizes.grid_hw((H, W))`. Not normalised; gradient flows to `visual`.
+        """
+        images = fit_sides(images, self.sizes)
+        grid_hw = self.sizes.grid_hw((images.shape[-2], images.shape[-1]))
+        tokens = self.embed(images)
+        for block in self.blocks(grid_hw):
+            tokens = block(tokens)
+        return self.read(tokens, grid_hw)
+
+    def to(self, device: torch.device) -> None:
+        """Move all modules to a device."""
+        self.model.to(device)
 
     def load_visual(self, state: Mapping[str, Tensor]) -> None:
         """Replace the image tower's weights; every name must match."""
-        ...
+        self.visual.load_state_dict(state, strict=True)
+
+
+def on_grid(tokens: Tensor, grid_hw: tuple[int, int]) -> Tensor:
+    """Lay tokens `(B, h * w, C)` out on their grid, `(B, C, h, w)`."""
+    return tokens.transpose(1, 2).reshape(len(tokens), -1, *grid_hw)
 
 
 @runtime_checkable
@@ -167,11 +202,15 @@ def fit_sides(images: Tensor, sizes: Sizes) -> Tensor:
     rows, columns = sizes.whole_hw(scaled_hw)
     if (rows, columns) == scaled_hw:
         return images
-    if sizes.odd_sides == "floor":
-        return images[..., :rows, :columns]
-    if sizes.odd_sides == "pad":
-        return F.pad(images, (0, columns - width, 0, rows - height))
-    return _resized(images, (rows, columns), mode="bicubic", antialias=False)
+    match sizes.odd_sides:
+        case "floor":
+            return images[..., :rows, :columns]
+        case "pad":
+            return F.pad(images, (0, columns - width, 0, rows - height))
+        case "stretch":
+            return _resized(images, (rows, columns), mode="bicubic", antialias=False)
+        case never:
+            assert_never(never)
 
 
 def _resized(images: Tensor, image_hw: tuple[int, int], *, mode: str, antialias: bool) -> Tensor:

@@ -3,8 +3,10 @@
 Shape legend: B images, h x w patches, P prefix tokens, N = P + h * w tokens, D width.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,12 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models.eva import checkpoint_filter_fn
 from torch import Tensor, nn
 
-from spar_bench.backbones.base import Exported, Library, Parts, fit_sides, under_any_prefix
+from spar_bench.backbones import base
 from spar_bench.components.backbone import card, known_sizes, weights_of
-from spar_bench.components.exporting import timm_folder
+from spar_bench.components.open_clip_io import timm_export
+from spar_bench.components.sizes import Sizes
 from spar_bench.components.tensors import read_tensors
-from spar_bench.components.weights import LEGACY, Weights
+from spar_bench.components.weights import LEGACY, Channels, Weights
 from spar_bench.errors import NotReady, SparBenchError
 from spar_bench.spec.schema import BackboneSpec
 
@@ -33,7 +36,7 @@ _PERIODS = "rope_embed.periods"
 _ROUND = "as published: model.rope.periods.copy_(model.rope.periods.bfloat16())"
 
 
-class Backbone:
+class Backbone(base.Backbone):
     """A DINOv3 trunk as timm has it, its weights in Meta's file or in timm's.
 
     Raises:
@@ -41,57 +44,27 @@ class Backbone:
     """
 
     def __init__(self, spec: BackboneSpec) -> None:
-        self.sizes, stated = known_sizes(spec), card(spec.name)
-        self.name = spec.name
-        self.mean = stated.mean or IMAGENET_DEFAULT_MEAN
-        self.std = stated.std or IMAGENET_DEFAULT_STD
-        if spec.preprocessing == "legacy":
-            self.mean = self.std = LEGACY
+        self.sizes, self._name = known_sizes(spec), spec.name
+        self.mean, self.std = preprocessing(spec)
         weights = weights_of(spec)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(weights.seed)
-            self._build(spec)
+        with drawn_from(weights.seed):
+            self._trunk = Trunk(spec, self.sizes)
         if not weights.is_random:
-            self._load(read_weights(weights), str(weights.path))
+            self._trunk.load(read_weights(weights), str(weights.path))
+        self.model: nn.Module = self._trunk.module
+        self.visual = self.model
 
-    def _build(self, spec: BackboneSpec) -> None:
-        """Build the modules, in evaluation mode."""
-        self._architecture = card(spec.name).model
-        if self._architecture not in timm.list_models("*dinov3*"):
-            raise SparBenchError(
-                f"backbone {spec.name}: model: must be one of timm's DINOv3, but got "
-                f"{self._architecture!r}; use {', '.join(timm.list_models('*patch16_dinov3'))}"
-            )
-        self._arguments = {
-            "patch_size": self.sizes.patch_px,
-            "embed_dim": self.sizes.width,
-            "depth": self.sizes.depth,
-            "num_heads": self.sizes.heads,
-            "num_reg_tokens": self.sizes.prefix_tokens - 1,
-        }
-        made: Any = timm.create_model(self._architecture, **self._arguments)
-        self._trunk = round_periods(made.eval())
-        self.visual: nn.Module = self._trunk
+    def embed(self, images: Tensor) -> Tensor:
+        """Return the tokens before the first block, `(B, N, D)`, prefix tokens first."""
+        return self._trunk.embed(images)
 
-    def _load(self, state: dict[str, Tensor], place: str) -> None:
-        """Load all published weights."""
-        load_trunk(self._trunk, state, place)
+    def blocks(self, grid_hw: tuple[int, int]) -> Sequence[base.Block]:
+        """Return the trunk's blocks with the rotary positions of a grid."""
+        return self._trunk.blocks(grid_hw)
 
-    def to(self, device: torch.device) -> None:
-        """Move the image tower to a device."""
-        self.visual.to(device)
-
-    def features(self, images: Tensor) -> Tensor:
-        """Encode normalised images `(B, 3, H, W)` to `(B, D, h, w)`: the final patch tokens."""
-        images = fit_sides(images, self.sizes)
-        grid_hw = self.sizes.grid_hw((images.shape[-2], images.shape[-1]))
-        patches = self._tokens(images)[:, self.sizes.prefix_tokens :]
-        return patches.transpose(1, 2).reshape(len(images), -1, *grid_hw)
-
-    def _tokens(self, images: Tensor) -> Tensor:
-        """Return the tokens to read `(B, N, D)`; image sides are multiples of the patch."""
-        tokens: Tensor = self._trunk.forward_features(images)
-        return tokens
+    def read(self, tokens: Tensor, grid_hw: tuple[int, int]) -> Tensor:
+        """Return the final patch tokens, `(B, D, h, w)`."""
+        return base.on_grid(self._trunk.norm(tokens)[:, self.sizes.prefix_tokens :], grid_hw)
 
     def encode_text(self, prompts: list[str]) -> Tensor:
         """Refuse: there is no text tower.
@@ -100,15 +73,69 @@ class Backbone:
             SparBenchError: always.
         """
         raise SparBenchError(
-            f"backbone {self.name}: must have a text tower to be scored against class names, but "
+            f"backbone {self._name}: must have a text tower to be scored against class names, but "
             "DINOv3 alone has none; use one that does, such as dinov3txt-l16, or read its features "
             "as a library"
         )
 
-    def parts(self) -> Parts:
+    def parts(self) -> base.Parts:
         """Return the trainable parts of the trunk; its rotary positions have no parameters."""
-        blocks = list(self._trunk.blocks)
-        return Parts(
+        return self._trunk.parts()
+
+    def from_checkpoint(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the image tower's weights from a checkpoint, whatever its prefix and names.
+
+        Raises:
+            KeyError: the checkpoint lacks one.
+            ValueError: it has biases that DINOv3 does not have.
+        """
+        return self._trunk.weights_in(state)
+
+    def export(self, library: base.Library) -> base.Exported:
+        """Return the trunk as timm's `local-dir:` reads it, without a text tower."""
+        return self._trunk.exported(self, library)
+
+
+class Trunk:
+    """A DINOv3 of timm in evaluation mode, with random weights at first."""
+
+    def __init__(self, spec: BackboneSpec, sizes: Sizes) -> None:
+        self._architecture = card(spec.name).model
+        if self._architecture not in timm.list_models("*dinov3*"):
+            raise SparBenchError(
+                f"backbone {spec.name}: model: must be one of timm's DINOv3, but got "
+                f"{self._architecture!r}; use {', '.join(timm.list_models('*patch16_dinov3'))}"
+            )
+        self._arguments = {
+            "patch_size": sizes.patch_px,
+            "embed_dim": sizes.width,
+            "depth": sizes.depth,
+            "num_heads": sizes.heads,
+            "num_reg_tokens": sizes.prefix_tokens - 1,
+        }
+        made: Any = timm.create_model(self._architecture, **self._arguments)
+        self.module = round_periods(made.eval())
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Return the tokens before the first block, `(B, N, D)`, prefix tokens first."""
+        tokens, _ = self.module._pos_embed(self.module.patch_embed(images))
+        embedded: Tensor = self.module.norm_pre(tokens)
+        return embedded
+
+    def blocks(self, grid_hw: tuple[int, int]) -> Sequence[base.Block]:
+        """Return the blocks with the rotary positions of a grid."""
+        rope = self.module.rope.get_embed(shape=grid_hw)
+        return [partial(block, rope=rope) for block in self.module.blocks]
+
+    def norm(self, tokens: Tensor) -> Tensor:
+        """Normalise the tokens after the last block."""
+        normalised: Tensor = self.module.norm(tokens)
+        return normalised
+
+    def parts(self) -> base.Parts:
+        """Return the trainable parts; the rotary positions have no parameters."""
+        blocks = list(self.module.blocks)
+        return base.Parts(
             blocks=[list(block.parameters()) for block in blocks],
             attention=[
                 [*block.norm1.parameters(), *block.attn.parameters(), block.gamma_1]
@@ -119,19 +146,33 @@ class Backbone:
                 for block in blocks
             ],
             position_embedding=[],
-            patch_embedding=list(self._trunk.patch_embed.parameters()),
+            patch_embedding=list(self.module.patch_embed.parameters()),
         )
 
-    def from_checkpoint(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the image tower's weights from a checkpoint, whatever its prefix and names.
+    def load(self, state: Mapping[str, Tensor], place: str) -> None:
+        """Load weights under Meta's names or timm's.
+
+        Raises:
+            NotReady: the weights are not the trunk's.
+        """
+        try:
+            named = timm_names(self.module, state)
+        except ValueError as error:
+            raise NotReady(
+                f"{place}: must hold DINOv3, but {error}; use published weights"
+            ) from error
+        load_strictly(self.module, named, place)
+        if _PERIODS in state:
+            with torch.no_grad():
+                self.module.rope.periods.copy_(state[_PERIODS])
+
+    def weights_in(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the trunk's weights from a checkpoint, whatever its prefix and names.
 
         Raises:
             KeyError: the checkpoint lacks one.
-            ValueError: it has biases that DINOv3 does not have.
+            ValueError: it holds several trunks, or biases that DINOv3 does not have.
         """
-        return self._trunk_of(state)
-
-    def _trunk_of(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         found = [name for name in state if name.endswith("cls_token")]
         if not found:
             raise KeyError("it lacks 'cls_token', under any prefix")
@@ -141,36 +182,49 @@ class Backbone:
             )
         prefix = found[0].removesuffix("cls_token")
         own = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-        return under_any_prefix(self._trunk.state_dict(), timm_names(self._trunk, own))
+        return base.under_any_prefix(self.module.state_dict(), timm_names(self.module, own))
 
-    def export(self, library: Library) -> Exported:
+    def exported(self, backbone: base.Backbone, library: base.Library) -> base.Exported:
         """Return the trunk as timm's `local-dir:` reads it, without a text tower.
 
         timm does not round the periods of the positions as the published files do, which moves
         features by about a thousandth: the config's notes say what to do.
 
         Raises:
-            SparBenchError: another library is asked for.
+            SparBenchError: another library is asked for, or the image tower has more than a trunk.
         """
-        if library != "timm" or self.visual is not self._trunk:
+        trunk = self.module
+        if library != "timm" or backbone.visual is not trunk:
             raise SparBenchError(
                 f"--format {library}: must be a library that has the model, but only timm has "
                 "DINOv3's trunk, and none has what dino.txt adds; use timm, for read_out "
                 "patch_tokens"
             )
-        state = dict(self._trunk.state_dict())
-        made = timm_folder(self, self._architecture, self._arguments, state, self._trunk)
+        state = dict(trunk.state_dict())
+        made = timm_export(backbone, self._architecture, self._arguments, state, trunk)
         made.config["pretrained_cfg"]["notes"] = [_ROUND]
 
         def check(folder: Path, images: Tensor) -> tuple[Tensor, Tensor]:
             read = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
-            return round_periods(read)(images), self._trunk(images)
+            return round_periods(read)(images), trunk(images)
 
         return replace(made, check=check)
 
-    def load_visual(self, state: Mapping[str, Tensor]) -> None:
-        """Replace the image tower's weights; every name must match."""
-        self.visual.load_state_dict(state, strict=True)
+
+def preprocessing(spec: BackboneSpec) -> tuple[Channels, Channels]:
+    """Return mean and standard deviation: the data file's, else ImageNet's."""
+    if spec.preprocessing == "legacy":
+        return LEGACY, LEGACY
+    stated = card(spec.name)
+    return stated.mean or IMAGENET_DEFAULT_MEAN, stated.std or IMAGENET_DEFAULT_STD
+
+
+@contextmanager
+def drawn_from(seed: int) -> Iterator[None]:
+    """Draw random weights from a seed of their own."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
 
 
 def round_periods(trunk: Any) -> Any:
@@ -178,22 +232,6 @@ def round_periods(trunk: Any) -> Any:
     with torch.no_grad():
         trunk.rope.periods.copy_(trunk.rope.periods.bfloat16())
     return trunk
-
-
-def load_trunk(trunk: Any, state: Mapping[str, Tensor], place: str) -> None:
-    """Load a trunk from weights under Meta's names or timm's.
-
-    Raises:
-        NotReady: the weights are not the trunk's.
-    """
-    try:
-        named = timm_names(trunk, state)
-    except ValueError as error:
-        raise NotReady(f"{place}: must hold DINOv3, but {error}; use published weights") from error
-    load_strictly(trunk, named, place)
-    if _PERIODS in state:
-        with torch.no_grad():
-            trunk.rope.periods.copy_(state[_PERIODS])
 
 
 def timm_names(trunk: Any, state: Mapping[str, Tensor]) -> dict[str, Tensor]:

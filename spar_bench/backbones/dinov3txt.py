@@ -4,8 +4,7 @@ Shape legend: B images, N tokens, D width, T prompts.
 """
 
 import json
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import open_clip
@@ -14,10 +13,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spar_bench import registry
+from spar_bench.backbones import base
 from spar_bench.backbones._dinotxt import DinoTxt, Shapes
-from spar_bench.backbones.base import require_same_text, under_any_prefix
-from spar_bench.backbones.dinov3 import Backbone as DinoV3
-from spar_bench.backbones.dinov3 import load_strictly, load_trunk
+from spar_bench.backbones.dinov3 import (
+    Trunk,
+    drawn_from,
+    load_strictly,
+    preprocessing,
+    read_weights,
+)
+from spar_bench.components.backbone import known_sizes, weights_of
 from spar_bench.components.weights import describe_read_error
 from spar_bench.errors import NotReady
 from spar_bench.spec.schema import BackboneSpec
@@ -38,7 +43,7 @@ _HEAD = "visual_model.head."
 _OWN = ("logit_scale", _HEAD, "text_model.")
 
 
-class Backbone(DinoV3):
+class Backbone(base.Backbone):
     """A DINOv3 trunk, and dino.txt's vision head and text tower.
 
     A text is embedded in two halves: the first for the class token, the second for patches. The
@@ -47,50 +52,37 @@ class Backbone(DinoV3):
     image tower. The weights of head and tower are listed beside the data file, in `_keys.json`.
     """
 
-    def _build(self, spec: BackboneSpec) -> None:
-        super()._build(spec)
-        data_file = registry.data_file("backbones", spec.name)
-        assert data_file is not None, "a plug-in that needs a data file has one"
-        self._text: Any = DinoTxt(
-            _shapes(data_file.with_name(f"{data_file.stem}_keys.json"))
-        ).eval()
+    def __init__(self, spec: BackboneSpec) -> None:
+        self.sizes = known_sizes(spec)
+        self.mean, self.std = preprocessing(spec)
+        weights = weights_of(spec)
+        with drawn_from(weights.seed):
+            self._trunk = Trunk(spec, self.sizes)
+            self._text: Any = DinoTxt(_listed_shapes(spec.name)).eval()
         self._tokenizer = open_clip.SimpleTokenizer(context_length=CONTEXT)
         self._head: nn.Module | None = None
+        self.visual: nn.Module = self._trunk.module
         if self.sizes.read_out == "head_patch_tokens":
             self._head = self._text.visual_model["head"]
-            self.visual = nn.ModuleDict({"trunk": self._trunk, "head": self._head}).eval()
+            self.visual = nn.ModuleDict({"trunk": self._trunk.module, "head": self._head}).eval()
+        self.model = nn.ModuleList([self.visual, self._text])
+        if not weights.is_random:
+            self._load(read_weights(weights), str(weights.path))
 
-    def _load(self, state: dict[str, Tensor], place: str) -> None:
-        own = {name: tensor for name, tensor in state.items() if name.startswith(_OWN)}
-        trunk = {k.removeprefix(_TRUNK): v for k, v in state.items() if k not in own}
-        load_trunk(self._trunk, trunk, place)
-        load_strictly(self._text, own, place)
+    def embed(self, images: Tensor) -> Tensor:
+        """Return the tokens before the first block, `(B, N, D)`, prefix tokens first."""
+        return self._trunk.embed(images)
 
-    def to(self, device: torch.device) -> None:
-        """Move both towers to a device."""
-        super().to(device)
-        self._text.to(device)
+    def blocks(self, grid_hw: tuple[int, int]) -> Sequence[base.Block]:
+        """Return the trunk's blocks with the rotary positions of a grid."""
+        return self._trunk.blocks(grid_hw)
 
-    def _tokens(self, images: Tensor) -> Tensor:
-        tokens = super()._tokens(images)
-        return tokens if self._head is None else self._head(tokens)
-
-    def from_checkpoint(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the image tower's weights from a checkpoint, whatever its prefix and names.
-
-        Raises:
-            KeyError: the checkpoint lacks one.
-            ValueError: it has biases that DINOv3 does not have, or another text tower.
-        """
-        require_same_text(self._text.state_dict(), state)
-        trunk = self._trunk_of(state)
-        if self._head is None:
-            return trunk
-        head = under_any_prefix(self._head.state_dict(), state)
-        return {
-            **{f"trunk.{name}": tensor for name, tensor in trunk.items()},
-            **{f"head.{name}": tensor for name, tensor in head.items()},
-        }
+    def read(self, tokens: Tensor, grid_hw: tuple[int, int]) -> Tensor:
+        """Return the patch tokens of the trunk, or of the vision head, `(B, D, h, w)`."""
+        tokens = self._trunk.norm(tokens)
+        if self._head is not None:
+            tokens = self._head(tokens)
+        return base.on_grid(tokens[:, self.sizes.prefix_tokens :], grid_hw)
 
     def encode_text(self, prompts: list[str]) -> Tensor:
         """Embed prompts to `(T, D)`, normalised: the half that patches are compared with."""
@@ -99,8 +91,42 @@ class Backbone(DinoV3):
             embedded: Tensor = self._text.text_model(self._tokenizer(prompts).to(device))
         return F.normalize(embedded[:, -self.sizes.channels :], dim=1)
 
+    def parts(self) -> base.Parts:
+        """Return the trainable parts of the trunk; its rotary positions have no parameters."""
+        return self._trunk.parts()
 
-def _shapes(keys: Path) -> Shapes:
+    def from_checkpoint(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the image tower's weights from a checkpoint, whatever its prefix and names.
+
+        Raises:
+            KeyError: the checkpoint lacks one.
+            ValueError: it has biases that DINOv3 does not have, or another text tower.
+        """
+        base.require_same_text(self._text.state_dict(), state)
+        trunk = self._trunk.weights_in(state)
+        if self._head is None:
+            return trunk
+        head = base.under_any_prefix(self._head.state_dict(), state)
+        return {
+            **{f"trunk.{name}": tensor for name, tensor in trunk.items()},
+            **{f"head.{name}": tensor for name, tensor in head.items()},
+        }
+
+    def export(self, library: base.Library) -> base.Exported:
+        """Return the trunk as timm's `local-dir:` reads it, without a text tower."""
+        return self._trunk.exported(self, library)
+
+    def _load(self, state: dict[str, Tensor], place: str) -> None:
+        own = {name: tensor for name, tensor in state.items() if name.startswith(_OWN)}
+        trunk = {k.removeprefix(_TRUNK): v for k, v in state.items() if k not in own}
+        self._trunk.load(trunk, place)
+        load_strictly(self._text, own, place)
+
+
+def _listed_shapes(name: str) -> Shapes:
+    data_file = registry.data_file("backbones", name)
+    assert data_file is not None, "a plug-in that needs a data file has one"
+    keys = data_file.with_name(f"{data_file.stem}_keys.json")
     try:
         shapes: Shapes = json.loads(keys.read_text(encoding="utf-8"))
         return shapes

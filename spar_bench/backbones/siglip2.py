@@ -3,6 +3,7 @@
 Shape legend: B images, h x w patches, N = h * w tokens, D width; C = D channels.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch.nn.functional as F
@@ -10,12 +11,18 @@ from timm.layers import AttentionPoolLatent
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from spar_bench.backbones.base import Exported, Library, Parts, fit_sides
-from spar_bench.backbones.openclip import Backbone as OpenClip
-from spar_bench.backbones.openclip import resampled
-from spar_bench.components.exporting import timm_folder
-from spar_bench.components.weights import Weights
+from spar_bench.backbones import base
+from spar_bench.backbones._plain_vit import resampled
+from spar_bench.components.backbone import known_sizes
+from spar_bench.components.open_clip_io import (
+    OpenClipModel,
+    load_open_clip,
+    preprocessing,
+    require_sizes,
+    timm_export,
+)
 from spar_bench.errors import NotReady
+from spar_bench.spec.schema import BackboneSpec
 
 VERSION = 2
 BUILDS_ON = "openclip"
@@ -27,68 +34,75 @@ SHAPES = {
 }
 
 
-class Backbone(OpenClip):
+class Backbone(base.Backbone):
     """A SigLIP2 of open_clip; its data file says which one.
 
     Raises:
         NotReady: its weights are missing, or have another kind of image tower.
     """
 
-    def _sizes_of(self, visual: Any, weights: Weights) -> dict[str, int]:
-        trunk = getattr(visual, "trunk", None)
-        if not isinstance(trunk, VisionTransformer) or not has_open_head(visual):
+    def __init__(self, spec: BackboneSpec, clip: OpenClipModel | None = None) -> None:
+        self._clip = clip = clip or load_open_clip(spec)
+        self.model, self.visual, self.sizes = clip.model, clip.visual, known_sizes(spec)
+        trunk: Any = getattr(clip.visual, "trunk", None)
+        self._trunk = trunk
+        if not isinstance(trunk, VisionTransformer) or not has_open_head(clip.visual):
             raise NotReady(
                 "backbone.path: must hold a timm SigLIP ViT (attention pool, no class token), "
-                f"but {weights.place} has a {type(trunk or visual).__name__}; use another "
-                "backbone plug-in"
+                f"but {clip.weights.place} has a {type(trunk or clip.visual).__name__}; use "
+                "another backbone plug-in"
             )
         patches: Any = trunk.patch_embed
-        return {
-            "patch_px": patches.patch_size[0],
-            "image_px": patches.img_size[0],
-            **sizes_of_trunk(trunk),
-        }
+        own = {"patch_px": patches.patch_size[0], "image_px": patches.img_size[0]}
+        require_sizes({**own, **sizes_of_trunk(trunk)}, self.sizes, spec, clip.weights)
+        self.mean, self.std = preprocessing(spec, clip.weights)
 
-    def features(self, images: Tensor) -> Tensor:
-        """Encode normalised images `(B, 3, H, W)` to `(B, C, h, w)` in the text's space.
+    def embed(self, images: Tensor) -> Tensor:
+        """Return the tokens before the first block, `(B, N, D)`.
 
-        The trunk runs as it is, its final norm included. In its pooling head nothing is pooled:
-        each token goes through alone, as a value, so that it keeps its own place.
-        Source: SPAR, arXiv 2604.02252.
+        timm's own resampling of positions is not used, since it antialiases.
         """
-        images, trunk = fit_sides(images, self.sizes), self._tower.trunk
-        grid_hw = self.sizes.grid_hw((images.shape[-2], images.shape[-1]))
-        x = trunk.norm(trunk.blocks(self._embed(images, grid_hw)))
-        dense = pool_values(trunk.attn_pool, x)
-        return dense.transpose(1, 2).reshape(len(dense), -1, *grid_hw)
-
-    def parts(self) -> Parts:
-        """Return the trainable parts by timm's own names; the pooling head is in none of them."""
-        trunk = self._tower.trunk
-        return parts_of(trunk, [trunk.pos_embed], list(trunk.patch_embed.proj.parameters()))
-
-    def export(self, library: Library) -> Exported:
-        """Return the model as open_clip's `local-dir:` reads it, or its image tower as timm's."""
-        if library == "open_clip":
-            return super().export(library)
-        trunk = self._tower.trunk
-        name = trunk.pretrained_cfg["architecture"]
-        return timm_folder(self, name, {"num_classes": 0}, dict(trunk.state_dict()), trunk)
-
-    def _embed(self, images: Tensor, grid_hw: tuple[int, int]) -> Tensor:
-        """Return the tokens before the first block, `(B, N, D)`; sides are whole patches."""
-        x: Tensor = self._tower.trunk.patch_embed.proj(images).flatten(2).transpose(1, 2)
+        patches: Any = self._trunk.patch_embed
+        maps = patches.proj(images)
+        x: Tensor = maps.flatten(2).transpose(1, 2)
+        rule, grid_hw = self.sizes.position_embedding, (maps.shape[-2], maps.shape[-1])
+        table = resampled(self._trunk.pos_embed[0], patches.grid_size, grid_hw, rule)
         # In float32 under autocast too, as in timm, and so is everything added to it.
-        return x + self._positions(grid_hw)
+        return x + table.unsqueeze(0)
 
-    def _positions(self, grid_hw: tuple[int, int]) -> Tensor:
-        """Return position embeddings for a grid, `(1, N, D)`.
+    def blocks(self, grid_hw: tuple[int, int]) -> Sequence[base.Block]:
+        """Return all blocks of the trunk."""
+        return list(self._trunk.blocks)
 
-        timm's own resampling is not used, since it antialiases.
-        """
-        trunk = self._tower.trunk
-        native, rule = trunk.patch_embed.grid_size, self.sizes.position_embedding
-        return resampled(trunk.pos_embed[0], native, grid_hw, rule).unsqueeze(0)
+    def read(self, tokens: Tensor, grid_hw: tuple[int, int]) -> Tensor:
+        """Return dense features `(B, C, h, w)` in the text's space."""
+        return read_values(self._trunk, tokens, grid_hw)
+
+    def encode_text(self, prompts: list[str]) -> Tensor:
+        """Embed prompts to `(T, C)`, normalised."""
+        return self._clip.encode_text(prompts)
+
+    def parts(self) -> base.Parts:
+        """Return the trainable parts by timm's own names; the pooling head is in none of them."""
+        patches: Any = self._trunk.patch_embed
+        return parts_of(self._trunk, [self._trunk.pos_embed], list(patches.proj.parameters()))
+
+    def from_checkpoint(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the image tower's weights from a checkpoint, whatever its prefix."""
+        return self._clip.image_weights(state)
+
+    def export(self, library: base.Library) -> base.Exported:
+        """Return the model as open_clip's `local-dir:` reads it, or its image tower as timm's."""
+        return export_siglip(self._clip, self, library)
+
+
+def read_values(trunk: Any, tokens: Tensor, grid_hw: tuple[int, int]) -> Tensor:
+    """Return dense features `(B, C, h, w)` of a trunk's tokens `(B, N, D)`.
+
+    In the pooling head nothing is pooled: each token goes through alone, as a value, so that it
+    keeps its own place. Source: SPAR, arXiv 2604.02252.
+    """
+    return base.on_grid(pool_values(trunk.attn_pool, trunk.norm(tokens)), grid_hw)
 
 
 def pool_values(pool: Any, x: Tensor) -> Tensor:
@@ -103,16 +117,27 @@ def pool_values(pool: Any, x: Tensor) -> Tensor:
     return dense
 
 
-def parts_of(trunk: Any, positions: list[nn.Parameter], patches: list[nn.Parameter]) -> Parts:
+def parts_of(trunk: Any, positions: list[nn.Parameter], patches: list[nn.Parameter]) -> base.Parts:
     """Return the parts of a timm trunk, given those of its embedding."""
     blocks = list(trunk.blocks)
-    return Parts(
+    return base.Parts(
         blocks=[list(block.parameters()) for block in blocks],
         attention=[[*block.norm1.parameters(), *block.attn.parameters()] for block in blocks],
         mlp=[[*block.norm2.parameters(), *block.mlp.parameters()] for block in blocks],
         position_embedding=positions,
         patch_embedding=patches,
     )
+
+
+def export_siglip(
+    clip: OpenClipModel, backbone: base.Backbone, library: base.Library
+) -> base.Exported:
+    """Return a model as open_clip's `local-dir:` reads it, or its image tower as timm's."""
+    if library == "open_clip":
+        return clip.exported(backbone)
+    trunk = clip.visual.trunk
+    name = trunk.pretrained_cfg["architecture"]
+    return timm_export(backbone, name, {"num_classes": 0}, dict(trunk.state_dict()), trunk)
 
 
 def sizes_of_trunk(trunk: Any) -> dict[str, int]:
@@ -126,7 +151,7 @@ def sizes_of_trunk(trunk: Any) -> dict[str, int]:
 
 
 def has_open_head(visual: Any) -> bool:
-    """Tell whether an image tower ends like SigLIP's: final norm, attention pool, nothing more.
+    """Return whether an image tower ends like SigLIP's: final norm, attention pool, nothing more.
 
     Its tokens are those of patches, with nothing else done to them before the first block.
     """

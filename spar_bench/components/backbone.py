@@ -2,11 +2,11 @@
 
 import json
 import os
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -35,6 +35,7 @@ from spar_bench.components.weights import (
 from spar_bench.digests import remembered_sha256
 from spar_bench.errors import DataFileError, NotReady, SpecError
 from spar_bench.spec.schema import BackboneSpec
+from spar_bench.suggest import suggest
 from spar_bench.validation import data_file_error
 
 ORIGIN_FILE = "spar_bench.json"
@@ -142,9 +143,16 @@ def stated_sizes(spec: BackboneSpec) -> Sizes | None:
     None where neither states them; raises UnknownName and NotReady as `sizes` does.
     """
     registry.plugin("backbones", spec.name)  # an unknown name is reported first
-    if registry.data("backbones", spec.name):
-        return read_data("backbones", spec.name, Sizes, others=[BackboneCard])
-    return None if spec.path is None else sizes_of_config(Path(spec.path))
+    if not registry.data("backbones", spec.name):
+        return None if spec.path is None else sizes_of_config(Path(spec.path))
+    known = read_data("backbones", spec.name, Sizes, others=[BackboneCard])
+    read_outs = registry.names("read_outs")
+    if known.read_out not in read_outs:
+        raise DataFileError(
+            f"{_place(spec)}: read_out: must be a known name, but got {known.read_out!r}; "
+            f"{suggest(known.read_out, read_outs)}"
+        )
+    return known
 
 
 def not_offered(spec: BackboneSpec, known: Sizes) -> Iterator[tuple[str, str]]:
@@ -361,7 +369,7 @@ def read_data(family: str, name: str, kind: type[T], *, others: Sequence[type] =
             f"{place}: must have known keys, but has {key!r}; use {', '.join(sorted(known))}"
         )
     try:
-        read: T = _adapter(cast(Hashable, kind)).validate_python(
+        read: T = _adapter(kind).validate_python(
             {key: value for key, value in stated.items() if key in own[kind]}
         )
         return read
@@ -369,9 +377,7 @@ def read_data(family: str, name: str, kind: type[T], *, others: Sequence[type] =
         raise data_file_error(error, str(place)) from error
 
 
-@cache
-def _adapter(kind: Hashable) -> TypeAdapter[Any]:
-    return TypeAdapter(kind)
+_adapter: Callable[[Any], TypeAdapter[Any]] = cache(TypeAdapter)
 
 
 def _names(kind: Any) -> set[str]:

@@ -16,7 +16,8 @@ class Sizes:
 
     `prefix_tokens` come before those of patches (class token, registers). Sides that are not a
     multiple of the patch lose the remainder (`floor`), are padded with zeros, or are stretched, as
-    `odd_sides` says. An image of more patches than `token_budget` is scaled down first.
+    `odd_sides` says. `head_depth` counts blocks after the trunk's, for read-outs that have them. An
+    image of more patches than `token_budget` is scaled down first.
     """
 
     patch_px: Side
@@ -31,6 +32,7 @@ class Sizes:
     position_embedding: PositionRule = "scale_factor"
     odd_sides: OddSides = "floor"
     token_budget: Positive | None = None
+    head_depth: Annotated[int, Field(ge=0)] = 0
 
     @property
     def native_side(self) -> int:

@@ -9,9 +9,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from spar_bench.backbones.base import Backbone
+from spar_bench.components.flops import encoder_flops
 from spar_bench.errors import SparBenchError
 from spar_bench.files import replace_text
-from spar_bench.plan.cost import encoder_flops, pass_hw, windows_of
+from spar_bench.plan.cost import pass_hw, windows_of
 from spar_bench.run.context import Context
 from spar_bench.stages import cost
 

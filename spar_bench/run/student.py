@@ -19,9 +19,9 @@ from safetensors.torch import save
 from torch import Tensor
 
 from spar_bench import registry
+from spar_bench.components.flops import training_flops
 from spar_bench.errors import Diverged, SparBenchError
 from spar_bench.files import replace_bytes, replace_text
-from spar_bench.plan.cost import training_flops
 from spar_bench.run.context import Context, Interrupted, autocast, build_backbone
 from spar_bench.run.distributed import Encode, LeftOff, only_here
 from spar_bench.run.images import Pictures, normalise

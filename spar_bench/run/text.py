@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from spar_bench.backbones.base import Backbone
+from spar_bench.components.flops import prompt_flops
 from spar_bench.files import replace_bytes
-from spar_bench.plan.cost import prompt_flops
 from spar_bench.protocol import Protocol
 from spar_bench.run.context import Context
 from spar_bench.run.resume import (

@@ -16,10 +16,11 @@ from spar_bench.backbones import naflex, siglip2
 from spar_bench.backbones.base import Backbone, Library, fit_sides
 from spar_bench.backbones.naflex import Backbone as NaFlex
 from spar_bench.components.backbone import card, identity, known_sizes
+from spar_bench.components.flops import encoder_flops
+from spar_bench.components.open_clip_io import OpenClipModel
 from spar_bench.components.sizes import Sizes
 from spar_bench.components.weights import Weights
 from spar_bench.errors import NotReady, SpecError
-from spar_bench.plan.cost import encoder_flops
 from spar_bench.run.cost import count_encoder_flops
 from spar_bench.run.inference import sliding_window
 from spar_bench.run.trainable import set_trainable
@@ -96,12 +97,13 @@ def test_pooled_where_the_head_attends_it_is_timms_own_output(
     patches = F.unfold(images, 4, stride=4).reshape(2, 3, 16, -1).permute(0, 3, 2, 1).flatten(2)
     places = torch.cartesian_prod(torch.arange(rows), torch.arange(columns)).expand(2, -1, -1)
     valid = torch.ones(2, rows * columns, dtype=torch.bool)
-    trunk: Any = backbone.model.visual.trunk
+    model: Any = backbone.model
+    trunk = model.visual.trunk
 
     monkeypatch.setattr(siglip2, "pool_values", attend_in_every_place)
     with torch.no_grad():
         found = backbone.features(images)[:, :, 1, 2]
-        of_images = backbone.model.encode_image(images)
+        of_images = model.encode_image(images)
         of_patches = trunk(patches, patch_coord=places, patch_valid=valid)
 
     assert distance(found, of_images.double()) < CLOSE
@@ -286,8 +288,9 @@ def test_architecture_is_b16s_text_tower_beside_timms_naflex_trunk() -> None:
 
 @pytest.mark.parametrize("image_hw", [(256, 256), (300, 500), (3000, 2000)])
 def test_closed_form_of_flops_is_what_torch_counts(image_hw: tuple[int, int]) -> None:
-    backbone, model = NaFlex.__new__(NaFlex), nn.Module()
+    model = nn.Module()
     model.visual = hollow(NAME)
-    backbone._build(BackboneSpec(name=NAME), model, Weights(None, is_random=True))
+    clip = OpenClipModel(model, Weights(None, is_random=True), card(NAME).model)
+    backbone = NaFlex(BackboneSpec(name=NAME), clip)
 
     assert count_encoder_flops(backbone, image_hw) == encoder_flops(backbone.sizes, image_hw)

@@ -14,9 +14,9 @@ from torch import Tensor
 from spar_bench.backbones.base import Backbone
 from spar_bench.backbones.openclip import Backbone as OpenClip
 from spar_bench.components.backbone import identity, known_sizes
+from spar_bench.components.flops import encoder_flops
 from spar_bench.components.weights import Weights
 from spar_bench.errors import NotReady
-from spar_bench.plan.cost import encoder_flops
 from spar_bench.run.cost import TOLERANCE, count_encoder_flops
 from spar_bench.spec.schema import BackboneSpec
 from spar_bench.testing import BackboneContract
@@ -153,10 +153,11 @@ def test_with_attention_left_in_the_class_token_is_open_clips_own_output(
 
     blocks = backbone.visual.transformer.resblocks  # type: ignore[union-attr]
     blocks[1].register_forward_hook(lambda *args: kept.append(args[2]))  # type: ignore
-    monkeypatch.setattr("spar_bench.backbones.openclip._value_path", whole)
+    monkeypatch.setattr("spar_bench.backbones._plain_vit.value_path", whole)
     with torch.no_grad():
         features = backbone.features(images)
-        expected = backbone.model.encode_image(images)
+        model: Any = backbone.model
+        expected = model.encode_image(images)
         state = dict(backbone.visual.state_dict())
         pooled = layer_norm(kept[0][:, 0], state, "ln_post") @ state["proj"]
         mean = layer_norm(kept[0][:, 1:], state, "ln_post").matmul(state["proj"]).mean(1)

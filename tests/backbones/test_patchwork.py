@@ -1,5 +1,7 @@
 """The embedded backbone: the contract, and a text tower that refuses unknown words."""
 
+from typing import Any
+
 import pytest
 
 from spar_bench.backbones.base import Backbone
@@ -31,7 +33,7 @@ class TestContract(BackboneContract):
 
 def test_stated_sizes_are_those_of_the_model(embedded: Patchwork) -> None:
     sizes = known_sizes(SPEC)
-    visual = embedded._tower
+    visual: Any = embedded.visual
 
     assert embedded.sizes == sizes
     assert visual.conv1.weight.shape == (sizes.width, 3, sizes.patch_px, sizes.patch_px)

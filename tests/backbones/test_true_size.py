@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from spar_bench import registry
 from spar_bench.backbones import siglip2
-from spar_bench.plan.cost import encoder_flops
+from spar_bench.components.flops import encoder_flops
 from spar_bench.run.cost import TOLERANCE, count_encoder_flops
 from spar_bench.spec.schema import BackboneSpec
 from tests.backbones import siglip_reference as reference

@@ -75,7 +75,7 @@ def test_licence_column_has_licences_alone() -> None:
     assert {line[where:].strip() for line in said[1:]} == from_files.keys()
 
 
-def cards() -> dict[str, backbones.Card]:
+def cards() -> dict[str, backbones.BackboneCard]:
     """Return the card of each backbone that has one."""
     return {name: backbones.card(name) for name in registry.names("backbones")
             if name != "openclip"}  # fmt: skip

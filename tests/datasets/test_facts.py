@@ -9,7 +9,6 @@ import pytest
 from spar_bench import datasets, registry
 from spar_bench.datasets._facts import Facts
 from spar_bench.errors import DataError, SparBenchError, UnknownName
-from spar_bench.plan import cost
 from spar_bench.resolve import open_dataset
 from spar_bench.spec.schema import DatasetSpec
 from spar_bench.values import ReadOut
@@ -181,7 +180,7 @@ def test_mistake_in_a_data_file_is_told_by_its_key(tmp_path: Path, text: str, sa
 
 
 def test_read_outs_are_those_whose_cost_is_known() -> None:
-    assert set(get_args(ReadOut)) == set(cost._READ_OUTS)
+    assert set(get_args(ReadOut)) == set(registry.names("read_outs"))
 
 
 def test_long_side_may_be_the_short_one() -> None:

@@ -13,26 +13,18 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from spar_bench.backbones.openclip import Backbone as OpenClip
 from spar_bench.components.backbone import known_sizes, text_sizes
+from spar_bench.components.flops import cosine_flops, encoder_flops, prompt_flops, training_flops
+from spar_bench.components.open_clip_io import OpenClipModel
 from spar_bench.components.sizes import Sizes
+from spar_bench.components.weights import Weights
 from spar_bench.inference import SINGLE_PASS, Inference
-from spar_bench.plan.cost import (
-    cosine_flops,
-    encoder_flops,
-    image_flops,
-    pass_hw,
-    prompt_flops,
-    training_flops,
-    windows_of,
-)
+from spar_bench.plan.cost import image_flops, pass_hw, windows_of
 from spar_bench.run.trainable import set_trainable
 from spar_bench.spec.schema import BackboneSpec
 from spar_bench.windows import origins
 from tests.run.tiny import write_clip
 
-VIT_B_16 = Sizes(
-    patch_px=16, image_px=224, width=768, depth=12, heads=12, mlp_ratio=4.0, channels=512,
-    read_out="maskclip",
-)  # fmt: skip
+VIT_B_16 = known_sizes(BackboneSpec(name="openclip-b16-laion2b"))
 PATCHWORK = known_sizes(BackboneSpec(name="patchwork"))
 LIKE_CAMVID: dict[str, Any] = {
     "image_size": 128, "patch_size": 16, "width": 160, "layers": 6, "head_width": 32,
@@ -48,23 +40,22 @@ def _slow_attention() -> Iterator[None]:
     torch.backends.mha.set_fastpath_enabled(True)
 
 
-class OnMeta(OpenClip):
-    """A tower that has shapes and no numbers."""
+def on_meta(name: str) -> OpenClip:
+    """Build a backbone whose image tower has shapes and no numbers."""
+    spec = BackboneSpec(name=name)
+    sizes = known_sizes(spec)
+    vision = {
+        "image_size": sizes.image_px, "patch_size": sizes.patch_px, "width": sizes.width,
+        "layers": sizes.depth, "head_width": sizes.width // sizes.heads,
+    }  # fmt: skip
+    text = {"vocab_size": 8, "width": 8, "heads": 1, "layers": 1, "context_length": 4}
+    with torch.device("meta"):
+        model = open_clip.CLIP(sizes.channels, vision, text)
+    return OpenClip(spec, OpenClipModel(model, Weights(None, is_random=True), ""))
 
-    def __init__(self, sizes: Sizes) -> None:
-        vision = {
-            "image_size": sizes.image_px, "patch_size": sizes.patch_px, "width": sizes.width,
-            "layers": sizes.depth, "head_width": sizes.width // sizes.heads,
-        }  # fmt: skip
-        text = {"vocab_size": 8, "width": 8, "heads": 1, "layers": 1, "context_length": 4}
-        with torch.device("meta"):
-            model = open_clip.CLIP(sizes.channels, vision, text)
-        self.sizes = sizes
-        self.visual = self._tower = model.visual.eval()
 
-
-def counted(sizes: Sizes, image_hw: tuple[int, int]) -> int:
-    backbone = OnMeta(sizes)
+def counted(name: str, image_hw: tuple[int, int]) -> int:
+    backbone = on_meta(name)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         backbone.features(torch.zeros(1, 3, *image_hw, device="meta"))
     return int(counter.get_total_flops())
@@ -84,14 +75,14 @@ def test_vit_b_16_without_the_read_out_is_the_known_figure() -> None:
 @pytest.mark.parametrize("image_hw", [(224, 224), (336, 512), (250, 449)])
 def test_vit_b_16_is_what_torch_counts(image_hw: tuple[int, int]) -> None:
     assert encoder_flops(VIT_B_16, image_hw) == pytest.approx(
-        counted(VIT_B_16, image_hw), rel=0.001
+        counted("openclip-b16-laion2b", image_hw), rel=0.001
     )
 
 
 @pytest.mark.parametrize("image_hw", [(64, 64), (256, 320), (100, 90)])
 def test_patchwork_is_what_torch_counts(image_hw: tuple[int, int]) -> None:
     assert encoder_flops(PATCHWORK, image_hw) == pytest.approx(
-        counted(PATCHWORK, image_hw), rel=0.001
+        counted("patchwork", image_hw), rel=0.001
     )
 
 
@@ -127,7 +118,7 @@ def test_model_of_street_scenes_is_what_torch_counts(tmp_path: Path) -> None:
 def test_training_is_what_torch_counts(
     image_hw: tuple[int, int], trainable: str, n_through: int
 ) -> None:
-    backbone = OnMeta(PATCHWORK)
+    backbone = on_meta("patchwork")
     set_trainable(backbone, trainable)
 
     with FlopCounterMode(display=False) as counter:

@@ -9,7 +9,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from spar_bench import registry
-from spar_bench.plan.cost import trained_params, training_flops
+from spar_bench.components.flops import trained_params, training_flops
 from spar_bench.run.trainable import set_trainable
 from spar_bench.spec.schema import BackboneSpec
 from tests.backbones.dinov3 import tiny

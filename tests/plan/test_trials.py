@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from spar_bench.components.backbone import known_sizes
+from spar_bench.components.flops import encoder_flops
 from spar_bench.drawing import draw
-from spar_bench.plan.cost import encoder_flops
 from spar_bench.plan.trials import Plan
 from spar_bench.resolve import open_dataset
 from spar_bench.run.images import render, to_tensor

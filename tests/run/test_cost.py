@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from spar_bench.backbones.openclip import Backbone as OpenClip
-from spar_bench.plan.cost import encoder_flops
+from spar_bench.components.flops import encoder_flops
 from spar_bench.run import cost
 from spar_bench.spec.schema import BackboneSpec
 from spar_bench.store import Store

@@ -10,8 +10,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from spar_bench.backbones.openclip import Backbone as OpenClip
+from spar_bench.components.flops import training_flops
 from spar_bench.errors import Diverged, SparBenchError
-from spar_bench.plan.cost import training_flops
 from spar_bench.plan.trials import Plan
 from spar_bench.run.context import Context, Interrupted
 from spar_bench.run.images import normalise

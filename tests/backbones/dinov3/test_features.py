@@ -11,8 +11,8 @@ from torch import Tensor
 from spar_bench.backbones.base import Backbone
 from spar_bench.backbones.dinov3 import Backbone as DinoV3
 from spar_bench.backbones.dinov3txt import Backbone as DinoV3Txt
+from spar_bench.components.flops import encoder_flops
 from spar_bench.errors import SparBenchError, SpecError
-from spar_bench.plan.cost import encoder_flops
 from spar_bench.run.cost import TOLERANCE, count_encoder_flops
 from spar_bench.run.inference import sliding_window
 from spar_bench.run.trainable import set_trainable

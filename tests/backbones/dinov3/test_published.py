@@ -16,7 +16,7 @@ from spar_bench import registry
 from spar_bench.backbones._dinotxt import DinoTxt
 from spar_bench.backbones.dinov3txt import Backbone as DinoV3Txt
 from spar_bench.components.backbone import card, known_sizes
-from spar_bench.plan.cost import encoder_flops
+from spar_bench.components.flops import encoder_flops
 from spar_bench.run.cost import TOLERANCE, count_encoder_flops
 from spar_bench.spec.schema import BackboneSpec
 from tests.backbones.dinov3 import reference, tiny
