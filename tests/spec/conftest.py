@@ -14,7 +14,9 @@ PLUGINS = {
     "backbones": ["openclip", "patchwork"],
     "datasets": ["folder", "patchwork"],
     "losses": ["cosine", "l1", "mse", "normalized_mse", "smooth_l1"],
+    "read_outs": ["maskclip"],
     "refiners": ["none"],
+    "stages": [],
 }
 CLIP_CONFIG = """{"model_cfg": {"embed_dim": 64, "vision_cfg":
     {"image_size": 64, "layers": 5, "width": 64, "head_width": 32, "patch_size": 8}}}"""
