@@ -11,6 +11,8 @@ from typing import TypeVar
 
 from spar_bench import backbones, datasets, registry
 from spar_bench.backbones import Sizes, TextSizes
+from spar_bench.components.identity import ComponentIdentity, identify
+from spar_bench.components.refiner import refiner_identity
 from spar_bench.components.weights import require_whole
 from spar_bench.datasets._facts import Facts
 from spar_bench.datasets.base import IGNORED, Dataset, Split
@@ -91,7 +93,7 @@ class ResolvedPoint:
     datasets: list[ResolvedDataset]
     source: ResolvedSource | None
     loss: PluginIdentity
-    refiner: PluginIdentity
+    refiner: ComponentIdentity
 
     @property
     def window_px(self) -> int:
@@ -148,7 +150,7 @@ class Resolver:
             datasets=[self.dataset(spec) for spec in one.evaluate.datasets],
             source=self.source(one.images.source) if one.distils else None,
             loss=self.plugin("losses", one.student.loss),
-            refiner=self.plugin("refiners", one.evaluate.refiner),
+            refiner=self.refiner(one.evaluate.refiner),
         )
 
     def backbone(self, spec: BackboneSpec) -> ResolvedBackbone:
@@ -183,6 +185,21 @@ class Resolver:
         return self._once(
             f"{family} {spec.model_dump_json()}",
             lambda: registry.identity(family, spec.name, spec.settings),
+        )
+
+    def refiner(self, spec: PluginSpec) -> ComponentIdentity:
+        """Return the identity of a refiner.
+
+        Raises:
+            NotReady: its weights are missing.
+        """
+        return self._once(
+            f"refiner {spec.model_dump_json()}",
+            lambda: self._or_else(
+                "",
+                lambda: refiner_identity(spec),
+                lambda: identify("refiners", spec.name, settings=spec.settings, files={}),
+            ),
         )
 
     def checkpoint(self, path: str) -> str:
@@ -301,9 +318,18 @@ def checkpoint_sha256(path: str) -> str:
     Raises:
         NotReady: the file is missing or incomplete.
     """
+    require_checkpoint(path)
+    return remembered_sha256(Path(path))
+
+
+def require_checkpoint(path: str) -> None:
+    """Refuse a file in place of a student that is no file of weights; only its header is read.
+
+    Raises:
+        NotReady: the file is missing or incomplete.
+    """
     try:
         require_whole(Path(path))
-        return remembered_sha256(Path(path))
     except OSError as error:
         raise NotReady(
             f"student.checkpoint: must be a file of weights, but {path} cannot be "

@@ -20,6 +20,7 @@ from torch import Tensor
 from spar_bench.backbones.base import Backbone
 from spar_bench.datasets.base import IGNORED, Dataset, Split
 from spar_bench.losses.base import Loss
+from spar_bench.refiners.base import Guidance, RefinesFeatures, RefinesScores, StatesCost
 
 MakeDataset = Callable[[Split, int | None], Dataset]
 
@@ -242,6 +243,69 @@ class BackboneContract:
 
         with pytest.raises((RuntimeError, KeyError, ValueError)):
             backbone.load_visual(state)
+
+
+class RefinerContract:
+    """What every refiner must do; inherit from it, and supply a `refiner` fixture.
+
+    If it needs features of a certain number of channels, supply `channels` too.
+    """
+
+    @pytest.fixture
+    def channels(self) -> int:
+        """Channels of the features."""
+        return 6
+
+    @pytest.mark.parametrize("grid_hw", [(3, 5), (4, 2)])
+    def test_features_keep_their_channels(
+        self, refiner: object, channels: int, grid_hw: tuple[int, int]
+    ) -> None:
+        if not isinstance(refiner, RefinesFeatures):
+            pytest.skip("it refines no features")
+        guidance, out_hw = guidance_of(grid_hw)
+        maps = torch.randn(channels, *grid_hw, generator=torch.Generator().manual_seed(0))
+
+        refined = refiner.features(maps, guidance, out_hw)
+
+        assert (refined.ndim, len(refined)) == (3, channels)
+        assert refined.isfinite().all()
+
+    @pytest.mark.parametrize("grid_hw", [(3, 5), (4, 2)])
+    def test_scores_keep_their_queries_with_and_without_features(
+        self, refiner: object, channels: int, grid_hw: tuple[int, int]
+    ) -> None:
+        if not isinstance(refiner, RefinesScores):
+            pytest.skip("it refines no scores")
+        guidance, out_hw = guidance_of(grid_hw)
+        generator = torch.Generator().manual_seed(0)
+        maps = torch.randn(channels, *grid_hw, generator=generator)
+        scores = 2 * torch.rand(7, *grid_hw, generator=generator) - 1
+
+        for features in (maps, None):
+            refined = refiner.scores(scores, features, guidance, out_hw)
+            assert (refined.ndim, len(refined)) == (3, 7)
+            assert refined.isfinite().all()
+
+    def test_stated_cost_is_a_whole_number_that_grows_with_the_image(
+        self, refiner: object, channels: int
+    ) -> None:
+        if not isinstance(refiner, StatesCost):
+            pytest.skip("it states no cost")
+        small, large = (
+            refiner.flops(hw, (8 * hw[0], 8 * hw[1]), (64, 96), channels=channels, n_queries=7)
+            for hw in ((3, 5), (6, 10))
+        )
+
+        assert 0 <= small <= large
+        assert refiner.n_params >= 0
+
+
+def guidance_of(grid_hw: tuple[int, int]) -> tuple[Guidance, tuple[int, int]]:
+    """Draw pixels for a grid of patches of 8, and a size of labels that is not theirs."""
+    image_hw = 8 * grid_hw[0], 8 * grid_hw[1]
+    pixels = torch.randn(3, *image_hw, generator=torch.Generator().manual_seed(1))
+    out_hw = image_hw[0] - 3, image_hw[1] - 1
+    return Guidance(pixels, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)), out_hw
 
 
 def images(backbone: Backbone, grid_hw: tuple[int, int], n_images: int) -> Tensor:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from spar_bench import registry, sources
 from spar_bench.errors import SparBenchError, UnknownName
@@ -227,12 +226,6 @@ def test_object_of_ones_own_file_can_be_sent_to_another_process(tmp_path: Path) 
     result = subprocess.run([sys.executable, "-c", code], input=sent, capture_output=True)
 
     assert (result.stdout.strip(), result.stderr) == (b"8", b"")
-
-
-def test_refiner_none_returns_the_scores_themselves() -> None:
-    scores = torch.rand(3, 4, 6)
-
-    assert registry.load("refiners", "none")()(scores, torch.rand(3, 32, 48)) is scores
 
 
 def test_data_file_is_parsed_once_until_it_changes(

@@ -32,15 +32,18 @@ def identify(
 ) -> ComponentIdentity:
     """Return the identity of the component that serves a name of a plug-in family.
 
+    A setting `path` says where weights are, and not which: it decides nothing.
+
     Raises:
         UnknownName: no plug-in of that name.
         SparBenchError: its source cannot be read.
     """
     known = registry.identity(family, name)
+    defaults = {key: value for key, value in known.settings.items() if key != "path"}
     return ComponentIdentity(
         plugin=known.name,
         versions=known.versions,
         sources=known.sources,
-        settings={**known.settings, **settings},
+        settings={**defaults, **settings},
         files=dict(files),
     )

@@ -1,19 +1,72 @@
-"""The contract of a refiner plug-in, which may sharpen class scores before upsampling.
+"""The contract of a refiner plug-in, which sharpens features or scores by the image's pixels.
 
-Shape legend: Q classes, h x w grid of scores, H x W image in pixels.
+Shape legend: C channels, Q queries, h x w patch grid, H x W pixels as the backbone saw them, T x U
+pixels of the labels.
 """
 
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
 
+from spar_bench.components.weights import Channels
 
-class Refiner(Protocol):
-    """A refiner plug-in: a module of this folder with a class `Refiner` and a `VERSION`.
+Hw = tuple[int, int]
 
-    It is constructed once without arguments, and then called for each image.
+
+@dataclass(frozen=True)
+class Guidance:
+    """The pixels exactly as the backbone saw them, `(3, H, W)`: padded, cropped or stretched.
+
+    They are normalised with `mean` and `std`; H and W are whole patches.
     """
 
-    def __call__(self, logits: Tensor, image: Tensor) -> Tensor:
-        """Return refined scores `(Q, h, w)` for logits `(Q, h, w)` of the image `(3, H, W)`."""
+    pixels: Tensor
+    mean: Channels
+    std: Channels
+
+    def normalised(self, mean: Channels, std: Channels) -> Tensor:
+        """Return the pixels normalised in another way, `(3, H, W)`."""
+        old_mean, old_std, new_mean, new_std = (
+            torch.tensor(one, device=self.pixels.device).view(3, 1, 1)
+            for one in (self.mean, self.std, mean, std)
+        )
+        return (self.pixels * old_std + old_mean - new_mean) / new_std
+
+
+@runtime_checkable
+class RefinesFeatures(Protocol):
+    """A refiner of features, before they are compared with the queries."""
+
+    def features(self, features: Tensor, guidance: Guidance, out_hw: Hw) -> Tensor:
+        """Return features `(C, h', w')` of any size for features `(C, h, w)`; labels are `out_hw`.
+
+        Not called where windows are averaged as scores: then there is no map of features.
+        """
+        ...
+
+
+@runtime_checkable
+class RefinesScores(Protocol):
+    """A refiner of scores, after the comparison with the queries."""
+
+    def scores(
+        self, scores: Tensor, features: Tensor | None, guidance: Guidance, out_hw: Hw
+    ) -> Tensor:
+        """Return scores `(Q, h', w')` of any size for scores `(Q, h, w)`; labels are `out_hw`.
+
+        `features` are those that the scores are of, or None where windows are averaged as scores.
+        """
+        ...
+
+
+@runtime_checkable
+class StatesCost(Protocol):
+    """A refiner that states what it costs; without this, a row has no GFLOPs and parameters."""
+
+    n_params: int
+
+    def flops(self, grid_hw: Hw, image_hw: Hw, out_hw: Hw, *, channels: int, n_queries: int) -> int:
+        """Return the FLOPs of refining one image in closed form; 1 multiply-add is 2."""
         ...

@@ -1,6 +1,9 @@
 """The refiner that leaves scores as they are."""
 
-from torch import Tensor
+import torch
+
+from spar_bench.components.weights import Weights
+from spar_bench.refiners.base import Hw
 
 VERSION = 1
 
@@ -8,6 +11,10 @@ VERSION = 1
 class Refiner:
     """Scores as they are."""
 
-    def __call__(self, logits: Tensor, image: Tensor) -> Tensor:
-        """Return the logits `(Q, h, w)` themselves."""
-        return logits
+    n_params = 0
+
+    def __init__(self, device: torch.device, weights: Weights | None) -> None: ...
+
+    def flops(self, grid_hw: Hw, image_hw: Hw, out_hw: Hw, *, channels: int, n_queries: int) -> int:
+        """Return 0."""
+        return 0

@@ -231,8 +231,10 @@ class Arm:
 
     @torch.inference_mode()
     def _read(self) -> Tensor:
-        [cosines] = self._segmenter.cosines(self._image, [self._inference])
-        return self._segmenter.labels(cosines, self._image, self._image_hw)
+        segmenter, image_hw = self._segmenter, self._image_hw
+        guidance = segmenter.guidance(self._image)
+        [scores] = segmenter.scores(self._image, [self._inference], guidance, image_hw)
+        return segmenter.labels(scores, guidance, image_hw)
 
 
 def _random_classifier(n_queries: int, channels: int, device: torch.device) -> Classifier:

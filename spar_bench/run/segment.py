@@ -3,7 +3,8 @@
 Shape legend: C channels, Q queries, H x W pixels of the image as read, T x U of the truth.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -11,11 +12,12 @@ from torch import Tensor
 
 from spar_bench import registry
 from spar_bench.backbones.base import Backbone, fit_sides
+from spar_bench.components.refiner import refiner_weights
 from spar_bench.datasets.base import Image, Mask
 from spar_bench.errors import SparBenchError
 from spar_bench.inference import Inference
 from spar_bench.plan.cost import pass_hw
-from spar_bench.refiners.base import Refiner
+from spar_bench.refiners.base import Guidance, RefinesFeatures, RefinesScores
 from spar_bench.run.context import autocast
 from spar_bench.run.images import normalise, resize, to_tensor
 from spar_bench.run.inference import stitch
@@ -25,9 +27,34 @@ from spar_bench.values import Precision
 from spar_bench.windows import Axis, feature_axis, pixel_axis, upsample_factor
 
 NO_REFINER = PluginSpec(name="none")
+
+
+def load_refiner(spec: PluginSpec, device: torch.device) -> object:
+    """Build a refiner on a device, with its weights and settings.
+
+    Raises:
+        UnknownName: no refiner of that name.
+        NotReady: its weights are missing.
+    """
+    make = registry.configured("refiners", spec.name, spec.settings)
+    refiner: object = make(device, refiner_weights(spec))
+    return refiner
+
+
 UNFIT = "check the backbone's weights"
 DIVERGED = "training broke the student's weights: lower student.learning_rate"
 """What to do if weights give features that are not finite: pretrained ones, a student's."""
+
+
+class Scores(NamedTuple):
+    """Cosines with the queries `(Q, h, w)`, and the features `(C, h, w)` that they are of.
+
+    Where windows are averaged as logits, the grid is that of the image's pixels, and there are no
+    features.
+    """
+
+    values: Tensor
+    features: Tensor | None = None
 
 
 class Segmenter:
@@ -48,8 +75,7 @@ class Segmenter:
         device: torch.device,
     ) -> None:
         self.backbone, self.classifier, self.device = backbone, classifier, device
-        make = registry.configured("refiners", refiner.name, refiner.settings)
-        self._refine: Refiner = make()
+        self.refiner = load_refiner(refiner, device)
         self._precision: Precision = precision
         self._interpolation = interpolation
         self._way_out = way_out
@@ -68,17 +94,18 @@ class Segmenter:
         """
         normalised = self._prepare(image, image_hw)
         with torch.inference_mode():
+            guidance = self.guidance(normalised)
             return [
-                self._read(cosines, normalised, truth_hw)
-                for cosines in self.cosines(normalised, arms)
+                self._mask(scores, guidance, truth_hw)
+                for scores in self.scores(normalised, arms, guidance, truth_hw)
             ]
 
-    def _read(
-        self, cosines: Tensor, image: Tensor, truth_hw: tuple[int, int]
+    def _mask(
+        self, scores: Scores, guidance: Guidance, truth_hw: tuple[int, int]
     ) -> Mask | SparBenchError:
-        if not cosines.isfinite().all():
+        if not scores.values.isfinite().all():
             return self._not_finite()
-        mask: Mask = self.labels(cosines, image, truth_hw).to(torch.uint8).cpu().numpy()
+        mask: Mask = self.labels(scores, guidance, truth_hw).to(torch.uint8).cpu().numpy()
         return mask
 
     def features(
@@ -91,24 +118,48 @@ class Segmenter:
         with torch.inference_mode():
             return self._features(self._prepare(image, image_hw), arms)
 
-    def cosines(self, image: Tensor, arms: Sequence[Inference]) -> list[Tensor]:
-        """Read a normalised image `(3, H, W)` with arms that share window and average.
+    def guidance(self, image: Tensor) -> Guidance:
+        """Return the pixels of a normalised image `(3, H, W)` as the backbone sees them."""
+        backbone = self.backbone
+        return Guidance(fit_sides(image, backbone.sizes), backbone.mean, backbone.std)
 
-        Returns each arm's cosines with the queries, `(Q, h, w)` on the patch grid; where windows
-        are averaged as logits they are `(Q, H, W)`.
+    def scores(
+        self,
+        image: Tensor,
+        arms: Sequence[Inference],
+        guidance: Guidance,
+        out_hw: tuple[int, int],
+    ) -> Iterator[Scores]:
+        """Yield each arm's cosines with the queries, of features that are refined already.
+
+        The image is normalised, `(3, H, W)`; the arms share window and average; labels are of the
+        size `out_hw`.
+
+        Raises:
+            SparBenchError: the refiner needs features, but windows are averaged as logits.
         """
         if arms[0].average == "logits":
+            if isinstance(self.refiner, RefinesFeatures):
+                raise SparBenchError(
+                    "evaluate.refiner: must refine scores where windows are averaged as logits, "
+                    "but it refines features; set evaluate.average: features"
+                )
             axes = [self._pixel_axes(image, arm) for arm in arms]
-            return stitch(image, self._window_cosines, axes)
-        maps = self._features(image, arms)
-        return [self.classifier.cosines(features[None])[0] for features in maps]
+            yield from (Scores(one) for one in stitch(image, self._window_cosines, axes))
+            return
+        for features in self._features(image, arms):
+            if isinstance(self.refiner, RefinesFeatures):
+                features = self.refiner.features(features, guidance, out_hw)
+            yield Scores(self.classifier.cosines(features[None])[0], features)
 
-    def labels(self, cosines: Tensor, image: Tensor, truth_hw: tuple[int, int]) -> Tensor:
-        """Return the class of each truth pixel, `(T, U)`, from cosines of any size."""
-        refined = self._refine(cosines, image)
-        if tuple(refined.shape[-2:]) != truth_hw:
-            refined = F.interpolate(refined[None], size=truth_hw, mode="bilinear")[0]
-        return self.classifier.labels(refined)
+    def labels(self, scores: Scores, guidance: Guidance, out_hw: tuple[int, int]) -> Tensor:
+        """Return the class of each pixel, `(T, U)`, T x U being `out_hw`, from refined scores."""
+        values = scores.values
+        if isinstance(self.refiner, RefinesScores):
+            values = self.refiner.scores(values, scores.features, guidance, out_hw)
+        if tuple(values.shape[-2:]) != out_hw:
+            values = F.interpolate(values[None], size=out_hw, mode="bilinear")[0]
+        return self.classifier.labels(values)
 
     def _prepare(self, image: Image, image_hw: tuple[int, int]) -> Tensor:
         resized = resize(to_tensor(image), image_hw, self._interpolation).to(self.device)

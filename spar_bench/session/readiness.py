@@ -15,7 +15,7 @@ from spar_bench.datasets.base import Split
 from spar_bench.drawing import rescaled_hw
 from spar_bench.errors import DataFileError, NotReady, SparBenchError, SpecError
 from spar_bench.protocol import resizes
-from spar_bench.resolve import Resolver
+from spar_bench.resolve import Resolver, require_checkpoint
 from spar_bench.session.selection import initial_points
 from spar_bench.spec import LoadedSpec
 from spar_bench.spec.schema import DatasetSpec, Settings, SourceSpec
@@ -35,6 +35,8 @@ def missing(loaded: LoadedSpec, resolver: Resolver) -> list[str]:
         stated = one.backbone.model_dump_json()
         checks[stated] = partial(resolver.backbone, one.backbone)
         checks[f"tokenizer {stated}"] = partial(backbones.require_tokenizer, one.backbone)
+        refiner = one.evaluate.refiner
+        checks[f"refiner {refiner.model_dump_json()}"] = partial(resolver.refiner, refiner)
         checks[f"text {one.backbone.name}"] = partial(backbones.require_text, one.backbone)
         if one.distils:
             source = one.images.source
@@ -42,7 +44,7 @@ def missing(loaded: LoadedSpec, resolver: Resolver) -> list[str]:
                 _read_one, resolver, source, "train"
             )
         elif (checkpoint := one.student.checkpoint) and "student" in one.evaluate.methods:
-            checks[f"student {checkpoint}"] = partial(resolver.checkpoint, checkpoint)
+            checks[f"student {checkpoint}"] = partial(require_checkpoint, checkpoint)
         for data in one.evaluate.datasets:
             checks[f"val {data.model_dump_json()}"] = partial(_read_one, resolver, data, "val")
     found, mistakes = [], []

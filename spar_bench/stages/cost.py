@@ -8,6 +8,7 @@ from pydantic import JsonValue
 
 from spar_bench import registry
 from spar_bench.backbones import Sizes
+from spar_bench.components.identity import ComponentIdentity
 from spar_bench.inference import Inference
 from spar_bench.plan.cost import image_flops
 from spar_bench.registry import PluginIdentity
@@ -29,7 +30,7 @@ class Settings(base.Settings):
     backbone: PluginIdentity
     sizes: dict[str, JsonValue]
     inference: Inference
-    refiner: PluginIdentity
+    refiner: ComponentIdentity
     image_hw: tuple[int, int]
     n_queries: int
     precision: Precision
@@ -55,13 +56,16 @@ class Places(base.Places):
 
 
 class Summary(base.Summary):
-    """The figures; one encoder pass is of an image or of a window."""
+    """The figures; one encoder pass is of an image or of a window.
 
-    gflops: float
+    `gflops` and `params_m` are None where the refiner does not state its cost.
+    """
+
+    gflops: float | None
     encoder_gflops_a_pass: float
     encoder_gflops_a_pass_counted: float
     n_windows: int
-    params_m: float
+    params_m: float | None
 
 
 class Stage(base.Stage):

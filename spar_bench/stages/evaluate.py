@@ -11,10 +11,10 @@ from safetensors.numpy import load_file
 
 from spar_bench.accuracy import Counts, names_digest
 from spar_bench.backbones import Sizes
+from spar_bench.components.identity import ComponentIdentity
 from spar_bench.inference import Inference, Resize
 from spar_bench.plan.cost import image_flops, shared_flops, windows_flops, windows_of
 from spar_bench.protocol import Protocol
-from spar_bench.registry import PluginIdentity
 from spar_bench.resolve import ResolvedDataset, ResolvedPoint, Resolver
 from spar_bench.results import Preview
 from spar_bench.spec.plugins import PluginSpec
@@ -41,7 +41,7 @@ class Settings(base.Settings):
 
     backbone: Identity
     inference: Inference
-    refiner: PluginIdentity
+    refiner: ComponentIdentity
     dataset: Identity
     classes: list[list[str]]
     short_side_px: int
@@ -172,7 +172,7 @@ class Stage(base.Stage):
         """Return the identities of backbone, refiner and data set now."""
         return {
             "backbone": resolver.backbone(self.places.backbone).identity,
-            "refiner": resolver.plugin("refiners", self.places.refiner),
+            "refiner": resolver.refiner(self.places.refiner),
             "dataset": resolver.dataset(self.places.dataset).identity,
         }
 

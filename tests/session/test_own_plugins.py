@@ -55,11 +55,11 @@ VERSION = 1
 
 
 class Refiner:
-    def __init__(self, *, shift: int = 0):
+    def __init__(self, device, weights, *, shift: int = 0):
         self.shift = shift
 
-    def __call__(self, logits, image):
-        return logits.roll(self.shift, dims=0)
+    def scores(self, scores, features, guidance, out_hw):
+        return scores.roll(self.shift, dims=0)
 '''
 
 STUDENT = "sweep: [{grid: {%s}, set: {evaluate.methods: [student]}}]\n"
@@ -141,6 +141,8 @@ def test_data_set_and_refiner_by_path_are_used_in_worker_processes_too(own: Path
     ]
     assert [row.reason for row in rows] == [""] * 3
     assert rows[0].miou == rows[1].miou != rows[2].miou
+    assert [row.cost.gflops is None for row in rows] == [False, True, True]  # it states no cost
+    assert [row.cost.params_m is None for row in rows] == [False, True, True]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ PLUGINS = {
     "backbones": ["openclip", "patchwork"],
     "datasets": ["folder", "patchwork"],
     "losses": ["cosine", "l1", "mse", "normalized_mse", "smooth_l1"],
-    "read_outs": ["maskclip"],
+    "read_outs": ["maskclip", "patch_tokens"],
     "refiners": ["none"],
     "stages": [],
 }
