@@ -4,10 +4,13 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Protocol, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from spar_bench.accuracy import Counts
 from spar_bench.results import Preview
 from spar_bench.stage import Damaged, Finished
-from spar_bench.stages.evaluate import read_counts, read_preview
+from spar_bench.stages.evaluate import read_counts, read_features, read_preview
 from spar_bench.store import Store
 
 T = TypeVar("T")
@@ -46,6 +49,10 @@ class StoredEvaluations:
     def preview(self, fingerprint: str) -> Preview | None:
         """Return the first images and their predictions."""
         return self._read(fingerprint, read_preview)
+
+    def features(self, fingerprint: str) -> NDArray[np.float16] | None:
+        """Return the features `(C, h, w)` of the first image."""
+        return self._read(fingerprint, read_features)
 
     def _read(self, fingerprint: str, read: Callable[[Finished], T]) -> T | None:
         try:

@@ -140,6 +140,7 @@ class Results:
     `costs` has a row for each method and each further image size, `classes` the class names that
     figures show, by `Row.classes`. `objectives` holds a search's scores: objective to
     value, by trial; empty for a grid. `protocols` holds what each protocol named in rows declares.
+    `spec` is the text of the spec; `settings` holds the settings of each group as JSON.
     """
 
     experiment: str
@@ -150,6 +151,13 @@ class Results:
     provenance: dict[str, Any]
     protocols: dict[str, dict[str, Any]]
     objectives: dict[str, dict[str, float]] = field(default_factory=dict)
+    spec: str = ""
+    settings: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether a row failed, or what it needs did."""
+        return any(row.status in ("failed", "blocked") for row in self.rows)
 
     def save(self, folder: Path) -> None:
         """Write `results.json` into `folder`.
@@ -157,8 +165,12 @@ class Results:
         Raises:
             StoreError: the disk is full, or the folder is not writable.
         """
+        replace_text(folder / RESULTS_FILE, self.as_json())
+
+    def as_json(self) -> str:
+        """Return the content of `results.json`."""
         document = {"format": RESULTS_FORMAT, **dataclasses.asdict(self)}
-        replace_text(folder / RESULTS_FILE, json.dumps(document, indent=1, allow_nan=False))
+        return json.dumps(document, indent=1, allow_nan=False)
 
     @classmethod
     def load(cls, folder: Path) -> "Results":
@@ -185,27 +197,6 @@ class Results:
             raise StoreError(
                 f"{path}: must hold the results of a sweep, but cannot be read; {way_out}"
             ) from error
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrialRecord:
-    """One trial as shown in MLflow: its settings, rows, training curve and pictures.
-
-    `curve` holds (step, loss, milliseconds since the epoch); `artifacts` maps a path inside the
-    run's artifacts to a file on disk.
-    """
-
-    trial: str
-    group: str
-    seed: int | None
-    status: Status
-    reason: str
-    params: dict[str, Any]
-    rows: list[Row]
-    curve: list[tuple[int, float, int]]
-    started_ms: int
-    ended_ms: int
-    artifacts: dict[str, Path]
 
 
 def _row(values: dict[str, Any]) -> Row:

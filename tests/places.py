@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from spar_bench.track import Mirror
+from spar_bench.track.client import connect
 from tests.small import TIMED, spar_bench, write_spec
 
 
@@ -13,7 +13,7 @@ from tests.small import TIMED, spar_bench, write_spec
 def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Create one empty database: MLflow takes two seconds for its tables."""
     path = tmp_path_factory.mktemp("database") / "mlflow.db"
-    Mirror(f"sqlite:///{path}")
+    connect(f"sqlite:///{path}")
     return path
 
 

@@ -20,6 +20,7 @@ from spar_bench.cli import (
     families,
     import_,
     init,
+    mirror,
     plan,
     report,
     status,
@@ -59,8 +60,8 @@ def main() -> None:
 
 
 for command in (
-    *(init.init, check.check, plan.plan, sweep.sweep, report.report, ui.ui, work.work),
-    *(status.status, explain.explain, cache.cache, import_.import_, export.export),
+    *(init.init, check.check, plan.plan, sweep.sweep, report.report, mirror.mirror, ui.ui),
+    *(work.work, status.status, explain.explain, cache.cache, import_.import_, export.export),
     *(doctor.doctor, backbones.backbones, datasets.datasets, families.losses, families.refiners),
     completion.completion,
 ):

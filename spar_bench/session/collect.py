@@ -1,7 +1,7 @@
 """Rows of a plan, read from the store: what is finished, and what is not and why."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -253,7 +253,7 @@ def provenance(
     *,
     spec_hash: str,
     seeds: list[int],
-    fingerprints: Iterable[str],
+    fingerprints: Sequence[str],
 ) -> dict[str, Any]:
     """Return where every number comes from, according to the stages' manifests."""
     stages = {}
@@ -266,7 +266,7 @@ def provenance(
             }
     weights = {
         digest(stage.settings.backbone)[:12]: stage.settings.backbone
-        for stage in plan.stages.values()
+        for stage in (plan.stages[fingerprint] for fingerprint in fingerprints)
         if isinstance(stage, evaluate.Stage)
     }
     return {

@@ -43,7 +43,7 @@ def write_report(
     """
     opened = Store(Path(store), make=False)
     written, refused = {}, list[NotReady | MixedProtocols]()
-    for name in _names(opened, [experiments] if isinstance(experiments, str) else experiments):
+    for name in swept_names(opened, experiments):
         try:
             results = _results(opened, name)
             written[name] = _write(opened, results, Path(folder, name), mix_protocols=mix_protocols)
@@ -63,11 +63,11 @@ def finished_experiments(store: Store) -> list[str]:
     return sorted(path.parent.relative_to(root).as_posix() for path in root.rglob(RESULTS_FILE))
 
 
-def _names(store: Store, asked: Iterable[str]) -> list[str]:
-    """Return the names of experiments that are given by name or by their specs' paths, or all.
+def swept_names(store: Store, asked: str | Iterable[str]) -> list[str]:
+    """Return experiments that are given by name or by their specs' paths, else all with results.
 
     Raises:
-        NotReady: the store has results of none.
+        NotReady: none has results.
     """
     known = finished_experiments(store)
     if not known:
@@ -75,15 +75,17 @@ def _names(store: Store, asked: Iterable[str]) -> list[str]:
             f"{store.root}: must hold a finished sweep, but holds none; run `spar-bench sweep` on "
             "a spec first"
         )
-    names = [experiment_name(Path(n)) if n.endswith((".yaml", ".yml")) else n for n in asked]
-    return names or known
+    names = [asked] if isinstance(asked, str) else asked
+    return [
+        experiment_name(Path(n)) if n.endswith((".yaml", ".yml")) else n for n in names
+    ] or known
 
 
-def _results(store: Store, name: str) -> Results:
-    """Return the results of a sweep in which a trial finished.
+def read_results(store: Store, name: str) -> Results:
+    """Return the results of an experiment's last sweep.
 
     Raises:
-        NotReady: there is none, or it cannot be read.
+        NotReady: there are none, or they cannot be read.
     """
     known = finished_experiments(store)
     if name not in known:
@@ -92,9 +94,14 @@ def _results(store: Store, name: str) -> Results:
             f"{_suggest(name, known)}"
         )
     try:
-        results = Results.load(store.root / "results" / name)
+        return Results.load(store.root / "results" / name)
     except StoreError as error:
         raise NotReady(str(error)) from error
+
+
+def _results(store: Store, name: str) -> Results:
+    """Return the results of a sweep in which a trial finished; raises NotReady for any other."""
+    results = read_results(store, name)
     if not any(row.status == "finished" for row in results.rows):
         n_trials = len({row.trial for row in results.rows})
         raise NotReady(

@@ -1,8 +1,8 @@
 """Run an experiment: plan it, make what is missing, mirror it to MLflow, return its results."""
 
 import logging
-import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass
@@ -16,16 +16,17 @@ from spar_bench.engine.events import Emit, Event
 from spar_bench.engine.scheduler import Outcome as StageOutcome
 from spar_bench.engine.scheduler import Scheduler
 from spar_bench.engine.workplan import Retries, WorkPlan
-from spar_bench.errors import SparBenchError, StoreError
+from spar_bench.errors import SparBenchError
 from spar_bench.plan.trials import Plan, Trial, make_plan
 from spar_bench.processes import n_processes
-from spar_bench.results import Row
+from spar_bench.results import Results, Row
 from spar_bench.run.context import Context, Pruned, machine, resolve_device, resolve_workers
 from spar_bench.run.distributed import joined, own_device
 from spar_bench.run.work import Worker
 from spar_bench.session.collect import Collector
+from spar_bench.session.mirror import LiveMirror
 from spar_bench.session.readiness import ready_remarks
-from spar_bench.session.records import results, save_for_mirror, trial_record
+from spar_bench.session.records import results
 from spar_bench.session.search import Searcher, score, study_name
 from spar_bench.session.selection import (
     note_sweep,
@@ -174,10 +175,18 @@ class _Sweep:
             workers=resolve_workers(options.workers, device),
         )
         self._machine = machine(device)
-        self._mirror = track.Mirror(
-            track.tracking_uri(options.tracking_uri), poll=self.context.check
-        )
         self._spec_hash = digest([loaded.spec_hash, self._seeds])
+        self._mirror = LiveMirror(
+            track.tracking_uri(options.tracking_uri),
+            self._store,
+            track.SweepRecord(
+                experiment=loaded.experiment,
+                spec_hash=self._spec_hash,
+                question=loaded.spec.question,
+                params={"seeds": self._seeds},
+                started_ms=time.time_ns() // 1_000_000,
+            ),
+        )
         self._objectives: dict[str, dict[str, float]] = {}
         self._failures: dict[str, tuple[str, str]] = {}
         self._outcomes: dict[str, StageOutcome] = {}
@@ -198,12 +207,6 @@ class _Sweep:
         left_out = note_sweep(self._loaded, self._store, self._seeds)
         if left_out:
             log.info("seeds of earlier sweeps are not in the results now: %s", left_out)
-        self._mirror.start(
-            self._loaded.experiment,
-            self._loaded.text,
-            self._spec_hash,
-            {"seeds": self._seeds, "question": self._loaded.spec.question},
-        )
         try:
             if self._loaded.search:
                 plan = self._search()
@@ -211,7 +214,7 @@ class _Sweep:
                 self._execute(plan, trials, timed=True)
             return self._finish(plan)
         except BaseException:
-            self._give_up()
+            self._mirror.interrupt()
             raise
 
     def _raise_pruned(self, epoch: int, loss: float) -> None:
@@ -255,7 +258,7 @@ class _Sweep:
         return plan
 
     def _execute(self, plan: Plan, trials: list[Trial], *, timed: bool) -> None:
-        """Make the stages of trials; mirror each trial when it ends, and again with its timings."""
+        """Make the stages of trials; show each trial when it ends, though not timed yet."""
         retries = Retries(retry=self._options.retry, keep_pruned=plan.keep_pruned)
         self._backend.use(WorkPlan(plan.stages, retries))
         scheduler = Scheduler(
@@ -279,50 +282,32 @@ class _Sweep:
             for trial in trials:
                 if fingerprint in left[trial.name]:
                     left[trial.name].discard(fingerprint)
-                    if not left[trial.name]:
-                        self._record(plan, trial)
+                    if not left[trial.name] and self._is_new(plan, trial):
+                        self._mirror.show(self._results(plan, [trial]))
 
-        asked = set().union(*left.values())
-        scheduler.make(asked, ended=ended)
+        scheduler.make(set().union(*left.values()), ended=ended)
         scheduler.make(stages_after_trials(plan, trials, timed=timed))
-        for trial in trials:
-            self._record(plan, trial)
 
-    def _record(self, plan: Plan, trial: Trial) -> None:
-        """Mirror a trial; one that the tracking store refuses is tried again with the next."""
-        record = trial_record(Collector(self._loaded.experiment, plan, self._store), trial)
-        try:
-            self._mirror.record(record)
-        except StoreError as error:
-            log.warning("%s is not shown in MLflow yet: %s", trial.name, error)
+    def _is_new(self, plan: Plan, trial: Trial) -> bool:
+        """Return whether this sweep made anything of a trial, or failed to."""
+        return any(self._outcomes.get(key, "found") != "found" for key in plan.of_trial(trial))
 
     def _finish(self, plan: Plan) -> Outcome:
         """Save the results, end the MLflow run, and return the outcome."""
-        found = results(
+        found = self._results(plan)
+        found.save(self._store.root / "results" / self._loaded.experiment)
+        self._mirror.end(found)
+        return Outcome(self._loaded.experiment, found.rows, self._n_made, self._failures)
+
+    def _results(self, plan: Plan, trials: list[Trial] | None = None) -> Results:
+        return results(
             Collector(self._loaded.experiment, plan, self._store),
-            question=self._loaded.spec.question,
+            self._loaded,
             spec_hash=self._spec_hash,
             seeds=self._seeds,
             objectives=self._objectives,
+            trials=trials,
         )
-        found.save(self._results_folder)
-        failed = any(row.status in ("failed", "blocked") for row in found.rows)
-        # Its own copy: another sweep of this spec may be saving its results right now.
-        with tempfile.TemporaryDirectory() as own:
-            save_for_mirror(found, self._store, Path(own))
-            self._mirror.finish(Path(own), "failed" if failed else "finished")
-        return Outcome(self._loaded.experiment, found.rows, self._n_made, self._failures)
-
-    def _give_up(self) -> None:
-        """End the MLflow run of an interrupted sweep; failing to do so only logs a warning."""
-        try:
-            self._mirror.finish(self._results_folder, "killed")
-        except StoreError as error:
-            log.warning("the sweep's end is not shown in MLflow: %s", error)
-
-    @property
-    def _results_folder(self) -> Path:
-        return self._store.root / "results" / self._loaded.experiment
 
     def _open_backend(self) -> Backend:
         """Return what makes stages: this process, or a worker process a device or job."""

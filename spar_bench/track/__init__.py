@@ -1,13 +1,19 @@
 """The MLflow mirror of finished trials; the only place that imports MLflow, and only when used."""
 
 from spar_bench.track.client import answers
+from spar_bench.track.entry import Details, RunRecord
 from spar_bench.track.mirror import Mirror
+from spar_bench.track.runs import Ending, SweepRecord
 from spar_bench.track.ui import ui_command
 from spar_bench.track.uri import tracking_uri
 from spar_bench.track.view import view_urls
 
 __all__ = [
+    "Details",
+    "Ending",
     "Mirror",
+    "RunRecord",
+    "SweepRecord",
     "answers",
     "tracking_uri",
     "ui_command",

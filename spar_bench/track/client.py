@@ -5,7 +5,7 @@ import os
 import re
 import socket
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -28,20 +28,19 @@ ENVIRONMENT = {
 _PREFERENCES = {
     # MLflow logs a traceback for errors that are one line here.
     "MLFLOW_LOGGING_LEVEL": "CRITICAL",
-    # The default of 7 keeps a user whose server is down waiting for four minutes.
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
+    # The defaults, 7 times 120 seconds, would hold up a sweep whose server is down.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
 }
-_IMPATIENT = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}
-_LISTENS_WITHIN_S = 5.0
 _PORTS = {"http": 80, "https": 443}
 _RESULT_PAGE = 1000
 
 
-def connect(uri: str) -> Any:
+def connect(uri: str, *, patience_s: int = 5) -> Any:
     """Return an `mlflow.tracking.MlflowClient`; a missing SQLite file is created first.
 
     Raises:
-        StoreError: the store cannot be reached, written or read.
+        StoreError: the store cannot be reached within seconds, written or read.
     """
     os.environ.update(ENVIRONMENT)
     for name, value in _PREFERENCES.items():
@@ -52,17 +51,17 @@ def connect(uri: str) -> Any:
             _create(database)
             _probe(database)
         else:
-            _probe_server(uri)
+            _probe_server(uri, patience_s)
         from mlflow.tracking import MlflowClient
 
         client = MlflowClient(tracking_uri=uri, registry_uri=uri)
-        # A server is not contacted before the first call.
-        client.search_experiments(max_results=1)
+        with _impatient(patience_s):  # a server is not contacted before the first call
+            client.search_experiments(max_results=1)
     return client
 
 
 def answers(uri: str) -> bool:
-    """Tell whether a store exists; False for a SQLite file that is not created yet.
+    """Whether a store exists; False for a SQLite file that is not created yet.
 
     Raises:
         StoreError: the store cannot be reached within seconds, written or read.
@@ -70,15 +69,7 @@ def answers(uri: str) -> bool:
     database = sqlite_path(uri)
     if database is not None and not database.exists():
         return False
-    before = {name: os.environ.get(name) for name in _IMPATIENT}
-    os.environ.update(_IMPATIENT)
-    try:
-        connect(uri)
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name)
-            if value is not None:
-                os.environ[name] = value
+    connect(uri)
     return True
 
 
@@ -100,28 +91,42 @@ def answering(uri: str) -> Iterator[None]:
 
 
 def search_runs(client: Any, experiment_ids: list[str], query: str) -> list[Any]:
-    """Return every active run that the query finds, page by page."""
-    runs: list[Any] = []
-    token: str | None = None
-    while experiment_ids:
-        page = client.search_runs(experiment_ids, query, max_results=_RESULT_PAGE, page_token=token)
-        runs.extend(page)
-        token = page.token
-        if not token:
-            break
-    return runs
+    """Return every active run that the query finds."""
+    if not experiment_ids:
+        return []
+    return list(_pages(client.search_runs, experiment_ids=experiment_ids, filter_string=query))
 
 
-def experiment_ids(client: Any) -> dict[str, str]:
-    """Return the id of every active experiment by its name."""
-    ids: dict[str, str] = {}
+def experiments(client: Any) -> Iterator[Any]:
+    """Yield every active experiment."""
+    return _pages(client.search_experiments)
+
+
+def _pages(search: Callable[..., Any], **query: Any) -> Iterator[Any]:
     token: str | None = None
     while True:
-        page = client.search_experiments(max_results=_RESULT_PAGE, page_token=token)
-        ids |= {experiment.name: experiment.experiment_id for experiment in page}
+        page = search(**query, max_results=_RESULT_PAGE, page_token=token)
+        yield from page
         token = page.token
         if not token:
-            return ids
+            return
+
+
+@contextlib.contextmanager
+def _impatient(timeout_s: int) -> Iterator[None]:
+    values = {
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": str(timeout_s),
+    }
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
 
 
 def _create(database: Path) -> None:
@@ -156,7 +161,7 @@ def _probe(database: Path) -> None:
         connection.rollback()
 
 
-def _probe_server(uri: str) -> None:
+def _probe_server(uri: str, timeout_s: int) -> None:
     """Fail now if nothing listens: MLflow would try for 15 seconds."""
     parts = urlsplit(uri)
     if parts.scheme not in _PORTS or parts.hostname is None:
@@ -164,17 +169,17 @@ def _probe_server(uri: str) -> None:
     if parts.scheme in getproxies() and not proxy_bypass(parts.hostname):
         return
     address = parts.hostname, parts.port or _PORTS[parts.scheme]
-    with socket.create_connection(address, timeout=_LISTENS_WITHIN_S):
+    with socket.create_connection(address, timeout=timeout_s):
         pass
 
 
 def _is_stores_fault(error: Exception) -> bool:
-    """Distinguish MLflow's and SQLAlchemy's store errors from bugs, without importing either."""
+    """Distinguish store errors of MLflow and its libraries from bugs, without importing them."""
     package = type(error).__module__.partition(".")[0]
     code = getattr(error, "error_code", None)
     if package == "mlflow":
         return code != "INVALID_PARAMETER_VALUE" or _is_of_scheme(error)
-    return package == "sqlalchemy"
+    return package in ("sqlalchemy", "alembic")
 
 
 def _is_of_scheme(error: Exception) -> bool:

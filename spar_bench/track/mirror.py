@@ -1,115 +1,92 @@
-"""The MLflow mirror of a sweep: opened before it, updated by each trial, ended with it."""
+"""The MLflow mirror of a sweep: nothing is imported, contacted or locked before it is needed."""
 
-import logging
-from collections.abc import Callable
-from contextlib import suppress
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
 
-from filelock import FileLock, Timeout
-
-from spar_bench.results import TrialRecord
-from spar_bench.track.client import answering, connect, experiment_ids, search_runs
-from spar_bench.track.liveness import in_place_of_the_dead, lock_name, sweep_lock
-from spar_bench.track.sweep_runs import Sweep, SweepRuns
-
-_log = logging.getLogger(__name__)
+from spar_bench.track.client import answering, connect, experiments, search_runs
+from spar_bench.track.entry import RunRecord
+from spar_bench.track.locks import lock_name, sweep_lock, taken
+from spar_bench.track.runs import Ending, SweepRecord, SweepRuns
 
 
 class Mirror:
-    """Shows a sweep in MLflow: a parent run, and a child run for each trial.
+    """Shows a sweep in MLflow: a parent run, and a child run for each record.
 
-    If several processes sweep the same spec at once, the first one writes; another takes over when
-    it ends or dies, and keeps what was written. The store, not MLflow, is the record: mirroring
-    again changes nothing, or completes what is missing. `poll` is called twice a second while
-    waiting for another process, and may raise.
+    The store, not MLflow, is the record: mirroring again changes nothing, or completes what is
+    missing. One process at a time mirrors a sweep; in any other, every call does nothing and
+    returns False. After an error, the next call connects again and looks at what was written.
 
     Raises (every method):
         StoreError: the tracking store cannot be reached, written or read.
     """
 
-    def __init__(self, uri: str, *, poll: Callable[[], None] = lambda: None) -> None:
-        self._uri, self._poll = uri, poll
-        self._client = connect(uri)
-        self._waiting: list[TrialRecord] = []
+    def __init__(self, uri: str, sweep: SweepRecord) -> None:
+        self._uri, self._sweep = uri, sweep
+        self._lock = ExitStack()
         self._runs: SweepRuns | None = None
-        self._sweep: Sweep | None = None
-        self._lock: FileLock | None = None
 
-    def start(
-        self, experiment: str, spec_text: str, spec_hash: str, params: dict[str, Any]
-    ) -> None:
-        """Open the sweep's parent run, and mark as KILLED those whose process is gone."""
-        name = lock_name(self._uri, experiment, spec_hash)
-        self._sweep = Sweep(
-            experiment=experiment,
-            spec_text=spec_text,
-            spec_hash=spec_hash,
-            params=params,
-            lock_name=name,
-        )
-        with answering(self._uri):
-            self._lock = sweep_lock(self._uri, name)
-            self._lead(wait=False)
-            end_dead_runs(self._client, self._uri)
-
-    def record(self, trial: TrialRecord) -> None:
-        """Show a trial's record, or queue it while another process writes."""
-        self._waiting.append(trial)
-        with answering(self._uri):
-            if self._lead(wait=False):
-                self._flush()
-
-    def finish(self, results_folder: Path, status: Literal["finished", "failed", "killed"]) -> None:
-        """Show queued trials, log the results (unless killed) and end the parent run."""
-        with answering(self._uri):
-            # A process that is told to stop does not wait; the writing process ends the run.
-            if not self._lead(wait=status != "killed"):
-                return
-            self._flush()
-            assert self._runs is not None, "a leading mirror has opened its runs"
-            assert self._lock is not None, "a leading mirror holds its lock"
-            self._runs.close(results_folder, status)
-            self._runs = None
-            self._lock.release()
-
-    def _lead(self, *, wait: bool) -> bool:
-        """Tell whether this process writes the sweep's runs; it takes over if none does."""
-        if self._runs is not None:
-            return True
-        assert self._lock is not None, "start comes before record and finish"
-        assert self._sweep is not None, "start comes before record and finish"
-        try:
-            self._lock.acquire(timeout=0)
-        except Timeout:
-            if not wait:
+    def record(self, records: Iterable[RunRecord]) -> bool:
+        """Show records; one that is shown already costs no call."""
+        with self._open() as runs:
+            if runs is None:
                 return False
-            _log.info("waiting for another sweep of this spec to end its MLflow run")
-            self._wait(self._lock)
-        self._runs = SweepRuns(self._client, self._uri, self._sweep)
+            for record in records:
+                runs.record(record)
         return True
 
-    def _wait(self, lock: FileLock) -> None:
-        while not lock.is_locked:
-            self._poll()
-            with suppress(Timeout):
-                lock.acquire(timeout=0.5)
+    def end(self, ending: Ending) -> bool:
+        """End the parent run of a sweep whose records are shown."""
+        with self._open() as runs:
+            if runs is None:
+                return False
+            runs.end(ending)
+        self._close()
+        return True
 
-    def _flush(self) -> None:
-        assert self._runs is not None, "only a leading mirror writes"
-        while self._waiting:
-            self._runs.record(self._waiting[0])
-            del self._waiting[0]
+    def interrupt(self) -> None:
+        """Mark the parent run as KILLED if this process opened it."""
+        if self._runs is None:
+            return
+        with self._open() as runs:
+            if runs is not None:
+                runs.interrupt()
+        self._close()
+
+    @contextmanager
+    def _open(self) -> Iterator[SweepRuns | None]:
+        """Yield the sweep's runs, or None if another process writes them; close on an error."""
+        try:
+            with answering(self._uri):
+                if self._runs is None:
+                    self._runs = self._take()
+                yield self._runs
+        except BaseException:
+            self._close()
+            raise
+
+    def _take(self) -> SweepRuns | None:
+        name = lock_name(self._uri, self._sweep.experiment, self._sweep.spec_hash)
+        if not self._lock.enter_context(taken(sweep_lock(self._uri, name))):
+            return None
+        client = connect(self._uri)
+        end_dead_runs(client, self._uri)
+        return SweepRuns(client, self._uri, self._sweep, name)
+
+    def _close(self) -> None:
+        self._runs = None
+        self._lock.close()
 
 
 def end_dead_runs(client: Any, uri: str) -> int:
     """Mark as KILLED every run whose sweep no longer holds its lock; return how many."""
-    ids = list(experiment_ids(client).values())
+    ids = [experiment.experiment_id for experiment in experiments(client)]
     running = "attributes.status = 'RUNNING' and tags.`spar.lock`"
     names = {run.data.tags["spar.lock"] for run in search_runs(client, ids, f"{running} LIKE '%'")}
     ended = 0
     for name in sorted(names):
-        with in_place_of_the_dead(uri, name) as is_dead:
+        with taken(sweep_lock(uri, name)) as is_dead:
+            # Looked at again: the sweep may have ended by itself before its lock was taken.
             found = search_runs(client, ids, f"{running} = '{name}'") if is_dead else []
             for run in found:
                 client.set_terminated(run.info.run_id, "KILLED")

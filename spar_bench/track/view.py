@@ -1,4 +1,4 @@
-"""A prepared view of a sweep in MLflow's interface: its trials, swept settings, metrics and plots.
+"""A prepared view of a sweep in MLflow's interface: its trials, what varies, metrics and plots.
 
 MLflow opens an experiment with the trials collapsed and no metric shown. It stores a shared view as
 an experiment's tag, opened by `?viewStateShareKey=`; this writes such a tag. A version of MLflow
@@ -6,29 +6,60 @@ that does not know it shows the plain page.
 """
 
 import json
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from spar_bench.track.client import answering, connect, experiment_ids
+from spar_bench.track.client import answering, connect, experiments
 
-VIEW_TAG = "mlflow.sharedViewState.spar"
+VIEW = "spar"
+"""Key of the view of an experiment's newest sweep."""
+
 _SECTION = "spar-trials"
-_COLUMNS = ("miou", "gflops", "latency_p50_ms", "n_windows")
-_PARALLEL = ("gflops", "latency_p50_ms", "miou")
+_METRICS = ("gflops", "latency_p50_ms", "n_windows")
 _MOST_SCATTERS = 4
 
 
-def view_state(spec_hash: str, swept: list[str]) -> str:
-    """Return the view of one sweep's trials as MLflow's interface keeps it: JSON.
+def view_tag(key: str) -> str:
+    """Return the experiment tag that keeps the view of that key."""
+    return f"mlflow.sharedViewState.{key}"
 
-    Args:
-        spec_hash: Hash of the spec whose trials are shown.
-        swept: Dotted keys that the sweep varies: columns and axes.
+
+def view_path(experiment_id: str, key: str) -> str:
+    """Return the path of a view inside MLflow's interface, at whatever address it is served."""
+    return (
+        f"#/experiments/{experiment_id}/runs?workflowType=machine_learning"
+        f"&compareRunsMode=CHART&viewStateShareKey={key}"
+    )
+
+
+def varying(values: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return the names that have at least two values among several mappings."""
+    found: dict[str, set[Any]] = {}
+    for value in values:
+        for name, one in value.items():
+            found.setdefault(name, set()).add(one)
+    return [name for name, ones in found.items() if len(ones) > 1]
+
+
+def view_state(
+    spec_hash: str, params: Iterable[Mapping[str, str]], metrics: Iterable[Mapping[str, float]]
+) -> str:
+    """Return the view of one sweep's runs as MLflow's interface keeps it: JSON.
+
+    Columns and axes are what varies among the runs, whose params and metrics are given.
     """
-    columns = [f"params.`{key}`" for key in swept]
-    columns += ["tags.`spar.headline`", *(f"metrics.`{name}`" for name in _COLUMNS)]
-    charts = [{"type": "PARALLEL", "selectedParams": swept, "selectedMetrics": list(_PARALLEL)}]
-    charts += [_scatter(name, "METRIC") for name in ("gflops", "latency_p50_ms")]
-    charts += [_scatter(key, "PARAM") for key in swept[:_MOST_SCATTERS]]
+    settings, varied = varying(params), varying(metrics)
+    numbers = ["miou", *(name for name in _METRICS if name in varied)]
+    columns = [f"params.`{key}`" for key in settings] + [f"metrics.`{name}`" for name in numbers]
+    charts: list[dict[str, Any]] = [
+        {
+            "type": "PARALLEL",
+            "selectedParams": settings,
+            "selectedMetrics": [*numbers[1:], numbers[0]],
+        },
+        *(_scatter(name, "METRIC") for name in numbers[1:]),
+        *(_scatter(key, "PARAM") for key in settings[:_MOST_SCATTERS]),
+    ]
     common = {"metricSectionId": _SECTION, "isGenerated": False, "deleted": False}
     section = {"uuid": _SECTION, "name": "Trials", "display": True, "isReordered": False}
     state = {
@@ -57,15 +88,11 @@ def view_urls(uri: str, host: str = "127.0.0.1", port: int = 5000) -> dict[str, 
     """
     client = connect(uri)
     with answering(uri):
-        ids = experiment_ids(client)
-        prepared = {
-            name: id_ for name, id_ in ids.items() if VIEW_TAG in client.get_experiment(id_).tags
-        }
-    key = VIEW_TAG.rpartition(".")[2]
+        found = list(experiments(client))
     return {
-        name: f"http://{host}:{port}/#/experiments/{id_}/runs?workflowType=machine_learning"
-        f"&compareRunsMode=CHART&viewStateShareKey={key}"
-        for name, id_ in sorted(prepared.items())
+        one.name: f"http://{host}:{port}/{view_path(one.experiment_id, VIEW)}"
+        for one in sorted(found, key=lambda one: one.name)
+        if view_tag(VIEW) in one.tags
     }
 
 

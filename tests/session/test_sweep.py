@@ -6,15 +6,13 @@ from pathlib import Path
 import pytest
 
 from spar_bench.engine.events import Event
-from spar_bench.errors import SparBenchError, StoreError
+from spar_bench.errors import SparBenchError
 from spar_bench.plan.trials import Plan
-from spar_bench.results import Results, Row, TrialRecord
+from spar_bench.results import Results, Row
 from spar_bench.run.context import Interrupted
 from spar_bench.session.sweep import Options, Silent, sweep
 from spar_bench.stages.base import Stage
 from spar_bench.store import Store
-from spar_bench.track import Mirror
-from spar_bench.track.sweep_runs import SweepRuns
 from tests.small import TINY, UNTIMED, copy_store, runs, write_spec
 
 
@@ -43,7 +41,7 @@ def told(rows: list[Row]) -> list[tuple[str, str, str, float | None]]:
 
 @pytest.mark.parametrize(
     "kind",
-    ["evaluate", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("targets", "student"))],
+    ["student", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("targets", "evaluate"))],
 )
 def test_stopped_sweep_goes_on_and_ends_as_an_undisturbed_one(
     here: Path, swept: Path, kind: str
@@ -57,49 +55,9 @@ def test_stopped_sweep_goes_on_and_ends_as_an_undisturbed_one(
 
     assert watcher.seen[0] == "11 planned"
     assert f"made {kind}" not in watcher.seen
-    assert "KILLED" in stopped
-    assert "RUNNING" not in stopped
+    assert stopped <= {"FINISHED", "KILLED"}  # empty if no trial had ended
     assert told(outcome.rows) == told(Results.load(swept / ".spar_bench/results/tiny").rows)
-    assert [status for _, status in runs()] == ["FINISHED"] * 4
-
-
-def test_why_a_sweep_ended_is_told_though_its_mirror_fails_too(
-    here: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    path = Path(write_spec(TINY))
-
-    def no_room(*_: object, **__: object) -> None:
-        raise StoreError("the disk is full")
-
-    def no_database(*_: object) -> None:
-        raise StoreError("the database is gone")
-
-    monkeypatch.setattr(Store, "finish", no_room)
-    monkeypatch.setattr(Mirror, "finish", no_database)
-
-    with pytest.raises(StoreError, match="the disk is full"):
-        sweep(path)
-
-    assert "the sweep's end is not shown in MLflow: the database is gone" in caplog.text
-
-
-def test_trial_is_shown_later_where_the_tracking_store_fails_for_a_while(
-    here: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    record, refused = SweepRuns.record, list[str]()
-
-    def refuse_once(self: SweepRuns, trial: TrialRecord) -> None:
-        if not refused:
-            refused.append(trial.trial)
-            raise StoreError("the database is locked")
-        record(self, trial)
-
-    monkeypatch.setattr(SweepRuns, "record", refuse_once)
-
-    sweep(Path(write_spec(TINY)))
-
-    assert f"{refused[0]} is not shown in MLflow yet: the database is locked" in caplog.text
-    assert sorted(status for _, status in runs()) == ["FINISHED"] * 4
+    assert [status for _, status in runs()] == ["FINISHED"] * 5
 
 
 def test_targets_of_a_finished_student_are_not_made_again(here: Path, swept: Path) -> None:
@@ -133,7 +91,7 @@ def test_every_trial_has_its_pictures(swept: Path) -> None:
         for folder in (swept / ".spar_bench" / "pictures").iterdir()
     ]
 
-    assert found == [["panel.png", "pca.png", "per_class.csv"]] * 3
+    assert found == [["panel.png", "pca.png", "per_class.csv"]] * 4
 
 
 def test_specs_of_one_name_are_told_apart(here: Path, caplog: pytest.LogCaptureFixture) -> None:

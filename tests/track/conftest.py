@@ -1,15 +1,17 @@
-"""A sweep of two trials to mirror, and an empty MLflow database that is created once."""
+"""A sweep to mirror, and an empty MLflow database that is created once."""
 
 import shutil
 import sqlite3
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from spar_bench.results import Cost, Results, Row, TrialRecord
-from spar_bench.track import Mirror
+from spar_bench.results import Cost, Row
+from spar_bench.stage import digest
+from spar_bench.track import Details, Ending, Mirror, RunRecord, SweepRecord
 
 SPEC_HASH = "5bec" * 16
 
@@ -31,54 +33,74 @@ def make_row(**changes: Any) -> Row:
     return Row(**row | changes)
 
 
-def make_trial(**changes: Any) -> TrialRecord:
-    """Return a finished trial with a teacher's row, a short curve and no artifact."""
-    trial: dict[str, Any] = {
-        "trial": "stride_px=28-s0",
+def make_record(
+    *,
+    curve: Sequence[tuple[int, float, int]] = ((1, 2.5, 1_000_100), (2, 2.25, 1_000_200)),
+    artifacts: dict[str, Path] | None = None,
+    started_ms: int = 1_000_000,
+    ended_ms: int = 1_060_000,
+    **changes: Any,
+) -> RunRecord:
+    """Return a finished teacher's run with a short curve and no artifact."""
+    files = artifacts or {}
+    contents = {name: path.read_text() for name, path in files.items()}
+    record: dict[str, Any] = {
+        "key": changes.get("name", "teacher28"),
+        "name": "stride_px=28",
+        "trial": changes.get("name", "stride_px=28"),
         "group": "stride_px=28",
-        "seed": 0,
+        "seed": None,
+        "method": "teacher",
         "status": "finished",
         "reason": "",
         "params": {"teacher.stride_px": 28, "student.learning_rate": 1e-3},
         "rows": [make_row()],
-        "curve": [(1, 2.5, 1_000_100), (2, 2.25, 1_000_200)],
-        "started_ms": 1_000_000,
-        "ended_ms": 1_060_000,
-        "artifacts": {},
+        "details_key": digest([repr(curve), contents]),
+        "read": lambda: Details(
+            curve=list(curve), started_ms=started_ms, ended_ms=ended_ms, artifacts=files
+        ),
     }
-    return TrialRecord(**trial | changes)
+    return RunRecord(**record | changes)
 
 
-def make_results(rows: list[Row]) -> Results:
-    """Return the results of a sweep with these rows."""
-    return Results(
-        experiment="stride",
-        question="?",
-        rows=rows,
-        costs=[],
-        classes={row.classes: ["sky", "sea"] for row in rows},
-        provenance={},
-        protocols={row.protocol: {"templates": row.protocol} for row in rows},
+def make_sweep(experiment: str = "stride", spec_hash: str = SPEC_HASH) -> SweepRecord:
+    """Return a sweep with one seed."""
+    return SweepRecord(
+        experiment=experiment,
+        spec_hash=spec_hash,
+        question="Does it?",
+        params={"seeds": [0]},
+        started_ms=900_000,
     )
 
 
-def mirror(
-    uri: str,
-    folder: Path,
-    trials: list[TrialRecord],
-    *,
-    status: Any = "finished",
-    spec_hash: str = SPEC_HASH,
-    experiment: str = "stride",
-) -> None:
+def make_ending(records: Iterable[RunRecord], **changes: Any) -> Ending:
+    """Return the end of a sweep that has these runs, with a file of its rows."""
+    rows = [row for record in records for row in record.rows]
+    text = repr(rows)
+    ending: dict[str, Any] = {
+        "status": "finished",
+        "ended_ms": 1_100_000,
+        "rows": rows,
+        "keys": {record.key for record in records},
+        "digest": digest(text),
+        "write": lambda folder: (folder / "rows.txt").write_text(text),
+    }
+    return Ending(**ending | changes)
+
+
+def mirror(uri: str, *records: RunRecord, sweep: SweepRecord | None = None, **ending: Any) -> None:
     """Mirror a whole sweep, as a separate process would."""
-    results = folder / "results"
-    make_results([row for trial in trials for row in trial.rows]).save(results)
-    sweep = Mirror(uri)
-    sweep.start(experiment, "question: ?\n", spec_hash, {"backbone.name": "patchwork"})
-    for trial in trials:
-        sweep.record(trial)
-    sweep.finish(results, status)
+    shown = Mirror(uri, sweep or make_sweep())
+    assert shown.record(records)
+    assert shown.end(make_ending(records, **ending))
+
+
+def die(sweep: Mirror, uri: str) -> None:
+    """Leave what a killed process does: a parent that is RUNNING, and a lock that is free."""
+    sweep.interrupt()
+    with closing(sqlite3.connect(uri.removeprefix("sqlite:///"))) as connection, connection:
+        connection.execute("UPDATE runs SET status = 'RUNNING' WHERE name LIKE '% 5bec5bec'")
 
 
 def query(uri: str, sql: str) -> list[tuple[Any, ...]]:

@@ -1,45 +1,33 @@
-"""What MLflow shows of a trial."""
+"""What MLflow shows of a run."""
 
 import pytest
 
-from spar_bench.track.entry import Entry, as_text
-from tests.track.conftest import make_row, make_trial
+from spar_bench.track.entry import Entry, aggregates, as_text, metric_name
+from tests.track.conftest import make_record, make_row, mirror, query
 
 
-def test_headline_is_the_students_on_the_first_data_set_and_resolution() -> None:
+def test_first_data_set_and_resolution_summarise_a_run() -> None:
     rows = [
-        make_row(method="pretrained", miou=0.1),
-        make_row(method="teacher", miou=0.2),
-        make_row(method="student", miou=0.3),
-        make_row(method="student", miou=0.4, eval_short_side_px=512),
-        make_row(method="student", miou=0.5, dataset="street photos/2"),
+        make_row(miou=0.3),
+        make_row(miou=0.4, eval_short_side_px=512),
+        make_row(miou=0.5, dataset="street photos"),
     ]
 
-    entry = Entry.of(make_trial(rows=rows))
+    entry = Entry.of(make_record(rows=rows))
 
-    assert entry.tags["spar.headline"] == "student"
     assert {name: value for name, value in entry.metrics.items() if "miou" in name} == {
         "miou": 0.3,
-        "miou/pretrained.patchwork.256": 0.1,
-        "miou/teacher.patchwork.256": 0.2,
-        "miou/student.patchwork.256": 0.3,
-        "miou/student.patchwork.512": 0.4,
-        "miou/student.street photos_2.256": 0.5,
+        "miou/patchwork.256": 0.3,
+        "miou/patchwork.512": 0.4,
+        "miou/street photos.256": 0.5,
     }
 
 
-def test_trial_that_no_seed_can_move_has_no_seed() -> None:
-    assert Entry.of(make_trial(seed=0)).tags["spar.seed"] == "0"
-    assert "spar.seed" not in Entry.of(make_trial(seed=None)).tags
+def test_run_that_no_seed_can_move_has_no_seed() -> None:
+    seeded, unseeded = Entry.of(make_record(seed=0)), Entry.of(make_record(seed=None))
 
-
-def test_blocked_student_has_no_headline_number_rather_than_its_teachers() -> None:
-    rows = [make_row(miou=0.2), make_row(method="student", miou=None, status="blocked")]
-
-    entry = Entry.of(make_trial(rows=rows))
-
-    assert "miou" not in entry.metrics
-    assert entry.metrics["miou/teacher.patchwork.256"] == 0.2
+    assert (seeded.tags["spar.seed"], seeded.params["seed"]) == ("0", "0")
+    assert {"spar.seed", "seed"}.isdisjoint({*unseeded.tags, *unseeded.params})
 
 
 @pytest.mark.parametrize(
@@ -58,10 +46,28 @@ def test_settings_are_text_as_a_spec_would_have_them(value: object, text: str) -
     assert as_text(value) == text
 
 
-def test_very_long_names_stay_apart_and_within_mlflows_limit() -> None:
-    rows = [make_row(dataset="d" * 300 + end, group="g" * 300) for end in "ab"]
+NAMES = ["x/y", "x_y", "x:y", "x=y", "x y", "x.y", "x", "..", "ü", "😀", "d" * 300, "d" * 299]
 
-    names = [name for name in Entry.of(make_trial(rows=rows)).metrics if name.startswith("miou/")]
 
-    assert len(names) == 2
-    assert max(map(len, names)) <= 250
+def test_metrics_of_data_sets_with_odd_names_stay_apart_and_mlflow_takes_them(uri: str) -> None:
+    disguised = f"x_y.{metric_name('x/y').rpartition('.')[2]}"
+    names = [*NAMES, disguised]
+
+    mirror(uri, make_record(rows=[make_row(dataset=name) for name in names]))
+
+    found = query(uri, "SELECT key FROM latest_metrics WHERE key LIKE 'miou/%'")
+    assert len(found) == len(names)
+
+
+def test_means_of_groups_with_odd_names_stay_apart() -> None:
+    rows = [
+        *(make_row(group=name) for name in NAMES),
+        make_row(group="g", dataset="a.teacher.b"),
+        make_row(group="g.teacher.a", dataset="b"),
+    ]
+
+    means = aggregates(rows)
+
+    assert len(means) == len(rows)
+    assert "miou_mean/x:y.teacher.patchwork.256" in means  # of x=y
+    assert max(map(len, means)) <= 250

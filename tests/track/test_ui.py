@@ -2,13 +2,13 @@
 
 import json
 import socket
-from pathlib import Path
 
 import pytest
 
 from spar_bench.errors import SparBenchError
+from spar_bench.results import Cost
 from spar_bench.track import Mirror, ui_command, view_urls
-from tests.track.conftest import SPEC_HASH, make_trial, mirror, query
+from tests.track.conftest import die, make_record, make_row, make_sweep, mirror, query
 
 
 def test_server_is_bound_to_this_machine_without_telemetry_or_jobs(uri: str) -> None:
@@ -43,27 +43,40 @@ def test_port_that_is_taken_is_one_line(uri: str) -> None:
 
 
 def test_dead_sweeps_are_ended_before_anyone_looks(uri: str) -> None:
-    sweep = Mirror(uri)
-    sweep.start("stride", "", SPEC_HASH, {})
-    assert sweep._lock is not None
-    sweep._lock.release(force=True)
+    sweep = Mirror(uri, make_sweep())
+    sweep.record([])
+    die(sweep, uri)
 
     ui_command(uri)
 
     assert query(uri, "SELECT status FROM runs") == [("KILLED",)]
 
 
-def test_prepared_view_shows_swept_keys_and_metrics(uri: str, tmp_path: Path) -> None:
-    mirror(uri, tmp_path, [make_trial()])
+def test_prepared_view_shows_what_varies(uri: str) -> None:
+    mirror(
+        uri,
+        make_record(name="a", params={"teacher.stride_px": 28, "teacher.window_px": 64}),
+        make_record(
+            name="b",
+            params={"teacher.stride_px": 12, "teacher.window_px": 64},
+            rows=[make_row(miou=0.6, cost=Cost(gflops=70.0, n_windows=88))],
+        ),
+        make_record(name="c", method="pretrained", params={}, rows=[make_row(cost=Cost())]),
+    )
 
     (state,) = query(
         uri, "SELECT value FROM experiment_tags WHERE key = 'mlflow.sharedViewState.spar'"
     )
     view = json.loads(state[0])
-    parallel = view["compareRunCharts"][0]
-    assert view["selectedColumns"][0] == "params.`teacher.stride_px`"
-    assert parallel["selectedParams"] == ["teacher.stride_px"]
-    assert parallel["selectedMetrics"] == ["gflops", "latency_p50_ms", "miou"]
+    parallel, *scatters = view["compareRunCharts"]
+    assert view["selectedColumns"] == [
+        "params.`method`", "params.`teacher.stride_px`", "metrics.`miou`", "metrics.`gflops`",
+    ]  # fmt: skip
+    assert parallel["selectedParams"] == ["method", "teacher.stride_px"]
+    assert parallel["selectedMetrics"] == ["gflops", "miou"]
+    assert [chart["xaxis"]["key"] for chart in scatters] == [
+        "gflops", "method", "teacher.stride_px",
+    ]  # fmt: skip
     (url,) = view_urls(uri, port=5071).values()
     assert url.startswith("http://127.0.0.1:5071/#/experiments/1/runs?")
     assert url.endswith("viewStateShareKey=spar")

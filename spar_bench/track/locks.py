@@ -5,12 +5,12 @@ with a start time would have to be read from /proc, and means nothing in a conta
 ids.
 """
 
-import getpass
 import hashlib
+import os
 import socket
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -39,25 +39,17 @@ def sweep_lock(uri: str, name: str) -> FileLock | None:
         folder = database.with_name(f"{database.name}.locks")
     else:
         server = hashlib.sha256(uri.encode()).hexdigest()[:16]
-        folder = Path(tempfile.gettempdir()) / f"spar-bench-{getpass.getuser()}" / server
+        folder = Path(tempfile.gettempdir()) / f"spar-bench-{os.getuid()}" / server
     folder.mkdir(parents=True, exist_ok=True)
     return FileLock(folder / f"{digest}.lock", thread_local=False)
 
 
 @contextmanager
-def in_place_of_the_dead(uri: str, name: str) -> Iterator[bool]:
-    """Hold the lock of that name and yield True; False if another does, or it cannot be taken.
-
-    A sweep may end by itself between a look at its runs and this call, so look at them again
-    inside: only the holder of the lock writes them.
-    """
-    lock = sweep_lock(uri, name)
+def taken(lock: FileLock | None) -> Iterator[bool]:
+    """Hold a lock if that needs no waiting; yield whether it is held."""
     try:
-        held = lock.acquire(timeout=0) if lock else None
+        held = None if lock is None else lock.acquire(timeout=0)
     except Timeout:
         held = None
-    if held is None:
-        yield False
-        return
-    with held:
-        yield True
+    with held or nullcontext():
+        yield held is not None

@@ -1,0 +1,128 @@
+"""Show sweeps in MLflow from the store: while they run, when they end, and later by command."""
+
+import hashlib
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+from spar_bench import track
+from spar_bench.errors import StoreError
+from spar_bench.evaluations import StoredEvaluations
+from spar_bench.files import replace_text
+from spar_bench.results import Results
+from spar_bench.session.per_class import per_class_csv
+from spar_bench.session.reports import read_results, swept_names
+from spar_bench.session.run_records import PER_CLASS_FILE, run_keys, run_records
+from spar_bench.store import DEFAULT_ROOT, Store
+
+log = logging.getLogger(__name__)
+
+
+class LiveMirror:
+    """Shows a sweep in MLflow while it runs; a tracking store that fails costs one warning.
+
+    After a failure no further trial waits for the store: all are shown at the sweep's end, or by
+    the next sweep, or by `mirror`.
+    """
+
+    def __init__(self, uri: str, store: Store, sweep: track.SweepRecord) -> None:
+        self._store, self._experiment = store, sweep.experiment
+        self._mirror = track.Mirror(uri, sweep)
+        self._has_failed = False
+
+    def show(self, part: Results) -> None:
+        """Show the results of trials that have ended."""
+        if not self._has_failed:
+            with self._warning():
+                self._mirror.record(run_records(part, self._store))
+
+    def end(self, results: Results) -> None:
+        """Show all results, which are in the store, and end the sweep's run."""
+        with self._warning():
+            _show(self._mirror, results, self._store, ended_ms=time.time_ns() // 1_000_000)
+
+    def interrupt(self) -> None:
+        """Mark the sweep's run as KILLED."""
+        with self._warning():
+            self._mirror.interrupt()
+
+    @contextmanager
+    def _warning(self) -> Iterator[None]:
+        try:
+            yield
+        except StoreError as error:
+            if not self._has_failed:
+                log.warning(
+                    "%s; the sweep goes on, and spar-bench mirror %s shows it later",
+                    error,
+                    self._experiment,
+                )
+            self._has_failed = True
+
+
+def mirror(
+    experiments: str | Iterable[str] = (),
+    *,
+    store: str | Path = DEFAULT_ROOT,
+    tracking_uri: str | None = None,
+    on_mirrored: Callable[[str, bool], None] | None = None,
+) -> None:
+    """Show finished sweeps in MLflow; what is shown already is left as it is.
+
+    Args:
+        experiments: One or more names, or their specs' paths; none: all that have results.
+        store: Where the sweeps were run.
+        tracking_uri: Where they are shown.
+        on_mirrored: Receives each experiment, and False if a sweep that runs now shows it.
+
+    Raises:
+        NotReady: there is no finished sweep, or its results cannot be read.
+        StoreError: the tracking store cannot be used, or the store is of another format.
+    """
+    opened, uri = Store(Path(store), make=False), track.tracking_uri(tracking_uri)
+    for name in swept_names(opened, experiments):
+        results = read_results(opened, name)
+        made = [stage["made"] for stage in results.provenance["stages"].values()]
+        sweep = track.SweepRecord(
+            experiment=name,
+            spec_hash=results.provenance["spec_hash"],
+            question=results.question,
+            params={"seeds": results.provenance["seeds"]},
+            started_ms=min((one["started_ms"] for one in made), default=0),
+        )
+        ended_ms = max((one["ended_ms"] for one in made), default=0)
+        is_shown = _show(track.Mirror(uri, sweep), results, opened, ended_ms=ended_ms)
+        if on_mirrored is not None:
+            on_mirrored(name, is_shown)
+
+
+def _show(mirror: track.Mirror, results: Results, store: Store, *, ended_ms: int) -> bool:
+    """Show results and end the sweep's run; False if another process shows this sweep."""
+    while True:
+        text = results.as_json()
+        ending = track.Ending(
+            status="failed" if results.has_failed else "finished",
+            ended_ms=ended_ms,
+            rows=results.rows,
+            keys=run_keys(results),
+            digest=hashlib.sha256(text.encode()).hexdigest(),
+            write=partial(_write_files, results, store),
+        )
+        if not (mirror.record(run_records(results, store)) and mirror.end(ending)):
+            return False
+        # Another process of this sweep that ended meanwhile left its results to this one.
+        latest = Results.load(store.root / "results" / results.experiment)
+        is_other = latest.provenance["spec_hash"] != results.provenance["spec_hash"]
+        if is_other or latest.as_json() == text:
+            return True
+        results = latest
+
+
+def _write_files(results: Results, store: Store, folder: Path) -> None:
+    results.save(folder)
+    replace_text(folder / "spec.yaml", results.spec)
+    table = per_class_csv(results.rows, StoredEvaluations(store), results.classes)
+    replace_text(folder / PER_CLASS_FILE, table)
