@@ -23,12 +23,9 @@ settings of a loss or refiner are the keyword-only parameters of that function, 
 
 import ast
 import importlib
-import importlib.util
 import os
-import sys
 from collections.abc import Callable, Mapping
 from functools import cache, partial
-from importlib.machinery import ModuleSpec
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -37,6 +34,7 @@ from pydantic import BaseModel, ConfigDict
 
 from spar_bench import sources
 from spar_bench.errors import DataFileError, SparBenchError, UnknownName
+from spar_bench.modules import digests, module_file, module_name
 from spar_bench.sources import constant, parsed, read_data_file
 
 ATTRIBUTES = {
@@ -337,31 +335,9 @@ _imported: dict[str, str] = {}
 """The SHA-256 that the file of each plug-in outside this package had when it was imported."""
 
 
-class _ByPath:
-    """Finds the module of a plug-in by path, also in a worker process that unpickles its object."""
-
-    PREFIX = "spar_bench_by_path_"
-
-    @classmethod
-    def name(cls, path: Path) -> str:
-        """Return the name of a file's module, another one once its contents change."""
-        return f"{cls.PREFIX}{sources.sha256(path)[:12]}_{os.fsencode(path.absolute()).hex()}"
-
-    @classmethod
-    def find_spec(cls, fullname: str, *_: Any) -> ModuleSpec | None:
-        """Return where the module of a name is, as `importlib` asks each finder."""
-        if not fullname.startswith(cls.PREFIX):
-            return None
-        path = os.fsdecode(bytes.fromhex(fullname.rpartition("_")[2]))
-        return importlib.util.spec_from_file_location(fullname, path)
-
-
-sys.meta_path.append(_ByPath)
-
-
 def _importable(family: str, name: str) -> str:
     """Return the dotted name under which a plug-in's module can be imported."""
-    return _ByPath.name(_file(family, name)) if _is_module(name) else modules(family)[name]
+    return module_name(_file(family, name)) if _is_module(name) else modules(family)[name]
 
 
 def _lacks(family: str, path: Path) -> SparBenchError:
@@ -392,7 +368,7 @@ def _file(family: str, name: str) -> Path:
     if _is_module(name):
         return Path(os.path.expanduser(name))
     dotted = modules(family)[name]
-    path = _module_file(dotted)
+    path = module_file(dotted)
     if path is None or not path.is_file():
         raise SparBenchError(
             f"{_ONE_OF[family]} {name!r}: must be installed, but there is no module {dotted}; "
@@ -401,41 +377,10 @@ def _file(family: str, name: str) -> Path:
     return path
 
 
-@cache
-def _module_file(dotted: str) -> Path | None:
-    """Return the file of a module, found without importing its package."""
-    top, *rest = dotted.split(".")
-    package = importlib.util.find_spec(top)
-    if package is not None and package.origin is not None and not rest:
-        return Path(package.origin)
-    for folder in (package and package.submodule_search_locations) or []:
-        path = Path(folder).joinpath(*rest)
-        for file in (path.with_name(f"{path.name}.py"), path / "__init__.py"):
-            if file.is_file():
-                return file
-    return None
-
-
 def _sources(family: str, name: str) -> dict[str, str]:
     """Return the SHA-256 of a plug-in's file and of those of its own package that it imports."""
     path = _file(family, name)
-    if _is_module(name):
-        return {path.name: sources.sha256(path)}
-    found, open_ends = dict[str, str](), [modules(family)[name]]
-    top = open_ends[0].partition(".")[0]
-    while open_ends:
-        dotted = open_ends.pop()
-        file = _module_file(dotted)
-        if file is None and "." in dotted:  # a name in a module
-            dotted = dotted.rpartition(".")[0]
-            file = _module_file(dotted)
-        if file is not None and dotted not in found:
-            found[dotted] = sources.sha256(file)
-            package = dotted if file.name == "__init__.py" else dotted.rpartition(".")[0]
-            open_ends += [
-                one for one in sources.imported(file, package) if one.partition(".")[0] == top
-            ]
-    return found
+    return {path.name: sources.sha256(path)} if _is_module(name) else digests(modules(family)[name])
 
 
 def _as_json(value: Any) -> Any:
