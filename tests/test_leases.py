@@ -170,10 +170,9 @@ def test_owner_that_was_killed_on_this_host_is_not_waited_for(tmp_path: Path) ->
 def test_children_of_a_killed_owner_do_not_hold_its_lease(tmp_path: Path) -> None:
     code = """
 with quietly("a"):
-    child = os.fork()
-    if child == 0:
+    if os.fork() == 0:
+        print("held", os.getpid(), sep="\\n", flush=True)
         time.sleep(600)
-    print("held", child, sep="\\n", flush=True)
     sys.stdin.readline()
 """
     waiter = Waiter(tmp_path, HERE, length_s=60)
