@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any, Literal
 from uuid import uuid4
 
-from spar_bench.errors import LeaseLost, StoreError
+from spar_bench.errors import LeaseLost, StoreError, Unreadable
 from spar_bench.files import (
     delete_temporary,
     file_sha256,
@@ -127,16 +127,16 @@ class Store:
     def finished(self) -> Iterator[Finished]:
         """Yield every finished stage without checking files; `unreadable` reports the others."""
         for folder in self._folders():
-            with suppress(Damaged):
+            with suppress(Damaged, Unreadable):
                 yield Finished(folder, read_manifest(folder))
 
-    def unreadable(self) -> Iterator[Damaged]:
-        """Yield what is wrong with each stage whose manifest is missing or damaged."""
+    def unreadable(self) -> Iterator[StoreError]:
+        """Yield what is wrong with each stage whose manifest is missing, damaged or unreadable."""
         for folder in self._folders():
             try:
                 read_manifest(folder)
-            except Damaged as damage:
-                yield damage
+            except (Damaged, Unreadable) as error:
+                yield error
 
     def scratch(self, stage: Stage) -> Path:
         """Return the folder of this process's unfinished work on a stage, created if needed.

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
-from subprocess import Popen
+from subprocess import Popen, run
 from time import sleep
 from typing import Any, ClassVar
 
@@ -189,7 +189,8 @@ def test_listing_passes_over_a_damaged_manifest_and_tells_of_it(store: Store) ->
     (make(store, other).folder / MANIFEST).write_text("{")
 
     assert [one.fingerprint for one in store.finished()] == [whole.fingerprint]
-    assert [damage.fingerprint for damage in store.unreadable()] == [other.fingerprint]
+    [error] = store.unreadable()
+    assert f"{other.fingerprint}/manifest.json: {WRITTEN} is missing or no JSON" in str(error)
 
 
 def test_discarded_stage_is_gone_and_can_be_made_again(store: Store) -> None:
@@ -398,3 +399,57 @@ def test_nothing_is_published_or_given_up_without_the_lock(store: Store) -> None
 
     assert store.find(STAGE) is None
     assert store.failure(STAGE) is None
+
+
+def test_store_is_unused_only_while_nobody_uses_it(store: Store) -> None:
+    other = Store(store.root, lease_s=0.6, host=THERE)
+    with store.in_use(on_wait=ignore, poll=ignore):
+        with other.in_use(on_wait=ignore, poll=ignore):
+            pass
+        with pytest.raises(StoreError, match=r"but process .* runs a sweep on it"), other.unused():
+            pytest.fail("it is in use")
+    waited = list[str]()
+
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    with other.unused():
+        entering = store.in_use(on_wait=waited.append, poll=stop)
+        with pytest.raises(KeyboardInterrupt), entering:
+            pytest.fail("it is being cleaned up")
+
+    assert waited == ["gate"]
+    assert list((store.root / "leases").iterdir()) == []
+
+
+def test_opened_stage_is_read_again_only_when_it_was_written_again(store: Store) -> None:
+    make(store)
+    first = store.find(STAGE)
+    assert store.find(STAGE) is first
+    assert store.find_by_fingerprint(STAGE.fingerprint) is first
+
+    other = Store(store.root)
+    other.discard(STAGE.fingerprint)
+    assert store.find(STAGE) is None
+    make(other, a="changed")
+
+    found = store.find(STAGE)
+    assert found is not None
+    assert found.path("a").read_text() == "changed"
+
+
+def test_file_larger_than_the_process_may_write_is_one_line(tmp_path: Path) -> None:
+    code = """
+import resource, sys
+from pathlib import Path
+from spar_bench.errors import StoreError
+from spar_bench.files import replace_bytes
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+try: replace_bytes(Path(sys.argv[1]) / "large", bytes(1001))
+except StoreError as error: print(error)
+"""
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    line = run(command, capture_output=True, text=True, check=True).stdout
+
+    assert line.startswith(f"{tmp_path}: must take files of any size, but this process's limit is")
+    assert list(tmp_path.iterdir()) == []

@@ -1,5 +1,6 @@
 """The `cache` commands: what the store holds, whether it is intact, what nothing needs."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import click
@@ -31,10 +32,11 @@ def list_(store: Path) -> None:
 @cache.command()
 @store_option
 def verify(store: Path) -> None:
-    """Check every file of every finished stage against its checksum; exit code 1 if one differs.
+    """Check every file of every finished stage against its checksum; exit code 1 if one fails.
 
     Results, notes and unfinished work have no checksum: the next sweep rewrites them.
     """
+    from spar_bench.errors import Unreadable
     from spar_bench.stage import Damaged
     from spar_bench.store import Store
 
@@ -44,7 +46,7 @@ def verify(store: Path) -> None:
         try:
             stage.check(hashed=True)
             n_whole += 1
-        except Damaged as error:
+        except (Damaged, Unreadable) as error:
             damaged.append(str(error))
     for line in damaged:
         click.echo(line, err=True)
@@ -62,22 +64,28 @@ def verify(store: Path) -> None:
 @store_option
 @click.option("--yes", is_flag=True, help="Delete; without it, only list what would be deleted.")
 def gc(specs: Path, store: Path, yes: bool) -> None:
-    """Delete what no spec under the folder SPECS (default: experiments) needs."""
+    """Delete what no spec under the folder SPECS (default: experiments) needs.
+
+    Nothing is deleted while a sweep uses the store.
+    """
     from spar_bench.session.unreachable import unreachable
     from spar_bench.store import Store
 
     opened = Store(store, make=False)
-    gone = unreachable(opened, specs)
-    for stage in gone.finished:
-        click.echo(f"{stage.manifest['kind']}  {stage.fingerprint[:12]}  {decimal(stage.n_bytes)}")
+    with opened.unused() if yes and opened.root.exists() else nullcontext():
+        gone = unreachable(opened, specs)
+        for path, reason in gone.incomplete.items():
+            click.echo(f"{path}: what it may need is kept, since it is unknown: {reason}", err=True)
+        for stage in gone.finished:
+            click.echo(f"{stage.kind}  {stage.fingerprint[:12]}  {decimal(stage.n_bytes)}")
+            if yes:
+                opened.discard(stage.fingerprint)
+        for fingerprint, n_bytes in gone.unfinished.items():
+            click.echo(f"unfinished  {fingerprint[:12]}  {decimal(n_bytes)}")
+            if yes:
+                opened.discard_unfinished(fingerprint)
+        click.echo(f"pictures, redrawn when needed  {decimal(gone.pictures_bytes)}")
         if yes:
-            opened.discard(stage.fingerprint)
-    for fingerprint, n_bytes in gone.unfinished.items():
-        click.echo(f"unfinished  {fingerprint[:12]}  {decimal(n_bytes)}")
-        if yes:
-            opened.discard_unfinished(fingerprint)
-    click.echo(f"pictures, redrawn when needed  {decimal(gone.pictures_bytes)}")
-    if yes:
-        opened.discard_pictures()
+            opened.discard_pictures()
     what = f"{counted(len(gone.finished) + len(gone.unfinished), 'stage')}, {decimal(gone.n_bytes)}"
     click.echo(f"deleted {what}" if yes else f"{what} would be deleted; --yes deletes them")

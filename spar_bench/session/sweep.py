@@ -147,7 +147,9 @@ def sweep(
     """
     loaded = read_spec(path)
     running = _Sweep(loaded, options or Options(), watcher or Silent(), stop or threading.Event())
-    with joined(running.context.device) as running.context.ranks:
+    context = running.context
+    in_use = context.store.in_use(on_wait=_say_store_waits, poll=context.check)
+    with joined(context.device) as context.ranks, in_use:
         return running.run()
 
 
@@ -348,6 +350,10 @@ class _Sweep:
 def _keep(epoch: int, loss: float) -> str:
     """Give up no student."""
     return ""
+
+
+def _say_store_waits(_: str) -> None:
+    log.info("another process starts on this store or cleans it up; waiting for it")
 
 
 def _say_waiting(_: str) -> None:

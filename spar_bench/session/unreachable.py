@@ -1,25 +1,36 @@
 """Find the work in the store that no spec under a folder needs."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from spar_bench import registry
 from spar_bench.conflicts import read_spec
-from spar_bench.errors import NotReady, naming
+from spar_bench.errors import DataError, DataFileError, NotReady, naming
 from spar_bench.plan.trials import make_plan
 from spar_bench.session.selection import points_so_far, seeds_so_far
+from spar_bench.spec import Point
 from spar_bench.stage import Finished, canonical
 from spar_bench.stages import latency
 from spar_bench.store import Store
 
+Backbones = set[frozenset[str]]
+"""The plug-ins that a backbone is made of, for each of several."""
+
 
 @dataclass(frozen=True)
 class Unreachable:
-    """What no spec needs: finished stages, unfinished work by fingerprint, and pictures."""
+    """What no spec needs: finished stages, unfinished work by fingerprint, and pictures.
+
+    `incomplete` says of each spec whose weights or data are missing what that is: what it needs is
+    known only roughly, and nothing that it may need is listed.
+    """
 
     finished: list[Finished]
     unfinished: dict[str, int]
     pictures_bytes: int
+    incomplete: dict[Path, str]
 
     @property
     def n_bytes(self) -> int:
@@ -32,31 +43,40 @@ def unreachable(store: Store, folder: Path) -> Unreachable:
     """Return the work that no spec under `folder` needs.
 
     Seeds are those last swept, and a search's points those asked for so far; timings of all
-    machines are kept.
+    machines are kept. A spec whose weights or data are missing may need every stage of its
+    backbones, every stage that states none, and all unfinished work.
 
     Raises:
         SpecError: a spec has mistakes, so what it needs is unknown and nothing is deleted.
-        NotReady: there is no spec, or one needs data that is missing.
-        DataError: the same of data that cannot be read. Each line begins with its spec's path.
+        NotReady: there is no spec.
+        DataFileError: a data file that a spec names is invalid; the line begins with the spec.
     """
     paths = sorted(path for ending in ("yaml", "yml") for path in folder.rglob(f"*.{ending}"))
     if not paths:
         raise NotReady(f"{folder}: must hold specs, but has no YAML file; name their folder")
-    reached: set[str] = set()
-    wanted: set[str] = set()
+    reached, wanted = set[str](), set[str]()
+    incomplete, backbones = dict[Path, str](), Backbones()
     for path in paths:
         with naming(path):
             loaded = read_spec(path)
-            plan = make_plan(points_so_far(loaded, store), seeds_so_far(loaded, store), None)
+            points, seeds = points_so_far(loaded, store), seeds_so_far(loaded, store)
+            try:
+                plan = make_plan(points, seeds, None)
+            except DataFileError:
+                raise
+            except (NotReady, DataError) as error:
+                incomplete[path] = str(error)
+                backbones |= _backbones(points)
+                continue
         wanted |= plan.stages.keys()
         for fingerprint, stage in plan.stages.items():
             timed = isinstance(stage, latency.Stage)
             reached.add(_timed(stage.to_json()) if timed else fingerprint)
-    return Unreachable(
-        [stage for stage in store.finished() if _key(stage) not in reached],
-        {key: size for key, size in store.unfinished().items() if key not in wanted},
-        store.pictures_bytes(),
-    )
+    finished = [stage for stage in store.finished() if _key(stage) not in reached]
+    unfinished = {key: size for key, size in store.unfinished().items() if key not in wanted}
+    if incomplete:
+        finished, unfinished = [one for one in finished if _is_of_other(one, backbones)], {}
+    return Unreachable(finished, unfinished, store.pictures_bytes(), incomplete)
 
 
 def _key(stage: Finished) -> str:
@@ -66,3 +86,15 @@ def _key(stage: Finished) -> str:
 
 def _timed(session: dict[str, Any]) -> str:
     return canonical(session["settings"]["timed"])
+
+
+def _backbones(points: Iterable[Point]) -> Backbones:
+    names = {point.settings.backbone.name for point in points}
+    return {frozenset(registry.versions("backbones", name)) for name in names}
+
+
+def _is_of_other(stage: Finished, backbones: Backbones) -> bool:
+    """Return whether a stage states a backbone, and it is none of these."""
+    settings = stage.manifest["settings"]
+    identity = settings.get("backbone", settings.get("text_tower", {}))
+    return "versions" in identity and frozenset(identity["versions"]) not in backbones
