@@ -14,7 +14,7 @@ from pathlib import Path
 from queue import Queue
 from typing import IO, Any
 
-from spar_bench.engine.events import Event
+from spar_bench.engine.events import Emit, Event
 from spar_bench.engine.workplan import read_work_plan
 from spar_bench.errors import NotReady, StoreError
 from spar_bench.run.context import Context, Interrupted, Pruned, resolve_device, resolve_workers
@@ -56,6 +56,22 @@ def work(
         StoreError: the store cannot be used.
         Interrupted: the parent has ended.
     """
+    emit = _take_output()
+    plan, at = read_work_plan(path), resolve_device(device, threads)
+    context = Context(Store(store), at, workers=resolve_workers(workers, at))
+    worker, named = Worker(plan, context), list(fingerprints)
+    unknown = [name for name in named if name != "-" and name not in plan.stages]
+    if unknown:
+        raise NotReady(f"{path}: must have every stage named, but has no {unknown[0]}; correct it")
+    if "-" in named:
+        _serve({str(path): worker}, context, emit)
+    else:
+        for name in named:
+            worker.make([plan.stages[name]], emit)
+
+
+def _take_output() -> Emit:
+    """Return what writes events to standard output, which then takes nothing else."""
     out = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # libraries print what they like
     lock = threading.Lock()
@@ -67,18 +83,12 @@ def work(
         except BrokenPipeError as error:  # the parent has ended
             raise Interrupted from error
 
-    plan, at = read_work_plan(path), resolve_device(device, threads)
-    context = Context(Store(store), at, workers=resolve_workers(workers, at))
-    worker, named = Worker(plan, context), list(fingerprints)
-    unknown = [name for name in named if name != "-" and name not in plan.stages]
-    if unknown:
-        raise NotReady(f"{path}: must have every stage named, but has no {unknown[0]}; correct it")
-    if "-" not in named:
-        for name in named:
-            worker.make([plan.stages[name]], emit)
-        return
+    return emit
+
+
+def _serve(plans: dict[str, Worker], context: Context, emit: Emit) -> None:
+    """Make what the parent names until its messages end."""
     lines = _Lines(context)
-    plans = {str(path): worker}
     threading.Thread(target=lines.listen, args=(sys.stdin,), daemon=True).start()
     context.prune = lambda epoch, loss: _ask(lines, emit, epoch, loss)
     try:
@@ -93,7 +103,7 @@ def work(
         emit(Event(kind="stopped", fingerprint="", text=str(error)))
 
 
-def _ask(lines: _Lines, emit: Any, epoch: int, loss: float) -> None:
+def _ask(lines: _Lines, emit: Emit, epoch: int, loss: float) -> None:
     """Ask the parent whether a student is to be given up."""
     emit(Event(kind="epoch", fingerprint="", epoch=epoch, loss=loss))
     answer = lines.messages.get()

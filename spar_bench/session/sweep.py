@@ -195,7 +195,6 @@ class _Sweep:
         self._reasons: dict[str, str] = {}
         self._n_made = 0
         self._prune: Callable[[int, float], str] = _keep
-        self._n_threads = self._machine.threads
         self.context.prune = self._raise_pruned
 
     def run(self) -> Outcome:
@@ -323,7 +322,7 @@ class _Sweep:
             )
         threads = options.threads
         if threads is None and options.jobs > 1:
-            threads = max(1, self._n_threads // options.jobs)
+            threads = max(1, self._machine.threads // options.jobs)
         setup = Setup(
             store=self._store,
             devices=devices,

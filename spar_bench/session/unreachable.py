@@ -90,7 +90,7 @@ def _timed(session: dict[str, Any]) -> str:
 
 def _backbones(points: Iterable[Point]) -> Backbones:
     names = {point.settings.backbone.name for point in points}
-    return {frozenset(registry.versions("backbones", name)) for name in names}
+    return {frozenset(registry.identity("backbones", name).versions) for name in names}
 
 
 def _is_of_other(stage: Finished, backbones: Backbones) -> bool:

@@ -1,7 +1,6 @@
 """Class names to queries and to labels, against a softmax over queries written out."""
 
 import math
-import threading
 from fractions import Fraction
 from pathlib import Path
 
@@ -15,10 +14,10 @@ from torch import Tensor
 
 import spar_bench as sb
 from spar_bench.backbones.openclip import Backbone as OpenClip
+from spar_bench.engine.events import Event
 from spar_bench.plan.trials import Plan
 from spar_bench.run.context import Context, Interrupted
 from spar_bench.run.text import Classifier, classifier_of, embed, read_queries
-from spar_bench.stages.base import Stage
 from spar_bench.store import Store
 from tests.run import tiny
 from tests.run.tiny import CPU, finished, of_kind, plan_of, protocol, scheduler, settings
@@ -77,10 +76,10 @@ def plan(clip: Path, photographs: Path) -> Plan:
 
 
 def test_names_are_embedded_once_for_all_methods(plan: Plan, clip: Path, store: Store) -> None:
-    [text], shares = of_kind(plan, "text"), list[float]()
-    context = Context(store, CPU, report=lambda _, share: shares.append(share))
+    [text] = of_kind(plan, "text")
+    making, notes = scheduler(plan, store)
 
-    scheduler(plan, store, context=context)[0].make([text.fingerprint])
+    making.make([text.fingerprint])
 
     backbone = sb.load_backbone(str(clip))
     expected = [
@@ -90,24 +89,24 @@ def test_names_are_embedded_once_for_all_methods(plan: Plan, clip: Path, store: 
     made = finished(store, text)
     assert torch.allclose(read_queries(made), torch.stack(expected), atol=1e-6)
     assert made.summary == {"n_queries": 3, "n_prompts": 6}
-    assert shares == pytest.approx([0, 1 / 3, 2 / 3])
+    assert notes.shares == pytest.approx([0, 1 / 3, 2 / 3])
     assert {stage.inputs["text"] for stage in of_kind(plan, "evaluate")} == {text.fingerprint}
 
 
 def test_embedding_stops_between_names(plan: Plan, store: Store) -> None:
-    [text], stop = of_kind(plan, "text"), threading.Event()
-    shares: list[float] = []
+    [text], context = of_kind(plan, "text"), Context(store, CPU)
+    making, notes = scheduler(plan, store, context=context)
 
-    def report(_: Stage, share: float) -> None:
-        shares.append(share)
-        if share > 0:
-            stop.set()
+    def notify(event: Event) -> None:
+        notes(event)
+        if event.share > 0:
+            context.stop.set()
 
-    context = Context(store, CPU, report=report, stop=stop)
+    making.notify = notify
     with pytest.raises(Interrupted):
-        scheduler(plan, store, context=context)[0].make([text.fingerprint])
+        making.make([text.fingerprint])
 
-    assert shares == pytest.approx([0, 1 / 3])
+    assert notes.shares == pytest.approx([0, 1 / 3])
     assert store.find(text) is None
 
 

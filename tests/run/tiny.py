@@ -140,14 +140,17 @@ def losses(folder: Path) -> list[tuple[int, float]]:
 
 
 class Notes:
-    """Records the events of a scheduler, progress aside."""
+    """Records the events of a scheduler, and the shares that it reports apart from them."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.all: list[tuple[str, str, str]] = []
+        self.shares: list[float] = []
 
     def __call__(self, event: Event) -> None:
-        if event.kind != "progress":
+        if event.kind == "progress":
+            self.shares.append(event.share)
+        else:
             kind = self.plan.stages[event.fingerprint].kind
             self.all.append((event.kind, kind, event.text))
 
