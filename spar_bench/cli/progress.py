@@ -62,6 +62,7 @@ class Tally:
         self._trials: dict[str, list[Trial]] = {}
         self._work: dict[str, float] = {}
         self._key: dict[str, str] = {}
+        self._computing: set[str] = set()
         self._begun: tuple[float, float] | None = None
 
     def planned(self, plan: Plan, store: Store) -> None:
@@ -74,10 +75,9 @@ class Tally:
                 done.add(fingerprint)
             elif not state.final:
                 ahead.setdefault(stage.batch_key, []).append(stage)
-        work = {
-            key: batch[0].gflops_of_batch(batch, plan.stages) + len(batch) * _GFLOPS_A_STAGE
-            for key, batch in ahead.items()
-        }
+        gflops = {key: batch[0].gflops_of_batch(batch, plan.stages) for key, batch in ahead.items()}
+        work = {key: gflops[key] + len(ahead[key]) * _GFLOPS_A_STAGE for key in ahead}
+        self._computing = {key for key in ahead if gflops[key] > _GFLOPS_A_STAGE}
         # In one assignment: another thread draws the live table.
         self.plan, self.done, self._work, self._key = plan, done, work, keys
         self._trials = plan.trials_by_stage()
@@ -105,9 +105,9 @@ class Tally:
         if self.current is not stage:
             self._turn_to(stage)
         self.share = share
-        ahead = self._work.get(self._key.get(stage.fingerprint, ""), 0.0)
+        computes = self._key.get(stage.fingerprint) in self._computing
         # Imports and the loading of weights end before the first report of a stage that computes.
-        if self._begun is None and ahead > 2 * _GFLOPS_A_STAGE:
+        if self._begun is None and computes:
             self._begun = time.monotonic(), self._worked()
 
     def seconds_left(self) -> float | None:

@@ -144,9 +144,8 @@ class _TimedBackbone:
     watch: _Stopwatch
     spans: list[tuple[Any, Any]] = field(default_factory=list)
 
-    @property
-    def sizes(self) -> Any:
-        return self.inner.sizes
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
 
     def features(self, images: Tensor) -> Tensor:
         start = self.watch.mark()

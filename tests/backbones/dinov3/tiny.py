@@ -33,6 +33,7 @@ mlp_ratio: 4.0
 channels: {WIDTH}
 read_out: patch_tokens
 read_outs: [patch_tokens, head_patch_tokens]
+head_depth: {HEAD_DEPTH}
 prefix_tokens: 5
 position_embedding: rope
 odd_sides: stretch
