@@ -91,9 +91,7 @@ class Backend:
     def close(self) -> None:
         """End all workers where nothing is lost; kill those that take too long."""
         for worker in self._workers:
-            if worker.process.stdin is not None:
-                with suppress(BrokenPipeError):
-                    worker.process.stdin.close()
+            _hang_up(worker)
         for worker in self._workers:
             try:
                 worker.process.wait(timeout=GRACE_S)
@@ -148,6 +146,7 @@ class Backend:
         """Drop a worker that died; try its batch again, or give it up."""
         if worker not in self._workers:  # closed
             return
+        _hang_up(worker)
         self._workers.remove(worker)
         left = [stage for stage in worker.batch if stage.fingerprint in worker.open]
         again = [stage for stage in left if self._tries[stage.fingerprint] < TRIES]
@@ -157,6 +156,13 @@ class Backend:
                 worker.emit(Event(kind="failed", fingerprint=stage.fingerprint, text=text))
         if again:
             self.submit(again, worker.emit)
+
+
+def _hang_up(worker: _Worker) -> None:
+    """Close a worker's input, which ends it if it still runs."""
+    assert worker.process.stdin is not None, "workers are started with a pipe"
+    with suppress(BrokenPipeError):
+        worker.process.stdin.close()
 
 
 def _tell(worker: _Worker, message: dict[str, object]) -> None:
