@@ -198,7 +198,6 @@ class Resolver:
         return self._once(
             f"refiner {spec.model_dump_json()}",
             lambda: self._or_else(
-                "",
                 lambda: refiner_identity(spec),
                 lambda: identify("refiners", spec.name, settings=spec.settings, files={}),
             ),
@@ -214,7 +213,7 @@ class Resolver:
         known: T = self._known[key]  # type: ignore[assignment]  # a key has one kind of value
         return known
 
-    def _or_else(self, key: str, look: Callable[[], T], assumed: Callable[[], T]) -> T:
+    def _or_else(self, look: Callable[[], T], assumed: Callable[[], T]) -> T:
         """Return what is there or, in a provisional plan, what is assumed where it is missing."""
         if not self._provisional:
             return look()
@@ -232,24 +231,21 @@ class Resolver:
         return ResolvedBackbone(
             spec=spec,
             display_name=backbones.display_name(spec),
-            random_weights=self._or_else(
-                "", lambda: backbones.has_random_weights(spec), lambda: False
-            ),
+            random_weights=self._or_else(lambda: backbones.has_random_weights(spec), lambda: False),
             sizes=backbones.known_sizes(spec),
             text_sizes=backbones.text_sizes(spec),
             interpolation=self._or_else(
-                "",
                 lambda: backbones.interpolation(spec),
                 lambda: backbones.card(spec.name).interpolation,
             ),
-            identity=self._or_else("", lambda: backbones.identity(spec), lambda: stated),
+            identity=self._or_else(lambda: backbones.identity(spec), lambda: stated),
         )
 
     def _dataset(self, spec: DatasetSpec) -> ResolvedDataset:
         facts = self.facts(spec)
         image_hw, n_images, identity = self._contents(spec, "val")
         own = self._or_else(
-            "", lambda: self.opened(spec, "val").classes, lambda: facts.classes or [["?"]]
+            lambda: self.opened(spec, "val").classes, lambda: facts.classes or [["?"]]
         )
         return ResolvedDataset(
             spec=spec,
@@ -274,7 +270,7 @@ class Resolver:
             return dataset.image_hw, len(dataset), dataset_identity(spec, dataset)
 
         stated: Identity = {"provisional": spec.model_dump(mode="json"), "split": split}
-        return self._or_else("", look, lambda: (*_typical(spec, split), stated))
+        return self._or_else(look, lambda: (*_typical(spec, split), stated))
 
 
 def _typical(spec: DatasetSpec | SourceSpec, split: Split) -> tuple[tuple[int, int], int]:

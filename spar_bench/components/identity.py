@@ -39,11 +39,12 @@ def identify(
         SparBenchError: its source cannot be read.
     """
     known = registry.identity(family, name)
-    defaults = {key: value for key, value in known.settings.items() if key != "path"}
+    decisive = {**known.settings, **settings}
+    decisive.pop("path", None)
     return ComponentIdentity(
         plugin=known.name,
         versions=known.versions,
         sources=known.sources,
-        settings={**defaults, **settings},
+        settings=decisive,
         files=dict(files),
     )

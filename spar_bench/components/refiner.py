@@ -47,7 +47,6 @@ def refiner_identity(spec: PluginSpec) -> ComponentIdentity:
         NotReady: its weights are missing or incomplete.
     """
     weights = refiner_weights(spec)
-    settings = {key: value for key, value in spec.settings.items() if key != "path"}
     with readable(f"refiner {spec.name}"):
         files = {} if weights is None else checksums(weights, key=_PATH)
-        return identify("refiners", spec.name, settings=settings, files=files)
+        return identify("refiners", spec.name, settings=spec.settings, files=files)

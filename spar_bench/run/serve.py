@@ -1,7 +1,7 @@
 """A worker process: makes batches that another process names, and says how they went.
 
 Lines come in on standard input and events go out on standard output, both JSON; see
-`engine.subprocesses`. Whatever else is printed goes to standard error.
+`backends.subprocesses`. Whatever else is printed goes to standard error.
 """
 
 import json

@@ -279,14 +279,18 @@ class _Sweep:
             for trial in trials
         }
 
-        def ended(fingerprint: str) -> None:
-            for trial in trials:
-                if fingerprint in left[trial.name]:
-                    left[trial.name].discard(fingerprint)
-                    if not left[trial.name] and self._is_new(plan, trial):
-                        self._mirror.show(self._results(plan, [trial]))
+        waiting: dict[str, list[Trial]] = {}
+        for trial in trials:
+            for fingerprint in left[trial.name]:
+                waiting.setdefault(fingerprint, []).append(trial)
 
-        scheduler.make(set().union(*left.values()), ended=ended)
+        def ended(fingerprint: str) -> None:
+            for trial in waiting[fingerprint]:
+                left[trial.name].discard(fingerprint)
+                if not left[trial.name] and self._is_new(plan, trial):
+                    self._mirror.show(self._results(plan, [trial]))
+
+        scheduler.make(waiting, ended=ended)
         scheduler.make(stages_after_trials(plan, trials, timed=timed))
 
     def _is_new(self, plan: Plan, trial: Trial) -> bool:
