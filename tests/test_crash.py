@@ -188,7 +188,7 @@ def test_signal_stops_a_sweep_cleanly_and_it_goes_on(
     folder = folder_of(tmp_path, "stopped", SWEEP, monkeypatch)
     command = Command(folder, compiled, "sweep", "experiments/tiny.yaml")
 
-    command.wait_until("made", 7)  # the first trial has ended and is shown
+    command.wait_until("made", 7)  # the teachers' trials have ended and are shown
     command.process.send_signal(number)
     code = command.ends()
     stopped = {status for _, status in runs(folder / "mlflow.db")}

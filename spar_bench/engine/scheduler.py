@@ -1,7 +1,9 @@
 """Make the missing stages of a plan: the ready ones go to a backend, in the order of the plan."""
 
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from heapq import heapify, heappop, heappush
 from typing import Literal
 
 from spar_bench.backends.base import Backend
@@ -49,6 +51,8 @@ class Scheduler:
         for stage in self.plan.stages.values():
             self._sharing.setdefault(stage.batch_key, []).append(stage)
         self._running: set[str] = set()
+        self._settled: deque[str] = deque()
+        self._has_failed = "failed" in self.outcomes.values()
 
     def make(
         self, fingerprints: Iterable[str], *, ended: Callable[[str], None] = lambda _: None
@@ -66,47 +70,44 @@ class Scheduler:
         asked = set(fingerprints)
         needed = self.plan.needed_by(asked)
         lacking = self._lacking(asked, needed)
-        pending = {
-            key: stage
+        queue = _Queue(
+            stage
             for key, stage in self.plan.stages.items()
             if key in lacking and self._is_open(key)
-        }
-        unsettled = asked & pending.keys()
-        while pending or self._running:
-            self._advance(pending)
-            for fingerprint in unsettled - pending.keys() - self._running:
-                unsettled.discard(fingerprint)
-                ended(fingerprint)
-            if self._running:
-                self.backend.wait()
-        for fingerprint in unsettled:
+        )
+        for fingerprint in asked - queue.waiting.keys():
             ended(fingerprint)
+        while queue.waiting or self._running:
+            stage = queue.first
+            if stage is not None and self._settles(stage):
+                self._settled.append(stage.fingerprint)
+            elif stage is not None and self.backend.has_room(stage):
+                self.check()
+                self._submit(stage, queue)
+            else:
+                self.backend.wait()
+            while self._settled:
+                fingerprint = self._settled.popleft()
+                queue.settle(fingerprint)
+                if fingerprint in asked:
+                    ended(fingerprint)
         return any(self.outcomes.get(fingerprint, "found") != "found" for fingerprint in needed)
 
-    def _advance(self, pending: dict[str, Stage]) -> None:
-        """Settle or submit stages whose inputs are settled, in order, as far as there is room."""
-        for fingerprint, stage in list(pending.items()):
-            if fingerprint not in pending:  # submitted with an earlier one
-                continue
-            if any(key in pending or key in self._running for key in stage.inputs.values()):
-                continue
-            if self._settles(stage):
-                del pending[fingerprint]
-                continue
-            if not self.backend.has_room(stage):
-                return
-            self.check()
-            batch = self._batch(stage)
-            for one in batch:
-                pending.pop(one.fingerprint, None)
-            self._running.update(one.fingerprint for one in batch)
-            self.backend.submit(batch, self._receive)
+    def _submit(self, stage: Stage, queue: "_Queue") -> None:
+        """Give a ready stage to the backend, with those that are made together with it."""
+        batch = self._batch(stage)
+        for one in batch:
+            queue.take(one.fingerprint)
+        self._running.update(one.fingerprint for one in batch)
+        self.backend.submit(batch, self._receive)
 
     def _receive(self, event: Event) -> None:
         """Take what happened to a submitted stage."""
         if event.kind in ENDINGS:
             self._running.discard(event.fingerprint)
+            self._settled.append(event.fingerprint)
             self.outcomes[event.fingerprint] = event.kind
+            self._has_failed |= event.kind == "failed"
             if event.text and event.kind != "made":
                 self.reasons[event.fingerprint] = event.text
         if event.kind != "found":
@@ -146,7 +147,7 @@ class Scheduler:
                 self._end(stage, "pruned", reason)
             else:
                 self._end(stage, "blocked", f"a stage that it needs was not made: {reason}")
-        elif lost or (self.fail_fast and "failed" in self.outcomes.values()):
+        elif lost or (self.fail_fast and self._has_failed):
             self.outcomes[stage.fingerprint] = "skipped"
         else:
             return False
@@ -157,6 +158,7 @@ class Scheduler:
     ) -> None:
         self.outcomes[stage.fingerprint] = outcome
         self.reasons[stage.fingerprint] = reason
+        self._has_failed |= outcome == "failed"
         self.notify(Event(kind=outcome, fingerprint=stage.fingerprint, text=reason))
 
     def _batch(self, stage: Stage) -> list[Stage]:
@@ -164,7 +166,7 @@ class Scheduler:
         return [
             other
             for other in self._sharing[stage.batch_key]
-            if other.fingerprint in self.wanted | {stage.fingerprint}
+            if (other is stage or other.fingerprint in self.wanted)
             and self._is_open(other.fingerprint)
             and other.fingerprint not in self._running
             and not self._is_found(other)
@@ -176,3 +178,41 @@ class Scheduler:
             return self.store.find(stage) is not None
         except Damaged:
             return False
+
+
+class _Queue:
+    """Stages by readiness: the first in the plan's order whose inputs are settled comes first.
+
+    Every operation takes a time that does not grow with the plan, but for a logarithm.
+    """
+
+    def __init__(self, stages: Iterable[Stage]) -> None:
+        self.waiting = {stage.fingerprint: stage for stage in stages}
+        self._position = {key: index for index, key in enumerate(self.waiting)}
+        self._used_by: dict[str, list[str]] = {}
+        self._n_open: Counter[str] = Counter()
+        for key, stage in self.waiting.items():
+            for needed in set(stage.inputs.values()) & self.waiting.keys():
+                self._used_by.setdefault(needed, []).append(key)
+                self._n_open[key] += 1
+        self._ready = [(i, key) for key, i in self._position.items() if not self._n_open[key]]
+        heapify(self._ready)
+
+    @property
+    def first(self) -> Stage | None:
+        """The first stage that waits and could be made now, or None."""
+        while self._ready and self._ready[0][1] not in self.waiting:
+            heappop(self._ready)
+        return self.waiting[self._ready[0][1]] if self._ready else None
+
+    def take(self, fingerprint: str) -> None:
+        """Take a stage out that is being made; what is made from it goes on waiting."""
+        self.waiting.pop(fingerprint, None)
+
+    def settle(self, fingerprint: str) -> None:
+        """Take a stage out; what waited for it alone is ready."""
+        self.take(fingerprint)
+        for key in self._used_by.pop(fingerprint, ()):
+            self._n_open[key] -= 1
+            if not self._n_open[key] and key in self.waiting:
+                heappush(self._ready, (self._position[key], key))

@@ -206,7 +206,7 @@ def test_memory_does_not_grow_with_the_list() -> None:
 ORPHAN = """
 import time
 import numpy as np
-from spar_bench.drawing import Drawn
+from spar_bench.drawing import Drawing, Drawn
 from spar_bench.run.images import Pictures
 
 class Source:
@@ -216,7 +216,9 @@ class Source:
 
 if __name__ == "__main__":
     drawn = [Drawn(index, 40, None, flip=False) for index in range(2)]
-    stream = Pictures(Source(), drawn, {"patch_px": 8, "shortest_px": 32}).stream([0, 1], 1)
+    drawing = Drawing(count=2, short_side_px=(40, 40), crop=0.0, flip=0.0, seed=0, patch_px=8,
+                      shortest_px=32)
+    stream = Pictures(Source(), drawn, drawing).stream([0, 1], 1)
     print(tuple(next(stream).shape), flush=True)
     next(stream)
 """
