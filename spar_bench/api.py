@@ -12,8 +12,8 @@ from pydantic import ValidationError
 
 from spar_bench import registry
 from spar_bench.accuracy import Counts, class_iou, miou
-from spar_bench.backbones import CONFIG_FILE
 from spar_bench.backbones.base import Backbone
+from spar_bench.components.weights import CONFIG_FILE
 from spar_bench.datasets import facts, label
 from spar_bench.errors import NotReady
 from spar_bench.inference import SINGLE_PASS, Inference, Resize

@@ -14,7 +14,7 @@ from spar_bench.validation import show
 from spar_bench.values import parse_trainable
 
 if TYPE_CHECKING:
-    from spar_bench.backbones import Sizes
+    from spar_bench.components.sizes import Sizes
 
 
 def read_spec(path: str | Path, *, environ: Mapping[str, str] | None = None) -> LoadedSpec:
@@ -75,7 +75,7 @@ class Conflicts:
 
 def _looked_up(backbone: BackboneSpec) -> "tuple[Sizes | None, list[Conflict]]":
     """Return a backbone's sizes, and the settings that it does not have."""
-    from spar_bench.backbones import not_offered, stated_sizes
+    from spar_bench.components.backbone import not_offered, stated_sizes
 
     try:
         sizes = stated_sizes(backbone)

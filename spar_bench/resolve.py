@@ -9,10 +9,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from spar_bench import backbones, datasets, registry
-from spar_bench.backbones import Sizes, TextSizes
+from spar_bench import datasets, registry
+from spar_bench.components.backbone import (
+    card,
+    display_name,
+    has_random_weights,
+    identity,
+    interpolation_of,
+    known_sizes,
+    text_identity,
+    text_sizes,
+)
 from spar_bench.components.identity import ComponentIdentity, identify
 from spar_bench.components.refiner import refiner_identity
+from spar_bench.components.sizes import Sizes, TextSizes
 from spar_bench.components.weights import require_whole
 from spar_bench.datasets._facts import Facts
 from spar_bench.datasets.base import IGNORED, Dataset, Split
@@ -35,7 +45,7 @@ ASSUMED_HW, ASSUMED_IMAGES = (512, 683), 1000
 
 @dataclass(frozen=True)
 class ResolvedBackbone:
-    """A backbone: its sizes, how it is shown, and what decides its features."""
+    """A backbone: its sizes, how it is shown, and what decides features and embedded prompts."""
 
     spec: BackboneSpec
     display_name: str
@@ -44,13 +54,7 @@ class ResolvedBackbone:
     text_sizes: TextSizes | None
     interpolation: str
     identity: Identity
-
-    @property
-    def text_identity(self) -> Identity:
-        """What decides the embeddings of prompts."""
-        if "provisional" in self.identity:
-            return self.identity
-        return backbones.text_identity(self.identity)
+    text_identity: Identity
 
 
 @dataclass(frozen=True)
@@ -156,7 +160,7 @@ class Resolver:
         )
 
     def backbone(self, spec: BackboneSpec) -> ResolvedBackbone:
-        """Return a backbone; raises as `backbones.identity`."""
+        """Return a backbone; raises as `known_sizes`, and NotReady without its weights."""
         return self._once(f"backbone {spec.model_dump_json()}", lambda: self._backbone(spec))
 
     def dataset(self, spec: DatasetSpec) -> ResolvedDataset:
@@ -228,17 +232,20 @@ class Resolver:
 
     def _backbone(self, spec: BackboneSpec) -> ResolvedBackbone:
         stated: Identity = {"provisional": spec.model_dump(mode="json")}
+        sizes = known_sizes(spec)  # nothing is resolved without them
+        found = self._or_else(lambda: identity(spec), lambda: None)
         return ResolvedBackbone(
             spec=spec,
-            display_name=backbones.display_name(spec),
-            random_weights=self._or_else(lambda: backbones.has_random_weights(spec), lambda: False),
-            sizes=backbones.known_sizes(spec),
-            text_sizes=backbones.text_sizes(spec),
+            display_name=display_name(spec),
+            random_weights=self._or_else(lambda: has_random_weights(spec), lambda: False),
+            sizes=sizes,
+            text_sizes=text_sizes(spec),
             interpolation=self._or_else(
-                lambda: backbones.interpolation(spec),
-                lambda: backbones.card(spec.name).interpolation,
+                lambda: interpolation_of(spec),
+                lambda: card(spec.name).interpolation,
             ),
-            identity=self._or_else(lambda: backbones.identity(spec), lambda: stated),
+            identity=stated if found is None else found.model_dump(mode="json"),
+            text_identity=stated if found is None else text_identity(found).model_dump(mode="json"),
         )
 
     def _dataset(self, spec: DatasetSpec) -> ResolvedDataset:

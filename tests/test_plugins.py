@@ -198,7 +198,7 @@ def test_spec_accepts_them_and_knows_a_backbones_sizes_before_torch(site: Path) 
     out = python(
         site,
         "import sys; from pathlib import Path; from spar_bench.conflicts import read_spec\n"
-        "from spar_bench.backbones import sizes\n"
+        "from spar_bench.components.backbone import sizes\n"
         "read = read_spec(Path('spec.yaml')).points[0].settings\n"
         "print(read.student.loss.name, read.images.source.name, sizes(read.backbone).width)\n"
         "print(sorted({'torch', 'outsiders'} & set(sys.modules)))",

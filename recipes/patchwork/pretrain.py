@@ -23,9 +23,9 @@ from recipes.patchwork.crops import Pool, draw_batch
 from recipes.patchwork.objective import patch_features, tag_loss
 from recipes.patchwork.training import Recipe, Training, open_clip_config
 from spar_bench.api import evaluate
-from spar_bench.backbones import CONFIG_FILE
 from spar_bench.backbones.base import Backbone as AnyBackbone
 from spar_bench.backbones.patchwork import Backbone
+from spar_bench.components.weights import CONFIG_FILE
 from spar_bench.datasets.base import DatasetSettings
 from spar_bench.datasets.patchwork import Dataset
 from spar_bench.errors import Diverged

@@ -12,7 +12,7 @@ from open_clip.model import CLIP
 from torch import nn
 
 from recipes.patchwork.muon import Muon
-from spar_bench.backbones import CONFIG_FILE
+from spar_bench.components.weights import CONFIG_FILE
 from spar_bench.errors import SparBenchError
 from spar_bench.patchwork import weights
 from spar_bench.run.resume import (

@@ -50,32 +50,32 @@ def _row(name: str) -> list[str]:
     Raises:
         SparBenchError: it cannot be used.
     """
-    from spar_bench import backbones as family
     from spar_bench import registry
+    from spar_bench.components import backbone
     from spar_bench.spec.schema import BackboneSpec
 
     registry.version("backbones", registry.plugin("backbones", name))
-    sizes = family.sizes(BackboneSpec(name=name))
+    sizes = backbone.sizes(BackboneSpec(name=name))
     if sizes is None:
         return [name, "", "", BY_PATH, ""]
     patch_px, image_px = str(sizes.patch_px), str(sizes.image_px)
-    return [name, patch_px, image_px, _found(name), family.card(name).license]
+    return [name, patch_px, image_px, _found(name), backbone.card(name).license]
 
 
 def _found(name: str) -> str:
     """Return whether a backbone's weights and tokenizer are found, or that it needs a path."""
-    from spar_bench import backbones as family
+    from spar_bench.components import backbone
     from spar_bench.spec.schema import BackboneSpec
 
     spec = BackboneSpec(name=name)
     try:
-        if family.sizes(spec) is None:
+        if backbone.sizes(spec) is None:
             return BY_PATH
-        family.weights_of(spec)
+        backbone.weights_of(spec)
     except SparBenchError:
         return MISSING
     try:
-        family.require_tokenizer(spec)
+        backbone.require_backbone_tokenizer(spec)
     except NotReady:
         return "no tokenizer"
     return FOUND
@@ -83,8 +83,8 @@ def _found(name: str) -> str:
 
 def _origin(name: str) -> str:
     """Return where to get a backbone's weights, and what their licence asks for."""
-    from spar_bench import backbones as family
+    from spar_bench.components import backbone
 
-    card = family.card(name)
+    card = backbone.card(name)
     texts = [text for text in (card.terms, card.source) if text]
     return "\n".join([f"  {name} ({card.license})", *map(indented, texts)])

@@ -1,9 +1,9 @@
-"""What a spec's backbone stands for, found once: sizes, card, weights, identity; without torch."""
+"""What a spec's backbone stands for: sizes, card, weights, identity; without torch."""
 
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, fields, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -42,66 +42,6 @@ ORIGIN_FILE = "spar_bench.json"
 """The file beside exported weights that says what they were made from."""
 _PATH = "backbone.path"
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class ResolvedBackbone:
-    """A backbone as a plan knows it.
-
-    `name` is the display name: the path's, or the backbone's own. `identity` is None where weights
-    are not on this machine; `missing` then has a line for each thing that is.
-    """
-
-    spec: BackboneSpec
-    name: str
-    has_random_weights: bool
-    sizes: Sizes
-    text_sizes: TextSizes | None
-    interpolation: str
-    identity: ComponentIdentity | None
-    missing: tuple[str, ...]
-    card: BackboneCard
-
-    @property
-    def text_identity(self) -> ComponentIdentity | None:
-        """What decides the embeddings of prompts: an identity without what is about images."""
-        return None if self.identity is None else text_identity(self.identity)
-
-
-def resolve_backbone(spec: BackboneSpec) -> ResolvedBackbone:
-    """Find what a spec's backbone stands for; weights that are missing are listed, not refused.
-
-    Raises:
-        UnknownName: no backbone of that name.
-        DataFileError: its data file is invalid.
-        SpecError: it does not have what is asked of it.
-        NotReady: nothing states its sizes, or the origin of exported weights cannot be read.
-    """
-    known, stated = known_sizes(spec), card(spec.name)
-    missing: dict[str, None] = {}
-
-    def unless_missing(look: Callable[[], T]) -> T | None:
-        try:
-            return look()
-        except NotReady as error:
-            missing.update(dict.fromkeys(str(error).splitlines()))
-            return None
-
-    found = unless_missing(lambda: identity(spec))
-    if found is not None:
-        unless_missing(lambda: require_tokenizer(weights_of(spec), stated.model))
-    interpolation = None if found is None else interpolation_of(spec)
-    return ResolvedBackbone(
-        spec=spec,
-        name=display_name(spec),
-        has_random_weights=has_random_weights(spec),
-        sizes=known,
-        text_sizes=text_sizes(spec),
-        interpolation=interpolation or stated.interpolation,
-        identity=found,
-        missing=tuple(missing),
-        card=stated,
-    )
 
 
 def card(name: str) -> BackboneCard:

@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from spar_bench import backbones, registry
+from spar_bench import registry
 from spar_bench.backbones.base import Backbone
+from spar_bench.components.backbone import identity
 from spar_bench.errors import NotReady, SparBenchError
 from spar_bench.libraries import RECORDED, installed_version
 from spar_bench.run.distributed import Ranks
@@ -105,8 +106,8 @@ class Context:
         The latest of each is kept, so that weights are read once, not once a stage; read again,
         though, where their files have changed between two plans of a search.
         """
-        identity = digest([spec.model_dump(mode="json"), backbones.identity(spec)])
-        key = (identity, student.fingerprint if student else None)
+        decisive = [spec.model_dump(mode="json"), identity(spec).model_dump(mode="json")]
+        key = (digest(decisive), student.fingerprint if student else None)
         if key not in self._backbones:
             is_student = student is not None
             for old in [k for k in self._backbones if (k[1] is not None) == is_student]:
@@ -153,7 +154,7 @@ def open_student(folder: Path, device: torch.device) -> tuple[Backbone, Backbone
     """
     student = Finished(folder, read_manifest(folder))
     spec = BackboneSpec.model_validate(student.summary["backbone"])
-    if backbones.identity(spec) != student.manifest["settings"]["backbone"]:
+    if identity(spec).model_dump(mode="json") != student.manifest["settings"]["backbone"]:
         raise NotReady(
             f"{folder}: needs the backbone it was trained from, but {spec.path or spec.name} "
             "has changed since; put the old weights back"

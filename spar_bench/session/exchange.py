@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from safetensors.torch import save
 
-from spar_bench import __version__, backbones
+from spar_bench import __version__
 from spar_bench.backbones.base import Backbone, Exported, Library, exchanges
-from spar_bench.components.backbone import ORIGIN_FILE
+from spar_bench.components.backbone import ORIGIN_FILE, card
 from spar_bench.engine.workplan import Retries, WorkPlan
 from spar_bench.errors import SparBenchError, UnknownName
 from spar_bench.files import replace_bytes, replace_text, writing
@@ -125,12 +125,12 @@ def _difference(backbone: Backbone, exported: Exported, folder: Path) -> float:
 
 def _origin(student: str, spec: BackboneSpec) -> dict[str, Any]:
     """Return the metadata of an export: the backbone's licence applies to it too."""
-    card = backbones.card(spec.name)
+    known = card(spec.name)
     return {
         "made_by": f"spar-bench {__version__}",
         "student": student,
         "backbone": spec.model_dump(mode="json"),
-        "license": card.license,
-        "terms": card.terms,
-        "source": card.source,
+        "license": known.license,
+        "terms": known.terms,
+        "source": known.source,
     }

@@ -8,8 +8,13 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from spar_bench import backbones, datasets, registry
-from spar_bench.backbones import exported_from
+from spar_bench import datasets, registry
+from spar_bench.components.backbone import (
+    exported_from,
+    known_sizes,
+    require_backbone_tokenizer,
+    require_text,
+)
 from spar_bench.datasets._files import FileDataset
 from spar_bench.datasets.base import Split
 from spar_bench.drawing import rescaled_hw
@@ -34,10 +39,10 @@ def missing(loaded: LoadedSpec, resolver: Resolver) -> list[str]:
             checks[f"{family} {name}"] = partial(registry.require, family, name)
         stated = one.backbone.model_dump_json()
         checks[stated] = partial(resolver.backbone, one.backbone)
-        checks[f"tokenizer {stated}"] = partial(backbones.require_tokenizer, one.backbone)
+        checks[f"tokenizer {stated}"] = partial(require_backbone_tokenizer, one.backbone)
         refiner = one.evaluate.refiner
         checks[f"refiner {refiner.model_dump_json()}"] = partial(resolver.refiner, refiner)
-        checks[f"text {one.backbone.name}"] = partial(backbones.require_text, one.backbone)
+        checks[f"text {one.backbone.name}"] = partial(require_text, one.backbone)
         if one.distils:
             source = one.images.source
             checks[f"train {source.model_dump_json()}"] = partial(
@@ -154,7 +159,7 @@ def _whole(
     what: str,
     sizes: Callable[[Resolver, Settings], list[tuple[int, int]]],
 ) -> Iterator[str]:
-    window = settings.teacher.window_px or backbones.known_sizes(settings.backbone).image_px
+    window = settings.teacher.window_px or known_sizes(settings.backbone).image_px
     for height, width in sorted(sizes(resolver, settings), key=max, reverse=True)[:1]:
         if max(height, width) <= window:
             yield (
@@ -206,7 +211,6 @@ def _distilled(resolver: Resolver, settings: Settings) -> list[tuple[int, int]]:
             resolver.opened(settings.images.source, "train").image_hw,
             settings.images.short_side_px[1],
             long_side_ratio=settings.images.long_side_ratio,
-            shortest_px=settings.images.smallest_side_px
-            or backbones.known_sizes(settings.backbone).image_px,
+            shortest_px=settings.images.smallest_side_px or known_sizes(settings.backbone).image_px,
         )
     ]

@@ -7,8 +7,8 @@ from typing import ClassVar, Self
 from pydantic import JsonValue
 
 from spar_bench import registry
-from spar_bench.backbones import Sizes
 from spar_bench.components.identity import ComponentIdentity
+from spar_bench.components.sizes import Sizes
 from spar_bench.inference import Inference
 from spar_bench.plan.cost import image_flops
 from spar_bench.registry import PluginIdentity

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 from spar_bench.accuracy import Counts, names_digest
-from spar_bench.backbones import Sizes
 from spar_bench.components.identity import ComponentIdentity
+from spar_bench.components.sizes import Sizes
 from spar_bench.inference import Inference, Resize
 from spar_bench.plan.cost import image_flops, shared_flops, windows_flops, windows_of
 from spar_bench.protocol import Protocol

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
-from spar_bench.backbones import Sizes
 from spar_bench.components.flops import trained_params
+from spar_bench.components.sizes import Sizes
 from spar_bench.resolve import ResolvedBackbone, Resolver
 from spar_bench.spec.schema import BackboneSpec
 from spar_bench.stages import base

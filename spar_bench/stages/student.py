@@ -4,8 +4,8 @@ import json
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
-from spar_bench.backbones import Sizes
 from spar_bench.components.flops import trained_params, training_flops
+from spar_bench.components.sizes import Sizes
 from spar_bench.inference import Inference
 from spar_bench.registry import PluginIdentity
 from spar_bench.resolve import ResolvedPoint, Resolver

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, Self
 
-from spar_bench.backbones import Sizes
+from spar_bench.components.sizes import Sizes
 from spar_bench.inference import Inference
 from spar_bench.plan.cost import windows_flops, windows_of
 from spar_bench.resolve import ResolvedPoint, Resolver

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
-from spar_bench.backbones import TextSizes
 from spar_bench.components.flops import prompt_flops
+from spar_bench.components.sizes import TextSizes
 from spar_bench.protocol import Protocol
 from spar_bench.resolve import ResolvedDataset, ResolvedPoint, Resolver
 from spar_bench.spec.schema import BackboneSpec

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from spar_bench import backbones, registry
+from spar_bench import registry
+from spar_bench.components.backbone import card
+from spar_bench.components.weights import BackboneCard
 from tests.small import spar_bench, write_spec
 
 
@@ -75,7 +77,7 @@ def test_licence_column_has_licences_alone() -> None:
     assert {line[where:].strip() for line in said[1:]} == from_files.keys()
 
 
-def cards() -> dict[str, backbones.BackboneCard]:
+def cards() -> dict[str, BackboneCard]:
     """Return the card of each backbone that has one."""
-    return {name: backbones.card(name) for name in registry.names("backbones")
+    return {name: card(name) for name in registry.names("backbones")
             if name != "openclip"}  # fmt: skip

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from spar_bench.backbones import known_sizes
+from spar_bench.components.backbone import known_sizes
 from spar_bench.inference import SINGLE_PASS
 from spar_bench.plan.cost import image_flops
 from spar_bench.spec.schema import BackboneSpec

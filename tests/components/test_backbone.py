@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from spar_bench.components.backbone import identity, known_sizes, resolve_backbone, text_identity
+from spar_bench.components.backbone import card, identity, known_sizes, text_identity
 from spar_bench.errors import NotReady, UnknownName
+from spar_bench.resolve import Resolver
 from spar_bench.spec.schema import BackboneSpec
 from tests.components.data_files import LAION
 from tests.components.hub import nowhere
@@ -16,32 +17,34 @@ __all__ = ["nowhere"]
 def test_backbone_whose_weights_are_there_has_an_identity() -> None:
     spec = BackboneSpec(name="patchwork")
 
-    found = resolve_backbone(spec)
+    resolver = Resolver(provisional=True)
 
-    assert (found.name, found.has_random_weights, found.missing) == ("patchwork", False, ())
-    assert found.identity == identity(spec)
+    found = resolver.backbone(spec)
+
+    assert (found.display_name, found.random_weights, resolver.missing) == ("patchwork", False, [])
+    assert found.identity == identity(spec).model_dump(mode="json")
     assert found.sizes == known_sizes(spec)
     assert found.text_sizes is not None
     assert (found.text_sizes.width, found.text_sizes.context) == (64, 24)
-    assert (found.card.license, found.interpolation) == ("Apache-2.0", "bilinear")
+    assert (card("patchwork").license, found.interpolation) == ("Apache-2.0", "bilinear")
 
 
 def test_backbone_whose_weights_are_missing_says_so_and_has_sizes() -> None:
-    found = resolve_backbone(BackboneSpec(name=LAION))
+    resolver, spec = Resolver(provisional=True), BackboneSpec(name=LAION)
 
-    assert found.identity is None
-    assert found.text_identity is None
+    found = resolver.backbone(spec)
+
+    assert found.identity == {"provisional": spec.model_dump(mode="json")} == found.text_identity
     assert found.sizes.width == 768
-    [line] = found.missing
+    [line] = resolver.missing
     assert line.startswith(f"backbone {LAION}: its weights must be in ")
 
 
 def test_random_weights_are_a_property_and_not_a_part_of_the_name() -> None:
-    found = resolve_backbone(BackboneSpec(name=LAION, weights="random"))
+    found = Resolver().backbone(BackboneSpec(name=LAION, weights="random"))
 
-    assert (found.name, found.has_random_weights) == (LAION, True)
-    assert found.identity is not None
-    assert found.identity.files == {"random": 0}
+    assert (found.display_name, found.random_weights) == (LAION, True)
+    assert found.identity["files"] == {"random": 0}
 
 
 def test_identity_of_a_text_tower_leaves_out_how_images_are_read(clip: Path) -> None:
@@ -61,6 +64,6 @@ def test_identity_is_json_and_back(clip: Path) -> None:
 
 def test_nothing_is_resolved_without_sizes_or_a_known_name() -> None:
     with pytest.raises(NotReady, match="needs the folder of its weights"):
-        resolve_backbone(BackboneSpec(name="openclip"))
+        Resolver(provisional=True).backbone(BackboneSpec(name="openclip"))
     with pytest.raises(UnknownName):
-        resolve_backbone(BackboneSpec.model_construct(name="openclipp", path=None))
+        Resolver().backbone(BackboneSpec.model_construct(name="openclipp", path=None))

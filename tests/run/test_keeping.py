@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from torch import Tensor
 
-from spar_bench import backbones
+from spar_bench.components.backbone import identity
+from spar_bench.components.identity import ComponentIdentity
 from spar_bench.run import teach
 from spar_bench.run.context import Context
 from spar_bench.spec.schema import BackboneSpec
@@ -45,9 +46,9 @@ def test_targets_that_are_not_kept_make_the_same_student(
 def test_weights_are_not_looked_at_for_each_image_that_is_taught(
     clip: Path, photographs: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looks, identity = list[BackboneSpec](), backbones.identity
+    looks = list[BackboneSpec]()
 
-    def counted(spec: BackboneSpec) -> dict[str, Any]:
+    def counted(spec: BackboneSpec) -> ComponentIdentity:
         looks.append(spec)
         return identity(spec)
 
@@ -57,7 +58,7 @@ def test_weights_are_not_looked_at_for_each_image_that_is_taught(
         [student] = of_kind(plan, "student")
         looks.clear()
         with monkeypatch.context() as patched:
-            patched.setattr(backbones, "identity", counted)
+            patched.setattr("spar_bench.run.context.identity", counted)
             scheduler(plan, store)[0].make([student.fingerprint])
         assert store.find(student) is not None
         found.append(len(looks))

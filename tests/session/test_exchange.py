@@ -14,8 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import spar_bench as sb
-from spar_bench import backbones
-from spar_bench.components.backbone import exported_from
+from spar_bench.components.backbone import display_name, exported_from, has_random_weights
 from spar_bench.conflicts import read_spec
 from spar_bench.errors import NotReady, SparBenchError, UnknownName
 from spar_bench.resolve import Resolver
@@ -199,9 +198,9 @@ def test_what_was_random_when_it_was_exported_is_marked(tmp_path: Path, clip: Pa
 
     exported = BackboneSpec(path=str(tmp_path / "exported"))
     alone = BackboneSpec(path=str(tmp_path / "exported" / "open_clip_model.safetensors"))
-    names = [backbones.display_name(each) for each in (exported, alone, spec(clip))]
+    names = [display_name(each) for each in (exported, alone, spec(clip))]
     assert names == ["exported", "open_clip_model", "clip"]
-    are_random = [backbones.has_random_weights(each) for each in (exported, alone, spec(clip))]
+    are_random = [has_random_weights(each) for each in (exported, alone, spec(clip))]
     assert are_random == [True, True, False]
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from spar_bench.backbones import known_sizes
+from spar_bench.components.backbone import known_sizes
 from spar_bench.components.flops import encoder_flops
 from spar_bench.plan.devices import STAGE_S, STARTUP_S
 from spar_bench.session.planning import PlanView, plan_sweep
