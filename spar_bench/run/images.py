@@ -22,6 +22,8 @@ from spar_bench.errors import SparBenchError
 CACHE_BYTES = 1 << 30
 """Bytes of 8-bit rendered images that a process caches; further ones are rendered again."""
 
+_HALF = 1e-9
+
 
 def to_tensor(image: Image) -> Tensor:
     """Return an 8-bit image `(H, W, 3)` as float `(3, H, W)`, 0 to 1."""
@@ -31,12 +33,16 @@ def to_tensor(image: Image) -> Tensor:
 def resize(image: Tensor, image_hw: tuple[int, int], mode: str = "bilinear") -> Tensor:
     """Resample `(3, H, W)` of 0 to 1 without antialiasing: bilinear as in the paper, or bicubic.
 
-    Values are of 8 bits again, as those of the paper's code, which resizes images of bytes.
+    Values are of 8 bits before and after, as those of the paper's code, which resizes images of
+    bytes. Halves are rounded up. The same bytes come out whatever the number of threads: torch's
+    interpolation then differs in its last digit, so it is done in float64, where no value but a
+    half lies within `_HALF` of one.
     """
     if tuple(image.shape[-2:]) == image_hw:
         return image
-    resized = F.interpolate(image[None], size=image_hw, mode=mode)[0].clamp(0, 1)
-    return (resized * 255).round() / 255
+    bytes_ = (image.double() * 255).round()
+    resized = F.interpolate(bytes_[None], size=image_hw, mode=mode)[0].clamp(0, 255)
+    return (resized + (0.5 + _HALF)).floor().float() / 255
 
 
 def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:

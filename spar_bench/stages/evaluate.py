@@ -25,7 +25,7 @@ from spar_bench.stages.base import Estimate, Identity
 from spar_bench.stages.cost import reading
 from spar_bench.values import Method
 
-VERSION = 4
+VERSION = 5
 COUNTS_FILE = "counts.safetensors"
 NAMES_FILE = "images.json"
 """The names of the images, in order."""

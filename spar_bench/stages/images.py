@@ -11,7 +11,7 @@ from spar_bench.stage import Finished
 from spar_bench.stages import base
 from spar_bench.stages.base import Estimate, Identity
 
-VERSION = 2
+VERSION = 3
 LIST_FILE = "images.json"
 _BYTES_AN_IMAGE = 100
 

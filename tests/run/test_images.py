@@ -1,9 +1,11 @@
 """Distillation images: drawn once from the seed, rendered the same way each time."""
 
+import itertools
 import os
 import signal
 import subprocess
 import sys
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -70,18 +72,66 @@ def test_drawn_image_survives_json() -> None:
         assert Drawn.from_json(one.to_json()) == one
 
 
+def of_bytes(*shape: int) -> torch.Tensor:
+    """Return an image of random bytes as values of 0 to 1."""
+    return torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(0)).float() / 255
+
+
+def exact_bytes(image: torch.Tensor, image_hw: tuple[int, int]) -> torch.Tensor:
+    """Resample bilinearly with pixel centres aligned, in rational numbers; halves up."""
+    height, width = image.shape[1:]
+
+    def taps(index: int, length: int, out: int) -> list[tuple[int, Fraction]]:
+        at = max(Fraction(2 * index + 1, 2) * Fraction(length, out) - Fraction(1, 2), Fraction(0))
+        low = int(at)
+        return [(low, 1 - (at - low)), (min(low + 1, length - 1), at - low)]
+
+    bytes_ = (image * 255).round().int().tolist()
+    found = torch.zeros(len(bytes_), *image_hw)
+    for y, x in itertools.product(*map(range, image_hw)):
+        weights = itertools.product(taps(y, height, image_hw[0]), taps(x, width, image_hw[1]))
+        weighed = [(row, column, w * v) for (row, w), (column, v) in weights]
+        for channel, plane in enumerate(bytes_):
+            value = sum((w * plane[row][column] for row, column, w in weighed), Fraction(0))
+            found[channel, y, x] = int(value + Fraction(1, 2))
+    return found
+
+
 def test_whole_image_is_resized_and_cut_to_whole_patches() -> None:
-    image = torch.rand(3, 60, 90)
+    image = of_bytes(3, 60, 90)
 
     found = render(image, Drawn(0, 45, None, flip=False), DRAWING)
 
-    expected = F.interpolate(image[None], size=(45, 68), mode="bilinear")[0, :, :40, :64]
-    assert torch.equal(found, (expected * 255).round() / 255)
+    assert torch.equal(found * 255, exact_bytes(image, (45, 68))[:, :40, :64])
+
+
+@pytest.mark.parametrize("image_hw", [(10, 15), (40, 60), (25, 36), (31, 47)])
+def test_resized_bytes_are_those_of_exact_arithmetic(image_hw: tuple[int, int]) -> None:
+    image = of_bytes(2, 20, 30)
+
+    assert torch.equal((resize(image, image_hw) * 255).round(), exact_bytes(image, image_hw))
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("image_hw", [(128, 160), (200, 250), (384, 480)])
+def test_resized_bytes_do_not_depend_on_the_number_of_threads(
+    image_hw: tuple[int, int], mode: str
+) -> None:
+    image, before = of_bytes(3, 256, 320), torch.get_num_threads()
+    resized = []
+    try:
+        for n_threads in (1, 2):
+            torch.set_num_threads(n_threads)
+            resized.append(resize(image, image_hw, mode))
+    finally:
+        torch.set_num_threads(before)
+
+    assert torch.equal(*resized)
 
 
 @pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
 def test_resized_image_has_values_of_8_bits(mode: str) -> None:
-    image = torch.rand(3, 20, 30)
+    image = of_bytes(3, 20, 30)
 
     found = resize(image, (31, 47), mode) * 255
     exact = F.interpolate(image[None], size=(31, 47), mode=mode)[0].clamp(0, 1) * 255
