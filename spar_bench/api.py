@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-import numpy as np
 from pydantic import ValidationError
 
 from spar_bench import registry
@@ -21,8 +20,8 @@ from spar_bench.plan.cost import image_flops, windows_of
 from spar_bench.protocol import declare
 from spar_bench.resolve import class_names, open_dataset
 from spar_bench.run.context import build_backbone, open_student, resolve_device
-from spar_bench.run.evaluate import confusion_of, counts_of, require_labels
 from spar_bench.run.latency import Arm
+from spar_bench.run.pixel_counts import PixelCounts, read_images
 from spar_bench.run.segment import Segmenter
 from spar_bench.run.text import classifier_of, embed
 from spar_bench.spec.schema import BackboneSpec, DatasetSpec, EvaluateSpec
@@ -118,16 +117,10 @@ def evaluate(
         classifier_of(queries, classes, protocol),
         device=next(backbone.visual.parameters()).device,
     )
-    pixels = np.zeros((3, len(data), len(classes)), np.int64)
-    for index in range(len(data)):
-        _, image, mask = data.sample(index)
-        truth_hw = (mask.shape[0], mask.shape[1])
-        [labels] = segmenter.read(image, resize.of(image.shape), truth_hw, [inference])
-        if isinstance(labels, Exception):
-            raise labels
-        pixels[:, index] = counts_of(confusion_of(mask, labels, len(classes)))
-    counts = Counts(*pixels)
-    require_labels(counts, label(spec))
+    pixels = PixelCounts([inference], len(data), len(classes))
+    for image in read_images(segmenter, data, resize, pixels):
+        pixels.add(image)
+    counts = pixels.of(0, label(spec))
     shown = own.shown(classes, spec.background_threshold)
     ious = dict(zip(shown, class_iou(counts).tolist(), strict=True))
     return Evaluation(miou(counts), ious, counts)

@@ -17,9 +17,9 @@ from spar_bench.datasets._images import read_image, read_mask
 from spar_bench.datasets.base import Mask
 from spar_bench.errors import DataError, SparBenchError
 from spar_bench.inference import SINGLE_PASS, Inference
-from spar_bench.run.evaluate import confusion_of, counts_of
 from spar_bench.run.images import normalise, resize, to_tensor
 from spar_bench.run.inference import single_pass, sliding_window
+from spar_bench.run.pixel_counts import confusion_of, counts_of
 from spar_bench.run.segment import DIVERGED, Segmenter
 from spar_bench.run.text import classifier_of, embed
 from spar_bench.spec.schema import BackboneSpec
