@@ -26,7 +26,11 @@ RESULTS_FILE = "results.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """Cost of one image of one size with one method; None where it was not measured."""
+    """Cost of one image of one size with one method; None where it was not measured.
+
+    `window_batch` is how many windows were encoded at once when it was timed, None in a single
+    pass.
+    """
 
     image_h: int | None = None
     image_w: int | None = None
@@ -37,6 +41,7 @@ class Cost:
     latency_p90_ms: float | None = None
     encoder_p50_ms: float | None = None
     peak_mib: float | None = None
+    window_batch: int | None = None
     params_m: float | None = None
     device: str | None = None
     cost_status: Status = "not_measured"
@@ -109,7 +114,8 @@ COLUMNS = [
     "refiner", "protocol", "window_px", "stride_px", "train_short_side_px", "loss", "trainable",
     "dataset", "eval_short_side_px", "image_h", "image_w", "n_images", "n_skipped",
     "n_windows", "miou", "gflops", "latency_p10_ms", "latency_p50_ms", "latency_p90_ms",
-    "encoder_p50_ms", "peak_mib", "params_m", "device", "dtype", "status", "cost_status",
+    "encoder_p50_ms", "peak_mib", "window_batch", "params_m", "device", "dtype", "status",
+    "cost_status",
 ]  # fmt: skip
 """The columns of results.csv, in order; followed by one for each other swept key."""
 

@@ -56,7 +56,7 @@ class Context:
     mean loss, and may raise Pruned; `stop` is set when the user asks to stop. `workers` is the
     number of processes that render images in advance; `ranks` are those that train a student
     together. `flops` counts the work done since it was last set to zero, from which later plans
-    estimate time.
+    estimate time; `window_batch` is how many windows were encoded at once, None if none were.
     """
 
     store: Store
@@ -67,6 +67,7 @@ class Context:
     workers: int = 0
     ranks: Ranks = field(default_factory=Ranks)
     flops: float = 0.0
+    window_batch: int | None = None
     _backbones: dict[tuple[str, str | None], Backbone] = field(default_factory=dict)
     _pictures: dict[str, Pictures] = field(default_factory=dict)
 

@@ -110,6 +110,7 @@ class _Batch:
         n_reads = 2 if features else 1
         sizes = self._segmenter.backbone.sizes
         self._context.flops += n_reads * shared_flops(sizes, inferences, image_hw)
+        self._context.window_batch = self._segmenter.batch.used
         for position, (place, labels) in enumerate(image.labels.items()):
             if index < N_PREVIEWS and not isinstance(labels, SparBenchError):
                 arrays = {"image": sample.image, "truth": sample.mask, "prediction": labels}

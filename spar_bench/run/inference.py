@@ -19,8 +19,55 @@ log = logging.getLogger(__name__)
 Encode = Callable[[Tensor], Tensor]
 WINDOW_BATCH = {"cpu": 64, "cuda": 256}
 """Windows encoded at once, by kind of device: bounds memory for images of any size."""
-_fitting: dict[tuple[str, int, int], int] = {}
-"""How many windows of a size a device was found to hold at once, if fewer."""
+
+
+class WindowBatch:
+    """How many windows of an image are encoded at once: halved whenever memory runs out.
+
+    Whoever reads images has one, so that no other reading is affected. `used` is the number that
+    windows were last encoded with, None before the first.
+    """
+
+    def __init__(self, device: torch.device, size: int | None = None) -> None:
+        """Begin with `size`, by default the usual one of the device."""
+        self.size = size or WINDOW_BATCH.get(device.type, WINDOW_BATCH["cpu"])
+        self.used: int | None = None
+
+    def encode_row(self, strip: Tensor, encode: Encode, lefts: list[int], width: int) -> Tensor:
+        """Encode the windows of one row of an image `(3, eh, W)` to `(K, D, n, m)` in float32.
+
+        Raises:
+            SparBenchError: the device has no memory for a single window.
+        """
+        maps, first = list[Tensor](), 0
+        while first < len(lefts):
+            chunk = lefts[first : first + self.size]
+            try:
+                windows = torch.stack([strip[:, :, left : left + width] for left in chunk])
+                maps.append(encode(windows).float())
+            except torch.OutOfMemoryError as error:
+                self._halve(len(chunk), strip[:, :, :width], error)
+            else:
+                first += len(chunk)
+                self.used = self.size
+                continue
+            del windows
+            if strip.is_cuda:  # only here: while the error is handled, its frames hold tensors
+                torch.cuda.empty_cache()
+        return torch.cat(maps)
+
+    def _halve(self, n_windows: int, window: Tensor, error: torch.OutOfMemoryError) -> None:
+        (height, width), device = window.shape[-2:], window.device
+        if n_windows == 1:
+            raise SparBenchError(
+                f"{device}: must have memory for one window of {height}x{width} px, but "
+                f"{str(error).splitlines()[0]}; use a smaller teacher.window_px, or --device cpu"
+            ) from None
+        self.size = n_windows // 2
+        log.warning(
+            "%d windows of %dx%d px do not fit into the memory of %s; %d at once from now on",
+            *(n_windows, height, width, device, self.size),
+        )
 
 
 def single_pass(backbone: Backbone, images: Tensor) -> Tensor:
@@ -41,6 +88,7 @@ def sliding_window(
     window_px: int,
     stride_px: int,
     upsample: int | None = None,
+    batch: WindowBatch | None = None,
 ) -> Tensor:
     """Return the teacher's features `(B, C, h, w)` on the patch grid: the distillation target.
 
@@ -54,6 +102,7 @@ def sliding_window(
         window_px: Side of the window, a multiple of the patch; clipped to a smaller image.
         stride_px: Step between windows; the last one is flush with the far border.
         upsample: A divisor of the patch with `stride_px` a multiple of patch / upsample.
+        batch: How many windows are encoded at once; default: the device's usual number.
 
     Raises:
         ValueError: window, stride and upsample do not fit the patch, or the images have another
@@ -67,9 +116,10 @@ def sliding_window(
         feature_axis(length, window_px, stride_px, patch_px=patch_px, upsample=r)
         for length in whole.shape[-2:]
     )
+    batch = batch or WindowBatch(images.device)
     with torch.inference_mode():
         return torch.stack(
-            [stitch(image, backbone.features, [(rows, columns)])[0] for image in whole]
+            [stitch(image, backbone.features, [(rows, columns)], batch)[0] for image in whole]
         )
 
 
@@ -84,7 +134,7 @@ def _require_images(backbone: Backbone, images: Tensor) -> None:
 
 
 def stitch(
-    image: Tensor, encode: Encode, arms: Sequence[tuple[Axis, Axis]], *, batch: int | None = None
+    image: Tensor, encode: Encode, arms: Sequence[tuple[Axis, Axis]], batch: WindowBatch
 ) -> list[Tensor]:
     """Stitch the outputs of `encode` for windows, for several strides at once.
 
@@ -95,7 +145,7 @@ def stitch(
         image: Normalised, `(3, H, W)`.
         encode: Maps windows `(K, 3, eh, ew)` to `(K, D, n, m)`.
         arms: Row and column axis of each arm; all arms have windows of one size.
-        batch: Windows encoded at once; default: as many as the device holds, found by trying.
+        batch: How many windows are encoded at once.
 
     Returns:
         One `(D, h, w)` for each arm; its h and w are those of the arm's axes.
@@ -112,7 +162,7 @@ def stitch(
         lefts = sorted({left for i in present for left in arms[i][1].origins})
         extent_hw = arms[present[0]][0].extent_px, arms[present[0]][1].extent_px
         strip = image[:, top : top + extent_hw[0]]
-        maps = _encode_row(strip, encode, lefts, extent_hw[1], batch)
+        maps = batch.encode_row(strip, encode, lefts, extent_hw[1])
         for i in present:
             rows, columns = arms[i]
             chosen = maps[[lefts.index(left) for left in columns.origins]]
@@ -120,45 +170,6 @@ def stitch(
             total = totals[i]
             totals[i] = part if total is None else total.add_(part)
     return [total for total in totals if total is not None]
-
-
-def _encode_row(
-    strip: Tensor, encode: Encode, lefts: list[int], width: int, batch: int | None
-) -> Tensor:
-    """Encode the windows of one row of an image `(3, eh, W)` to `(K, D, n, m)` in float32."""
-    key = (str(strip.device), strip.shape[1], width)
-    maps, first = list[Tensor](), 0
-    while first < len(lefts):
-        asked = batch or WINDOW_BATCH.get(strip.device.type, WINDOW_BATCH["cpu"])
-        at_once = min(asked, _fitting.get(key, asked))
-        chunk = lefts[first : first + at_once]
-        try:
-            windows = torch.stack([strip[:, :, left : left + width] for left in chunk])
-            maps.append(encode(windows).float())
-        except torch.OutOfMemoryError as error:
-            _fitting[key] = _fewer(len(chunk), key, error)
-        else:
-            first += len(chunk)
-    return torch.cat(maps)
-
-
-def _fewer(n_windows: int, key: tuple[str, int, int], error: torch.OutOfMemoryError) -> int:
-    """Return how many windows to try after this many did not fit.
-
-    Raises:
-        SparBenchError: it was a single window.
-    """
-    device, height, width = key
-    if n_windows == 1:
-        raise SparBenchError(
-            f"{device}: must have memory for one window of {height}x{width} px, but "
-            f"{str(error).splitlines()[0]}; use a smaller teacher.window_px, or --device cpu"
-        ) from None
-    log.warning(
-        "%d windows of %dx%d px do not fit into the memory of %s; %d at once from now on",
-        *(n_windows, height, width, device, n_windows // 2),
-    )
-    return n_windows // 2
 
 
 def _place(maps: Tensor, down: Tensor, across: Tensor, row: int) -> Tensor:

@@ -216,6 +216,7 @@ class Arm:
             "latency_p90_ms": p90,
             "encoder_p50_ms": float(np.median(encoder)),
             "peak_mib": peak_mib(self._read, self._device, self._weights_bytes),
+            "window_batch": self._segmenter.batch.used,
             "n": len(whole),
             "samples_ms": whole.tolist(),
         }

@@ -20,7 +20,7 @@ from spar_bench.plan.cost import pass_hw
 from spar_bench.refiners.base import Guidance, RefinesFeatures, RefinesScores
 from spar_bench.run.context import autocast
 from spar_bench.run.images import normalise, resize, to_tensor
-from spar_bench.run.inference import stitch
+from spar_bench.run.inference import WindowBatch, stitch
 from spar_bench.run.text import Classifier
 from spar_bench.spec.plugins import PluginSpec
 from spar_bench.values import Precision
@@ -60,7 +60,8 @@ class Scores(NamedTuple):
 class Segmenter:
     """A backbone, its text queries and a refiner, reading images one at a time.
 
-    `way_out` is the advice if features are not finite in float32.
+    `way_out` is the advice if features are not finite in float32; `batch` is how many windows are
+    encoded at once.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class Segmenter:
     ) -> None:
         self.backbone, self.classifier, self.device = backbone, classifier, device
         self.refiner = load_refiner(refiner, device)
+        self.batch = WindowBatch(device)
         self._precision: Precision = precision
         self._interpolation = interpolation
         self._way_out = way_out
@@ -145,7 +147,8 @@ class Segmenter:
                     "but it refines features; set evaluate.average: features"
                 )
             axes = [self._pixel_axes(image, arm) for arm in arms]
-            yield from (Scores(one) for one in stitch(image, self._window_cosines, axes))
+            maps = stitch(image, self._window_cosines, axes, self.batch)
+            yield from map(Scores, maps)
             return
         for features in self._features(image, arms):
             if isinstance(self.refiner, RefinesFeatures):
@@ -169,7 +172,8 @@ class Segmenter:
         if arms[0].kind == "single_pass":
             return [self._encode(image[None])[0]] * len(arms)
         whole = fit_sides(image, self.backbone.sizes)
-        return stitch(whole, self._encode, [self._feature_axes(whole, arm) for arm in arms])
+        axes = [self._feature_axes(whole, arm) for arm in arms]
+        return stitch(whole, self._encode, axes, self.batch)
 
     def _not_finite(self) -> SparBenchError:
         is_exact = self._precision == "float32"

@@ -18,7 +18,7 @@ from spar_bench.plan.cost import windows_flops
 from spar_bench.resolve import open_dataset
 from spar_bench.run.context import Context
 from spar_bench.run.images import Pictures, normalise
-from spar_bench.run.inference import sliding_window
+from spar_bench.run.inference import WindowBatch, sliding_window
 from spar_bench.run.writer import Writer
 from spar_bench.stage import Damaged, Finished
 from spar_bench.stages import images, student, targets
@@ -63,8 +63,8 @@ def make_targets(stages: list[targets.Stage], context: Context) -> list[targets.
 
 def _make_targets(stage: targets.Stage, context: Context) -> targets.Summary:
     pictures = open_images(stage, context)
-    backbone = context.backbone(stage.places.backbone)
-    output, teacher = context.store.output(stage), stage.settings.teacher
+    teacher = Teacher(context.backbone(stage.places.backbone), stage.settings.teacher, context)
+    output, patch_px = context.store.output(stage), teacher.backbone.sizes.patch_px
     written = [_grid_hw(output / file_of(position)) for position in range(len(pictures))]
     lacking = (position for position, grid_hw in enumerate(written) if grid_hw is None)
     n_passes = 0
@@ -73,38 +73,47 @@ def _make_targets(stage: targets.Stage, context: Context) -> targets.Summary:
             context.check()
             context.report(stage, position / len(written))
             if grid_hw is None:
-                features = _teach(backbone, next(stream), teacher, context, position)
+                features = teacher.features(next(stream), position)
                 writer.put(output / file_of(position), {"features": features.cpu()})
                 grid_hw = features.shape[-2], features.shape[-1]
-            image_hw = grid_hw[0] * backbone.sizes.patch_px, grid_hw[1] * backbone.sizes.patch_px
-            n_passes += n_windows(image_hw, *teacher.window_and_stride_px)
+            image_hw = grid_hw[0] * patch_px, grid_hw[1] * patch_px
+            n_passes += n_windows(image_hw, *stage.settings.teacher.window_and_stride_px)
     return targets.Summary(n_images=len(written), n_windows=n_passes)
 
 
-def _teach(
-    backbone: Backbone, picture: Tensor, teacher: Inference, context: Context, position: int
-) -> Tensor:
-    """Return the teacher's features on one image, `(C, h, w)` in half precision, on the device.
+class Teacher:
+    """The frozen backbone, read through a sliding window."""
 
-    Raises:
-        SparBenchError: one is too large for half precision.
-    """
-    window_px, stride_px = teacher.window_and_stride_px
-    features = sliding_window(
-        backbone,
-        normalise(picture, backbone.mean, backbone.std).to(context.device)[None],
-        window_px=window_px,
-        stride_px=stride_px,
-        upsample=teacher.upsample,
-    )[0].to(torch.float16)
-    if not features.isfinite().all():
-        raise SparBenchError(
-            f"targets: the teacher's features must be finite in half precision, but those of "
-            f"image {position} are not; check the backbone's weights"
-        )
-    image_hw = picture.shape[-2], picture.shape[-1]
-    context.flops += windows_flops(backbone.sizes, teacher, image_hw)
-    return features.contiguous()
+    def __init__(self, backbone: Backbone, inference: Inference, context: Context) -> None:
+        self.backbone = backbone
+        self._inference, self._context = inference, context
+        self._batch = WindowBatch(context.device)
+
+    def features(self, picture: Tensor, position: int) -> Tensor:
+        """Return the features of one image, `(C, h, w)` in half precision, on the device.
+
+        Raises:
+            SparBenchError: one is too large for half precision.
+        """
+        backbone, context = self.backbone, self._context
+        window_px, stride_px = self._inference.window_and_stride_px
+        features = sliding_window(
+            backbone,
+            normalise(picture, backbone.mean, backbone.std).to(context.device)[None],
+            window_px=window_px,
+            stride_px=stride_px,
+            upsample=self._inference.upsample,
+            batch=self._batch,
+        )[0].to(torch.float16)
+        if not features.isfinite().all():
+            raise SparBenchError(
+                f"targets: the teacher's features must be finite in half precision, but those of "
+                f"image {position} are not; check the backbone's weights"
+            )
+        image_hw = picture.shape[-2], picture.shape[-1]
+        context.flops += windows_flops(backbone.sizes, self._inference, image_hw)
+        context.window_batch = self._batch.used
+        return features.contiguous()
 
 
 class Targets:
@@ -135,13 +144,13 @@ class Targets:
             except Damaged:
                 if self._stage.places.keeps_targets:
                     raise
-        teacher = self._stage.places.teacher
-        return _teach(self._backbone, picture, teacher, self._context, position).float()
+        return self._teacher.features(picture, position).float()
 
     @cached_property
-    def _backbone(self) -> Backbone:
-        """The teacher's, asked for once: the context looks at its weights' files each time."""
-        return self._context.backbone(self._stage.places.backbone)
+    def _teacher(self) -> Teacher:
+        """The teacher, built once: the context looks at its weights' files each time."""
+        places = self._stage.places
+        return Teacher(self._context.backbone(places.backbone), places.teacher, self._context)
 
 
 def read_target(targets: Finished, position: int) -> Tensor:

@@ -111,7 +111,8 @@ class Worker:
             Event(kind="progress", fingerprint=stage.fingerprint, share=share)
         )
         while True:
-            started, begun, context.flops = time.time_ns(), time.monotonic(), 0.0
+            started, begun = time.time_ns(), time.monotonic()
+            context.flops, context.window_batch = 0.0, None
             try:
                 results = maker_of(type(stages[0]))(stages, context)
                 break
@@ -136,6 +137,7 @@ class Worker:
                 ended_ms=time.time_ns() // 1_000_000,
                 seconds=seconds / len(stages),
                 gflops=context.flops / 1e9 / len(stages),
+                window_batch=context.window_batch,
             )
             context.store.finish(stage, summary=result, made=made)
             emit(Event(kind="made", fingerprint=stage.fingerprint, text=f"{seconds:.1f} s"))

@@ -83,6 +83,7 @@ class Collector:
                     "latency_p90_ms",
                     "encoder_p50_ms",
                     "peak_mib",
+                    "window_batch",
                 )
             },
         )

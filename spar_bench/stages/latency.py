@@ -8,7 +8,7 @@ from spar_bench.stage import Finished, digest
 from spar_bench.stages import base, cost
 from spar_bench.stages.base import Estimate
 
-VERSION = 3
+VERSION = 4
 LATENCY_FILE = "latency.json"
 _BYTES_EACH = 4_000
 _PASSES = 5

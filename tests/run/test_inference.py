@@ -12,12 +12,12 @@ from torch import Tensor
 from spar_bench.backbones.base import Backbone
 from spar_bench.backbones.openclip import Backbone as OpenClip
 from spar_bench.errors import SparBenchError
-from spar_bench.run import inference
-from spar_bench.run.inference import single_pass, sliding_window, stitch
+from spar_bench.run.inference import WINDOW_BATCH, WindowBatch, single_pass, sliding_window, stitch
 from spar_bench.spec.schema import BackboneSpec
 from spar_bench.windows import Axis, feature_axis, n_windows, origins, pixel_axis, upsample_factor
 from tests.test_testing import ToyBackbone
 
+CPU = torch.device("cpu")
 PATCH, WINDOW = 4, 16
 IMAGES_HW = [(32, 48), (28, 20), (36, 16), (12, 40), (8, 12), (48, 44)]
 
@@ -91,7 +91,7 @@ def test_pixels_are_stitched_as_by_plain_loops(
     )
 
     with torch.no_grad():
-        [found] = stitch(image, backbone.features, [(rows, columns)])
+        [found] = stitch(image, backbone.features, [(rows, columns)], WindowBatch(CPU))
 
         total, counts = torch.zeros(6, *image_hw), torch.zeros(image_hw)
         extent_h, extent_w = (min(WINDOW, length) for length in image_hw)
@@ -127,7 +127,8 @@ def test_several_strides_at_once_encode_each_window_once_and_say_the_same(
         return backbone.features(windows)
 
     with torch.no_grad():
-        together = stitch(image, encode, [(rows, columns) for rows, columns in arms], batch=5)
+        axes = [(rows, columns) for rows, columns in arms]
+        together = stitch(image, encode, axes, WindowBatch(CPU, 5))
 
     extents = [min(WINDOW, length) for length in image_hw]
     corners = {
@@ -149,7 +150,7 @@ def test_half_precision_maps_are_stitched_in_float32() -> None:
     def ones(windows: Tensor) -> Tensor:
         return torch.full((len(windows), 2, 4, 4), 0.1, dtype=torch.bfloat16)
 
-    [found] = stitch(image, ones, [(axis, axis)])
+    [found] = stitch(image, ones, [(axis, axis)], WindowBatch(CPU))
 
     assert found.dtype == torch.float32
     value = torch.tensor(0.1, dtype=torch.bfloat16).float()
@@ -186,12 +187,6 @@ class Memory:
             return self.backbone.features(windows)
 
 
-@pytest.fixture
-def _nothing_tried(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Forget what other tests have found to fit."""
-    monkeypatch.setattr(inference, "_fitting", {})
-
-
 def axes(image: Tensor) -> tuple[Axis, Axis]:
     rows, columns = (
         feature_axis(side, WINDOW, 4, patch_px=PATCH, upsample=1) for side in image.shape[1:]
@@ -199,18 +194,18 @@ def axes(image: Tensor) -> tuple[Axis, Axis]:
     return rows, columns
 
 
-@pytest.mark.usefixtures("_nothing_tried")
 def test_windows_that_do_not_fit_are_encoded_fewer_at_once_from_then_on(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    image, memory = torch.randn(3, 24, 64), Memory(holds=4)  # three rows of 13 windows
-    [expected] = stitch(image, Memory(holds=99).encode, [axes(image)])
+    image, memory, batch = torch.randn(3, 24, 64), Memory(holds=4), WindowBatch(CPU)
+    [expected] = stitch(image, Memory(holds=99).encode, [axes(image)], WindowBatch(CPU))
 
     with caplog.at_level(logging.WARNING):
-        [found] = stitch(image, memory.encode, [axes(image)])
+        [found] = stitch(image, memory.encode, [axes(image)], batch)
 
-    # 13 are too many, half of them too, then 3 fit: 13 = 4 * 3 + 1.
+    # Three rows of 13 windows: 13 are too many, half of them too, then 3 fit: 13 = 4 * 3 + 1.
     assert memory.asked == [13, 6, 3, 3, 3, 3, 1] + 2 * [3, 3, 3, 3, 1]
+    assert (batch.size, batch.used) == (3, 3)
     assert torch.allclose(found, expected, atol=1e-6)
     assert [record.getMessage() for record in caplog.records] == [
         "13 windows of 16x16 px do not fit into the memory of cpu; 6 at once from now on",
@@ -218,23 +213,27 @@ def test_windows_that_do_not_fit_are_encoded_fewer_at_once_from_then_on(
     ]
 
 
-@pytest.mark.usefixtures("_nothing_tried")
-def test_what_fits_is_found_for_each_size_of_window() -> None:
-    large, small = torch.randn(3, 16, 64), torch.randn(3, 12, 64)  # windows of 16x16 and 12x16 px
-    stitch(large, Memory(holds=4).encode, [axes(large)])
-    memory = Memory(holds=99)
+def test_memory_that_runs_out_in_one_reading_leaves_others_at_the_default() -> None:
+    image, memory = torch.randn(3, 16, 64), Memory(holds=99)
+    stitch(image, Memory(holds=4).encode, [axes(image)], WindowBatch(CPU))
+    batch = WindowBatch(CPU)
 
-    stitch(small, memory.encode, [axes(small)])
+    stitch(image, memory.encode, [axes(image)], batch)
 
     assert memory.asked == [13]
+    assert (batch.size, batch.used) == (WINDOW_BATCH["cpu"], WINDOW_BATCH["cpu"])
 
 
-@pytest.mark.usefixtures("_nothing_tried")
-def test_a_single_window_that_does_not_fit_is_told_in_one_line() -> None:
+def test_window_batch_is_not_used_before_a_window_is_encoded() -> None:
+    assert WindowBatch(torch.device("cuda")).used is None
+    assert WindowBatch(torch.device("cuda")).size == WINDOW_BATCH["cuda"]
+
+
+def test_single_window_that_does_not_fit_is_refused_in_one_line() -> None:
     image = torch.randn(3, 16, 64)
 
     with pytest.raises(SparBenchError) as caught:
-        stitch(image, Memory(holds=0).encode, [axes(image)])
+        stitch(image, Memory(holds=0).encode, [axes(image)], WindowBatch(CPU))
 
     assert str(caught.value) == (
         "cpu: must have memory for one window of 16x16 px, but Tried to allocate 7 GiB.; use a "
@@ -246,9 +245,9 @@ def test_a_single_window_that_does_not_fit_is_told_in_one_line() -> None:
 def test_batch_moves_no_more_than_rounding(batch: int) -> None:
     image, backbone = torch.randn(3, 28, 64), Small()
     with torch.no_grad():
-        [expected] = stitch(image, backbone.features, [axes(image)])
+        [expected] = stitch(image, backbone.features, [axes(image)], WindowBatch(CPU))
 
-        [found] = stitch(image, backbone.features, [axes(image)], batch=batch)
+        [found] = stitch(image, backbone.features, [axes(image)], WindowBatch(CPU, batch))
 
     assert torch.allclose(found, expected, rtol=1e-5, atol=1e-6)
 
@@ -276,6 +275,6 @@ def test_papers_windows_are_counted_and_taken_a_row_at_a_time(
             seen.append(len(windows))
             return windows.new_ones(len(windows), 1, 32, 32)
 
-        stitch(torch.zeros(1, 1024, 2048), encode, [(rows, columns)])
+        stitch(torch.zeros(1, 1024, 2048), encode, [(rows, columns)], WindowBatch(CPU))
 
-        assert (sum(seen), max(seen)) == (1495, inference.WINDOW_BATCH["cpu"])
+        assert (sum(seen), max(seen)) == (1495, WINDOW_BATCH["cpu"])

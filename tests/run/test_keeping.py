@@ -10,8 +10,7 @@ from torch import Tensor
 
 from spar_bench.components.backbone import identity
 from spar_bench.components.identity import ComponentIdentity
-from spar_bench.run import teach
-from spar_bench.run.context import Context
+from spar_bench.run.teach import Teacher
 from spar_bench.spec.schema import BackboneSpec
 from spar_bench.stage import Finished
 from spar_bench.stages.student import TRAINED_FILE
@@ -92,13 +91,13 @@ def test_kept_targets_are_read_where_they_need_not_be_kept_and_damaged_ones_left
     scheduler(kept, store)[0].make(stage.fingerprint for stage in of_kind(kept, "targets"))
     plan = plan_of(settings(clip, photographs, teacher__keep=False))
     [student] = of_kind(plan, "student")
-    real = teach._teach
+    real = Teacher.features
 
-    def counted(backbone: Any, picture: Tensor, how: Any, context: Context, at: int) -> Tensor:
-        taught.append(at)
-        return real(backbone, picture, how, context, at)
+    def counted(teacher: Teacher, picture: Tensor, position: int) -> Tensor:
+        taught.append(position)
+        return real(teacher, picture, position)
 
-    monkeypatch.setattr(teach, "_teach", counted)
+    monkeypatch.setattr(Teacher, "features", counted)
 
     # A copy, since a process checks each file of a store once.
     damaged = Store(shutil.copytree(store.root, tmp_path / "damaged"))

@@ -15,6 +15,7 @@ from torch import Tensor
 from spar_bench.inference import SINGLE_PASS, Inference
 from spar_bench.run import latency
 from spar_bench.run.context import Context, Interrupted
+from spar_bench.run.inference import WINDOW_BATCH
 from spar_bench.run.latency import FEWEST_PASSES, LONG_PASSES, MOST_PASSES, Arm
 from spar_bench.stages.latency import Places, Settings, Stage
 from spar_bench.store import Store
@@ -23,7 +24,7 @@ from tests.test_testing import ToyBackbone
 
 SESSION = Stage(settings=Settings(timed={}, machine=None, seconds=1.0), places=Places(timed={}))
 
-WINDOWS = Inference("sliding_window", 16, 8, "logits")
+WINDOWS = Inference("sliding_window", 16, 4, "logits")
 
 
 class Clock:
@@ -135,9 +136,28 @@ def test_encoder_is_timed_inside_the_whole_pass(
     timed.sample()
     found = timed.summary()
 
-    # Windows of 16 px at stride 8 on 24 x 32: two rows, each encoded in one batch.
-    assert found["encoder_p50_ms"] == pytest.approx(20)
-    assert found["latency_p50_ms"] == pytest.approx(27)
+    # Windows of 16 px at stride 4 on 24 x 32: three rows, each encoded in one batch.
+    assert found["encoder_p50_ms"] == pytest.approx(30)
+    assert found["latency_p50_ms"] == pytest.approx(37)
+
+
+class Small(Slow):
+    """A toy that runs out of memory if it is to encode more than three windows at once."""
+
+    def features(self, images: Tensor) -> Tensor:
+        if len(images) > 3:
+            raise torch.OutOfMemoryError("Tried to allocate 7 GiB.")
+        return super().features(images)
+
+
+def test_summary_has_the_window_batch_of_its_own_passes_alone(clock: Clock) -> None:
+    timed = [arm(Small(clock, 0.1), WINDOWS), arm(Slow(clock, 0.1), WINDOWS), arm(Slow(clock, 0.1))]
+    for one in timed:
+        one.warm_up(1.0)
+        one.sample()
+
+    # 16 px at stride 4 on 24 x 32: five windows in each of three rows, of which two fit at once.
+    assert [one.summary()["window_batch"] for one in timed] == [2, WINDOW_BATCH["cpu"], None]
 
 
 def test_arms_take_turns_in_an_order_that_changes(clock: Clock, store: Store) -> None:
