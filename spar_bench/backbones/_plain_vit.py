@@ -7,35 +7,39 @@ from collections.abc import Sequence
 from typing import Any, assert_never
 
 import open_clip
+import timm
 import torch
 import torch.nn.functional as F
+from timm.models.vision_transformer import checkpoint_filter_fn
 from torch import Tensor
 
-from spar_bench.backbones.base import Block, Parts, on_grid
+from spar_bench.backbones._open_clip import OpenClipBackbone
+from spar_bench.backbones._timm import timm_export
+from spar_bench.backbones.base import Block, Exported, Parts, on_grid
+from spar_bench.errors import SparBenchError
 from spar_bench.values import PositionRule
 
+_CLIP_VIT = "vit_base_patch16_clip_224"
 
-class PlainVit:
-    """An image tower, and how its position embeddings are resampled."""
 
-    def __init__(self, visual: Any, rule: PositionRule) -> None:
-        self._visual, self._rule = visual, rule
+class PlainVitBackbone(OpenClipBackbone):
+    """A CLIP with open_clip's own ViT as its image tower."""
 
     def embed(self, images: Tensor) -> Tensor:
         """Return the tokens before the first block, `(B, N, D)`, the class token first."""
-        visual = self._visual
+        visual, rule = self.clip.visual, self.sizes.position_embedding
         maps = visual.conv1(images)
         x = maps.flatten(2).transpose(1, 2)
         x = torch.cat([visual.class_embedding.to(x.dtype).expand(len(x), 1, -1), x], dim=1)
         table, native = visual.positional_embedding, visual.grid_size
-        patches = resampled(table[1:], native, (maps.shape[-2], maps.shape[-1]), self._rule)
+        patches = resampled(table[1:], native, (maps.shape[-2], maps.shape[-1]), rule)
         positions = torch.cat([table[:1], patches]).unsqueeze(0)
         embedded: Tensor = visual.ln_pre(x + positions.to(x.dtype))
         return embedded
 
-    def blocks(self) -> Sequence[Block]:
+    def blocks(self, grid_hw: tuple[int, int]) -> Sequence[Block]:
         """Return all blocks but the last, which is a part of `read`."""
-        return list(self._visual.transformer.resblocks)[:-1]
+        return list(self.clip.visual.transformer.resblocks)[:-1]
 
     def read(self, tokens: Tensor, grid_hw: tuple[int, int]) -> Tensor:
         """Return dense features `(B, C, h, w)` in the text's space.
@@ -43,13 +47,14 @@ class PlainVit:
         In the last block, attention is replaced by its value path, so that each token keeps its
         own place. Source: MaskCLIP, arXiv 2112.01071.
         """
-        visual = self._visual
+        visual = self.clip.visual
         x = value_path(visual.transformer.resblocks[-1], tokens[:, 1:])
         return on_grid(visual.ln_post(x) @ visual.proj, grid_hw)
 
     def parts(self) -> Parts:
         """Return the trainable parts by open_clip's own names for them."""
-        visual, blocks = self._visual, list(self._visual.transformer.resblocks)
+        visual = self.clip.visual
+        blocks = list(visual.transformer.resblocks)
         return Parts(
             blocks=[list(block.parameters()) for block in blocks],
             attention=[[*block.ln_1.parameters(), *block.attn.parameters()] for block in blocks],
@@ -58,17 +63,51 @@ class PlainVit:
             patch_embedding=list(visual.conv1.parameters()),
         )
 
-    def sizes(self) -> dict[str, int]:
-        """Return the sizes that the tower was built with."""
-        visual, blocks = self._visual, self._visual.transformer.resblocks
-        return {
-            "patch_px": visual.patch_size[0],
-            "image_px": visual.image_size[0],
-            "width": visual.conv1.out_channels,
-            "depth": len(blocks),
-            "heads": blocks[0].attn.num_heads,
-            "channels": visual.output_dim,
+    def timm_export(self) -> Exported:
+        """Return the image tower as timm reads it; the projection is the classifier head.
+
+        Raises:
+            SparBenchError: timm has no such ViT.
+        """
+        visual, sizes = self.clip.visual, self.sizes
+        arguments: dict[str, Any] = {
+            "img_size": sizes.image_px,
+            "patch_size": sizes.patch_px,
+            "embed_dim": sizes.width,
+            "depth": sizes.depth,
+            "num_heads": sizes.heads,
+            "mlp_ratio": sizes.mlp_ratio,
+            "num_classes": sizes.channels,
         }
+        if isinstance(visual.transformer.resblocks[0].mlp.gelu, open_clip.transformer.QuickGELU):
+            arguments["act_layer"] = "quick_gelu"
+        if visual.pool_type == "avg":
+            arguments |= {"global_pool": "avg", "fc_norm": False}
+        named = {f"visual.{name}": value for name, value in visual.state_dict().items()}
+        tower = timm.create_model(_CLIP_VIT, **arguments)
+        state = checkpoint_filter_fn(named, tower)
+        try:
+            tower.load_state_dict(state, strict=True)
+        except RuntimeError as error:
+            reason = str(error).splitlines()[-1].strip()
+            raise SparBenchError(
+                "--format timm: must be a ViT that timm also has, but its weights do not fit: "
+                f"{reason}; export it as open_clip"
+            ) from error
+        return timm_export(self, _CLIP_VIT, arguments, state, visual)
+
+
+def sizes_of(visual: Any) -> dict[str, int]:
+    """Return the sizes that an image tower was built with."""
+    blocks = visual.transformer.resblocks
+    return {
+        "patch_px": visual.patch_size[0],
+        "image_px": visual.image_size[0],
+        "width": visual.conv1.out_channels,
+        "depth": len(blocks),
+        "heads": blocks[0].attn.num_heads,
+        "channels": visual.output_dim,
+    }
 
 
 def is_plain_vit(visual: Any) -> bool:

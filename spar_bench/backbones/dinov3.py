@@ -17,9 +17,8 @@ from timm.models.eva import checkpoint_filter_fn
 from torch import Tensor, nn
 
 from spar_bench.backbones import base
+from spar_bench.backbones._timm import timm_export
 from spar_bench.components.backbone import card, known_sizes, weights_of
-from spar_bench.components.open_clip_io import timm_export
-from spar_bench.components.sizes import Sizes
 from spar_bench.components.tensors import read_tensors
 from spar_bench.components.weights import LEGACY, Channels, Weights
 from spar_bench.errors import NotReady, SparBenchError
@@ -36,70 +35,15 @@ _PERIODS = "rope_embed.periods"
 _ROUND = "as published: model.rope.periods.copy_(model.rope.periods.bfloat16())"
 
 
-class Backbone(base.Backbone):
-    """A DINOv3 trunk as timm has it, its weights in Meta's file or in timm's.
+class TrunkBackbone(base.Backbone):
+    """A DINOv3 trunk of timm with random weights at first; a subclass adds what reads its tokens.
 
     Raises:
-        NotReady: its weights are missing, or are not those of the model that its data file names.
+        SparBenchError: the data file names no DINOv3 of timm's.
     """
 
     def __init__(self, spec: BackboneSpec) -> None:
-        self.sizes, self._name = known_sizes(spec), spec.name
-        self.mean, self.std = preprocessing(spec)
-        weights = weights_of(spec)
-        with drawn_from(weights.seed):
-            self._trunk = Trunk(spec, self.sizes)
-        if not weights.is_random:
-            self._trunk.load(read_weights(weights), str(weights.path))
-        self.model: nn.Module = self._trunk.module
-        self.visual = self.model
-
-    def embed(self, images: Tensor) -> Tensor:
-        """Return the tokens before the first block, `(B, N, D)`, prefix tokens first."""
-        return self._trunk.embed(images)
-
-    def blocks(self, grid_hw: tuple[int, int]) -> Sequence[base.Block]:
-        """Return the trunk's blocks with the rotary positions of a grid."""
-        return self._trunk.blocks(grid_hw)
-
-    def read(self, tokens: Tensor, grid_hw: tuple[int, int]) -> Tensor:
-        """Return the final patch tokens, `(B, D, h, w)`."""
-        return base.on_grid(self._trunk.norm(tokens)[:, self.sizes.prefix_tokens :], grid_hw)
-
-    def encode_text(self, prompts: list[str]) -> Tensor:
-        """Refuse: there is no text tower.
-
-        Raises:
-            SparBenchError: always.
-        """
-        raise SparBenchError(
-            f"backbone {self._name}: must have a text tower to be scored against class names, but "
-            "DINOv3 alone has none; use one that does, such as dinov3txt-l16, or read its features "
-            "as a library"
-        )
-
-    def parts(self) -> base.Parts:
-        """Return the trainable parts of the trunk; its rotary positions have no parameters."""
-        return self._trunk.parts()
-
-    def from_checkpoint(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the image tower's weights from a checkpoint, whatever its prefix and names.
-
-        Raises:
-            KeyError: the checkpoint lacks one.
-            ValueError: it has biases that DINOv3 does not have.
-        """
-        return self._trunk.weights_in(state)
-
-    def export(self, library: base.Library) -> base.Exported:
-        """Return the trunk as timm's `local-dir:` reads it, without a text tower."""
-        return self._trunk.exported(self, library)
-
-
-class Trunk:
-    """A DINOv3 of timm in evaluation mode, with random weights at first."""
-
-    def __init__(self, spec: BackboneSpec, sizes: Sizes) -> None:
+        self.sizes, self.mean, self.std = known_sizes(spec), *preprocessing(spec)
         self._architecture = card(spec.name).model
         if self._architecture not in timm.list_models("*dinov3*"):
             raise SparBenchError(
@@ -107,34 +51,33 @@ class Trunk:
                 f"{self._architecture!r}; use {', '.join(timm.list_models('*patch16_dinov3'))}"
             )
         self._arguments = {
-            "patch_size": sizes.patch_px,
-            "embed_dim": sizes.width,
-            "depth": sizes.depth,
-            "num_heads": sizes.heads,
-            "num_reg_tokens": sizes.prefix_tokens - 1,
+            "patch_size": self.sizes.patch_px,
+            "embed_dim": self.sizes.width,
+            "depth": self.sizes.depth,
+            "num_heads": self.sizes.heads,
+            "num_reg_tokens": self.sizes.prefix_tokens - 1,
         }
         made: Any = timm.create_model(self._architecture, **self._arguments)
-        self.module = round_periods(made.eval())
+        self.trunk = round_periods(made.eval())
 
     def embed(self, images: Tensor) -> Tensor:
         """Return the tokens before the first block, `(B, N, D)`, prefix tokens first."""
-        tokens, _ = self.module._pos_embed(self.module.patch_embed(images))
-        embedded: Tensor = self.module.norm_pre(tokens)
+        tokens, _ = self.trunk._pos_embed(self.trunk.patch_embed(images))
+        embedded: Tensor = self.trunk.norm_pre(tokens)
         return embedded
 
     def blocks(self, grid_hw: tuple[int, int]) -> Sequence[base.Block]:
         """Return the blocks with the rotary positions of a grid."""
-        rope = self.module.rope.get_embed(shape=grid_hw)
-        return [partial(block, rope=rope) for block in self.module.blocks]
+        rope = self.trunk.rope.get_embed(shape=grid_hw)
+        return [partial(block, rope=rope) for block in self.trunk.blocks]
 
-    def norm(self, tokens: Tensor) -> Tensor:
-        """Normalise the tokens after the last block."""
-        normalised: Tensor = self.module.norm(tokens)
-        return normalised
+    def read(self, tokens: Tensor, grid_hw: tuple[int, int]) -> Tensor:
+        """Return the final patch tokens, `(B, D, h, w)`."""
+        return base.on_grid(self.trunk.norm(tokens)[:, self.sizes.prefix_tokens :], grid_hw)
 
     def parts(self) -> base.Parts:
-        """Return the trainable parts; the rotary positions have no parameters."""
-        blocks = list(self.module.blocks)
+        """Return the trainable parts of the trunk; its rotary positions have no parameters."""
+        blocks = list(self.trunk.blocks)
         return base.Parts(
             blocks=[list(block.parameters()) for block in blocks],
             attention=[
@@ -146,27 +89,27 @@ class Trunk:
                 for block in blocks
             ],
             position_embedding=[],
-            patch_embedding=list(self.module.patch_embed.parameters()),
+            patch_embedding=list(self.trunk.patch_embed.parameters()),
         )
 
-    def load(self, state: Mapping[str, Tensor], place: str) -> None:
-        """Load weights under Meta's names or timm's.
+    def load_trunk(self, state: Mapping[str, Tensor], place: str) -> None:
+        """Load the trunk's weights under Meta's names or timm's.
 
         Raises:
             NotReady: the weights are not the trunk's.
         """
         try:
-            named = timm_names(self.module, state)
+            named = timm_names(self.trunk, state)
         except ValueError as error:
             raise NotReady(
                 f"{place}: must hold DINOv3, but {error}; use published weights"
             ) from error
-        load_strictly(self.module, named, place)
+        load_strictly(self.trunk, named, place)
         if _PERIODS in state:
             with torch.no_grad():
-                self.module.rope.periods.copy_(state[_PERIODS])
+                self.trunk.rope.periods.copy_(state[_PERIODS])
 
-    def weights_in(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def trunk_weights(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the trunk's weights from a checkpoint, whatever its prefix and names.
 
         Raises:
@@ -182,9 +125,9 @@ class Trunk:
             )
         prefix = found[0].removesuffix("cls_token")
         own = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-        return base.under_any_prefix(self.module.state_dict(), timm_names(self.module, own))
+        return base.under_any_prefix(self.trunk.state_dict(), timm_names(self.trunk, own))
 
-    def exported(self, backbone: base.Backbone, library: base.Library) -> base.Exported:
+    def export(self, library: base.Library) -> base.Exported:
         """Return the trunk as timm's `local-dir:` reads it, without a text tower.
 
         timm does not round the periods of the positions as the published files do, which moves
@@ -193,15 +136,15 @@ class Trunk:
         Raises:
             SparBenchError: another library is asked for, or the image tower has more than a trunk.
         """
-        trunk = self.module
-        if library != "timm" or backbone.visual is not trunk:
+        trunk = self.trunk
+        if library != "timm" or self.visual is not trunk:
             raise SparBenchError(
                 f"--format {library}: must be a library that has the model, but only timm has "
                 "DINOv3's trunk, and none has what dino.txt adds; use timm, for read_out "
                 "patch_tokens"
             )
         state = dict(trunk.state_dict())
-        made = timm_export(backbone, self._architecture, self._arguments, state, trunk)
+        made = timm_export(self, self._architecture, self._arguments, state, trunk)
         made.config["pretrained_cfg"]["notes"] = [_ROUND]
 
         def check(folder: Path, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -209,6 +152,43 @@ class Trunk:
             return round_periods(read)(images), trunk(images)
 
         return replace(made, check=check)
+
+
+class Backbone(TrunkBackbone):
+    """A DINOv3 trunk as timm has it, its weights in Meta's file or in timm's.
+
+    Raises:
+        NotReady: its weights are missing, or are not those of the model that its data file names.
+    """
+
+    def __init__(self, spec: BackboneSpec) -> None:
+        weights, self._name = weights_of(spec), spec.name
+        with drawn_from(weights.seed):
+            super().__init__(spec)
+        if not weights.is_random:
+            self.load_trunk(read_weights(weights), str(weights.path))
+        self.model = self.visual = self.trunk
+
+    def encode_text(self, prompts: list[str]) -> Tensor:
+        """Refuse: there is no text tower.
+
+        Raises:
+            SparBenchError: always.
+        """
+        raise SparBenchError(
+            f"backbone {self._name}: must have a text tower to be scored against class names, but "
+            "DINOv3 alone has none; use one that does, such as dinov3txt-l16, or read its features "
+            "as a library"
+        )
+
+    def from_checkpoint(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the image tower's weights from a checkpoint, whatever its prefix and names.
+
+        Raises:
+            KeyError: the checkpoint lacks one.
+            ValueError: it has biases that DINOv3 does not have.
+        """
+        return self.trunk_weights(state)
 
 
 def preprocessing(spec: BackboneSpec) -> tuple[Channels, Channels]:

@@ -4,7 +4,7 @@ Shape legend: B images, N tokens, D width, T prompts.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import open_clip
@@ -16,13 +16,12 @@ from spar_bench import registry
 from spar_bench.backbones import base
 from spar_bench.backbones._dinotxt import DinoTxt, Shapes
 from spar_bench.backbones.dinov3 import (
-    Trunk,
+    TrunkBackbone,
     drawn_from,
     load_strictly,
-    preprocessing,
     read_weights,
 )
-from spar_bench.components.backbone import known_sizes, weights_of
+from spar_bench.components.backbone import weights_of
 from spar_bench.components.weights import describe_read_error
 from spar_bench.errors import NotReady
 from spar_bench.spec.schema import BackboneSpec
@@ -43,7 +42,7 @@ _HEAD = "visual_model.head."
 _OWN = ("logit_scale", _HEAD, "text_model.")
 
 
-class Backbone(base.Backbone):
+class Backbone(TrunkBackbone):
     """A DINOv3 trunk, and dino.txt's vision head and text tower.
 
     A text is embedded in two halves: the first for the class token, the second for patches. The
@@ -53,35 +52,25 @@ class Backbone(base.Backbone):
     """
 
     def __init__(self, spec: BackboneSpec) -> None:
-        self.sizes = known_sizes(spec)
-        self.mean, self.std = preprocessing(spec)
         weights = weights_of(spec)
         with drawn_from(weights.seed):
-            self._trunk = Trunk(spec, self.sizes)
+            super().__init__(spec)
             self._text: Any = DinoTxt(_listed_shapes(spec.name)).eval()
         self._tokenizer = open_clip.SimpleTokenizer(context_length=CONTEXT)
         self._head: nn.Module | None = None
-        self.visual: nn.Module = self._trunk.module
+        self.visual: nn.Module = self.trunk
         if self.sizes.read_out == "head_patch_tokens":
             self._head = self._text.visual_model["head"]
-            self.visual = nn.ModuleDict({"trunk": self._trunk.module, "head": self._head}).eval()
+            self.visual = nn.ModuleDict({"trunk": self.trunk, "head": self._head}).eval()
         self.model = nn.ModuleList([self.visual, self._text])
         if not weights.is_random:
             self._load(read_weights(weights), str(weights.path))
 
-    def embed(self, images: Tensor) -> Tensor:
-        """Return the tokens before the first block, `(B, N, D)`, prefix tokens first."""
-        return self._trunk.embed(images)
-
-    def blocks(self, grid_hw: tuple[int, int]) -> Sequence[base.Block]:
-        """Return the trunk's blocks with the rotary positions of a grid."""
-        return self._trunk.blocks(grid_hw)
-
     def read(self, tokens: Tensor, grid_hw: tuple[int, int]) -> Tensor:
         """Return the patch tokens of the trunk, or of the vision head, `(B, D, h, w)`."""
-        tokens = self._trunk.norm(tokens)
-        if self._head is not None:
-            tokens = self._head(tokens)
+        if self._head is None:
+            return super().read(tokens, grid_hw)
+        tokens = self._head(self.trunk.norm(tokens))
         return base.on_grid(tokens[:, self.sizes.prefix_tokens :], grid_hw)
 
     def encode_text(self, prompts: list[str]) -> Tensor:
@@ -91,10 +80,6 @@ class Backbone(base.Backbone):
             embedded: Tensor = self._text.text_model(self._tokenizer(prompts).to(device))
         return F.normalize(embedded[:, -self.sizes.channels :], dim=1)
 
-    def parts(self) -> base.Parts:
-        """Return the trainable parts of the trunk; its rotary positions have no parameters."""
-        return self._trunk.parts()
-
     def from_checkpoint(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the image tower's weights from a checkpoint, whatever its prefix and names.
 
@@ -103,7 +88,7 @@ class Backbone(base.Backbone):
             ValueError: it has biases that DINOv3 does not have, or another text tower.
         """
         base.require_same_text(self._text.state_dict(), state)
-        trunk = self._trunk.weights_in(state)
+        trunk = self.trunk_weights(state)
         if self._head is None:
             return trunk
         head = base.under_any_prefix(self._head.state_dict(), state)
@@ -112,14 +97,10 @@ class Backbone(base.Backbone):
             **{f"head.{name}": tensor for name, tensor in head.items()},
         }
 
-    def export(self, library: base.Library) -> base.Exported:
-        """Return the trunk as timm's `local-dir:` reads it, without a text tower."""
-        return self._trunk.exported(self, library)
-
     def _load(self, state: dict[str, Tensor], place: str) -> None:
         own = {name: tensor for name, tensor in state.items() if name.startswith(_OWN)}
         trunk = {k.removeprefix(_TRUNK): v for k, v in state.items() if k not in own}
-        self._trunk.load(trunk, place)
+        self.load_trunk(trunk, place)
         load_strictly(self._text, own, place)
 
 

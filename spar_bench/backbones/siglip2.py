@@ -3,7 +3,8 @@
 Shape legend: B images, h x w patches, N = h * w tokens, D width; C = D channels.
 """
 
-from collections.abc import Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 import torch.nn.functional as F
@@ -12,15 +13,10 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from spar_bench.backbones import base
+from spar_bench.backbones._open_clip import OpenClipBackbone
 from spar_bench.backbones._plain_vit import resampled
-from spar_bench.components.backbone import known_sizes
-from spar_bench.components.open_clip_io import (
-    OpenClipModel,
-    load_open_clip,
-    preprocessing,
-    require_sizes,
-    timm_export,
-)
+from spar_bench.backbones._timm import timm_export
+from spar_bench.components.open_clip_io import OpenClipModel, load_open_clip, require_sizes
 from spar_bench.errors import NotReady
 from spar_bench.spec.schema import BackboneSpec
 
@@ -34,7 +30,66 @@ SHAPES = {
 }
 
 
-class Backbone(base.Backbone):
+class SiglipBackbone(OpenClipBackbone):
+    """A SigLIP whose image tower is a timm trunk with an open attention pool.
+
+    `kind` says in messages what its trunk must be. A subclass embeds the patches.
+
+    Raises:
+        NotReady: its weights have another kind of image tower.
+    """
+
+    def __init__(
+        self, spec: BackboneSpec, clip: OpenClipModel, trunk_type: type[nn.Module], kind: str
+    ) -> None:
+        super().__init__(spec, clip)
+        self.trunk: Any = getattr(clip.visual, "trunk", None)
+        if not isinstance(self.trunk, trunk_type) or not self.fits():
+            raise NotReady(
+                f"backbone.path: must hold a timm {kind}, but {clip.weights.place} has a "
+                f"{type(self.trunk or clip.visual).__name__}; use another backbone plug-in"
+            )
+        own = {**self.embedding_sizes(), **_sizes_of(self.trunk)}
+        require_sizes(own, self.sizes, spec, clip.weights)
+
+    def fits(self) -> bool:
+        """Return whether the trunk is as the read-out expects it."""
+        return has_open_head(self.clip.visual)
+
+    @abstractmethod
+    def embedding_sizes(self) -> dict[str, int]:
+        """Return `patch_px` and `image_px` as the trunk was built with them."""
+
+    def blocks(self, grid_hw: tuple[int, int]) -> Sequence[base.Block]:
+        """Return all blocks of the trunk."""
+        return list(self.trunk.blocks)
+
+    def read(self, tokens: Tensor, grid_hw: tuple[int, int]) -> Tensor:
+        """Return dense features `(B, C, h, w)` in the text's space.
+
+        In the pooling head nothing is pooled: each token goes through alone, as a value, so that it
+        keeps its own place. Source: SPAR, arXiv 2604.02252.
+        """
+        return base.on_grid(pool_values(self.trunk.attn_pool, self.trunk.norm(tokens)), grid_hw)
+
+    def parts_with(self, positions: nn.Parameter, patches: nn.Module) -> base.Parts:
+        """Return the trainable parts by timm's own names; the pooling head is in none of them."""
+        blocks = list(self.trunk.blocks)
+        return base.Parts(
+            blocks=[list(block.parameters()) for block in blocks],
+            attention=[[*block.norm1.parameters(), *block.attn.parameters()] for block in blocks],
+            mlp=[[*block.norm2.parameters(), *block.mlp.parameters()] for block in blocks],
+            position_embedding=[positions],
+            patch_embedding=list(patches.parameters()),
+        )
+
+    def timm_export(self) -> base.Exported:
+        """Return the image tower as timm reads it, without a text tower."""
+        name, state = self.trunk.pretrained_cfg["architecture"], dict(self.trunk.state_dict())
+        return timm_export(self, name, {"num_classes": 0}, state, self.trunk)
+
+
+class Backbone(SiglipBackbone):
     """A SigLIP2 of open_clip; its data file says which one.
 
     Raises:
@@ -42,67 +97,30 @@ class Backbone(base.Backbone):
     """
 
     def __init__(self, spec: BackboneSpec, clip: OpenClipModel | None = None) -> None:
-        self._clip = clip = clip or load_open_clip(spec)
-        self.model, self.visual, self.sizes = clip.model, clip.visual, known_sizes(spec)
-        trunk: Any = getattr(clip.visual, "trunk", None)
-        self._trunk = trunk
-        if not isinstance(trunk, VisionTransformer) or not has_open_head(clip.visual):
-            raise NotReady(
-                "backbone.path: must hold a timm SigLIP ViT (attention pool, no class token), "
-                f"but {clip.weights.place} has a {type(trunk or clip.visual).__name__}; use "
-                "another backbone plug-in"
-            )
-        patches: Any = trunk.patch_embed
-        own = {"patch_px": patches.patch_size[0], "image_px": patches.img_size[0]}
-        require_sizes({**own, **sizes_of_trunk(trunk)}, self.sizes, spec, clip.weights)
-        self.mean, self.std = preprocessing(spec, clip.weights)
+        kind = "SigLIP ViT (attention pool, no class token)"
+        super().__init__(spec, clip or load_open_clip(spec), VisionTransformer, kind)
+
+    def embedding_sizes(self) -> dict[str, int]:
+        """Return `patch_px` and `image_px` as the trunk was built with them."""
+        patches = self.trunk.patch_embed
+        return {"patch_px": patches.patch_size[0], "image_px": patches.img_size[0]}
 
     def embed(self, images: Tensor) -> Tensor:
         """Return the tokens before the first block, `(B, N, D)`.
 
         timm's own resampling of positions is not used, since it antialiases.
         """
-        patches: Any = self._trunk.patch_embed
+        patches = self.trunk.patch_embed
         maps = patches.proj(images)
         x: Tensor = maps.flatten(2).transpose(1, 2)
         rule, grid_hw = self.sizes.position_embedding, (maps.shape[-2], maps.shape[-1])
-        table = resampled(self._trunk.pos_embed[0], patches.grid_size, grid_hw, rule)
+        table = resampled(self.trunk.pos_embed[0], patches.grid_size, grid_hw, rule)
         # In float32 under autocast too, as in timm, and so is everything added to it.
         return x + table.unsqueeze(0)
 
-    def blocks(self, grid_hw: tuple[int, int]) -> Sequence[base.Block]:
-        """Return all blocks of the trunk."""
-        return list(self._trunk.blocks)
-
-    def read(self, tokens: Tensor, grid_hw: tuple[int, int]) -> Tensor:
-        """Return dense features `(B, C, h, w)` in the text's space."""
-        return read_values(self._trunk, tokens, grid_hw)
-
-    def encode_text(self, prompts: list[str]) -> Tensor:
-        """Embed prompts to `(T, C)`, normalised."""
-        return self._clip.encode_text(prompts)
-
     def parts(self) -> base.Parts:
-        """Return the trainable parts by timm's own names; the pooling head is in none of them."""
-        patches: Any = self._trunk.patch_embed
-        return parts_of(self._trunk, [self._trunk.pos_embed], list(patches.proj.parameters()))
-
-    def from_checkpoint(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the image tower's weights from a checkpoint, whatever its prefix."""
-        return self._clip.image_weights(state)
-
-    def export(self, library: base.Library) -> base.Exported:
-        """Return the model as open_clip's `local-dir:` reads it, or its image tower as timm's."""
-        return export_siglip(self._clip, self, library)
-
-
-def read_values(trunk: Any, tokens: Tensor, grid_hw: tuple[int, int]) -> Tensor:
-    """Return dense features `(B, C, h, w)` of a trunk's tokens `(B, N, D)`.
-
-    In the pooling head nothing is pooled: each token goes through alone, as a value, so that it
-    keeps its own place. Source: SPAR, arXiv 2604.02252.
-    """
-    return base.on_grid(pool_values(trunk.attn_pool, trunk.norm(tokens)), grid_hw)
+        """Return the trainable parts."""
+        return self.parts_with(self.trunk.pos_embed, self.trunk.patch_embed.proj)
 
 
 def pool_values(pool: Any, x: Tensor) -> Tensor:
@@ -117,31 +135,8 @@ def pool_values(pool: Any, x: Tensor) -> Tensor:
     return dense
 
 
-def parts_of(trunk: Any, positions: list[nn.Parameter], patches: list[nn.Parameter]) -> base.Parts:
-    """Return the parts of a timm trunk, given those of its embedding."""
-    blocks = list(trunk.blocks)
-    return base.Parts(
-        blocks=[list(block.parameters()) for block in blocks],
-        attention=[[*block.norm1.parameters(), *block.attn.parameters()] for block in blocks],
-        mlp=[[*block.norm2.parameters(), *block.mlp.parameters()] for block in blocks],
-        position_embedding=positions,
-        patch_embedding=patches,
-    )
-
-
-def export_siglip(
-    clip: OpenClipModel, backbone: base.Backbone, library: base.Library
-) -> base.Exported:
-    """Return a model as open_clip's `local-dir:` reads it, or its image tower as timm's."""
-    if library == "open_clip":
-        return clip.exported(backbone)
-    trunk = clip.visual.trunk
-    name = trunk.pretrained_cfg["architecture"]
-    return timm_export(backbone, name, {"num_classes": 0}, dict(trunk.state_dict()), trunk)
-
-
-def sizes_of_trunk(trunk: Any) -> dict[str, int]:
-    """Return the sizes of a timm trunk that do not depend on how it embeds patches."""
+def _sizes_of(trunk: Any) -> dict[str, int]:
+    """Return the sizes of a trunk that do not depend on how it embeds patches."""
     return {
         "width": trunk.embed_dim,
         "depth": len(trunk.blocks),

@@ -1,4 +1,4 @@
-"""Models of open_clip: load one without the network, embed prompts, and write it for others.
+"""Models of open_clip: load one without the network, and embed prompts.
 
 Shape legend: T prompts, C channels.
 """
@@ -6,39 +6,26 @@ Shape legend: T prompts, C channels.
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
-from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
 import open_clip
-import timm
 import torch
-from timm.models.vision_transformer import checkpoint_filter_fn
 from torch import Tensor, nn
 
-from spar_bench.backbones.base import (
-    Backbone,
-    Exported,
-    Library,
-    require_same_text,
-    under_any_prefix,
-)
 from spar_bench.components.backbone import card, require_known_model, shapes_of, weights_of
 from spar_bench.components.fits import Shape, require_shapes
 from spar_bench.components.open_clip_config import (
     HubTokenizer,
     require_tokenizer,
-    stated_config,
     stated_preprocessing,
     tokenizer_of,
 )
 from spar_bench.components.sizes import Sizes
 from spar_bench.components.tensors import read_shapes
-from spar_bench.components.weights import CONFIG_FILE, LEGACY, Channels, Weights, readable
-from spar_bench.errors import NotReady, SparBenchError
+from spar_bench.components.weights import LEGACY, Channels, Weights, readable
+from spar_bench.errors import NotReady
 from spar_bench.spec.schema import BackboneSpec
-
-_CLIP_VIT = "vit_base_patch16_clip_224"
 
 
 class OpenClipModel:
@@ -65,51 +52,6 @@ class OpenClipModel:
         with torch.no_grad():
             embedded: Tensor = self.model.encode_text(ids, normalize=True)
         return embedded
-
-    def image_weights(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the image tower's weights from a whole checkpoint, whatever its prefix.
-
-        Raises:
-            KeyError: the checkpoint lacks one.
-            ValueError: it is of another model.
-        """
-        others = ("visual.", "logit_")
-        own = {k: v for k, v in self.model.state_dict().items() if not k.startswith(others)}
-        require_same_text(own, state)
-        return under_any_prefix(self.visual.state_dict(), state)
-
-    def exported(self, backbone: Backbone) -> Exported:
-        """Return the whole model, with text tower and tokenizer, for open_clip's `local-dir:`.
-
-        Raises:
-            SparBenchError: the tokenizer's files are not beside the weights.
-        """
-        weights = self.weights
-        if weights.folder is not None and weights.has_config:
-            stated = stated_config(weights.folder)
-        else:
-            stated = {"model_cfg": open_clip.get_model_config(self.architecture)}
-        preprocess = {"mean": list(backbone.mean), "std": list(backbone.std)}
-        needed = tokenizer_of(weights, self.architecture)
-        further = needed.files if needed else []
-        if "hf_tokenizer_name" in stated["model_cfg"]["text_cfg"] and not further:
-            raise SparBenchError(
-                "--format open_clip: must have the tokenizer's files beside the weights, but "
-                f"{weights.path or 'random weights'} has none; put them there, or export as timm"
-            )
-
-        def check(folder: Path, images: Tensor) -> tuple[Tensor, Tensor]:
-            read = open_clip.create_model(f"local-dir:{folder}", weights_only=True).eval()
-            return read.encode_image(images), self.model.encode_image(images)
-
-        return Exported(
-            CONFIG_FILE,
-            {**stated, "preprocess_cfg": {**stated.get("preprocess_cfg", {}), **preprocess}},
-            "open_clip_model.safetensors",
-            dict(self.model.state_dict()),
-            further,
-            check,
-        )
 
 
 def load_open_clip(spec: BackboneSpec, *, reads_config: bool = True) -> OpenClipModel:
@@ -255,68 +197,3 @@ def _hub_tokenizer(needed: HubTokenizer, text: dict[str, Any]) -> Any:
         tokenizer_mode=text.get("tokenizer_mode"),
         **text.get("tokenizer_kwargs", {}),
     )
-
-
-def clip_export(clip: OpenClipModel, backbone: Backbone, library: Library) -> Exported:
-    """Return a model with open_clip's own ViT as open_clip's or timm's `local-dir:` reads it.
-
-    For timm, the projection is the classifier head.
-
-    Raises:
-        SparBenchError: timm has no such ViT.
-    """
-    if library == "open_clip":
-        return clip.exported(backbone)
-    visual, sizes = clip.visual, backbone.sizes
-    arguments: dict[str, Any] = {
-        "img_size": sizes.image_px,
-        "patch_size": sizes.patch_px,
-        "embed_dim": sizes.width,
-        "depth": sizes.depth,
-        "num_heads": sizes.heads,
-        "mlp_ratio": sizes.mlp_ratio,
-        "num_classes": sizes.channels,
-    }
-    if isinstance(visual.transformer.resblocks[0].mlp.gelu, open_clip.transformer.QuickGELU):
-        arguments["act_layer"] = "quick_gelu"
-    if visual.pool_type == "avg":
-        arguments |= {"global_pool": "avg", "fc_norm": False}
-    named = {f"visual.{name}": value for name, value in visual.state_dict().items()}
-    tower = timm.create_model(_CLIP_VIT, **arguments)
-    state = checkpoint_filter_fn(named, tower)
-    try:
-        tower.load_state_dict(state, strict=True)
-    except RuntimeError as error:
-        reason = str(error).splitlines()[-1].strip()
-        raise SparBenchError(
-            "--format timm: must be a ViT that timm also has, but its weights do not fit: "
-            f"{reason}; export it as open_clip"
-        ) from error
-    return timm_export(backbone, _CLIP_VIT, arguments, state, visual)
-
-
-def timm_export(
-    backbone: Backbone,
-    architecture: str,
-    arguments: dict[str, Any],
-    state: dict[str, Tensor],
-    tower: nn.Module,
-) -> Exported:
-    """Return an image tower with the timm name and arguments that it is built from."""
-    config = {
-        "architecture": architecture,
-        "num_classes": arguments.get("num_classes", 0),
-        "model_args": arguments,
-        "pretrained_cfg": {
-            "input_size": [3, backbone.sizes.image_px, backbone.sizes.image_px],
-            "mean": list(backbone.mean),
-            "std": list(backbone.std),
-            "num_classes": arguments.get("num_classes", 0),
-        },
-    }
-
-    def check(folder: Path, images: Tensor) -> tuple[Tensor, Tensor]:
-        read = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
-        return read(images), tower(images)
-
-    return Exported("config.json", config, "model.safetensors", state, [], check)
