@@ -118,6 +118,8 @@ def _parts(annotation: Any) -> list[type[Part]]:
 
 def _text(details: ErrorDetails) -> str:
     kind, context = details["type"], details.get("ctx", {})
+    if kind == MISTAKE:
+        return str(context["text"])
     shown = show(None if kind == "missing" else details["input"])
     if kind == "literal_error":
         names = [name.strip("'") for name in context["expected"].replace(" or ", ", ").split(", ")]

@@ -17,7 +17,6 @@ METHODS: tuple[Method, ...] = ("pretrained", "teacher", "student")
 Average = Literal["logits", "features"]
 Precision = Literal["float32", "bfloat16", "float16"]
 PositionRule = Literal["scale_factor", "size", "rope"]
-ReadOut = Literal["maskclip", "attention_pool_values", "patch_tokens", "head_patch_tokens"]
 OddSides = Literal["floor", "pad", "stretch"]
 Optimiser = Literal["adamw", "sgd"]
 Schedule = Literal["constant", "one_cycle", "cosine"]

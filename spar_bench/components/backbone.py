@@ -34,6 +34,7 @@ from spar_bench.components.weights import (
 )
 from spar_bench.digests import remembered_sha256
 from spar_bench.errors import DataFileError, NotReady, SpecError
+from spar_bench.sources import constant
 from spar_bench.spec.schema import BackboneSpec
 from spar_bench.suggest import suggest
 from spar_bench.validation import data_file_error
@@ -87,11 +88,17 @@ def stated_sizes(spec: BackboneSpec) -> Sizes | None:
         return None if spec.path is None else sizes_of_config(Path(spec.path))
     known = read_data("backbones", spec.name, Sizes, others=[BackboneCard])
     read_outs = registry.names("read_outs")
-    if known.read_out not in read_outs:
-        raise DataFileError(
-            f"{_place(spec)}: read_out: must be a known name, but got {known.read_out!r}; "
-            f"{suggest(known.read_out, read_outs)}"
-        )
+    for read_out in (known.read_out, *card(spec.name).read_outs):
+        if read_out not in read_outs:
+            raise DataFileError(
+                f"{_place(spec)}: read_out: must be a known name, but got {read_out!r}; "
+                f"{suggest(read_out, read_outs)}"
+            )
+        if not known.head_depth and constant(registry.source("read_outs", read_out), "NEEDS_HEAD"):
+            raise DataFileError(
+                f"{_place(spec)}: head_depth: must be the number of blocks in the head that "
+                f"{read_out} reads, but is left out; add it"
+            )
     return known
 
 

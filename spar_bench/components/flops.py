@@ -50,7 +50,7 @@ class ReadOut(ABC):
 
     It is a module of `spar_bench/read_outs`, or of another package under an entry point in the
     group `spar_bench.read_outs`, with a class `ReadOut` and a `VERSION`. Data files of backbones
-    name it (`read_out: maskclip`).
+    name it (`read_out: maskclip`). With `NEEDS_HEAD = True`, they must also state `head_depth`.
     """
 
     @abstractmethod

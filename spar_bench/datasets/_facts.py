@@ -1,12 +1,23 @@
 """What a data set's data file states, for every plug-in: a closed, frozen model."""
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import Annotated, Any, NamedTuple, Self, TypeVar
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
-from spar_bench.validation import Part, data_file_error, mistake
-from spar_bench.values import Classes, PositiveNumber, Probability, ReadOut, Side
+from spar_bench import registry
+from spar_bench.suggest import suggest
+from spar_bench.validation import Part, data_file_error, mistake, show
+from spar_bench.values import Classes, PositiveNumber, Probability, Side
+
+
+def _read_out(name: str) -> str:
+    known = registry.names("read_outs")
+    if name not in known:
+        raise mistake(f"must be a known name, but got {show(name)}; {suggest(name, known)}")
+    return name
+
+
+ReadOut = Annotated[str, AfterValidator(_read_out)]
 
 
 class Thresholds(NamedTuple):
@@ -82,8 +93,7 @@ class Facts(Part):
 
     def thresholds(self, read_out: str) -> Thresholds:
         """Return the thresholds for a backbone of this read-out."""
-        known: Mapping[Any, ReadOutThresholds] = self.by_read_out
-        own = known.get(read_out, ReadOutThresholds())
+        own = self.by_read_out.get(read_out, ReadOutThresholds())
         background, area = own.background_threshold, own.area_threshold
         return Thresholds(
             self.background_threshold if background is None else background,

@@ -4,6 +4,7 @@ from spar_bench.components import flops
 from spar_bench.components.sizes import Sizes
 
 VERSION = 1
+NEEDS_HEAD = True
 
 
 class ReadOut(flops.ReadOut):

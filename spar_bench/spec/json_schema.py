@@ -8,9 +8,19 @@ import re
 from pathlib import Path
 from typing import Any
 
+from spar_bench import registry
 from spar_bench.spec.keys import FIELDS, PARTS, PLUGINS
 from spar_bench.spec.schema import Spec
 
+_NAMES = [
+    ("BackboneSpec", "name", "backbones"),
+    ("BackboneSpec", "read_out", "read_outs"),
+    ("DatasetSpec", "name", "datasets"),
+    ("SourceSpec", "name", "datasets"),
+    ("StudentSpec", "loss", "losses"),
+    ("EvaluateSpec", "refiner", "refiners"),
+]
+"""Keys that name plug-ins: editors list those that are registered, but accept others."""
 FILE = Path(__file__).with_name("spec.schema.json")
 
 
@@ -29,6 +39,8 @@ def json_schema() -> dict[str, Any]:
     drawn = {"anyOf": [{"enum": sorted(set(FIELDS) - set(PARTS))}, settings]}
     search["space"]["propertyNames"] = drawn
     search["enqueue"]["items"]["propertyNames"] = drawn
+    for definition, key, family in _NAMES:
+        schema["$defs"][definition]["properties"][key]["examples"] = registry.names(family)
     return schema
 
 

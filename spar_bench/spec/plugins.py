@@ -26,7 +26,7 @@ from spar_bench.suggest import suggest
 from spar_bench.validation import MISTAKE, mistake, show
 from spar_bench.values import not_bool, path_text
 
-FAMILIES = ("backbones", "datasets", "losses", "refiners")
+FAMILIES = ("backbones", "datasets", "losses", "read_outs", "refiners")
 """The families whose plug-ins a spec names."""
 _KINDS: dict[Hashable, Any] = {
     bool: bool,
@@ -64,6 +64,18 @@ def plugin_name(family: str) -> AfterValidator:
     def check(name: str, info: ValidationInfo) -> str:
         if info.context:
             _require(family, name, info.context[family])
+        return name
+
+    return AfterValidator(check)
+
+
+def registered_name(family: str) -> AfterValidator:
+    """Accept one of `context[family]`; without a context, any name."""
+
+    def check(name: str, info: ValidationInfo) -> str:
+        if info.context and name not in info.context[family]:
+            near = suggest(name, info.context[family])
+            raise mistake(f"must be a known name, but got {show(name)}; {near}")
         return name
 
     return AfterValidator(check)

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from spar_bench.spec.blocks import BlockSpec
-from spar_bench.spec.plugins import PluginSpec, plugin, plugin_name
+from spar_bench.spec.plugins import PluginSpec, plugin, plugin_name, registered_name
 from spar_bench.validation import Part, mistake
 from spar_bench.values import (
     FILLED,
@@ -53,7 +53,7 @@ class BackboneSpec(Part):
     weights: Literal["find", "random"] = Field(
         "find", description="random: do not look for weights; every table says so."
     )
-    read_out: Text | None = Field(
+    read_out: Annotated[Text, registered_name("read_outs")] | None = Field(
         None, description="How dense features are read; default: the backbone's own way."
     )
     preprocessing: Literal["model", "legacy"] = Field(

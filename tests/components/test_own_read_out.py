@@ -155,6 +155,28 @@ def test_its_features_are_made_of_its_parts_and_its_cost_is_what_torch_counts(si
     assert out == ["(2, 5, 2, 3)", "True"]
 
 
+def test_specs_data_files_and_editors_know_its_name(site: Path) -> None:
+    (site.parent / "spec.yaml").write_text(
+        "backbone: {name: linear, read_out: with_mean}\n"
+        "teacher: {stride_px: 8}\nstudent: {trainable: all}\n"
+    )
+
+    out = python(
+        site,
+        "from pathlib import Path\n"
+        "from spar_bench.conflicts import read_spec\n"
+        "from spar_bench.datasets._facts import Facts, read\n"
+        "from spar_bench.spec.json_schema import json_schema\n"
+        "print(read_spec(Path('spec.yaml')).points[0].settings.backbone.read_out)\n"
+        "stated = {'by_read_out': {'with_mean': {'area_threshold': 0.25}}}\n"
+        "print(read(Facts, stated, 'mine.yaml').thresholds('with_mean').area_threshold)\n"
+        "listed = json_schema()['$defs']['BackboneSpec']['properties']['read_out']['examples']\n"
+        "print('with_mean' in listed, 'maskclip' in listed)",
+    )
+
+    assert out == ["with_mean", "0.25", "True True"]
+
+
 def test_read_out_that_nothing_brings_is_one_line(site: Path) -> None:
     data_file = site / "outsiders" / "linear.yaml"
     data_file.write_text(DATA_FILE.replace("with_mean", "with_meen"))

@@ -309,6 +309,14 @@ def test_what_a_data_file_states_is_part_of_the_identity(
         ("heads: 2", "heads: 0", "heads: must be above 0, but got 0; raise it"),
         ("heads: 2", "heads: 2\nodd_sides: foo", "odd_sides: .*but got 'foo'"),
         ("heads: 2", "heads: 2\nmean: 0.5", "mean: .*but got 0.5"),
+        (
+            "read_out: maskclip",
+            "read_out: head_patch_tokens",
+            "head_depth: must be the number of "
+            "blocks in the head that head_patch_tokens reads, but is left out; add it",
+        ),
+        ("heads: 2", "heads: 2\nread_outs: [maskclip, head_patch_tokens]", "head_depth: must be "),
+        ("heads: 2", "heads: 2\nread_outs: [maskclip, other]", "read_out: .*but got 'other'"),
     ],
 )
 def test_a_value_that_makes_no_sense_in_a_data_file_is_one_line(
