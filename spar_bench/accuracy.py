@@ -117,12 +117,12 @@ def _resampled_miou(counts: Counts, draws: NDArray[np.int64]) -> NDArray[np.floa
     correct, predicted, true = (
         weights @ pixels for pixels in (counts.correct, counts.predicted, counts.true)
     )
-    met = true > 0
-    total = np.where(met, _iou(correct, predicted, true), 0.0).sum(axis=1)
+    occurs = true > 0
+    total = np.where(occurs, _iou(correct, predicted, true), 0.0).sum(axis=1)
     n_never_true = int((counts.predicted.any(axis=0) & ~counts.true.any(axis=0)).sum())
-    n_met = met.sum(axis=1)
+    n_occurring = occurs.sum(axis=1)
     mean = np.full(len(draws), np.nan)
-    np.divide(total, n_met + n_never_true, out=mean, where=n_met > 0)
+    np.divide(total, n_occurring + n_never_true, out=mean, where=n_occurring > 0)
     return mean
 
 

@@ -19,7 +19,7 @@ from spar_bench.inference import SINGLE_PASS, Inference, Resize
 from spar_bench.plan.cost import image_flops, windows_of
 from spar_bench.protocol import declare
 from spar_bench.resolve import class_names, open_dataset
-from spar_bench.run.context import build_backbone, open_student, resolve_device
+from spar_bench.run.context import build_backbone, open_student, prepare_device
 from spar_bench.run.latency import Arm
 from spar_bench.run.pixel_counts import PixelCounts, read_images
 from spar_bench.run.segment import Segmenter
@@ -61,7 +61,7 @@ def load_backbone(name: str | Path | BackboneSpec, *, device: str = "cpu") -> Ba
             cannot use the device.
         Damaged: a student's weights were altered.
     """
-    at = resolve_device(device, None)
+    at = prepare_device(device, None)
     if isinstance(name, BackboneSpec):
         return build_backbone(name, at)
     folder = Path(name)

@@ -98,11 +98,11 @@ def _teacher(settings: Settings, sizes: "Sizes") -> Iterator[Conflict]:
         )
         return
     if window_px % patch_px:
-        near = max(patch_px, round(window_px / patch_px) * patch_px)
+        nearest_px = max(patch_px, round(window_px / patch_px) * patch_px)
         yield Conflict(
             ("teacher.window_px", "backbone.name", "backbone.path"),
             f"must be a multiple of the backbone's patch ({patch_px}), but got {window_px}; "
-            f"use {near}",
+            f"use {nearest_px}",
         )
     r = teacher.upsample
     if r != "auto" and (patch_px % r or teacher.stride_px % (patch_px // r)):

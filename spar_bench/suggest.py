@@ -20,8 +20,8 @@ def did_you_mean(*names: str) -> str:
 def suggest(name: str, known: Iterable[str]) -> str:
     """Return the end of an error's line: the name that may have been meant, else the known ones."""
     names = sorted(known)
-    near = nearest(name, names)
-    if near is not None:
-        return did_you_mean(near)
+    closest = nearest(name, names)
+    if closest is not None:
+        return did_you_mean(closest)
     more = f" or {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
     return f"use one of {', '.join(names[:SHOWN_NAMES])}{more}" if names else "there are none"

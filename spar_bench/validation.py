@@ -124,8 +124,8 @@ def _text(details: ErrorDetails) -> str:
     if kind == "literal_error":
         names = [name.strip("'") for name in context["expected"].replace(" or ", ", ").split(", ")]
         text = f"must be one of {', '.join(names)}, but got {shown}"
-        near = nearest(str(details["input"]), names)
-        return f"{text}; {'use one of them' if near is None else did_you_mean(near)}"
+        closest = nearest(str(details["input"]), names)
+        return f"{text}; {'use one of them' if closest is None else did_you_mean(closest)}"
     if kind not in _RULES:
         return f"{details['msg'][0].lower()}{details['msg'][1:]}, but got {shown}; correct it"
     rule, change = _RULES[kind]

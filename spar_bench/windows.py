@@ -162,10 +162,10 @@ def pixel_axis(
 
 def _require_tiling(window_px: int, stride_px: int, patch_px: int) -> None:
     if window_px < 1 or window_px % patch_px:
-        near = max(1, round(window_px / patch_px)) * patch_px
+        nearest_px = max(1, round(window_px / patch_px)) * patch_px
         raise ValueError(
             f"window_px: must be a multiple of {patch_px} px (the patch), but got {window_px}; use "
-            f"{near}"
+            f"{nearest_px}"
         )
     if not 1 <= stride_px <= window_px:
         raise ValueError(

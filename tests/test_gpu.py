@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 import spar_bench as sb
 from spar_bench.plan.trials import Plan
 from spar_bench.results import Row
-from spar_bench.run.context import Context, Interrupted, resolve_device
+from spar_bench.run.context import Context, Interrupted, prepare_device
 from spar_bench.run.latency import _Stopwatch
 from spar_bench.run.memory import MIB
 from spar_bench.session.sweep import Options, sweep
@@ -115,7 +115,7 @@ def test_student_stopped_midway_ends_with_the_weights_of_an_undisturbed_one(
     trainable = "mlp_of_last_2_blocks"
     changes = {"student__trainable": trainable, "student__precision": precision}
     plan = plan_of(settings(clip, photographs, student__epochs=4, **changes))
-    device, stop = resolve_device(CUDA, threads=None), threading.Event()
+    device, stop = prepare_device(CUDA, threads=None), threading.Event()
     store = Store(tmp_path / "stopped")
 
     def stop_midway(stage: Stage, share: float) -> None:

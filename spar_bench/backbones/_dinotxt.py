@@ -74,10 +74,10 @@ class TextBlocks(nn.Module):
     def __init__(self, shapes: Shapes) -> None:
         super().__init__()
         prefix = "text_model.backbone"
-        words, width = shapes[f"{prefix}.token_embedding.weight"]
+        n_tokens, width = shapes[f"{prefix}.token_embedding.weight"]
         hidden = shapes[f"{prefix}.blocks.0.feed_forward.fc1.weight"][0]
         depth = _depth(shapes, prefix)
-        self.token_embedding = nn.Embedding(words, width)
+        self.token_embedding = nn.Embedding(n_tokens, width)
         self.positional_embedding = nn.Parameter(
             0.01 * torch.randn(*shapes[f"{prefix}.positional_embedding"])
         )

@@ -122,7 +122,7 @@ def on_grid(tokens: Tensor, grid_hw: tuple[int, int]) -> Tensor:
 
 
 @runtime_checkable
-class Exchanges(Protocol):
+class Exchangeable(Protocol):
     """Optional extras of a backbone: read others' checkpoints, and be read by other libraries."""
 
     def from_checkpoint(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -219,13 +219,13 @@ def _resized(images: Tensor, image_hw: tuple[int, int], *, mode: str, antialias:
     return resized.reshape(*images.shape[:-2], *image_hw)
 
 
-def exchanges(backbone: Backbone, name: str) -> Exchanges:
+def require_exchangeable(backbone: Backbone, name: str) -> Exchangeable:
     """Return a backbone as one whose weights can be exchanged.
 
     Raises:
         SparBenchError: its plug-in does not offer it.
     """
-    if isinstance(backbone, Exchanges):
+    if isinstance(backbone, Exchangeable):
         return backbone
     raise SparBenchError(
         f"backbone {name}: must be able to exchange weights, but its plug-in lacks "

@@ -35,7 +35,7 @@ def check(specs: tuple[Path, ...], ready: bool) -> None:
                 loaded = read_spec(path)
                 resolver = Resolver()
                 gaps = missing(loaded, resolver)
-                said = remarks((point.settings for point in initial_points(loaded)), resolver)
+                lines = remarks((point.settings for point in initial_points(loaded)), resolver)
         except SpecError as error:
             problems.extend(error.problems)
             continue
@@ -45,9 +45,9 @@ def check(specs: tuple[Path, ...], ready: bool) -> None:
         click.echo(f"{path}: is valid, {found}" + (f", {len(gaps)} missing:" if gaps else ""))
         for line in gaps:
             click.echo(f"  {line}")
-        if gaps and said:
+        if gaps and lines:
             click.echo("  and probably not intended:")
-        for line in said:
+        for line in lines:
             click.echo(f"  {line}")
     if problems:
         raise SpecError(*problems)

@@ -37,10 +37,10 @@ def import_(checkpoint: Path, backbone: str, store: Path, **settings: str | None
     spec = BackboneSpec.model_validate({"name": backbone, **settings})
     with _as_typed():
         student = import_student(checkpoint, spec, store=store)
-    said = student.summary
+    summary = student.summary
     click.echo(
-        f"{checkpoint}: {said['trained_tensors']} of {said['all_tensors']} tensors "
-        f"({said['trained_params']:,} weights) differ from those of {backbone}\n"
+        f"{checkpoint}: {summary['trained_tensors']} of {summary['all_tensors']} tensors "
+        f"({summary['trained_params']:,} weights) differ from those of {backbone}\n"
         f"imported as {student.folder}\n"
         f"evaluate it by `student: {{checkpoint: {checkpoint}}}` in a spec with that backbone"
     )
@@ -58,7 +58,7 @@ def _as_typed() -> Iterator[None]:
     try:
         yield
     except SparBenchError as error:
-        said = str(error)
+        text = str(error)
         for key, typed in _TYPED.items():
-            said = said.replace(key, typed)
-        raise SparBenchError(said) from error
+            text = text.replace(key, typed)
+        raise SparBenchError(text) from error

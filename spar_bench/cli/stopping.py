@@ -27,26 +27,26 @@ class Stopper:
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Handle Ctrl-C and SIGTERM until the end of the block."""
-        heard, told = os.pipe()
-        os.set_blocking(told, False)
+        read_end, write_end = os.pipe()
+        os.set_blocking(write_end, False)
         # Python runs handlers between its own steps, not within an operation of torch that may take
         # minutes; the number is written to the pipe at once, and another thread reads it.
-        listener = threading.Thread(target=self._listen, args=(heard,), daemon=True)
+        listener = threading.Thread(target=self._listen, args=(read_end,), daemon=True)
         listener.start()
         handlers = {number: signal.signal(number, _let_be) for number in _NUMBERS}
-        pipe = signal.set_wakeup_fd(told, warn_on_full_buffer=False)
+        pipe = signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
         try:
             yield
         finally:
             signal.set_wakeup_fd(pipe)
             for number, handler in handlers.items():
                 signal.signal(number, handler)
-            os.close(told)
+            os.close(write_end)
             listener.join()
-            os.close(heard)
+            os.close(read_end)
 
-    def _listen(self, heard: int) -> None:
-        while number := os.read(heard, 1):
+    def _listen(self, read_end: int) -> None:
+        while number := os.read(read_end, 1):
             if number[0] in _NUMBERS:
                 self._ask()
 

@@ -119,9 +119,9 @@ def _say_how_it_went(outcome: "Outcome", spec: Path) -> None:
         f"{pruned}{counted(outcome.n_made, 'stage')} made now. Next: {_next(outcome, spec)}"
     )
     failed = [row for row in outcome.unfinished if row.status in ("failed", "blocked")]
-    told = {row.reason for row in failed}
+    reasons = {row.reason for row in failed}
     lines = {f"{row.trial}: {row.reason}" for row in failed}
-    lines |= {f"{kind}: {why}" for kind, why in outcome.failures.values() if why not in told}
+    lines |= {f"{kind}: {why}" for kind, why in outcome.failures.values() if why not in reasons}
     for line in sorted(lines):
         click.echo(f"failed: {line}", err=True)
     if lines:

@@ -57,8 +57,8 @@ def place_labels(anchors: Floats, sizes: Floats, around: Surroundings) -> list[F
         for i in (i for i in crowded_first if i not in stacked):
             others = [box for j, box in enumerate(boxes) if j != i and box is not None]
             taken = np.array([*around.taken, *others])
-            near = _rings(anchors[i], sizes[i], around.radius)
-            boxes[i] = _best(near, anchors[i], taken, around)
+            candidates = _rings(anchors[i], sizes[i], around.radius)
+            boxes[i] = _best(candidates, anchors[i], taken, around)
             if boxes[i] is None:
                 boxes[i] = _best(_everywhere(sizes[i], around.frame), anchors[i], taken, around)
     return boxes

@@ -69,16 +69,16 @@ def _facets(axis: Axis, n_panels: int, n_series: int) -> list[Axes]:
 def _draw_numbers(axes: Axes, series: list[Series], axis: Axis) -> dict[str, Line2D]:
     """Draw one line per series, with mean and sd over seeds at each value; return the legend."""
     handles: dict[str, Line2D] = {}
-    for its in series:
-        _draw_line(axes, its, axis)
-        handles |= _legend_of(its)
+    for line in series:
+        _draw_line(axes, line, axis)
+        handles |= _legend_of(line)
     if axis.is_log:
         axes.set_xscale("log")
     axes.margins(x=0.06, y=0.1)
-    if any(its.joined for its in series):
-        ticks, words = _written_out(axis)
+    if any(line.joined for line in series):
+        ticks, names = _written_out(axis)
         axes.xaxis.set_major_locator(FixedLocator(ticks))
-        axes.xaxis.set_major_formatter(FixedFormatter(words))
+        axes.xaxis.set_major_formatter(FixedFormatter(names))
         axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel(text.plot(axis.title) + (", log axis" if axis.is_log else ""))
     axes.set_ylabel("mIoU (%)")
@@ -115,7 +115,7 @@ def _written_out(axis: Axis) -> tuple[list[float], list[str]]:
     """Return ticks and labels: every value, on a second line where the first has no room."""
     place = math.log if axis.is_log else float
     values = sorted(axis.values)
-    ticks, words, last = [], [], [-math.inf, -math.inf]
+    ticks, names, last = [], [], [-math.inf, -math.inf]
     for value in values:
         word = f"{value:.4g}"
         room = (place(values[-1]) - place(values[0])) * LETTER * (len(word) + 1.2)
@@ -123,29 +123,29 @@ def _written_out(axis: Axis) -> tuple[list[float], list[str]]:
         if line is not None:
             last[line] = place(value)
             ticks.append(float(value))
-            words.append("\n" * line + word)
-    return ticks, words
+            names.append("\n" * line + word)
+    return ticks, names
 
 
 def _draw_names(axes: Axes, series: list[Series], axis: Axis) -> dict[str, Line2D]:
     """Draw one row per value: a faint dot per seed, mean and sd over them; return the legend."""
-    for nth, its in enumerate(series):
+    for nth, line in enumerate(series):
         aside = 0.8 * ((nth + 0.5) / len(series) - 0.5)
-        for aggregate, mark in zip(its.aggregates, its.points, strict=True):
+        for aggregate, mark in zip(line.aggregates, line.points, strict=True):
             row = axis.values.index(axis.of(aggregate)) + aside
             if len(aggregate.mious) > 1:
                 seeds = [100 * miou for miou in aggregate.mious]
                 axes.plot(seeds, [row] * len(seeds), "o", color=mark.color, alpha=0.45, ms=2.2)
             draw_point(axes, 100 * (aggregate.miou or 0), row, mark, sd=aggregate.sd, across=True)
-    words = [text.plot(value_text(value), MOST_LETTERS) for value in axis.values]
-    axes.set_yticks(range(len(words)), words)
-    axes.set_ylim(len(words) - 0.5, -0.5)
+    names = [text.plot(value_text(value), MOST_LETTERS) for value in axis.values]
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.5, -0.5)
     axes.grid(visible=False, axis="y")
     axes.margins(x=0.08)
     axes.set_xlabel("mIoU (%)")
     if len(series) == 1:
         return {}
-    return {label: handle for its in series for label, handle in _legend_of(its).items()}
+    return {label: handle for line in series for label, handle in _legend_of(line).items()}
 
 
 def _references(aggregates: list[Aggregate], axis: Axis) -> list[Aggregate]:

@@ -169,10 +169,11 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
     return torch.autocast(device.type, dtype=dtype, enabled=precision != "float32")
 
 
-def resolve_device(option: str, threads: int | None) -> torch.device:
-    """Return the device that `auto`, `cpu`, `cuda` or `cuda:1` stands for; set the thread count.
+def prepare_device(option: str, threads: int | None) -> torch.device:
+    """Set torch up for reproducible numbers, and return the device that an option stands for.
 
-    TF32 is switched off, so that rows marked float32 are computed in float32.
+    The option is `auto`, `cpu`, `cuda` or `cuda:1`. TF32 is switched off for the whole process, so
+    that rows marked float32 are computed in float32, and the number of CPU threads is set.
 
     Raises:
         NotReady: CUDA is asked for but not available.

@@ -83,10 +83,10 @@ class Ranks:
             error = caught
         if self.sum(torch.tensor(0 if error is None else 1)).item() == 0:
             return result
-        said = [json.loads(text) for text in self._gather(json.dumps(_words(error)).encode())]
+        reports = [json.loads(text) for text in self._gather(json.dumps(_report(error)).encode())]
         if self.rank != 0:
             raise LeftOff
-        raise error or _error(next(words for words in said if words))
+        raise error or _error(next(report for report in reports if report))
 
     def sum(self, numbers: Tensor) -> Tensor:
         """Return the sum of all processes' tensors, which lie on the CPU."""
@@ -205,7 +205,7 @@ def _bytes(content: bytes) -> Tensor:
     return torch.frombuffer(bytearray(content), dtype=torch.uint8)
 
 
-def _words(error: Exception | None) -> dict[str, Any]:
+def _report(error: Exception | None) -> dict[str, Any]:
     """Return the message about an error to the first process."""
     if error is None:
         return {}
@@ -217,10 +217,10 @@ def _words(error: Exception | None) -> dict[str, Any]:
     return {"bug": "".join(traceback.format_exception(error))}
 
 
-def _error(words: dict[str, Any]) -> Exception:
+def _error(report: dict[str, Any]) -> Exception:
     """Return the error that another process reported."""
-    if "damaged" in words:
-        return Damaged(Path(words["path"]), **words["damaged"])
-    if "mistake" in words:
-        return SparBenchError(words["mistake"])
-    return RuntimeError(f"in another process:\n{words['bug']}")
+    if "damaged" in report:
+        return Damaged(Path(report["path"]), **report["damaged"])
+    if "mistake" in report:
+        return SparBenchError(report["mistake"])
+    return RuntimeError(f"in another process:\n{report['bug']}")

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from spar_bench.backbones.base import exchanges
+from spar_bench.backbones.base import require_exchangeable
 from spar_bench.components.tensors import read_tensors
 from spar_bench.errors import NotReady
 from spar_bench.files import replace_bytes, replace_text
@@ -36,7 +36,7 @@ def _make_imported(stage: imported.Stage, context: Context) -> imported.Summary:
     backbone = context.backbone(spec)
     pretrained = {name: value.cpu() for name, value in backbone.visual.state_dict().items()}
     try:
-        found = exchanges(backbone, spec.name).from_checkpoint(read_tensors(path))
+        found = require_exchangeable(backbone, spec.name).from_checkpoint(read_tensors(path))
         _require_like(pretrained, found)
     except (KeyError, ValueError) as error:
         raise NotReady(

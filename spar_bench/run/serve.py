@@ -17,7 +17,7 @@ from typing import IO, Any
 from spar_bench.engine.events import Emit, Event
 from spar_bench.engine.workplan import read_work_plan
 from spar_bench.errors import NotReady, StoreError
-from spar_bench.run.context import Context, Interrupted, Pruned, resolve_device, resolve_workers
+from spar_bench.run.context import Context, Interrupted, Pruned, prepare_device, resolve_workers
 from spar_bench.run.work import Worker
 from spar_bench.store import Store
 
@@ -57,7 +57,7 @@ def work(
         Interrupted: the parent has ended.
     """
     emit = _take_output()
-    plan, at = read_work_plan(path), resolve_device(device, threads)
+    plan, at = read_work_plan(path), prepare_device(device, threads)
     context = Context(Store(store), at, workers=resolve_workers(workers, at))
     worker, named = Worker(plan, context), list(fingerprints)
     unknown = [name for name in named if name != "-" and name not in plan.stages]

@@ -197,14 +197,14 @@ def _take_step(run: Training, read: _Read, context: Context) -> None:
         Diverged: the loss is no longer finite.
     """
     ranks, n_images = context.ranks, len(run.positions(run.step))
-    told = torch.zeros(2, n_images, dtype=torch.float64)
+    losses_and_flops = torch.zeros(2, n_images, dtype=torch.float64)
     with ranks.in_step():
         read.last.backward()  # type: ignore[no-untyped-call]
         if read.losses:
             own = ranks.own(n_images)
-            told[0, own] = torch.stack(read.losses).cpu().double()
-            told[1, own] = torch.tensor(read.flops, dtype=torch.float64)
-        losses, flops = ranks.sum(told)
+            losses_and_flops[0, own] = torch.stack(read.losses).cpu().double()
+            losses_and_flops[1, own] = torch.tensor(read.flops, dtype=torch.float64)
+        losses, flops = ranks.sum(losses_and_flops)
     context.flops += sum(read.flops)
     for of_image in flops.tolist():
         run.gflops += of_image / 1e9

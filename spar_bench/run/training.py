@@ -127,29 +127,29 @@ class Training:
         """Write weights, optimiser state and place in the order as one safetensors file."""
         tensors = {f"weight/{name}": value for name, value in self.trained().items()}
         tensors |= optimiser_tensors(self.optimiser, "optimiser")
-        words = {
+        state = {
             "step": self.step,
             "gflops": self.gflops,
             "curve": self.curve,
             "scaler": self.scaler.state_dict(),
         }
-        save_state(path, tensors, words)
+        save_state(path, tensors, state)
 
     def resume(self, path: Path) -> None:
         """Go back to the state that `save` wrote, if it did."""
         resumed = load_state(path)
         if resumed is None:
             return
-        tensors, words = resumed
+        tensors, state = resumed
         named: dict[str, nn.Parameter] = dict(self.backbone.visual.named_parameters())
         with torch.no_grad():
             for name, tensor in tensors.items():
                 if name.startswith("weight/"):
                     named[name.removeprefix("weight/")].copy_(tensor)
         restore_optimiser(self.optimiser, tensors, "optimiser")
-        self.scaler.load_state_dict(words["scaler"])
-        self.step, self.gflops = words["step"], words["gflops"]
-        self.curve = [tuple(point) for point in words["curve"]]
+        self.scaler.load_state_dict(state["scaler"])
+        self.step, self.gflops = state["step"], state["gflops"]
+        self.curve = [tuple(point) for point in state["curve"]]
 
 
 def _optimiser(spec: StudentSpec, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:

@@ -9,13 +9,13 @@ import torch
 from safetensors.torch import save
 
 from spar_bench import __version__
-from spar_bench.backbones.base import Backbone, Exported, Library, exchanges
+from spar_bench.backbones.base import Backbone, Exported, Library, require_exchangeable
 from spar_bench.components.backbone import ORIGIN_FILE, card
 from spar_bench.engine.workplan import Retries, WorkPlan
 from spar_bench.errors import SparBenchError, UnknownName
 from spar_bench.files import replace_bytes, replace_text, writing
 from spar_bench.resolve import Resolver
-from spar_bench.run.context import Context, open_student, resolve_device
+from spar_bench.run.context import Context, open_student, prepare_device
 from spar_bench.run.work import Worker
 from spar_bench.session.provenance import explain
 from spar_bench.spec.schema import BackboneSpec
@@ -40,7 +40,7 @@ def import_student(
     resolver = Resolver()
     stage = imported.Stage.of(resolver.backbone(backbone), str(checkpoint), resolver)
     plan = WorkPlan({stage.fingerprint: stage}, Retries(retry=True))
-    worker = Worker(plan, Context(opened, resolve_device("cpu", None)))
+    worker = Worker(plan, Context(opened, prepare_device("cpu", None)))
     worker.make([stage], lambda event: reasons.append(event.text))
     finished = opened.find(stage)
     if finished is None:
@@ -70,8 +70,8 @@ def export_student(
     """
     if folder.exists():
         raise SparBenchError(f"{folder}: must be a new folder, but already exists; name another")
-    backbone, spec = open_student(_folder(student, store), resolve_device("cpu", None))
-    exported = exchanges(backbone, spec.name).export(library)
+    backbone, spec = open_student(_folder(student, store), prepare_device("cpu", None))
+    exported = require_exchangeable(backbone, spec.name).export(library)
     with writing(folder.parent):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".export-") as scratch:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from spar_bench.run.context import Context, ignore, resolve_device, resolve_workers
+from spar_bench.run.context import Context, ignore, prepare_device, resolve_workers
 from spar_bench.run.distributed import joined, own_device
 from spar_bench.run.student import join_student
 from spar_bench.session.sweep import Options
@@ -16,7 +16,7 @@ def follow(options: Options, *, on_joined: Callable[[], None] = ignore) -> None:
     Raises:
         NotReady: the device is not available.
     """
-    device = resolve_device(own_device(options.device), options.threads)
+    device = prepare_device(own_device(options.device), options.threads)
     with joined(device) as ranks:
         on_joined()
         context = Context(
@@ -25,5 +25,5 @@ def follow(options: Options, *, on_joined: Callable[[], None] = ignore) -> None:
             workers=resolve_workers(options.workers, device),
             ranks=ranks,
         )
-        while (said := ranks.hear()) is not None:
-            join_student(said, context)
+        while (settings := ranks.hear()) is not None:
+            join_student(settings, context)

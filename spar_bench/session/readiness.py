@@ -108,12 +108,12 @@ def remarks(points: Iterable[Settings], resolver: Resolver) -> list[str]:
 
     What weights or data that are missing would decide is left out: `missing` lists them.
     """
-    said: dict[str, None] = {}
+    lines: dict[str, None] = {}
     for one in points:
         for look in _looks(one, resolver):
             with suppress(SparBenchError):
-                said |= dict.fromkeys(look())
-    return list(said)
+                lines |= dict.fromkeys(look())
+    return list(lines)
 
 
 def _looks(settings: Settings, resolver: Resolver) -> Iterator[Callable[[], Iterable[str]]]:

@@ -115,9 +115,9 @@ def _suggest(name: str, known: list[str]) -> str:
     """Return the end of the line about an experiment without results: its name may be misspelt."""
     first = "run spar-bench sweep on its spec first"
     swept_as = experiment_name(Path("experiments", f"{name}.yaml"))  # of a spec's own name
-    near = swept_as if swept_as in known else nearest(name, known)
-    if near is not None:
-        return f"{did_you_mean(near)} If not, {first}"
+    closest = swept_as if swept_as in known else nearest(name, known)
+    if closest is not None:
+        return f"{did_you_mean(closest)} If not, {first}"
     return f"{first}, or {suggest(name, known)}" if known else first
 
 

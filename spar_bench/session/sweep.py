@@ -20,7 +20,7 @@ from spar_bench.errors import SparBenchError
 from spar_bench.plan.trials import Plan, Trial, make_plan
 from spar_bench.processes import n_processes
 from spar_bench.results import Results, Row
-from spar_bench.run.context import Context, Pruned, machine, resolve_device, resolve_workers
+from spar_bench.run.context import Context, Pruned, machine, prepare_device, resolve_workers
 from spar_bench.run.distributed import joined, own_device
 from spar_bench.run.work import Worker
 from spar_bench.session.collect import Collector
@@ -166,7 +166,7 @@ class _Sweep:
             )
         for line in ready_remarks(loaded):
             log.warning("%s", line)
-        device = resolve_device(own_device(options.device), options.threads)
+        device = prepare_device(own_device(options.device), options.threads)
         self._loaded, self._options, self._watcher = loaded, options, watcher
         self._seeds = seeds_of(loaded, options.n_seeds)
         self._store = Store(Path(options.store))

@@ -89,11 +89,11 @@ def meant_by(key: str) -> list[str]:
     fits = [name for name in FIELDS if name.rpartition(".")[2] == last]
     if fits:
         return fits[:3]
-    near = nearest(key, FIELDS)
+    closest = nearest(key, FIELDS)
     lasts = get_close_matches(last, {name.rpartition(".")[2] for name in FIELDS}, n=1, cutoff=0.75)
-    if near is None and lasts:
+    if closest is None and lasts:
         return meant_by(lasts[0])
-    return [] if near is None else [near]
+    return [] if closest is None else [closest]
 
 
 def put(raw: dict[str, Any], key: str, value: Any, part: str = "") -> dict[str, Any]:

@@ -74,8 +74,8 @@ def registered_name(family: str) -> AfterValidator:
 
     def check(name: str, info: ValidationInfo) -> str:
         if info.context and name not in info.context[family]:
-            near = suggest(name, info.context[family])
-            raise mistake(f"must be a known name, but got {show(name)}; {near}")
+            way_out = suggest(name, info.context[family])
+            raise mistake(f"must be a known name, but got {show(name)}; {way_out}")
         return name
 
     return AfterValidator(check)
@@ -104,8 +104,8 @@ def _require(family: str, name: str, known: list[str], *keys: str) -> None:
         path_text(name)
     elif name not in known:
         is_folder = "/" in name and family in ("backbones", "datasets")
-        near = f"write {{path: {name}}}" if is_folder else suggest(name, known)
-        raise mistake(f"must be one of the {family}, but got {show(name)}; {near}", *keys)
+        way_out = f"write {{path: {name}}}" if is_folder else suggest(name, known)
+        raise mistake(f"must be one of the {family}, but got {show(name)}; {way_out}", *keys)
     try:
         if not registry.is_data_file(name):
             registry.require_stated(family, name)
@@ -143,8 +143,8 @@ def _unknown(name: str, given: Iterable[str], known: Iterable[str]) -> Iterator[
     """Yield an error for each setting that a plug-in does not have."""
     for key in given:
         if key != "name" and key not in known:
-            near = suggest(key, known) if known else "it has none"
-            text = f"must be a setting of {name}, but got {show(key)}; {near}"
+            way_out = suggest(key, known) if known else "it has none"
+            text = f"must be a setting of {name}, but got {show(key)}; {way_out}"
             yield InitErrorDetails(type=mistake(text), loc=(key,), input=key)
 
 

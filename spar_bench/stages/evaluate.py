@@ -137,11 +137,11 @@ class Stage(base.Stage):
     @property
     def title(self) -> str:
         """Who reads what, and how."""
-        who = "student" if "student" in self.inputs else "pretrained"
+        method = "student" if "student" in self.inputs else "pretrained"
         if self.settings.inference.kind == "sliding_window":
-            who = "teacher"
+            method = "teacher"
         how = reading(self.settings.inference)
-        return f"{who} on {self.places.display_name} at {self.settings.short_side_px} px, {how}"
+        return f"{method} on {self.places.display_name} at {self.settings.short_side_px} px, {how}"
 
     def estimate(self, stages: Mapping[str, base.Stage]) -> Estimate:
         """Return the work of reading every image, and the bytes of counts and previews."""

@@ -17,7 +17,7 @@ from spar_bench.run.context import (
     device_name,
     ignore,
     machine,
-    resolve_device,
+    prepare_device,
 )
 from spar_bench.spec.schema import BackboneSpec
 from spar_bench.stage import Finished
@@ -30,13 +30,13 @@ from tests.toy import Summary, toy
 def test_device_that_is_not_there_is_told_in_one_line() -> None:
     for option in ("cuda:99", "gpu", "cuda:x"):
         with pytest.raises(NotReady, match=f"device: .* but got '{option}': .*; use cpu"):
-            resolve_device(option, None)
+            prepare_device(option, None)
 
 
 def test_threads_are_set_and_tf32_is_off() -> None:
     before = torch.get_num_threads()
     try:
-        assert resolve_device("cpu", 3) == CPU
+        assert prepare_device("cpu", 3) == CPU
         assert torch.get_num_threads() == 3
         assert device_name(CPU).endswith(" x3")
         assert machine(CPU).threads == 3

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from spar_bench import processes
 from spar_bench.errors import SparBenchError
 from spar_bench.run.context import Context
-from spar_bench.run.distributed import OutOfStep, Ranks, _error, _words, own_device
+from spar_bench.run.distributed import OutOfStep, Ranks, _error, _report, own_device
 from spar_bench.run.student import _begin, _read_images
 from spar_bench.run.training import Training
 from spar_bench.stage import Damaged
@@ -100,7 +100,7 @@ def test_student_is_told_of_as_json_and_is_the_same_stage(taught: tuple[Store, S
     ],
 )
 def test_mistake_of_another_process_is_told_as_it_was(error: SparBenchError) -> None:
-    found = _error(json.loads(json.dumps(_words(error))))
+    found = _error(json.loads(json.dumps(_report(error))))
 
     assert str(found) == str(error)
     assert isinstance(found, Damaged) == isinstance(error, Damaged)
@@ -110,7 +110,7 @@ def test_bug_of_another_process_keeps_its_traceback() -> None:
     try:
         json.loads("{")
     except ValueError as error:
-        words = _words(error)
+        words = _report(error)
 
     assert re.search("another process.*json.loads.*JSONDecodeError", str(_error(words)), re.DOTALL)
 
