@@ -4,7 +4,7 @@ All text is plain; a renderer escapes it.
 """
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 
 @dataclass(frozen=True)
@@ -15,26 +15,16 @@ class Heading:
     level: int = 2
 
 
-@dataclass(frozen=True)
-class Quote:
-    """The question that the experiment asks."""
-
-    text: str
+Role = Literal["question", "paragraph", "warning", "note", "remark"]
+"""What a text is: a note explains the tables before it, a remark is an item of a list."""
 
 
 @dataclass(frozen=True)
-class Paragraph:
-    """Running text; a warning stands out."""
+class Text:
+    """A line or paragraph."""
 
     text: str
-    is_warning: bool = False
-
-
-@dataclass(frozen=True)
-class Note:
-    """What a reader of the tables before it must know."""
-
-    text: str
+    role: Role = "paragraph"
 
 
 @dataclass(frozen=True)
@@ -79,40 +69,29 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class Remark:
-    """An item of a list."""
+class File:
+    """A file beside the page, and what it is about; as it is, a renderer writes it."""
 
-    text: str
+    name: str
+    about: str
 
 
 @dataclass(frozen=True)
-class Data:
+class Data(File):
     """A table for programs: values by column, None for an empty cell."""
 
-    file: str
-    about: str
     columns: list[str]
     rows: list[dict[str, Any]] = field(repr=False)
 
 
 @dataclass(frozen=True)
-class Document:
+class Document(File):
     """A JSON document for programs."""
 
-    file: str
-    about: str
     value: Any = field(repr=False)
 
 
-@dataclass(frozen=True)
-class Link:
-    """A file beside the page that a renderer writes."""
-
-    file: str
-    about: str
-
-
-Block = Heading | Quote | Paragraph | Note | Table | Figure | Remark | Data | Document | Link
+Block = Heading | Text | Table | Figure | File
 
 
 @dataclass(frozen=True)

@@ -7,20 +7,7 @@ from spar_bench.report import text
 from spar_bench.report.aggregates import Aggregate
 from spar_bench.report.data import costs_data, differences_data, results_data
 from spar_bench.report.differences import Comparison
-from spar_bench.report.page import (
-    Block,
-    Cell,
-    Document,
-    Figure,
-    Heading,
-    Link,
-    Note,
-    Page,
-    Paragraph,
-    Quote,
-    Remark,
-    Table,
-)
+from spar_bench.report.page import Block, Cell, Document, Figure, File, Heading, Page, Table, Text
 from spar_bench.report.protocols import protocol_lines, skipped_lines
 from spar_bench.report.tables import notes, result_tables
 from spar_bench.results import Results
@@ -34,7 +21,7 @@ class Findings:
     aggregates: list[Aggregate]
     comparisons: list[Comparison]
     figures: list[Figure]
-    links: list[Link]
+    links: list[File]
 
 
 def page_of(findings: Findings) -> Page:
@@ -47,12 +34,12 @@ def head(findings: Findings) -> Iterator[Block]:
     """Yield the name, the question, and a warning if weights are random."""
     yield Heading(findings.results.experiment, level=1)
     if findings.results.question:
-        yield Quote(findings.results.question)
+        yield Text(findings.results.question, "question")
     if any(row.random_weights for row in findings.results.rows):
-        yield Paragraph(
+        yield Text(
             "Some weights are random: their mIoU, differences and figures say nothing about a "
             "trained model; costs are valid.",
-            is_warning=True,
+            "warning",
         )
 
 
@@ -60,14 +47,14 @@ def accuracy_and_cost(findings: Findings) -> Iterator[Block]:
     """Yield the tables of accuracy and cost, and the notes that explain them."""
     results, aggregates = findings.results, findings.aggregates
     if not aggregates:
-        yield Note("No results yet.")
+        yield Text("No results yet.", "note")
         return
     yield from result_tables(aggregates)
     for line in (*notes(aggregates), *skipped_lines(results), *protocol_lines(results)):
-        yield Note(line)
+        yield Text(line, "note")
     devices = dict.fromkeys(row.cost.device for row in results.rows if row.cost.device)
     if devices:
-        yield Paragraph(f"Costs were measured on: {'; '.join(devices)}.")
+        yield Text(f"Costs were measured on: {'; '.join(devices)}.")
 
 
 def figures(findings: Findings) -> Iterator[Block]:
@@ -91,9 +78,11 @@ def differences(findings: Findings) -> Iterator[Block]:
     headers = [*place, "a", "b", "a - b (points of mIoU)", "95 % interval", "Images"]
     yield Heading("Differences")
     yield Table("Paired differences", [("", len(headers))], headers, rows, n_text=len(place) + 2)
-    yield Note(
+    yield Text(
         "Paired bootstrap over images: each resample draws the same images for both. Where a "
-        "student has several seeds, their mIoU is averaged; the interval is over images, not seeds."
+        "student has several seeds, their mIoU is averaged; the interval is over images, not "
+        "seeds.",
+        "note",
     )
 
 
@@ -108,7 +97,7 @@ def remarks(findings: Findings) -> Iterator[Block]:
     ]
     if lines:
         yield Heading("Remarks")
-        yield from map(Remark, dict.fromkeys(lines))
+        yield from (Text(line, "remark") for line in dict.fromkeys(lines))
 
 
 def files(findings: Findings) -> Iterator[Block]:

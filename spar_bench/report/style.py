@@ -119,15 +119,17 @@ def new_figure(width_in: float, height_in: float) -> Figure:
     return figure
 
 
-def facet_grid(n: int, height_in: float, *, above_in: float, **shared: Any) -> list[Axes]:
-    """Return `n` axes of a new figure: one column wide for one, two to a page for several."""
+def facet_grid(
+    n: int, height_in: float, *, above_in: float, **shared: Any
+) -> tuple[Figure, list[Axes]]:
+    """Return a new figure and its `n` axes: one column wide for one, two to a page for several."""
     columns = min(2, n)
     rows = math.ceil(n / columns)
     figure = new_figure((COLUMN_IN, PAGE_IN)[columns - 1], above_in + height_in * rows)
     facets = figure.subplots(rows, columns, squeeze=False, **shared).flatten()
     for unused in facets[n:]:
         unused.remove()
-    return list(facets[:n])
+    return figure, list(facets[:n])
 
 
 def draw_point(

@@ -36,9 +36,7 @@ def axis_figure(aggregates: list[Aggregate], axis: Axis) -> Figure:
     panels: list[Panel | None] = [None] if axis.key == RESOLUTION else [*panels_of(shown)]
     here = {panel: [each for each in shown if panel in (None, each.panel)] for panel in panels}
     series = {panel: series_along(here[panel], axis) for panel in panels}
-    facets = _facets(axis, len(panels), max(map(len, series.values())))
-    figure = facets[0].get_figure()
-    assert isinstance(figure, Figure)
+    figure, facets = _facets(axis, len(panels), max(map(len, series.values())))
     references = {panel: _references(here[panel], axis) if panel else [] for panel in panels}
     apart = marks_apart([each for some in references.values() for each in some], aggregates)
     handles: dict[str, Line2D] = {}
@@ -52,18 +50,17 @@ def axis_figure(aggregates: list[Aggregate], axis: Axis) -> Figure:
     return figure
 
 
-def _facets(axis: Axis, n_panels: int, n_series: int) -> list[Axes]:
-    """Return a facet for each panel: of one height for numbers, with room for each name else."""
+def _facets(axis: Axis, n_panels: int, n_series: int) -> tuple[Figure, list[Axes]]:
+    """Return a figure with a facet for each panel, for names with room for each of them."""
     if axis.is_numeric:
         return facet_grid(n_panels, 2.2, above_in=0.1)
     rows = math.ceil(n_panels / 2)
     names = len(axis.values) * (0.12 + 0.1 * n_series) + 0.5
     title = (0.5 + LETTER_IN * len(axis.title)) / rows
-    facets = facet_grid(n_panels, max(min(names, 6.0), 1.1, title), above_in=0.1, sharey=True)
-    figure = facets[0].get_figure()
-    assert isinstance(figure, Figure)
+    height = max(min(names, 6.0), 1.1, title)
+    figure, facets = facet_grid(n_panels, height, above_in=0.1, sharey=True)
     figure.supylabel(text.plot(axis.title), fontsize=7)
-    return facets
+    return figure, facets
 
 
 def _draw_numbers(axes: Axes, series: list[Series], axis: Axis) -> dict[str, Line2D]:

@@ -57,9 +57,7 @@ def tradeoff_figure(aggregates: list[Aggregate], axis: CostAxis) -> Figure:
     mark_of = marks(aggregates)
     shown = _with_cost(aggregates, axis)
     panels = {panel: [each for each in shown if each.panel == panel] for panel in panels_of(shown)}
-    facets = facet_grid(len(panels), 2.5, above_in=0.15)
-    figure = facets[0].get_figure()
-    assert isinstance(figure, Figure)
+    figure, facets = facet_grid(len(panels), 2.5, above_in=0.15)
     for facet, (panel, here) in zip(facets, panels.items(), strict=True):
         _draw_facet(facet, here, axis, mark_of)
         if len(panels) > 1:

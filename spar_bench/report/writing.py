@@ -12,7 +12,7 @@ from spar_bench.report.differences import comparisons
 from spar_bench.report.figures import plan_figures
 from spar_bench.report.fonts import warning, without_letters
 from spar_bench.report.names import with_distinct_datasets
-from spar_bench.report.page import Figure, Link
+from spar_bench.report.page import Figure, File
 from spar_bench.report.protocols import mixed_datasets, require_unmixed
 from spar_bench.report.renderers import renderers
 from spar_bench.report.sections import Findings, page_of
@@ -39,7 +39,7 @@ def write_report(
     aggregates = read_aggregates(results, mixed=mixed_datasets(results))
     figures, drawn = _draw(results, aggregates, evaluations, folder)
     found = renderers()
-    links = [Link(*file) for renderer in found for file in renderer.FILES.items()]
+    links = [File(*file) for renderer in found for file in renderer.FILES.items()]
     compared = comparisons(aggregates, evaluations)
     page = page_of(Findings(results, aggregates, compared, figures, links))
     texts = {name: text for one in found for name, text in one.render(page).items()}

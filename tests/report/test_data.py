@@ -30,7 +30,7 @@ from tests.report.synthetic import (
 
 def read(table: Data) -> list[dict[str, str]]:
     """Write a table as CSV and read its cells as text."""
-    return list(csv.DictReader(io.StringIO(data.render(Page("x", [table]))[table.file])))
+    return list(csv.DictReader(io.StringIO(data.render(Page("x", [table]))[table.name])))
 
 
 def test_results_have_the_columns_of_the_design_and_a_line_a_row() -> None:

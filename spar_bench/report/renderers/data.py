@@ -12,9 +12,9 @@ FILES: dict[str, str] = {}
 
 def render(page: Page) -> dict[str, str]:
     """Return each table and document under its own name."""
-    tables = {block.file: _csv(block) for block in page.blocks if isinstance(block, Data)}
+    tables = {block.name: _csv(block) for block in page.blocks if isinstance(block, Data)}
     documents = {
-        block.file: json.dumps(block.value, indent=2, sort_keys=True) + "\n"
+        block.name: json.dumps(block.value, indent=2, sort_keys=True) + "\n"
         for block in page.blocks
         if isinstance(block, Document)
     }

@@ -1,7 +1,7 @@
 """The tables of a page in LaTeX (booktabs), each one page wide."""
 
 from spar_bench.report import text
-from spar_bench.report.page import Cell, Note, Page, Table
+from spar_bench.report.page import Cell, Page, Table, Text
 
 FILES = {"table.tex": "the same for LaTeX (needs `booktabs`)"}
 PAGE_LETTERS, GAP_LETTERS = 105, 2.7
@@ -42,7 +42,7 @@ def _notes(page: Page, table: Table) -> str:
         blocks = blocks[1:]
     notes = []
     for block in blocks:
-        if not isinstance(block, Note):
+        if not (isinstance(block, Text) and block.role == "note"):
             break
         notes.append(block.text)
     return " ".join(notes)

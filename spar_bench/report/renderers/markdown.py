@@ -4,60 +4,45 @@ import itertools
 from collections.abc import Iterable
 
 from spar_bench.report import text
-from spar_bench.report.page import (
-    Block,
-    Cell,
-    Data,
-    Document,
-    Figure,
-    Heading,
-    Link,
-    Note,
-    Page,
-    Paragraph,
-    Quote,
-    Remark,
-    Table,
-)
+from spar_bench.report.page import Block, Cell, Figure, File, Heading, Page, Role, Table, Text
 
 FILES = {"table.md": "the tables above"}
-_ITEMS = (Remark, Data, Document, Link)
+_TEXT = {"question": "> {}", "paragraph": "{}", "warning": "**{}**", "note": "{}", "remark": "- {}"}
 
 
 def render(page: Page) -> dict[str, str]:
     """Return the page, which links figures and data as files beside it, and its tables alone."""
-    tables = [block for block in page.blocks if isinstance(block, Table | Note)]
+    tables = [block for block in page.blocks if isinstance(block, Table) or _is(block, "note")]
     return {"README.md": _join(page.blocks), "table.md": _join(tables)}
 
 
 def _join(blocks: Iterable[Block]) -> str:
     parts = [
         ("\n" if is_list else "\n\n").join(map(_markdown, group))
-        for is_list, group in itertools.groupby(blocks, lambda block: isinstance(block, _ITEMS))
+        for is_list, group in itertools.groupby(
+            blocks, lambda block: isinstance(block, File) or _is(block, "remark")
+        )
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _is(block: Block, role: Role) -> bool:
+    return isinstance(block, Text) and block.role == role
 
 
 def _markdown(block: Block) -> str:
     match block:
         case Heading():
             return f"{'#' * block.level} {text.markdown(block.text)}"
-        case Quote():
-            return f"> {text.markdown(block.text)}"
-        case Paragraph():
-            written = text.markdown(block.text)
-            return f"**{written}**" if block.is_warning else written
-        case Note():
-            return text.markdown(block.text)
+        case Text():
+            return _TEXT[block.role].format(text.markdown(block.text))
         case Table():
             return to_markdown(block)
         case Figure():
             name = block.name
             return f"![{name}]({name}.png)\n\n{text.markdown(block.caption)} [SVG]({name}.svg)"
-        case Remark():
-            return f"- {text.markdown(block.text)}"
-        case Data() | Document() | Link():
-            return f"- [{block.file}]({block.file}): {text.markdown(block.about)}"
+        case File():
+            return f"- [{block.name}]({block.name}): {text.markdown(block.about)}"
 
 
 def to_markdown(table: Table) -> str:

@@ -4,7 +4,7 @@ import re
 from dataclasses import replace
 
 from spar_bench.report.aggregates import read_aggregates
-from spar_bench.report.page import Cell, Note, Page, Paragraph, Table
+from spar_bench.report.page import Cell, Page, Table, Text
 from spar_bench.report.renderers.latex import render, to_latex
 from spar_bench.report.tables import result_tables
 from tests.report.synthetic import baseline, results_of, students
@@ -61,7 +61,8 @@ def test_each_table_has_the_notes_that_follow_it_in_its_caption() -> None:
     one, two, other = (
         Table(name, [("", 1)], ["a"], [[Cell(name)]], n_text=1) for name in ("one", "two", "other")
     )
-    page = Page("x", [one, two, Note("50 %"), Note("b_c"), Paragraph("text"), other, Note("no")])
+    notes = [Text("50 %", "note"), Text("b_c", "note")]
+    page = Page("x", [one, two, *notes, Text("text"), other, Text("no", "note")])
 
     written = render(page)["table.tex"]
 

@@ -1,25 +1,12 @@
 """The page in Markdown, compared with its whole text."""
 
-from spar_bench.report.page import (
-    Cell,
-    Data,
-    Document,
-    Figure,
-    Heading,
-    Link,
-    Note,
-    Page,
-    Paragraph,
-    Quote,
-    Remark,
-    Table,
-)
+from spar_bench.report.page import Cell, Data, Document, Figure, File, Heading, Page, Table, Text
 from spar_bench.report.renderers.markdown import render
 
 PAGE = """\
 # a\\_b
 
-> Does it | hold?
+> Does it / hold?
 
 **Some weights are random.**
 
@@ -54,22 +41,22 @@ def test_blocks_become_markdown_in_their_order_with_text_escaped() -> None:
         "a_b",
         [
             Heading("a_b", level=1),
-            Quote("Does it | hold?".replace("|", "/")),
-            Paragraph("Some weights are random.", is_warning=True),
+            Text("Does it / hold?", "question"),
+            Text("Some weights are random.", "warning"),
             Table("Accuracy: 50 < 60", [("", 1), ("voc", 1)], ["Method", "mIoU (%)"], [cells], 1),
-            Note("A *note*."),
+            Text("A *note*.", "note"),
             Figure("per_class", "IoU of each class."),
             Heading("Remarks"),
-            Remark("one"),
-            Remark("two"),
+            Text("one", "remark"),
+            Text("two", "remark"),
             Heading("Files"),
             Data("results.csv", "rows", ["a"], []),
             Document("provenance.json", "origins", {}),
-            Link("table.tex", "LaTeX"),
+            File("table.tex", "LaTeX"),
         ],
     )
 
     written = render(page)
 
-    assert written["README.md"] == PAGE.replace("it | hold", "it / hold")
+    assert written["README.md"] == PAGE
     assert written["table.md"] == "\n\n".join(PAGE.split("\n\n")[3:6]) + "\n"

@@ -10,7 +10,7 @@ from spar_bench.report.renderers import renderers
 from tests.report.synthetic import InMemory, results_of, row
 
 PLAIN = """\
-from spar_bench.report.page import Heading, Quote, Table
+from spar_bench.report.page import Heading, Table, Text
 
 FILES = {"report.txt": "this page as plain text"}
 
@@ -18,7 +18,7 @@ def render(page):
     lines = []
     for block in page.blocks:
         match block:
-            case Heading() | Quote():
+            case Heading() | Text(role="question"):
                 lines.append(block.text)
             case Table():
                 lines += [" ".join(cell.text for cell in row) for row in block.rows]
