@@ -48,7 +48,23 @@ class Cost:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class Reading:
+    """A method that reads images, and what one of them costs."""
+
+    backbone: str
+    random_weights: bool
+    method: str
+    inference: str
+    average: str | None
+    refiner: str
+    window_px: int | None
+    stride_px: int | None
+    dtype: str
+    cost: Cost
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row(Reading):
     """One line of results.csv: a (trial, method, data set, resolution).
 
     `seed` is None where no seed can affect the number (pretrained and teacher). `dataset_digest`
@@ -60,15 +76,7 @@ class Row:
     group: str
     trial: str
     seed: int | None
-    backbone: str
-    random_weights: bool
-    method: str
-    inference: str
-    average: str | None
-    refiner: str
     protocol: str
-    window_px: int | None
-    stride_px: int | None
     train_short_side_px: tuple[int, int] | None
     loss: str | None
     trainable: str | None
@@ -79,7 +87,6 @@ class Row:
     n_images: int | None
     n_skipped: int | None = None
     miou: float | None
-    dtype: str
     status: Status
     cost: Cost = Cost()
     reason: str = ""
@@ -94,19 +101,8 @@ class Row:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CostRow:
+class CostRow(Reading):
     """One line of costs.csv: a method at one image size."""
-
-    backbone: str
-    random_weights: bool
-    method: str
-    inference: str
-    average: str | None
-    refiner: str
-    window_px: int | None
-    stride_px: int | None
-    dtype: str
-    cost: Cost
 
 
 COLUMNS = [

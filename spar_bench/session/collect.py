@@ -1,7 +1,5 @@
 """Rows of a plan, read from the store: what is finished, and what is not and why."""
 
-import json
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -235,47 +233,3 @@ def _checkpoint(settings: Settings) -> str | None:
     """Return the name of the file that a student was imported from."""
     path = settings.student.checkpoint
     return None if path is None else Path(path).name
-
-
-def flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Return nested settings under dotted keys; lists are not split."""
-    if not isinstance(value, dict):
-        return {prefix: value}
-    return {
-        key: leaf
-        for name, inner in value.items()
-        for key, leaf in flat(inner, f"{prefix}.{name}" if prefix else name).items()
-    }
-
-
-def provenance(
-    plan: Plan,
-    collector: Collector,
-    *,
-    spec_hash: str,
-    seeds: list[int],
-    fingerprints: Sequence[str],
-) -> dict[str, Any]:
-    """Return where every number comes from, according to the stages' manifests."""
-    stages = {}
-    for fingerprint in fingerprints:
-        finished = collector.state(fingerprint).finished
-        if finished is not None:
-            manifest = finished.manifest
-            stages[fingerprint] = {
-                key: manifest[key] for key in ("kind", "version", "inputs", "made")
-            }
-    weights = {
-        digest(stage.settings.backbone)[:12]: stage.settings.backbone
-        for stage in (plan.stages[fingerprint] for fingerprint in fingerprints)
-        if isinstance(stage, evaluate.Stage)
-    }
-    return {
-        "spec_hash": spec_hash,
-        "seeds": seeds,
-        "commits": sorted({s["made"]["commit"] for s in stages.values() if s["made"]["commit"]}),
-        "devices": sorted({s["made"]["device"] for s in stages.values()}),
-        "versions": sorted({json.dumps(s["made"]["versions"]) for s in stages.values()}),
-        "backbones": weights,
-        "stages": stages,
-    }

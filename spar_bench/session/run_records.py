@@ -9,7 +9,6 @@ from spar_bench import report
 from spar_bench.evaluations import StoredEvaluations
 from spar_bench.files import replace_text, writing
 from spar_bench.results import Results, Row, Status
-from spar_bench.session.collect import flat
 from spar_bench.session.per_class import per_class_csv
 from spar_bench.spec.keys import PLUGINS
 from spar_bench.stage import digest
@@ -129,6 +128,17 @@ def _params(settings: dict[str, Any], row: Row) -> dict[str, Any]:
     if row.window_px is not None:
         params["teacher.window_px"] = row.window_px
     return params
+
+
+def flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Return nested settings under dotted keys; lists are not split."""
+    if not isinstance(value, dict):
+        return {prefix: value}
+    return {
+        key: leaf
+        for name, inner in value.items()
+        for key, leaf in flat(inner, f"{prefix}.{name}" if prefix else name).items()
+    }
 
 
 def _made(results: Results, rows: Iterable[Row]) -> dict[str, dict[str, Any]]:

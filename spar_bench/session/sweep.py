@@ -26,7 +26,7 @@ from spar_bench.run.work import Worker
 from spar_bench.session.collect import Collector
 from spar_bench.session.mirror import LiveMirror
 from spar_bench.session.readiness import ready_remarks
-from spar_bench.session.records import results
+from spar_bench.session.results import results
 from spar_bench.session.search import Searcher, score, study_name
 from spar_bench.session.selection import (
     note_sweep,

@@ -2,7 +2,8 @@
 
 import pytest
 
-from spar_bench.session.collect import clipped, flat
+from spar_bench.session.collect import clipped
+from spar_bench.session.run_records import flat
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from spar_bench.resolve import Resolver
 from spar_bench.results import Results, Row
 from spar_bench.session.collect import Collector
 from spar_bench.session.planning import lay_out
-from spar_bench.session.records import results
+from spar_bench.session.results import results
 from spar_bench.session.run_records import run_keys, run_records
 from spar_bench.store import Store
 from spar_bench.track import RunRecord

@@ -6,7 +6,7 @@ from spar_bench.conflicts import read_spec
 from spar_bench.resolve import Resolver
 from spar_bench.session.collect import Collector
 from spar_bench.session.planning import lay_out
-from spar_bench.session.records import results
+from spar_bench.session.results import results
 from spar_bench.store import Store
 from tests.datasets.trees import make
 from tests.small import UNTIMED, write_spec

@@ -1,11 +1,15 @@
-"""The results of a sweep, read from the store."""
+"""The results of a sweep and where they come from, read from the store."""
 
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any
 
 from spar_bench.plan.trials import Trial
 from spar_bench.results import Results
-from spar_bench.session.collect import Collector, provenance
+from spar_bench.session.collect import Collector
 from spar_bench.spec import LoadedSpec
+from spar_bench.stage import digest
+from spar_bench.stages import evaluate
 
 
 def results(
@@ -29,13 +33,11 @@ def results(
         rows=[row for trial in shown for row in collector.rows(trial)],
         costs=[collector.cost_row(line) for line in plan.costs if trials is None],
         classes=_classes(collector, shown),
-        provenance=provenance(
-            plan,
-            collector,
-            spec_hash=spec_hash,
-            seeds=seeds,
-            fingerprints=[each for each in plan.stages if each in fingerprints],
-        ),
+        provenance={
+            "spec_hash": spec_hash,
+            "seeds": seeds,
+            **_provenance(collector, fingerprints),
+        },
         objectives=objectives,
         protocols={
             row.protocol.name: row.protocol.model_dump(mode="json")
@@ -54,3 +56,26 @@ def _classes(collector: Collector, trials: Iterable[Trial]) -> dict[str, list[st
             data = planned.data
             found[row.classes] = data.facts.shown(data.classes, data.spec.background_threshold)
     return found
+
+
+def _provenance(collector: Collector, fingerprints: Collection[str]) -> dict[str, Any]:
+    """Return where every number of some stages comes from, according to their manifests."""
+    planned = {key: stage for key, stage in collector.plan.stages.items() if key in fingerprints}
+    finished = {key: collector.state(key).finished for key in planned}
+    stages = {
+        key: {name: one.manifest[name] for name in ("kind", "version", "inputs", "made")}
+        for key, one in finished.items()
+        if one is not None
+    }
+    made = [stage["made"] for stage in stages.values()]
+    return {
+        "commits": sorted({one["commit"] for one in made if one["commit"]}),
+        "devices": sorted({one["device"] for one in made}),
+        "versions": sorted({json.dumps(one["versions"]) for one in made}),
+        "backbones": {
+            digest(stage.settings.backbone)[:12]: stage.settings.backbone
+            for stage in planned.values()
+            if isinstance(stage, evaluate.Stage)
+        },
+        "stages": stages,
+    }
