@@ -20,7 +20,7 @@ from spar_bench.plan.cost import image_flops, windows_of
 from spar_bench.protocol import declare
 from spar_bench.resolve import class_names, open_dataset
 from spar_bench.run.context import build_backbone, open_student, prepare_device
-from spar_bench.run.latency import Arm
+from spar_bench.run.latency import Arm, random_classifier
 from spar_bench.run.pixel_counts import PixelCounts, read_images
 from spar_bench.run.segment import Segmenter
 from spar_bench.run.text import classifier_of, embed
@@ -142,7 +142,7 @@ def measure(
         image_hw: Height and width of the image in pixels.
         window_px: As in `evaluate`.
         stride_px: As in `evaluate`.
-        n_queries: Text queries that features are compared with.
+        n_queries: Text queries that features are compared with; no threshold applies.
         seconds: Time given to timing, in addition to a warm-up.
 
     Raises:
@@ -152,7 +152,8 @@ def measure(
     _require_positive("measure", n_queries=n_queries, seconds=seconds)
     inference = _inference("measure", backbone, window_px, stride_px, "logits")
     device = next(backbone.visual.parameters()).device
-    arm = Arm(backbone, inference, image_hw, n_queries=n_queries, device=device)
+    classifier = random_classifier(n_queries, backbone.sizes.channels, device)
+    arm = Arm(backbone, inference, image_hw, classifier=classifier, device=device)
     arm.warm_up(seconds / 2)
     for _ in range(arm.n_passes(seconds)):
         arm.sample()

@@ -81,8 +81,8 @@ def declare(
     resize: Resize,
 ) -> DeclaredProtocol:
     """Return a protocol as spec and data file state it, for every read-out."""
-    usual = _thresholds(spec, own, "")
-    by_read_out = {name: _thresholds(spec, own, name) for name in sorted(own.by_read_out)}
+    usual = thresholds_of(spec, own, "")
+    by_read_out = {name: thresholds_of(spec, own, name) for name in sorted(own.by_read_out)}
     return DeclaredProtocol(
         classes=classes,
         templates=spec.templates or evaluate.templates,
@@ -96,7 +96,7 @@ def declare(
     )
 
 
-def _thresholds(spec: DatasetSpec, own: Facts, read_out: str) -> Thresholds:
+def thresholds_of(spec: DatasetSpec, own: Facts, read_out: str) -> Thresholds:
     """Return the thresholds for a read-out: the spec's, else the data file's."""
     stated = {
         name: value

@@ -19,7 +19,7 @@ from spar_bench.files import replace_text
 Status = Literal["finished", "failed", "blocked", "pruned", "skipped", "not_measured"]
 """Status of a trial or stage; `skipped` was not run, `pruned` was given up by a search."""
 
-RESULTS_FORMAT = 2
+RESULTS_FORMAT = 3
 """To be raised with any change of the file that older results do not meet."""
 RESULTS_FILE = "results.json"
 
@@ -59,6 +59,7 @@ class Reading:
     refiner: str
     window_px: int | None
     stride_px: int | None
+    dataset: str
     dtype: str
     cost: Cost
 
@@ -81,7 +82,6 @@ class Row(Reading):
     loss: str | None
     trainable: str | None
     checkpoint: str | None = None
-    dataset: str
     dataset_digest: str
     eval_short_side_px: int
     n_images: int | None
@@ -102,7 +102,7 @@ class Row(Reading):
 
 @dataclass(frozen=True, kw_only=True)
 class CostRow(Reading):
-    """One line of costs.csv: a method at one image size."""
+    """One line of costs.csv: a method at one image size, labelling as a data set asks."""
 
 
 COLUMNS = [
@@ -116,8 +116,8 @@ COLUMNS = [
 """The columns of results.csv, in order; followed by one for each other swept key."""
 
 COST_COLUMNS = [
-    "backbone", "method", "inference", "average", "refiner", "window_px", "stride_px", "dtype",
-    *[f.name for f in dataclasses.fields(Cost)],
+    "backbone", "method", "inference", "average", "refiner", "window_px", "stride_px", "dataset",
+    "dtype", *[f.name for f in dataclasses.fields(Cost)],
 ]  # fmt: skip
 """The columns of costs.csv, in order."""
 
@@ -139,7 +139,7 @@ class Preview:
 class Results:
     """Everything that a report shows about one sweep.
 
-    `costs` has a row for each method and each further image size, `classes` the class names that
+    `costs` has a row for each method, data set and further image size, `classes` the names that
     figures show, by `Row.classes`. `objectives` holds a search's scores: objective to
     value, by trial; empty for a grid. `protocols` holds what each protocol named in rows declares.
     `spec` is the text of the spec; `settings` holds the settings of each group as JSON.

@@ -48,6 +48,7 @@ COST_ROW = CostRow(
     refiner="none",
     window_px=64,
     stride_px=12,
+    dataset="streets",
     dtype="float32",
     cost=Cost(image_h=64, image_w=96, gflops=1.5),
 )
@@ -85,8 +86,8 @@ def test_saving_again_replaces_and_leaves_nothing_else(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("before", "after", "message"),
     [
-        ('"format": 2', '"format": 1', "must be of format 2, but another version of spar-bench "),
-        ('"format": 2,', "", "must hold the results of a sweep, but cannot be read; "),
+        ('"format": 3', '"format": 1', "must be of format 3, but another version of spar-bench "),
+        ('"format": 3,', "", "must hold the results of a sweep, but cannot be read; "),
         ('"miou"', '"iou"', "must hold the results of a sweep, but cannot be read; "),
         ("}", "", "must hold the results of a sweep, but cannot be read; "),
     ],

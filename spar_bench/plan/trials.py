@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from spar_bench.inference import Resize
-from spar_bench.protocol import DeclaredProtocol, Protocol, declare, resizes
+from spar_bench.protocol import DeclaredProtocol, Protocol, declare, resizes, thresholds_of
 from spar_bench.resolve import ResolvedDataset, ResolvedPoint, Resolver
 from spar_bench.spec import Point
 from spar_bench.spec.schema import Settings
@@ -35,10 +35,14 @@ class PlannedRow:
 
 @dataclass(frozen=True)
 class PlannedCost:
-    """A future line of costs.csv: one method at one further image size."""
+    """A future line of costs.csv: one method at one further image size.
+
+    The data set is not read: its classes and thresholds are part of the work.
+    """
 
     method: Method
     point: ResolvedPoint
+    data: ResolvedDataset
     image_hw: tuple[int, int]
     cost: str
     timed: str
@@ -171,7 +175,7 @@ class _Planner:
 
     plan: Plan
     resolver: Resolver
-    timed: dict[str, cost.Stage] = field(default_factory=dict)
+    timed: dict[str, tuple[latency.Timed, cost.Places]] = field(default_factory=dict)
     seconds: float = 0.0
 
     def add(self, point: ResolvedPoint, seeds: list[int]) -> None:
@@ -188,15 +192,12 @@ class _Planner:
                 rows=self._rows(point, seed, asked),
             )
             self.plan.trials.append(trial)
-        for method in methods:
-            for image_hw in settings.measure.image_hw:
-                n_queries = point.datasets[0].n_queries
-                stage = cost.Stage.of(point, method, image_hw, n_queries=n_queries)
-                self.plan.costs.append(
-                    PlannedCost(
-                        method, point, image_hw, self.plan.add(stage), self._time(stage, point)
-                    )
-                )
+        for data in point.datasets:
+            for method in methods:
+                for image_hw in settings.measure.image_hw:
+                    priced, timed = self._priced(point, method, data, image_hw)
+                    line = PlannedCost(method, point, data, image_hw, priced, timed)
+                    self.plan.costs.append(line)
 
     def finish(self, machine: Machine | None) -> Plan:
         """Return the plan, with the session in which everything is timed."""
@@ -247,7 +248,7 @@ class _Planner:
         evaluated = evaluate.Stage.of(
             point, method, data, resize.short_side_px, protocol=protocol, inputs=inputs
         )
-        priced = cost.Stage.of(point, method, image_hw, n_queries=data.n_queries)
+        priced, timed = self._priced(point, method, data, image_hw)
         return PlannedRow(
             method=method,
             data=data,
@@ -255,8 +256,8 @@ class _Planner:
             image_hw=image_hw,
             protocol=declared,
             evaluate=self.plan.add(evaluated),
-            cost=self.plan.add(priced),
-            timed=self._time(priced, point),
+            cost=priced,
+            timed=timed,
         )
 
     @staticmethod
@@ -264,10 +265,22 @@ class _Planner:
         backbone = point.backbone
         return declared.resolved(backbone.sizes.read_out, interpolation=backbone.interpolation)
 
-    def _time(self, stage: cost.Stage, point: ResolvedPoint) -> str:
-        """Have a cost's reading timed, if its point asks for it; return the key of its timings."""
-        key, measure = latency.key_of(stage), point.settings.measure
+    def _priced(
+        self,
+        point: ResolvedPoint,
+        method: Method,
+        data: ResolvedDataset,
+        image_hw: tuple[int, int],
+    ) -> tuple[str, str]:
+        """Add the cost of reading an image, and have it timed if its point asks for it.
+
+        Returns the cost's fingerprint, and the key of its timings.
+        """
+        priced = cost.Stage.of(point, method, image_hw, n_queries=data.n_queries)
+        thresholds = thresholds_of(data.spec, data.facts, point.backbone.sizes.read_out)
+        timed = latency.Timed.of(priced, n_classes=len(data.classes), thresholds=thresholds)
+        measure = point.settings.measure
         if measure.latency:
-            self.timed[key] = stage
+            self.timed[timed.key] = timed, priced.places
             self.seconds = max(self.seconds, measure.seconds)
-        return key
+        return self.plan.add(priced), timed.key

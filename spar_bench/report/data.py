@@ -29,12 +29,17 @@ def results_data(results: Results) -> Data:
 
 
 def costs_data(results: Results) -> Data:
-    """Return one line per method and image size."""
+    """Return one line per method, data set and image size."""
     lines = []
     for row in results.costs:
         values = {**vars(row), **vars(row.cost), "backbone": backbone_name(row)}
         lines.append({name: values[name] for name in COST_COLUMNS})
-    return Data("costs.csv", "cost of each method at further image sizes", COST_COLUMNS, lines)
+    return Data(
+        "costs.csv",
+        "cost of each method on further image sizes, with a data set's classes and thresholds",
+        COST_COLUMNS,
+        lines,
+    )
 
 
 def differences_data(comparisons: Iterable[Comparison]) -> Data:

@@ -1,7 +1,8 @@
 """Time all arms of a sweep in one session: interleaved after a warm-up, one pass at a time.
 
-End to end is from a normalised image on the device to its label map: windows, encoder, stitching,
-upsampling, argmax. The encoder's share is timed inside the same passes.
+End to end is from a normalised image on the device to its label map of the same size: windows,
+encoder, stitching, products with queries, upsampling, thresholds. The encoder's share is timed
+inside the same passes.
 """
 
 import json
@@ -25,12 +26,13 @@ from torch import Tensor
 from spar_bench.backbones.base import Backbone
 from spar_bench.files import replace_text
 from spar_bench.inference import Inference
+from spar_bench.protocol import LOGIT_SCALE
 from spar_bench.run.context import Context
 from spar_bench.run.memory import peak_mib
 from spar_bench.run.segment import NO_REFINER, Segmenter
 from spar_bench.run.text import Classifier
 from spar_bench.spec.plugins import PluginSpec
-from spar_bench.stages import latency
+from spar_bench.stages import cost, latency
 from spar_bench.values import Precision
 
 log = logging.getLogger(__name__)
@@ -53,16 +55,8 @@ def make_latency(stages: list[latency.Stage], context: Context) -> list[latency.
 def _make_latency(stage: latency.Stage, context: Context) -> latency.Summary:
     with _sitting(context):
         arms = {
-            key: Arm(
-                context.backbone(stage.places.timed[key].backbone),
-                one.inference,
-                one.image_hw,
-                n_queries=one.n_queries,
-                refiner=stage.places.timed[key].refiner,
-                precision=one.precision,
-                device=context.device,
-            )
-            for key, one in stage.settings.timed.items()
+            key: _arm(timed, stage.places.timed[key], context)
+            for key, timed in stage.settings.timed.items()
         }
         seconds = stage.settings.seconds
         for done, arm in enumerate(arms.values()):
@@ -73,6 +67,26 @@ def _make_latency(stage: latency.Stage, context: Context) -> latency.Summary:
         found = {key: arm.summary() for key, arm in arms.items()}
     replace_text(context.store.output(stage) / latency.LATENCY_FILE, json.dumps(found))
     return latency.Summary(n_timed=len(arms))
+
+
+def _arm(timed: latency.Timed, places: cost.Places, context: Context) -> "Arm":
+    reading = timed.reading
+    return Arm(
+        context.backbone(places.backbone),
+        reading.inference,
+        reading.image_hw,
+        classifier=random_classifier(
+            reading.n_queries,
+            reading.known_sizes.channels,
+            context.device,
+            n_classes=timed.n_classes,
+            has_background_threshold=timed.has_background_threshold,
+            has_area_threshold=timed.has_area_threshold,
+        ),
+        refiner=places.refiner,
+        precision=reading.precision,
+        device=context.device,
+    )
 
 
 @contextmanager
@@ -163,7 +177,7 @@ class Arm:
         inference: Inference,
         image_hw: tuple[int, int],
         *,
-        n_queries: int,
+        classifier: Classifier,
         refiner: PluginSpec = NO_REFINER,
         precision: Precision = "float32",
         device: torch.device,
@@ -175,7 +189,7 @@ class Arm:
         self._timed = _TimedBackbone(backbone, self._watch)
         self._segmenter = Segmenter(
             self._timed,  # type: ignore[arg-type]  # it has all that a segmenter uses
-            _random_classifier(n_queries, backbone.sizes.channels, device),
+            classifier,
             refiner=refiner,
             precision=precision,
             device=device,
@@ -237,12 +251,25 @@ class Arm:
         return segmenter.labels(scores, guidance, image_hw)
 
 
-def _random_classifier(n_queries: int, channels: int, device: torch.device) -> Classifier:
-    """Return queries of the right number and size: their content does not affect the time."""
+def random_classifier(
+    n_queries: int,
+    channels: int,
+    device: torch.device,
+    *,
+    n_classes: int | None = None,
+    has_background_threshold: bool = False,
+    has_area_threshold: bool = False,
+) -> Classifier:
+    """Return a classifier that takes the time of a real one: its content does not affect it.
+
+    `n_classes` is by default one for each query.
+    """
+    n_classes = n_classes or n_queries
     return Classifier(
         queries=F.normalize(torch.randn(n_queries, channels, device=device), dim=1),
-        class_of=torch.arange(n_queries, device=device),
-        n_classes=n_queries,
-        logit_scale=1.0,
-        background_threshold=0.0,
+        class_of=torch.arange(n_queries, device=device) % n_classes,
+        n_classes=n_classes,
+        logit_scale=LOGIT_SCALE,
+        background_threshold=0.5 if has_background_threshold else 0.0,
+        area_threshold=0.01 if has_area_threshold else 0.0,
     )

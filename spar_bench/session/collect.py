@@ -107,6 +107,7 @@ class Collector:
             refiner=line.point.refiner.plugin,
             window_px=inference.window_px,
             stride_px=inference.stride_px,
+            dataset=line.data.display_name,
             dtype=line.point.settings.evaluate.precision,
             cost=self.cost(line.cost, line.timed, line.image_hw),
         )

@@ -31,7 +31,9 @@ def results(
         experiment=collector.experiment,
         question=loaded.spec.question,
         rows=[row for trial in shown for row in collector.rows(trial)],
-        costs=[collector.cost_row(line) for line in plan.costs if trials is None],
+        costs=list(
+            dict.fromkeys(collector.cost_row(line) for line in plan.costs if trials is None)
+        ),
         classes=_classes(collector, shown),
         provenance={
             "spec_hash": spec_hash,

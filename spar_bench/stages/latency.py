@@ -2,13 +2,15 @@
 
 import json
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 from typing import Any, ClassVar, Self
 
+from spar_bench.protocol import Thresholds
 from spar_bench.stage import Finished, digest
 from spar_bench.stages import base, cost
 from spar_bench.stages.base import Estimate
 
-VERSION = 4
+VERSION = 5
 LATENCY_FILE = "latency.json"
 _BYTES_EACH = 4_000
 _PASSES = 5
@@ -25,10 +27,38 @@ class Machine(base.Settings):
     batch: int = 1
 
 
-class Settings(base.Settings):
-    """What is timed, by the digest of its cost's settings; where; and the time given to each."""
+class Timed(base.Settings):
+    """What is timed: reading an image as a cost has it, and labelling its pixels.
 
-    timed: dict[str, cost.Settings]
+    Only what decides the work: how many queries stand for how many classes, and which thresholds
+    there are.
+    """
+
+    reading: cost.Settings
+    n_classes: int
+    has_background_threshold: bool
+    has_area_threshold: bool
+
+    @classmethod
+    def of(cls, priced: cost.Stage, *, n_classes: int, thresholds: Thresholds) -> Self:
+        """Return what is timed of the reading of a cost."""
+        return cls(
+            reading=priced.settings,
+            n_classes=n_classes,
+            has_background_threshold=thresholds.background_threshold > 0,
+            has_area_threshold=thresholds.area_threshold > 0,
+        )
+
+    @cached_property
+    def key(self) -> str:
+        """The key of its timings."""
+        return digest(self.model_dump(mode="json"))
+
+
+class Settings(base.Settings):
+    """What is timed, by its key; where; and the time given to each."""
+
+    timed: dict[str, Timed]
     machine: Machine | None
     seconds: float
 
@@ -57,16 +87,22 @@ class Stage(base.Stage):
     places: Places
 
     @classmethod
-    def of(cls, costs: Iterable[cost.Stage], machine: Machine | None, *, seconds: float) -> Self:
-        """Return the session in which the reading of each cost is timed."""
-        by_key = {key_of(one): one for one in costs}
+    def of(
+        cls,
+        timed: Iterable[tuple[Timed, cost.Places]],
+        machine: Machine | None,
+        *,
+        seconds: float,
+    ) -> Self:
+        """Return the session in which all this is timed; equal readings are timed once."""
+        by_key = {one.key: (one, places) for one, places in timed}
         return cls(
             settings=Settings(
-                timed={key: by_key[key].settings for key in sorted(by_key)},
+                timed={key: by_key[key][0] for key in sorted(by_key)},
                 machine=machine,
                 seconds=seconds,
             ),
-            places=Places(timed={key: one.places for key, one in by_key.items()}),
+            places=Places(timed={key: places for key, (_, places) in by_key.items()}),
         )
 
     @property
@@ -76,17 +112,12 @@ class Stage(base.Stage):
 
     def estimate(self, stages: Mapping[str, base.Stage]) -> Estimate:
         """Return the work of a few passes of each."""
-        flops = _PASSES * sum(one.flops for one in self.settings.timed.values())
+        flops = _PASSES * sum(one.reading.flops for one in self.settings.timed.values())
         return Estimate(flops / 1e9, _BYTES_EACH * len(self.settings.timed))
 
 
-def key_of(stage: cost.Stage) -> str:
-    """Return the key of a cost's timings."""
-    return digest(stage.settings.model_dump(mode="json"))
-
-
 def read_timings(finished: Finished) -> dict[str, dict[str, Any]]:
-    """Return percentiles, samples and memory of each, by the key of its cost."""
+    """Return percentiles, samples and memory of each, by its key."""
     timings: dict[str, dict[str, Any]] = json.loads(
         finished.path(LATENCY_FILE).read_text(encoding="utf-8")
     )

@@ -8,9 +8,10 @@ import pytest
 from spar_bench.components.backbone import known_sizes
 from spar_bench.components.flops import encoder_flops
 from spar_bench.drawing import draw
-from spar_bench.plan.trials import Plan
-from spar_bench.resolve import open_dataset
+from spar_bench.plan.trials import Plan, make_plan
+from spar_bench.resolve import Resolver, open_dataset
 from spar_bench.run.images import render, to_tensor
+from spar_bench.spec import Point
 from spar_bench.spec.schema import Settings
 from spar_bench.stages import images as images_stage
 from spar_bench.stages import latency
@@ -96,6 +97,59 @@ def test_all_arms_are_timed_in_one_sitting_each_once(clip: Path, photographs: Pa
     timed_arms = {row.timed for trial in plan.trials[:2] for row in trial.rows}
     assert timed_arms <= set(sitting.settings.timed)
     assert [line.image_hw for line in plan.costs] == [(64, 80)] * 3
+
+
+def test_further_sizes_cost_what_each_data_sets_classes_and_thresholds_ask(
+    clip: Path, photographs: Path
+) -> None:
+    folder = {"name": "folder", "path": str(photographs)}
+    plan = plan_of(
+        settings(
+            clip,
+            photographs,
+            evaluate__datasets=[
+                folder | {"label": "plain"},
+                folder | {"label": "same", "background_threshold": 0.0},
+                folder | {"label": "strict", "background_threshold": 0.2},
+                folder | {"label": "synonyms", "classes": [["sky", "air"], ["road"], ["tree"]]},
+            ],
+            evaluate__methods=["pretrained"],
+            measure={"latency": True, "image_hw": [[64, 80]]},
+        )
+    )
+    [session] = of_type(plan, latency.Stage)
+
+    lines = {line.data.display_name: line for line in plan.costs}
+    plain, same, strict, synonyms = lines.values()
+
+    assert [*lines] == ["plain", "same", "strict", "synonyms"]
+    asked = [session.settings.timed[line.timed] for line in (plain, strict, synonyms)]
+    assert [one.reading.n_queries for one in asked] == [3, 3, 4]
+    assert [one.n_classes for one in asked] == [3, 3, 3]
+    assert [one.has_background_threshold for one in asked] == [False, True, False]
+    assert not any(one.has_area_threshold for one in asked)
+    # A threshold takes time, but no FLOPs.
+    assert (same.cost, same.timed) == (plain.cost, plain.timed)
+    assert strict.cost == plain.cost != synonyms.cost
+
+
+def test_thresholds_of_a_read_out_are_timed_for_its_backbones_alone(clip: Path) -> None:
+    found = []
+    for backbone in ("openclip-b16-laion2b", "siglip2-b16-512"):
+        one = Settings.model_validate({
+            "backbone": backbone,
+            "evaluate": {"datasets": ["voc21"], "methods": ["pretrained"]},
+            "measure": {"latency": True},
+        })  # fmt: skip
+        resolver = Resolver(provisional=True)
+        plan = make_plan([Point(group="g", settings=one, swept={})], [0], None, resolver=resolver)
+        [session] = of_type(plan, latency.Stage)
+        [timed] = session.settings.timed.values()
+        found.append((timed.has_background_threshold, timed.has_area_threshold))
+        # 26 names of the background, 7 of a person, 5 of a monitor, and 18 classes with one.
+        assert (timed.reading.n_queries, timed.n_classes) == (26 + 7 + 5 + 18, 21)
+
+    assert found == [(True, True), (False, False)]
 
 
 def test_another_place_or_arm_is_another_sitting(clip: Path, photographs: Path) -> None:

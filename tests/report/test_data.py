@@ -78,14 +78,15 @@ def test_costs_have_their_columns_even_without_a_line() -> None:
     results = stride_results()
     cost_row = CostRow(
         backbone="patchwork", random_weights=False, method="teacher", inference="sliding_window",
-        average="logits", refiner="none", window_px=64, stride_px=None, dtype="float32",
-        cost=Cost(image_h=64, image_w=96, gflops=0.5),
+        average="logits", refiner="none", window_px=64, stride_px=None,
+        dataset="streets", dtype="float32", cost=Cost(image_h=64, image_w=96, gflops=0.5),
     )  # fmt: skip
 
     assert read(costs_data(results)) == []
     assert costs_data(results).columns == COST_COLUMNS
     (line,) = read(costs_data(replace(results, costs=[cost_row])))
     assert (line["image_h"], line["gflops"], line["stride_px"]) == ("64", "0.5", "")
+    assert line["dataset"] == "streets"
     assert (line["latency_p50_ms"], line["cost_status"]) == ("", "not_measured")
 
 

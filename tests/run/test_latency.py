@@ -16,7 +16,8 @@ from spar_bench.inference import SINGLE_PASS, Inference
 from spar_bench.run import latency
 from spar_bench.run.context import Context, Interrupted
 from spar_bench.run.inference import WINDOW_BATCH
-from spar_bench.run.latency import FEWEST_PASSES, LONG_PASSES, MOST_PASSES, Arm
+from spar_bench.run.latency import FEWEST_PASSES, LONG_PASSES, MOST_PASSES, Arm, random_classifier
+from spar_bench.run.text import Classifier
 from spar_bench.stages.latency import Places, Settings, Stage
 from spar_bench.store import Store
 from tests.run.tiny import CPU, plan_of, scheduler, settings
@@ -63,7 +64,8 @@ class Slow(ToyBackbone):
 
 
 def arm(backbone: Slow, inference: Inference = SINGLE_PASS) -> Arm:
-    return Arm(backbone, inference, (24, 32), n_queries=3, device=CPU)
+    classifier = random_classifier(3, backbone.sizes.channels, CPU)
+    return Arm(backbone, inference, (24, 32), classifier=classifier, device=CPU)
 
 
 def test_warm_up_ends_when_three_passes_agree(clock: Clock) -> None:
@@ -243,6 +245,42 @@ def test_sitting_times_every_arm_of_a_plan(
             assert timing[f"latency_p{number}_ms"] == pytest.approx(deciles[number // 10 - 1])
         assert timing["encoder_p50_ms"] > 0
         assert timing["n"] == len(timing["samples_ms"]) >= FEWEST_PASSES
+
+
+def test_classes_and_thresholds_of_each_data_set_are_timed(
+    clip: Path,
+    photographs: Path,
+    store: Store,
+    machine_lock: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = {"name": "folder", "path": str(photographs), "templates": ["a {}."]}
+    thresholds = {"background_threshold": 0.3, "area_threshold": 0.1}
+    synonyms = [["sky", "cloud"], ["road", "street", "path"], ["tree"]]
+    plan = plan_of(
+        settings(
+            clip,
+            photographs,
+            evaluate__datasets=[
+                folder | {"label": "plain"},
+                folder | thresholds | {"label": "strict", "classes": synonyms},
+            ],
+            evaluate__methods=["pretrained"],
+            measure={"latency": True, "seconds": 0.01},
+        )
+    )
+    labelled, labels = set[tuple[Any, ...]](), Classifier.labels
+
+    def recorded(one: Classifier, cosines: Tensor) -> Tensor:
+        n_queries, used = len(cosines), sorted(set(one.class_of.tolist()))
+        labelled.add((n_queries, *used, one.background_threshold > 0, one.area_threshold > 0))
+        return labels(one, cosines)
+
+    assert plan.latency is not None
+    monkeypatch.setattr(Classifier, "labels", recorded)
+    scheduler(plan, store)[0].make([plan.latency])
+
+    assert labelled == {(3, 0, 1, 2, False, False), (6, 0, 1, 2, True, True)}
 
 
 def test_who_waits_for_a_sitting_says_so_and_can_be_interrupted(

@@ -50,7 +50,7 @@ def test_some_trials_are_timed_without_the_others(
     assert whole not in plan.stages
     session = plan.stages[plan.latency or ""]
     assert isinstance(session, latency.Stage)
-    assert [one.inference.stride_px for one in session.settings.timed.values()] == [16, 16]
+    assert [one.reading.inference.stride_px for one in session.settings.timed.values()] == [16, 16]
     further = [line.cost for line in plan.costs if line.point.group == "g1"]
     assert stages_after_trials(plan, trials, timed=True) == {*further, plan.latency}
     kinds = [plan.stages[key].kind for key in stages_of_trials(plan, trials)]
