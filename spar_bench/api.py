@@ -20,7 +20,7 @@ from spar_bench.plan.cost import image_flops, windows_of
 from spar_bench.protocol import declare
 from spar_bench.resolve import class_names, open_dataset
 from spar_bench.run.context import build_backbone, open_student, prepare_device
-from spar_bench.run.latency import Arm, random_classifier
+from spar_bench.run.latency import Reading, random_classifier, time_together
 from spar_bench.run.pixel_counts import PixelCounts, read_images
 from spar_bench.run.segment import Segmenter
 from spar_bench.run.text import classifier_of, embed
@@ -137,6 +137,8 @@ def measure(
 ) -> dict[str, Any]:
     """Return what reading one image costs: `gflops`, `n_windows`, latency in ms, `peak_mib`.
 
+    `latency_note` says why the latency does not stand for a quiet machine, if it does not.
+
     Args:
         backbone: What `load_backbone` returned.
         image_hw: Height and width of the image in pixels.
@@ -153,15 +155,13 @@ def measure(
     inference = _inference("measure", backbone, window_px, stride_px, "logits")
     device = next(backbone.visual.parameters()).device
     classifier = random_classifier(n_queries, backbone.sizes.channels, device)
-    arm = Arm(backbone, inference, image_hw, classifier=classifier, device=device)
-    arm.warm_up(seconds / 2)
-    for _ in range(arm.n_passes(seconds)):
-        arm.sample()
-    timing = arm.summary()
+    reading = Reading(backbone, inference, image_hw, classifier=classifier, device=device)
+    timings = time_together({"": reading}, seconds)
     return {
         "gflops": image_flops(backbone.sizes, inference, image_hw, n_queries=n_queries) / 1e9,
         "n_windows": windows_of(backbone.sizes, inference, image_hw),
-        **timing,
+        **timings.by_key[""].model_dump(),
+        "latency_note": timings.note(""),
     }
 
 

@@ -29,7 +29,7 @@ class Cost:
     """Cost of one image of one size with one method; None where it was not measured.
 
     `window_batch` is how many windows were encoded at once when it was timed, None in a single
-    pass.
+    pass; `latency_note` says why its latency does not stand for a quiet machine, if it does not.
     """
 
     image_h: int | None = None
@@ -44,6 +44,7 @@ class Cost:
     window_batch: int | None = None
     params_m: float | None = None
     device: str | None = None
+    latency_note: str = ""
     cost_status: Status = "not_measured"
 
 
@@ -111,7 +112,7 @@ COLUMNS = [
     "dataset", "eval_short_side_px", "image_h", "image_w", "n_images", "n_skipped",
     "n_windows", "miou", "gflops", "latency_p10_ms", "latency_p50_ms", "latency_p90_ms",
     "encoder_p50_ms", "peak_mib", "window_batch", "params_m", "device", "dtype", "status",
-    "cost_status",
+    "cost_status", "latency_note",
 ]  # fmt: skip
 """The columns of results.csv, in order; followed by one for each other swept key."""
 

@@ -11,7 +11,7 @@ import spar_bench as sb
 from spar_bench.plan.trials import Plan
 from spar_bench.results import Row
 from spar_bench.run.context import Context, Interrupted, prepare_device
-from spar_bench.run.latency import _Stopwatch
+from spar_bench.run.latency import Stopwatch
 from spar_bench.run.memory import MIB
 from spar_bench.session.sweep import Options, sweep
 from spar_bench.stage import Finished
@@ -80,7 +80,7 @@ def test_passes_are_timed_by_events(stride_px: int | None) -> None:
 
     found = sb.measure(backbone, (64, 96), stride_px=stride_px, seconds=0.05)
 
-    assert isinstance(_Stopwatch(torch.device(CUDA)).mark(), torch.cuda.Event)
+    assert isinstance(Stopwatch(torch.device(CUDA)).mark(), torch.cuda.Event)
     assert 0 < found["latency_p10_ms"] <= found["latency_p50_ms"] <= found["latency_p90_ms"]
     assert 0 < found["encoder_p50_ms"] <= found["latency_p90_ms"]
     assert all(sample > 0 for sample in found["samples_ms"])

@@ -25,6 +25,8 @@ _HEADERS = {
 _METHODS = {"pretrained": "single pass", "teacher": "sliding window", "student": "SPAR"}
 NOT_PART = Cell("–")
 _NOT_MEASURED = Cell("not measured")
+_NOTED = "†"
+"""Marks a latency that does not stand for a quiet machine."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,24 @@ def notes(aggregates: list[Aggregate]) -> list[str]:
     where = f" ({by_panel})" if len(sizes) > 1 else "".join(f" of {size}" for size in sizes)
     missing = [c.quantity for c in _costs(aggregates) if _is_unmeasured(c, aggregates)]
     unmeasured = ", ".join(dict.fromkeys(missing))
-    return [_NOTE.format(sizes=where), *([f"Not measured: {unmeasured}."] if missing else [])]
+    unmeasured_line = [f"Not measured: {unmeasured}."] if missing else []
+    return [_NOTE.format(sizes=where), *unmeasured_line, *_latency_lines(aggregates)]
+
+
+def _latency_lines(aggregates: list[Aggregate]) -> list[str]:
+    """Return what makes latencies differ from those of a quiet machine, or from each other."""
+    costs = [each.cost for each in aggregates if each.cost.latency_p50_ms is not None]
+    n_noted = sum(bool(cost.latency_note) for cost in costs)
+    batches = sorted({cost.window_batch for cost in costs if cost.window_batch is not None})
+    noted = (
+        f"{_NOTED} Latency as on a loaded machine, for {n_noted} of {len(costs)} rows: "
+        "latency_note in results.csv says why; time them again on a quiet one."
+    )
+    mixed = (
+        f"Memory ran out while timing: windows were encoded {' or '.join(map(str, batches))} at "
+        "once, as window_batch in results.csv says."
+    )
+    return [*([noted] if n_noted else []), *([mixed] if len(batches) > 1 else [])]
 
 
 def _table(aggregates: list[Aggregate], subject: str, columns: list[Column]) -> Table:
@@ -165,7 +184,16 @@ def _range_cell(aggregate: Aggregate) -> Cell:
 
 MIOU = Column("accuracy", "mIoU (%)", _miou_cell)
 _GFLOPS = _cost_column("operations", "GFLOPs", "gflops")
-_LATENCY = _cost_column("latency", "Latency (ms)", "latency_p50_ms")
+
+
+def _latency_cell(aggregate: Aggregate) -> Cell:
+    value = aggregate.cost.latency_p50_ms
+    if value is None:
+        return _absent(aggregate)
+    return Cell(text.significant(value) + (_NOTED if aggregate.cost.latency_note else ""))
+
+
+_LATENCY = Column("latency", "Latency (ms)", _latency_cell)
 _COSTS = [
     _cost_column("windows", "Windows", "n_windows", str),
     _GFLOPS,

@@ -1,16 +1,16 @@
-"""Time all arms of a sweep in one session: interleaved after a warm-up, one pass at a time.
+"""Time all ways to read an image in one session: interleaved after a warm-up, a pass at a time.
 
 End to end is from a normalised image on the device to its label map of the same size: windows,
 encoder, stitching, products with queries, upsampling, thresholds. The encoder's share is timed
 inside the same passes.
 """
 
-import json
 import logging
+import math
 import random
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +27,8 @@ from spar_bench.backbones.base import Backbone
 from spar_bench.files import replace_text
 from spar_bench.inference import Inference
 from spar_bench.protocol import LOGIT_SCALE
-from spar_bench.run.context import Context
+from spar_bench.run.context import Context, ignore
+from spar_bench.run.load import Usage, other_cores, usage_now
 from spar_bench.run.memory import peak_mib
 from spar_bench.run.segment import NO_REFINER, Segmenter
 from spar_bench.run.text import Classifier
@@ -38,14 +39,16 @@ from spar_bench.values import Precision
 log = logging.getLogger(__name__)
 
 LONG_PASS_S, LONG_PASSES = 2.0, 3
-"""An arm whose pass takes longer gets one warm-up pass and is timed this many times."""
+"""What takes longer a pass gets one warm-up pass and is timed this many times."""
 FEWEST_PASSES, MOST_PASSES = 5, 100
 WARM_PASSES, WARM_SPREAD = 3, 0.02
 """Warm when this many passes in a row are within this share of their median, or time is up."""
+_WARMING, _TIMING = 0.3, 0.6
+"""Shares of a session's work, for its progress."""
 
 
 def make_latency(stages: list[latency.Stage], context: Context) -> list[latency.Summary]:
-    """Write samples, percentiles in milliseconds and peak memory of each arm.
+    """Write samples, percentiles in milliseconds and peak memory of each, and the other load.
 
     Waits for its turn: a machine runs one session at a time.
     """
@@ -53,38 +56,37 @@ def make_latency(stages: list[latency.Stage], context: Context) -> list[latency.
 
 
 def _make_latency(stage: latency.Stage, context: Context) -> latency.Summary:
+    def progress(share: float) -> None:
+        context.check()
+        context.report(stage, share)
+
     with _sitting(context):
-        arms = {
-            key: _arm(timed, stage.places.timed[key], context)
+        readings = {
+            key: _reading(timed, stage.places.timed[key], context)
             for key, timed in stage.settings.timed.items()
         }
-        seconds = stage.settings.seconds
-        for done, arm in enumerate(arms.values()):
-            context.check()
-            context.report(stage, 0.3 * done / len(arms))
-            arm.warm_up(seconds / 2)
-        _time_in_turns(list(arms.values()), seconds, stage, context)
-        found = {key: arm.summary() for key, arm in arms.items()}
-    replace_text(context.store.output(stage) / latency.LATENCY_FILE, json.dumps(found))
-    return latency.Summary(n_timed=len(arms))
+        timings = time_together(readings, stage.settings.seconds, progress=progress)
+    output = context.store.output(stage) / latency.LATENCY_FILE
+    replace_text(output, timings.model_dump_json())
+    return latency.Summary(n_timed=len(readings))
 
 
-def _arm(timed: latency.Timed, places: cost.Places, context: Context) -> "Arm":
-    reading = timed.reading
-    return Arm(
+def _reading(timed: latency.Timed, places: cost.Places, context: Context) -> "Reading":
+    settings = timed.reading
+    return Reading(
         context.backbone(places.backbone),
-        reading.inference,
-        reading.image_hw,
+        settings.inference,
+        settings.image_hw,
         classifier=random_classifier(
-            reading.n_queries,
-            reading.known_sizes.channels,
+            settings.n_queries,
+            settings.known_sizes.channels,
             context.device,
             n_classes=timed.n_classes,
             has_background_threshold=timed.has_background_threshold,
             has_area_threshold=timed.has_area_threshold,
         ),
         refiner=places.refiner,
-        precision=reading.precision,
+        precision=settings.precision,
         device=context.device,
     )
 
@@ -108,37 +110,56 @@ def _sitting(context: Context) -> Iterator[None]:
         lock.release()
 
 
-def _time_in_turns(
-    arms: list["Arm"], seconds: float, stage: latency.Stage, context: Context
-) -> None:
-    """Time the arms in turns spread over the session, so that drift affects all of them."""
-    turns = _turns([arm.n_passes(seconds) for arm in arms])
+def time_together(
+    readings: Mapping[str, "Reading"],
+    seconds: float,
+    *,
+    progress: Callable[[float], None] = ignore,
+    usage: Callable[[], Usage] = usage_now,
+) -> latency.Timings:
+    """Warm up each reading, then time all in turns, each for at most about `seconds`.
+
+    `progress` takes the share that is done before each pass, and may raise.
+    """
+    before, several = usage(), list(readings.values())
+    for done, reading in enumerate(several):
+        progress(_WARMING * done / len(several))
+        reading.warm_up(seconds / 2)
+    turns = turns_of([reading.n_passes(seconds) for reading in several])
     for done, turn in enumerate(turns):
-        context.check()
-        context.report(stage, 0.3 + 0.6 * done / len(turns))
-        arms[turn].sample()
+        progress(_WARMING + _TIMING * done / len(turns))
+        several[turn].sample()
+    after = usage()
+    return latency.Timings(
+        load_average=(before.load_average, after.load_average),
+        other_cores=other_cores(before, after),
+        n_cores=after.n_cores,
+        n_threads=torch.get_num_threads(),
+        by_key={key: reading.summary() for key, reading in readings.items()},
+    )
 
 
-def _turns(n_passes: list[int]) -> list[int]:
-    """Return the order of turns: each arm's passes are spread over the session, with jitter.
+def turns_of(n_passes: list[int]) -> list[int]:
+    """Return the order of turns: the passes of each are spread over the session, with jitter.
 
-    The k-th of an arm's n passes is at a random time in the k-th of n equal parts of the session,
-    so an arm with few slow passes and one with many fast ones see the same machine.
+    The k-th of n passes is at a random time in the k-th of n equal parts of the session, so that
+    few slow passes and many fast ones see the same machine.
     """
     jitter = random.Random(0)
-    at = [((k + jitter.random()) / n, arm) for arm, n in enumerate(n_passes) for k in range(n)]
-    return [arm for _, arm in sorted(at)]
+    at = [((k + jitter.random()) / n, one) for one, n in enumerate(n_passes) for k in range(n)]
+    return [one for _, one in sorted(at)]
 
 
 @dataclass
-class _Stopwatch:
-    """Marks in time on a device: events on CUDA, the wall clock elsewhere."""
+class Stopwatch:
+    """Marks in time on a device: events on CUDA, a clock in seconds elsewhere."""
 
     device: torch.device
+    clock: Callable[[], float] = time.perf_counter
 
     def mark(self) -> Any:
         if self.device.type != "cuda":
-            return time.perf_counter()
+            return self.clock()
         event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
         event.record(torch.cuda.current_stream(self.device))  # not device 0's
         return event
@@ -155,7 +176,7 @@ class _TimedBackbone:
     """A backbone that notes when it encodes."""
 
     inner: Backbone
-    watch: _Stopwatch
+    watch: Stopwatch
     spans: list[tuple[Any, Any]] = field(default_factory=list)
 
     def __getattr__(self, name: str) -> Any:
@@ -168,7 +189,7 @@ class _TimedBackbone:
         return features
 
 
-class Arm:
+class Reading:
     """One way of reading one image of one size, and the times of its passes."""
 
     def __init__(
@@ -181,8 +202,9 @@ class Arm:
         refiner: PluginSpec = NO_REFINER,
         precision: Precision = "float32",
         device: torch.device,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        self._device, self._watch = device, _Stopwatch(device)
+        self._device, self._watch = device, Stopwatch(device, clock)
         self._inference, self._image_hw = inference, image_hw
         parameters = list(backbone.visual.parameters())
         self._weights_bytes = sum(p.numel() * p.element_size() for p in parameters)
@@ -196,18 +218,19 @@ class Arm:
         )
         self._image = torch.randn(3, *image_hw, device=device)
         self._samples: list[tuple[float, float]] = []
-        self._pass_s = 0.0
+        self._pass_s, self._floor_s = 0.0, math.inf
 
     def warm_up(self, seconds: float) -> None:
         """Run until passes agree, for at most about `seconds`; keeps no samples."""
-        begun, passes = time.perf_counter(), list[float]()
+        clock, passes = self._watch.clock, list[float]()
+        begun = clock()
         while True:
             passes.append(self._pass()[0])
             latest = passes[-WARM_PASSES:]
             self._pass_s = statistics.median(latest)
             spread = max(abs(one - self._pass_s) for one in latest)
             warm = len(latest) == WARM_PASSES and spread <= WARM_SPREAD * self._pass_s
-            if warm or time.perf_counter() - begun > seconds:
+            if warm or clock() - begun > seconds:
                 return
 
     def n_passes(self, seconds: float) -> int:
@@ -220,20 +243,21 @@ class Arm:
         """Time one pass."""
         self._samples.append(self._pass())
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> latency.Timing:
         """Return percentiles in milliseconds, the samples behind them, and peak memory."""
         whole, encoder = (np.array(column) * 1e3 for column in zip(*self._samples, strict=True))
         p10, p50, p90 = np.percentile(whole, [10, 50, 90]).tolist()
-        return {
-            "latency_p10_ms": p10,
-            "latency_p50_ms": p50,
-            "latency_p90_ms": p90,
-            "encoder_p50_ms": float(np.median(encoder)),
-            "peak_mib": peak_mib(self._read, self._device, self._weights_bytes),
-            "window_batch": self._segmenter.batch.used,
-            "n": len(whole),
-            "samples_ms": whole.tolist(),
-        }
+        return latency.Timing(
+            latency_p10_ms=p10,
+            latency_p50_ms=p50,
+            latency_p90_ms=p90,
+            encoder_p50_ms=float(np.median(encoder)),
+            floor_ms=self._floor_s * 1e3,
+            peak_mib=peak_mib(self._read, self._device, self._weights_bytes),
+            window_batch=self._segmenter.batch.used,
+            n=len(whole),
+            samples_ms=whole.tolist(),
+        )
 
     def _pass(self) -> tuple[float, float]:
         """Return the seconds of one pass, end to end and in the encoder."""
@@ -241,6 +265,7 @@ class Arm:
         start = self._watch.mark()
         self._read()
         whole = self._watch.seconds(start, self._watch.mark())
+        self._floor_s = min(self._floor_s, whole)
         return whole, sum(self._watch.seconds(*span) for span in self._timed.spans)
 
     @torch.inference_mode()

@@ -1,9 +1,8 @@
 """Rows of a plan, read from the store: what is finished, and what is not and why."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from spar_bench.plan.trials import Plan, PlannedCost, PlannedRow, Trial
 from spar_bench.results import Cost, CostRow, Row, Status
@@ -63,27 +62,30 @@ class Collector:
                 image_w=image_hw[1],
                 cost_status="failed" if state.status == "failed" else "not_measured",
             )
-        timing = self._timings.get(timed, {})
         counted = state.finished.summary_as(cost.Summary)
-        return Cost(
+        known = Cost(
             image_h=image_hw[0],
             image_w=image_hw[1],
             n_windows=counted.n_windows,
             gflops=counted.gflops,
             params_m=counted.params_m,
-            device=self._device if timing else None,
-            cost_status="finished" if timing else self._latency_status,
-            **{
-                key: timing.get(key)
-                for key in (
-                    "latency_p10_ms",
-                    "latency_p50_ms",
-                    "latency_p90_ms",
-                    "encoder_p50_ms",
-                    "peak_mib",
-                    "window_batch",
-                )
-            },
+            cost_status=self._latency_status,
+        )
+        timings = self._timings
+        if timings is None or timed not in timings.by_key:
+            return known
+        timing = timings.by_key[timed]
+        return replace(
+            known,
+            latency_p10_ms=timing.latency_p10_ms,
+            latency_p50_ms=timing.latency_p50_ms,
+            latency_p90_ms=timing.latency_p90_ms,
+            encoder_p50_ms=timing.encoder_p50_ms,
+            peak_mib=timing.peak_mib,
+            window_batch=timing.window_batch,
+            device=self._device,
+            latency_note=timings.note(timed),
+            cost_status="finished",
         )
 
     def train_gflops(self, trial: Trial) -> float | None:
@@ -165,7 +167,7 @@ class Collector:
             "cost": arm.cost,
             **self.plan.stages[arm.evaluate].inputs,
         }
-        if self.plan.latency is not None and arm.timed in self._timings:
+        if self.plan.latency and self._timings and arm.timed in self._timings.by_key:
             stages["latency"] = self.plan.latency
         return stages
 
@@ -199,9 +201,9 @@ class Collector:
         return "failed" if failed else "not_measured"
 
     @cached_property
-    def _timings(self) -> dict[str, dict[str, Any]]:
+    def _timings(self) -> latency.Timings | None:
         if self._latency is None or self._latency.finished is None:
-            return {}
+            return None
         return latency.read_timings(self._latency.finished)
 
     @cached_property

@@ -1,17 +1,22 @@
 """Interleaved timings of all ways to read an image in a sweep, in one session on one machine."""
 
-import json
 from collections.abc import Iterable, Mapping
 from functools import cached_property
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 from spar_bench.protocol import Thresholds
 from spar_bench.stage import Finished, digest
 from spar_bench.stages import base, cost
 from spar_bench.stages.base import Estimate
+from spar_bench.validation import Part
 
-VERSION = 5
+VERSION = 6
 LATENCY_FILE = "latency.json"
+SLOW = 1.5
+"""A median this many times the fastest pass was disturbed: clocks that change with load and heat
+move it by a third at most, another process on the same cores doubles it."""
+BUSY = 0.1
+"""Others disturb if, of the cores that are not idle beside us, they want more than this share."""
 _BYTES_EACH = 4_000
 _PASSES = 5
 """Passes that an estimate counts: warm-up, three rounds and one for memory."""
@@ -116,9 +121,48 @@ class Stage(base.Stage):
         return Estimate(flops / 1e9, _BYTES_EACH * len(self.settings.timed))
 
 
-def read_timings(finished: Finished) -> dict[str, dict[str, Any]]:
-    """Return percentiles, samples and memory of each, by its key."""
-    timings: dict[str, dict[str, Any]] = json.loads(
-        finished.path(LATENCY_FILE).read_text(encoding="utf-8")
-    )
-    return timings
+class Timing(Part):
+    """The passes of one reading in milliseconds, and the memory and window batch of one.
+
+    `floor_ms` is the fastest pass, warm-up included.
+    """
+
+    latency_p10_ms: float
+    latency_p50_ms: float
+    latency_p90_ms: float
+    encoder_p50_ms: float
+    floor_ms: float
+    peak_mib: float
+    window_batch: int | None
+    n: int
+    samples_ms: list[float]
+
+
+class Timings(Part):
+    """All timings of a session by key, and the load under which they were made.
+
+    `load_average` is that of the last minute before and at the end; `other_cores` is how many of
+    the machine's cores others kept busy, None where the system does not tell.
+    """
+
+    load_average: tuple[float, float]
+    other_cores: float | None
+    n_cores: int
+    n_threads: int
+    by_key: dict[str, Timing]
+
+    def note(self, key: str) -> str:
+        """Return why a timing does not stand for a quiet machine; "" if it does."""
+        timing, notes = self.by_key[key], list[str]()
+        if timing.latency_p50_ms > SLOW * timing.floor_ms:
+            times = timing.latency_p50_ms / timing.floor_ms
+            notes.append(f"its median is {times:.1f} times its fastest pass")
+        idle = max(self.n_cores - self.n_threads, 0)
+        if self.other_cores is not None and self.other_cores > idle + BUSY * self.n_cores:
+            notes.append(f"others kept {self.other_cores:.1f} of {self.n_cores} cores busy")
+        return "; ".join(notes)
+
+
+def read_timings(finished: Finished) -> Timings:
+    """Return what a session measured."""
+    return Timings.model_validate_json(finished.path(LATENCY_FILE).read_bytes())

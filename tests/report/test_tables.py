@@ -111,6 +111,31 @@ def test_what_was_not_measured_at_all_has_no_column_and_the_notes_say_so_once() 
     assert len(notes(read_aggregates(results_of(STATES)))) == 1
 
 
+def test_latency_under_load_is_marked_and_the_notes_say_so_in_one_sentence() -> None:
+    loaded = replace(cost(0.9, latency_ms=7140), latency_note="its median is 10.3 times ...")
+    rows = [baseline(38), teacher(12, 45, cost=loaded)]
+
+    (table,) = result_tables(read_aggregates(results_of(rows)))
+
+    at = table.headers.index("Latency (ms)")
+    assert [row[at].text for row in table.rows] == ["7.20", "7140†"]
+    assert notes(read_aggregates(results_of(rows)))[1:] == [
+        "† Latency as on a loaded machine, for 1 of 2 rows: latency_note in results.csv says why; "
+        "time them again on a quiet one."
+    ]
+
+
+def test_latencies_of_several_window_batches_are_not_mixed_silently() -> None:
+    single, usual, halved = (replace(cost(0.9), window_batch=size) for size in (None, 256, 32))
+    rows = [baseline(38, cost=single), teacher(12, 45, cost=usual), teacher(16, 44, cost=halved)]
+
+    assert notes(read_aggregates(results_of(rows)))[1:] == [
+        "Memory ran out while timing: windows were encoded 32 or 256 at once, as window_batch in "
+        "results.csv says."
+    ]
+    assert len(notes(read_aggregates(results_of(rows[:2])))) == 1
+
+
 def test_some_failed_seeds_are_said_in_the_cell() -> None:
     rows = students("all", 45)
     rows[2] = replace(rows[2], miou=None, status="blocked")

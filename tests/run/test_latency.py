@@ -1,10 +1,8 @@
-"""Timing with a clock that only passes advance: rounds, warm-up, percentiles, the lock."""
+"""Timing with a clock that only passes advance: rounds, warm-up, percentiles, load, the lock."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from statistics import quantiles
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,14 +14,21 @@ from spar_bench.inference import SINGLE_PASS, Inference
 from spar_bench.run import latency
 from spar_bench.run.context import Context, Interrupted
 from spar_bench.run.inference import WINDOW_BATCH
-from spar_bench.run.latency import FEWEST_PASSES, LONG_PASSES, MOST_PASSES, Arm, random_classifier
+from spar_bench.run.latency import (
+    FEWEST_PASSES,
+    LONG_PASSES,
+    MOST_PASSES,
+    Reading,
+    random_classifier,
+    time_together,
+    turns_of,
+)
+from spar_bench.run.load import Usage
 from spar_bench.run.text import Classifier
-from spar_bench.stages.latency import Places, Settings, Stage
+from spar_bench.stages.latency import Stage, read_timings
 from spar_bench.store import Store
 from tests.run.tiny import CPU, plan_of, scheduler, settings
 from tests.test_testing import ToyBackbone
-
-SESSION = Stage(settings=Settings(timed={}, machine=None, seconds=1.0), places=Places(timed={}))
 
 WINDOWS = Inference("sliding_window", 16, 4, "logits")
 
@@ -39,11 +44,9 @@ class Clock:
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+def clock() -> Clock:
     """The clock that timing reads."""
-    clock = Clock()
-    monkeypatch.setattr(latency, "time", SimpleNamespace(perf_counter=clock))
-    return clock
+    return Clock()
 
 
 class Slow(ToyBackbone):
@@ -63,16 +66,30 @@ class Slow(ToyBackbone):
         return super().features(images)
 
 
-def arm(backbone: Slow, inference: Inference = SINGLE_PASS) -> Arm:
-    classifier = random_classifier(3, backbone.sizes.channels, CPU)
-    return Arm(backbone, inference, (24, 32), classifier=classifier, device=CPU)
+class SlowClassifier(Classifier):
+    """Labels pixels in 7 ms."""
+
+    clock: Clock
+
+    def labels(self, cosines: Tensor) -> Tensor:
+        self.clock.now += 0.007
+        return super().labels(cosines)
+
+
+def reading(
+    backbone: Slow, inference: Inference = SINGLE_PASS, classifier: Classifier | None = None
+) -> Reading:
+    classifier = classifier or random_classifier(3, backbone.sizes.channels, CPU)
+    return Reading(
+        backbone, inference, (24, 32), classifier=classifier, device=CPU, clock=backbone.clock
+    )
 
 
 def test_warm_up_ends_when_three_passes_agree(clock: Clock) -> None:
     backbone = Slow(clock, 0.010)
     backbone.extra = lambda n: 0.005 * max(3 - n, 0)  # 25, 20, 15, 10, 10, 10 ms
 
-    arm(backbone).warm_up(60.0)
+    reading(backbone).warm_up(60.0)
 
     assert backbone.n_passes == 6
 
@@ -81,7 +98,7 @@ def test_warm_up_of_a_restless_machine_ends_with_its_time(clock: Clock) -> None:
     backbone = Slow(clock, 0.010)
     backbone.extra = lambda n: 0.010 * (n % 2)
 
-    arm(backbone).warm_up(0.3)
+    reading(backbone).warm_up(0.3)
 
     assert clock.now == pytest.approx(0.315, abs=0.02)
 
@@ -93,7 +110,7 @@ def test_warm_up_of_a_restless_machine_ends_with_its_time(clock: Clock) -> None:
 def test_passes_fit_the_time_given_within_bounds(
     clock: Clock, seconds_a_pass: float, expected: int
 ) -> None:
-    timed = arm(Slow(clock, seconds_a_pass))
+    timed = reading(Slow(clock, seconds_a_pass))
     timed.warm_up(1.0)
 
     assert timed.n_passes(2.0001) == expected
@@ -102,45 +119,40 @@ def test_passes_fit_the_time_given_within_bounds(
 def test_long_pass_is_warmed_up_once(clock: Clock) -> None:
     backbone = Slow(clock, 3.0)
 
-    arm(backbone).warm_up(1.0)
+    reading(backbone).warm_up(1.0)
 
     assert backbone.n_passes == 1
 
 
 def test_summary_is_percentiles_of_the_samples_in_milliseconds(clock: Clock) -> None:
     backbone = Slow(clock, 0.010)
-    timed = arm(backbone)
+    timed = reading(backbone)
     backbone.extra = lambda n: 0.001 * n  # 10, 11, ... 20 ms
 
     for _ in range(11):
         timed.sample()
     found = timed.summary()
 
-    assert found["n"] == 11
-    assert found["samples_ms"] == pytest.approx([10.0 + n for n in range(11)])
-    assert found["latency_p10_ms"] == pytest.approx(11)
-    assert found["latency_p50_ms"] == found["encoder_p50_ms"] == pytest.approx(15)
-    assert found["latency_p90_ms"] == pytest.approx(19)
-    assert found["peak_mib"] > 0
+    assert found.n == 11
+    assert found.samples_ms == pytest.approx([10.0 + n for n in range(11)])
+    assert found.latency_p10_ms == pytest.approx(11)
+    assert found.latency_p50_ms == found.encoder_p50_ms == pytest.approx(15)
+    assert found.latency_p90_ms == pytest.approx(19)
+    assert found.floor_ms == pytest.approx(10)
+    assert found.peak_mib > 0
 
 
-def test_encoder_is_timed_inside_the_whole_pass(
-    clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    timed = arm(Slow(clock, 0.010), WINDOWS)
-    real = timed._segmenter.labels
+def test_encoder_is_timed_inside_the_whole_pass(clock: Clock) -> None:
+    SlowClassifier.clock = clock
+    usual = random_classifier(3, 6, CPU)
+    timed = reading(Slow(clock, 0.010), WINDOWS, SlowClassifier(**vars(usual)))
 
-    def slow_labels(*args: Any) -> Tensor:
-        clock.now += 0.007
-        return real(*args)
-
-    monkeypatch.setattr(timed._segmenter, "labels", slow_labels)
     timed.sample()
     found = timed.summary()
 
     # Windows of 16 px at stride 4 on 24 x 32: three rows, each encoded in one batch.
-    assert found["encoder_p50_ms"] == pytest.approx(30)
-    assert found["latency_p50_ms"] == pytest.approx(37)
+    assert found.encoder_p50_ms == pytest.approx(30)
+    assert found.latency_p50_ms == pytest.approx(37)
 
 
 class Small(Slow):
@@ -153,60 +165,99 @@ class Small(Slow):
 
 
 def test_summary_has_the_window_batch_of_its_own_passes_alone(clock: Clock) -> None:
-    timed = [arm(Small(clock, 0.1), WINDOWS), arm(Slow(clock, 0.1), WINDOWS), arm(Slow(clock, 0.1))]
+    timed = [
+        reading(Small(clock, 0.1), WINDOWS),
+        reading(Slow(clock, 0.1), WINDOWS),
+        reading(Slow(clock, 0.1)),
+    ]
     for one in timed:
         one.warm_up(1.0)
         one.sample()
 
     # 16 px at stride 4 on 24 x 32: five windows in each of three rows, of which two fit at once.
-    assert [one.summary()["window_batch"] for one in timed] == [2, WINDOW_BATCH["cpu"], None]
+    assert [one.summary().window_batch for one in timed] == [2, WINDOW_BATCH["cpu"], None]
 
 
-def test_arms_take_turns_in_an_order_that_changes(clock: Clock, store: Store) -> None:
+def test_readings_take_turns_in_an_order_that_changes(clock: Clock) -> None:
     passes: list[Slow] = []
     backbones = [Slow(clock, 0.1, passes) for _ in range(4)]
-    arms = [arm(backbone) for backbone in backbones]
-    for one in arms:
-        one.warm_up(1.0)
-    passes.clear()
 
-    latency._time_in_turns(arms, 1.0001, SESSION, Context(store, CPU))
+    time_together({str(i): reading(one) for i, one in enumerate(backbones)}, 1.0001)
 
+    passes = passes[4 * 3 : 4 * (3 + 10)]  # after the warm-up, and before those for memory
     rounds = [passes[i : i + 4] for i in range(0, len(passes), 4)]
     assert len(rounds) == 10
     assert all({id(one) for one in turn} == {id(one) for one in backbones} for turn in rounds)
     assert len({tuple(map(id, turn)) for turn in rounds}) > 3
 
 
-def test_drift_of_the_machine_meets_slow_and_fast_alike(clock: Clock, store: Store) -> None:
-    passes: list[Slow] = []
-    slow, fast = Slow(clock, 3.0, passes), Slow(clock, 0.01, passes)
-    arms = [arm(slow), arm(fast)]
-    for one in arms:
-        one.warm_up(0.5)
-    passes.clear()
-    begun, lasts = clock.now, LONG_PASSES * 3.0 + 100 * 0.01
-    slow.extra = lambda n: 3.0 * (clock.now - begun) / lasts  # half as fast again by the end
-    fast.extra = lambda n: 0.01 * (clock.now - begun) / lasts
+def test_drift_of_the_machine_meets_slow_and_fast_alike(clock: Clock) -> None:
+    slow, fast = Slow(clock, 3.0), Slow(clock, 0.01)
+    begun, lasts = 3.0 + 3 * 0.01, LONG_PASSES * 3.0 + 100 * 0.01  # after the warm-up
+    # Twice as slow by the end.
+    slow.extra = lambda n: 3.0 * max(clock.now - begun, 0) / lasts
+    fast.extra = lambda n: 0.01 * max(clock.now - begun, 0) / lasts
 
-    latency._time_in_turns(arms, 1.0001, SESSION, Context(store, CPU))
+    found = time_together({"slow": reading(slow), "fast": reading(fast)}, 1.0001).by_key
 
-    assert (passes.count(slow), passes.count(fast)) == (LONG_PASSES, 100)
-    medians = [one.summary()["latency_p50_ms"] for one in arms]
-    assert medians[0] / medians[1] == pytest.approx(300, rel=0.15)
+    assert (found["slow"].n, found["fast"].n) == (LONG_PASSES, 100)
+    ratio = found["slow"].latency_p50_ms / found["fast"].latency_p50_ms
+    assert ratio == pytest.approx(300, rel=0.15)
 
 
-def test_turns_lie_evenly_over_the_sitting() -> None:
-    turns = latency._turns([3, 99])
+def test_turns_lie_evenly_over_the_session() -> None:
+    turns = turns_of([3, 99])
 
     assert sorted(turns) == [0] * 3 + [1] * 99
     for third in (turns[:34], turns[34:68], turns[68:]):
         assert 32 <= third.count(1) <= 34
 
 
+def test_latency_far_above_the_fastest_pass_is_noted(clock: Clock) -> None:
+    quiet, loaded = Slow(clock, 0.010), Slow(clock, 0.010)
+    quiet.extra = lambda n: 0.0049 if n >= 3 else 0.0  # from the end of the warm-up on
+    loaded.extra = lambda n: 0.0931 if n >= 3 else 0.0
+
+    several = {"quiet": reading(quiet), "loaded": reading(loaded)}
+    found = time_together(several, 0.2, usage=lambda: Usage(0.0, None, 0.0, 0.0, 2))
+
+    assert found.by_key["quiet"].latency_p50_ms == pytest.approx(14.9)
+    assert found.by_key["quiet"].floor_ms == pytest.approx(10)
+    assert found.note("quiet") == ""
+    assert found.note("loaded") == "its median is 10.3 times its fastest pass"
+
+
+@pytest.mark.parametrize(
+    ("n_cores", "others_s", "note"),
+    [
+        (2, 0.3, ""),
+        (2, 0.5, "others kept 0.2 of 2 cores busy"),
+        (2, 2.6, "others kept 1.3 of 2 cores busy"),
+        (64, 2.6, ""),  # on other cores than ours
+        (64, 140.0, "others kept 70.0 of 64 cores busy"),
+        (64, None, ""),
+    ],
+)
+def test_other_load_than_ours_is_noted_where_it_needs_our_cores(
+    clock: Clock, n_cores: int, others_s: float | None, note: str
+) -> None:
+    at_s, own_s = iter([100.0, 102.0]), iter([50.0, 53.5])
+    busy_s = iter([None, None] if others_s is None else [700.0, 700.0 + 3.5 + others_s])
+
+    def usage() -> Usage:
+        return Usage(next(at_s), next(busy_s), next(own_s), load_average=1.5, n_cores=n_cores)
+
+    found = time_together({"": reading(Slow(clock, 0.010))}, 0.1, usage=usage)
+
+    assert found.load_average == (1.5, 1.5)
+    if others_s is not None:
+        assert found.other_cores == pytest.approx(others_s / 2)
+    assert found.model_copy(update={"n_threads": 2}).note("") == note
+
+
 def test_no_gradient_is_timed_and_weights_can_still_train(clock: Clock) -> None:
     backbone = Slow(clock, 0.1)
-    timed = arm(backbone)
+    timed = reading(backbone)
 
     timed.sample()
     assert not backbone.keeps_gradients
@@ -222,7 +273,7 @@ def machine_lock(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path / "spar-bench-latency.lock"
 
 
-def test_sitting_times_every_arm_of_a_plan(
+def test_session_times_every_reading_of_a_plan(
     clip: Path, photographs: Path, store: Store, machine_lock: Path
 ) -> None:
     measure = {"latency": True, "seconds": 0.01, "image_hw": [[48, 64]]}
@@ -236,15 +287,17 @@ def test_sitting_times_every_arm_of_a_plan(
     assert isinstance(session, Stage)
     finished = store.find(session)
     assert finished is not None
-    found = json.loads(finished.path("latency.json").read_text())
+    found = read_timings(finished).by_key
     assert found.keys() == session.settings.timed.keys()
     assert finished.summary == {"n_timed": len(found)} == {"n_timed": 4}
     for timing in found.values():
-        deciles = quantiles(timing["samples_ms"], n=10, method="inclusive")
-        for number in (10, 50, 90):
-            assert timing[f"latency_p{number}_ms"] == pytest.approx(deciles[number // 10 - 1])
-        assert timing["encoder_p50_ms"] > 0
-        assert timing["n"] == len(timing["samples_ms"]) >= FEWEST_PASSES
+        deciles = quantiles(timing.samples_ms, n=10, method="inclusive")
+        assert timing.latency_p10_ms == pytest.approx(deciles[0])
+        assert timing.latency_p50_ms == pytest.approx(deciles[4])
+        assert timing.latency_p90_ms == pytest.approx(deciles[8])
+        assert 0 < timing.floor_ms <= min(timing.samples_ms)
+        assert timing.encoder_p50_ms > 0
+        assert timing.n == len(timing.samples_ms) >= FEWEST_PASSES
 
 
 def test_classes_and_thresholds_of_each_data_set_are_timed(
