@@ -2,6 +2,7 @@
 
 import os
 import random
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,6 +37,16 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("MPLCONFIGDIR", os.environ.get("MPLCONFIGDIR") or str(cache / "matplotlib"))
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Give these tests a machine lock of their own, which no other work holds."""
+    before, tempfile.tempdir = tempfile.tempdir, str(tmp_path_factory.mktemp("machine"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", tempfile.tempdir)
+        yield
+    tempfile.tempdir = before
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -5,22 +5,17 @@ encoder, stitching, products with queries, upsampling, thresholds. The encoder's
 inside the same passes.
 """
 
-import logging
 import math
 import random
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from tempfile import gettempdir
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from filelock import FileLock, Timeout
 from torch import Tensor
 
 from spar_bench.backbones.base import Backbone
@@ -36,8 +31,6 @@ from spar_bench.spec.plugins import PluginSpec
 from spar_bench.stages import cost, latency
 from spar_bench.values import Precision
 
-log = logging.getLogger(__name__)
-
 LONG_PASS_S, LONG_PASSES = 2.0, 3
 """What takes longer a pass gets one warm-up pass and is timed this many times."""
 FEWEST_PASSES, MOST_PASSES = 5, 100
@@ -48,10 +41,7 @@ _WARMING, _TIMING = 0.3, 0.6
 
 
 def make_latency(stages: list[latency.Stage], context: Context) -> list[latency.Summary]:
-    """Write samples, percentiles in milliseconds and peak memory of each, and the other load.
-
-    Waits for its turn: a machine runs one session at a time.
-    """
+    """Write samples, percentiles in milliseconds and peak memory of each, and the other load."""
     return [_make_latency(stage, context) for stage in stages]
 
 
@@ -60,12 +50,11 @@ def _make_latency(stage: latency.Stage, context: Context) -> latency.Summary:
         context.check()
         context.report(stage, share)
 
-    with _sitting(context):
-        readings = {
-            key: _reading(timed, stage.places.timed[key], context)
-            for key, timed in stage.settings.timed.items()
-        }
-        timings = time_together(readings, stage.settings.seconds, progress=progress)
+    readings = {
+        key: _reading(timed, stage.places.timed[key], context)
+        for key, timed in stage.settings.timed.items()
+    }
+    timings = time_together(readings, stage.settings.seconds, progress=progress)
     output = context.store.output(stage) / latency.LATENCY_FILE
     replace_text(output, timings.model_dump_json())
     return latency.Summary(n_timed=len(readings))
@@ -89,25 +78,6 @@ def _reading(timed: latency.Timed, places: cost.Places, context: Context) -> "Re
         precision=settings.precision,
         device=context.device,
     )
-
-
-@contextmanager
-def _sitting(context: Context) -> Iterator[None]:
-    """Hold the machine's single timing lock."""
-    lock = FileLock(Path(gettempdir()) / "spar-bench-latency.lock", mode=0o666)
-    is_told = False
-    while not lock.is_locked:
-        context.check()
-        try:
-            lock.acquire(timeout=0.5)
-        except Timeout:
-            if not is_told:
-                log.info("another sweep is timing on this machine; waiting for it")
-            is_told = True
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def time_together(

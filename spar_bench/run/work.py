@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Literal
+from typing import Any, Literal
 
 from spar_bench.engine.events import ENDINGS, Emit, Event
 from spar_bench.engine.workplan import WorkPlan
 from spar_bench.errors import Diverged, LeaseLost, SparBenchError, StoreError, Unreadable
+from spar_bench.machine_lock import machine_lock
 from spar_bench.resolve import Resolver
 from spar_bench.run.context import Context, Interrupted, Pruned
 from spar_bench.run.distributed import OutOfStep
@@ -19,6 +20,8 @@ from spar_bench.stage import Damaged
 from spar_bench.stages.base import Stage, Summary
 
 log = logging.getLogger(__name__)
+
+_TIMED = "latency is being timed on this machine"
 
 Maker = Callable[[list[Stage], Context], list[Summary | Exception]]
 
@@ -106,41 +109,66 @@ class Worker:
             self._fail(stages, error, emit)
 
     def _make_and_finish(self, stages: list[Stage], emit: Emit) -> None:
-        context, mended = self.context, set[str]()
+        """Make stages; what is found damaged among their inputs is made again first."""
+        mended = set[str]()
+        while (damage := self._make_on_machine(stages, emit)) is not None:
+            if damage.fingerprint in mended:
+                raise damage
+            mended.add(damage.fingerprint)
+            self._mend(damage.fingerprint, emit)
+
+    def _make_on_machine(self, stages: list[Stage], emit: Emit) -> Damaged | None:
+        """Make stages while this machine is free for them, or return what is damaged."""
+        context = self.context
         context.report = lambda stage, share: emit(
             Event(kind="progress", fingerprint=stage.fingerprint, share=share)
         )
-        while True:
+        # No lease is waited for meanwhile: its owner may wait for this machine.
+        with self._machine(stages[0], emit):
             started, begun = time.time_ns(), time.monotonic()
             context.flops, context.window_batch = 0.0, None
             try:
                 results = maker_of(type(stages[0]))(stages, context)
-                break
             except Damaged as damage:
-                if damage.fingerprint in mended:
-                    raise
-                mended.add(damage.fingerprint)
-                self._mend(damage.fingerprint, emit)
-        seconds = time.monotonic() - begun
+                return damage
+            made = context.made(
+                started_ms=started // 1_000_000,
+                ended_ms=time.time_ns() // 1_000_000,
+                seconds=(time.monotonic() - begun) / len(stages),
+                gflops=context.flops / 1e9 / len(stages),
+                window_batch=context.window_batch,
+            )
+            self._finish(stages, results, made, emit)
+        return None
+
+    def _machine(self, stage: Stage, emit: Emit) -> AbstractContextManager[None]:
+        def tell() -> None:
+            text = "other work on this machine ends first" if stage.alone else _TIMED
+            emit(Event(kind="waiting", fingerprint=stage.fingerprint, text=text))
+
+        return machine_lock(alone=stage.alone, on_wait=tell, poll=self.context.check)
+
+    def _finish(
+        self,
+        stages: list[Stage],
+        results: list[Summary | Exception],
+        made: dict[str, Any],
+        emit: Emit,
+    ) -> None:
+        """Store what was made, and record what failed."""
         try:
             self._require_unchanged(stages[0])
         except SparBenchError:
             for stage in stages:
-                context.store.discard_unfinished(stage.fingerprint)
+                self.context.store.discard_unfinished(stage.fingerprint)
             raise
+        text = f"{made['seconds'] * len(stages):.1f} s"
         for stage, result in zip(stages, results, strict=True):
             if isinstance(result, Exception):
                 self._fail([stage], result, emit)
                 continue
-            made = context.made(
-                started_ms=started // 1_000_000,
-                ended_ms=time.time_ns() // 1_000_000,
-                seconds=seconds / len(stages),
-                gflops=context.flops / 1e9 / len(stages),
-                window_batch=context.window_batch,
-            )
-            context.store.finish(stage, summary=result, made=made)
-            emit(Event(kind="made", fingerprint=stage.fingerprint, text=f"{seconds:.1f} s"))
+            self.context.store.finish(stage, summary=result, made=made)
+            emit(Event(kind="made", fingerprint=stage.fingerprint, text=text))
 
     def _require_unchanged(self, stage: Stage) -> None:
         """Raise if files have changed since the plan, so that the work is not stored."""

@@ -7,12 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from filelock import FileLock
 from torch import Tensor
 
 from spar_bench.inference import SINGLE_PASS, Inference
-from spar_bench.run import latency
-from spar_bench.run.context import Context, Interrupted
 from spar_bench.run.inference import WINDOW_BATCH
 from spar_bench.run.latency import (
     FEWEST_PASSES,
@@ -266,16 +263,7 @@ def test_no_gradient_is_timed_and_weights_can_still_train(clock: Clock) -> None:
     assert not any(parameter.is_inference() for parameter in backbone.visual.parameters())
 
 
-@pytest.fixture
-def machine_lock(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A machine lock of our own, so that nobody else is timing."""
-    monkeypatch.setattr(latency, "gettempdir", lambda: str(tmp_path))
-    return tmp_path / "spar-bench-latency.lock"
-
-
-def test_session_times_every_reading_of_a_plan(
-    clip: Path, photographs: Path, store: Store, machine_lock: Path
-) -> None:
+def test_session_times_every_reading_of_a_plan(clip: Path, photographs: Path, store: Store) -> None:
     measure = {"latency": True, "seconds": 0.01, "image_hw": [[48, 64]]}
     plan = plan_of(settings(clip, photographs, measure=measure))
     assert plan.latency is not None
@@ -304,7 +292,6 @@ def test_classes_and_thresholds_of_each_data_set_are_timed(
     clip: Path,
     photographs: Path,
     store: Store,
-    machine_lock: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     folder = {"name": "folder", "path": str(photographs), "templates": ["a {}."]}
@@ -334,36 +321,3 @@ def test_classes_and_thresholds_of_each_data_set_are_timed(
     scheduler(plan, store)[0].make([plan.latency])
 
     assert labelled == {(3, 0, 1, 2, False, False), (6, 0, 1, 2, True, True)}
-
-
-def test_who_waits_for_a_sitting_says_so_and_can_be_interrupted(
-    store: Store,
-    machine_lock: Path,
-    caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    caplog.set_level("INFO", "spar_bench")
-    context, looks = Context(store, CPU), 0
-
-    def stop_at_the_third_look() -> None:
-        nonlocal looks
-        looks += 1
-        if looks == 3:  # it has waited twice, and could have said so twice
-            context.stop.set()
-        Context.check(context)
-
-    monkeypatch.setattr(context, "check", stop_at_the_third_look)
-
-    with FileLock(machine_lock), pytest.raises(Interrupted), latency._sitting(context):
-        pytest.fail("the machine is taken")
-
-    assert caplog.text.count("another sweep is timing on this machine") == 1
-
-
-def test_sitting_lets_go_of_the_machine_when_it_fails(store: Store, machine_lock: Path) -> None:
-    context = Context(store, CPU)
-
-    with pytest.raises(ZeroDivisionError), latency._sitting(context):
-        raise ZeroDivisionError
-    with FileLock(machine_lock, timeout=0):
-        pass
