@@ -20,7 +20,7 @@ from spar_bench.plan.cost import image_flops, windows_of
 from spar_bench.protocol import declare
 from spar_bench.resolve import class_names, open_dataset
 from spar_bench.run.context import build_backbone, open_student, prepare_device
-from spar_bench.run.latency import Reading, random_classifier, time_together
+from spar_bench.run.latency import TimedReading, random_classifier, time_together
 from spar_bench.run.pixel_counts import PixelCounts, read_images
 from spar_bench.run.segment import Segmenter
 from spar_bench.run.text import classifier_of, embed
@@ -155,7 +155,7 @@ def measure(
     inference = _inference("measure", backbone, window_px, stride_px, "logits")
     device = next(backbone.visual.parameters()).device
     classifier = random_classifier(n_queries, backbone.sizes.channels, device)
-    reading = Reading(backbone, inference, image_hw, classifier=classifier, device=device)
+    reading = TimedReading(backbone, inference, image_hw, classifier=classifier, device=device)
     timings = time_together({"": reading}, seconds)
     return {
         "gflops": image_flops(backbone.sizes, inference, image_hw, n_queries=n_queries) / 1e9,

@@ -24,7 +24,7 @@ from spar_bench.inference import Inference
 from spar_bench.protocol import LOGIT_SCALE
 from spar_bench.run.context import Context, ignore
 from spar_bench.run.load import Usage, other_cores, usage_now
-from spar_bench.run.memory import peak_mib
+from spar_bench.run.memory import held_bytes, peak_mib
 from spar_bench.run.segment import NO_REFINER, Segmenter
 from spar_bench.run.text import Classifier
 from spar_bench.spec.plugins import PluginSpec
@@ -60,9 +60,9 @@ def _make_latency(stage: latency.Stage, context: Context) -> latency.Summary:
     return latency.Summary(n_timed=len(readings))
 
 
-def _reading(timed: latency.Timed, places: cost.Places, context: Context) -> "Reading":
+def _reading(timed: latency.Timed, places: cost.Places, context: Context) -> "TimedReading":
     settings = timed.reading
-    return Reading(
+    return TimedReading(
         context.backbone(places.backbone),
         settings.inference,
         settings.image_hw,
@@ -81,7 +81,7 @@ def _reading(timed: latency.Timed, places: cost.Places, context: Context) -> "Re
 
 
 def time_together(
-    readings: Mapping[str, "Reading"],
+    readings: Mapping[str, "TimedReading"],
     seconds: float,
     *,
     progress: Callable[[float], None] = ignore,
@@ -159,7 +159,7 @@ class _TimedBackbone:
         return features
 
 
-class Reading:
+class TimedReading:
     """One way of reading one image of one size, and the times of its passes."""
 
     def __init__(
@@ -176,8 +176,6 @@ class Reading:
     ) -> None:
         self._device, self._watch = device, Stopwatch(device, clock)
         self._inference, self._image_hw = inference, image_hw
-        parameters = list(backbone.visual.parameters())
-        self._weights_bytes = sum(p.numel() * p.element_size() for p in parameters)
         self._timed = _TimedBackbone(backbone, self._watch)
         self._segmenter = Segmenter(
             self._timed,  # type: ignore[arg-type]  # it has all that a segmenter uses
@@ -186,6 +184,9 @@ class Reading:
             precision=precision,
             device=device,
         )
+        parameters = list(backbone.visual.parameters())
+        self._weights_bytes = sum(p.numel() * p.element_size() for p in parameters)
+        self._weights_bytes += held_bytes(self._segmenter.refiner)
         self._image = torch.randn(3, *image_hw, device=device)
         self._samples: list[tuple[float, float]] = []
         self._pass_s, self._floor_s = 0.0, math.inf

@@ -2,14 +2,41 @@
 
 import os
 from collections.abc import Callable
+from types import ModuleType
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.profiler import profile
 
 MIB = 2**20
 
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # otherwise torch's profiler writes to stderr
+
+
+def held_bytes(component: object) -> int:
+    """Return the bytes of all tensors that an object holds: a module's, and its attributes'.
+
+    Those in its lists, tuples and dicts, and held by objects in them, count too; each once.
+    """
+    storages, seen, left = dict[int, int](), set[int](), [component]
+    while left:
+        one = left.pop()
+        if id(one) in seen or isinstance(one, type | ModuleType):
+            continue
+        seen.add(id(one))
+        match one:
+            case Tensor():
+                storage = one.untyped_storage()
+                storages[storage.data_ptr()] = storage.nbytes()
+            case nn.Module():
+                left += [*one.parameters(), *one.buffers(), *vars(one).values()]
+            case dict():
+                left += one.values()
+            case list() | tuple():
+                left += one
+            case _ if hasattr(one, "__dict__"):
+                left += vars(one).values()
+    return sum(storages.values())
 
 
 def peak_mib(run: Callable[[], Tensor], device: torch.device, weights_bytes: int) -> float:

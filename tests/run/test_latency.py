@@ -15,7 +15,7 @@ from spar_bench.run.latency import (
     FEWEST_PASSES,
     LONG_PASSES,
     MOST_PASSES,
-    Reading,
+    TimedReading,
     random_classifier,
     time_together,
     turns_of,
@@ -75,9 +75,9 @@ class SlowClassifier(Classifier):
 
 def reading(
     backbone: Slow, inference: Inference = SINGLE_PASS, classifier: Classifier | None = None
-) -> Reading:
+) -> TimedReading:
     classifier = classifier or random_classifier(3, backbone.sizes.channels, CPU)
-    return Reading(
+    return TimedReading(
         backbone, inference, (24, 32), classifier=classifier, device=CPU, clock=backbone.clock
     )
 

@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from spar_bench.run.memory import MIB, peak_mib
+from spar_bench.run.memory import MIB, held_bytes, peak_mib
 from tests.run.tiny import CPU
 
 N = MIB // 4  # floats in a MiB
@@ -57,3 +57,27 @@ def test_peak_is_what_tensors_hold_at_once_and_the_weights(
         found = peak_mib(lambda: run(x), CPU, 3 * MIB)
 
     assert found == pytest.approx(3 + expected_mib, abs=0.001)
+
+
+class Network(nn.Module):
+    """Has 7 x 5 weights and 7 biases, and 3 halves in a buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(5, 7)
+        self.register_buffer("mean", torch.zeros(3, dtype=torch.float16))
+
+
+class Component:
+    """Holds a network, a table in a dict and in a list, a view of it, and no tensors."""
+
+    def __init__(self) -> None:
+        self.network = Network()
+        table = torch.zeros(100, dtype=torch.uint8)
+        self.tables = {"a": table, "b": [table[20:]]}
+        self.library, self.kind, self.itself = torch, nn.Linear, self
+
+
+def test_tensors_that_a_component_holds_are_counted_once() -> None:
+    assert held_bytes(Component()) == (7 * 5 + 7) * 4 + 3 * 2 + 100
+    assert held_bytes(object()) == 0

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from spar_bench.backbones.openclip import Backbone as OpenClip
 from spar_bench.errors import SparBenchError
 from spar_bench.inference import SINGLE_PASS, Inference
+from spar_bench.run.latency import TimedReading, random_classifier
 from spar_bench.run.segment import Segmenter
 from spar_bench.run.text import Classifier
 from spar_bench.spec.plugins import PluginSpec
@@ -87,3 +88,25 @@ def test_its_cost_counts_in_gflops_and_parameters(
     flops = round(1e9 * (found[1]["gflops"] - found[0]["gflops"]))
     assert flops == 2 * 5 * 8 * 12
     assert round(1e6 * (found[1]["params_m"] - found[0]["params_m"])) == 12
+
+
+def test_its_weights_count_in_peak_memory(clip: Path, tmp_path: Path) -> None:
+    path = tmp_path / "heavy.py"
+    path.write_text(
+        "import torch\n\nVERSION = 1\n\n\nclass Refiner:\n"
+        "    def __init__(self, device, weights):\n"
+        "        self.table = torch.zeros(5 * 2**20, dtype=torch.uint8)\n"
+    )
+    backbone, classifier = OpenClip(BackboneSpec(path=str(clip))), random_classifier(3, 12, CPU)
+
+    plain, heavy = (
+        TimedReading(
+            backbone, SINGLE_PASS, (40, 56), classifier=classifier, refiner=PluginSpec(name=name),
+            device=CPU,
+        )
+        for name in ("none", str(path))
+    )  # fmt: skip
+    for one in (plain, heavy):
+        one.sample()
+
+    assert heavy.summary().peak_mib - plain.summary().peak_mib == pytest.approx(5)
