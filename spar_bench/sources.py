@@ -4,7 +4,8 @@ A plan asks for the same file a thousand times.
 """
 
 import ast
-from collections.abc import Iterator
+import operator
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from importlib.util import resolve_name
 from pathlib import Path
@@ -16,6 +17,13 @@ from ruamel.yaml.error import YAMLError
 from spar_bench.errors import DataFileError, SparBenchError
 from spar_bench.files import file_sha256
 
+_OPERATORS: dict[type[ast.operator], Callable[[float, float], float]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.FloorDiv: operator.floordiv,
+    ast.Pow: operator.pow,
+}
 Stamp = tuple[int, int, int]
 _UNREADABLE = (ValueError, LookupError, TypeError, AssertionError, RecursionError, OverflowError)
 """What ruamel raises for values that are not what they claim: a date, a tag, a version, a depth."""
@@ -79,6 +87,15 @@ def literal(expression: ast.expr) -> Any:
         return None
 
 
+def arithmetic(formula: str, values: Mapping[str, Any]) -> float:
+    """Return what a formula gives: numbers and named values, and `+ - * // **`; nothing is run.
+
+    Raises:
+        ValueError: it has anything else, or a value is no number.
+    """
+    return _value(ast.parse(formula, mode="eval").body, values)
+
+
 def defines(path: Path, name: str) -> bool:
     """Return whether a module binds a name at its top level; raises as `parsed`."""
     return any(name in _bound(node) for node in parsed(path).body)
@@ -118,6 +135,17 @@ def imported(path: Path, package: str) -> Iterator[str]:
 def sha256(path: Path) -> str:
     """Return the SHA-256 of a module's file."""
     return _sha256(path, _stamp(path))
+
+
+def _value(node: ast.expr, values: Mapping[str, Any]) -> float:
+    match node:
+        case ast.Constant(value=int() | float() as number) if not isinstance(number, bool):
+            return number
+        case ast.Name(id=name) if type(values.get(name)) in (int, float):
+            return float(values[name]) if isinstance(values[name], float) else int(values[name])
+        case ast.BinOp(left, operator, right) if type(operator) in _OPERATORS:
+            return _OPERATORS[type(operator)](_value(left, values), _value(right, values))
+    raise ValueError(f"{ast.unparse(node)!r} is no arithmetic")
 
 
 def _bound(node: ast.stmt) -> list[str]:

@@ -1,11 +1,15 @@
-"""FLOPs of reading one image by an inference: its windows or single pass, and products with text.
+"""FLOPs of reading one image: its windows or single pass, products with text, and its refiner.
 
 Counted as in `components/flops.py`.
 """
 
+from spar_bench import registry
 from spar_bench.components.flops import cosine_flops, encoder_flops
 from spar_bench.components.sizes import Sizes
+from spar_bench.errors import SparBenchError
 from spar_bench.inference import Inference
+from spar_bench.sources import arithmetic, constant
+from spar_bench.spec.plugins import PluginSpec
 from spar_bench.windows import n_encoded, n_windows
 
 
@@ -62,3 +66,35 @@ def shared_flops(sizes: Sizes, inferences: list[Inference], image_hw: tuple[int,
     strides = [one.stride_px for one in inferences if one.stride_px is not None]
     n_passes = n_encoded(slid_hw(sizes, inferences[0], image_hw), window_px, strides)
     return n_passes * encoder_flops(sizes, pass_hw(sizes, inferences[0], image_hw))
+
+
+def refining_flops(
+    refiner: PluginSpec,
+    sizes: Sizes,
+    image_hw: tuple[int, int],
+    out_hw: tuple[int, int],
+    *,
+    n_queries: int,
+) -> int | None:
+    """Return the FLOPs of refining one image by its plug-in's `FLOPS`, None if it states none.
+
+    The image is read at `image_hw`, its labels are of `out_hw`.
+
+    Raises:
+        SparBenchError: it is no arithmetic in those sizes and the refiner's settings.
+    """
+    path = registry.source("refiners", refiner.name)
+    formula = constant(path, "FLOPS")
+    if formula is None:
+        return None
+    (h, w), (height, width) = sizes.grid_hw(image_hw), sizes.whole_hw(image_hw)
+    known = {"C": sizes.channels, "Q": n_queries, "h": h, "w": w, "H": height, "W": width}
+    known |= {"T": out_hw[0], "U": out_hw[1]}
+    settings = registry.parameters("refiners", refiner.name) | refiner.settings
+    try:
+        return round(arithmetic(str(formula), settings | known))
+    except (ValueError, SyntaxError, ArithmeticError) as error:
+        raise SparBenchError(
+            f"{path}: FLOPS: must be arithmetic in {', '.join(known)} and settings that are "
+            f"numbers, but got {formula!r}: {error}; correct it"
+        ) from error

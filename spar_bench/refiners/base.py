@@ -2,6 +2,11 @@
 
 Shape legend: C channels, Q queries, h x w patch grid, H x W pixels as the backbone saw them, T x U
 pixels of the labels.
+
+A module may state `FLOPS`, the operations of refining one image, 1 multiply-add being 2: a formula
+in the sizes of this legend and in settings (`FLOPS = "2 * h * w * C"`), with `+ - * // **`. It is
+read without running the module, since plans need it; without it, a row has no GFLOPs. An object
+with weights has `n_params`, their number; without it, a row has no parameters.
 """
 
 from dataclasses import dataclass
@@ -58,15 +63,4 @@ class RefinesScores(Protocol):
 
         `features` are those that the scores are of, or None where windows are averaged as scores.
         """
-        ...
-
-
-@runtime_checkable
-class StatesCost(Protocol):
-    """A refiner that states what it costs; without this, a row has no GFLOPs and parameters."""
-
-    n_params: int
-
-    def flops(self, grid_hw: Hw, image_hw: Hw, out_hw: Hw, *, channels: int, n_queries: int) -> int:
-        """Return the FLOPs of refining one image in closed form; 1 multiply-add is 2."""
         ...

@@ -3,9 +3,9 @@
 import torch
 
 from spar_bench.components.weights import Weights
-from spar_bench.refiners.base import Hw
 
 VERSION = 1
+FLOPS = "0"
 
 
 class Refiner:
@@ -14,7 +14,3 @@ class Refiner:
     n_params = 0
 
     def __init__(self, device: torch.device, weights: Weights | None) -> None: ...
-
-    def flops(self, grid_hw: Hw, image_hw: Hw, out_hw: Hw, *, channels: int, n_queries: int) -> int:
-        """Return 0."""
-        return 0

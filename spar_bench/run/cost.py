@@ -13,7 +13,6 @@ from spar_bench.components.flops import encoder_flops
 from spar_bench.errors import SparBenchError
 from spar_bench.files import replace_text
 from spar_bench.plan.cost import pass_hw, windows_of
-from spar_bench.refiners.base import StatesCost
 from spar_bench.run.context import Context
 from spar_bench.run.segment import load_refiner
 from spar_bench.stages import cost
@@ -46,7 +45,8 @@ def _make_cost(stage: cost.Stage, context: Context) -> cost.Summary:
             f"within {TOLERANCE:.0%}, but give {expected / 1e9:.4g} GFLOPs while torch counts "
             f"{counted / 1e9:.4g}, at {read_hw[0]}x{read_hw[1]} px; correct its data file"
         )
-    flops, n_params = _with_refiner(stage, context, backbone)
+    flops = settings.flops(stage.places.refiner)
+    n_params = _n_params(stage, context, backbone)
     summary = cost.Summary(
         gflops=None if flops is None else flops / 1e9,
         encoder_gflops_a_pass=expected / 1e9,
@@ -58,24 +58,12 @@ def _make_cost(stage: cost.Stage, context: Context) -> cost.Summary:
     return summary
 
 
-def _with_refiner(
-    stage: cost.Stage, context: Context, backbone: Backbone
-) -> tuple[int, int] | tuple[None, None]:
-    """Return FLOPs and parameters with those of the refiner; None where it does not state them."""
-    settings, sizes = stage.settings, backbone.sizes
-    refiner = load_refiner(stage.places.refiner, context.device)
-    if not isinstance(refiner, StatesCost):
-        return None, None
-    image_hw = settings.image_hw
-    refining = refiner.flops(
-        sizes.grid_hw(image_hw),
-        sizes.whole_hw(image_hw),
-        image_hw,
-        channels=sizes.channels,
-        n_queries=settings.n_queries,
-    )
-    n_params = sum(p.numel() for p in backbone.visual.parameters())
-    return settings.flops + refining, n_params + refiner.n_params
+def _n_params(stage: cost.Stage, context: Context, backbone: Backbone) -> int | None:
+    """Return the number of parameters of the image tower and the refiner; None if it has none."""
+    n_refiner = getattr(load_refiner(stage.places.refiner, context.device), "n_params", None)
+    if n_refiner is None:
+        return None
+    return int(n_refiner) + sum(p.numel() for p in backbone.visual.parameters())
 
 
 def count_encoder_flops(backbone: Backbone, image_hw: tuple[int, int]) -> int:

@@ -110,6 +110,8 @@ class _Batch:
         n_reads = 2 if features else 1
         sizes = self._segmenter.backbone.sizes
         self._context.flops += n_reads * shared_flops(sizes, inferences, image_hw)
+        truth_hw = sample.mask.shape[0], sample.mask.shape[1]
+        self._context.flops += len(inferences) * self._stages[0].refining_flops(truth_hw)
         self._context.window_batch = self._segmenter.batch.used
         for position, (place, labels) in enumerate(image.labels.items()):
             if index < N_PREVIEWS and not isinstance(labels, SparBenchError):

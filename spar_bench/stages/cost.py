@@ -10,7 +10,7 @@ from spar_bench import registry
 from spar_bench.components.identity import ComponentIdentity
 from spar_bench.components.sizes import Sizes
 from spar_bench.inference import Inference
-from spar_bench.plan.cost import image_flops
+from spar_bench.plan.cost import image_flops, refining_flops
 from spar_bench.registry import PluginIdentity
 from spar_bench.resolve import ResolvedPoint
 from spar_bench.spec.plugins import PluginSpec
@@ -19,15 +19,19 @@ from spar_bench.stages import base
 from spar_bench.stages.base import Estimate
 from spar_bench.values import Method, Precision
 
-VERSION = 1
+VERSION = 2
 COST_FILE = "cost.json"
 _BYTES = 2_000
 
 
 class Settings(base.Settings):
-    """What decides the cost, which excludes weights and positions."""
+    """What decides the cost, which excludes weights and positions.
+
+    The read-out states the closed form of what follows the patch embedding.
+    """
 
     backbone: PluginIdentity
+    read_out: PluginIdentity
     sizes: dict[str, JsonValue]
     inference: Inference
     refiner: ComponentIdentity
@@ -40,12 +44,16 @@ class Settings(base.Settings):
         """The backbone's sizes, its rule for position embeddings aside."""
         return Sizes(**self.sizes)  # type: ignore[arg-type]  # as `asdict` gave them
 
-    @property
-    def flops(self) -> int:
-        """FLOPs of reading the image: encoder over all windows, and products with text."""
-        return image_flops(
-            self.known_sizes, self.inference, self.image_hw, n_queries=self.n_queries
-        )
+    def flops(self, refiner: PluginSpec) -> int | None:
+        """Return the FLOPs of reading the image: encoder, products with text, refiner.
+
+        None if the refiner, named as in `Places`, does not state its own.
+        """
+        sizes, image_hw, n_queries = self.known_sizes, self.image_hw, self.n_queries
+        refining = refining_flops(refiner, sizes, image_hw, image_hw, n_queries=n_queries)
+        if refining is None:
+            return None
+        return refining + image_flops(sizes, self.inference, image_hw, n_queries=n_queries)
 
 
 class Places(base.Places):
@@ -58,7 +66,7 @@ class Places(base.Places):
 class Summary(base.Summary):
     """The figures; one encoder pass is of an image or of a window.
 
-    `gflops` and `params_m` are None where the refiner does not state its cost.
+    `gflops` and `params_m` are None where the refiner does not state its own.
     """
 
     gflops: float | None
@@ -88,6 +96,7 @@ class Stage(base.Stage):
         return cls(
             settings=Settings(
                 backbone=registry.identity("backbones", spec.name),
+                read_out=registry.identity("read_outs", point.backbone.sizes.read_out),
                 sizes=sizes,
                 inference=point.inference(method),
                 refiner=point.refiner,

@@ -13,7 +13,13 @@ from spar_bench.accuracy import Counts, names_digest
 from spar_bench.components.identity import ComponentIdentity
 from spar_bench.components.sizes import Sizes
 from spar_bench.inference import Inference, Resize
-from spar_bench.plan.cost import image_flops, shared_flops, windows_flops, windows_of
+from spar_bench.plan.cost import (
+    image_flops,
+    refining_flops,
+    shared_flops,
+    windows_flops,
+    windows_of,
+)
 from spar_bench.protocol import Protocol
 from spar_bench.resolve import ResolvedDataset, ResolvedPoint, Resolver
 from spar_bench.results import Preview
@@ -147,7 +153,9 @@ class Stage(base.Stage):
         """Return the work of reading every image, and the bytes of counts and previews."""
         places, settings = self.places, self.settings
         image_hw, sizes = settings.resize.of(places.image_hw), places.sizes
-        flops = image_flops(sizes, settings.inference, image_hw, n_queries=settings.n_queries)
+        flops = self.refining_flops(places.image_hw) + image_flops(
+            sizes, settings.inference, image_hw, n_queries=settings.n_queries
+        )
         height, width = places.image_hw
         rows, columns = sizes.grid_hw(image_hw)
         n_bytes = (
@@ -157,6 +165,15 @@ class Stage(base.Stage):
         )
         n_windows = windows_of(sizes, settings.inference, image_hw)
         return Estimate(flops * places.n_images / 1e9, n_bytes, n_windows)
+
+    def refining_flops(self, truth_hw: tuple[int, int]) -> int:
+        """Return the FLOPs of refining one image of a size, 0 if they are not stated."""
+        places, settings = self.places, self.settings
+        image_hw, n_queries = settings.resize.of(truth_hw), settings.n_queries
+        stated = refining_flops(
+            places.refiner, places.sizes, image_hw, truth_hw, n_queries=n_queries
+        )
+        return stated or 0
 
     def gflops_of_batch(
         self, batch: Sequence[base.Stage], stages: Mapping[str, base.Stage]

@@ -10,7 +10,7 @@ from spar_bench.stages import base, cost
 from spar_bench.stages.base import Estimate
 from spar_bench.validation import Part
 
-VERSION = 6
+VERSION = 7
 LATENCY_FILE = "latency.json"
 SLOW = 1.5
 """A median this many times the fastest pass was disturbed: clocks that change with load and heat
@@ -117,7 +117,10 @@ class Stage(base.Stage):
 
     def estimate(self, stages: Mapping[str, base.Stage]) -> Estimate:
         """Return the work of a few passes of each."""
-        flops = _PASSES * sum(one.reading.flops for one in self.settings.timed.values())
+        places = self.places.timed
+        flops = _PASSES * sum(
+            one.reading.flops(places[key].refiner) or 0 for key, one in self.settings.timed.items()
+        )
         return Estimate(flops / 1e9, _BYTES_EACH * len(self.settings.timed))
 
 

@@ -194,3 +194,26 @@ def test_read_out_that_nothing_brings_is_one_line(site: Path) -> None:
         f"{data_file}: read_out: must be a known name, but got 'with_meen'; did you mean "
         "'with_mean'?"
     ]
+
+
+def test_cost_made_with_an_older_version_of_it_is_not_served(site: Path) -> None:
+    code = (
+        "from spar_bench.plan.trials import make_plan\n"
+        "from spar_bench.resolve import Resolver\n"
+        "from spar_bench.spec import Point\n"
+        "from spar_bench.spec.schema import Settings\n"
+        "one = Settings.model_validate({'backbone': 'linear', 'evaluate': {\n"
+        "    'datasets': ['patchwork'], 'methods': ['pretrained']}})\n"
+        "points = [Point(group='g', settings=one, swept={})]\n"
+        "plan = make_plan(points, [0], None, resolver=Resolver(provisional=True))\n"
+        "[cost] = [stage for stage in plan.stages.values() if stage.kind == 'cost']\n"
+        "print(cost.fingerprint, cost.settings.read_out.versions)\n"
+    )
+    [before] = python(site, code)
+    source = site / "outsiders" / "with_mean.py"
+    source.write_text(READ_OUT.replace("VERSION = 1", "VERSION = 2"))
+    [after] = python(site, code)
+
+    assert before.endswith(" {'with_mean': 1}")
+    assert after.endswith(" {'with_mean': 2}")
+    assert before.split()[0] != after.split()[0]

@@ -17,9 +17,11 @@ from spar_bench.components.flops import cosine_flops, encoder_flops, prompt_flop
 from spar_bench.components.open_clip_io import OpenClipModel
 from spar_bench.components.sizes import Sizes
 from spar_bench.components.weights import Weights
+from spar_bench.errors import SparBenchError
 from spar_bench.inference import SINGLE_PASS, Inference
-from spar_bench.plan.cost import image_flops, pass_hw, windows_of
+from spar_bench.plan.cost import image_flops, pass_hw, refining_flops, windows_of
 from spar_bench.run.trainable import set_trainable
+from spar_bench.spec.plugins import PluginSpec
 from spar_bench.spec.schema import BackboneSpec
 from spar_bench.windows import origins
 from tests.run.tiny import write_clip
@@ -226,3 +228,43 @@ def test_averaged_features_are_of_windows_clipped_to_what_they_slide_over(which:
     height, width = window_grid
     assert pass_hw(sizes, inference, image_hw) == (height * 8, width * 8)
     assert found == n_passes * encoder_flops(PATCHWORK, (height * 8, width * 8))
+
+
+def refiner(folder: Path, stated: str) -> PluginSpec:
+    """Write a refiner by path that states this, and cannot be imported."""
+    path = folder / "sharper.py"
+    path.write_text(
+        f'"""Sharper."""\n\nimport nothing\n\nVERSION = 1\n{stated}\n\n\nclass Refiner:\n'
+        '    def __init__(self, device, weights, *, kernel=3, mode: str = "a"): ...\n'
+    )
+    return PluginSpec(name=str(path), kernel=5)
+
+
+def test_refiner_costs_what_its_formula_says_of_the_sizes_and_settings(tmp_path: Path) -> None:
+    spec = refiner(tmp_path, 'FLOPS = "2 * h * w * C + H * W * kernel**2 + T * U * Q // 2 - 1"')
+
+    found = refining_flops(spec, PATCHWORK, (69, 133), (70, 140), n_queries=25)
+
+    # In whole patches of 8, 8 x 16 of 128 channels.
+    assert found == 2 * 8 * 16 * 128 + 64 * 128 * 5**2 + 70 * 140 * 25 // 2 - 1
+
+
+def test_refiner_without_a_formula_has_no_known_cost(tmp_path: Path) -> None:
+    spec = refiner(tmp_path, "")
+
+    assert refining_flops(spec, PATCHWORK, (64, 96), (64, 96), n_queries=3) is None
+    assert refining_flops(PluginSpec(name="none"), PATCHWORK, (64, 96), (64, 96), n_queries=3) == 0
+
+
+@pytest.mark.parametrize(
+    "formula", ["2 * h * depth", "2 * mode", "h.w", "max(h, w)", "2 *", "h // (w - w)", "True * h"]
+)
+def test_formula_of_anything_else_is_refused_in_one_line(tmp_path: Path, formula: str) -> None:
+    spec = refiner(tmp_path, f"FLOPS = {formula!r}")
+
+    with pytest.raises(SparBenchError) as refused:
+        refining_flops(spec, PATCHWORK, (64, 96), (64, 96), n_queries=3)
+
+    start = f"{spec.name}: FLOPS: must be arithmetic in C, Q, h, w, H, W, T, U and settings that"
+    assert str(refused.value).startswith(start)
+    assert "\n" not in str(refused.value)

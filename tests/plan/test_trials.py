@@ -216,3 +216,31 @@ def test_targets_that_are_not_kept_are_no_stage_and_cost_the_student_each_epoch(
     assert found[1]["student"].estimate(computed.stages).gflops == pytest.approx(
         student.gflops + 3 * targets.gflops
     )
+
+
+def test_estimates_contain_the_refiner(clip: Path, photographs: Path, tmp_path: Path) -> None:
+    path = tmp_path / "sharper.py"
+    path.write_text(
+        'VERSION = 1\nFLOPS = "H * W * 10**6 + T * U * 10**4 + Q"\n\n\nclass Refiner:\n'
+        "    def __init__(self, device, weights): ...\n"
+    )
+    found = []
+    for refiner in ("none", str(path)):
+        plan = plan_of(
+            settings(
+                clip,
+                photographs,
+                evaluate__methods=["pretrained"],
+                evaluate__refiner=refiner,
+                measure={"latency": True},
+            )
+        )
+        [evaluated] = of_kind(plan, "evaluate")
+        [timed] = of_kind(plan, "latency")
+        found.append([one.estimate(plan.stages).gflops for one in (evaluated, timed)])
+    (evaluating, timing), (evaluating_refined, timing_refined) = found
+
+    # Three images of 40 x 70 px, as the first is, read at 40 px: 40 x 64 in whole patches of 8.
+    each = 40 * 64 * 10**6 + 40 * 70 * 10**4 + 3
+    assert evaluating_refined - evaluating == pytest.approx(3 * each / 1e9)
+    assert timing_refined - timing == pytest.approx(5 * each / 1e9)  # five passes

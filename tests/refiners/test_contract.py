@@ -22,6 +22,7 @@ REFINER = '''
 from safetensors.torch import load_file
 
 VERSION = 1
+FLOPS = "2 * h * w * C"
 
 
 class Refiner:
@@ -37,9 +38,6 @@ class Refiner:
     def scores(self, scores, features, guidance, out_hw):
         self.calls.append(("scores", tuple(features.shape), out_hw))
         return 2 * scores
-
-    def flops(self, grid_hw, image_hw, out_hw, *, channels, n_queries):
-        return 2 * grid_hw[0] * grid_hw[1] * channels
 '''
 CARD = "license: MIT\nsource: https://example.org/scaled\n"
 
@@ -54,7 +52,6 @@ def test_none_refines_nothing_and_costs_nothing() -> None:
     refiner = none.Refiner(torch.device("cpu"), None)
 
     assert not isinstance(refiner, RefinesFeatures | RefinesScores)
-    assert refiner.flops((2, 3), (16, 24), (16, 24), channels=4, n_queries=5) == 0
     assert refiner.n_params == 0
 
 
