@@ -134,37 +134,37 @@ def _require_images(backbone: Backbone, images: Tensor) -> None:
 
 
 def stitch(
-    image: Tensor, encode: Encode, arms: Sequence[tuple[Axis, Axis]], batch: WindowBatch
+    image: Tensor, encode: Encode, axes: Sequence[tuple[Axis, Axis]], batch: WindowBatch
 ) -> list[Tensor]:
     """Stitch the outputs of `encode` for windows, for several strides at once.
 
-    A window that several arms share is encoded once. Windows are processed row by row, so memory
+    A window that several strides share is encoded once. Windows are processed row by row, so memory
     grows with the image's width, not its area.
 
     Args:
         image: Normalised, `(3, H, W)`.
         encode: Maps windows `(K, 3, eh, ew)` to `(K, D, n, m)`.
-        arms: Row and column axis of each arm; all arms have windows of one size.
+        axes: Row and column axis of each stride; all have windows of one size.
         batch: How many windows are encoded at once.
 
     Returns:
-        One `(D, h, w)` for each arm; its h and w are those of the arm's axes.
+        One `(D, h, w)` for each stride; its h and w are those of its axes.
 
     Raises:
         SparBenchError: the device has no memory for a single window.
     """
-    totals: list[Tensor | None] = [None] * len(arms)
+    totals: list[Tensor | None] = [None] * len(axes)
     matrices = [
-        (_matrix(rows, image.device), _matrix(columns, image.device)) for rows, columns in arms
+        (_matrix(rows, image.device), _matrix(columns, image.device)) for rows, columns in axes
     ]
-    for top in sorted({top for rows, _ in arms for top in rows.origins}):
-        present = [i for i, (rows, _) in enumerate(arms) if top in rows.origins]
-        lefts = sorted({left for i in present for left in arms[i][1].origins})
-        extent_hw = arms[present[0]][0].extent_px, arms[present[0]][1].extent_px
+    for top in sorted({top for rows, _ in axes for top in rows.origins}):
+        present = [i for i, (rows, _) in enumerate(axes) if top in rows.origins]
+        lefts = sorted({left for i in present for left in axes[i][1].origins})
+        extent_hw = axes[present[0]][0].extent_px, axes[present[0]][1].extent_px
         strip = image[:, top : top + extent_hw[0]]
         maps = batch.encode_row(strip, encode, lefts, extent_hw[1])
         for i in present:
-            rows, columns = arms[i]
+            rows, columns = axes[i]
             chosen = maps[[lefts.index(left) for left in columns.origins]]
             part = _place(chosen, *matrices[i], rows.origins.index(top))
             total = totals[i]

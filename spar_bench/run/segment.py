@@ -87,19 +87,19 @@ class Segmenter:
         image: Image,
         image_hw: tuple[int, int],
         truth_hw: tuple[int, int],
-        arms: Sequence[Inference],
+        inferences: Sequence[Inference],
     ) -> list[Mask | SparBenchError]:
-        """Label an 8-bit image `(H, W, 3)` with arms that share window and average.
+        """Label an 8-bit image `(H, W, 3)` in ways that share window and average.
 
-        The image is resized to `image_hw`; the labels `(T, U)` of each arm have the truth's size.
-        An arm whose features are not finite has the error instead: labels would be meaningless.
+        The image is resized to `image_hw`; the labels `(T, U)` of each have the truth's size.
+        One whose features are not finite has the error instead: labels would be meaningless.
         """
         normalised = self._prepare(image, image_hw)
         with torch.inference_mode():
             guidance = self.guidance(normalised)
             return [
                 self._mask(scores, guidance, truth_hw)
-                for scores in self.scores(normalised, arms, guidance, truth_hw)
+                for scores in self.scores(normalised, inferences, guidance, truth_hw)
             ]
 
     def _mask(
@@ -111,14 +111,14 @@ class Segmenter:
         return mask
 
     def features(
-        self, image: Image, image_hw: tuple[int, int], arms: Sequence[Inference]
+        self, image: Image, image_hw: tuple[int, int], inferences: Sequence[Inference]
     ) -> list[Tensor]:
-        """Read an 8-bit image to features `(C, h, w)` with arms that share their window.
+        """Read an 8-bit image to features `(C, h, w)` in ways that share their window.
 
-        For arms that average logits, features are averaged too, upsampled by the paper's r.
+        Where logits are averaged, features are averaged too, upsampled by the paper's r.
         """
         with torch.inference_mode():
-            return self._features(self._prepare(image, image_hw), arms)
+            return self._features(self._prepare(image, image_hw), inferences)
 
     def guidance(self, image: Tensor) -> Guidance:
         """Return the pixels of a normalised image `(3, H, W)` as the backbone sees them."""
@@ -128,29 +128,29 @@ class Segmenter:
     def scores(
         self,
         image: Tensor,
-        arms: Sequence[Inference],
+        inferences: Sequence[Inference],
         guidance: Guidance,
         out_hw: tuple[int, int],
     ) -> Iterator[Scores]:
-        """Yield each arm's cosines with the queries, of features that are refined already.
+        """Yield the cosines with the queries for each, of features that are refined already.
 
-        The image is normalised, `(3, H, W)`; the arms share window and average; labels are of the
+        The image is normalised, `(3, H, W)`; all share window and average; labels are of the
         size `out_hw`.
 
         Raises:
             SparBenchError: the refiner needs features, but windows are averaged as logits.
         """
-        if arms[0].average == "logits":
+        if inferences[0].average == "logits":
             if isinstance(self.refiner, RefinesFeatures):
                 raise SparBenchError(
                     "evaluate.refiner: must refine scores where windows are averaged as logits, "
                     "but it refines features; set evaluate.average: features"
                 )
-            axes = [self._pixel_axes(image, arm) for arm in arms]
+            axes = [self._pixel_axes(image, inference) for inference in inferences]
             maps = stitch(image, self._window_cosines, axes, self.batch)
             yield from map(Scores, maps)
             return
-        for features in self._features(image, arms):
+        for features in self._features(image, inferences):
             if isinstance(self.refiner, RefinesFeatures):
                 features = self.refiner.features(features, guidance, out_hw)
             yield Scores(self.classifier.cosines(features[None])[0], features)
@@ -168,11 +168,11 @@ class Segmenter:
         resized = resize(to_tensor(image), image_hw, self._interpolation).to(self.device)
         return normalise(resized, self.backbone.mean, self.backbone.std)
 
-    def _features(self, image: Tensor, arms: Sequence[Inference]) -> list[Tensor]:
-        if arms[0].kind == "single_pass":
-            return [self._encode(image[None])[0]] * len(arms)
+    def _features(self, image: Tensor, inferences: Sequence[Inference]) -> list[Tensor]:
+        if inferences[0].kind == "single_pass":
+            return [self._encode(image[None])[0]] * len(inferences)
         whole = fit_sides(image, self.backbone.sizes)
-        axes = [self._feature_axes(whole, arm) for arm in arms]
+        axes = [self._feature_axes(whole, inference) for inference in inferences]
         return stitch(whole, self._encode, axes, self.batch)
 
     def _not_finite(self) -> SparBenchError:
@@ -189,10 +189,10 @@ class Segmenter:
     def _window_cosines(self, windows: Tensor) -> Tensor:
         return self.classifier.cosines(self._encode(windows))
 
-    def _pixel_axes(self, image: Tensor, arm: Inference) -> tuple[Axis, Axis]:
-        window_px, stride_px = arm.window_and_stride_px
+    def _pixel_axes(self, image: Tensor, inference: Inference) -> tuple[Axis, Axis]:
+        window_px, stride_px = inference.window_and_stride_px
         sizes, image_hw = self.backbone.sizes, (image.shape[-2], image.shape[-1])
-        grid_hw = sizes.grid_hw(pass_hw(sizes, arm, image_hw))
+        grid_hw = sizes.grid_hw(pass_hw(sizes, inference, image_hw))
         rows, columns = (
             pixel_axis(
                 length,
@@ -206,10 +206,10 @@ class Segmenter:
         )
         return rows, columns
 
-    def _feature_axes(self, image: Tensor, arm: Inference) -> tuple[Axis, Axis]:
-        window_px, stride_px = arm.window_and_stride_px
+    def _feature_axes(self, image: Tensor, inference: Inference) -> tuple[Axis, Axis]:
+        window_px, stride_px = inference.window_and_stride_px
         patch_px = self.backbone.sizes.patch_px
-        r = arm.upsample or upsample_factor(patch_px, stride_px)
+        r = inference.upsample or upsample_factor(patch_px, stride_px)
         height, width = image.shape[-2:]
         return (
             feature_axis(height, window_px, stride_px, patch_px=patch_px, upsample=r),

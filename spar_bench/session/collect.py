@@ -114,11 +114,11 @@ class Collector:
             cost=self.cost(line.cost, line.timed, line.image_hw),
         )
 
-    def _row(self, trial: Trial, arm: PlannedRow) -> Row:
-        point, settings, state = trial.point, trial.settings, self.state(arm.evaluate)
-        inference = point.inference(arm.method)
-        taught = arm.method == "student" and settings.distils
-        slides = arm.method == "teacher" or taught
+    def _row(self, trial: Trial, planned: PlannedRow) -> Row:
+        point, settings, state = trial.point, trial.settings, self.state(planned.evaluate)
+        inference = point.inference(planned.method)
+        taught = planned.method == "student" and settings.distils
+        slides = planned.method == "teacher" or taught
         patch_px = point.backbone.sizes.patch_px
         summary = state.finished.summary_as(evaluate.Summary) if state.finished else None
         return Row(
@@ -128,30 +128,30 @@ class Collector:
             seed=trial.seed if taught else None,
             backbone=point.backbone.display_name,
             random_weights=point.backbone.random_weights,
-            method=arm.method,
+            method=planned.method,
             inference=inference.kind,
             average=inference.average,
             refiner=trial.point.refiner.plugin,
-            protocol=arm.protocol.name,
+            protocol=planned.protocol.name,
             window_px=point.window_px if slides else None,
             stride_px=settings.teacher.stride_px if slides else None,
             train_short_side_px=settings.images.short_side_px if taught else None,
             loss=trial.point.loss.name if taught else None,
             trainable=settings.student.trainable if taught else None,
-            checkpoint=_checkpoint(settings) if arm.method == "student" else None,
-            dataset=arm.data.display_name,
-            dataset_digest=digest(arm.data.identity),
-            eval_short_side_px=arm.short_side_px,
+            checkpoint=_checkpoint(settings) if planned.method == "student" else None,
+            dataset=planned.data.display_name,
+            dataset_digest=digest(planned.data.identity),
+            eval_short_side_px=planned.short_side_px,
             n_images=summary.n_images if summary else None,
             n_skipped=summary.n_skipped if summary else None,
             miou=summary.miou if summary else None,
             dtype=settings.evaluate.precision,
             status=state.status,
-            cost=self.cost(arm.cost, arm.timed, arm.image_hw),
-            reason=state.reason or self._remark(state, inference.window_px, arm.image_hw),
+            cost=self.cost(planned.cost, planned.timed, planned.image_hw),
+            reason=state.reason or self._remark(state, inference.window_px, planned.image_hw),
             divides_patch=settings.teacher.stride_px % patch_px == 0 if slides else None,
             swept=point.swept,
-            stages=self._stages(arm),
+            stages=self._stages(planned),
         )
 
     def _remark(self, state: State, window_px: int | None, image_hw: tuple[int, int]) -> str:
@@ -160,14 +160,14 @@ class Collector:
         skipped = [] if found is None else left_out(found)
         return "; ".join(filter(None, [clipped(window_px, image_hw), *skipped]))
 
-    def _stages(self, arm: PlannedRow) -> dict[str, str]:
+    def _stages(self, planned: PlannedRow) -> dict[str, str]:
         """Return the stages of a row's numbers, by role."""
         stages = {
-            "evaluate": arm.evaluate,
-            "cost": arm.cost,
-            **self.plan.stages[arm.evaluate].inputs,
+            "evaluate": planned.evaluate,
+            "cost": planned.cost,
+            **self.plan.stages[planned.evaluate].inputs,
         }
-        if self.plan.latency and self._timings and arm.timed in self._timings.by_key:
+        if self.plan.latency and self._timings and planned.timed in self._timings.by_key:
             stages["latency"] = self.plan.latency
         return stages
 

@@ -78,7 +78,7 @@ def test_same_work_of_two_points_is_one_stage(clip: Path, photographs: Path) -> 
     }  # fmt: skip
 
 
-def test_all_arms_are_timed_in_one_sitting_each_once(clip: Path, photographs: Path) -> None:
+def test_all_readings_are_timed_in_one_session_each_once(clip: Path, photographs: Path) -> None:
     timed: dict[str, Any] = {"measure": {"latency": True, "seconds": 1.0}}
     longer: dict[str, Any] = {"measure": {"seconds": 3.0, "image_hw": [[64, 80]]}}
     plan = plan_of(
@@ -88,14 +88,14 @@ def test_all_arms_are_timed_in_one_sitting_each_once(clip: Path, photographs: Pa
     )
 
     assert plan.latency is not None
-    sitting = plan.stages[plan.latency]
-    assert isinstance(sitting, latency.Stage)
+    session = plan.stages[plan.latency]
+    assert isinstance(session, latency.Stage)
     # Single pass and two teachers at 48 x 62 or so; single pass and a teacher at 64 x 80.
-    assert len(sitting.settings.timed) == 5
-    assert sitting.settings.seconds == 3.0
-    assert {line.timed for line in plan.costs} <= set(sitting.settings.timed)
-    timed_arms = {row.timed for trial in plan.trials[:2] for row in trial.rows}
-    assert timed_arms <= set(sitting.settings.timed)
+    assert len(session.settings.timed) == 5
+    assert session.settings.seconds == 3.0
+    assert {line.timed for line in plan.costs} <= set(session.settings.timed)
+    rows = {row.timed for trial in plan.trials[:2] for row in trial.rows}
+    assert rows <= set(session.settings.timed)
     assert [line.image_hw for line in plan.costs] == [(64, 80)] * 3
 
 
@@ -152,7 +152,7 @@ def test_thresholds_of_a_read_out_are_timed_for_its_backbones_alone(clip: Path) 
     assert found == [(True, True), (False, False)]
 
 
-def test_another_place_or_arm_is_another_sitting(clip: Path, photographs: Path) -> None:
+def test_another_machine_or_reading_is_another_session(clip: Path, photographs: Path) -> None:
     timed: dict[str, Any] = {"measure": {"latency": True}}
     one = settings(clip, photographs, **timed)
     other = settings(clip, photographs, teacher__stride_px=16, **timed)
