@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+from pydantic import JsonValue
 
 from spar_bench.inference import resized_hw
 from spar_bench.validation import Part
@@ -48,7 +49,7 @@ class Drawn:
     crop: tuple[float, float, float, float] | None
     flip: bool
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, JsonValue]:
         """Return the drawn values as JSON."""
         return asdict(self)
 

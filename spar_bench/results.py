@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from spar_bench.errors import StoreError
 from spar_bench.files import replace_text
+from spar_bench.validation import Raw
 
 Status = Literal["finished", "failed", "blocked", "pruned", "skipped", "not_measured"]
 """Status of a trial or stage; `skipped` was not run, `pruned` was given up by a search."""
@@ -92,7 +93,7 @@ class Row(Reading):
     cost: Cost = Cost()
     reason: str = ""
     divides_patch: bool | None = None
-    swept: dict[str, Any] = field(default_factory=dict)
+    swept: dict[str, object] = field(default_factory=dict)
     stages: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -152,10 +153,10 @@ class Results:
     costs: list[CostRow]
     classes: dict[str, list[str]]
     provenance: dict[str, Any]
-    protocols: dict[str, dict[str, Any]]
+    protocols: dict[str, dict[str, object]]
     objectives: dict[str, dict[str, float]] = field(default_factory=dict)
     spec: str = ""
-    settings: dict[str, dict[str, Any]] = field(default_factory=dict)
+    settings: dict[str, Raw] = field(default_factory=dict)
 
     @property
     def has_failed(self) -> bool:
@@ -202,7 +203,7 @@ class Results:
             ) from error
 
 
-def _row(values: dict[str, Any]) -> Row:
+def _row(values: Raw) -> Row:
     sides = values["train_short_side_px"]
     return Row(
         **values

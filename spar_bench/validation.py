@@ -11,6 +11,8 @@ from spar_bench.suggest import did_you_mean, nearest, suggest
 
 Steps = tuple[str | int, ...]
 """The path to a value: the keys and indices that lead to it."""
+Raw = dict[str, Any]
+"""A mapping as a file has it, before it is validated: any value under any key."""
 
 SHOWN_CHARACTERS = 60
 MAX_MISTAKES = 100

@@ -3,14 +3,13 @@
 from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import open_clip
 from torch import Tensor
 
 from spar_bench.backbones import base
 from spar_bench.components.backbone import known_sizes
-from spar_bench.components.open_clip_config import stated_config, tokenizer_of
+from spar_bench.components.open_clip_config import Config, stated_config, tokenizer_of
 from spar_bench.components.open_clip_io import OpenClipModel, preprocessing
 from spar_bench.components.weights import CONFIG_FILE
 from spar_bench.errors import SparBenchError
@@ -54,7 +53,7 @@ class OpenClipBackbone(base.Backbone):
     def timm_export(self) -> base.Exported:
         """Return the image tower as timm's `local-dir:` reads it."""
 
-    def stated_config(self) -> dict[str, Any]:
+    def stated_config(self) -> Config:
         """Return open_clip's config of the model: that beside its weights, else by its name."""
         weights = self.clip.weights
         if weights.folder is not None and weights.has_config:

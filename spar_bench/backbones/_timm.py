@@ -1,5 +1,6 @@
 """An image tower as timm reads it from a folder by itself."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from spar_bench.backbones.base import Backbone, Exported
 def timm_export(
     backbone: Backbone,
     architecture: str,
-    arguments: dict[str, Any],
+    arguments: Mapping[str, Any],
     state: dict[str, Tensor],
     tower: nn.Module,
 ) -> Exported:
@@ -21,7 +22,7 @@ def timm_export(
     config = {
         "architecture": architecture,
         "num_classes": n_classes,
-        "model_args": arguments,
+        "model_args": dict(arguments),
         "pretrained_cfg": {
             "input_size": [3, backbone.sizes.image_px, backbone.sizes.image_px],
             "mean": list(backbone.mean),

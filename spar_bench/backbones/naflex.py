@@ -4,7 +4,6 @@ Shape legend: B images, h x w patches, N = h * w tokens, p patch side in pixels,
 """
 
 from pathlib import Path
-from typing import Any
 
 import open_clip
 import torch.nn.functional as F
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 
 from spar_bench.backbones import base
 from spar_bench.backbones.siglip2 import SiglipBackbone
+from spar_bench.components.open_clip_config import Config
 from spar_bench.components.open_clip_io import OpenClipModel, load_open_clip
 from spar_bench.spec.schema import BackboneSpec
 
@@ -77,7 +77,7 @@ class Backbone(SiglipBackbone):
         """Return the trainable parts."""
         return self.parts_with(self.trunk.embeds.pos_embed, self.trunk.embeds.proj)
 
-    def stated_config(self) -> dict[str, Any]:
+    def stated_config(self) -> Config:
         """Return the config that the installed open_clip has of the model."""
         own = open_clip.get_model_config(self.clip.architecture)
         return {**super().stated_config(), "model_cfg": own}

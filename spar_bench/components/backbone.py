@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from spar_bench import registry
 from spar_bench.components.fits import Shape, determined_shapes, require_fit, require_model
@@ -69,13 +69,8 @@ def sizes(spec: BackboneSpec) -> Sizes | None:
     refused = [f"backbone.{key}: {text}" for key, text in not_offered(spec, known)]
     if refused:
         raise SpecError(*refused)
-    asked: dict[str, Any] = {
-        "position_embedding": spec.position_embedding,
-        "odd_sides": spec.odd_sides,
-        "read_out": spec.read_out,
-        "token_budget": spec.token_budget,
-    }
-    return replace(known, **{key: value for key, value in asked.items() if value is not None})
+    keys = {"position_embedding", "odd_sides", "read_out", "token_budget"}
+    return replace(known, **spec.model_dump(include=keys, exclude_none=True))
 
 
 def stated_sizes(spec: BackboneSpec) -> Sizes | None:
@@ -185,7 +180,7 @@ def identity(spec: BackboneSpec) -> ComponentIdentity:
         require_fit(plugin, weights, known, stated.model, _place(spec))
         tokenizer = tokenizer_of(weights, stated.model)
         files = checksums(weights, tokenizer.files if tokenizer else [], key=_PATH)
-        settings: dict[str, Any] = {
+        settings: dict[str, JsonValue] = {
             "sizes": asdict(known),
             "model": stated.model,
             "mean": list(stated.mean or ()),

@@ -22,23 +22,25 @@ from spar_bench.components.weights import (
 )
 from spar_bench.errors import NotReady
 
+Config = dict[str, Any]
+"""open_clip's config of a model, or a part of one; its keys are open_clip's."""
 _TOKENIZER_CONFIG = "tokenizer_config.json"
 _VOCABULARIES = ("tokenizer.json", "*.model", "vocab.*")
 """Any one of them is enough; without one, transformers silently makes a tokenizer of no words."""
 _FURTHER = ("added_tokens.json", "merges.txt", "special_tokens_map.json")
 
 
-def stated_config(folder: Path) -> dict[str, Any]:
+def stated_config(folder: Path) -> Config:
     """Read a folder's `open_clip_config.json`.
 
     Raises:
         OSError, ValueError: it is missing, or not JSON.
     """
-    read: dict[str, Any] = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+    read: Config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
     return read
 
 
-def config_by_name(model: str) -> dict[str, Any] | None:
+def config_by_name(model: str) -> Config | None:
     """Return the config that open_clip, or this package, has of a model, or None.
 
     open_clip is not imported; if it has been, models that were added to it count too.
@@ -46,12 +48,12 @@ def config_by_name(model: str) -> dict[str, Any] | None:
     for folder in [*_open_clip_folders(), Path(__file__).parents[1] / "backbones"]:
         path = folder / f"{model.replace('/', '-')}.json"
         if path.is_file():
-            read: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            read: Config = json.loads(path.read_text(encoding="utf-8"))
             return read
     imported = sys.modules.get("open_clip")
     if imported is None or ":" in model:  # a prefix would have open_clip look elsewhere
         return None
-    added: dict[str, Any] | None = imported.get_model_config(model)
+    added: Config | None = imported.get_model_config(model)
     return added
 
 
@@ -66,7 +68,7 @@ def _open_clip_folders() -> Iterator[Path]:
         yield Path(root) / "model_configs"
 
 
-def model_config(weights: Weights, architecture: str) -> dict[str, Any]:
+def model_config(weights: Weights, architecture: str) -> Config:
     """Return the `model_cfg` that weights are read with: beside them, else by name; {} if none is.
 
     Raises:
@@ -77,7 +79,7 @@ def model_config(weights: Weights, architecture: str) -> dict[str, Any]:
     return config_by_name(architecture) or {}
 
 
-def stated_preprocessing(weights: Weights) -> dict[str, Any]:
+def stated_preprocessing(weights: Weights) -> Config:
     """Return what the config beside weights says about preprocessing; nothing without one.
 
     Raises:
@@ -86,7 +88,7 @@ def stated_preprocessing(weights: Weights) -> dict[str, Any]:
     return stated_part(weights, "preprocess_cfg")
 
 
-def stated_part(weights: Weights, *keys: str) -> dict[str, Any]:
+def stated_part(weights: Weights, *keys: str) -> Config:
     """Return a part of the config beside weights; nothing without one."""
     if weights.folder is None or not weights.has_config:
         return {}

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from spar_bench.components.backbone import card, require_known_model, shapes_of, weights_of
 from spar_bench.components.fits import Shape, require_shapes
 from spar_bench.components.open_clip_config import (
+    Config,
     HubTokenizer,
     require_tokenizer,
     stated_preprocessing,
@@ -186,7 +187,7 @@ def tokenizer(weights: Weights, architecture: str) -> Any:
         ) from error
 
 
-def _hub_tokenizer(needed: HubTokenizer, text: dict[str, Any]) -> Any:
+def _hub_tokenizer(needed: HubTokenizer, text: Config) -> Any:
     """Read a tokenizer of the Hub from its folder in the cache, as open_clip would by its name.
 
     By name, transformers 5 also wants a config.json, which not every such repository has.

@@ -30,7 +30,8 @@ def refiner_weights(spec: PluginSpec) -> Weights | None:
         UnknownName: no refiner of that name.
         NotReady: its weights are not found.
     """
-    card, path = refiner_card(spec.name), spec.settings.get("path") or None
+    card, stated = refiner_card(spec.name), spec.settings.get("path")
+    path = str(stated) if stated else None
     if path is None and not (card.hub or card.source or card.folder):
         return None
     data_file = registry.data_file("refiners", spec.name)

@@ -1,12 +1,12 @@
 """What a data set's data file states, for every plug-in: a closed, frozen model."""
 
-from typing import Annotated, Any, NamedTuple, Self, TypeVar
+from typing import Annotated, NamedTuple, Self, TypeVar
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from spar_bench import registry
 from spar_bench.suggest import suggest
-from spar_bench.validation import Part, data_file_error, mistake, show
+from spar_bench.validation import Part, Raw, data_file_error, mistake, show
 from spar_bench.values import Classes, PositiveNumber, Probability, Side
 
 
@@ -62,7 +62,7 @@ class Facts(Part):
     by_read_out: dict[ReadOut, ReadOutThresholds] = Field(
         {}, description="Thresholds of backbones with this read-out (`maskclip`), where they differ"
     )
-    files: dict[str, Any] = Field({}, description="For the plug-in, which knows its keys.")
+    files: Raw = Field({}, description="For the plug-in, which knows its keys.")
 
     @model_validator(mode="after")
     def _sides_are_in_order(self) -> Self:
@@ -104,7 +104,7 @@ class Facts(Part):
 Model = TypeVar("Model", bound=Part)
 
 
-def read(model: type[Model], stated: dict[str, Any], place: str) -> Model:
+def read(model: type[Model], stated: Raw, place: str) -> Model:
     """Return the stated values as a model.
 
     Raises:

@@ -4,9 +4,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import ValidationError
+from pydantic import JsonValue, ValidationError
 
 from spar_bench.errors import NotReady
 from spar_bench.files import replace_text
@@ -56,7 +56,7 @@ class WorkPlan:
 class _Document(Part):
     format: Literal[1]
     retries: Retries
-    stages: list[dict[str, Any]]
+    stages: list[dict[str, JsonValue]]
 
 
 def read_work_plan(path: Path) -> WorkPlan:

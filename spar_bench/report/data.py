@@ -56,7 +56,7 @@ def differences_data(comparisons: Iterable[Comparison]) -> Data:
     )
 
 
-def _columns(row: Row) -> dict[str, Any]:
+def _columns(row: Row) -> dict[str, object]:
     values = {
         **vars(row),
         **vars(row.cost),

@@ -81,7 +81,7 @@ class Data(File):
     """A table for programs: values by column, None for an empty cell."""
 
     columns: list[str]
-    rows: list[dict[str, Any]] = field(repr=False)
+    rows: list[dict[str, object]] = field(repr=False)
 
 
 @dataclass(frozen=True)

@@ -86,7 +86,7 @@ def _differing(results: Results, names: list[str]) -> list[str]:
 
 def _is_shown(results: Results, rows: list[Row], key: str) -> bool:
     """Tell whether a column shows this part of the protocol."""
-    by_column: dict[str, Any] = {}
+    by_column: dict[str, object] = {}
     for row in rows:
         value = results.protocols[row.protocol][key]
         if by_column.setdefault(_column(row, key), value) != value:

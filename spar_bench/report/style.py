@@ -27,7 +27,7 @@ LINE_IN, LETTER_IN, HANDLE_IN = 0.135, 0.045, 0.33
 GREY = "#6b6b6b"
 LIGHT = "#c4c4c4"
 
-_RC: dict[str, Any] = {
+_RC: dict[str, object] = {
     "figure.dpi": 200,
     "savefig.dpi": 200,
     "figure.constrained_layout.use": True,
@@ -105,11 +105,19 @@ def marks_apart(shown: Iterable[Aggregate], aggregates: Iterable[Aggregate]) -> 
     return found
 
 
-def handle(mark: Mark, linestyle: Literal["-", "none"], **line: Any) -> Line2D:
-    """Return the entry of a mark in a legend."""
-    style: dict[str, Any] = {"color": mark.color, "linestyle": linestyle, "marker": mark.marker}
-    style |= {"markersize": mark.size, "markeredgecolor": "white", "markeredgewidth": 0.5}
-    return Line2D([], [], **style | line)
+def handle(
+    mark: Mark,
+    linestyle: Literal["-", "none"],
+    *,
+    color: str | None = None,
+    linewidth: float | None = None,
+) -> Line2D:
+    """Return the entry of a mark in a legend, on a line of a colour that may be another."""
+    return Line2D(
+        [], [], color=color or mark.color, linestyle=linestyle, linewidth=linewidth,
+        marker=mark.marker, markersize=mark.size, markerfacecolor=mark.color,
+        markeredgecolor="white", markeredgewidth=0.5,
+    )  # fmt: skip
 
 
 def new_figure(width_in: float, height_in: float) -> Figure:

@@ -154,8 +154,7 @@ def _add_legend(figure: Figure, aggregates: list[Aggregate], axis: CostAxis) -> 
         (False, DOES_NOT_DIVIDE, "does not divide"),
     ):
         if does_divide in divides:
-            of_line = {"color": DIVIDES.color, "linewidth": 0.9, "markerfacecolor": mark.color}
-            handles[name] = handle(mark, line, **of_line)
+            handles[name] = handle(mark, line, color=DIVIDES.color, linewidth=0.9)
     if has_front(aggregates, axis):
         handles["Pareto front"] = Line2D([], [], color=LIGHT, linewidth=2.2)
     legend_above(figure, handles, columns=3)

@@ -8,7 +8,7 @@ never pickled objects.
 import json
 import logging
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -54,7 +54,7 @@ class Ranks:
     group: dist.ProcessGroup | None = None
     is_out_of_step: bool = False
 
-    def say(self, value: dict[str, Any] | None) -> None:
+    def say(self, value: Mapping[str, object] | None) -> None:
         """Tell the others what to train next; None tells them to end."""
         if self.n > 1:
             self._broadcast(json.dumps(value).encode())

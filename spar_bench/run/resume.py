@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ SAVE_EVERY_S = 20.0
 log = logging.getLogger(__name__)
 
 
-def save_state(path: Path, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+def save_state(path: Path, tensors: dict[str, Tensor], state: Mapping[str, object]) -> None:
     """Write resume state, completely or not at all."""
     replace_bytes(path, save(tensors, metadata={"state": json.dumps(state)}))
 

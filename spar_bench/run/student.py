@@ -6,7 +6,7 @@ Shape legend: C channels, h x w patch grid.
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -61,7 +61,7 @@ def _make_student(stage: student.Stage, context: Context) -> student.Summary:
     )
 
 
-def join_student(value: dict[str, Any], context: Context) -> None:
+def join_student(value: Mapping[str, Any], context: Context) -> None:
     """Train the student that the first process named; that one keeps the result and errors."""
     context.flops = 0.0
     stage = stage_from_json(value["stage"])

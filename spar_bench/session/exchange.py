@@ -3,7 +3,6 @@
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import save
@@ -105,7 +104,7 @@ def _folder(student: str, store: Path) -> Path:
     return next(iter(found.values()))
 
 
-def _write(exported: Exported, folder: Path, origin: dict[str, Any]) -> None:
+def _write(exported: Exported, folder: Path, origin: dict[str, object]) -> None:
     tensors = {name: value.cpu().contiguous().clone() for name, value in exported.state.items()}
     replace_bytes(folder / exported.weights_name, save(tensors, metadata={"format": "pt"}))
     replace_text(folder / exported.config_name, canonical(exported.config))
@@ -123,7 +122,7 @@ def _difference(backbone: Backbone, exported: Exported, folder: Path) -> float:
     return float((theirs - ours).abs().max() / ours.abs().max())
 
 
-def _origin(student: str, spec: BackboneSpec) -> dict[str, Any]:
+def _origin(student: str, spec: BackboneSpec) -> dict[str, object]:
     """Return the metadata of an export: the backbone's licence applies to it too."""
     known = card(spec.name)
     return {

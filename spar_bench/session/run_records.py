@@ -107,7 +107,7 @@ def _status(rows: list[Row]) -> tuple[Status, str]:
     return "finished", ""
 
 
-def _params(settings: dict[str, Any], row: Row) -> dict[str, Any]:
+def _params(settings: dict[str, object], row: Row) -> dict[str, object]:
     """Return the settings that decide a row's number, under the keys of a spec.
 
     What has no value is left out.
@@ -130,7 +130,7 @@ def _params(settings: dict[str, Any], row: Row) -> dict[str, Any]:
     return params
 
 
-def flat(value: Any, prefix: str = "") -> dict[str, Any]:
+def flat(value: Any, prefix: str = "") -> dict[str, object]:
     """Return nested settings under dotted keys; lists are not split."""
     if not isinstance(value, dict):
         return {prefix: value}

@@ -5,7 +5,6 @@ import os
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from spar_bench.errors import SparBenchError, StoreError, UnknownName
 from spar_bench.files import read_json, replace_text
@@ -13,6 +12,7 @@ from spar_bench.plan.trials import Plan, PlannedCost, Trial
 from spar_bench.spec import LoadedSpec, Point, resolve_point
 from spar_bench.stage import Damaged
 from spar_bench.store import Store
+from spar_bench.validation import Raw
 
 
 def initial_points(loaded: LoadedSpec) -> list[Point]:
@@ -85,7 +85,7 @@ def note_sweep(loaded: LoadedSpec, store: Store, seeds: list[int]) -> list[int]:
     return sorted(set(swept) - set(seeds))
 
 
-def _last_sweep(loaded: LoadedSpec, store: Store) -> dict[str, Any]:
+def _last_sweep(loaded: LoadedSpec, store: Store) -> Raw:
     path = _sweep_path(loaded, store)
     return read_json(path) if path.exists() else {"seeds": [], "spec": loaded.path.absolute()}
 

@@ -1,6 +1,6 @@
 """Find the work in the store that no spec under a folder needs."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,7 +84,7 @@ def _key(stage: Finished) -> str:
     return _timed(stage.manifest) if stage.kind == "latency" else stage.fingerprint
 
 
-def _timed(session: dict[str, Any]) -> str:
+def _timed(session: Mapping[str, Any]) -> str:
     return canonical(session["settings"]["timed"])
 
 

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, Tag, model_validator
 
-from spar_bench.validation import TAG, Part, mistake
+from spar_bench.validation import TAG, Part, Raw, mistake
 from spar_bench.values import FILLED, MAX_COUNT, Number, Points, Seed, Step, one_of
 
 
@@ -65,7 +65,7 @@ class SearchSpec(Part):
     trials: Points = Field(20, description="Total trials, including those enqueued.")
     sampler: Literal["tpe", "random"] = "tpe"
     seed: Seed = 0
-    enqueue: list[dict[str, Any]] = Field([], description="Points tried first, e.g. the paper's.")
+    enqueue: list[Raw] = Field([], description="Points tried first, e.g. the paper's.")
     prune: bool = Field(False, description="Stop trials whose loss lags; one objective only.")
 
     @model_validator(mode="after")
@@ -84,7 +84,7 @@ class BlockSpec(Part):
 
     grid: Axes = Field({}, description="Dotted key to values; every combination.")
     zip: Axes = Field({}, description="Dotted key to values; combined side by side.")
-    cases: list[dict[str, Any]] = Field([], description="Points written out.")
-    set: dict[str, Any] = Field({}, description="Dotted key to its value in this block.")
-    exclude: list[dict[str, Any]] = Field([], description="Points left out: all keys must match.")
+    cases: list[Raw] = Field([], description="Points written out.")
+    set: Raw = Field({}, description="Dotted key to its value in this block.")
+    exclude: list[Raw] = Field([], description="Points left out: all keys must match.")
     search: SearchSpec | None = Field(None, description="Instead of a grid; alone in a sweep.")

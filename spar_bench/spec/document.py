@@ -13,7 +13,7 @@ from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from ruamel.yaml.reader import ReaderError
 
 from spar_bench.errors import SpecError
-from spar_bench.validation import MAX_MISTAKES, Steps, dotted, is_text, show
+from spar_bench.validation import MAX_MISTAKES, Raw, Steps, dotted, is_text, show
 
 MAX_BYTES = 1 << 18
 MAX_NODES, MAX_LEVELS = 50_000, 50  # nested aliases can make a small file huge
@@ -61,7 +61,7 @@ class Document:
 
     path: Path
     text: str
-    data: dict[str, Any] = field(default_factory=dict)
+    data: Raw = field(default_factory=dict)
     keys: dict[Steps, Position] = field(default_factory=dict)
     values: dict[Steps, Position] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
@@ -199,8 +199,8 @@ class _Reader:
         text = f"must be a plain value, but got the tag {tag}; remove the tag"
         return self._note(position, steps, text)
 
-    def _mapping(self, node: MappingNode, steps: Steps) -> dict[str, Any]:
-        values: dict[str, Any] = {}
+    def _mapping(self, node: MappingNode, steps: Steps) -> Raw:
+        values: Raw = {}
         for key_node, value_node in node.value:
             position, key = _position(key_node), str(key_node.value)
             inner = (*steps, key)

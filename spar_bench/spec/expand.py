@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from spar_bench.spec.blocks import BlockSpec
 from spar_bench.spec.document import Document, Problem
 from spar_bench.spec.keys import comparable, is_key, put, raw_value, suggest_key
-from spar_bench.validation import MAX_MISTAKES, Steps, dotted, show
+from spar_bench.validation import MAX_MISTAKES, Raw, Steps, dotted, show
 from spar_bench.values import MAX_POINTS
 
 
@@ -29,7 +29,7 @@ class Draft:
     `axes` are the keys that are swept, not only set.
     """
 
-    base: dict[str, Any]
+    base: Raw
     given: dict[str, Given] = field(default_factory=dict)
     axes: tuple[str, ...] = ()
 
@@ -43,7 +43,7 @@ class Draft:
         own = [(key, self.given[key]) for key in self.under(part)]
         return tuple((key, given.steps, repr(given.value)) for key, given in own)
 
-    def raw(self, part: str) -> dict[str, Any]:
+    def raw(self, part: str) -> Raw:
         """Return a part as plain values under its name; nothing where all is default."""
         raw = {part: self.base[part]} if part in self.base else {}
         for key in self.under(part):
@@ -66,12 +66,12 @@ class Blocks:
         self.problems: list[Problem] = []
         self._n_points = 0
 
-    def all(self) -> Iterator[tuple[Steps, dict[str, Any]]]:
+    def all(self) -> Iterator[tuple[Steps, Raw]]:
         """Yield each block and where it is."""
         for index, block in items(self.document.data.get("sweep")):
             yield ("sweep", index), block
 
-    def expand(self, base: dict[str, Any]) -> list[Draft]:
+    def expand(self, base: Raw) -> list[Draft]:
         """Return the points of all blocks that can be expanded; a search has none."""
         drafts: list[Draft] = []
         for steps, block in self.all():
@@ -85,7 +85,7 @@ class Blocks:
                 drafts += self._without_excluded(points, block, steps)
         return drafts
 
-    def check(self, block: dict[str, Any], steps: Steps) -> bool:
+    def check(self, block: Raw, steps: Steps) -> bool:
         """Record what is wrong in a block; return whether it can be expanded."""
         n_before = len(self.problems)
         parts = ("grid", "zip", "cases", "set", "search")
@@ -120,7 +120,7 @@ class Blocks:
         position = document.position_of_key(steps) if at_key else document.position_of_value(steps)
         self.problems.append(Problem(position, dotted(steps), text))
 
-    def _check_keys(self, block: dict[str, Any], steps: Steps) -> None:
+    def _check_keys(self, block: Raw, steps: Steps) -> None:
         given: dict[str, str] = {}
         for part in ("set", "grid", "zip"):
             for key in mapping(block.get(part)):
@@ -134,7 +134,7 @@ class Blocks:
             for key in excluded:
                 self.check_key(key, (*steps, "exclude", i, key))
 
-    def _check_filled(self, point: dict[str, Any], steps: Steps) -> None:
+    def _check_filled(self, point: Raw, steps: Steps) -> None:
         if not point:
             self.note(steps, "must hold a key, but got none; fill it, or delete it")
 
@@ -144,7 +144,7 @@ class Blocks:
             text = f"must be given once in a block, but is also in {given[key]}; keep one"
             self.note(steps, text, at_key=True)
 
-    def _check_lengths(self, block: dict[str, Any], steps: Steps) -> None:
+    def _check_lengths(self, block: Raw, steps: Steps) -> None:
         zipped = block.get("zip", {})
         if len({len(values) for values in zipped.values()}) > 1:
             lengths = ", ".join(f"{len(values)} of {key}" for key, values in zipped.items())
@@ -172,9 +172,7 @@ class Blocks:
                     self.note(next(iter(entry.values())).steps, text)
                 seen.add(values)
 
-    def _without_excluded(
-        self, drafts: list[Draft], block: dict[str, Any], steps: Steps
-    ) -> list[Draft]:
+    def _without_excluded(self, drafts: list[Draft], block: Raw, steps: Steps) -> list[Draft]:
         excluded, every = 0, (1 << len(drafts)) - 1
         index: dict[str, dict[str, int]] = {}
         for i, conditions in enumerate(block.get("exclude", [])):
@@ -194,12 +192,12 @@ class Blocks:
         return [draft for n, draft in enumerate(drafts) if not excluded >> n & 1]
 
 
-def fixed_values(block: dict[str, Any], steps: Steps) -> dict[str, Given]:
+def fixed_values(block: Raw, steps: Steps) -> dict[str, Given]:
     """Return what a block sets for all its points."""
     return {key: Given(value, (*steps, "set", key)) for key, value in block.get("set", {}).items()}
 
 
-def _factors(block: dict[str, Any], steps: Steps) -> list[list[dict[str, Given]]]:
+def _factors(block: Raw, steps: Steps) -> list[list[dict[str, Given]]]:
     """Return what a block multiplies: each axis of the grid, the zip's rows, and the cases."""
     factors = [
         [{key: Given(value, (*steps, "grid", key, i))} for i, value in enumerate(values)]
@@ -240,12 +238,12 @@ def _indexed(drafts: list[Draft], key: str) -> dict[str, int]:
     return masks
 
 
-def mapping(value: Any) -> dict[str, Any]:
+def mapping(value: Any) -> Raw:
     """Return a mapping as it is, or an empty one for any other value."""
     return value if isinstance(value, dict) else {}
 
 
-def items(value: Any) -> Iterator[tuple[int, dict[str, Any]]]:
+def items(value: Any) -> Iterator[tuple[int, Raw]]:
     """Yield the mappings of a list with their indices; nothing for a value that is not a list."""
     for index, item in enumerate(value if isinstance(value, list) else []):
         if isinstance(item, dict):

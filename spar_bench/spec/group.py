@@ -27,7 +27,7 @@ def short_names(keys: Iterable[str]) -> dict[str, str]:
     return {key: name if shared[name] == 1 else key for key, name in short.items()}
 
 
-def name(values: dict[str, Any], short: dict[str, str]) -> tuple[str, bool]:
+def name(values: dict[str, object], short: dict[str, str]) -> tuple[str, bool]:
     """Return `stride_px=28,loss=mse`, and whether it is complete: long values are shortened."""
     if not values:
         return "base", True

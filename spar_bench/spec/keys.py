@@ -12,7 +12,7 @@ from pydantic.fields import FieldInfo
 from spar_bench.spec.plugins import PluginSpec
 from spar_bench.spec.schema import Settings, Spec
 from spar_bench.suggest import did_you_mean, nearest, suggest
-from spar_bench.validation import Part
+from spar_bench.validation import Part, Raw
 
 
 def _fields(model: type[Part], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
@@ -55,7 +55,7 @@ def leaves(key: str, written: Iterable[str]) -> list[str]:
     return [*found, *(one for one in written if one.rpartition(".")[0] in {*found} & {*PLUGINS})]
 
 
-def written_settings(raws: Iterable[dict[str, Any]]) -> list[str]:
+def written_settings(raws: Iterable[Raw]) -> list[str]:
     """Return the dotted keys of the plug-ins' settings that nested dicts write out."""
     written = dict[str, None]()
     for raw in raws:
@@ -96,7 +96,7 @@ def meant_by(key: str) -> list[str]:
     return [] if closest is None else [closest]
 
 
-def put(raw: dict[str, Any], key: str, value: Any, part: str = "") -> dict[str, Any]:
+def put(raw: Raw, key: str, value: Any, part: str = "") -> Raw:
     """Return a copy of nested dicts with the value under a dotted key of a part.
 
     A part that is no mapping stays, for the schema to refuse.
@@ -130,7 +130,7 @@ def look_up(settings: BaseModel, key: str) -> Any:
     return value.name if isinstance(value, PluginSpec) else value
 
 
-def raw_value(raw: dict[str, Any], key: str) -> Any:
+def raw_value(raw: Raw, key: str) -> Any:
     """Return the value under a dotted key of nested dicts, or its default."""
     value: Any = raw
     part = ""

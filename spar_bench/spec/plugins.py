@@ -11,6 +11,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     FiniteFloat,
+    JsonValue,
     SerializerFunctionWrapHandler,
     TypeAdapter,
     ValidationError,
@@ -23,7 +24,7 @@ from pydantic_core import InitErrorDetails
 from spar_bench import registry
 from spar_bench.errors import SparBenchError
 from spar_bench.suggest import suggest
-from spar_bench.validation import MISTAKE, mistake, show
+from spar_bench.validation import MISTAKE, Raw, mistake, show
 from spar_bench.values import not_bool, path_text
 
 FAMILIES = ("backbones", "datasets", "losses", "read_outs", "refiners")
@@ -49,7 +50,7 @@ class PluginSpec(BaseModel):
         return {"name": value} if isinstance(value, str) else value
 
     @property
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, JsonValue]:
         """The settings by name: all that the plug-in has, if a spec was checked."""
         return dict(self.model_extra or {})
 
@@ -114,13 +115,13 @@ def _require(family: str, name: str, known: list[str], *keys: str) -> None:
         raise mistake(str(error), *keys) from error
 
 
-def _settings(name: str, given: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+def _settings(name: str, given: Raw, defaults: Raw) -> Raw:
     """Return every setting of a plug-in, given or not.
 
     Raises:
         ValidationError: some are unknown or of the wrong kind.
     """
-    errors, settings = list(_unknown(name, given, defaults)), dict[str, Any]()
+    errors, settings = list(_unknown(name, given, defaults)), Raw()
     for key, default in defaults.items():
         try:
             settings[key] = _kind(default).validate_python(given.get(key, default))

@@ -15,7 +15,7 @@ from spar_bench.spec.keys import FIELDS, PLUGINS, leaves, look_up, written_setti
 from spar_bench.spec.schema import Settings, Spec
 from spar_bench.spec.search import Search
 from spar_bench.spec.validate import Check, Validator
-from spar_bench.validation import MAX_MISTAKES
+from spar_bench.validation import MAX_MISTAKES, Raw
 from spar_bench.values import MAX_ROWS, MAX_TRIALS
 
 
@@ -28,7 +28,7 @@ class Point:
 
     group: str
     settings: Settings
-    swept: dict[str, Any]
+    swept: Raw
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def load_spec(
     )
 
 
-def resolve_point(loaded: LoadedSpec, values: dict[str, Any]) -> Point:
+def resolve_point(loaded: LoadedSpec, values: Raw) -> Point:
     """Return the point with dotted keys set to values, as a search draws them.
 
     Raises:
@@ -159,9 +159,9 @@ class _Swept:
 
     def __init__(self, keys: Iterable[str]) -> None:
         self._keys = list(keys)
-        self._parts: dict[int, tuple[Any, dict[str, Any]]] = {}
+        self._parts: dict[int, tuple[Any, Raw]] = {}
 
-    def of(self, settings: Settings) -> dict[str, Any]:
+    def of(self, settings: Settings) -> Raw:
         """Return a point's values by dotted key."""
         return {key: self._leaf(settings, key) for key in self._keys}
 

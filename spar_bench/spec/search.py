@@ -10,13 +10,13 @@ from spar_bench.spec.document import Problem
 from spar_bench.spec.expand import Blocks, Draft, Given, fixed_values, items, mapping
 from spar_bench.spec.keys import PARTS, comparable, is_key, read_value
 from spar_bench.spec.validate import Validator, is_training
-from spar_bench.validation import Steps, dotted, show
+from spar_bench.validation import Raw, Steps, dotted, show
 
 
 class Search:
     """The search of a sweep as its file states it."""
 
-    def __init__(self, blocks: Blocks, validator: Validator, base: dict[str, Any]) -> None:
+    def __init__(self, blocks: Blocks, validator: Validator, base: Raw) -> None:
         self.blocks = blocks
         self.validator = validator
         searches = [(steps, block) for steps, block in blocks.all() if block.get("search")]
@@ -128,7 +128,7 @@ class Search:
         between = Given(self.space[key]["low"] + 0.5, self.steps)
         return bool(self.validator.single_value(self._with({key: between}), key))
 
-    def _check_enqueued(self, point: dict[str, Any], steps: Steps) -> list[Problem]:
+    def _check_enqueued(self, point: Raw, steps: Steps) -> list[Problem]:
         odd = sorted(set(point) ^ set(self.space))
         if odd:
             text = f"must give exactly the keys of space, but differs in {dotted((odd[0],))}"

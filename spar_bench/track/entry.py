@@ -64,7 +64,7 @@ class RunRecord:
     method: str
     status: Status
     reason: str
-    params: dict[str, Any]
+    params: dict[str, object]
     rows: list[Row]
     details_key: str
     read: Callable[[], Details]
@@ -86,7 +86,7 @@ class Entry:
     @classmethod
     def of(cls, record: RunRecord) -> "Entry":
         """Convert a record."""
-        params: dict[str, Any] = {"method": record.method, **record.params}
+        params: dict[str, object] = {"method": record.method, **record.params}
         tags = {"spar.method": record.method, "spar.status": record.status}
         if record.seed is not None:
             params["seed"] = record.seed

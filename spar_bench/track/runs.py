@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from spar_bench.results import Row
 from spar_bench.stage import digest
@@ -29,6 +29,9 @@ from spar_bench.track.entry import (
 )
 from spar_bench.track.uri import artifact_root, sqlite_path
 from spar_bench.track.view import VIEW, view_path, view_state, view_tag
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
 
 T = TypeVar("T")
 
@@ -48,7 +51,7 @@ class SweepRecord:
     experiment: str
     spec_hash: str
     question: str
-    params: dict[str, Any]
+    params: dict[str, object]
     started_ms: int
 
 
@@ -132,10 +135,10 @@ class SweepRuns:
         """Mark the parent run as KILLED."""
         self._client.set_terminated(self._parent.info.run_id, "KILLED")
 
-    def _found(self) -> dict[str, Any]:
+    def _found(self) -> "dict[str, Run]":
         """Return the sweep's runs by key; delete doubles, and runs of releases without keys."""
         query = f"tags.`spar.spec` = '{self._sweep.spec_hash}'"
-        runs: dict[str, Any] = {}
+        runs: dict[str, Run] = {}
         found = search_runs(self._client, [self._experiment_id], query)
         # Complete ones first: of doubles, the first is kept.
         for run in sorted(found, key=lambda run: "spar.digest" not in run.data.tags):

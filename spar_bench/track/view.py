@@ -51,7 +51,7 @@ def view_state(
     settings, varied = varying(params), varying(metrics)
     numbers = ["miou", *(name for name in _METRICS if name in varied)]
     columns = [f"params.`{key}`" for key in settings] + [f"metrics.`{name}`" for name in numbers]
-    charts: list[dict[str, Any]] = [
+    charts: list[dict[str, object]] = [
         {
             "type": "PARALLEL",
             "selectedParams": settings,
@@ -96,7 +96,7 @@ def view_urls(uri: str, host: str = "127.0.0.1", port: int = 5000) -> dict[str, 
     }
 
 
-def _scatter(key: str, kind: str) -> dict[str, Any]:
+def _scatter(key: str, kind: str) -> dict[str, object]:
     return {
         "type": "SCATTER",
         "xaxis": {"key": key, "type": kind},
