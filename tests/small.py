@@ -1,7 +1,10 @@
 """Experiments that run in a second or two, and a place to run them in."""
 
+import os
 import shutil
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -57,6 +60,31 @@ def spar_bench(*arguments: str, exits: int = 0) -> Result:
         raise result.exception
     assert result.exit_code == exits, result.output
     return result
+
+
+def printed(
+    code: str,
+    *arguments: str,
+    path: Path | None = None,
+    cwd: Path | None = None,
+    may_warn: bool = False,
+) -> str:
+    """Run code in a process of its own, which must end well; return what it prints.
+
+    `path` is a folder of further packages. Only with `may_warn` may it print to standard error.
+    """
+    root = str(Path(__file__).parents[1])
+    found = os.pathsep.join([root] if path is None else [str(path), root])
+    result = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        env=os.environ | {"PYTHONPATH": found},
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    assert may_warn or result.stderr == "", result.stderr
+    return result.stdout.strip()
 
 
 def one_line(result: Result) -> str:

@@ -1,12 +1,11 @@
 """Plug-ins of another package: listed without being imported, accepted by a spec, loaded."""
 
 import hashlib
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.small import printed
 
 LOSS = '''
 """A third party's loss."""
@@ -116,16 +115,7 @@ def install(site: Path, name: str, entry_points: str) -> None:
 
 def python(site: Path, code: str) -> str:
     """Run code where the packages of `site` are installed; return what it prints."""
-    path = os.pathsep.join([str(site), str(Path(__file__).parents[1])])
-    result = subprocess.run(
-        [sys.executable, "-c", code],
-        env=os.environ | {"PYTHONPATH": path},
-        cwd=site.parent,
-        capture_output=True,
-        text=True,
-    )
-    assert result.returncode == 0, result.stderr
-    return result.stdout.strip()
+    return printed(code, path=site, cwd=site.parent, may_warn=True)
 
 
 REFUSED = """

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
-from subprocess import Popen, run
+from subprocess import Popen
 from time import sleep
 from typing import Any, ClassVar
 
@@ -22,6 +22,7 @@ from spar_bench.run.context import ignore
 from spar_bench.stage import MANIFEST, Damaged, Finished, canonical, digest
 from spar_bench.stages.base import Stage
 from spar_bench.store import FORMAT, Failure, Store
+from tests.small import printed
 from tests.toy import Stage as Toy
 from tests.toy import Summary, toy
 
@@ -448,8 +449,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 try: replace_bytes(Path(sys.argv[1]) / "large", bytes(1001))
 except StoreError as error: print(error)
 """
-    command = [sys.executable, "-c", code, str(tmp_path)]
-    line = run(command, capture_output=True, text=True, check=True).stdout
+    line = printed(code, str(tmp_path))
 
     assert line.startswith(f"{tmp_path}: must take files of any size, but this process's limit is")
     assert list(tmp_path.iterdir()) == []

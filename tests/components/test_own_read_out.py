@@ -1,12 +1,10 @@
 """A backbone of another package with a read-out of its own, which nothing in this one lists."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.small import printed
 from tests.test_plugins import install
 
 BACKBONE = '''
@@ -108,14 +106,7 @@ def site(tmp_path: Path) -> Path:
 
 def python(site: Path, code: str) -> list[str]:
     """Run code where the packages of `site` are installed; return the lines it prints."""
-    path = os.pathsep.join([str(site), str(Path(__file__).parents[2])])
-    environment = os.environ | {"PYTHONPATH": path}
-    command = [sys.executable, "-c", code]
-    result = subprocess.run(
-        command, env=environment, cwd=site.parent, capture_output=True, text=True
-    )
-    assert result.returncode == 0, result.stderr
-    return result.stdout.strip().splitlines()
+    return printed(code, path=site, cwd=site.parent).splitlines()
 
 
 def test_its_cost_is_known_without_torch(site: Path) -> None:

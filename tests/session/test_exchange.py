@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from spar_bench.resolve import Resolver
 from spar_bench.session.exchange import export_student, import_student
 from spar_bench.session.readiness import missing, remarks
 from spar_bench.spec.schema import BackboneSpec
+from spar_bench.stage import Finished
 from spar_bench.store import Store
 from tests.run.conftest import clip, photographs
 from tests.run.tiny import plan_of, scheduler, settings, write_clip
@@ -29,6 +31,13 @@ from tests.small import TINY, one_line, spar_bench, write_spec
 __all__ = ["clip", "photographs"]
 
 State = dict[str, Tensor]
+Bring = Callable[[Path], Finished]
+
+
+@pytest.fixture
+def bring(tmp_path: Path, clip: Path) -> Bring:
+    """Import a checkpoint as a student of the small model."""
+    return lambda path: import_student(path, spec(clip), store=tmp_path / "store")
 
 
 def taught(clip: Path) -> State:
@@ -64,7 +73,7 @@ def as_folder(folder: Path, state: State) -> Path:
 
 @pytest.mark.parametrize("form", ["lightning", "prefixed", "plain", "safetensors"])
 def test_checkpoint_of_any_form_is_the_student_it_holds(
-    tmp_path: Path, clip: Path, form: str
+    tmp_path: Path, clip: Path, bring: Bring, form: str
 ) -> None:
     state, path = taught(clip), tmp_path / "plain.pth"
     if form == "lightning":
@@ -76,7 +85,7 @@ def test_checkpoint_of_any_form_is_the_student_it_holds(
         prefix = "model." if form == "prefixed" else ""
         torch.save({prefix + name: value for name, value in state.items()}, path)
 
-    student = import_student(path, spec(clip), store=tmp_path / "store")
+    student = bring(path)
 
     changed = {n for n in state if n.startswith("visual.transformer.resblocks.2")}
     kept = load_file(student.path("trained.safetensors"))
@@ -119,20 +128,48 @@ def test_imported_student_is_evaluated_as_its_weights_are(
     assert summary[by_method["student"]] != summary[by_method["pretrained"]]
 
 
-def test_checkpoint_of_another_backbone_is_refused(tmp_path: Path, clip: Path) -> None:
-    state = taught(clip)
-    state["visual.proj"] = torch.zeros(3, 3)
-    torch.save(state, tmp_path / "other.pt")
-    del state["visual.proj"]
-    torch.save(state, tmp_path / "less.pt")
-
-    with pytest.raises(SparBenchError, match=r"but proj has shape \(3, 3\), not \(16, 12\)"):
-        import_student(tmp_path / "other.pt", spec(clip), store=tmp_path / "store")
-    with pytest.raises(SparBenchError, match="it lacks 'proj', under any prefix"):
-        import_student(tmp_path / "less.pt", spec(clip), store=tmp_path / "store")
+def twice(state: State, **others: Tensor) -> State:
+    """Return a checkpoint of two models, the second with other tensors."""
+    return {
+        f"{side}.{name}": value
+        for side, held in (("student", state), ("teacher", {**state, **others}))
+        for name, value in held.items()
+    }
 
 
-def test_checkpoint_that_would_run_code_is_refused(tmp_path: Path, clip: Path) -> None:
+PROJ, DEEPER = "visual.proj", "visual.transformer.resblocks.3.ln_1.weight"
+SEVERAL = "but has several, under 'model', 'ema'; save"
+NO_TENSORS = "must hold a state dict, but has no tensors; name"
+REFUSED: list[tuple[Callable[[State], Any], str]] = [
+    (lambda s: {**s, PROJ: torch.zeros(3, 3)}, r"but proj has shape \(3, 3\), not \(16, 12\)"),
+    (lambda s: {n: v for n, v in s.items() if n != PROJ}, "it lacks 'proj', under any prefix"),
+    (lambda s: {**s, PROJ: s[PROJ] * torch.nan}, "must be finite, but proj is not; get the file a"),
+    (lambda s: {**s, DEEPER: torch.zeros(16)}, r"it also holds 'visual\.transformer\.resblocks\.3"),
+    (
+        lambda s: {**s, "ln_final.weight": s["ln_final.weight"] + 0.01},
+        "its text tower is a different one: 'ln_final.weight' differs; name",
+    ),
+    (lambda s: twice(s, **{PROJ: 0 * s[PROJ]}), r"it holds two of them, under 'student\.visual\.'"),
+    (lambda s: {"model": s, "epoch": 3, "ema": s}, SEVERAL),
+    (lambda s: {"state_dict": {"model": s, "ema": s}}, SEVERAL),
+    (lambda s: {"state_dict": None}, NO_TENSORS),
+    (lambda s: {"state_dict": [1]}, NO_TENSORS),
+    (lambda s: [1], NO_TENSORS),
+    (lambda s: {"a": {}}, NO_TENSORS),
+]
+
+
+@pytest.mark.parametrize(("content", "told"), REFUSED)
+def test_checkpoint_of_something_else_is_refused(
+    tmp_path: Path, clip: Path, bring: Bring, content: Callable[[State], Any], told: str
+) -> None:
+    torch.save(content(taught(clip)), tmp_path / "other.pt")
+
+    with pytest.raises(SparBenchError, match=told):
+        bring(tmp_path / "other.pt")
+
+
+def test_checkpoint_that_would_run_code_is_refused(tmp_path: Path, bring: Bring) -> None:
     class Trap:
         def __reduce__(self) -> Any:
             return (Path.touch, (tmp_path / "sprung",))
@@ -140,7 +177,7 @@ def test_checkpoint_that_would_run_code_is_refused(tmp_path: Path, clip: Path) -
     torch.save({"state_dict": Trap()}, tmp_path / "trap.ckpt")
 
     with pytest.raises(SparBenchError, match="cannot be read without running what") as caught:
-        import_student(tmp_path / "trap.ckpt", spec(clip), store=tmp_path / "store")
+        bring(tmp_path / "trap.ckpt")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "sprung").exists()
 
@@ -150,42 +187,19 @@ def test_checkpoint_that_would_run_code_is_refused(tmp_path: Path, clip: Path) -
     [
         ("gone.pt", None, "student.checkpoint: must be a file of weights, but .*gone.pt cannot be"),
         ("empty.pt", b"", "complete file of weights, but is empty, cut off or of another kind"),
-        (
-            "text.pt",
-            b"weights: 1",
-            "complete file of weights, but is empty, cut off or of another kind",
-        ),
-        (
-            "text.safetensors",
-            b"weights",
-            "complete file of weights, but is empty, cut off or of another",
-        ),
+        ("text.pt", b"weights: 1", "complete file of weights, but is empty, cut off or of another"),
+        ("text.safetensors", b"weights", "complete file of weights, but is empty, cut off or of"),
         ("old.pt", b"\x80\x02cos\nsystem\n.", "must be a complete file of tensors alone, but"),
     ],
 )
 def test_file_that_is_no_checkpoint_is_refused(
-    tmp_path: Path, clip: Path, name: str, content: bytes | None, told: str
+    tmp_path: Path, bring: Bring, name: str, content: bytes | None, told: str
 ) -> None:
     if content is not None:
         (tmp_path / name).write_bytes(content)
 
     with pytest.raises(SparBenchError, match=told):
-        import_student(tmp_path / name, spec(clip), store=tmp_path / "store")
-
-
-def test_student_of_a_model_with_another_text_tower_is_refused(tmp_path: Path, clip: Path) -> None:
-    state, path = taught(clip), tmp_path / "other.pth"
-    same = {f"model.{name}": value.half() for name, value in state.items()}
-    torch.save(same, path)
-    import_student(path, spec(clip), store=tmp_path / "store")
-    torch.save({**same, "model.ln_final.weight": same["model.ln_final.weight"] + 0.01}, path)
-
-    with pytest.raises(SparBenchError) as caught:
-        import_student(path, spec(clip), store=tmp_path / "store")
-
-    assert "its text tower is a different one: 'model.ln_final.weight' differs; name" in str(
-        caught.value
-    )
+        bring(tmp_path / name)
 
 
 def test_what_was_random_when_it_was_exported_is_marked(tmp_path: Path, clip: Path) -> None:
@@ -273,39 +287,18 @@ def test_origin_of_an_export_that_cannot_be_read_is_told_in_plain_words(
     assert str(caught.value).endswith("; export them again")
 
 
-@pytest.mark.parametrize("content", [{"state_dict": None}, {"state_dict": [1]}, [1], {"a": {}}])
-def test_checkpoint_without_tensors_is_refused(tmp_path: Path, clip: Path, content: Any) -> None:
-    torch.save(content, tmp_path / "none.pt")
-
-    with pytest.raises(SparBenchError, match="must hold a state dict, but has no tensors; name"):
-        import_student(tmp_path / "none.pt", spec(clip), store=tmp_path / "store")
-
-
 @pytest.mark.parametrize("outer", [None, "state_dict"])
-def test_state_dict_under_any_one_key_is_found_and_several_are_named(
-    tmp_path: Path, clip: Path, outer: str | None
+def test_state_dict_under_any_one_key_is_found(
+    tmp_path: Path, clip: Path, bring: Bring, outer: str | None
 ) -> None:
     state = taught(clip)
     held = {"model": state, "epoch": 3, "optimizer": {"param_groups": []}}
-    for name, content in (("one.pt", held), ("two.pt", {**held, "ema": state})):
-        torch.save({outer: content} if outer else content, tmp_path / name)
+    torch.save({outer: held} if outer else held, tmp_path / "one.pt")
 
-    student = import_student(tmp_path / "one.pt", spec(clip), store=tmp_path / "store")
+    kept = load_file(bring(tmp_path / "one.pt").path("trained.safetensors"))
 
-    kept = load_file(student.path("trained.safetensors"))
     assert kept
     assert all(torch.equal(kept[name], state[f"visual.{name}"]) for name in kept)
-    with pytest.raises(SparBenchError, match="but has several, under 'model', 'ema'; save"):
-        import_student(tmp_path / "two.pt", spec(clip), store=tmp_path / "store")
-
-
-def test_weights_that_are_not_finite_are_refused(tmp_path: Path, clip: Path) -> None:
-    state = taught(clip)
-    state["visual.proj"][0, 0] = torch.nan
-    torch.save(state, tmp_path / "nan.pt")
-
-    with pytest.raises(SparBenchError, match="must be finite, but proj is not; get the file again"):
-        import_student(tmp_path / "nan.pt", spec(clip), store=tmp_path / "store")
 
 
 def test_spec_with_a_missing_checkpoint_is_not_ready(
@@ -317,8 +310,10 @@ def test_spec_with_a_missing_checkpoint_is_not_ready(
         plan_of(gone)
 
 
-def test_export_is_read_by_each_library_as_the_student_is(tmp_path: Path, clip: Path) -> None:
-    student = import_student(checkpoint(clip, tmp_path), spec(clip), store=tmp_path / "store")
+def test_export_is_read_by_each_library_as_the_student_is(
+    tmp_path: Path, clip: Path, bring: Bring
+) -> None:
+    student = bring(checkpoint(clip, tmp_path))
     images = torch.randn(2, 3, 32, 32)
     expected = open_clip.create_model(f"local-dir:{as_folder(tmp_path / 'whole', taught(clip))}")
 
@@ -335,9 +330,9 @@ def test_export_is_read_by_each_library_as_the_student_is(tmp_path: Path, clip: 
 
 
 def test_export_that_another_library_reads_as_not_a_number_is_refused(
-    tmp_path: Path, clip: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, clip: Path, bring: Bring, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    student = import_student(checkpoint(clip, tmp_path), spec(clip), store=tmp_path / "store")
+    student = bring(checkpoint(clip, tmp_path))
     create = open_clip.create_model
 
     def broken(*names: Any, **options: Any) -> Any:
@@ -474,26 +469,14 @@ def test_import_of_a_file_that_may_not_be_read_names_its_own_argument(
     )
 
 
-def test_checkpoint_of_two_models_is_refused_unless_they_agree(tmp_path: Path, clip: Path) -> None:
-    state = taught(clip)
-    twice = {
-        f"{side}.{name}": value for side in ("student", "teacher") for name, value in state.items()
-    }
-    torch.save(twice, tmp_path / "same.pt")
-    other = {**twice, "teacher.visual.proj": torch.zeros_like(state["visual.proj"])}
-    torch.save(other, tmp_path / "other.pt")
+def test_two_models_that_agree_are_one(tmp_path: Path, clip: Path, bring: Bring) -> None:
+    torch.save(twice(taught(clip)), tmp_path / "same.pt")
 
-    found = import_student(tmp_path / "same.pt", spec(clip), store=tmp_path / "store")
-
-    assert found.summary["trained_tensors"] == 12
-    with pytest.raises(SparBenchError, match=r"it holds two of them, under 'student\.visual\.'"):
-        import_student(tmp_path / "other.pt", spec(clip), store=tmp_path / "store")
+    assert bring(tmp_path / "same.pt").summary["trained_tensors"] == 12
 
 
-def test_checkpoint_of_a_deeper_model_is_refused(tmp_path: Path, clip: Path) -> None:
-    state = taught(clip)
-    deeper = "visual.transformer.resblocks.3.ln_1.weight"
-    torch.save({**state, deeper: torch.zeros(16)}, tmp_path / "deeper.pt")
+def test_text_tower_in_half_precision_is_the_same(tmp_path: Path, clip: Path, bring: Bring) -> None:
+    half = {f"model.{name}": value.half() for name, value in taught(clip).items()}
+    torch.save(half, tmp_path / "half.pth")
 
-    with pytest.raises(SparBenchError, match=r"it also holds 'visual\.transformer\.resblocks\.3"):
-        import_student(tmp_path / "deeper.pt", spec(clip), store=tmp_path / "store")
+    assert bring(tmp_path / "half.pth").summary["all_tensors"] == 44

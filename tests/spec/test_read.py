@@ -2,8 +2,6 @@
 
 import inspect
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ from spar_bench.conflicts import read_spec
 from spar_bench.spec.keys import FIELDS, PARTS
 from spar_bench.spec.read import experiment_name
 from spar_bench.spec.schema import Settings
+from tests.small import printed
 from tests.spec.conftest import Problems, Read
 
 pytestmark = pytest.mark.usefixtures("folder")
@@ -290,24 +289,11 @@ except SpecError as error:
 heavy = {"torch", "numpy", "PIL", "open_clip", "timm", "mlflow", "optuna", "pandas", "matplotlib"}
 print(sorted(heavy & set(sys.modules)))
 """
-    found = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=folder
-    )
-
-    assert found.stdout.splitlines() == [
+    assert printed(script, cwd=folder).splitlines() == [
         "x.yaml:1:11: teacher.strid_px: must be a known key, but got 'strid_px'; "
         "did you mean 'stride_px'?",
         "[]",
     ]
-
-
-def test_read_spec_takes_the_environment_by_default(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("SPAR_BENCH_TEST_QUESTION", "why?")
-    Path("spec.yaml").write_text("question: ${SPAR_BENCH_TEST_QUESTION}", encoding="utf-8")
-
-    assert read_spec(Path("spec.yaml")).spec.question == "why?"
 
 
 def test_a_whole_part_may_be_swept(read: Read) -> None:
