@@ -218,11 +218,6 @@ def test_images_of_another_shape_are_refused(backbone: Backbone, shape: tuple[in
         sb.sliding_window(backbone, torch.zeros(shape), window_px=16, stride_px=8)
 
 
-def test_device_that_is_not_there_is_told(clip: Path) -> None:
-    with pytest.raises(NotReady, match="device: must be one that torch can use here, but got"):
-        sb.load_backbone(clip, device="cuda:99")
-
-
 def test_evaluation_is_shown_in_one_line() -> None:
     counts = Counts(np.full((3, 2), 5), np.full((3, 2), 10), np.full((3, 2), 10))
 

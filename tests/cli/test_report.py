@@ -155,7 +155,10 @@ def test_looking_at_a_store_that_is_not_there_makes_none(here: Path, line: str, 
     assert not Path("none").exists()
 
 
-@pytest.mark.parametrize("line", ["cache ls", "cache verify", "plan experiments/tiny.yaml"])
+@pytest.mark.parametrize(
+    "line",
+    ["cache ls", "cache verify", "plan experiments/tiny.yaml", "sweep experiments/tiny.yaml"],
+)
 def test_looking_at_what_is_no_store_is_one_line(here: Path, line: str) -> None:
     write_spec(TINY)
     Path("a_file").write_text("")

@@ -217,24 +217,6 @@ def test_pruned_student_is_trained_where_a_grid_asks_for_it(here: Path, swept: P
     assert "3 of 3 trials finished, 2 stages made now" in result.stdout
 
 
-def test_store_of_another_format_is_one_line(here: Path) -> None:
-    Path(".spar_bench").mkdir()
-    Path(".spar_bench/store.json").write_text('{"format":0}')
-
-    result = spar_bench("sweep", write_spec(TINY), exits=2)
-
-    assert "must be a store of format 2, but is of format 0" in one_line(result)
-
-
-@pytest.mark.parametrize("store", ["a_file", "a_file/store"])
-def test_store_that_cannot_be_a_folder_is_one_line(here: Path, store: str) -> None:
-    Path("a_file").write_text("")
-
-    result = spar_bench("sweep", write_spec(TINY), "--store", store, exits=2)
-
-    assert "must be a writable folder" in one_line(result)
-
-
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is CUDA here")
 def test_device_that_is_not_there_is_one_line(here: Path) -> None:
     result = spar_bench("sweep", write_spec(TINY), "--device", "cuda", exits=2)

@@ -8,7 +8,7 @@ import pytest
 
 from spar_bench import datasets, registry
 from spar_bench.datasets._facts import Facts
-from spar_bench.errors import DataError, SparBenchError, UnknownName
+from spar_bench.errors import DataError, SparBenchError
 from spar_bench.resolve import open_dataset
 from spar_bench.spec.schema import DatasetSpec
 from tests.datasets.trees import LABELLED, make
@@ -236,11 +236,6 @@ def test_file_that_is_no_data_file_is_refused(tmp_path: Path, text: str, said: s
         facts(mine(tmp_path, text))
 
     assert len(str(caught.value).splitlines()) == 1
-
-
-def test_unknown_data_set_is_answered_with_the_nearest() -> None:
-    with pytest.raises(UnknownName, match="got 'voc12'; did you mean 'voc2"):
-        facts("voc12")
 
 
 def test_reader_of_trees_is_no_data_set_by_itself() -> None:

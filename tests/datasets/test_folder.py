@@ -74,11 +74,6 @@ def test_distillation_images_need_no_masks_and_no_classes(root: Path) -> None:
     assert [int(dataset.image(index)[0, 0, 0]) for index in range(len(dataset))] == [101, 100]
 
 
-def test_count_takes_the_first_images(root: Path) -> None:
-    assert [len(read(split, root, count=1)) for split in ("train", "val")] == [1, 1]
-    assert read("val", root, count=1).sample(0).name == "val_images/a.jpg"
-
-
 def test_images_and_masks_are_the_second_layout(root: Path) -> None:
     for name in ("images", "masks"):
         (root / f"val_{name}").rename(root / name)
