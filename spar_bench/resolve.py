@@ -147,16 +147,16 @@ class Resolver:
         Raises:
             NotReady: weights or data that decide a fingerprint are missing.
         """
-        one = point.settings
+        settings = point.settings
         return ResolvedPoint(
             group=point.group,
-            settings=one,
+            settings=settings,
             swept=point.swept,
-            backbone=self.backbone(one.backbone),
-            datasets=[self.dataset(spec) for spec in one.evaluate.datasets],
-            source=self.source(one.images.source) if one.distils else None,
-            loss=self.plugin("losses", one.student.loss),
-            refiner=self.refiner(one.evaluate.refiner),
+            backbone=self.backbone(settings.backbone),
+            datasets=[self.dataset(spec) for spec in settings.evaluate.datasets],
+            source=self.source(settings.images.source) if settings.distils else None,
+            loss=self.plugin("losses", settings.student.loss),
+            refiner=self.refiner(settings.evaluate.refiner),
         )
 
     def backbone(self, spec: BackboneSpec) -> ResolvedBackbone:

@@ -181,9 +181,9 @@ def require_same_text(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) ->
     for prefix in [key.removesuffix(anchor) for key in state if key.endswith(anchor)]:
         for name, value in own.items():
             key = prefix + name.removeprefix(own_prefix)
-            found = state.get(key, value)
-            if found.shape != value.shape or not torch.equal(
-                found, value.to(found.device, found.dtype)
+            theirs = state.get(key, value)
+            if theirs.shape != value.shape or not torch.equal(
+                theirs, value.to(theirs.device, theirs.dtype)
             ):
                 raise ValueError(f"its text tower is a different one: {key!r} differs")
 

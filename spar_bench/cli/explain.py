@@ -22,7 +22,7 @@ def explain(trial: str, store: Path) -> None:
     """Show where every number of TRIAL comes from: stages, machine, versions, commit."""
     from spar_bench.session.provenance import explain as trace
 
-    click.echo("\n\n".join(_explanation(one) for one in trace(trial, store=store)))
+    click.echo("\n\n".join(_explanation(explained) for explained in trace(trial, store=store)))
 
 
 NUMBERS = {
@@ -36,8 +36,8 @@ NUMBERS = {
 """The numbers of a row, each mapped to its stage."""
 
 
-def _explanation(one: "Explained") -> str:
-    row = one.row
+def _explanation(explained: "Explained") -> str:
+    row = explained.row
     place = f"{row.method} on {row.dataset} at {row.eval_short_side_px} px"
     lines = [f"{row.experiment}/{row.trial}  {place}  {row.status}"]
     if row.reason:
@@ -49,12 +49,11 @@ def _explanation(one: "Explained") -> str:
         known = [f"{value:.6g}", source] if value is not None else ["not measured", ""]
         cells.append([f"  {name}", *known])
     lines.append(table(["  number", "value", "stage"], cells))
-    for stage in one.stages.values():
+    for stage in explained.stages.values():
         lines += _made(stage)
-    gone = [
-        key for key in row.stages.values() if key not in one.stages and row.status == "finished"
-    ]
-    lines += [f"  {key[:12]}  is no longer in the store" for key in gone]
+    if row.status == "finished":
+        gone = [key for key in row.stages.values() if key not in explained.stages]
+        lines += [f"  {key[:12]}  is no longer in the store" for key in gone]
     return "\n".join(lines)
 
 

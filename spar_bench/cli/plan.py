@@ -56,7 +56,7 @@ def show_plan(
 
 
 def _trials(view: "PlanView") -> str:
-    to_do = {one.stage.fingerprint for one in view.missing}
+    to_do = {planned.stage.fingerprint for planned in view.missing}
     rows = []
     for trial in view.plan.trials:
         needed = view.plan.of_trial(trial)
@@ -69,23 +69,23 @@ def _stages(view: "PlanView", *, verbose: bool) -> str:
     """Return the stages, an empty line between kinds; with `verbose`, fingerprints come last."""
     header = ["stage", "state", "trials", "windows", "GFLOPs", "store", "time"]
     rows: list[list[str]] = []
-    for _, stages in groupby(view.stages, key=lambda one: one.stage.kind):
+    for _, stages in groupby(view.stages, key=lambda planned: planned.stage.kind):
         rows += [[]] if rows else []
-        rows += [[*_cells(one), one.stage.fingerprint[:12]] for one in stages]
+        rows += [[*_cells(planned), planned.stage.fingerprint[:12]] for planned in stages]
     if verbose:
         header.append("fingerprint")
     filled = [(row or [""] * len(header))[: len(header)] for row in rows]
     return table(header, filled, "llrrrrr")
 
 
-def _cells(one: "PlannedStage") -> Iterator[str]:
-    yield one.title
-    yield "to do" if one.status == "skipped" else one.status
-    yield str(one.n_trials)
-    yield str(one.estimate.n_windows)
-    yield _shown(one.estimate.gflops)
-    yield decimal(one.estimate.n_bytes)
-    yield span(one.seconds) if one.to_do else ""
+def _cells(planned: "PlannedStage") -> Iterator[str]:
+    yield planned.title
+    yield "to do" if planned.status == "skipped" else planned.status
+    yield str(planned.n_trials)
+    yield str(planned.estimate.n_windows)
+    yield _shown(planned.estimate.gflops)
+    yield decimal(planned.estimate.n_bytes)
+    yield span(planned.seconds) if planned.to_do else ""
 
 
 def _total(view: "PlanView") -> str:
@@ -98,9 +98,10 @@ def _total(view: "PlanView") -> str:
     )
     if not todo:
         return f"{counts}.{more}"
+    n_bytes = sum(planned.estimate.n_bytes for planned in todo)
     return (
         f"{counts}: {_flops(view.gflops)}, about {span(view.seconds)} with start-up "
-        f"({view.speed}), {decimal(sum(one.estimate.n_bytes for one in todo))} in the store.{more}"
+        f"({view.speed}), {decimal(n_bytes)} in the store.{more}"
     )
 
 

@@ -34,8 +34,8 @@ class Guidance:
     def normalised(self, mean: Channels, std: Channels) -> Tensor:
         """Return the pixels normalised in another way, `(3, H, W)`."""
         old_mean, old_std, new_mean, new_std = (
-            torch.tensor(one, device=self.pixels.device).view(3, 1, 1)
-            for one in (self.mean, self.std, mean, std)
+            torch.tensor(channels, device=self.pixels.device).view(3, 1, 1)
+            for channels in (self.mean, self.std, mean, std)
         )
         return (self.pixels * old_std + old_mean - new_mean) / new_std
 

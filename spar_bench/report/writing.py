@@ -42,7 +42,7 @@ def write_report(
     links = [File(*file) for renderer in found for file in renderer.FILES.items()]
     compared = comparisons(aggregates, evaluations)
     page = page_of(Findings(results, aggregates, compared, figures, links))
-    texts = {name: text for one in found for name, text in one.render(page).items()}
+    texts = {name: text for renderer in found for name, text in renderer.render(page).items()}
     for name, text in texts.items():
         replace_text(folder / name, text)
     paths = [*(folder / name for name in texts), *drawn]

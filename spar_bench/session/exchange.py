@@ -92,8 +92,8 @@ def _folder(student: str, store: Path) -> Path:
         return Path(student)
     found = {
         stage.fingerprint: stage.folder
-        for one in explain(student, store=store)
-        for stage in one.stages.values()
+        for explained in explain(student, store=store)
+        for stage in explained.stages.values()
         if stage.kind in ("student", "imported")
     }
     if len(found) != 1:

@@ -91,9 +91,9 @@ def mirror(
             spec_hash=results.provenance["spec_hash"],
             question=results.question,
             params={"seeds": results.provenance["seeds"]},
-            started_ms=min((one["started_ms"] for one in made), default=0),
+            started_ms=min((record["started_ms"] for record in made), default=0),
         )
-        ended_ms = max((one["ended_ms"] for one in made), default=0)
+        ended_ms = max((record["ended_ms"] for record in made), default=0)
         is_shown = _show(track.Mirror(uri, sweep), results, opened, ended_ms=ended_ms)
         if on_mirrored is not None:
             on_mirrored(name, is_shown)

@@ -73,20 +73,20 @@ class PlanView:
         """Time that the missing stages will take, start-up included."""
         seconds = STARTUP_S if self.missing else 0.0
         for batch in self._batches():
-            apart = sum(one.estimate.gflops for one in batch)
+            apart = sum(planned.estimate.gflops for planned in batch)
             share = self._gflops(batch) / apart if apart else 1.0
-            seconds += sum(STAGE_S + share * (one.seconds - STAGE_S) for one in batch)
+            seconds += sum(STAGE_S + share * (planned.seconds - STAGE_S) for planned in batch)
         return seconds
 
     def _gflops(self, batch: list[PlannedStage]) -> float:
-        stages = [one.stage for one in batch]
+        stages = [planned.stage for planned in batch]
         return stages[0].gflops_of_batch(stages, self.plan.stages)
 
     def _batches(self) -> Iterable[list[PlannedStage]]:
         """Return the missing stages, those that are made together in one list."""
         batches: dict[str, list[PlannedStage]] = {}
-        for one in self.missing:
-            batches.setdefault(one.stage.batch_key, []).append(one)
+        for planned in self.missing:
+            batches.setdefault(planned.stage.batch_key, []).append(planned)
         return batches.values()
 
 

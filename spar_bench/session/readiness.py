@@ -34,23 +34,23 @@ def missing(loaded: LoadedSpec, resolver: Resolver) -> list[str]:
             setting; one line each.
     """
     checks: dict[str, Callable[[], object]] = {}
-    for one in (point.settings for point in initial_points(loaded)):
-        for family, name in _plug_ins(one):
+    for settings in (point.settings for point in initial_points(loaded)):
+        for family, name in _plug_ins(settings):
             checks[f"{family} {name}"] = partial(registry.require, family, name)
-        stated = one.backbone.model_dump_json()
-        checks[stated] = partial(resolver.backbone, one.backbone)
-        checks[f"tokenizer {stated}"] = partial(require_backbone_tokenizer, one.backbone)
-        refiner = one.evaluate.refiner
+        stated = settings.backbone.model_dump_json()
+        checks[stated] = partial(resolver.backbone, settings.backbone)
+        checks[f"tokenizer {stated}"] = partial(require_backbone_tokenizer, settings.backbone)
+        refiner = settings.evaluate.refiner
         checks[f"refiner {refiner.model_dump_json()}"] = partial(resolver.refiner, refiner)
-        checks[f"text {one.backbone.name}"] = partial(require_text, one.backbone)
-        if one.distils:
-            source = one.images.source
+        checks[f"text {settings.backbone.name}"] = partial(require_text, settings.backbone)
+        if settings.distils:
+            source = settings.images.source
             checks[f"train {source.model_dump_json()}"] = partial(
                 _read_one, resolver, source, "train"
             )
-        elif (checkpoint := one.student.checkpoint) and "student" in one.evaluate.methods:
+        elif (checkpoint := settings.student.checkpoint) and "student" in settings.evaluate.methods:
             checks[f"student {checkpoint}"] = partial(require_checkpoint, checkpoint)
-        for data in one.evaluate.datasets:
+        for data in settings.evaluate.datasets:
             checks[f"val {data.model_dump_json()}"] = partial(_read_one, resolver, data, "val")
     found, mistakes = [], []
     for check in checks.values():
@@ -109,8 +109,8 @@ def remarks(points: Iterable[Settings], resolver: Resolver) -> list[str]:
     What weights or data that are missing would decide is left out: `missing` lists them.
     """
     lines: dict[str, None] = {}
-    for one in points:
-        for look in _looks(one, resolver):
+    for settings in points:
+        for look in _looks(settings, resolver):
             with suppress(SparBenchError):
                 lines |= dict.fromkeys(look())
     return list(lines)

@@ -71,9 +71,9 @@ def _provenance(collector: Collector, fingerprints: Collection[str]) -> dict[str
     }
     made = [stage["made"] for stage in stages.values()]
     return {
-        "commits": sorted({one["commit"] for one in made if one["commit"]}),
-        "devices": sorted({one["device"] for one in made}),
-        "versions": sorted({json.dumps(one["versions"]) for one in made}),
+        "commits": sorted({record["commit"] for record in made if record["commit"]}),
+        "devices": sorted({record["device"] for record in made}),
+        "versions": sorted({json.dumps(record["versions"]) for record in made}),
         "backbones": {
             digest(stage.settings.backbone)[:12]: stage.settings.backbone
             for stage in planned.values()

@@ -157,8 +157,8 @@ def _details(results: Results, store: Store, rows: list[Row], shown: list[Row]) 
     made = _made(results, rows).values()
     return Details(
         curve=_curve(store, rows[0]),
-        started_ms=min((one["started_ms"] for one in made), default=0),
-        ended_ms=max((one["ended_ms"] for one in made), default=0),
+        started_ms=min((record["started_ms"] for record in made), default=0),
+        ended_ms=max((record["ended_ms"] for record in made), default=0),
         artifacts=_artifacts(results, store, shown),
     )
 

@@ -25,7 +25,7 @@ def initial_points(loaded: LoadedSpec) -> list[Point]:
 
 def count_trials(points: Iterable[Point], seeds: list[int]) -> int:
     """Return how many trials points make: one per seed if there is a student, else one."""
-    return sum(len(seeds) if one.settings.distils else 1 for one in points)
+    return sum(len(seeds) if point.settings.distils else 1 for point in points)
 
 
 def points_so_far(loaded: LoadedSpec, store: Store) -> list[Point]:
