@@ -22,7 +22,7 @@ from spar_bench.plan.cost import image_flops
 from spar_bench.stage import MANIFEST, Damaged, digest
 from spar_bench.store import Store
 from tests.run.conftest import clip, photographs
-from tests.run.tiny import of_kind, plan_of, scheduler, settings, write_clip
+from tests.run.tiny import make_stage, of_kind, plan_of, settings, write_clip
 
 __all__ = ["clip", "photographs"]
 
@@ -33,10 +33,7 @@ def student(clip: Path, photographs: Path, tmp_path_factory: pytest.TempPathFact
     store = Store(tmp_path_factory.mktemp("student"))
     plan = plan_of(settings(clip, photographs))
     [stage] = of_kind(plan, "student")
-    scheduler(plan, store)[0].make([stage.fingerprint])
-    found = store.find(stage)
-    assert found is not None
-    return found.folder
+    return make_stage(plan, store, stage).folder
 
 
 @pytest.fixture
@@ -106,9 +103,7 @@ def test_score_is_that_of_a_sweep(
     )
     [row] = plan.trials[0].rows
     store = Store(tmp_path / "store")
-    scheduler(plan, store)[0].make([row.evaluate])
-    finished = store.find(plan.stages[row.evaluate])
-    assert finished is not None
+    finished = make_stage(plan, store, plan.stages[row.evaluate])
     data = sb.DatasetSpec(name="folder", path=str(photographs), templates=["a {}."])
 
     found = sb.evaluate(
@@ -157,9 +152,7 @@ def test_class_names_of_a_spec_count_as_in_a_sweep_though_the_plug_in_has_its_ow
     )
     [row] = plan.trials[0].rows
     store = Store(tmp_path / "store")
-    scheduler(plan, store)[0].make([row.evaluate])
-    finished = store.find(plan.stages[row.evaluate])
-    assert finished is not None
+    finished = make_stage(plan, store, plan.stages[row.evaluate])
 
     found = sb.evaluate(sb.load_backbone(clip), sb.DatasetSpec(**data), short_side_px=40)
 

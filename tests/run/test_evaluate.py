@@ -29,7 +29,7 @@ from spar_bench.store import Store
 from tests.run.tiny import (
     CLASSES,
     CPU,
-    finished,
+    make_stage,
     of_kind,
     plan_of,
     protocol,
@@ -86,8 +86,7 @@ def evaluated(
     changes = {"evaluate__average": average} if average else {}
     plan = plan_of(settings(clip, photographs, evaluate__methods=[method], **changes))
     [stage] = of_kind(plan, "evaluate")
-    scheduler(plan, store)[0].make([stage.fingerprint])
-    return finished(store, stage)
+    return make_stage(plan, store, stage)
 
 
 READINGS = [("pretrained", None), ("teacher", "logits"), ("teacher", "features")]

@@ -11,7 +11,7 @@ from PIL import Image
 from spar_bench.stages.evaluate import read_preview
 from spar_bench.store import Store
 from tests.datasets.trees import CITYSCAPES_TRAIN_IDS, LABELLED, make
-from tests.run.tiny import of_kind, plan_of, scheduler, settings
+from tests.run.tiny import make_stage, of_kind, plan_of, scheduler, settings
 
 N_IMAGES = 3
 
@@ -58,10 +58,8 @@ def test_miou_is_the_one_counted_by_hand(
     )
     [stage] = of_kind(plan, "evaluate")
 
-    scheduler(plan, store)[0].make([stage.fingerprint])
+    finished = make_stage(plan, store, stage)
 
-    finished = store.find(stage)
-    assert finished is not None
     pattern, label = MASKS[name]
     masks, pairs = sorted(root.glob(pattern)), Counter[tuple[int, int]]()
     for path, predicted in zip(masks, read_preview(finished).predictions, strict=True):

@@ -17,7 +17,7 @@ from spar_bench.spec.plugins import PluginSpec
 from spar_bench.spec.schema import BackboneSpec
 from spar_bench.store import Store
 from tests.refiners.test_contract import CARD, REFINER, write_weights
-from tests.run.tiny import finished, of_kind, plan_of, scheduler, settings
+from tests.run.tiny import make_stage, of_kind, plan_of, settings
 
 CPU = torch.device("cpu")
 
@@ -81,8 +81,7 @@ def test_its_cost_counts_in_gflops_and_parameters(
         only = {"evaluate__methods": ["pretrained"], "evaluate__refiner": refiner}
         plan = plan_of(settings(clip, photographs, **only))
         [stage] = of_kind(plan, "cost")
-        scheduler(plan, store)[0].make([stage.fingerprint])
-        found.append(finished(store, stage).summary)
+        found.append(make_stage(plan, store, stage).summary)
 
     # Photographs of 40 x 70 px at a short side of 40: a grid of 5 x 8 patches of 8, 12 channels.
     flops = round(1e9 * (found[1]["gflops"] - found[0]["gflops"]))

@@ -17,7 +17,7 @@ from spar_bench.spec.schema import BackboneSpec
 from spar_bench.stages import student
 from spar_bench.stages import targets as targets_stage
 from spar_bench.store import Store
-from tests.run.tiny import CPU, S, of_type, plan_of, scheduler, settings
+from tests.run.tiny import CPU, S, make_stage, of_type, plan_of, scheduler, settings
 
 
 def only(plan: Plan, kind: type[S]) -> S:
@@ -31,12 +31,10 @@ def test_targets_are_the_sliding_windows_features_in_half_precision(
 ) -> None:
     one = settings(clip, photographs, **changes)
     plan = plan_of(one)
-    scheduler(plan, store)[0].make([only(plan, targets_stage.Stage).fingerprint])
+    targets = make_stage(plan, store, only(plan, targets_stage.Stage))
 
-    targets = store.find(only(plan, targets_stage.Stage))
     backbone = OpenClip(BackboneSpec(name="openclip", path=str(clip)))
     pictures = open_images(only(plan, student.Stage), Context(store, CPU))
-    assert targets is not None
     assert sorted(targets.manifest["files"]) == [f"{i:06d}.safetensors" for i in range(3)]
     n_windows = 0
     for position in range(3):
@@ -66,10 +64,8 @@ def test_half_written_target_of_an_earlier_attempt_is_written_again(
     stage = only(plan, targets_stage.Stage)
     (store.output(stage) / "000001.safetensors").write_bytes(b"\x00" * 100)
 
-    scheduler(plan, store)[0].make([stage.fingerprint])
+    targets = make_stage(plan, store, stage)
 
-    targets = store.find(stage)
-    assert targets is not None
     assert load_file(targets.path("000001.safetensors"))["features"].isfinite().all()
 
 

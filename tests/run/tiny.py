@@ -187,3 +187,12 @@ def scheduler(plan: Plan, store: Store, **options: Any) -> tuple[Scheduler, Note
         **options,
     )
     return made, notes
+
+
+def make_stage(plan: Plan, store: Store, stage: Stage) -> Finished:
+    """Make a stage with what it needs, and return it finished."""
+    making, notes = scheduler(plan, store)
+    making.make([stage.fingerprint])
+    found = store.find(stage)
+    assert found is not None, notes.all
+    return found
