@@ -48,14 +48,15 @@ def watching(stopper: Stopper) -> Iterator[Watcher]:
 
 
 class Tally:
-    """The state of a sweep's stages, and how long the rest may take."""
+    """The state of a sweep's stages, and how long the rest may take.
+
+    `lost` has the stages that are not made, by how they ended.
+    """
 
     def __init__(self) -> None:
         self.plan = Plan()
         self.done: set[str] = set()
-        self.failed: set[str] = set()
-        self.blocked: set[str] = set()
-        self.pruned: set[str] = set()
+        self.lost = {outcome: frozenset[str]() for outcome in ("failed", "blocked", "pruned")}
         self.current: Stage | None = None
         self.current_trials = ""
         self.share = 0.0
@@ -92,12 +93,8 @@ class Tally:
             self._turn_to(stage)
         elif note == "made":
             self.done = self.done | {stage.fingerprint}
-        elif note == "failed":
-            self.failed = self.failed | {stage.fingerprint}
-        elif note == "pruned":
-            self.pruned = self.pruned | {stage.fingerprint}
-        elif note == "blocked":
-            self.blocked = self.blocked | {stage.fingerprint}
+        elif note in self.lost:
+            self.lost[note] |= {stage.fingerprint}
         if note in ("made", "failed", "pruned"):
             self.current = None
 
@@ -126,8 +123,8 @@ class Tally:
     def _worked(self) -> float:
         """Return how much of the work ahead is done, in GFLOPs."""
         work, keys, current = self._work, self._key, self.current
-        ended = self.done | self.failed | self.blocked | self.pruned
-        ended = {keys[one] for one in ended if one in keys}
+        ended = self.done.union(*self.lost.values())
+        ended = {keys[fingerprint] for fingerprint in ended if fingerprint in keys}
         worked = sum(ahead for key, ahead in work.items() if key in ended)
         if current is not None and (key := keys.get(current.fingerprint, "")) not in ended:
             worked += self.share * work.get(key, 0.0)
@@ -170,12 +167,7 @@ class Lines(Tally):
         """Return done, failed, blocked and time left in words."""
         left = self.seconds_left()
         parts = [f"{self.n_done()} stages"]
-        if self.failed:
-            parts.append(f"{len(self.failed)} failed")
-        if self.blocked:
-            parts.append(f"{len(self.blocked)} blocked")
-        if self.pruned:
-            parts.append(f"{len(self.pruned)} pruned")
+        parts += [f"{len(lost)} {outcome}" for outcome, lost in self.lost.items() if lost]
         if left is not None and len(self.done) < len(self.plan.stages):
             parts.append(f"about {span(left)} left")
         return ", ".join(parts)
@@ -217,7 +209,7 @@ class Board(Tally):
             escape(self.current_trials) if stage else "",
             f"{bar}{self.share:4.0%}" if stage else "",
             self.n_done(),
-            str(len(self.failed)),
+            str(len(self.lost["failed"])),
             "" if left is None else span(left),
         )
         if self._stopper.event.is_set():
