@@ -245,9 +245,10 @@ class _Planner:
         )
         protocol = self._protocol(point, declared)
         inputs = {"text": self.plan.add(text.Stage.of(point, data, protocol)), **weights}
-        evaluated = evaluate.Stage.of(
+        evaluation = evaluate.Stage.of(
             point, method, data, resize.short_side_px, protocol=protocol, inputs=inputs
         )
+        evaluated = self.plan.add(evaluation)  # before its cost, as a reader expects it
         priced, timed = self._priced(point, method, data, image_hw)
         return PlannedRow(
             method=method,
@@ -255,7 +256,7 @@ class _Planner:
             short_side_px=resize.short_side_px,
             image_hw=image_hw,
             protocol=declared,
-            evaluate=self.plan.add(evaluated),
+            evaluate=evaluated,
             cost=priced,
             timed=timed,
         )
