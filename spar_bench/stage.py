@@ -65,6 +65,11 @@ class Finished:
         return str(self.manifest["kind"])
 
     @property
+    def plugins(self) -> dict[str, dict[str, str]]:
+        """The source of the built-in plug-ins that made it, as `plugin_code` records it."""
+        return dict(self.manifest["made"].get("plugins", {}))
+
+    @property
     def n_bytes(self) -> int:
         """Size of the stage's files."""
         return sum(entry["bytes"] for entry in self.manifest["files"].values())

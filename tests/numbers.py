@@ -1,7 +1,8 @@
 """Numbers of small stages and losses with the versions that stand for them.
 
 `python -m tests.numbers` writes those of new versions into `tests/golden/numbers.json`; it refuses
-numbers that moved while no version did.
+numbers that moved while no version did. It then notes the present code of each plug-in in
+`spar_bench/plugin_code.json` as one that gives the same numbers as its VERSION before.
 """
 
 import json
@@ -15,7 +16,7 @@ import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
-from spar_bench import registry
+from spar_bench import plugin_code, registry
 from spar_bench.run.text import read_queries
 from spar_bench.spec.schema import Settings
 from spar_bench.stage import Finished
@@ -96,6 +97,30 @@ def write_table(found: dict[str, Numbers], path: Path = TABLE) -> None:
     stay = {n: old[n] for n, one in found.items() if n in old and old[n].versions == one.versions}
     table = {name: numbers._asdict() for name, numbers in sorted((found | stay).items())}
     path.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
+
+
+def unlisted(table: dict[str, list[str]]) -> list[str]:
+    """Return a line for each built-in plug-in whose present code the table does not list."""
+    return [
+        f"{key}: plugin_code.json must list the plug-in's code, but does not; raise VERSION if its "
+        "numbers have moved, then run `python -m tests.numbers`"
+        for key, syntax in _codes()
+        if syntax not in table.get(key, [])
+    ]
+
+
+def listing(table: dict[str, list[str]]) -> dict[str, list[str]]:
+    """Return the table with the present code of each built-in plug-in, without old versions."""
+    return {
+        key: list(dict.fromkeys([*table.get(key, []), syntax])) for key, syntax in sorted(_codes())
+    }
+
+
+def _codes() -> Iterator[tuple[str, str]]:
+    """Yield the key and code of each plug-in whose source manifests record."""
+    for family, name in plugin_code.built_in():
+        key = plugin_code.key_of(family, name, registry.version(family, name))
+        yield key, plugin_code.syntax_sha256(family, name)
 
 
 def _losses() -> Iterator[tuple[str, Numbers]]:
@@ -199,6 +224,8 @@ def main() -> None:
     if problems:
         raise SystemExit("\n".join(problems))
     write_table(found)
+    listed = listing(plugin_code.same_numbers())
+    plugin_code.SAME_NUMBERS.write_text(json.dumps(listed, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

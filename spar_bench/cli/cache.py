@@ -1,5 +1,6 @@
 """The `cache` commands: what the store holds, whether it is intact, what nothing needs."""
 
+from collections import Counter
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -34,24 +35,30 @@ def list_(store: Path) -> None:
 def verify(store: Path) -> None:
     """Check every file of every finished stage against its checksum; exit code 1 if one fails.
 
+    So does a stage that a plug-in of this package made which was edited since under its VERSION.
     Results, notes and unfinished work have no checksum: the next sweep rewrites them.
     """
+    from spar_bench import plugin_code
     from spar_bench.errors import Unreadable
     from spar_bench.stage import Damaged
     from spar_bench.store import Store
 
     opened, n_whole = Store(store, make=False), 0
     damaged = [str(error) for error in opened.unreadable()]
+    edited = Counter[str]()
     for stage in opened.finished():
         try:
             stage.check(hashed=True)
             n_whole += 1
         except (Damaged, Unreadable) as error:
             damaged.append(str(error))
+        edited.update(plugin_code.edited_plugins(stage.plugins))
     for line in damaged:
         click.echo(line, err=True)
+    for key, n_made in sorted(edited.items()):
+        click.echo(f"{plugin_code.refusal(key)} ({counted(n_made, 'stage')})", err=True)
     click.echo(f"{counted(n_whole, 'stage')} intact, {len(damaged)} damaged")
-    if damaged:
+    if damaged or edited:
         raise SystemExit(1)
 
 

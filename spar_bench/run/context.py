@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from spar_bench import registry
+from spar_bench import plugin_code, registry
 from spar_bench.backbones.base import Backbone
 from spar_bench.components.backbone import identity
 from spar_bench.errors import NotReady, SparBenchError
@@ -152,8 +152,10 @@ def open_student(folder: Path, device: torch.device) -> tuple[Backbone, Backbone
     Raises:
         NotReady: the pretrained weights are missing, or not the ones it was trained from.
         Damaged: the student's weights were altered.
+        StoreError: the code of a plug-in has changed since, under the same VERSION.
     """
     student = Finished(folder, read_manifest(folder))
+    plugin_code.require_unedited([student.plugins])
     spec = BackboneSpec.model_validate(student.summary["backbone"])
     if identity(spec).model_dump(mode="json") != student.manifest["settings"]["backbone"]:
         raise NotReady(

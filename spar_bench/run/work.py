@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Literal
 
+from spar_bench import plugin_code
 from spar_bench.engine.events import ENDINGS, Emit, Event
 from spar_bench.engine.workplan import WorkPlan
 from spar_bench.errors import Diverged, LeaseLost, SparBenchError, StoreError, Unreadable
@@ -120,6 +121,7 @@ class Worker:
     def _make_on_machine(self, stages: list[Stage], emit: Emit) -> Damaged | None:
         """Make stages while this machine is free for them, or return what is damaged."""
         context = self.context
+        plugins = [plugin_code.record(one.settings.model_dump(mode="json")) for one in stages]
         context.report = lambda stage, share: emit(
             Event(kind="progress", fingerprint=stage.fingerprint, share=share)
         )
@@ -138,7 +140,7 @@ class Worker:
                 gflops=context.flops / 1e9 / len(stages),
                 window_batch=context.window_batch,
             )
-            self._finish(stages, results, made, emit)
+            self._finish(stages, results, [{**made, "plugins": one} for one in plugins], emit)
         return None
 
     def _machine(self, stage: Stage, emit: Emit) -> AbstractContextManager[None]:
@@ -152,7 +154,7 @@ class Worker:
         self,
         stages: list[Stage],
         results: list[Summary | Exception],
-        made: dict[str, Any],
+        made: list[dict[str, Any]],
         emit: Emit,
     ) -> None:
         """Store what was made, and record what failed."""
@@ -162,12 +164,12 @@ class Worker:
             for stage in stages:
                 self.context.store.discard_unfinished(stage.fingerprint)
             raise
-        text = f"{made['seconds'] * len(stages):.1f} s"
-        for stage, result in zip(stages, results, strict=True):
+        text = f"{sum(one['seconds'] for one in made):.1f} s"
+        for stage, result, how in zip(stages, results, made, strict=True):
             if isinstance(result, Exception):
                 self._fail([stage], result, emit)
                 continue
-            self.context.store.finish(stage, summary=result, made=made)
+            self.context.store.finish(stage, summary=result, made=how)
             emit(Event(kind="made", fingerprint=stage.fingerprint, text=text))
 
     def _require_unchanged(self, stage: Stage) -> None:

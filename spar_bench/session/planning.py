@@ -15,6 +15,7 @@ from spar_bench.session.collect import Collector
 from spar_bench.session.readiness import missing, remarks, require_ready
 from spar_bench.session.selection import (
     points_so_far,
+    require_unedited,
     seeds_so_far,
     select_trials,
     stages_after_trials,
@@ -191,6 +192,7 @@ def lay_out(
 
     Raises:
         UnknownName: no trial has a name of `only`.
+        StoreError: a plug-in that made a finished stage was edited under its VERSION.
     """
     points = points_so_far(loaded, store)
     plan = make_plan(points, seeds, None, resolver=resolver, keep_pruned=loaded.prunes)
@@ -199,6 +201,7 @@ def lay_out(
     time_only(plan, trials, store)
     _time_where_last(plan, store)
     plan.trials = trials
+    require_unedited(plan, trials, store)
     return plan
 
 

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from spar_bench import report
+from spar_bench import plugin_code, report
 from spar_bench.errors import MixedProtocols, NotReady, StoreError
 from spar_bench.evaluations import StoredEvaluations
 from spar_bench.files import writing
@@ -85,7 +85,8 @@ def read_results(store: Store, name: str) -> Results:
     """Return the results of an experiment's last sweep.
 
     Raises:
-        NotReady: there are none, or they cannot be read.
+        NotReady: there are none, or they cannot be read, or a plug-in of this package that made
+            them was edited under its VERSION.
     """
     known = finished_experiments(store)
     if name not in known:
@@ -94,7 +95,10 @@ def read_results(store: Store, name: str) -> Results:
             f"{_suggest(name, known)}"
         )
     try:
-        return Results.load(store.root / "results" / name)
+        results = Results.load(store.root / "results" / name)
+        made = (stage["made"] for stage in results.provenance["stages"].values())
+        plugin_code.require_unedited(one.get("plugins", {}) for one in made)
+        return results
     except StoreError as error:
         raise NotReady(str(error)) from error
 

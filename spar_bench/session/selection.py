@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from spar_bench import plugin_code
 from spar_bench.errors import SparBenchError, StoreError, UnknownName
 from spar_bench.files import read_json, replace_text
 from spar_bench.plan.trials import Plan, PlannedCost, Trial
@@ -120,6 +121,20 @@ def stages_of_trials(plan: Plan, trials: list[Trial], *, timed: bool = True) -> 
     """Return all stages that a sweep of these trials needs."""
     last = stages_after_trials(plan, trials, timed=timed)
     return plan.needed_by(last.union(*(plan.of_trial(trial) for trial in trials)))
+
+
+def require_unedited(plan: Plan, trials: list[Trial], store: Store) -> None:
+    """Refuse finished stages of trials that a plug-in made which was edited since.
+
+    Raises:
+        StoreError: its code has changed under the same VERSION.
+    """
+    records = []
+    for key in stages_of_trials(plan, trials):
+        with suppress(Damaged):
+            finished = store.find(plan.stages[key])
+            records += [] if finished is None else [finished.plugins]
+    plugin_code.require_unedited(records)
 
 
 def time_only(plan: Plan, trials: list[Trial], store: Store) -> None:

@@ -30,6 +30,7 @@ from spar_bench.session.results import results
 from spar_bench.session.search import Searcher, score, study_name
 from spar_bench.session.selection import (
     note_sweep,
+    require_unedited,
     seeds_of,
     select_trials,
     stages_after_trials,
@@ -142,7 +143,8 @@ def sweep(
     Raises:
         SpecError: the spec has mistakes.
         NotReady: weights or data are missing, or the device is not available.
-        StoreError: the store or the tracking store cannot be used.
+        StoreError: the store cannot be used, or a plug-in of this package that made a stage of it
+            was edited under its VERSION.
         Interrupted: `stop` was set; the same call resumes from there.
     """
     loaded = read_spec(path)
@@ -254,7 +256,9 @@ class _Sweep:
 
     def _plan(self, points: Iterable[Point]) -> Plan:
         plan = make_plan(points, self._seeds, self._machine, keep_pruned=self._loaded.prunes)
-        time_only(plan, select_trials(plan.trials, self._options.only), self._store)
+        trials = select_trials(plan.trials, self._options.only)
+        time_only(plan, trials, self._store)
+        require_unedited(plan, trials, self._store)
         self._watcher.planned(plan, self._store)
         return plan
 
