@@ -1,6 +1,7 @@
 """Plug-ins in a spec: a name or path alone, or with the plug-in's own settings."""
 
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from types import GenericAlias
 from typing import Annotated, Any
@@ -29,12 +30,27 @@ from spar_bench.values import not_bool, path_text
 
 FAMILIES = ("backbones", "datasets", "losses", "read_outs", "refiners")
 """The families whose plug-ins a spec names."""
+_SHOWN_BY_STEM = ("backbones", "losses", "refiners")
+"""The families of which tables show a file's stem alone; data sets have labels."""
 _KINDS: dict[Hashable, Any] = {
     bool: bool,
     int: Annotated[int, BeforeValidator(not_bool)],
     float: Annotated[FiniteFloat, BeforeValidator(not_bool)],
     str: str,
 }
+
+
+@dataclass(frozen=True)
+class Known:
+    """The names that a spec may use, by family, and the files that one names, by display name."""
+
+    names: Mapping[str, list[str]]
+    files: dict[tuple[str, str], str] = field(default_factory=dict)
+
+
+def known_plugins() -> Known:
+    """Return the context in which one spec is validated."""
+    return Known({family: registry.names(family) for family in FAMILIES})
 
 
 class PluginSpec(BaseModel):
@@ -60,22 +76,22 @@ class PluginSpec(BaseModel):
 
 
 def plugin_name(family: str) -> AfterValidator:
-    """Accept one of `context[family]` or a path; without a context, any name."""
+    """Accept a name that the context, a `Known`, has, or a path; without a context, any name."""
 
     def check(name: str, info: ValidationInfo) -> str:
         if info.context:
-            _require(family, name, info.context[family])
+            _require(family, name, info.context)
         return name
 
     return AfterValidator(check)
 
 
 def registered_name(family: str) -> AfterValidator:
-    """Accept one of `context[family]`; without a context, any name."""
+    """Accept a name that the context, a `Known`, has; without a context, any name."""
 
     def check(name: str, info: ValidationInfo) -> str:
-        if info.context and name not in info.context[family]:
-            way_out = suggest(name, info.context[family])
+        if info.context and name not in info.context.names[family]:
+            way_out = suggest(name, info.context.names[family])
             raise mistake(f"must be a known name, but got {show(name)}; {way_out}")
         return name
 
@@ -93,19 +109,23 @@ def plugin(family: str, default: str) -> BeforeValidator:
         name = given.get("name", default) if isinstance(given, dict) else None
         if not info.context or not isinstance(name, str):
             return given  # the schema says what is wrong
-        _require(family, name, info.context[family], *() if isinstance(value, str) else ("name",))
+        _require(family, name, info.context, *() if isinstance(value, str) else ("name",))
         return {"name": name, **_settings(name, given, registry.parameters(family, name))}
 
     return BeforeValidator(check, json_schema_input_type=str | PluginSpec)
 
 
-def _require(family: str, name: str, known: list[str], *keys: str) -> None:
+def _require(family: str, name: str, known: Known, *keys: str) -> None:
     """Refuse a name that no plug-in has, and a module that is not one's; `keys` as `mistake`."""
+    names = known.names[family]
     if registry.is_path(name):
         path_text(name)
-    elif name not in known:
+        if (other := _namesake(family, name, known)) is not None:
+            text = f"must be shown by a name of its own, but got {show(name)} beside {show(other)}"
+            raise mistake(f"{text}, which tables show alike; rename one", *keys)
+    elif name not in names:
         is_folder = "/" in name and family in ("backbones", "datasets")
-        way_out = f"write {{path: {name}}}" if is_folder else suggest(name, known)
+        way_out = f"write {{path: {name}}}" if is_folder else suggest(name, names)
         raise mistake(f"must be one of the {family}, but got {show(name)}; {way_out}", *keys)
     try:
         if not registry.is_data_file(name):
@@ -113,6 +133,17 @@ def _require(family: str, name: str, known: list[str], *keys: str) -> None:
             registry.parameters(family, name)
     except SparBenchError as error:
         raise mistake(str(error), *keys) from error
+
+
+def _namesake(family: str, path: str, known: Known) -> str | None:
+    """Return the plug-in or other file that tables show by the same name as a file, if any."""
+    shown = registry.display_name(path)
+    if family not in _SHOWN_BY_STEM:
+        return None
+    if shown in known.names[family]:
+        return shown
+    first = known.files.setdefault((family, shown), path)
+    return None if first == path else first
 
 
 def _settings(name: str, given: Raw, defaults: Raw) -> Raw:

@@ -6,11 +6,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from spar_bench import registry
 from spar_bench.spec.document import Document, Position, Problem
 from spar_bench.spec.expand import Draft
 from spar_bench.spec.keys import suggest_sibling
-from spar_bench.spec.plugins import FAMILIES
+from spar_bench.spec.plugins import known_plugins
 from spar_bench.spec.schema import Settings, Spec
 from spar_bench.validation import Mistake, Part, Steps, dotted, mistakes, show
 
@@ -36,7 +35,7 @@ class Validator:
     def __init__(self, document: Document, check: Check) -> None:
         self.document = document
         self._check = check
-        self._plugins = {family: registry.names(family) for family in FAMILIES}
+        self._plugins = known_plugins()
         self._parts: dict[Any, tuple[Part | None, list[Problem]]] = {}
         self._equal: dict[tuple[str, str], Part] = {}
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from spar_bench.conflicts import read_spec
 from spar_bench.errors import SpecError
 from spar_bench.session.sweep import Options, sweep
 from tests.small import UNTIMED, spar_bench, write_spec
@@ -60,6 +61,15 @@ class Refiner:
 
     def scores(self, scores, features, guidance, out_hw):
         return scores.roll(self.shift, dims=0)
+'''
+
+BACKBONE = '''"""Of no use but its name."""
+
+VERSION = 1
+
+
+class Backbone:
+    pass
 '''
 
 STUDENT = "sweep: [{grid: {%s}, set: {evaluate.methods: [student]}}]\n"
@@ -164,3 +174,48 @@ def test_file_that_is_no_plug_in_is_one_line_before_anything_runs(
 
     [line] = str(caught.value).splitlines()
     assert line.startswith(f"{spec}:11:30: student.loss: my/power.py: {problem}")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "place", "other"),
+    [
+        ("student.loss", "my/power.py, other/power.py", "11:45", "my/power.py"),
+        ("student.loss", "{name: my/power.py}, ./my/power.py", "11:53", "my/power.py"),
+        ("student.loss", "my/mse.py", "11:32", "mse"),
+        ("evaluate.refiner", "my/shifted.py, {name: other/shifted.py}", "11:58", "my/shifted.py"),
+        ("backbone.name", "my/tiny.py, other/tiny.py", "11:45", "my/tiny.py"),
+    ],
+)
+def test_two_plug_ins_that_tables_show_by_one_name_are_refused(
+    own: Path, key: str, value: str, place: str, other: str
+) -> None:
+    (own.parent / "other").mkdir()
+    for name, text in (("power", LOSS), ("mse", LOSS), ("shifted", REFINER), ("tiny", BACKBONE)):
+        for folder in ("my", "other"):
+            Path(folder, f"{name}.py").write_text(text, encoding="utf-8")
+    path = write_spec(UNTIMED + f"sweep: [{{grid: {{{key}: [{value}]}}}}]\n")
+
+    with pytest.raises(SpecError) as caught:
+        read_spec(path)
+
+    got = value.rpartition(", ")[2].removeprefix("{name: ").removesuffix("}")
+    at = f"{key}.name" if value.endswith("}") else key
+    assert str(caught.value) == (
+        f"{path}:{place}: {at}: must be shown by a name of its own, but got {got!r} beside "
+        f"{other!r}, which tables show alike; rename one"
+    )
+
+
+def test_two_data_sets_of_one_file_name_are_refused_unless_one_has_a_label(own: Path) -> None:
+    Path("other").mkdir()
+    Path("other/boards.py").write_text(DATASET.replace("128", "64"), encoding="utf-8")
+    sweep = (
+        "sweep: [{grid: {evaluate.datasets: [[{name: my/boards.py}], [{name: other/boards.py%s}]]},"
+        " set: {evaluate.methods: [pretrained]}}]\n"
+    )
+
+    with pytest.raises(SpecError, match="same images in every point, but got 'boards' with others"):
+        read_spec(write_spec(UNTIMED + sweep % ""))
+    labelled = read_spec(write_spec(UNTIMED + sweep % ", label: finer"))
+
+    assert [point.group for point in labelled.points] == ["datasets=boards", "datasets=finer"]
