@@ -1,5 +1,6 @@
 """The store: there when complete, found damaged when not, held by one at a time."""
 
+import hashlib
 import json
 import os
 import random
@@ -15,6 +16,7 @@ from typing import Any, ClassVar
 
 import pytest
 
+import tests.toy as toys
 from spar_bench.errors import LeaseLost, StoreError
 from spar_bench.files import replace_text
 from spar_bench.leases import Host
@@ -64,7 +66,10 @@ def test_fingerprint_is_the_digest_of_all_that_decides_a_stage() -> None:
     class Raised(Toy):
         version: ClassVar[int] = 2
 
-    assert STAGE.fingerprint == digest(["toy", 1, {"scale": 0.1, "seed": 0}, {"source": "ab"}])
+    source = hashlib.sha256(Path(toys.__file__).read_bytes()).hexdigest()
+    assert STAGE.fingerprint == digest(
+        ["toy", 1, {"scale": 0.1, "seed": 0}, {"source": "ab"}, {"tests.toy": source}]
+    )
     assert STAGE.fingerprint != Raised(settings=STAGE.settings, inputs=STAGE.inputs).fingerprint
     assert STAGE.fingerprint != toy({"source": "ab"}, seed=1).fingerprint
     assert STAGE.fingerprint != toy().fingerprint

@@ -2,18 +2,19 @@
 
 A kind is a module of this folder, or of an entry point in `spar_bench.stages`, with a class
 `Stage`. It is named by its module and states a `VERSION`, increased when its numbers or files
-change.
+change. The fingerprint of a kind of another package contains the SHA-256 of its modules, too.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field, JsonValue
 
 from spar_bench import registry
 from spar_bench.errors import SparBenchError
+from spar_bench.modules import digests
 from spar_bench.stage import digest
 from spar_bench.validation import Part
 
@@ -65,7 +66,10 @@ class Stage(Part):
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over all that decides the stage, as 64 hex digits."""
-        return digest([self.kind, self.version, self.settings.model_dump(mode="json"), self.inputs])
+        settings = self.settings.model_dump(mode="json")
+        sources = _sources(type(self).__module__, self.maker.partition(":")[0])
+        outside = [sources] if sources else []
+        return digest([self.kind, self.version, settings, self.inputs, *outside])
 
     @cached_property
     def batch_key(self) -> str:
@@ -104,7 +108,8 @@ class Stage(Part):
 
     def to_json(self) -> dict[str, JsonValue]:
         """Return the stage as JSON, for another process to make it."""
-        return {"kind": self.kind, "version": self.version, **self.model_dump(mode="json")}
+        stated = {"kind": self.kind, "version": self.version, "fingerprint": self.fingerprint}
+        return {**stated, **self.model_dump(mode="json")}
 
 
 def kind_of(name: str) -> type[Stage]:
@@ -121,7 +126,7 @@ def stage_from_json(value: Mapping[str, Any]) -> Stage:
     """Read back what `Stage.to_json` gave.
 
     Raises:
-        SparBenchError: another version of spar-bench wrote it.
+        SparBenchError: another version of spar-bench wrote it, or another code of its kind.
     """
     kind = kind_of(value["kind"])
     if value["version"] != kind.version:
@@ -129,4 +134,24 @@ def stage_from_json(value: Mapping[str, Any]) -> Stage:
             f"plan: a {kind.kind} must be of version {kind.version}, but is of {value['version']}; "
             "plan and work with one version of spar-bench"
         )
-    return kind.model_validate({k: v for k, v in value.items() if k not in ("kind", "version")})
+    stated = ("kind", "version", "fingerprint")
+    stage = kind.model_validate({k: v for k, v in value.items() if k not in stated})
+    if stage.fingerprint != value["fingerprint"]:
+        raise SparBenchError(
+            f"plan: a {kind.kind} must be made by the code that planned it, but the code has "
+            "changed since; run the sweep again"
+        )
+    return stage
+
+
+@cache
+def _sources(*names: str) -> dict[str, str]:
+    """Return the SHA-256 of modules outside this package, and of those of theirs they import.
+
+    A process looks once, since it goes on with the code that it has imported.
+    """
+    found = dict[str, str]()
+    for name in names:
+        if not name.startswith("spar_bench."):
+            found |= digests(name)
+    return found
