@@ -83,16 +83,17 @@ class Store:
         self._opened: dict[Path, tuple[tuple[int, int], Finished]] = {}
         marker = self.root / "store.json"
         with writing(self.root):
-            if make:
-                self._make(marker)
-            found = read_json(marker).get("format") if make or _is_there(marker) else FORMAT
-        if found != FORMAT:
+            found = read_json(marker).get("format") if _is_there(marker) else FORMAT
+        if found != FORMAT:  # before anything is written there
             kind = "none" if found is None else f"format {found!r}"
             raise StoreError(
                 f"{self.root}: must be a store of format {FORMAT}, but is of {kind}; "
                 "keep it for the release that made it and give a new folder by --store, or delete "
                 "it"
             )
+        if make:
+            with writing(self.root):
+                self._make(marker)
 
     def _make(self, marker: Path) -> None:
         for name in ("stages", "scratch", "failures", "leases"):
