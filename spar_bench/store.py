@@ -46,7 +46,7 @@ HASH_WHOLE_BYTES = 64 << 20
 """A stage up to this size is hashed when first opened; a larger one file by file when read."""
 _MOST_FILES_OPEN = 200_000
 """Files of the stages whose manifests are kept in memory: about 100 MB."""
-_OUTPUT = "output"
+_MARKER, _OUTPUT = "store.json", "output"
 _GATE, _USE = "gate", "use-"
 
 
@@ -81,9 +81,9 @@ class Store:
         self.root = root.absolute()
         self.leases = Leases(self.root / "leases", lease_s, host)
         self._opened: dict[Path, tuple[tuple[int, int], Finished]] = {}
-        marker = self.root / "store.json"
+        marker = self.root / _MARKER
         with writing(self.root):
-            found = read_json(marker).get("format") if _is_there(marker) else FORMAT
+            found = read_json(marker).get("format") if is_store(self.root) else FORMAT
         if found != FORMAT:  # before anything is written there
             kind = "none" if found is None else f"format {found!r}"
             raise StoreError(
@@ -397,10 +397,10 @@ def _n_bytes(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def _is_there(path: Path) -> bool:
-    """Tell whether a file exists; unlike `Path.exists`, raise if its folder is a file."""
+def is_store(root: Path) -> bool:
+    """Tell whether a folder is a store, of whatever format; raise if it is a file."""
     try:
-        path.stat()
+        (root / _MARKER).stat()
     except FileNotFoundError:
         return False
     return True

@@ -26,7 +26,7 @@ from spar_bench.stage import Damaged, Finished, digest, read_manifest
 from spar_bench.stages.base import Stage
 from spar_bench.stages.latency import Machine
 from spar_bench.stages.student import TRAINED_FILE
-from spar_bench.store import Store
+from spar_bench.store import Store, is_store
 from spar_bench.values import Precision
 
 THREADS_A_CORE = 4
@@ -152,8 +152,12 @@ def open_student(folder: Path, device: torch.device) -> tuple[Backbone, Backbone
     Raises:
         NotReady: the pretrained weights are missing, or not the ones it was trained from.
         Damaged: the student's weights were altered.
-        StoreError: the code of a plug-in has changed since, under the same VERSION.
+        StoreError: the code of a plug-in has changed since, under the same VERSION, or it is in a
+            store of another format.
     """
+    above = folder.absolute().parents
+    if len(above) > 2 and is_store(above[2]):
+        Store(above[2], make=False)
     student = Finished(folder, read_manifest(folder))
     plugin_code.require_unedited([student.plugins])
     spec = BackboneSpec.model_validate(student.summary["backbone"])

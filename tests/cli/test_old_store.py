@@ -80,7 +80,7 @@ def tree(store: Path) -> dict[str, tuple[bytes | None, int]]:
         "cache gc",
         "cache gc --yes",
         "export tiny --format timm --to exported",
-        "export .spar_bench/stages/student/5 --format timm --to exported",
+        f"export .spar_bench/stages/student/{STUDENT} --format timm --to exported",
         "import weights.safetensors --backbone patchwork",
     ],
 )
