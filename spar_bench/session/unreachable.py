@@ -1,6 +1,6 @@
 """Find the work in the store that no spec under a folder needs."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,8 +43,9 @@ def unreachable(store: Store, folder: Path) -> Unreachable:
     """Return the work that no spec under `folder` needs.
 
     Seeds are those last swept, and a search's points those asked for so far; timings of all
-    machines are kept. A spec whose weights or data are missing may need every stage of its
-    backbones, every stage that states none, and all unfinished work.
+    machines are kept, and so is what no spec can name: stages of another package's kind. A spec
+    whose weights or data are missing may need every stage of its backbones, every stage that states
+    none, and all unfinished work.
 
     Raises:
         SpecError: a spec has mistakes, so what it needs is unknown and nothing is deleted.
@@ -72,11 +73,19 @@ def unreachable(store: Store, folder: Path) -> Unreachable:
         for fingerprint, stage in plan.stages.items():
             timed = isinstance(stage, latency.Stage)
             reached.add(_timed(stage.to_json()) if timed else fingerprint)
-    finished = [stage for stage in store.finished() if _key(stage) not in reached]
+    finished = [one for one in _own(store) if _key(one) not in reached]
     unfinished = {key: size for key, size in store.unfinished().items() if key not in wanted}
     if incomplete:
         finished, unfinished = [one for one in finished if _is_of_other(one, backbones)], {}
     return Unreachable(finished, unfinished, store.pictures_bytes(), incomplete)
+
+
+def _own(store: Store) -> Iterator[Finished]:
+    """Yield the finished stages of this package's kinds."""
+    kinds = registry.modules("stages")
+    for stage in store.finished():
+        if kinds.get(stage.kind, "").startswith("spar_bench."):
+            yield stage
 
 
 def _key(stage: Finished) -> str:
