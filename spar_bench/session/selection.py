@@ -5,15 +5,18 @@ import os
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from spar_bench import plugin_code
 from spar_bench.errors import SparBenchError, StoreError, UnknownName
 from spar_bench.files import read_json, replace_text
-from spar_bench.plan.trials import Plan, PlannedCost, Trial
 from spar_bench.spec import LoadedSpec, Point, resolve_point
 from spar_bench.stage import Damaged
 from spar_bench.store import Store
 from spar_bench.validation import Raw
+
+if TYPE_CHECKING:
+    from spar_bench.plan.trials import Plan, PlannedCost, Trial
 
 
 def initial_points(loaded: LoadedSpec) -> list[Point]:
@@ -95,7 +98,7 @@ def _sweep_path(loaded: LoadedSpec, store: Store) -> Path:
     return store.root / "results" / loaded.experiment / "sweep.json"
 
 
-def select_trials(trials: list[Trial], only: Iterable[str]) -> list[Trial]:
+def select_trials(trials: "list[Trial]", only: Iterable[str]) -> "list[Trial]":
     """Return the trials named, by trial or by group; all of them if none is named.
 
     Raises:
@@ -109,7 +112,7 @@ def select_trials(trials: list[Trial], only: Iterable[str]) -> list[Trial]:
     return [t for t in trials if not names or t.name in names or t.group in names]
 
 
-def stages_after_trials(plan: Plan, trials: Iterable[Trial], *, timed: bool) -> set[str]:
+def stages_after_trials(plan: "Plan", trials: "Iterable[Trial]", *, timed: bool) -> set[str]:
     """Return the stages made after all trials: costs at further sizes, and timings."""
     last = {line.cost for line in _further_costs(plan, trials)}
     if timed and plan.latency is not None:
@@ -117,13 +120,13 @@ def stages_after_trials(plan: Plan, trials: Iterable[Trial], *, timed: bool) -> 
     return last
 
 
-def stages_of_trials(plan: Plan, trials: list[Trial], *, timed: bool = True) -> set[str]:
+def stages_of_trials(plan: "Plan", trials: "list[Trial]", *, timed: bool = True) -> set[str]:
     """Return all stages that a sweep of these trials needs."""
     last = stages_after_trials(plan, trials, timed=timed)
     return plan.needed_by(last.union(*(plan.of_trial(trial) for trial in trials)))
 
 
-def require_unedited(plan: Plan, trials: list[Trial], store: Store) -> None:
+def require_unedited(plan: "Plan", trials: "list[Trial]", store: Store) -> None:
     """Refuse finished stages of trials that a plug-in made which was edited since.
 
     Raises:
@@ -137,7 +140,7 @@ def require_unedited(plan: Plan, trials: list[Trial], store: Store) -> None:
     plugin_code.require_unedited(records)
 
 
-def time_only(plan: Plan, trials: list[Trial], store: Store) -> None:
+def time_only(plan: "Plan", trials: "list[Trial]", store: Store) -> None:
     """Time what these trials need alone, unless a session that times everything is finished.
 
     The latencies of one table come from one session, so those of the other trials are then not
@@ -152,7 +155,7 @@ def time_only(plan: Plan, trials: list[Trial], store: Store) -> None:
     plan.limit_timing(keys | {line.timed for line in _further_costs(plan, trials)})
 
 
-def _further_costs(plan: Plan, trials: Iterable[Trial]) -> list[PlannedCost]:
+def _further_costs(plan: "Plan", trials: "Iterable[Trial]") -> "list[PlannedCost]":
     """Return the lines of costs.csv that belong to these trials."""
     keys = {(trial.group, row.method) for trial in trials for row in trial.rows}
     return [line for line in plan.costs if (line.point.group, line.method) in keys]

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from spar_bench.store import FORMAT
 from tests.small import TINY, one_line, spar_bench, write_spec
 
 STUDENT = "5" * 64
@@ -93,8 +94,8 @@ def test_store_of_the_earlier_format_is_refused_in_one_line_and_left_as_it_is(
     refused = spar_bench(*line.split(), exits=2)
 
     assert one_line(refused) == (
-        f"{old}: must be a store of format 2, but is of format 1; keep it for the release that "
-        "made it and give a new folder by --store, or delete it"
+        f"{old}: must be a store of format {FORMAT}, but is of format 1; keep it for the release "
+        "that made it and give a new folder by --store, or delete it"
     )
     assert tree(old) == before
     assert not Path("exported").exists()
