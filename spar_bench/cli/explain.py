@@ -49,6 +49,8 @@ def _explanation(explained: "Explained") -> str:
         known = [f"{value:.6g}", source] if value is not None else ["not measured", ""]
         cells.append([f"  {name}", *known])
     lines.append(table(["  number", "value", "stage"], cells))
+    if row.cost.latency_note:
+        lines.append(f"  latency is as on a loaded machine: {row.cost.latency_note}")
     for stage in explained.stages.values():
         lines += _made(stage)
     if row.status == "finished":
@@ -63,11 +65,12 @@ def _made(stage: "Finished") -> list[str]:
     ended = datetime.fromtimestamp(made["ended_ms"] / 1000).astimezone()
     sources = ", ".join(f"{role} {key[:12]}" for role, key in inputs.items())
     versions = ", ".join(f"{name} {number}" for name, number in made["versions"].items())
+    batch = made.get("window_batch")  # None without windows; older manifests do not have it
     return [
         f"  {stage.manifest['kind']} {stage.fingerprint[:12]}"
         + (f" from {sources}" if sources else ""),
         f"    made {ended.isoformat(timespec='seconds')} in {span(made['seconds'])} on "
-        f"{made['device']} ({made['host']})",
+        f"{made['device']} ({made['host']})" + (f", {batch} windows at once" if batch else ""),
         f"    commit {made['commit'] or 'not known'}; {versions}",
         f"    {stage.folder}",
     ]

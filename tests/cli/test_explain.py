@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from spar_bench.run.inference import WINDOW_BATCH
 from tests.cli.test_completion import completed
 from tests.small import copy_store, one_line, spar_bench
 
@@ -26,6 +27,26 @@ def test_explain_tells_the_stage_of_every_number(in_swept: Path) -> None:
     assert numbers["latency_p50_ms"][1:] == ["latency", stages["latency"][:12]]
     kinds = {line.split()[0] for line in student if line.startswith("  ") and line[2] != " "}
     assert kinds >= {"images", "targets", "student", "text", "evaluate", "cost", "latency"}
+    [at] = [i for i, line in enumerate(student) if line.startswith("  targets ")]
+    assert student[at + 1].endswith(f"), {WINDOW_BATCH['cpu']} windows at once")
+    [at] = [i for i, line in enumerate(student) if line.startswith("  evaluate ")]
+    assert student[at + 1].endswith(")")  # a single pass
+
+
+def test_explain_tells_why_a_latency_does_not_stand_for_a_quiet_machine(
+    here: Path, swept: Path
+) -> None:
+    copy_store(swept)
+    path = Path(".spar_bench/results/tiny/results.json")
+    results = json.loads(path.read_text())
+    for row in results["rows"]:
+        row["cost"]["latency_note"] = "others kept 1.3 of 2 cores busy"
+    path.write_text(json.dumps(results))
+
+    said = spar_bench("explain", "stride_px=32").stdout
+
+    line = "  latency is as on a loaded machine: others kept 1.3 of 2 cores busy"
+    assert line in said.splitlines()
 
 
 def test_explain_says_what_was_not_measured_and_what_is_gone(here: Path, swept: Path) -> None:
