@@ -18,7 +18,7 @@ from tests.small import HEAD, TINY, UNTIMED, runs, write_spec
 
 pytestmark = pytest.mark.slow
 
-N_KILLS, N_AT_ONCE = 6, 6
+N_KILLS, N_AT_ONCE = int(os.environ.get("SPAR_BENCH_KILLS", "4")), 6
 SWEEP = (
     HEAD.replace("count: 2, short_side_px: [64, 72]", "count: 8, short_side_px: [64, 128]")
     + """\
@@ -158,6 +158,68 @@ def test_killed_sweep_ends_with_the_results_of_one_left_alone(
     assert csv_of(killed) == csv_of(alone)
     for folder in (killed, alone):
         assert_mirrored_once(folder, N_RUNS)
+
+
+@pytest.mark.parametrize("victims", [("worker",), ("parent",), ("worker", "parent")], ids="+".join)
+def test_killed_workers_and_parents_leave_no_orphan_and_publish_nothing_twice(
+    tmp_path: Path,
+    compiled: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    victims: tuple[str, ...],
+) -> None:
+    killed = folder_of(tmp_path, "killed", SWEEP, monkeypatch)
+    alone = folder_of(tmp_path, "alone", SWEEP, monkeypatch)
+    store = str(killed / ".spar_bench")
+    line = ["sweep", "experiments/tiny.yaml", "--jobs", "2", "--store", store]
+
+    outputs, moments = list[str](), random.Random(2)
+    while len(outputs) < N_KILLS:
+        outputs.append(kill_at_a_moment(Command(killed, compiled, *line), victims, moments, store))
+    last = Command(killed, compiled, *line)
+    codes = [last.ends(), Command(alone, compiled, "sweep", "experiments/tiny.yaml").ends()]
+    reported = [Command(folder, compiled, "report").ends() for folder in (killed, alone)]
+
+    assert (codes, reported) == ([1, 1], [0, 0]), last.said
+    assert told(killed) == told(alone)
+    assert csv_of(killed) == csv_of(alone)
+    made = re.findall(r"^made (\w+ \w+)", "\n".join([*outputs, last.said]), re.MULTILINE)
+    assert len(made) == len(set(made)) > 0
+    assert workers_on(store) == []
+
+
+def kill_at_a_moment(
+    command: Command, victims: tuple[str, ...], moments: random.Random, store: str
+) -> str:
+    """Kill a worker, the parent, or both at a random moment, then end what is left of the sweep.
+
+    Returns what it printed. No worker may live for longer than ten seconds after its parent.
+    """
+    command.wait_until("made", moments.randint(0, 4))
+    command.wait_until("started")
+    time.sleep(3 * moments.random())
+    workers = workers_on(store)
+    if "worker" in victims and workers:
+        os.kill(moments.choice(workers), signal.SIGKILL)
+    if "parent" in victims:
+        command.process.kill()
+    else:
+        command.wait_until("made", command.said.count("made") + 1)
+        command.process.terminate()
+    command.ends()
+    deadline = time.monotonic() + 10
+    while (left := workers_on(store)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert left == []
+    return command.said
+
+
+def workers_on(store: str) -> list[int]:
+    """Return the process ids of the workers on a store."""
+    listed = subprocess.run(["ps", "-ewwo", "pid=,args="], capture_output=True, text=True).stdout
+    lines = [
+        line for line in listed.splitlines() if f"--store {store}" in line and " work " in line
+    ]
+    return [int(line.split()[0]) for line in lines]
 
 
 def test_sweeps_at_once_on_one_fresh_store_share_all_work(

@@ -1,5 +1,6 @@
 """`work`: make stages of a plan that a sweep wrote; what its worker processes run."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,10 @@ def work(plan: Path, fingerprints: tuple[str, ...], **options: Any) -> None:
 
     With - instead of a FINGERPRINT, batches are read from standard input until it ends.
     """
+    from spar_bench.engine.parent import Parent
+
+    parent = Parent(sys.stdin) if "-" in fingerprints else None  # before torch is imported
+
     from spar_bench.run.serve import work as serve
 
-    serve(plan, fingerprints, **options)
+    serve(plan, [name for name in fingerprints if name != "-"], parent=parent, **options)
