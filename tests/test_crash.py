@@ -114,10 +114,12 @@ def told(folder: Path) -> list[tuple[str, str, str, str, float | None]]:
 
 
 def csv_of(folder: Path) -> list[dict[str, str]]:
-    """Return results.csv without what varies between runs: times and memory."""
+    """Return results.csv without what varies between runs: times, memory, and other load."""
     with (folder / "reports/tiny/results.csv").open() as file:
         lines = list(csv.DictReader(file))
-    return [{k: v for k, v in row.items() if not k.endswith(("_ms", "_mib"))} for row in lines]
+    return [
+        {k: v for k, v in row.items() if not k.endswith(("_ms", "_mib", "_note"))} for row in lines
+    ]
 
 
 def assert_mirrored_once(folder: Path, n_runs: int) -> None:

@@ -10,7 +10,7 @@ import threading
 from queue import Queue
 from typing import IO, Any
 
-LAST_MOMENTS_S = 8.0
+LAST_MOMENTS_S = 5.0
 """Seconds between the end of the messages and that of this process, whatever it is doing."""
 
 
