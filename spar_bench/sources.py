@@ -93,7 +93,7 @@ def arithmetic(formula: str, values: Mapping[str, Any]) -> float:
     Raises:
         ValueError: it has anything else, or a value is no number.
     """
-    return _value(ast.parse(formula, mode="eval").body, values)
+    return _value(_expression(formula), values)
 
 
 def defines(path: Path, name: str) -> bool:
@@ -176,6 +176,11 @@ def _yaml(path: Path, _: Stamp) -> Any:
 @lru_cache(maxsize=256)
 def _tree(path: Path, _: Stamp) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"), path.name)
+
+
+@lru_cache(maxsize=256)
+def _expression(formula: str) -> ast.expr:
+    return ast.parse(formula, mode="eval").body
 
 
 @lru_cache(maxsize=256)
