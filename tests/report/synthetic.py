@@ -181,7 +181,7 @@ def results_of(rows: list[Row], **changes: Any) -> Results:
         "costs": [],
         "classes": {r.classes: CLASSES for r in rows},
         "protocols": {r.protocol: {"templates": r.protocol} for r in rows},
-        "provenance": {"commit": "0123abc", "spec_sha256": "00ff"},
+        "provenance": {"commit": "0123abc", "spec_sha256": "00ff", "stages": {}},
     }
     return Results(**values | changes)
 

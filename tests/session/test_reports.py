@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from spar_bench.errors import MixedProtocols, NotReady
-from spar_bench.results import Results
+from spar_bench.results import RESULTS_FORMAT, Results
 from spar_bench.session.reports import write_report
 from tests.report.synthetic import results_of
 from tests.small import copy_store, one_line, spar_bench
@@ -58,7 +58,7 @@ def test_misspelt_experiment_gets_the_nearest_that_was_swept(typed: str, way_out
 def test_results_of_another_format_are_one_line_and_the_others_are_written() -> None:
     save("old", "stride")
     old = RESULTS / "old" / "results.json"
-    before = old.read_text().replace('"format": 2', '"format": 1')
+    before = old.read_text().replace(f'"format": {RESULTS_FORMAT}', '"format": 1')
     old.write_text(before)
 
     refused = spar_bench("report", exits=2)
