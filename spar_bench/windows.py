@@ -41,10 +41,10 @@ def n_windows(image_hw: tuple[int, int], window_px: int, stride_px: int) -> int:
 
 def n_encoded(image_hw: tuple[int, int], window_px: int, strides_px: Sequence[int]) -> int:
     """Return how many windows are encoded for several strides at once: shared ones count once."""
-    arms = [[origins(length, window_px, stride) for length in image_hw] for stride in strides_px]
-    tops = {top for rows, _ in arms for top in rows}
+    axes = [[origins(length, window_px, stride) for length in image_hw] for stride in strides_px]
+    tops = {top for rows, _ in axes for top in rows}
     return sum(
-        len({left for rows, columns in arms if top in rows for left in columns}) for top in tops
+        len({left for rows, columns in axes if top in rows for left in columns}) for top in tops
     )
 
 

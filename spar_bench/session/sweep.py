@@ -226,7 +226,7 @@ class _Sweep:
             raise Pruned(reason)
 
     def _search(self) -> Plan:
-        """Ask for one trial after another; all arms are timed at the end, in one session."""
+        """Ask for one trial after another; all are timed at the end, in one session."""
         with self._store.lock(
             [study_name(self._loaded)], on_wait=_say_waiting, poll=self.context.check
         ):

@@ -256,8 +256,8 @@ class MeasureSpec(Part):
     """What cost is measured on, in addition to the data sets' own image size."""
 
     image_hw: list[ImageHW] = Field([], description="Further sizes, height first; in costs.csv.")
-    latency: bool = Field(True, description="Time every arm; off if only mIoU is needed.")
-    seconds: Seconds = Field(2.0, description="Time given to each arm, rounds interleaved.")
+    latency: bool = Field(True, description="Time each reading; off if only mIoU is needed.")
+    seconds: Seconds = Field(2.0, description="Time given to each, in turns.")
 
 
 class Settings(Part):

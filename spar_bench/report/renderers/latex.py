@@ -3,7 +3,7 @@
 from spar_bench.report import text
 from spar_bench.report.page import Cell, Page, Table, Text
 
-FILES = {"table.tex": "the same for LaTeX (needs `booktabs`)"}
+FILES = {"table.tex": "the tables above for LaTeX, with the package booktabs"}
 PAGE_LETTERS, GAP_LETTERS = 105, 2.7
 """Letters per line of a two-column page in small type, and the width of a column gap."""
 
