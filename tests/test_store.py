@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from subprocess import Popen
-from time import sleep
+from time import monotonic, sleep
 from typing import Any, ClassVar
 
 import pytest
@@ -248,7 +248,7 @@ def test_file_in_place_of_the_store_is_refused(tmp_path: Path) -> None:
 
 HERE, THERE = Host("here", "1"), Host("there", "2")
 MAKER = """
-import os, random, sys, time
+import os, random, signal, sys, time
 from pathlib import Path
 from spar_bench.errors import LeaseLost
 from spar_bench.files import replace_text
@@ -257,6 +257,7 @@ from spar_bench.store import Store
 from tests.toy import Summary, toy
 
 root, name, n_stages, lease_s = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), float(sys.argv[4])
+stops_after = int(sys.argv[5])
 store = Store(root, lease_s=lease_s, host=Host(name, "boot of " + name))
 
 def make(stage):
@@ -267,6 +268,8 @@ def make(stage):
                 if not path.exists():
                     replace_text(path, f"{part} of {stage.settings.seed}")
                     print("part", stage.settings.seed, part, flush=True)
+                if part == stops_after:
+                    os.kill(os.getpid(), signal.SIGSTOP)
                 time.sleep(random.random() * 0.05)
             made = {"by": os.getpid()}
             if store.finish(stage, summary=Summary(), made=made).manifest["made"] == made:
@@ -282,9 +285,14 @@ for n in range(n_stages):
 """
 
 
-def maker(store: Store, host: Host, said: Path, *, n_stages: int, lease_s: float) -> Popen[bytes]:
-    """Have a process make stages 0, 1, ... of a store, as if on a host; it prints to a file."""
-    arguments = [str(store.root), host.name, str(n_stages), str(lease_s)]
+def maker(
+    store: Store, host: Host, said: Path, *, n_stages: int, lease_s: float, stops_after: int = -1
+) -> Popen[bytes]:
+    """Have a process make stages 0, 1, ... of a store, as if on a host; it prints to a file.
+
+    It stops itself, until it is sent SIGCONT, after a part of a stage.
+    """
+    arguments = [str(store.root), host.name, str(n_stages), str(lease_s), str(stops_after)]
     with said.open("ab") as file:
         root = Path(__file__).parents[1]  # where `tests` is found
         return Popen([sys.executable, "-c", MAKER, *arguments], stdout=file, cwd=root)
@@ -297,7 +305,9 @@ def lines(folder: Path) -> list[str]:
 
 def wait_for(path: Path, line: str) -> None:
     """Wait until a maker has printed a line."""
+    deadline = monotonic() + 60
     while not path.exists() or line not in path.read_text():
+        assert monotonic() < deadline, f"{line} was not printed"
         sleep(0.01)
 
 
@@ -340,7 +350,7 @@ def test_work_that_was_killed_on_another_host_is_adopted_and_ended(
     store: Store, tmp_path: Path
 ) -> None:
     said = tmp_path / "said_dead"
-    dead = maker(store, THERE, said, n_stages=1, lease_s=0.4)
+    dead = maker(store, THERE, said, n_stages=1, lease_s=0.4, stops_after=1)
     wait_for(said, "part 0 1")
     dead.kill()
     dead.wait()
@@ -363,9 +373,8 @@ def test_paused_maker_that_wakes_after_another_took_over_publishes_nothing(
     store: Store, tmp_path: Path
 ) -> None:
     said = tmp_path / "said_paused"
-    paused = maker(store, THERE, said, n_stages=1, lease_s=0.4)
+    paused = maker(store, THERE, said, n_stages=1, lease_s=0.4, stops_after=1)
     wait_for(said, "part 0 1")
-    paused.send_signal(signal.SIGSTOP)
     other = maker(store, HERE, tmp_path / "said_other", n_stages=1, lease_s=0.4)
     wait_for(tmp_path / "said_other", "part 0 2")
     paused.send_signal(signal.SIGCONT)
