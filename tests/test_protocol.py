@@ -64,7 +64,8 @@ def bilinear(maps: Floats, hw: tuple[int, int]) -> Floats:
 
 
 def features_by_hand(image: NDArray[np.uint8], hw: tuple[int, int]) -> Floats:
-    pixels = bilinear(image.transpose(2, 0, 1).astype(float), hw).round() / 255  # 8 bits again
+    resized = bilinear(image.transpose(2, 0, 1).astype(float), hw)
+    pixels = np.floor(resized + 0.5 + 1e-9) / 255  # 8 bits again, halves up
     pixels = (pixels - np.reshape(Stub.mean, (3, 1, 1))) / np.reshape(Stub.std, (3, 1, 1))
     rows, columns = hw[0] // PATCH, hw[1] // PATCH  # what fills no patch is dropped
     both = np.concatenate([pixels, pixels**2 - 1])[:, : rows * PATCH, : columns * PATCH]
