@@ -105,3 +105,13 @@ def copy_store(swept: Path) -> str:
     shutil.copytree(swept / ".spar_bench", ".spar_bench", dirs_exist_ok=True)
     shutil.copytree(swept / "experiments", "experiments", dirs_exist_ok=True)
     return "experiments/tiny.yaml"
+
+
+def workers_on(store: str) -> list[int]:
+    """Return the process ids of the workers on a store."""
+    listed = subprocess.run(["ps", "-ewwo", "pid=,args="], capture_output=True, text=True).stdout
+    return [
+        int(line.split()[0])
+        for line in listed.splitlines()
+        if f"--store {store}" in line and " work " in line
+    ]

@@ -14,7 +14,7 @@ import pytest
 
 from spar_bench.results import Results
 from spar_bench.store import Store
-from tests.small import HEAD, TINY, UNTIMED, runs, write_spec
+from tests.small import HEAD, TINY, UNTIMED, runs, workers_on, write_spec
 
 pytestmark = pytest.mark.slow
 
@@ -213,15 +213,6 @@ def kill_at_a_moment(
         time.sleep(0.1)
     assert left == []
     return command.said
-
-
-def workers_on(store: str) -> list[int]:
-    """Return the process ids of the workers on a store."""
-    listed = subprocess.run(["ps", "-ewwo", "pid=,args="], capture_output=True, text=True).stdout
-    lines = [
-        line for line in listed.splitlines() if f"--store {store}" in line and " work " in line
-    ]
-    return [int(line.split()[0]) for line in lines]
 
 
 def test_sweeps_at_once_on_one_fresh_store_share_all_work(

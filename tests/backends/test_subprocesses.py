@@ -22,6 +22,7 @@ from spar_bench.store import Store
 from tests.run.conftest import clip, photographs, store
 from tests.run.execute.conftest import contents, plan, undisturbed, whole
 from tests.run.tiny import Notes
+from tests.small import workers_on
 
 __all__ = ["clip", "photographs", "plan", "store", "undisturbed", "whole"]
 
@@ -47,29 +48,19 @@ def two_workers(plan: Plan, store: Store) -> Iterator[tuple[Scheduler, Notes]]:
         backend.close()
 
 
-def workers_of(store: Store) -> list[int]:
-    """Return the process ids of the workers on a store."""
-    listed = subprocess.run(["ps", "-ewwo", "pid=,args="], capture_output=True, text=True).stdout
-    return [
-        int(line.split()[0])
-        for line in listed.splitlines()
-        if f"--store {store.root}" in line and " work " in line
-    ]
-
-
 @pytest.mark.slow
 def test_two_workers_make_what_one_process_makes(
     plan: Plan, store: Store, undisturbed: dict[str, Any]
 ) -> None:
     with two_workers(plan, store) as (making, notes):
         assert making.make(plan.stages)
-        n_workers = len(workers_of(store))
+        n_workers = len(workers_on(str(store.root)))
 
     assert n_workers == 2
     assert set(making.outcomes.values()) == {"made"}
     assert sorted(notes.kinds("made")) == sorted(stage.kind for stage in plan.stages.values())
     assert contents(store, plan) == undisturbed
-    assert workers_of(store) == []
+    assert workers_on(str(store.root)) == []
 
 
 @pytest.mark.slow
@@ -83,7 +74,7 @@ def test_worker_that_is_killed_is_replaced_and_its_work_resumed(
         def kill_once(event: Event) -> None:
             notes(event)
             if event.kind == "progress" and not killed:
-                killed.extend(workers_of(store))
+                killed.extend(workers_on(str(store.root)))
                 for pid in killed:
                     os.kill(pid, signal.SIGKILL)
 
@@ -107,16 +98,16 @@ def test_workers_end_soon_after_their_parent_is_killed(
     )
     assert parent.stdout is not None
     assert parent.stdout.readline() == "begun\n"
-    alive = workers_of(store)
+    alive = workers_on(str(store.root))
 
     parent.kill()
     parent.communicate()
 
     deadline = time.monotonic() + 10
-    while workers_of(store) and time.monotonic() < deadline:
+    while workers_on(str(store.root)) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert len(alive) == 1
-    assert workers_of(store) == []
+    assert workers_on(str(store.root)) == []
 
 
 PARENT = """
