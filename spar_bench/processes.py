@@ -6,9 +6,14 @@ _STATED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 """What `torchrun` sets; a scheduler may set some of them for other purposes."""
 
 
+def is_launched() -> bool:
+    """Return whether `torchrun` started this process, alone or with others."""
+    return all(name in os.environ for name in _STATED)
+
+
 def n_processes() -> int:
     """Return how many processes train together."""
-    return int(os.environ["WORLD_SIZE"]) if all(name in os.environ for name in _STATED) else 1
+    return int(os.environ["WORLD_SIZE"]) if is_launched() else 1
 
 
 def rank() -> int:

@@ -1,6 +1,7 @@
 """What only CUDA decides: precision, timing by events, the allocator's peak, exact resuming."""
 
 import threading
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -8,21 +9,27 @@ import torch
 from safetensors.torch import load_file
 
 import spar_bench as sb
+from spar_bench.engine.events import Emit, Event
+from spar_bench.errors import SparBenchError
 from spar_bench.plan.trials import Plan
-from spar_bench.results import Row
-from spar_bench.run.context import Context, Interrupted, prepare_device
+from spar_bench.results import Results, Row
+from spar_bench.run.context import Context, Interrupted, build_backbone, prepare_device
+from spar_bench.run.inference import WINDOW_BATCH, WindowBatch, single_pass, sliding_window
 from spar_bench.run.latency import Stopwatch
 from spar_bench.run.memory import MIB
 from spar_bench.session.sweep import Options, sweep
+from spar_bench.spec.schema import BackboneSpec
 from spar_bench.stage import Finished
-from spar_bench.stages.base import Stage
 from spar_bench.stages.student import TRAINED_FILE
 from spar_bench.store import Store
 from tests.run.conftest import clip, photographs
+from tests.run.test_distributed import student
+from tests.run.test_distributed import sweep as launched
 from tests.run.tiny import of_kind, plan_of, scheduler, settings
 from tests.small import UNTIMED, write_spec
+from tests.test_real import SMALLER, real, swept
 
-__all__ = ["clip", "photographs"]
+__all__ = ["clip", "photographs", "real"]
 
 CUDA = "cuda"
 pytestmark = [
@@ -98,10 +105,12 @@ def test_peak_memory_holds_the_weights_and_grows_with_the_image() -> None:
     assert weights_mib < small < large
 
 
-def made(plan: Plan, context: Context) -> Finished:
+def made(plan: Plan, context: Context, notify: Emit | None = None) -> Finished:
     """Make the one student of a plan."""
     [stage] = of_kind(plan, "student")
-    scheduler(plan, context.store, context=context)[0].make([stage.fingerprint])
+    making, notes = scheduler(plan, context.store, context=context)
+    making.notify = notify or notes
+    making.make([stage.fingerprint])
     finished = context.store.find(stage)
     assert finished is not None
     return finished
@@ -118,12 +127,12 @@ def test_student_stopped_midway_ends_with_the_weights_of_an_undisturbed_one(
     device, stop = prepare_device(CUDA, threads=None), threading.Event()
     store = Store(tmp_path / "stopped")
 
-    def stop_midway(stage: Stage, share: float) -> None:
-        if stage.kind == "student" and share >= 0.5:
+    def stop_midway(event: Event) -> None:
+        if plan.stages[event.fingerprint].kind == "student" and event.share >= 0.5:
             stop.set()
 
     with pytest.raises(Interrupted):
-        made(plan, Context(store, device, report=stop_midway, stop=stop))
+        made(plan, Context(store, device, stop=stop), stop_midway)
     checkpoints = list(store.root.rglob("resume.safetensors"))
     resumed = made(plan, Context(store, device))
     undisturbed = made(plan, Context(Store(tmp_path / "undisturbed"), device))
@@ -133,3 +142,82 @@ def test_student_stopped_midway_ends_with_the_weights_of_an_undisturbed_one(
     assert found.keys() == expected.keys()
     assert all(torch.equal(found[name], expected[name]) for name in expected)
     assert resumed.summary == undisturbed.summary
+
+
+def test_worker_process_makes_what_this_process_makes(here: Path) -> None:
+    expected = swept_on(CUDA, UNTIMED)
+
+    outcome = sweep(
+        Path(write_spec(UNTIMED)),
+        Options(device=CUDA, store=Path("elsewhere"), backend="subprocesses"),
+    )
+
+    assert outcome.unfinished == []
+    assert [row.miou for row in outcome.rows] == pytest.approx([row.miou for row in expected])
+
+
+def test_torchrun_trains_with_nccl_the_student_of_one_process(tmp_path: Path) -> None:
+    for name, n_launched in (("one", None), ("launched", 1)):
+        result = launched(tmp_path / name, n_launched, device=CUDA)
+        assert result.returncode == 0, result.stderr
+        assert "1 of 1 trial finished" in result.stdout
+
+    one, other = (student(tmp_path / name) for name in ("one", "launched"))
+
+    assert one[0].name == other[0].name
+    assert other[2] == pytest.approx(one[2], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "name", ["openclip-b16-laion2b", "siglip2-b16-512", "siglip2-b16-naflex", "dinov3txt-l16"]
+)
+def test_backbone_of_true_size_has_the_features_of_the_cpu(name: str) -> None:
+    torch.manual_seed(0)
+    backbone = build_backbone(BackboneSpec(name=name, weights="random"), torch.device("cpu"))
+    images = torch.randn(2, 3, 224, 336)
+    expected = single_pass(backbone, images)
+    backbone.visual.to(CUDA)
+
+    found = single_pass(backbone, images.to(CUDA)).cpu()
+
+    assert found.shape == expected.shape
+    assert (found - expected).norm() < 1e-5 * expected.norm()
+
+
+def test_windows_that_do_not_fit_into_the_memory_are_halved_until_they_do(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    backbone = sb.load_backbone("patchwork", device=CUDA)
+    read = partial(sliding_window, backbone, stride_px=16)
+    images = torch.randn(1, 3, 256, 2048, device=CUDA)
+    large = torch.randn(1, 3, 4096, 4096, device=CUDA)
+    expected = read(images, window_px=256)
+    batch = WindowBatch(images.device)
+    torch.cuda.empty_cache()
+    room = torch.cuda.memory_reserved() + 280 * 2**20  # a row of 113 windows takes more
+    total = torch.cuda.get_device_properties(images.device).total_memory
+
+    torch.cuda.set_per_process_memory_fraction(room / total)
+    try:
+        found = read(images, window_px=256, batch=batch)
+        with pytest.raises(SparBenchError, match="must have memory for one window"):
+            read(large, window_px=4096)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+
+    assert batch.used is not None
+    assert batch.used < WINDOW_BATCH[CUDA]
+    assert "do not fit into the memory of cuda" in caplog.text
+    assert torch.allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_real_experiment_runs_with_random_weights_in_half_precision(spec: str) -> None:
+    swept(spec, SMALLER, "--device", CUDA)
+
+    rows = Results.load(Path(".spar_bench/results/real")).rows
+    assert [(row.method, row.status) for row in rows] == [
+        ("teacher", "finished"), ("teacher", "finished"),
+        ("pretrained", "finished"), ("student", "finished"),
+    ]  # fmt: skip
+    assert all(row.cost.peak_mib for row in rows)
+    assert not any((row.cost.device or "cpu").startswith("cpu") for row in rows)

@@ -16,15 +16,14 @@ SMALLER = {
     "[512, 1024]": "[224, 256]",
     "smallest_side_px: 512": "smallest_side_px: 224",
     "epochs: 10": "epochs: 1",
-    "precision: float16": "precision: float32",
     "  average: logits": "  average: logits\n  short_side_px: [240]\n  templates: ['a {}.']\n"
     "measure: {seconds: 0.01}",
     "[224, 112, 64, 56, 40, 32, 24, 16]": "[224, 56]",
 }
 
 
-@pytest.fixture
-def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+@pytest.fixture(name="spec")
+def real(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """The shipped spec in a folder of its own, and no weights or data anywhere."""
     monkeypatch.chdir(tmp_path)
     for variable in ("SPAR_BENCH_WEIGHTS", "SPAR_BENCH_DATA"):
@@ -33,6 +32,19 @@ def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     Path("experiments").mkdir()
     shutil.copy(REAL, "experiments")
     return "experiments/real.yaml"
+
+
+def swept(spec: str, changes: dict[str, str], *options: str) -> None:
+    """Sweep a changed spec on miniature trees of its data."""
+    trees.make("voc21", Path("data"))
+    trees.make("sa1b", Path("data"))
+    text = Path(spec).read_text()
+    for found, changed in changes.items():
+        assert text.count(found) == 1
+        text = text.replace(found, changed)
+    Path(spec).write_text(text)
+    spar_bench("check", "--ready", spec)
+    spar_bench("sweep", spec, *options)
 
 
 def test_all_that_is_missing_is_named_at_once_with_where_to_get_it(spec: str) -> None:
@@ -59,16 +71,7 @@ def test_with_miniature_trees_only_the_weights_are_missing(spec: str) -> None:
 
 @pytest.mark.slow
 def test_with_random_weights_and_miniature_trees_it_runs_to_its_report(spec: str) -> None:
-    trees.make("voc21", Path("data"))
-    trees.make("sa1b", Path("data"))
-    text = Path(spec).read_text()
-    for found, smaller in SMALLER.items():
-        assert text.count(found) == 1
-        text = text.replace(found, smaller)
-    Path(spec).write_text(text)
-
-    spar_bench("check", "--ready", spec)
-    spar_bench("sweep", spec, "--threads", "1")
+    swept(spec, SMALLER | {"precision: float16": "precision: float32"}, "--threads", "1")
     spar_bench("report", "real")
 
     rows = Results.load(Path(".spar_bench/results/real")).rows

@@ -22,7 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from spar_bench.backbones.base import Backbone
 from spar_bench.errors import SparBenchError
-from spar_bench.processes import local_rank, n_processes, rank
+from spar_bench.processes import is_launched, local_rank, n_processes, rank
 from spar_bench.stage import Damaged
 
 log = logging.getLogger(__name__)
@@ -44,9 +44,10 @@ class OutOfStep(SparBenchError):
 
 @dataclass
 class Ranks:
-    """The processes of a sweep; a single process needs no communication.
+    """The processes of a sweep.
 
-    `group` carries their messages; gradients use torch's own group.
+    `group` carries their messages, and is None in a process that `torchrun` did not start;
+    gradients use torch's own group.
     """
 
     rank: int = 0
@@ -56,7 +57,7 @@ class Ranks:
 
     def say(self, value: Mapping[str, object] | None) -> None:
         """Tell the others what to train next; None tells them to end."""
-        if self.n > 1:
+        if self.group is not None:
             self._broadcast(json.dumps(value).encode())
 
     def hear(self) -> Any:
@@ -74,7 +75,7 @@ class Ranks:
             LeftOff: it failed; raised in all processes but the first.
             Exception: the failure; raised in the first process.
         """
-        if self.n == 1:
+        if self.group is None:
             return work()
         error: Exception | None = None
         try:
@@ -90,13 +91,13 @@ class Ranks:
 
     def sum(self, numbers: Tensor) -> Tensor:
         """Return the sum of all processes' tensors, which lie on the CPU."""
-        if self.n > 1:
+        if self.group is not None:
             dist.all_reduce(numbers, group=self.group)
         return numbers
 
     def joined(self, backbone: Backbone) -> "Encode":
         """Return what encodes images `(B, 3, H, W)` such that gradients are averaged over all."""
-        if self.n == 1:
+        if self.group is None:
             return backbone.features
         # Parts that a read-out does not use have no gradient, such as MaskCLIP's last query and
         # key.
@@ -182,10 +183,10 @@ def own_device(option: str) -> str:
 @contextmanager
 def joined(device: torch.device) -> Iterator[Ranks]:
     """Join the processes that `torchrun` started, and release the others at the end."""
-    if n_processes() == 1:
+    if not is_launched():
         yield Ranks()
         return
-    if device.type == "cuda":
+    if device.index is not None:  # else the current one
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     group = dist.new_group(backend="gloo", timeout=_FOR_EVER)

@@ -146,16 +146,19 @@ measure: {latency: false}
 """
 
 
-def together(n: int, *arguments: str) -> list[str]:
-    """Return a command with this many processes."""
-    launch = ["-m", "torch.distributed.run", "--nproc-per-node", str(n)] if n > 1 else []
-    return [sys.executable, *launch, "-m", "spar_bench", *arguments, "--device", "cpu"]
+def together(n: int | None, *arguments: str, device: str = "cpu") -> list[str]:
+    """Return a command that torchrun starts in this many processes, or one without torchrun."""
+    launch = [] if n is None else ["-m", "torch.distributed.run", "--nproc-per-node", str(n)]
+    return [sys.executable, *launch, "-m", "spar_bench", *arguments, "--device", device]
 
 
-def sweep(folder: Path, n: int, *options: str, epochs: int = 4) -> subprocess.CompletedProcess[str]:
-    """Sweep the spec in a folder with this many processes."""
+def sweep(
+    folder: Path, n: int | None, *options: str, epochs: int = 4, device: str = "cpu"
+) -> subprocess.CompletedProcess[str]:
+    """Sweep the spec in a folder with this many processes; None: without torchrun."""
+    folder.mkdir(exist_ok=True)
     (folder / "tiny.yaml").write_text(SPEC.replace("EPOCHS", str(epochs)))
-    command = together(n, "sweep", "tiny.yaml", *options)
+    command = together(n, "sweep", "tiny.yaml", *options, device=device)
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
 
 
@@ -168,15 +171,15 @@ def student(folder: Path) -> tuple[Path, dict[str, torch.Tensor], list[float], d
 
 
 @pytest.mark.slow
-def test_two_processes_train_the_student_of_one(tmp_path: Path) -> None:
-    for name, n in (("one", 1), ("two", 2)):
-        (tmp_path / name).mkdir()
-        result = sweep(tmp_path / name, n)
+@pytest.mark.parametrize("n", [1, 2])
+def test_processes_of_torchrun_train_the_student_of_one_process(tmp_path: Path, n: int) -> None:
+    for name, n_launched in (("one", None), ("launched", n)):
+        result = sweep(tmp_path / name, n_launched)
         assert result.returncode == 0, result.stderr
         assert result.stdout.count("1 of 1 trial finished") == 1
         assert "Warning" not in result.stderr
 
-    one, two = student(tmp_path / "one"), student(tmp_path / "two")
+    one, two = student(tmp_path / "one"), student(tmp_path / "launched")
 
     assert one[0].name == two[0].name
     assert len(one[2]) == 8  # 5 images, 3 per step: each epoch has a short last step
@@ -187,7 +190,7 @@ def test_two_processes_train_the_student_of_one(tmp_path: Path) -> None:
         )
     assert two[3]["summary"]["train_gflops"] == one[3]["summary"]["train_gflops"]
     assert two[3]["made"]["gflops"] == pytest.approx(one[3]["made"]["gflops"])
-    assert (one[3]["made"]["processes"], two[3]["made"]["processes"]) == (1, 2)
+    assert (one[3]["made"]["processes"], two[3]["made"]["processes"]) == (1, n)
 
 
 @pytest.mark.slow
@@ -211,8 +214,7 @@ def test_processes_stop_together_and_go_on_together(tmp_path: Path) -> None:
     result = sweep(tmp_path, 2, epochs=400)
 
     assert result.returncode == 0, result.stderr
-    (tmp_path / "alone").mkdir()
-    assert sweep(tmp_path / "alone", 1, epochs=400).returncode == 0
+    assert sweep(tmp_path / "alone", None, epochs=400).returncode == 0
     assert student(tmp_path)[2] == pytest.approx(student(tmp_path / "alone")[2], rel=1e-5)
 
 
