@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
 from pydantic import JsonValue
 
 from spar_bench.inference import resized_hw
@@ -74,6 +73,8 @@ def draw(drawing: Drawing, n_source: int) -> list[Drawn]:
 
     A source larger than `count` is sampled; a smaller one is repeated, each time in a new order.
     """
+    import numpy as np  # late: a spec is checked without it
+
     generator = np.random.default_rng(drawing.seed)
     count, (low, high) = drawing.count, drawing.short_side_px
     rounds = -(-count // n_source)

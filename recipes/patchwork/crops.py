@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from spar_bench.patchwork.scenes import CLASSES, draw_scene, scene_seed
+from spar_bench.patchwork.classes import CLASSES
+from spar_bench.patchwork.scenes import draw_scene, scene_seed
 
 PICTURE_PX = 64
 PATCH_PX = 8

@@ -3,38 +3,58 @@
 Everything heavy is imported inside the command that needs it, so that `--help` answers at once.
 """
 
+import atexit
+import gc
+from importlib import import_module
 from typing import Any
 
 import click
+from click.exceptions import NoSuchCommand
 
 from spar_bench import __version__
-from spar_bench.cli import (
-    backbones,
-    cache,
-    check,
-    completion,
-    datasets,
-    doctor,
-    explain,
-    export,
-    families,
-    import_,
-    init,
-    mirror,
-    plan,
-    report,
-    status,
-    sweep,
-    ui,
-    work,
-)
 from spar_bench.cli.log import quieten_libraries, show_our_log
 from spar_bench.cli.stopping import INTERRUPTED
 from spar_bench.errors import SparBenchError
 
+COMMANDS = (
+    *("init", "check", "plan", "sweep", "report", "mirror", "ui", "work", "status", "explain"),
+    *("cache", "import", "export", "doctor", "backbones", "datasets", "losses", "refiners"),
+    "completion",
+)
+_ELSEWHERE = {
+    "import": "import_:import_",
+    "losses": "families:losses",
+    "refiners": "families:refiners",
+}
+"""Modules and names of commands that are not named after themselves."""
+
 
 class Main(click.Group):
-    """Prints our own errors as one line each, exit code 2; bugs keep their traceback."""
+    """Prints our own errors as one line each, exit code 2; bugs keep their traceback.
+
+    A command is imported when it is asked for.
+    """
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of all commands, sorted."""
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command; None if there is none of that name."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, name = _ELSEWHERE.get(cmd_name, f"{cmd_name}:{cmd_name}").split(":")
+        command: click.Command = getattr(import_module(f"spar_bench.cli.{module}"), name)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command that was asked for, or suggest others."""
+        try:
+            return super().resolve_command(ctx, args)
+        except NoSuchCommand as error:
+            raise NoSuchCommand(error.command_name, possibilities=COMMANDS, ctx=ctx) from None
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
@@ -55,14 +75,6 @@ def main() -> None:
 
     Begin with `spar-bench sweep experiments/stride.yaml`, then `spar-bench report`.
     """
+    atexit.register(gc.freeze)  # else Python looks through all objects before it frees them
     quieten_libraries()
     show_our_log()
-
-
-for command in (
-    *(init.init, check.check, plan.plan, sweep.sweep, report.report, mirror.mirror, ui.ui),
-    *(work.work, status.status, explain.explain, cache.cache, import_.import_, export.export),
-    *(doctor.doctor, backbones.backbones, datasets.datasets, families.losses, families.refiners),
-    completion.completion,
-):
-    main.add_command(command)

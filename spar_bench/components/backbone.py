@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from spar_bench import registry
-from spar_bench.components.fits import Shape, determined_shapes, require_fit, require_model
+from spar_bench.components.fits import determined_shapes, require_fit, require_model
+from spar_bench.components.header import Shape
 from spar_bench.components.identity import ComponentIdentity, identify
 from spar_bench.components.open_clip_config import (
     require_tokenizer,

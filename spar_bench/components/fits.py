@@ -11,8 +11,7 @@ from collections.abc import Mapping
 from math import prod
 from pathlib import Path
 
-from safetensors import safe_open
-
+from spar_bench.components.header import Shape, header_shapes
 from spar_bench.components.open_clip_config import (
     config_by_name,
     model_config,
@@ -26,7 +25,6 @@ from spar_bench.sources import constant
 from spar_bench.suggest import suggest
 
 OPEN_CLIP = "open_clip"
-Shape = tuple[int, ...]
 _FIELDS = {
     "embed_dim": "channels",
     "image_size": "image_px",
@@ -57,7 +55,8 @@ def require_fit(plugin: Path, weights: Weights, sizes: Sizes, model: str, place:
     require_architecture(weights, sizes, by_name, place)
     for path in [] if weights.is_random else weights.files:
         require_whole(path)
-        require_shapes(path, stated_shapes(path), determined_shapes(plugin, sizes))
+        if path.suffix == ".safetensors":
+            require_shapes(path, header_shapes(path), determined_shapes(plugin, sizes))
 
 
 def require_model(plugin: Path, weights: Weights, model: str, place: str) -> None:
@@ -111,19 +110,6 @@ def require_architecture(weights: Weights, sizes: Sizes, model: str, place: str)
             f"{place}: {field}: must be {size}, as in open_clip's {model}, but is {own}; correct "
             "it, or name the model that it belongs to"
         )
-
-
-def stated_shapes(path: Path) -> dict[str, Shape]:
-    """Return the shapes that the header of a safetensors file states; {} for other files.
-
-    Raises:
-        SafetensorError: the file is not whole.
-    """
-    if path.suffix != ".safetensors":
-        return {}
-    with safe_open(path, "np") as file:
-        names = file.keys()
-        return {name: tuple(file.get_slice(name).get_shape()) for name in names}
 
 
 def determined_shapes(plugin: Path, sizes: Sizes) -> dict[str, Shape]:

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from spar_bench.components.backbone import card, require_known_model, shapes_of, weights_of
-from spar_bench.components.fits import Shape, require_shapes
+from spar_bench.components.fits import require_shapes
+from spar_bench.components.header import Shape
 from spar_bench.components.open_clip_config import (
     Config,
     HubTokenizer,

@@ -4,11 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from spar_bench.components.fits import stated_shapes
+from spar_bench.components.header import Shape, header_shapes
 from spar_bench.errors import NotReady
 
 
@@ -37,13 +36,13 @@ def read_tensors(path: Path, device: str = "cpu") -> dict[str, Tensor]:
     return found
 
 
-def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+def read_shapes(path: Path) -> dict[str, Shape]:
     """Return the shapes of a file's tensors by name without reading values; {} for other files."""
     try:
         if path.suffix == ".safetensors":
-            return stated_shapes(path)
+            return header_shapes(path)
         return {name: tuple(tensor.shape) for name, tensor in read_tensors(path, "meta").items()}
-    except (NotReady, SafetensorError):
+    except (NotReady, ValueError):
         return {}
 
 

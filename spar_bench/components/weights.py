@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
-from safetensors import SafetensorError, safe_open
 
+from spar_bench.components.header import header_shapes
 from spar_bench.components.sizes import TextSizes
 from spar_bench.digests import remembered_sha256s
 from spar_bench.errors import NotReady
@@ -308,19 +308,23 @@ def require_whole(path: Path) -> None:
         NotReady: the file is empty, cut off, or of another kind.
         OSError: it cannot be read.
     """
-    with path.open("rb") as file:  # safe_open's own OSError does not say which file it is about
-        is_old = file.read(1) == b"\x80"  # a pickle, as torch wrote before 1.6
-    try:
-        if path.suffix == ".safetensors":
-            with safe_open(path, "np"):
-                return
-    except SafetensorError:
-        is_old = False
-    if not is_old and not zipfile.is_zipfile(path):
+    if not _is_whole(path):
         raise NotReady(
             f"{path}: must be a complete file of weights, but is empty, cut off or of another "
             "kind; get it again"
         )
+
+
+def _is_whole(path: Path) -> bool:
+    if path.suffix == ".safetensors":
+        try:
+            header_shapes(path)
+        except ValueError:
+            return False
+        return True
+    with path.open("rb") as file:
+        is_old = file.read(1) == b"\x80"  # a pickle, as torch wrote before 1.6
+    return is_old or zipfile.is_zipfile(path)
 
 
 def describe_read_error(error: Exception) -> str:

@@ -1,16 +1,19 @@
 """The contract of a data set plug-in: labelled images by index, read without torch."""
 
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, Protocol
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from spar_bench.datasets._facts import Facts
 from spar_bench.errors import DataFileError
 
-Image = NDArray[np.uint8]  # (H, W, 3), RGB
-Mask = NDArray[np.uint8]  # (H, W), class index, IGNORED where unlabelled
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Image = NDArray[np.uint8]  # (H, W, 3), RGB
+    Mask = NDArray[np.uint8]  # (H, W), class index, IGNORED where unlabelled
+else:  # a spec is checked without numpy
+    Image = Mask = Any
 Split = Literal["train", "val"]
 
 IGNORED = 255

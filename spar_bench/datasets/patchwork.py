@@ -4,7 +4,7 @@ from typing import Any
 
 from spar_bench.datasets.base import DatasetSettings, Image, Sample, Split
 from spar_bench.errors import SpecError
-from spar_bench.patchwork.scenes import CLASSES, draw_scene, scene_seed
+from spar_bench.patchwork.classes import CLASSES
 
 VERSION = 1
 
@@ -58,5 +58,7 @@ class Dataset:
         """Return name, image `(H, W, 3)` and mask `(H, W)`, without ignored pixels."""
         if not 0 <= index < self._count:
             raise IndexError(f"scene {index} of {self._count}")
+        from spar_bench.patchwork.scenes import draw_scene, scene_seed  # late: it needs numpy
+
         image, mask = draw_scene(scene_seed(self._split, index), self.image_hw)
         return Sample(f"{self._split}/{index:05d}", image, mask)

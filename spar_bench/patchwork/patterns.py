@@ -13,25 +13,6 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.floating[Any]]
 
-TEXTURES: list[list[str]] = [
-    ["stripes", "striped cloth"],
-    ["checkers", "checkerboard"],
-    ["dots", "polka dots"],
-    ["waves", "ripples"],
-    ["bricks", "brick wall"],
-    ["lattice", "wire mesh"],
-    ["gravel", "pebbles"],
-]
-SHAPES: list[list[str]] = [
-    ["disc", "circle"],
-    ["square", "box"],
-    ["triangle"],
-    ["star"],
-    ["ring", "donut"],
-    ["cross", "plus sign"],
-    ["heart"],
-]
-
 
 def wave(t: Floats) -> Floats:
     """Return a smooth wave of period 1 between -1 and 1, made of parabolas."""

@@ -12,16 +12,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from spar_bench.patchwork.patterns import (
-    SHAPE_DISTANCE,
-    SHAPES,
-    TEXTURE_MIX,
-    TEXTURES,
-    Floats,
-    wave,
-)
-
-CLASSES: list[list[str]] = TEXTURES + SHAPES
+from spar_bench.patchwork.classes import SHAPES, TEXTURES
+from spar_bench.patchwork.patterns import SHAPE_DISTANCE, TEXTURE_MIX, Floats, wave
 
 _STREAMS = ("pretrain", "train", "val")
 _STREAM_LENGTH = 1 << 32

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from spar_bench.files import replace_bytes
-from spar_bench.patchwork.scenes import CLASSES
+from spar_bench.patchwork.classes import CLASSES
 
 MODEL = Path(__file__).parent / "model"
 WEIGHTS_FILE = "patchwork.safetensors"

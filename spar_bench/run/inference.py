@@ -12,7 +12,8 @@ from torch import Tensor
 
 from spar_bench.backbones.base import Backbone, fit_sides
 from spar_bench.errors import SparBenchError
-from spar_bench.windows import Axis, feature_axis, upsample_factor
+from spar_bench.stitching import Axis, feature_axis
+from spar_bench.windows import upsample_factor
 
 log = logging.getLogger(__name__)
 

@@ -23,8 +23,9 @@ from spar_bench.run.images import normalise, resize, to_tensor
 from spar_bench.run.inference import WindowBatch, stitch
 from spar_bench.run.text import Classifier
 from spar_bench.spec.plugins import PluginSpec
+from spar_bench.stitching import Axis, feature_axis, pixel_axis
 from spar_bench.values import Precision
-from spar_bench.windows import Axis, feature_axis, pixel_axis, upsample_factor
+from spar_bench.windows import upsample_factor
 
 NO_REFINER = PluginSpec(name="none")
 

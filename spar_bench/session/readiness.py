@@ -15,7 +15,6 @@ from spar_bench.components.backbone import (
     require_backbone_tokenizer,
     require_text,
 )
-from spar_bench.datasets._files import FileDataset
 from spar_bench.datasets.base import Split
 from spar_bench.drawing import rescaled_hw
 from spar_bench.errors import DataFileError, NotReady, SparBenchError, SpecError
@@ -145,7 +144,7 @@ def _not_as_published(
 ) -> Iterator[str]:
     label = datasets.label(spec) if isinstance(spec, DatasetSpec) else spec.name
     dataset = resolver.opened(spec, split)
-    published = dataset.n_published if isinstance(dataset, FileDataset) else None
+    published = getattr(dataset, "n_published", None)  # stated by those that read files
     if published not in (None, len(dataset)):
         yield (
             f"data set {label}: {split} has {len(dataset)} images, but {published} are published, "

@@ -8,7 +8,7 @@ from spar_bench.backbones.base import Backbone
 from spar_bench.backbones.patchwork import Backbone as Patchwork
 from spar_bench.components.backbone import known_sizes
 from spar_bench.errors import SparBenchError
-from spar_bench.patchwork.scenes import CLASSES
+from spar_bench.patchwork.classes import CLASSES
 from spar_bench.spec.schema import BackboneSpec
 from spar_bench.testing import BackboneContract
 

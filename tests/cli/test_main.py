@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from spar_bench.cli import main
+from spar_bench.cli import COMMANDS
 from tests.small import one_line, printed, spar_bench, write_spec
 
 HEAVY = ["torch", "open_clip", "timm", "mlflow", "optuna", "pandas", "matplotlib", "scipy"]
@@ -32,17 +32,38 @@ print(sorted({set(HEAVY)} & set(sys.modules)))
 
 
 def test_help_of_every_command_is_there() -> None:
-    for name, command in main.commands.items():
-        assert command.help, name
+    listed = spar_bench("--help").stdout
+    for name in COMMANDS:
+        assert f"\n  {name} " in listed
         assert spar_bench(name, "--help").stdout.startswith("Usage:")
+
+
+def test_misspelt_command_is_told_with_the_one_that_was_meant() -> None:
+    said = spar_bench("swep", exits=2).stderr
+
+    assert "No such command 'swep'. Did you mean 'sweep'?" in said
 
 
 def test_help_loads_none_of_our_parts_that_load_others() -> None:
     code = (
-        "import sys, spar_bench.cli; print(*[m for m in sys.modules if m.startswith('pydantic')])"
+        "import sys\n"
+        "from spar_bench.cli import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: print(sorted(m for m in sys.modules if m.startswith('pydantic')))"
     )
 
-    assert printed(code) == ""
+    assert printed(code).splitlines()[-1] == "[]"
+
+
+def test_command_loads_no_other() -> None:
+    code = (
+        "import sys\n"
+        "from spar_bench.cli import main\n"
+        "main(['completion', 'bash'], standalone_mode=False)\n"
+        "print('spar_bench.cli.sweep' in sys.modules)"
+    )
+
+    assert printed(code).splitlines()[-1] == "False"
 
 
 def test_ctrl_c_in_any_command_exits_130_and_a_bug_keeps_its_traceback(

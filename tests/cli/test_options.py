@@ -15,7 +15,10 @@ def parameters(command: click.Command) -> Iterator[click.Parameter]:
     """Yield the parameters of a command and of those below it."""
     yield from command.params
     if isinstance(command, click.Group):
-        for below in command.commands.values():
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            below = command.get_command(context, name)
+            assert below is not None
             yield from parameters(below)
 
 

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from spar_bench import registry
 from spar_bench.backbones.openclip import Backbone as OpenClip
 from spar_bench.components.backbone import identity, known_sizes, shapes_of
-from spar_bench.components.fits import determined_shapes, require_shapes, stated_shapes
+from spar_bench.components.fits import determined_shapes, require_shapes
 from spar_bench.errors import NotReady, SparBenchError
 from spar_bench.spec.schema import BackboneSpec
 from tests.backbones.dinov3 import tiny
@@ -49,15 +49,6 @@ def test_shapes_of_dinov3_are_those_of_metas_file() -> None:
 
     require_shapes(Path("w"), tiny.trunk_shapes(), wanted)
     assert len(wanted.keys() & tiny.trunk_shapes().keys()) == 1
-
-
-def test_header_is_read_for_safetensors_alone(tmp_path: Path) -> None:
-    tensor = torch.zeros(2, 3, dtype=torch.bfloat16)
-    save_file({"a": tensor}, tmp_path / "w.safetensors")
-    torch.save({"a": tensor}, tmp_path / "w.pth")
-
-    assert stated_shapes(tmp_path / "w.safetensors") == {"a": (2, 3)}
-    assert stated_shapes(tmp_path / "w.pth") == {}
 
 
 def test_another_shape_of_as_many_elements_is_left_to_the_library() -> None:

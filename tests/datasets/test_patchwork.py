@@ -8,7 +8,7 @@ import pytest
 from spar_bench.datasets import patchwork
 from spar_bench.datasets.base import Dataset, DatasetSettings, Split
 from spar_bench.errors import SpecError
-from spar_bench.patchwork.scenes import CLASSES
+from spar_bench.patchwork.classes import CLASSES
 from spar_bench.testing import DatasetContract
 
 

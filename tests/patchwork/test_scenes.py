@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from spar_bench.patchwork import scenes
-from spar_bench.patchwork.patterns import SHAPE_DISTANCE, SHAPES, TEXTURE_MIX, TEXTURES, wave
-from spar_bench.patchwork.scenes import CLASSES, draw_scene, scene_seed
+from spar_bench.patchwork.classes import CLASSES, SHAPES, TEXTURES
+from spar_bench.patchwork.patterns import SHAPE_DISTANCE, TEXTURE_MIX, wave
+from spar_bench.patchwork.scenes import draw_scene, scene_seed
 
 STREAMS: list[Literal["pretrain", "train", "val"]] = ["pretrain", "train", "val"]
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from spar_bench.patchwork import weights
-from spar_bench.patchwork.scenes import CLASSES
+from spar_bench.patchwork.classes import CLASSES
 
 CONFIG = json.loads((weights.MODEL / "open_clip_config.json").read_text())["model_cfg"]
 

@@ -14,7 +14,8 @@ from spar_bench.backbones.openclip import Backbone as OpenClip
 from spar_bench.errors import SparBenchError
 from spar_bench.run.inference import WINDOW_BATCH, WindowBatch, single_pass, sliding_window, stitch
 from spar_bench.spec.schema import BackboneSpec
-from spar_bench.windows import Axis, feature_axis, n_windows, origins, pixel_axis, upsample_factor
+from spar_bench.stitching import Axis, feature_axis, pixel_axis
+from spar_bench.windows import n_windows, origins, upsample_factor
 from tests.test_testing import ToyBackbone
 
 CPU = torch.device("cpu")

@@ -24,7 +24,7 @@ DATASET = '''"""Grey boards."""
 import numpy as np
 
 from spar_bench.datasets.base import Sample
-from spar_bench.patchwork.scenes import CLASSES as PATCHWORK
+from spar_bench.patchwork.classes import CLASSES as PATCHWORK
 
 VERSION = 1
 

@@ -6,7 +6,8 @@ import torch
 
 from recipes.patchwork import crops
 from recipes.patchwork.crops import Pool, draw_batch
-from spar_bench.patchwork.scenes import CLASSES, draw_scene, scene_seed
+from spar_bench.patchwork.classes import CLASSES
+from spar_bench.patchwork.scenes import draw_scene, scene_seed
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from recipes.patchwork.pretrain import validation_miou
 from spar_bench.backbones.patchwork import Backbone
 from spar_bench.datasets.base import DatasetSettings
 from spar_bench.datasets.patchwork import Dataset
-from spar_bench.patchwork.scenes import CLASSES
+from spar_bench.patchwork.classes import CLASSES
 from spar_bench.patchwork.weights import taught_prompts
 from spar_bench.spec.schema import BackboneSpec
 
