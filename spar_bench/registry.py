@@ -19,7 +19,8 @@ A module states, as literals at its top level, which are read without running it
 
 and defines one object under the family's attribute (`loss`, `Backbone`, `Dataset`, `Refiner`). The
 settings of a loss or refiner are the keyword-only parameters of that function, or of that class's
-`__init__`; their defaults are literals.
+`__init__`; those of a kind of stage that a spec may ask for are those of its class's `probing`
+(`stages/base.py`). Their defaults are literals.
 """
 
 import ast
@@ -35,29 +36,10 @@ from pydantic import BaseModel, ConfigDict
 
 from spar_bench import sources
 from spar_bench.errors import DataFileError, SparBenchError, UnknownName
+from spar_bench.families import FAMILIES
 from spar_bench.modules import digests, module_file, module_name
 from spar_bench.sources import constant, parsed, read_data_file
 
-ATTRIBUTES = {
-    "backbones": "Backbone",
-    "datasets": "Dataset",
-    "losses": "loss",
-    "read_outs": "ReadOut",
-    "refiners": "Refiner",
-    "stages": "Stage",
-    "backends": "Backend",
-}
-_ONE_OF = {
-    "backbones": "backbone",
-    "datasets": "data set",
-    "losses": "loss",
-    "read_outs": "read-out",
-    "refiners": "refiner",
-    "stages": "kind of stage",
-    "backends": "backend",
-}
-CONFIGURABLE = ("losses", "refiners")
-"""The families whose plug-ins have settings of their own."""
 _KINDS = (bool, int, float, str)
 _PACKAGE = Path(__file__).parent
 
@@ -104,7 +86,7 @@ def modules(family: str) -> dict[str, str]:
 def names(family: str) -> list[str]:
     """Return the sorted names of a family that a spec may use; imports no plug-in."""
     known = modules(family)
-    alone = {name for name in known if not _needs_data_file(family, name)}
+    alone = {name for name in known if _has_a_name_of_its_own(family, name)}
     return sorted(alone | _data_files(family).keys())
 
 
@@ -160,10 +142,10 @@ def plugin(family: str, name: str) -> str:
     if path is None:
         if "/" in name and family in ("backbones", "datasets"):
             raise UnknownName(
-                f"{_ONE_OF[family]}: must be a known name, but got {name!r}; give a name, and a "
-                "folder as its path"
+                f"{FAMILIES[family].noun}: must be a known name, but got {name!r}; give a name, "
+                "and a folder as its path"
             )
-        raise UnknownName.among(_ONE_OF[family], name, names(family))
+        raise UnknownName.among(FAMILIES[family].noun, name, names(family))
     stated = read_data_file(path).get("plugin")
     if not isinstance(stated, str) or stated not in known:
         raise DataFileError(
@@ -207,9 +189,7 @@ def parameters(family: str, name: str) -> dict[str, Any]:
         SparBenchError: a keyword-only parameter has no literal default.
     """
     path, found = source(family, name), dict[str, Any]()
-    if family not in CONFIGURABLE:
-        return found
-    for parameter, default in sources.keyword_only(path, ATTRIBUTES[family]).items():
+    for parameter, default in (_stated_settings(family, path) or {}).items():
         value = None if default is None else sources.literal(default)
         items = value if isinstance(value, list | tuple) else [value]
         if any(type(item) not in _KINDS for item in items) or parameter == "name":
@@ -270,7 +250,7 @@ def require_stated(family: str, name: str) -> None:
         SparBenchError: it cannot be read, states no `VERSION`, or lacks its object.
     """
     identity(family, name)
-    path, attribute = source(family, name), ATTRIBUTES[family]
+    path, attribute = source(family, name), FAMILIES[family].attribute
     if not sources.defines(path, attribute):
         raise _lacks(family, path)
 
@@ -301,19 +281,19 @@ def load(family: str, name: str) -> Any:
     except Exception as error:  # a plug-in may raise anything
         reason = " ".join(str(error).split())
         raise SparBenchError(
-            f"{path}: a {_ONE_OF[family]} must be importable, but got {type(error).__name__}: "
-            f"{reason}; fix it, or install what it needs"
+            f"{path}: a {FAMILIES[family].noun} must be importable, but got "
+            f"{type(error).__name__}: {reason}; fix it, or install what it needs"
         ) from error
     if not path.is_relative_to(_PACKAGE) and sources.sha256(path) != _imported.setdefault(
         module.__name__, sources.sha256(path)
     ):
         raise SparBenchError(
-            f"{path}: a {_ONE_OF[family]} must stay as it is while a process uses it, but has "
-            "changed since it was imported; start anew"
+            f"{path}: a {FAMILIES[family].noun} must stay as it is while a process uses it, but "
+            "has changed since it was imported; start anew"
         )
-    if not hasattr(module, ATTRIBUTES[family]):
+    if not hasattr(module, FAMILIES[family].attribute):
         raise _lacks(family, path)
-    return getattr(module, ATTRIBUTES[family])
+    return getattr(module, FAMILIES[family].attribute)
 
 
 def configured(family: str, name: str, settings: Mapping[str, Any]) -> Callable[..., Any]:
@@ -342,9 +322,8 @@ def _importable(family: str, name: str) -> str:
 
 
 def _lacks(family: str, path: Path) -> SparBenchError:
-    return SparBenchError(
-        f"{path}: a {_ONE_OF[family]} must define {ATTRIBUTES[family]!r}, but has none; add it"
-    )
+    attribute, noun, _ = FAMILIES[family]
+    return SparBenchError(f"{path}: a {noun} must define {attribute!r}, but has none; add it")
 
 
 @cache
@@ -362,15 +341,26 @@ def _is_module(name: str) -> bool:
     return name.endswith(".py")
 
 
-def _needs_data_file(family: str, name: str) -> bool:
-    """Return whether a module needs a data file; unreadable ones are listed, so users see them."""
+def _stated_settings(family: str, path: Path) -> dict[str, ast.expr | None] | None:
+    """Return a module's settings with their defaults; None if it has nowhere to state any."""
+    attribute, _, method = FAMILIES[family]
+    return sources.keyword_only(path, attribute, method) if method else None
+
+
+def _has_a_name_of_its_own(family: str, name: str) -> bool:
+    """Return whether a spec may name a module; unreadable ones are listed, so users see them.
+
+    It may not if the module needs a data file, or is a kind of stage that is no probe.
+    """
     try:
         path = _file(family, name)
-        # Few do, and to parse every plug-in of a family takes as long as to import pydantic.
-        stated = b"NEEDS_DATA_FILE" in path.read_bytes()
-        return stated and bool(constant(path, "NEEDS_DATA_FILE"))
+        # Few say so, and to parse every plug-in of a family takes as long as to import pydantic.
+        text = path.read_bytes()
+        if family == "stages":
+            return b"def probing" in text and _stated_settings(family, path) is not None
+        return b"NEEDS_DATA_FILE" not in text or not constant(path, "NEEDS_DATA_FILE")
     except (SparBenchError, OSError):
-        return False
+        return True
 
 
 def _file(family: str, name: str) -> Path:
@@ -381,8 +371,8 @@ def _file(family: str, name: str) -> Path:
     path = module_file(dotted)
     if path is None or not path.is_file():
         raise SparBenchError(
-            f"{_ONE_OF[family]} {name!r}: must be installed, but there is no module {dotted}; "
-            "reinstall its package"
+            f"{FAMILIES[family].noun} {name!r}: must be installed, but there is no module "
+            f"{dotted}; reinstall its package"
         )
     return path
 

@@ -72,7 +72,8 @@ class Row(Reading):
 
     `seed` is None where no seed can affect the number (pretrained and teacher). `dataset_digest`
     is that of all that decides the data set's images and labels, `protocol` a digest of the
-    evaluation protocol; `checkpoint` is the file that a student was imported from.
+    evaluation protocol; `checkpoint` is the file that a student was imported from; `probes` has the
+    summary of each probe, by kind.
     """
 
     experiment: str
@@ -94,7 +95,17 @@ class Row(Reading):
     reason: str = ""
     divides_patch: bool | None = None
     swept: dict[str, object] = field(default_factory=dict)
+    probes: dict[str, Raw] = field(default_factory=dict)
     stages: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def probed(self) -> dict[str, object]:
+        """What its probes found, by kind and name."""
+        return {
+            f"{kind}.{name}": value
+            for kind, found in self.probes.items()
+            for name, value in found.items()
+        }
 
     @property
     def classes(self) -> str:
@@ -115,7 +126,7 @@ COLUMNS = [
     "encoder_p50_ms", "peak_mib", "window_batch", "params_m", "device", "dtype", "status",
     "cost_status", "latency_note",
 ]  # fmt: skip
-"""The columns of results.csv, in order; followed by one for each other swept key."""
+"""The columns of results.csv, in order; followed by one for each other swept key, then probes'."""
 
 COST_COLUMNS = [
     "backbone", "method", "inference", "average", "refiner", "window_px", "stride_px", "dataset",

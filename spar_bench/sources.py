@@ -101,20 +101,22 @@ def defines(path: Path, name: str) -> bool:
     return any(name in _bound(node) for node in parsed(path).body)
 
 
-def keyword_only(path: Path, name: str) -> dict[str, ast.expr | None]:
-    """Return the keyword-only parameters of a function, or of a class's `__init__`.
+def keyword_only(
+    path: Path, name: str, method: str = "__init__"
+) -> dict[str, ast.expr | None] | None:
+    """Return the keyword-only parameters of a function, or of a class's method.
 
-    Each is mapped to its default; nothing for a function of another module. Raises as `parsed`.
+    Each is mapped to its default; None without such a function in this module. Raises as `parsed`.
     """
     body = parsed(path).body
     for node in body:
         if isinstance(node, ast.ClassDef) and node.name == name:
-            body, name = node.body, "__init__"
+            body, name = node.body, method
     for node in body:
         if isinstance(node, ast.FunctionDef) and node.name == name:
             names = [argument.arg for argument in node.args.kwonlyargs]
             return dict(zip(names, node.args.kw_defaults, strict=True))
-    return {}
+    return None
 
 
 def imported(path: Path, package: str) -> Iterator[str]:

@@ -13,9 +13,14 @@ import pytest
 
 from spar_bench import registry, sources
 from spar_bench.errors import SparBenchError, UnknownName
+from spar_bench.families import FAMILIES
 from tests.small import printed
 
-BUILT_IN = [(family, name) for family in registry.ATTRIBUTES for name in registry.names(family)]
+BUILT_IN = [
+    (family, name)
+    for family in FAMILIES
+    for name in (registry.modules if family == "stages" else registry.names)(family)
+]
 
 
 Write = Callable[[str], str]
@@ -34,7 +39,7 @@ def write(tmp_path: Path) -> Write:
 
 
 def test_every_family_has_plug_ins() -> None:
-    assert {family for family, _ in BUILT_IN} == set(registry.ATTRIBUTES)
+    assert {family for family, _ in BUILT_IN} == set(FAMILIES)
 
 
 @pytest.mark.parametrize(("family", "name"), BUILT_IN)
@@ -51,7 +56,7 @@ def test_names_are_those_of_the_files_and_sorted() -> None:
 def test_names_and_versions_are_found_without_importing_anything_heavy() -> None:
     code = (
         "import sys; from spar_bench import registry\n"
-        "found = [registry.version(f, n) for f in registry.ATTRIBUTES for n in registry.names(f)]\n"
+        "found = [registry.version(f, n) for f in registry.FAMILIES for n in registry.names(f)]\n"
         "assert found\n"
         "print(*sorted({'torch', 'PIL', 'numpy', 'spar_bench.losses.mse'} & set(sys.modules)))"
     )
@@ -157,7 +162,7 @@ def test_settings_reach_the_function_in_the_kind_of_their_default(write: Write) 
 
 
 @pytest.mark.parametrize(
-    ("family", "name"), [one for one in BUILT_IN if one[0] in registry.CONFIGURABLE]
+    ("family", "name"), [one for one in BUILT_IN if FAMILIES[one[0]].method == "__init__"]
 )
 def test_settings_of_built_in_plug_ins_are_what_python_sees(family: str, name: str) -> None:
     seen = inspect.signature(registry.load(family, name)).parameters.values()

@@ -48,6 +48,9 @@ def _explanation(explained: "Explained") -> str:
         source = f"{kind} {row.stages.get(kind, '')[:12]}"
         known = [f"{value:.6g}", source] if value is not None else ["not measured", ""]
         cells.append([f"  {name}", *known])
+    for kind, found in row.probes.items():
+        source = f"{kind} {row.stages[kind][:12]}"
+        cells += [[f"  {kind}.{name}", str(value), source] for name, value in found.items()]
     lines.append(table(["  number", "value", "stage"], cells))
     if row.cost.latency_note:
         lines.append(f"  latency is as on a loaded machine: {row.cost.latency_note}")

@@ -3,10 +3,12 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from spar_bench import registry
 from spar_bench.inference import Resize
 from spar_bench.protocol import DeclaredProtocol, Protocol, declare, resizes, thresholds_of
 from spar_bench.resolve import ResolvedDataset, ResolvedPoint, Resolver
 from spar_bench.spec import Point
+from spar_bench.spec.plugins import PluginSpec
 from spar_bench.spec.schema import Settings
 from spar_bench.stages import cost, evaluate, images, imported, latency, student, targets, text
 from spar_bench.stages.base import Stage
@@ -20,7 +22,8 @@ from spar_bench.values import METHODS, Method
 class PlannedRow:
     """A future line of results.csv: one method of a trial on one data set at one resolution.
 
-    `evaluate` and `cost` are fingerprints; `timed` is the key of its timings in the latency stage.
+    `evaluate`, `cost` and `probes`, by kind, are fingerprints; `timed` is the key of its timings in
+    the latency stage.
     """
 
     method: Method
@@ -30,7 +33,13 @@ class PlannedRow:
     protocol: DeclaredProtocol
     evaluate: str
     cost: str
+    probes: dict[str, str]
     timed: str
+
+    @property
+    def stages(self) -> set[str]:
+        """The fingerprints of the stages that have its numbers, except timing."""
+        return {self.evaluate, self.cost, *self.probes.values()}
 
 
 @dataclass(frozen=True)
@@ -129,9 +138,7 @@ class Plan:
 
     def of_trial(self, trial: Trial) -> set[str]:
         """Return the fingerprints of all stages that a trial's rows need, except timing."""
-        return self.needed_by(
-            fingerprint for row in trial.rows for fingerprint in (row.evaluate, row.cost)
-        )
+        return self.needed_by(fingerprint for row in trial.rows for fingerprint in row.stages)
 
     def trials_by_stage(self) -> dict[str, list[Trial]]:
         """Return the trials that each stage is made for, by fingerprint; timing is for all."""
@@ -258,6 +265,10 @@ class _Planner:
             protocol=declared,
             evaluate=evaluated,
             cost=priced,
+            probes={
+                probe.name: self.plan.add(_probe(probe, evaluation))
+                for probe in point.settings.evaluate.probes
+            },
             timed=timed,
         )
 
@@ -285,3 +296,9 @@ class _Planner:
             self.timed[timed.key] = timed, priced.places
             self.seconds = max(self.seconds, measure.seconds)
         return self.plan.add(priced), timed.key
+
+
+def _probe(spec: PluginSpec, evaluation: evaluate.Stage) -> Stage:
+    """Return what a spec asks for beside an evaluation."""
+    probe: Stage = registry.load("stages", spec.name).probing(evaluation, **spec.settings)
+    return probe

@@ -17,14 +17,23 @@ DIFFERENCE_COLUMNS = [
 
 
 def results_data(results: Results) -> Data:
-    """Return one line per row of `results`; a swept key without a column gets its own."""
+    """Return one line per row of `results`.
+
+    A swept key without a column gets its own, as does each value that a probe found.
+    """
     keys = dict.fromkeys(key for row in results.rows for key in row.swept)
     extra = [key for key in keys if key not in SWEPT_COLUMNS]
+    probed = list(dict.fromkeys(key for row in results.rows for key in row.probed))
     return Data(
         "results.csv",
         "one line per trial, method, data set and resolution; mIoU as a fraction",
-        [*COLUMNS, *extra],
-        [_columns(row) | {key: _cell(row.swept.get(key)) for key in extra} for row in results.rows],
+        [*COLUMNS, *extra, *probed],
+        [
+            _columns(row)
+            | {key: _cell(row.swept.get(key)) for key in extra}
+            | {key: _cell(row.probed.get(key)) for key in probed}
+            for row in results.rows
+        ],
     )
 
 

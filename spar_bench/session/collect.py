@@ -11,6 +11,7 @@ from spar_bench.stage import Damaged, Finished, digest
 from spar_bench.stages import cost, evaluate, latency, student
 from spar_bench.stages.base import Stage
 from spar_bench.store import Store
+from spar_bench.validation import Raw
 
 NOT_MADE = "it has not been run yet"
 
@@ -148,23 +149,32 @@ class Collector:
             dtype=settings.evaluate.precision,
             status=state.status,
             cost=self.cost(planned.cost, planned.timed, planned.image_hw),
-            reason=state.reason or self._remark(state, inference.window_px, planned.image_hw),
+            reason=state.reason or self._remark(planned, state, inference.window_px),
             divides_patch=settings.teacher.stride_px % patch_px == 0 if slides else None,
             swept=point.swept,
+            probes=self._probes(planned),
             stages=self._stages(planned),
         )
 
-    def _remark(self, state: State, window_px: int | None, image_hw: tuple[int, int]) -> str:
+    def _probes(self, planned: PlannedRow) -> dict[str, Raw]:
+        """Return the summaries of a row's finished probes, by kind."""
+        states = {kind: self.state(key).finished for kind, key in planned.probes.items()}
+        return {kind: one.summary for kind, one in states.items() if one is not None}
+
+    def _remark(self, planned: PlannedRow, state: State, window_px: int | None) -> str:
         """Return remarks about a row that has its number, or ""."""
         found = state.finished
         skipped = [] if found is None else left_out(found)
-        return "; ".join(filter(None, [clipped(window_px, image_hw), *skipped]))
+        probes = {kind: self.state(key) for kind, key in planned.probes.items()}
+        failed = [f"{kind}: {one.reason}" for kind, one in probes.items() if one.status == "failed"]
+        return "; ".join(filter(None, [clipped(window_px, planned.image_hw), *skipped, *failed]))
 
     def _stages(self, planned: PlannedRow) -> dict[str, str]:
         """Return the stages of a row's numbers, by role."""
         stages = {
             "evaluate": planned.evaluate,
             "cost": planned.cost,
+            **planned.probes,
             **self.plan.stages[planned.evaluate].inputs,
         }
         if self.plan.latency and self._timings and planned.timed in self._timings.by_key:

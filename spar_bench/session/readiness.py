@@ -74,6 +74,7 @@ def _plug_ins(settings: Settings) -> Iterator[tuple[str, str]]:
     yield "backbones", settings.backbone.name
     yield "refiners", settings.evaluate.refiner.name
     yield from (("datasets", data.name) for data in settings.evaluate.datasets)
+    yield from (("stages", probe.name) for probe in settings.evaluate.probes)
     if settings.distils:
         yield "losses", settings.student.loss.name
         yield "datasets", settings.images.source.name

@@ -29,7 +29,7 @@ _DECIDES = {
     "imported": ("backbone.", "student.checkpoint", "evaluate."),
 }
 """First letters of the settings that can affect a method's numbers."""
-_DECIDES_NOTHING = {"evaluate.methods", "teacher.keep"}
+_DECIDES_NOTHING = {"evaluate.methods", "evaluate.probes", "teacher.keep"}
 
 
 def run_records(results: Results, store: Store) -> list[RunRecord]:

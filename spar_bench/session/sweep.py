@@ -278,11 +278,7 @@ class _Sweep:
             outcomes=self._outcomes,
             reasons=self._reasons,
         )
-        left = {
-            trial.name: {f for row in trial.rows for f in (row.evaluate, row.cost)}
-            for trial in trials
-        }
-
+        left = {trial.name: {f for row in trial.rows for f in row.stages} for trial in trials}
         waiting: dict[str, list[Trial]] = {}
         for trial in trials:
             for fingerprint in left[trial.name]:

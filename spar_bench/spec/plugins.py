@@ -28,10 +28,14 @@ from spar_bench.suggest import suggest
 from spar_bench.validation import MISTAKE, Raw, mistake, show
 from spar_bench.values import not_bool, path_text
 
-FAMILIES = ("backbones", "datasets", "losses", "read_outs", "refiners")
+FAMILIES = ("backbones", "datasets", "losses", "read_outs", "refiners", "stages")
 """The families whose plug-ins a spec names."""
+_BY_NAME_ALONE = ("stages",)
+"""The families whose plug-ins are found by name even where there is no spec."""
 _SHOWN_BY_STEM = ("backbones", "losses", "refiners")
 """The families of which tables show a file's stem alone; data sets have labels."""
+_SHOWN = {"stages": "probes"}
+"""What a spec calls a family, if not by its name."""
 _KINDS: dict[Hashable, Any] = {
     bool: bool,
     int: Annotated[int, BeforeValidator(not_bool)],
@@ -115,10 +119,23 @@ def plugin(family: str, default: str) -> BeforeValidator:
     return BeforeValidator(check, json_schema_input_type=str | PluginSpec)
 
 
+def named_once(plugins: list[PluginSpec]) -> list[PluginSpec]:
+    """Refuse a list that names a plug-in twice: its numbers go by the name.
+
+    Raises:
+        PydanticCustomError: it does.
+    """
+    names = [one.name for one in plugins]
+    for name in names:
+        if names.count(name) > 1:
+            raise mistake(f"must name each once, but got {show(name)} again; sweep its settings")
+    return plugins
+
+
 def _require(family: str, name: str, known: Known, *keys: str) -> None:
     """Refuse a name that no plug-in has, and a module that is not one's; `keys` as `mistake`."""
     names = known.names[family]
-    if registry.is_path(name):
+    if registry.is_path(name) and family not in _BY_NAME_ALONE:
         path_text(name)
         if (other := _namesake(family, name, known)) is not None:
             text = f"must be shown by a name of its own, but got {show(name)} beside {show(other)}"
@@ -126,7 +143,10 @@ def _require(family: str, name: str, known: Known, *keys: str) -> None:
     elif name not in names:
         is_folder = "/" in name and family in ("backbones", "datasets")
         way_out = f"write {{path: {name}}}" if is_folder else suggest(name, names)
-        raise mistake(f"must be one of the {family}, but got {show(name)}; {way_out}", *keys)
+        raise mistake(
+            f"must be one of the {_SHOWN.get(family, family)}, but got {show(name)}; {way_out}",
+            *keys,
+        )
     try:
         if not registry.is_data_file(name):
             registry.require_stated(family, name)

@@ -2,10 +2,16 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from spar_bench.spec.blocks import BlockSpec
-from spar_bench.spec.plugins import PluginSpec, plugin, plugin_name, registered_name
+from spar_bench.spec.plugins import (
+    PluginSpec,
+    named_once,
+    plugin,
+    plugin_name,
+    registered_name,
+)
 from spar_bench.validation import Part, mistake
 from spar_bench.values import (
     FILLED,
@@ -231,6 +237,13 @@ class EvaluateSpec(Part):
     refiner: Annotated[PluginSpec, plugin("refiners", "none")] = Field(
         PluginSpec(name="none"),
         description="A refiner plug-in, or name and settings; `spar-bench refiners` lists them.",
+    )
+    probes: Annotated[
+        list[Annotated[PluginSpec, plugin("stages", "")]], AfterValidator(named_once)
+    ] = Field(
+        [],
+        description="What else is measured beside each evaluation: kinds of stage of plug-in "
+        "packages, each a name, or name and settings.",
     )
     templates: Templates = Field(
         "openclip_80", description="Prompts with {} for the class, averaged after normalising."

@@ -3,6 +3,14 @@
 A kind is a module of this folder, or of an entry point in `spar_bench.stages`, with a class
 `Stage`. It is named by its module and states a `VERSION`, increased when its numbers or files
 change. The fingerprint of a kind of another package contains the SHA-256 of its modules, too.
+
+A kind that a spec may ask for, a probe (`evaluate.probes`), has a further class method
+
+    def probing(cls, evaluation: evaluate.Stage, *, epochs: int = 5) -> "Stage"
+
+which returns what is made beside an evaluation: it may take settings, places and inputs from it, or
+have it as an input. Its keyword-only parameters are the settings that a spec may give. The numbers
+of its summary are those of the evaluation's row.
 """
 
 from collections.abc import Mapping, Sequence

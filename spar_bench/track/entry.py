@@ -175,6 +175,11 @@ def _metrics(rows: list[Row]) -> dict[str, float]:
             candidates = {"miou": row.miou, **{cost_name: cost[cost_name] for cost_name in _COSTS}}
         candidates[f"miou/{name}"] = row.miou
         candidates |= {f"{cost_name}/{name}": cost[cost_name] for cost_name in _COSTS_A_ROW}
+        candidates |= {
+            f"{metric_name(key)}/{name}": value
+            for key, value in row.probed.items()
+            if isinstance(value, int | float)
+        }
     # MLflow reads infinity back as 1.8e308, and a NaN hides the run from its plots.
     return {
         name: float(value)

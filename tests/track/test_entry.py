@@ -59,6 +59,15 @@ def test_metrics_of_data_sets_with_odd_names_stay_apart_and_mlflow_takes_them(ur
     assert len(found) == len(names)
 
 
+def test_numbers_of_probes_are_metrics(uri: str) -> None:
+    row = make_row(probes={"linear": {"accuracy": 0.5, "classes": ["a"], "n": 3}})
+
+    mirror(uri, make_record(rows=[row]))
+
+    found = query(uri, "SELECT key, value FROM latest_metrics WHERE key LIKE 'linear%'")
+    assert dict(found) == {"linear.accuracy/patchwork.256": 0.5, "linear.n/patchwork.256": 3}
+
+
 def test_means_of_groups_with_odd_names_stay_apart() -> None:
     rows = [
         *(make_row(group=name) for name in NAMES),
