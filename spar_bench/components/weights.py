@@ -204,6 +204,10 @@ def _holds_weights(folder: Path) -> bool:
 
 def hub_snapshot(repository: str) -> Path | None:
     """Return the Hugging Face cache's snapshot of a repository; never uses the network."""
+    from huggingface_hub import constants
+
+    if not Path(constants.HF_HUB_CACHE, f"models--{repository.replace('/', '--')}").is_dir():
+        return None  # without the rest of the library, which takes longer than all of `check`
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 

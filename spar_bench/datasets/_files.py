@@ -10,10 +10,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
-from spar_bench.datasets._images import read_image, read_mask
 from spar_bench.datasets.base import IGNORED, DatasetSettings, Image, Mask, Sample, Split
 from spar_bench.digests import remembered_sha256s
 from spar_bench.errors import DataError, NotReady, SparBenchError
@@ -22,14 +18,17 @@ LabelRule = Literal["as_stored", "reduce_zero"] | dict[int, int]
 """What a mask's stored values mean: the label itself; the label plus one, with 0 ignored; or what
 a map says, which must have every value."""
 
-_NONE = -1  # label of a stored value that has no meaning
+ENDINGS = frozenset(
+    {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"}
+)
+"""Endings of image files that are read, in lower case."""
 
 
 @dataclass(frozen=True)
 class Labels:
-    """The label of each stored value, 256 of them; -1 where a value is a mistake."""
+    """The label of each stored value, 256 of them; None where a value is a mistake."""
 
-    table: NDArray[np.int16]
+    table: tuple[int | None, ...]
 
     @classmethod
     def of(cls, rule: LabelRule, n_classes: int) -> "Labels":
@@ -38,11 +37,8 @@ class Labels:
         values = {label: label for label in range(min(n_classes, IGNORED))}
         if rule == "reduce_zero":
             values = {0: IGNORED} | {label + 1: label for label in values if label + 1 < IGNORED}
-        table = np.full(256, _NONE, np.int16)
-        stated = values if isinstance(rule, str) else rule
-        for value, label in ({IGNORED: IGNORED} | stated).items():
-            table[value] = label
-        return cls(table)
+        stated = {IGNORED: IGNORED} | (values if isinstance(rule, str) else rule)
+        return cls(tuple(stated.get(value) for value in range(256)))
 
     def read(self, path: Path) -> Mask:
         """Return the labels of a mask file, `(H, W)`.
@@ -50,16 +46,9 @@ class Labels:
         Raises:
             DataError: it cannot be read, or holds a value that has no meaning.
         """
-        stored = read_mask(path)
-        counts = np.bincount(stored.ravel(), minlength=256)
-        wrong = np.flatnonzero((counts > 0) & (self.table == _NONE))
-        if len(wrong):
-            value = int(wrong[0])
-            raise DataError(
-                f"{path}: a mask must hold only {_ranges(np.flatnonzero(self.table != _NONE))}, "
-                f"but has {value} in {counts[value]} px; relabel them, or correct the class list"
-            )
-        return self.table.astype(np.uint8)[stored]
+        from spar_bench.datasets._images import read_labels  # late: it needs numpy and Pillow
+
+        return read_labels(path, self.table)
 
 
 class Entry(NamedTuple):
@@ -159,6 +148,8 @@ class FileDataset(ABC):
 
     def image(self, index: int) -> Image:
         """Return the image alone, `(H, W, 3)`."""
+        from spar_bench.datasets._images import read_image  # late, too
+
         return read_image(self._entries[index].image)
 
     def sample(self, index: int) -> Sample:
@@ -250,13 +241,6 @@ def _require_readable(error: OSError) -> None:
             f"{error.filename}: must be a readable folder, but reading it failed "
             f"({error.strerror}); check its permissions"
         ) from error
-
-
-def _ranges(values: NDArray[np.intp]) -> str:
-    """Write numbers as ranges: 0 to 20 and 255."""
-    runs = np.split(values, np.flatnonzero(np.diff(values) != 1) + 1)
-    parts = [str(run[0]) if len(run) == 1 else f"{run[0]} to {run[-1]}" for run in runs]
-    return ", ".join(parts[:-1]) + (" and " if len(parts) > 1 else "") + parts[-1]
 
 
 def _size(shape: tuple[int, ...]) -> str:

@@ -4,21 +4,17 @@ Shape legend: H, W image height and width in pixels.
 """
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image as Pillow
 from PIL import ImageOps, UnidentifiedImageError
 
 from spar_bench.datasets.base import Image, Mask
 from spar_bench.errors import DataError
-
-ENDINGS = frozenset(
-    {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"}
-)
-"""Endings of files that `read_image` reads, in lower case."""
 
 MOST_LONG = 32
 """Largest ratio of long to short side: the short side is resized, so a strip would get huge."""
@@ -133,3 +129,33 @@ def _png_depth(path: Path) -> int:
     with path.open("rb") as file:
         file.seek(_PNG_DEPTH_AT)
         return file.read(1)[0]
+
+
+def read_labels(path: Path, table: Sequence[int | None]) -> Mask:
+    """Return the labels of a mask file, `(H, W)`.
+
+    Args:
+        path: The file.
+        table: The label of each of the 256 stored values; None where a value is a mistake.
+
+    Raises:
+        DataError: it cannot be read, or holds a value without a label.
+    """
+    stored = read_mask(path)
+    labels = np.array([-1 if label is None else label for label in table])
+    counts = np.bincount(stored.ravel(), minlength=len(labels))
+    wrong = np.flatnonzero((counts > 0) & (labels < 0))
+    if len(wrong):
+        value = int(wrong[0])
+        raise DataError(
+            f"{path}: a mask must hold only {_ranges(np.flatnonzero(labels >= 0))}, but has "
+            f"{value} in {counts[value]} px; relabel them, or correct the class list"
+        )
+    return labels.astype(np.uint8)[stored]
+
+
+def _ranges(values: NDArray[np.intp]) -> str:
+    """Write numbers as ranges: 0 to 20 and 255."""
+    runs = np.split(values, np.flatnonzero(np.diff(values) != 1) + 1)
+    parts = [str(run[0]) if len(run) == 1 else f"{run[0]} to {run[-1]}" for run in runs]
+    return ", ".join(parts[:-1]) + (" and " if len(parts) > 1 else "") + parts[-1]

@@ -11,8 +11,14 @@ Sub-folders are read too. In classes.txt blank lines and lines that start with #
 import os
 from pathlib import Path
 
-from spar_bench.datasets._files import Entry, FileDataset, Found, Labels, files_below
-from spar_bench.datasets._images import ENDINGS
+from spar_bench.datasets._files import (
+    ENDINGS,
+    Entry,
+    FileDataset,
+    Found,
+    Labels,
+    files_below,
+)
 from spar_bench.datasets.base import IGNORED, DatasetSettings, Split
 from spar_bench.errors import DataError, NotReady, SparBenchError
 

@@ -3,6 +3,9 @@
 Shape legend: C channels, Q queries, h x w patch grid, H x W pixels as the backbone saw them, T x U
 pixels of the labels.
 
+It is constructed as `Refiner(device, weights, **settings)`, `weights` being where they lie if the
+data file of its name says where they come from, else None.
+
 A module may state `FLOPS`, the operations of refining one image, 1 multiply-add being 2: a formula
 in the sizes of this legend and in settings (`FLOPS = "2 * h * w * C"`), with `+ - * // **`. It is
 read without running the module, since plans need it; without it, a row has no GFLOPs. An object

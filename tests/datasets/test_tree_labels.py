@@ -103,7 +103,7 @@ def test_cityscapes_is_what_torchvision_reads(tmp_path: Path) -> None:
 def test_value_255_is_ignored_unless_a_map_gives_it_a_label() -> None:
     plain, own = Labels.of({7: 0, 8: 1}, 10).table, Labels.of({7: 0, 255: 1}, 10).table
 
-    assert (plain[7], plain[8], plain[9], plain[255]) == (0, 1, -1, 255)
+    assert (plain[7], plain[8], plain[9], plain[255]) == (0, 1, None, 255)
     assert own[255] == 1
 
 
