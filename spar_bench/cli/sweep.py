@@ -55,6 +55,7 @@ def _listed(_: click.Context, __: click.Parameter, value: str | None) -> tuple[s
 )
 @only_option
 @click.option("--retry", is_flag=True, help="Also retry students whose loss was not finite.")
+@click.option("--retime", is_flag=True, help="Time all again, as after a loaded machine.")
 @click.option("--fail-fast", is_flag=True, help="Stop after the first failure.")
 @click.option("--dry-run", is_flag=True, help="Show the plan and stop.")
 def sweep(spec: Path, dry_run: bool, **options: Any) -> None:

@@ -73,8 +73,7 @@ def _latency_lines(aggregates: list[Aggregate]) -> list[str]:
     batches = sorted({cost.window_batch for cost in costs if cost.window_batch is not None})
     noted = (
         f"{_NOTED} Latency as on a loaded machine, for {n_noted} of {len(costs)} rows: "
-        "latency_note in results.csv says why; to time them again, delete stages/latency in the "
-        "store."
+        "latency_note in results.csv says why; `spar-bench sweep --retime` times them again."
     )
     mixed = (
         f"Memory ran out while timing: windows were encoded {' or '.join(map(str, batches))} at "

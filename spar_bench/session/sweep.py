@@ -73,9 +73,10 @@ class Options:
 
     `n_seeds` overrides the spec's seeds by 0, 1, ...; `only` names trials; `tracking_uri` is an
     MLflow URI, by default the environment's, then `mlflow.db` in the working directory; `workers`
-    processes render distillation images in advance, by default some with a GPU. `devices` each get
-    a worker process that makes stages beside the others, or `jobs` on one device do; `backend`
-    names another way to make them.
+    processes render distillation images in advance, by default some with a GPU. `retime` measures
+    latency though it was measured, as on a loaded machine. `devices` each get a worker process that
+    makes stages beside the others, or `jobs` on one device do; `backend` names another way to make
+    them.
     """
 
     store: str | Path = DEFAULT_ROOT
@@ -85,6 +86,7 @@ class Options:
     n_seeds: int | None = None
     only: str | tuple[str, ...] = ()
     retry: bool = False
+    retime: bool = False
     fail_fast: bool = False
     workers: int | None = None
     devices: tuple[str, ...] = ()
@@ -258,6 +260,8 @@ class _Sweep:
         plan = make_plan(points, self._seeds, self._machine, keep_pruned=self._loaded.prunes)
         trials = select_trials(plan.trials, self._options.only)
         time_only(plan, trials, self._store)
+        if self._options.retime and plan.latency is not None:
+            self._store.discard(plan.latency)
         require_unedited(plan, trials, self._store)
         self._watcher.planned(plan, self._store)
         return plan

@@ -121,7 +121,7 @@ def test_latency_under_load_is_marked_and_the_notes_say_so_in_one_sentence() -> 
     assert [row[at].text for row in table.rows] == ["7.20", "7140†"]
     assert notes(read_aggregates(results_of(rows)))[1:] == [
         "† Latency as on a loaded machine, for 1 of 2 rows: latency_note in results.csv says why; "
-        "to time them again, delete stages/latency in the store."
+        "`spar-bench sweep --retime` times them again."
     ]
 
 

@@ -13,7 +13,7 @@ from spar_bench.run.context import Interrupted
 from spar_bench.session.sweep import Options, Silent, sweep
 from spar_bench.stages.base import Stage
 from spar_bench.store import Store
-from tests.small import TINY, UNTIMED, copy_store, runs, write_spec
+from tests.small import TIMED, TINY, UNTIMED, copy_store, runs, write_spec
 
 
 class StopAt(Silent):
@@ -83,6 +83,18 @@ def test_options_name_seeds_and_store(here: Path, tmp_path: Path) -> None:
     ]
     assert (tmp_path / "elsewhere" / "store.json").exists()
     assert not Path(".spar_bench").exists()
+
+
+def test_latency_alone_is_measured_again_on_demand(here: Path) -> None:
+    path, again = Path(write_spec(TIMED)), StopAt("nothing")
+    first = sweep(path)
+
+    second = sweep(path, Options(retime=True), watcher=again)
+
+    assert [line for line in again.seen if line.startswith("made")] == ["made latency"]
+    assert told(second.rows) == told(first.rows)
+    assert all(row.cost.latency_p50_ms for row in second.rows)
+    assert sweep(path).n_made == 0
 
 
 def test_every_trial_has_its_pictures(swept: Path) -> None:
