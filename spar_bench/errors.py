@@ -10,6 +10,7 @@
     │   ├── Damaged      a file of a finished stage is missing or altered (`stage.py`)
     │   ├── Unreadable   a file of the store is there, but cannot be read now
     │   └── LeaseLost    another process has taken over the work
+    ├── FilesChanged     weights or images have changed since the work was planned
     ├── MixedProtocols   rows of one table would have different evaluation protocols
     └── Diverged         a student's loss is no longer finite
 
@@ -86,6 +87,10 @@ class Unreadable(StoreError):
 
 class LeaseLost(StoreError):
     """Another process has taken over the work, since this one was paused for too long."""
+
+
+class FilesChanged(SparBenchError):
+    """Weights or images are not those that the work was planned for."""
 
 
 class MixedProtocols(SparBenchError):

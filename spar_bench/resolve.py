@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from spar_bench import datasets, registry
 from spar_bench.components.backbone import (
+    architecture,
     card,
     display_name,
     has_random_weights,
@@ -45,13 +46,17 @@ ASSUMED_HW, ASSUMED_IMAGES = (512, 683), 1000
 
 @dataclass(frozen=True)
 class ResolvedBackbone:
-    """A backbone: its sizes, how it is shown, and what decides features and embedded prompts."""
+    """A backbone: its sizes, how it is shown, and what decides features and embedded prompts.
+
+    `architecture` stands for the model that is built, whatever its weights.
+    """
 
     spec: BackboneSpec
     display_name: str
     random_weights: bool
     sizes: Sizes
     text_sizes: TextSizes | None
+    architecture: str
     interpolation: str
     identity: Identity
     text_identity: Identity
@@ -240,6 +245,7 @@ class Resolver:
             random_weights=self._or_else(lambda: has_random_weights(spec), lambda: False),
             sizes=sizes,
             text_sizes=text_sizes(spec),
+            architecture=self._or_else(lambda: architecture(spec), lambda: card(spec.name).model),
             interpolation=self._or_else(
                 lambda: interpolation_of(spec),
                 lambda: card(spec.name).interpolation,

@@ -8,6 +8,7 @@
     <root>/results/<experiment>/          what its report is written from; a sweep rewrites it
     <root>/studies/<hash>.journal         what a search has tried
     <root>/pictures/<key>/                drawn for MLflow; redrawn if missing
+    <root>/plans/<hash>.json              what worker processes read; `cache gc` deletes them
 
 A finished stage is renamed into place after its manifest (files, sizes, SHA-256, and its own) is
 written, so a folder under `stages/` means complete. Such a rename never replaces a finished stage,
@@ -109,6 +110,13 @@ class Store:
         """
         return self._find(self.root / "stages" / stage.kind / stage.fingerprint)
 
+    def has(self, stage: Stage) -> bool:
+        """Return whether a stage is finished; a damaged one counts as missing."""
+        try:
+            return self.find(stage) is not None
+        except Damaged:
+            return False
+
     def find_by_fingerprint(self, fingerprint: str) -> Finished | None:
         """Return a finished stage of any kind, or None; raises as `find` does."""
         with reading(self.root):
@@ -181,6 +189,10 @@ class Store:
     def discard_pictures(self) -> None:
         """Delete the pictures."""
         shutil.rmtree(self.root / "pictures", ignore_errors=True)
+
+    def discard_plans(self) -> None:
+        """Delete the plans of worker processes, while nobody uses the store."""
+        shutil.rmtree(self.root / "plans", ignore_errors=True)
 
     def finish(self, stage: Stage, *, summary: Summary, made: dict[str, Any]) -> Finished:
         """Turn a stage's `output` into the finished stage, and return it, under the stage's lock.

@@ -98,7 +98,7 @@ def test_manifest_has_the_source_of_each_plug_in_that_made_the_stage(in_swept: P
     assert {kind: sorted(plugins) for kind, plugins in made.items()} == {
         "images": ["datasets/patchwork 1"],
         "targets": towers,
-        "student": [*towers, "losses/mse 1"],
+        "student": sorted([*towers, "losses/mse 1", "read_outs/maskclip 1"]),
         "text": towers,
         "evaluate": [*towers, "datasets/patchwork 1", "refiners/none 1"],
         "cost": [*towers, "read_outs/maskclip 1", "refiners/none 1"],

@@ -1,32 +1,41 @@
 """One worker process a device, or several on the CPU: JSON lines in and out.
 
 A worker is `spar-bench work PLAN -`. It reads a line for each batch, `{"plan": PATH, "make":
-[FINGERPRINT, ...]}`, and an answer to each event `epoch`, `{"reason": ""}`; it ends when its input
-does, so none outlives this process. A worker that dies is replaced, and its batch tried once more.
+[FINGERPRINT, ...]}`, and an answer to each event `epoch`, `{"reason": ""}`. It stops in its own
+time after `{"stop": true}`, and soon when its input ends, so none outlives this process. A worker
+that dies is replaced, and its batch tried once more.
 """
 
 import json
+import logging
 import queue
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from spar_bench.backends import in_process
 from spar_bench.backends.base import Setup
 from spar_bench.engine.events import ENDINGS, Emit, Event
+from spar_bench.engine.parent import STOP
 from spar_bench.engine.workplan import WorkPlan
 from spar_bench.errors import StoreError
 from spar_bench.stages.base import Stage
+
+log = logging.getLogger(__name__)
 
 VERSION = 1
 TRIES = 2
 """How often a batch is given to a worker, if workers die while making it."""
 POLL_S = 0.5
 GRACE_S = 20.0
-"""Seconds that workers get to reach a point where they can stop."""
+"""Seconds that workers get, once told to stop, to reach a point where nothing is lost."""
 
 
 @dataclass(eq=False)
@@ -91,13 +100,15 @@ class Backend:
     def close(self) -> None:
         """End all workers where nothing is lost; kill those that take too long."""
         for worker in self._workers:
-            _hang_up(worker)
+            _tell(worker, STOP)
+        ends_at = time.monotonic() + GRACE_S
         for worker in self._workers:
             try:
-                worker.process.wait(timeout=GRACE_S)
+                worker.process.wait(timeout=max(ends_at - time.monotonic(), 0))
             except subprocess.TimeoutExpired:
                 worker.process.kill()
                 worker.process.wait()
+            _hang_up(worker)
         self._workers.clear()
 
     def _start(self) -> _Worker:
@@ -124,9 +135,13 @@ class Backend:
 
     def _read(self, worker: _Worker) -> None:
         assert worker.process.stdout is not None, "workers are started with a pipe"
-        with worker.process.stdout as events:
-            for line in events:
-                self._events.put((worker, Event.model_validate_json(line)))
+        try:
+            with worker.process.stdout as events:
+                for line in events:
+                    self._events.put((worker, Event.model_validate_json(line)))
+        except ValidationError:  # half a line of one that ended, or what a library printed
+            log.exception("a worker wrote a line that is no event, and is replaced")
+            worker.process.kill()
         worker.process.wait()
         self._events.put((worker, None))
 
@@ -165,7 +180,7 @@ def _hang_up(worker: _Worker) -> None:
         worker.process.stdin.close()
 
 
-def _tell(worker: _Worker, message: dict[str, object]) -> None:
+def _tell(worker: _Worker, message: Mapping[str, object]) -> None:
     assert worker.process.stdin is not None, "workers are started with a pipe"
     with suppress(BrokenPipeError):  # it has died, which its reader reports
         worker.process.stdin.write(json.dumps(message) + "\n")

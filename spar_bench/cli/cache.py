@@ -94,5 +94,6 @@ def gc(specs: Path, store: Path, yes: bool) -> None:
         click.echo(f"pictures, redrawn when needed  {decimal(gone.pictures_bytes)}")
         if yes:
             opened.discard_pictures()
+            opened.discard_plans()
     what = f"{counted(len(gone.finished) + len(gone.unfinished), 'stage')}, {decimal(gone.n_bytes)}"
     click.echo(f"deleted {what}" if yes else f"{what} would be deleted; --yes deletes them")

@@ -21,10 +21,13 @@ def work(plan: Path, fingerprints: tuple[str, ...], **options: Any) -> None:
 
     With - instead of a FINGERPRINT, batches are read from standard input until it ends.
     """
-    from spar_bench.engine.parent import Parent
+    from spar_bench.engine.parent import Parent, take_output
 
-    parent = Parent(sys.stdin) if "-" in fingerprints else None  # before torch is imported
+    # Before torch is imported, which takes seconds and may print.
+    out = take_output()
+    parent = Parent(sys.stdin) if "-" in fingerprints else None
 
     from spar_bench.run.serve import work as serve
 
-    serve(plan, [name for name in fingerprints if name != "-"], parent=parent, **options)
+    named = [name for name in fingerprints if name != "-"]
+    serve(plan, named, parent=parent, out=out, **options)

@@ -15,6 +15,7 @@ from spar_bench.components.fits import determined_shapes, require_fit, require_m
 from spar_bench.components.header import Shape
 from spar_bench.components.identity import ComponentIdentity, identify
 from spar_bench.components.open_clip_config import (
+    model_config,
     require_tokenizer,
     sizes_of_config,
     stated_preprocessing,
@@ -37,6 +38,7 @@ from spar_bench.digests import remembered_sha256
 from spar_bench.errors import DataFileError, NotReady, SpecError
 from spar_bench.sources import constant
 from spar_bench.spec.schema import BackboneSpec
+from spar_bench.stage import digest
 from spar_bench.suggest import suggest
 from spar_bench.validation import data_file_error
 
@@ -190,6 +192,19 @@ def identity(spec: BackboneSpec) -> ComponentIdentity:
             **_keys(spec.name),
         }
         return identify("backbones", spec.name, settings=settings, files=files)
+
+
+def architecture(spec: BackboneSpec) -> str:
+    """Return a digest of the config that a backbone is built from; without one, its model's name.
+
+    Raises:
+        UnknownName: no backbone of that name.
+        NotReady: its weights are missing, or their config cannot be read.
+    """
+    model = card(spec.name).model
+    with readable(f"backbone {spec.name}"):
+        config = model_config(weights_of(spec), model)
+    return digest(config) if config else model
 
 
 def text_identity(known: ComponentIdentity) -> ComponentIdentity:

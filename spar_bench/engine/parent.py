@@ -10,6 +10,8 @@ import threading
 from queue import Queue
 from typing import IO, Any
 
+STOP = {"stop": True}
+"""The message after which a worker stops where nothing is lost, in its own time."""
 LAST_MOMENTS_S = 5.0
 """Seconds between the end of the messages and that of this process, whatever it is doing."""
 
@@ -27,8 +29,24 @@ class Parent:
         return self._messages.get()
 
     def _listen(self, stream: IO[str]) -> None:
-        for line in stream:
-            self._messages.put(json.loads(line))
+        try:
+            for line in stream:
+                message = json.loads(line)
+                if message == STOP:
+                    self._end()
+                else:
+                    self._messages.put(message)
+        finally:  # a parent that is killed may leave half a line
+            self._end()
+            threading.Timer(LAST_MOMENTS_S, os._exit, [1]).start()
+
+    def _end(self) -> None:
         self._messages.put(None)
         self.has_ended.set()
-        threading.Timer(LAST_MOMENTS_S, os._exit, [1]).start()
+
+
+def take_output() -> IO[str]:
+    """Return standard output for events alone: whatever else is printed goes to standard error."""
+    out = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # libraries print what they like
+    return out

@@ -137,7 +137,7 @@ class Scheduler:
     def _settles(self, stage: Stage) -> bool:
         """Settle a stage that needs no work, or cannot be made; return whether it is settled."""
         lost = [i for i in stage.inputs.values() if self.outcomes.get(i) in _NOT_THERE]
-        if self._is_found(stage):
+        if self.store.has(stage):
             self.outcomes[stage.fingerprint] = "found"
         elif (past := self.retries.given_up(self.store, stage)) is not None:
             self._end(stage, past.outcome, past.reason)
@@ -169,15 +169,8 @@ class Scheduler:
             if (other is stage or other.fingerprint in self.wanted)
             and self._is_open(other.fingerprint)
             and other.fingerprint not in self._running
-            and not self._is_found(other)
+            and not self.store.has(other)
         ]
-
-    def _is_found(self, stage: Stage) -> bool:
-        """Return whether a stage is finished; a damaged one counts as missing."""
-        try:
-            return self.store.find(stage) is not None
-        except Damaged:
-            return False
 
 
 class _Queue:

@@ -4,13 +4,13 @@ Messages come in on standard input and events go out on standard output, both JS
 `backends.subprocesses`. Whatever else is printed goes to standard error.
 """
 
-import os
 import threading
 from collections.abc import Iterable
 from pathlib import Path
+from typing import IO
 
 from spar_bench.engine.events import Emit, Event
-from spar_bench.engine.parent import Parent
+from spar_bench.engine.parent import Parent, take_output
 from spar_bench.engine.workplan import read_work_plan
 from spar_bench.errors import NotReady, StoreError
 from spar_bench.run.context import Context, Interrupted, Pruned, prepare_device, resolve_workers
@@ -27,15 +27,18 @@ def work(
     threads: int | None = None,
     workers: int | None = None,
     parent: Parent | None = None,
+    out: IO[str] | None = None,
 ) -> None:
     """Make stages of a plan: those named, or those that a parent names until it ends.
+
+    Events are written to `out`, by default standard output, which then takes nothing else.
 
     Raises:
         NotReady: the plan cannot be read, or has no such stage, or the device is not available.
         StoreError: the store cannot be used.
         Interrupted: the parent has ended.
     """
-    emit = _take_output()
+    emit = _writer(out or take_output())
     plan, at = read_work_plan(path), prepare_device(device, threads)
     stop = threading.Event() if parent is None else parent.has_ended
     context = Context(Store(store), at, stop=stop, workers=resolve_workers(workers, at))
@@ -49,10 +52,8 @@ def work(
         _serve(parent, {str(path): worker}, context, emit)
 
 
-def _take_output() -> Emit:
-    """Return what writes events to standard output, which then takes nothing else."""
-    out = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # libraries print what they like
+def _writer(out: IO[str]) -> Emit:
+    """Return what writes an event as a line."""
     lock = threading.Lock()
 
     def emit(event: Event) -> None:

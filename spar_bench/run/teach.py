@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
 from spar_bench.backbones.base import Backbone
@@ -19,6 +19,7 @@ from spar_bench.resolve import open_dataset
 from spar_bench.run.context import Context
 from spar_bench.run.images import Pictures, normalise
 from spar_bench.run.inference import WindowBatch, sliding_window
+from spar_bench.run.resume import is_whole
 from spar_bench.run.writer import Writer
 from spar_bench.stage import Damaged, Finished
 from spar_bench.stages import images, student, targets
@@ -162,9 +163,8 @@ def read_target(targets: Finished, position: int) -> Tensor:
 
 def _grid_hw(path: Path) -> tuple[int, int] | None:
     """Return the grid of features that an earlier attempt wrote completely, or None."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            _, rows, columns = file.get_slice("features").get_shape()
-            return rows, columns
-    except (OSError, SafetensorError):
+    if not is_whole(path):
         return None
+    with safe_open(path, framework="pt") as file:
+        _, rows, columns = file.get_slice("features").get_shape()
+        return rows, columns

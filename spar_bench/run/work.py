@@ -12,7 +12,14 @@ from typing import Any, Literal
 from spar_bench import plugin_code
 from spar_bench.engine.events import ENDINGS, Emit, Event
 from spar_bench.engine.workplan import WorkPlan
-from spar_bench.errors import Diverged, LeaseLost, SparBenchError, StoreError, Unreadable
+from spar_bench.errors import (
+    Diverged,
+    FilesChanged,
+    LeaseLost,
+    SparBenchError,
+    StoreError,
+    Unreadable,
+)
 from spar_bench.machine_lock import machine_lock
 from spar_bench.resolve import Resolver
 from spar_bench.run.context import Context, Interrupted, Pruned
@@ -160,7 +167,7 @@ class Worker:
         """Store what was made, and record what failed."""
         try:
             self._require_unchanged(stages[0])
-        except SparBenchError:
+        except FilesChanged:  # if they only cannot be read now, the work stays
             for stage in stages:
                 self.context.store.discard_unfinished(stage.fingerprint)
             raise
@@ -173,7 +180,12 @@ class Worker:
             emit(Event(kind="made", fingerprint=stage.fingerprint, text=text))
 
     def _require_unchanged(self, stage: Stage) -> None:
-        """Raise if files have changed since the plan, so that the work is not stored."""
+        """Look again at what the fingerprint stands for, so that no work on other files is stored.
+
+        Raises:
+            FilesChanged: files have changed since the plan.
+            SparBenchError: they cannot be read.
+        """
         listed = self.plan.stages.get(stage.inputs.get("images", ""))
         resolver = Resolver()
         for one in (stage, listed) if listed else (stage,):
@@ -198,22 +210,17 @@ class Worker:
     def _ensure(self, stages: Iterable[Stage], emit: Emit) -> None:
         """Make stages that are missing, and first what they are made from."""
         for stage in stages:
-            if self._is_there(stage):
+            if self.context.store.has(stage):
                 continue
-            self._ensure((self.plan.stages[key] for key in stage.inputs.values()), emit)
+            inputs = [self.plan.stages.get(key) for key in stage.inputs.values()]
+            self._ensure(filter(None, inputs), emit)  # targets that are not kept are not planned
             self.make([stage], emit)
-            if not self._is_there(stage):
+            if not self.context.store.has(stage):
                 failure = self.context.store.failure(stage)
                 raise SparBenchError(
                     f"{stage.kind} was damaged and could not be made again: "
                     f"{failure.reason if failure else 'it was deleted meanwhile'}"
                 )
-
-    def _is_there(self, stage: Stage) -> bool:
-        try:
-            return self.context.store.find(stage) is not None
-        except Damaged:
-            return False
 
     def _fail(self, stages: list[Stage], error: Exception, emit: Emit) -> None:
         """Record an error; what is neither a mistake nor expected is a bug: log its traceback."""
@@ -240,7 +247,7 @@ class Worker:
     ) -> None:
         """Record why stages failed; after a permanent failure, a retry starts over."""
         for stage in stages:
-            if self._is_there(stage):  # finished before a later one of the batch failed
+            if self.context.store.has(stage):  # finished before a later one of the batch failed
                 continue
             self.context.store.fail(stage, reason, outcome=outcome, final=final)
             if final and outcome == "failed":

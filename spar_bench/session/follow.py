@@ -25,5 +25,5 @@ def follow(options: Options, *, on_joined: Callable[[], None] = ignore) -> None:
             workers=resolve_workers(options.workers, device),
             ranks=ranks,
         )
-        while (settings := ranks.hear()) is not None:
-            join_student(settings, context)
+        while (message := ranks.hear()) is not None:
+            join_student(message, context)

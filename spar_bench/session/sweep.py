@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import torch
+
 from spar_bench import registry, track
 from spar_bench.backends.base import Backend, Setup
 from spar_bench.conflicts import read_spec
@@ -157,6 +159,17 @@ def sweep(
         return running.run()
 
 
+def _prepared_device(options: Options) -> torch.device:
+    """Return the device of what no worker makes: the first of those named, which must all be there.
+
+    Raises:
+        NotReady: one is not.
+    """
+    named = options.devices or (own_device(options.device),)
+    first, *_ = [prepare_device(name, options.threads) for name in named]
+    return first
+
+
 class _Sweep:
     """One run of an experiment."""
 
@@ -170,7 +183,7 @@ class _Sweep:
             )
         for line in ready_remarks(loaded):
             log.warning("%s", line)
-        device = prepare_device(own_device(options.device), options.threads)
+        device = _prepared_device(options)
         self._loaded, self._options, self._watcher = loaded, options, watcher
         self._seeds = seeds_of(loaded, options.n_seeds)
         self._store = Store(Path(options.store))
@@ -260,8 +273,6 @@ class _Sweep:
         plan = make_plan(points, self._seeds, self._machine, keep_pruned=self._loaded.prunes)
         trials = select_trials(plan.trials, self._options.only)
         time_only(plan, trials, self._store)
-        if self._options.retime and plan.latency is not None:
-            self._store.discard(plan.latency)
         require_unedited(plan, trials, self._store)
         self._watcher.planned(plan, self._store)
         return plan
@@ -295,6 +306,8 @@ class _Sweep:
                     self._mirror.show(self._results(plan, [trial]))
 
         scheduler.make(waiting, ended=ended)
+        if self._options.retime and timed and plan.latency and plan.latency not in self._outcomes:
+            self._store.discard(plan.latency)
         scheduler.make(stages_after_trials(plan, trials, timed=timed))
 
     def _is_new(self, plan: Plan, trial: Trial) -> bool:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import Field, JsonValue
 
 from spar_bench import registry
-from spar_bench.errors import SparBenchError
+from spar_bench.errors import FilesChanged, SparBenchError
 from spar_bench.modules import digests
 from spar_bench.stage import digest
 from spar_bench.validation import Part
@@ -105,11 +105,12 @@ class Stage(Part):
         """Look again at the weights and images that the fingerprint stands for.
 
         Raises:
-            SparBenchError: they have changed since the plan was made.
+            FilesChanged: they have changed since the plan was made.
+            SparBenchError: they cannot be read.
         """
         for name, identity in self.identities(resolver).items():
             if identity != getattr(self.settings, name):
-                raise SparBenchError(
+                raise FilesChanged(
                     f"{name}: its files must not change while a sweep runs, but have changed "
                     f"since the {self.kind} was planned; run the same command again"
                 )

@@ -19,7 +19,7 @@ from spar_bench.stages import base
 from spar_bench.stages.base import Estimate
 from spar_bench.values import Method, Precision
 
-VERSION = 2
+VERSION = 3
 COST_FILE = "cost.json"
 _BYTES = 2_000
 
@@ -27,10 +27,12 @@ _BYTES = 2_000
 class Settings(base.Settings):
     """What decides the cost, which excludes weights and positions.
 
-    The read-out states the closed form of what follows the patch embedding.
+    The architecture is what sizes leave open, such as the activation. The read-out states the
+    closed form of what follows the patch embedding.
     """
 
     backbone: PluginIdentity
+    architecture: str
     read_out: PluginIdentity
     sizes: dict[str, JsonValue]
     inference: Inference
@@ -96,6 +98,7 @@ class Stage(base.Stage):
         return cls(
             settings=Settings(
                 backbone=registry.identity("backbones", spec.name),
+                architecture=point.backbone.architecture,
                 read_out=registry.identity("read_outs", point.backbone.sizes.read_out),
                 sizes=sizes,
                 inference=point.inference(method),

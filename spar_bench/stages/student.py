@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
+from spar_bench import registry
 from spar_bench.components.flops import trained_params, training_flops
 from spar_bench.components.sizes import Sizes
 from spar_bench.inference import Inference
@@ -15,7 +16,7 @@ from spar_bench.stage import Finished
 from spar_bench.stages import base, images, targets
 from spar_bench.stages.base import Estimate, Identity
 
-VERSION = 1
+VERSION = 2
 TRAINED_FILE = "trained.safetensors"
 """The trained tensors, by their names in the image tower."""
 CURVE_FILE = "curve.json"
@@ -24,9 +25,13 @@ BYTES_A_WEIGHT = 4
 
 
 class Settings(base.Settings):
-    """The backbone, the recipe, and the seed of the order of images."""
+    """The backbone, the recipe, and the seed of the order of images.
+
+    The read-out states the closed form of the FLOPs that training takes.
+    """
 
     backbone: Identity
+    read_out: PluginIdentity
     recipe: StudentSpec
     loss: PluginIdentity
     seed: int
@@ -75,6 +80,7 @@ class Stage(base.Stage):
         return cls(
             settings=Settings(
                 backbone=point.backbone.identity,
+                read_out=registry.identity("read_outs", point.backbone.sizes.read_out),
                 recipe=recipe.model_copy(update={"loss": PluginSpec(name=point.loss.name)}),
                 loss=point.loss,
                 seed=seed,

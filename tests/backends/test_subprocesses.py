@@ -48,6 +48,28 @@ def two_workers(plan: Plan, store: Store) -> Iterator[tuple[Scheduler, Notes]]:
         backend.close()
 
 
+@pytest.mark.parametrize("line", ['{"kind": "ma', "a library's greeting"])
+def test_worker_that_writes_what_is_no_event_is_ended(
+    plan: Plan, store: Store, line: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    code = f"import time; print({line!r}, flush=True); time.sleep(60)"
+    with two_workers(plan, store) as (making, _):
+        backend = making.backend
+        assert isinstance(backend, subprocesses.Backend)
+        process = subprocess.Popen(
+            [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        worker = subprocesses._Worker(0, process)
+
+        backend._read(worker)
+
+        assert backend._events.get_nowait() == (worker, None)
+        assert process.returncode == -signal.SIGKILL
+        assert process.stdin is not None
+        process.stdin.close()
+    assert "wrote a line that is no event" in caplog.text
+
+
 @pytest.mark.slow
 def test_two_workers_make_what_one_process_makes(
     plan: Plan, store: Store, undisturbed: dict[str, Any]

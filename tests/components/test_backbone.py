@@ -1,8 +1,11 @@
 """What a backbone in a spec stands for, found once, weights present or not."""
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from spar_bench.components.backbone import card, identity, known_sizes, text_identity
 from spar_bench.errors import NotReady, UnknownName
@@ -54,6 +57,31 @@ def test_identity_of_a_text_tower_leaves_out_how_images_are_read(clip: Path) -> 
 
     assert plain != other
     assert text_identity(plain) == text_identity(other)
+
+
+def test_architecture_is_what_the_config_builds_and_not_the_weights(
+    clip: Path, tmp_path: Path
+) -> None:
+    same, other = tmp_path / "same", tmp_path / "other"
+    for folder in (same, other):
+        shutil.copytree(clip, folder)
+    weights = load_file(clip / "open_clip_model.safetensors")
+    others = {name: one + 1 for name, one in weights.items()}
+    save_file(others, same / "open_clip_model.safetensors")
+    config = json.loads((other / "open_clip_config.json").read_text())
+    config["model_cfg"]["quick_gelu"] = True
+    (other / "open_clip_config.json").write_text(json.dumps(config))
+
+    own, as_own, quick = (
+        Resolver().backbone(BackboneSpec(path=str(folder))) for folder in (clip, same, other)
+    )
+
+    assert own.identity != as_own.identity
+    assert own.architecture == as_own.architecture != quick.architecture
+    provisional = Resolver(provisional=True).backbone(BackboneSpec(name=LAION))
+    random = Resolver().backbone(BackboneSpec(name=LAION, weights="random"))
+    assert provisional.architecture
+    assert random.architecture
 
 
 def test_identity_is_json_and_back(clip: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from spar_bench.engine.events import Event
-from spar_bench.errors import SparBenchError
+from spar_bench.errors import NotReady, SparBenchError
 from spar_bench.plan.trials import Plan
 from spar_bench.results import Results, Row
 from spar_bench.run.context import Interrupted
@@ -95,6 +95,31 @@ def test_latency_alone_is_measured_again_on_demand(here: Path) -> None:
     assert told(second.rows) == told(first.rows)
     assert all(row.cost.latency_p50_ms for row in second.rows)
     assert sweep(path).n_made == 0
+
+
+@pytest.mark.parametrize("devices", [("cuda:99",), ("cpu", "cuda:99")])
+def test_every_device_that_is_named_must_be_there(here: Path, devices: tuple[str, ...]) -> None:
+    with pytest.raises(NotReady, match="cuda:99"):
+        sweep(Path(write_spec(UNTIMED)), Options(devices=devices))
+
+
+def test_latency_of_a_search_is_measured_again_once(here: Path) -> None:
+    search = """\
+sweep:
+  - set: {evaluate.methods: [teacher]}
+    search:
+      trials: 3
+      sampler: random
+      objectives: {miou: maximize, latency_p50_ms: minimize}
+      space: {teacher.stride_px: {choices: [32, 64]}}
+"""
+    path = Path(write_spec(TIMED.partition("sweep:")[0] + search))
+    sweep(path)
+
+    rows = sweep(path, Options(retime=True)).rows
+
+    assert rows
+    assert all(row.cost.latency_p50_ms for row in rows)
 
 
 def test_every_trial_has_its_pictures(swept: Path) -> None:

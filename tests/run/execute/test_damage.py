@@ -8,9 +8,10 @@ import pytest
 
 from spar_bench.plan.trials import Plan
 from spar_bench.stage import MANIFEST
+from spar_bench.stages.student import TRAINED_FILE
 from spar_bench.store import Store
 from tests.run.execute.conftest import contents
-from tests.run.tiny import finished, of_kind, scheduler
+from tests.run.tiny import finished, of_kind, plan_of, scheduler, settings
 
 DAMAGES: dict[str, Callable[[Path], object]] = {
     "truncated": lambda path: path.write_bytes(path.read_bytes()[:-3]),
@@ -62,6 +63,23 @@ def test_one_damaged_target_costs_one_target(
 
     assert written == ["000001.safetensors"]
     assert finished(filled, targets).summary["n_images"] == 3
+
+
+def test_damaged_student_whose_targets_are_not_kept_is_mended(
+    clip: Path, photographs: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("spar_bench.store.HASH_WHOLE_BYTES", 0)  # checksums are seen when read
+    plan = plan_of(settings(clip, photographs, teacher__keep=False, evaluate__methods=["student"]))
+    scheduler(plan, store)[0].make(plan.stages)
+    [student], [evaluation] = of_kind(plan, "student"), of_kind(plan, "evaluate")
+    store.discard(evaluation.fingerprint)
+    DAMAGES["altered"](store.root / "stages/student" / student.fingerprint / TRAINED_FILE)
+    making, notes = scheduler(plan, Store(store.root))
+
+    making.make(plan.stages)
+
+    assert notes.kinds("made") == ["student", "evaluate"]
+    assert making.outcomes[evaluation.fingerprint] == "made"
 
 
 def test_damage_found_while_an_input_is_read_is_mended_and_the_work_goes_on(

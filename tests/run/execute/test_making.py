@@ -11,8 +11,10 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from spar_bench.engine.scheduler import Scheduler
+from spar_bench.errors import NotReady
 from spar_bench.plan.trials import Plan
 from spar_bench.stages.base import Stage
+from spar_bench.stages.student import TRAINED_FILE
 from spar_bench.store import Store
 from tests.run.tiny import Notes, finished, of_kind, plan_of, scheduler, settings, write_photographs
 from tests.toy import Summary
@@ -126,6 +128,30 @@ def test_files_that_change_after_planning_are_told_of_and_nothing_is_kept(
     assert f"{what}: its files must not change while" in making.reasons[stage.fingerprint]
     assert store.find(stage) is None
     assert not (store.root / "scratch" / stage.fingerprint).exists()
+
+
+def test_work_stays_if_its_files_only_cannot_be_read_when_it_ends(
+    plan: Plan, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [student] = of_kind(plan, "student")
+    with monkeypatch.context() as patch:
+        patch.setattr(type(student), "require_unchanged", away)
+        scheduler(plan, store)[0].make([student.fingerprint])
+    failure = store.failure(student)
+    left = list((store.root / "scratch" / student.fingerprint).rglob(TRAINED_FILE))
+
+    making, _ = scheduler(plan, store)
+    making.make([student.fingerprint])
+
+    assert failure is not None
+    assert failure.reason == "the folder is away"
+    assert len(left) == 1
+    assert making.outcomes[student.fingerprint] == "made"
+
+
+def away(*_: object) -> None:
+    """Fail as a folder does that is not mounted."""
+    raise NotReady("the folder is away")
 
 
 def test_counts_in_the_store_are_one_row_an_image(plan: Plan, whole: Store) -> None:
