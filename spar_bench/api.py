@@ -104,6 +104,7 @@ def evaluate(
         DataError: an image or mask cannot be read, or no pixel has a label.
     """
     spec = _named(dataset) if isinstance(dataset, str) else dataset
+    _require_positive("evaluate", short_side_px=short_side_px)
     own, inference = facts(spec), _inference("evaluate", backbone, window_px, stride_px, average)
     resize = Resize(short_side_px or own.short_side_px, None if short_side_px else own.long_side_px)
     _require_a_patch("evaluate: short_side_px", backbone, resize.short_side_px)

@@ -219,10 +219,7 @@ def identity(family: str, name: str, settings: Mapping[str, Any] | None = None) 
         lineage[shown] = version(family, base)
         if not path.is_relative_to(_PACKAGE):
             outside |= _sources(family, base)
-        stated = constant(path, "BUILDS_ON") or ()
-        open_ends += [
-            plugin(family, one) for one in ([stated] if isinstance(stated, str) else stated)
-        ]
+        open_ends += [plugin(family, one) for one in _builds_on(path)]
     given = {key: _as_json(value) for key, value in parameters(family, name).items()}
     return PluginIdentity(
         name=display_name(plugin(family, name)),
@@ -302,14 +299,13 @@ def configured(family: str, name: str, settings: Mapping[str, Any]) -> Callable[
     Raises:
         UnknownName, SparBenchError: as `load`.
     """
-    defaults = parameters(family, name)
-    return partial(
-        load(family, name),
-        **{
-            key: tuple(value) if isinstance(defaults.get(key), tuple) else value
-            for key, value in settings.items()
-        },
-    )
+    return partial(load(family, name), **as_stated(family, name, settings))
+
+
+def as_stated(family: str, name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings as a plug-in's defaults are: lists are tuples where a default is one."""
+    tuples = {key for key, value in parameters(family, name).items() if isinstance(value, tuple)}
+    return {key: tuple(value) if key in tuples else value for key, value in settings.items()}
 
 
 _imported: dict[str, str] = {}
@@ -381,6 +377,21 @@ def _sources(family: str, name: str) -> dict[str, str]:
     """Return the SHA-256 of a plug-in's file and of those of its own package that it imports."""
     path = _file(family, name)
     return {path.name: sources.sha256(path)} if _is_module(name) else digests(modules(family)[name])
+
+
+def _builds_on(path: Path) -> tuple[str, ...]:
+    """Return the plug-ins whose code a module says it uses.
+
+    Raises:
+        SparBenchError: it says so otherwise than by names.
+    """
+    stated = constant(path, "BUILDS_ON") or ()
+    found = (stated,) if isinstance(stated, str) else stated
+    if not isinstance(found, tuple | list) or not all(isinstance(one, str) for one in found):
+        raise SparBenchError(
+            f"{path}: BUILDS_ON must be a name, or a tuple of names, but got {stated!r}; correct it"
+        )
+    return tuple(found)
 
 
 def _as_json(value: Any) -> Any:

@@ -17,6 +17,7 @@ from ruamel.yaml.error import YAMLError
 from spar_bench.errors import DataFileError, SparBenchError
 from spar_bench.files import file_sha256
 
+_HIGHEST_POWER = 16
 _OPERATORS: dict[type[ast.operator], Callable[[float, float], float]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -61,7 +62,7 @@ def parsed(path: Path) -> ast.Module:
         return _tree(path, _stamp(path))
     except FileNotFoundError as error:
         raise SparBenchError(f"{path}: a plug-in must exist, but does not; correct it") from error
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise SparBenchError(
             f"{path}: a plug-in must be a Python file, but cannot be read: {error}; fix it"
         ) from error
@@ -83,7 +84,7 @@ def literal(expression: ast.expr) -> Any:
     """Return the value of a literal, or None if the expression is not one."""
     try:
         return ast.literal_eval(expression)
-    except ValueError:
+    except (ValueError, TypeError, RecursionError, MemoryError):
         return None
 
 
@@ -123,20 +124,29 @@ def imported(path: Path, package: str) -> Iterator[str]:
     """Yield the dotted names that a module of a package imports: `a.b` for `from a import b`.
 
     Raises:
-        SparBenchError: as `parsed`.
+        SparBenchError: as `parsed`, or it imports from above its package.
     """
     for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             module = "." * node.level + (node.module or "")
-            base = resolve_name(module, package) if node.level else module
+            base = _absolute(module, package, path) if node.level else module
             yield from (f"{base}.{alias.name}" for alias in node.names)
 
 
 def sha256(path: Path) -> str:
     """Return the SHA-256 of a module's file."""
     return _sha256(path, _stamp(path))
+
+
+def _absolute(module: str, package: str, path: Path) -> str:
+    try:
+        return resolve_name(module, package)
+    except ImportError as error:
+        raise SparBenchError(
+            f"{path}: must import from its own package, but `from {module}` is above it; correct it"
+        ) from error
 
 
 def _value(node: ast.expr, values: Mapping[str, Any]) -> float:
@@ -146,7 +156,10 @@ def _value(node: ast.expr, values: Mapping[str, Any]) -> float:
         case ast.Name(id=name) if type(values.get(name)) in (int, float):
             return float(values[name]) if isinstance(values[name], float) else int(values[name])
         case ast.BinOp(left, operator, right) if type(operator) in _OPERATORS:
-            return _OPERATORS[type(operator)](_value(left, values), _value(right, values))
+            first, second = _value(left, values), _value(right, values)
+            if isinstance(operator, ast.Pow) and (first < 0 or abs(second) > _HIGHEST_POWER):
+                raise ValueError(f"{ast.unparse(node)!r} is no power of 0 to {_HIGHEST_POWER}")
+            return _OPERATORS[type(operator)](first, second)
     raise ValueError(f"{ast.unparse(node)!r} is no arithmetic")
 
 

@@ -169,6 +169,7 @@ def test_class_names_of_a_spec_count_as_in_a_sweep_though_the_plug_in_has_its_ow
         ({"window_px": 16}, "evaluate: window_px: must come with a stride, but got only 16"),
         ({"average": "x"}, "average: must be logits or features, but got 'x'; use one of them"),
         ({"short_side_px": 3}, "short_side_px: must be at least the backbone's patch"),
+        ({"short_side_px": 0}, "evaluate: short_side_px: must be above 0, but got 0"),
     ],
 )
 def test_evaluation_refuses_arguments_out_of_range(

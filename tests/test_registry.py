@@ -252,3 +252,22 @@ def test_data_file_is_parsed_once_until_it_changes(
 def test_folder_in_place_of_a_name_is_told_where_it_goes() -> None:
     with pytest.raises(UnknownName, match="got '/my/clip'; give a name, and a folder as its path"):
         registry.plugin("backbones", "/my/clip")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "VERSION = 1\nBUILDS_ON = 3\n",
+        "VERSION = 1\nBUILDS_ON = [1]\n",
+        "VERSION = {[]: 1}\n",
+        "VERSION = 1\nx = " + "-" * 200_000 + "1\n",
+    ],
+)
+def test_odd_literals_are_the_plug_ins_mistake(write: Write, text: str) -> None:
+    name = write(f"{text}\ndef loss(student, teacher): ...\n")
+
+    with pytest.raises(SparBenchError) as caught:
+        registry.require_stated("losses", name)
+
+    assert str(caught.value).startswith(name)
+    assert "\n" not in str(caught.value)

@@ -6,7 +6,7 @@ import click
 
 from spar_bench.cli.completion import dataset_names
 from spar_bench.cli.printing import counted, indented, table
-from spar_bench.errors import DataError, SparBenchError
+from spar_bench.errors import DataError, DataFileError, SparBenchError
 
 if TYPE_CHECKING:
     from spar_bench.datasets.base import Split
@@ -60,7 +60,13 @@ def show(name: str) -> None:
         text = registry.docstring("datasets", name)
         click.echo(_commented(f"{name} has no data file; its plug-in says:\n\n{text}"))
     else:
-        click.echo(path.read_text(encoding="utf-8"), nl=False)
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise DataFileError(
+                f"{path}: must be UTF-8 to be shown, but is not; save it as UTF-8"
+            ) from error
+        click.echo(text, nl=False)
 
 
 @datasets.command()

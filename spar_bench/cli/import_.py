@@ -31,10 +31,18 @@ def import_(checkpoint: Path, backbone: str, store: Path, **settings: str | None
     The paper's released files are of this kind. Nothing in the file is run.
     """
     _require_file(checkpoint)  # before torch is imported
+    from pydantic import ValidationError
+
     from spar_bench.session.exchange import import_student
     from spar_bench.spec.schema import BackboneSpec
+    from spar_bench.validation import dotted, mistakes
 
-    spec = BackboneSpec.model_validate({"name": backbone, **settings})
+    try:
+        spec = BackboneSpec.model_validate({"name": backbone, **settings})
+    except ValidationError as error:
+        first = next(mistakes(error))
+        option = dotted(first.steps).replace("_", "-")
+        raise SparBenchError(f"--{option}: {first.text}") from error
     with _as_typed():
         student = import_student(checkpoint, spec, store=store)
     summary = student.summary

@@ -116,18 +116,28 @@ def determined_shapes(plugin: Path, sizes: Sizes) -> dict[str, Shape]:
     """Return the shapes that a plug-in, given its file, says its sizes determine; {} if none.
 
     Raises:
-        SparBenchError: it names something that is no size.
+        SparBenchError: it names something that is no size, or is of another form.
     """
-    stated: Mapping[str, str] = constant(plugin, "SHAPES") or {}
-    try:
-        return {
-            name: tuple(int(s) if s.isdecimal() else getattr(sizes, s) for s in shape.split())
-            for name, shape in stated.items()
-        }
-    except AttributeError as error:
+    stated = constant(plugin, "SHAPES") or {}
+    if not isinstance(stated, dict) or not all(isinstance(one, str) for one in stated.values()):
         raise SparBenchError(
-            f"{plugin}: SHAPES: must name sizes, such as width, but got {error.name!r}; correct it"
-        ) from error
+            f'{plugin}: SHAPES: must map names to sizes, such as "width 3", but got {stated!r}; '
+            "correct it"
+        )
+    return {
+        name: tuple(_determined(size, sizes, plugin) for size in shape.split())
+        for name, shape in stated.items()
+    }
+
+
+def _determined(name: str, sizes: Sizes, plugin: Path) -> int:
+    """Return a number, or the size of a name."""
+    size = int(name) if name.isdecimal() else getattr(sizes, name, None)
+    if type(size) is not int:
+        raise SparBenchError(
+            f"{plugin}: SHAPES: must name sizes, such as width, but got {name!r}; correct it"
+        )
+    return size
 
 
 def require_shapes(path: Path, found: Mapping[str, Shape], wanted: Mapping[str, Shape]) -> None:

@@ -7,6 +7,7 @@ the tensors, without gaps. Source: huggingface/safetensors, README.md, "Format".
 
 import json
 import os
+from math import prod
 from pathlib import Path
 
 from pydantic import BaseModel, NonNegativeInt, TypeAdapter
@@ -23,6 +24,14 @@ class _Tensor(BaseModel, extra="forbid", strict=True):
     data_offsets: list[NonNegativeInt]
 
 
+_BITS = {
+    **{"BOOL": 8, "U8": 8, "I8": 8, "U16": 16, "I16": 16, "U32": 32, "I32": 32, "U64": 64},
+    **{"I64": 64, "F16": 16, "BF16": 16, "F32": 32, "F64": 64, "C64": 64},
+    **{"F8_E5M2": 8, "F8_E4M3": 8, "F8_E8M0": 8, "F8_E5M2FNUZ": 8, "F8_E4M3FNUZ": 8},
+    **{"F6_E2M3": 6, "F6_E3M2": 6, "F4": 4},
+}
+"""Bits of a value, by its type's name."""
+
 _TENSORS = TypeAdapter(dict[str, _Tensor])
 
 
@@ -38,16 +47,20 @@ def header_shapes(path: Path) -> dict[str, Shape]:
         n_bytes = os.fstat(file.fileno()).st_size - _LENGTH_BYTES - length
         if not 0 < length <= _LONGEST or n_bytes < 0:
             raise ValueError("the header is longer than the file, or empty")
-        header = json.loads(file.read(length))
+        try:
+            header = json.loads(file.read(length))
+        except RecursionError as error:
+            raise ValueError("the header is nested too deep") from error
     if not isinstance(header, dict):
         raise ValueError("the header is no mapping")
     header.pop("__metadata__", None)
     tensors = _TENSORS.validate_python(header)
     end = 0
-    for offsets in sorted(tensor.data_offsets for tensor in tensors.values()):
-        if offsets != [end, max(offsets, default=0)]:
-            raise ValueError("the tensors have gaps between them, or overlap")
-        end = offsets[1]
+    for tensor in sorted(tensors.values(), key=lambda tensor: tensor.data_offsets):
+        n_bits = prod(tensor.shape) * _BITS.get(tensor.dtype, -1)
+        if n_bits % 8 or tensor.data_offsets != [end, end + n_bits // 8]:
+            raise ValueError("the tensors are of another size, have gaps between them, or overlap")
+        end = tensor.data_offsets[1]
     if end != n_bytes:
         raise ValueError("the tensors do not end where the file does")
     return {name: tuple(tensor.shape) for name, tensor in tensors.items()}

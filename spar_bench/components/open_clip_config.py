@@ -97,11 +97,17 @@ def stated_part(weights: Weights, *keys: str) -> Config:
         for key in keys:
             part = part.get(key, {})
         return dict(part)
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise NotReady(
             f"{weights.folder / CONFIG_FILE}: must be a config as open_clip writes it, but "
             f"{describe_read_error(error)}; get it again"
         ) from error
+
+
+_UNREADABLE = (
+    *(OSError, ArithmeticError, LookupError, ValueError, TypeError, AttributeError, RecursionError),
+)
+"""What a config that is not one makes of reading it."""
 
 
 def sizes_of_config(folder: Path) -> Sizes:
@@ -128,7 +134,7 @@ def sizes_of_config(folder: Path) -> Sizes:
             "read_out": "maskclip",
         }
         return TypeAdapter(Sizes).validate_python(stated)
-    except (OSError, ArithmeticError, LookupError, ValueError, TypeError, AttributeError) as error:
+    except _UNREADABLE as error:
         raise NotReady(
             f"backbone.path: must be a folder with a readable {CONFIG_FILE}, but "
             f"{_fault(folder, error)}; name the folder that open_clip's `local-dir:` would take"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, FiniteFloat
 
 from spar_bench.values import OddSides, PositionRule, Positive, Side
 
@@ -25,7 +25,7 @@ class Sizes:
     width: Positive
     depth: Positive
     heads: Positive
-    mlp_ratio: Annotated[float, Field(gt=0)]
+    mlp_ratio: Annotated[FiniteFloat, Field(gt=0)]
     channels: Positive
     read_out: str
     prefix_tokens: Annotated[int, Field(ge=0)] = 1
@@ -85,7 +85,7 @@ class TextSizes:
     width: Positive
     depth: Positive
     context: Positive
-    mlp_ratio: Annotated[float, Field(gt=0)] = 4.0
+    mlp_ratio: Annotated[FiniteFloat, Field(gt=0)] = 4.0
 
 
 def _scaled(image_hw: tuple[int, int], longer_px: int) -> tuple[int, int]:

@@ -93,7 +93,7 @@ def refining_flops(
     settings = registry.parameters("refiners", refiner.name) | refiner.settings
     try:
         return round(arithmetic(str(formula), settings | known))
-    except (ValueError, SyntaxError, ArithmeticError) as error:
+    except (ValueError, TypeError, SyntaxError, ArithmeticError) as error:
         raise SparBenchError(
             f"{path}: FLOPS: must be arithmetic in {', '.join(known)} and settings that are "
             f"numbers, but got {formula!r}: {error}; correct it"

@@ -3,7 +3,10 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from pydantic import ValidationError
+
 from spar_bench import registry
+from spar_bench.errors import SparBenchError
 from spar_bench.inference import Resize
 from spar_bench.protocol import DeclaredProtocol, Protocol, declare, resizes, thresholds_of
 from spar_bench.resolve import ResolvedDataset, ResolvedPoint, Resolver
@@ -11,10 +14,11 @@ from spar_bench.spec import Point
 from spar_bench.spec.plugins import PluginSpec
 from spar_bench.spec.schema import Settings
 from spar_bench.stages import cost, evaluate, images, imported, latency, student, targets, text
-from spar_bench.stages.base import Stage
+from spar_bench.stages.base import Stage, kind_of
 from spar_bench.stages.latency import Machine
 from spar_bench.stages.latency import Settings as Timing
 from spar_bench.stages.latency import Stage as Session
+from spar_bench.validation import dotted, mistakes
 from spar_bench.values import METHODS, Method
 
 
@@ -299,6 +303,26 @@ class _Planner:
 
 
 def _probe(spec: PluginSpec, evaluation: evaluate.Stage) -> Stage:
-    """Return what a spec asks for beside an evaluation."""
-    probe: Stage = registry.load("stages", spec.name).probing(evaluation, **spec.settings)
+    """Return what a spec asks for beside an evaluation.
+
+    Raises:
+        SparBenchError: the plug-in refuses its settings, or is of a kind of another name.
+    """
+    kind, settings = kind_of(spec.name), registry.as_stated("stages", spec.name, spec.settings)
+    try:
+        probe: Stage = kind.probing(evaluation, **settings)  # type: ignore[attr-defined]
+    except Exception as error:  # a plug-in may raise anything
+        if isinstance(error, ValidationError):
+            found = [f"{dotted(one.steps)} {one.text}" for one in mistakes(error)]
+        else:
+            reason = " ".join(str(error).split())
+            found = [f"got {type(error).__name__}: {reason}; correct them"]
+        raise SparBenchError(
+            f"evaluate.probes: {spec.name} must accept its settings, but {'; '.join(found)}"
+        ) from error
+    if probe.kind != spec.name:
+        raise SparBenchError(
+            f"evaluate.probes: {spec.name} must be a kind of that name, but states {probe.kind!r}; "
+            "rename its entry point, or its kind"
+        )
     return probe

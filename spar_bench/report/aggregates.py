@@ -36,9 +36,9 @@ _SETTINGS = {
     ),
 }  # fmt: skip
 _WITHOUT_EFFECT_ON = {
-    "pretrained": ("teacher.", "student.", "images.", "measure."),
-    "teacher": ("student.", "images.", "measure."),
-    "student": ("measure.",),
+    "pretrained": ("teacher.", "student.", "images.", "measure.", "evaluate.probes"),
+    "teacher": ("teacher.keep", "student.", "images.", "measure.", "evaluate.probes"),
+    "student": ("teacher.keep", "measure.", "evaluate.probes"),
 }
 """Parts of a spec that cannot affect a method's numbers."""
 

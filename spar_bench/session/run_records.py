@@ -29,7 +29,7 @@ _DECIDES = {
     "imported": ("backbone.", "student.checkpoint", "evaluate."),
 }
 """First letters of the settings that can affect a method's numbers."""
-_DECIDES_NOTHING = {"evaluate.methods", "evaluate.probes", "teacher.keep"}
+_DECIDES_NOTHING = {"evaluate.methods", "teacher.keep"}
 
 
 def run_records(results: Results, store: Store) -> list[RunRecord]:
@@ -64,7 +64,8 @@ def _rows_by_trial(results: Results) -> list[dict[str, list[Row]]]:
 
 
 def _key(rows: list[Row]) -> str:
-    return digest([rows[0].method, *(row.stages["evaluate"] for row in rows)])
+    probed = [row.stages[kind] for row in rows for kind in row.probes]
+    return digest([rows[0].method, *(row.stages["evaluate"] for row in rows), *probed])
 
 
 def _name(row: Row) -> str:

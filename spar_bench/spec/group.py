@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from spar_bench import stage
 from spar_bench.registry import display_name
+from spar_bench.spec.plugins import PluginSpec
 from spar_bench.spec.schema import Settings
 
 MAX_LENGTH = 120
@@ -64,6 +65,8 @@ def _write(key: str, value: Any) -> tuple[str, bool]:
     if isinstance(value, list | tuple):
         parts = [_write(key, item) for item in value]
         return "-".join(text for text, _ in parts), all(exact for _, exact in parts)
+    if isinstance(value, PluginSpec):
+        return _safe(display_name(value.name)), not value.settings
     if isinstance(value, BaseModel):
         named = [getattr(value, field, None) for field in ("label", "path", "name")]
         return _safe(Path(display_name(next(filter(None, named), ""))).name), False

@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from spar_bench.spec.blocks import Drawn, SearchSpec
+from spar_bench.spec.blocks import ChoicesSpec, Drawn, RangeSpec, SearchSpec
 from spar_bench.spec.document import Problem
 from spar_bench.spec.expand import Blocks, Draft, Given, fixed_values, items, mapping
 from spar_bench.spec.keys import PARTS, comparable, is_key, read_value
@@ -50,8 +50,8 @@ class Search:
                 if is_training(key) and self.base.value("student.checkpoint") is not None:
                     text = "must not be drawn where student.checkpoint is given, since nothing is "
                     self.blocks.note(steps, f"{text}trained, but got it; drop one", at_key=True)
-        is_sound = _is(SearchSpec, self.search) and len(self.space) == len(self.search["space"])
-        if is_sound and not problems:
+        found = _read(SearchSpec, self.search)
+        if found is not None and len(self.space) == len(found.space) and not problems:
             for index, point in items(self.search.get("enqueue")):
                 problems += self._check_enqueued(point, (*self.steps, "enqueue", index))
         return problems
@@ -79,7 +79,7 @@ class Search:
 
     def _check_pruning(self) -> None:
         """Record what makes losses say nothing of which trial is better."""
-        if self.search.get("prune") is not True:
+        if _read(bool, self.search.get("prune")) is not True:
             return
         steps, objectives = (*self.steps, "prune"), self.search.get("objectives", {"miou": ""})
         if len(mapping(objectives)) == 1 and "miou" not in objectives:
@@ -107,25 +107,26 @@ class Search:
         return [read_value(key, value) for value in values]
 
     def _check_drawn(self, key: str, steps: Steps) -> list[Problem]:
-        drawn = self.space[key]
-        if not _is(Drawn, drawn):
+        drawn = _read(Drawn, self.space[key])
+        if drawn is None:
             return []  # reported with the file's other mistakes
-        if "choices" in drawn:
-            places = [(*steps, "choices", i) for i in range(len(drawn["choices"]))]
-            values = list(map(Given, drawn["choices"], places))
+        if isinstance(drawn, ChoicesSpec):
+            places = [(*steps, "choices", i) for i in range(len(drawn.choices))]
+            values = list(map(Given, drawn.choices, places))
         else:
-            values = [Given(drawn[end], (*steps, end)) for end in ("low", "high")]
+            values = [Given(self.space[key][end], (*steps, end)) for end in ("low", "high")]
         problems: list[Problem] = []
         for value in values:
             problems += self.validator.single_value(self._with({key: value}), key)
-        if not problems and "low" in drawn and not drawn.get("integer") and self._is_whole(key):
+        is_range = isinstance(drawn, RangeSpec)
+        if not problems and is_range and not drawn.integer and self._is_whole(key, drawn.low):
             text = "must be drawn as whole numbers, but got integer: false; add integer: true"
             self.blocks.note(steps, text, at_key=True)
         return problems
 
-    def _is_whole(self, key: str) -> bool:
-        """Return whether a key takes whole numbers alone."""
-        between = Given(self.space[key]["low"] + 0.5, self.steps)
+    def _is_whole(self, key: str, number: float) -> bool:
+        """Return whether a key takes whole numbers alone, which `number` is one of."""
+        between = Given(number + 0.5, self.steps)
         return bool(self.validator.single_value(self._with({key: between}), key))
 
     def _check_enqueued(self, point: Raw, steps: Steps) -> list[Problem]:
@@ -145,22 +146,21 @@ class Search:
         return Draft(self.base.base, {**self.base.given, **values}, tuple(values))
 
     def _is_within(self, key: str, value: Any) -> bool:
-        drawn = self.space[key]
-        if "choices" in drawn:
+        drawn = _read(Drawn, self.space[key])
+        if isinstance(drawn, ChoicesSpec):
             if key not in self._choices:
-                self._choices[key] = {comparable(key, choice) for choice in drawn["choices"]}
+                self._choices[key] = {comparable(key, choice) for choice in drawn.choices}
             return comparable(key, value) in self._choices[key]
         number = read_value(key, value)
-        return isinstance(number, int | float) and drawn["low"] <= number <= drawn["high"]
+        return isinstance(number, int | float) and drawn.low <= number <= drawn.high
 
 
-def _is(kind: Any, value: Any) -> bool:
-    """Return whether the schema accepts a value."""
+def _read(kind: Any, value: Any) -> Any:
+    """Return a value as the schema reads it, numbers and switches as text too; None if invalid."""
     try:
-        _adapter(kind).validate_python(value)
+        return _adapter(kind).validate_python(value)
     except ValidationError:
-        return False
-    return True
+        return None
 
 
 @cache

@@ -1,8 +1,9 @@
 """The contract of a kind of stage: what decides it, what it is made from, what it will take.
 
 A kind is a module of this folder, or of an entry point in `spar_bench.stages`, with a class
-`Stage`. It is named by its module and states a `VERSION`, increased when its numbers or files
-change. The fingerprint of a kind of another package contains the SHA-256 of its modules, too.
+`Stage`. It is named by its file or its entry point, as its `kind` repeats, and states a `VERSION`,
+increased when its numbers or files change. The fingerprint of a kind of another package contains
+the SHA-256 of its modules, too.
 
 A kind that a spec may ask for, a probe (`evaluate.probes`), has a further class method
 

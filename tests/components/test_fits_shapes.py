@@ -51,6 +51,24 @@ def test_shapes_of_dinov3_are_those_of_metas_file() -> None:
     assert len(wanted.keys() & tiny.trunk_shapes().keys()) == 1
 
 
+@pytest.mark.parametrize(
+    ("shapes", "told"),
+    [
+        ('["visual.proj"]', "must map names to sizes"),
+        ('{"a": 5}', "must map names to sizes"),
+        ('{"a": "read_out"}', "must name sizes, such as width, but got 'read_out'"),
+    ],
+)
+def test_shapes_of_another_form_are_the_plug_ins_mistake(
+    tmp_path: Path, shapes: str, told: str
+) -> None:
+    plugin = tmp_path / "mine.py"
+    plugin.write_text(f"SHAPES = {shapes}\n")
+
+    with pytest.raises(SparBenchError, match=told):
+        determined_shapes(plugin, known_sizes(BackboneSpec(name="patchwork")))
+
+
 def test_another_shape_of_as_many_elements_is_left_to_the_library() -> None:
     require_shapes(Path("w"), {"a": (6,)}, {"a": (2, 3)})
     with pytest.raises(NotReady, match=r"^w: a must be of shape \(2, 3\), but is of shape \(5,\)"):

@@ -72,6 +72,10 @@ def tensor(first: int, last: int, shape: tuple[float, ...] = (1,)) -> dict[str, 
         header(a={"shape": [2], "data_offsets": [0, 8]}),
         header(a={"dtype": "F32", "shape": [2], "data_offsets": [0, 4, 8]}),
         header(a={"dtype": "F32", "shape": [2], "data_offsets": [8, 0]}),
+        header(a={"dtype": "F32", "shape": [1000], "data_offsets": [0, 8]}),
+        header(a={"dtype": "NOPE", "shape": [2], "data_offsets": [0, 8]}),
+        header(a={"dtype": "F32", "shape": [2**70], "data_offsets": [0, 8]}),
+        (200_000).to_bytes(8, "little") + b"[" * 200_000,
     ],
 )
 def test_broken_file_is_refused_as_the_library_does(tmp_path: Path, content: bytes) -> None:
@@ -90,6 +94,17 @@ def test_file_of_another_length_is_refused(path: Path, n_bytes: int) -> None:
 
     with pytest.raises(ValueError, match="do not end where the file does"):
         header_shapes(path)
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    [torch.bool, torch.int8, torch.int64, torch.float16, torch.float64, torch.float8_e4m3fn],
+)
+def test_type_of_any_width_is_read(tmp_path: Path, dtype: torch.dtype) -> None:
+    path = tmp_path / "w.safetensors"
+    save_file({"a": torch.zeros(3, 5).to(dtype)}, path)
+
+    assert header_shapes(path) == {"a": (3, 5)}
 
 
 def test_valid_spec_is_checked_without_numpy_and_pillow() -> None:

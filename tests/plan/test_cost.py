@@ -257,7 +257,11 @@ def test_refiner_without_a_formula_has_no_known_cost(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "formula", ["2 * h * depth", "2 * mode", "h.w", "max(h, w)", "2 *", "h // (w - w)", "True * h"]
+    "formula",
+    [
+        *("2 * h * depth", "2 * mode", "h.w", "max(h, w)", "2 *", "h // (w - w)", "True * h"),
+        *("(1 - 2) ** 0.5", "9 ** 9 ** 9", "2 ** -99"),
+    ],
 )
 def test_formula_of_anything_else_is_refused_in_one_line(tmp_path: Path, formula: str) -> None:
     spec = refiner(tmp_path, f"FLOPS = {formula!r}")

@@ -452,6 +452,14 @@ def test_import_without_the_backbones_weights_asks_for_its_own_option(here: Path
     assert one_line(result).endswith("name them as --path")
 
 
+def test_import_with_an_empty_option_is_one_line(here: Path) -> None:
+    Path("empty.pt").touch()
+
+    result = spar_bench("import", "empty.pt", "--backbone", "patchwork", "--path", "", exits=2)
+
+    assert one_line(result).startswith("--path: must ")
+
+
 def test_import_of_a_file_that_may_not_be_read_names_its_own_argument(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

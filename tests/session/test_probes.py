@@ -9,13 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.small import UNTIMED, write_spec
+from tests.small import UNTIMED, runs, write_spec
 from tests.test_plugins import install
 
 PROBE = '''
 """The share of pixels of the classes that were seen."""
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
+
+from pydantic import Field
 
 from spar_bench.stages import base
 from spar_bench.stages.base import Estimate
@@ -27,7 +29,7 @@ VERSION = 1
 class Settings(base.Settings):
     """What the share is multiplied with."""
 
-    percent: int
+    percent: Annotated[int, Field(gt=0)]
 
 
 class Summary(base.Summary):
@@ -47,7 +49,8 @@ class Stage(base.Stage):
     settings: Settings
 
     @classmethod
-    def probing(cls, evaluation, *, percent: int = 1):
+    def probing(cls, evaluation, *, percent: int = 1, label: int = 3, sides: tuple = (1, 2)):
+        assert isinstance(sides, tuple)
         inputs = {"evaluation": evaluation.fingerprint}
         return cls(settings=Settings(percent=percent), inputs=inputs)
 
@@ -148,3 +151,40 @@ def test_mistakes_are_told_before_anything_runs(site: Path, probes: str, told: s
     assert "evaluate.probes" in error
     assert told in error
     assert error.count("\n") == 1
+
+
+def test_settings_that_the_probe_refuses_are_one_line(site: Path) -> None:
+    write_spec(TWO.replace("percent: 100", "percent: 0"))
+
+    _, error = spar_bench(site, "plan", "tiny", exits=2)
+
+    assert error == (
+        "evaluate.probes: pixels must accept its settings, but percent must be above 0, but got 0; "
+        "raise it\n"
+    )
+
+
+def test_kind_of_another_name_is_refused(site: Path) -> None:
+    (site / "outsider.py").write_text(PROBE.replace('= "pixels"', '= "dots"'))
+    write_spec(TWO)
+
+    _, error = spar_bench(site, "plan", "tiny", exits=2)
+
+    assert error.startswith(
+        "evaluate.probes: pixels must be a kind of that name, but states 'dots'"
+    )
+    assert error.count("\n") == 1
+
+
+def test_swept_settings_of_a_probe_are_told_apart_in_names_and_in_mlflow(site: Path) -> None:
+    probes = "[[{name: pixels, percent: 1}], [{name: pixels, percent: 100, label: 2}]]"
+    text = UNTIMED + f"sweep:\n  - grid: {{evaluate.probes: {probes}}}\n"
+    write_spec(text + "    set: {evaluate.methods: [pretrained]}\n")
+
+    spar_bench(site, "sweep", "experiments/tiny.yaml")
+
+    rows = json.loads(Path(".spar_bench/results/tiny/results.json").read_text())["rows"]
+    low, high = (row["probes"]["pixels"]["accuracy"] for row in rows)
+    assert high == pytest.approx(100 * low)
+    assert len({row["group"] for row in rows}) == 2
+    assert len(runs()) == 3  # the sweep's, and one for each

@@ -63,3 +63,22 @@ def test_draws_that_are_written_alike_have_names_of_their_own(read: Read) -> Non
     assert len(set(names)) == 3
     assert {name.partition("~")[0] for name in names[:2]} == {"stride_px=28,learning_rate=0.001235"}
     assert names[2] == "stride_px=28,learning_rate=0.001"
+
+
+def test_numbers_and_switches_from_the_environment_are_read_as_the_schema_reads_them(
+    read: Read,
+) -> None:
+    text = SEARCH.replace("low: 4", 'low: "${LOW:-4}"').replace("integer: true", 'integer: "true"')
+
+    loaded = read(text)
+    with pytest.raises(SpecError, match=r"must be in the search space, but got 2; widen space"):
+        read(text.replace("stride_px: 12", "stride_px: 2"))
+    with pytest.raises(SpecError, match=r"must be drawn as whole numbers"):
+        read(text.replace('integer: "true"', 'integer: "false"'))
+    with pytest.raises(SpecError, match=r"prune: must be off where no student is trained"):
+        read(
+            'evaluate: {methods: [teacher]}\nsweep:\n  - search:\n      prune: "${P:-true}"\n'
+            "      space: {teacher.stride_px: {choices: [8, 16]}}\n"
+        )
+
+    assert loaded.search is not None
