@@ -25,7 +25,9 @@ def table(header: list[str], rows: list[list[str]], right: str = "") -> str:
 
     A last column of sentences is wrapped where that keeps lines within 80 characters.
     """
-    cells = [line for row in [header, *rows] for line in _wrapped(row, [header, *rows])]
+    all_rows = [header, *rows]
+    before = sum(max(len(row[i]) for row in all_rows) + 2 for i in range(len(header) - 1))
+    cells = [line for row in all_rows for line in _wrapped(row, LINE_CHARACTERS - before)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
     flush = right.ljust(len(header), "l")
     lines = (
@@ -38,10 +40,8 @@ def table(header: list[str], rows: list[list[str]], right: str = "") -> str:
     return "\n".join(lines)
 
 
-def _wrapped(row: list[str], cells: list[list[str]]) -> list[list[str]]:
-    """Return a row as lines, its last cell wrapped if the table is too wide and there is room."""
-    before = sum(max(len(one[i]) for one in cells) + 2 for i in range(len(row) - 1))
-    room = LINE_CHARACTERS - before
+def _wrapped(row: list[str], room: int) -> list[list[str]]:
+    """Return a row as lines, its last cell wrapped if it has room to be."""
     if room < FEWEST_CHARACTERS:
         return [row]
     lines = textwrap.wrap(row[-1], room, break_long_words=False, break_on_hyphens=False)

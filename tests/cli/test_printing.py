@@ -1,5 +1,7 @@
 """How numbers and tables are printed."""
 
+import time
+
 import pytest
 
 from spar_bench.cli.printing import span, table
@@ -18,6 +20,17 @@ from spar_bench.cli.printing import span, table
 )
 def test_durations_are_shown_in_the_largest_fitting_unit(seconds: float, said: str) -> None:
     assert span(seconds) == said
+
+
+def test_table_of_many_rows_takes_a_time_in_proportion() -> None:
+    def seconds(n: int) -> float:
+        rows, begun = [[str(index), "word " * 4] for index in range(n)], time.process_time()
+        table(["name", "what"], rows)
+        return time.process_time() - begun
+
+    fastest = [min(seconds(n) for _ in range(3)) for n in (300, 3_000)]
+
+    assert fastest[1] < 30 * fastest[0]  # 100 if every row looked at all others
 
 
 def test_last_column_is_wrapped_only_where_there_is_room() -> None:
