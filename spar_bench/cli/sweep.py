@@ -17,7 +17,7 @@ from spar_bench.cli.options import (
 from spar_bench.cli.plan import show_plan
 from spar_bench.cli.printing import counted
 from spar_bench.cli.stopping import INTERRUPTED, Follower, Stopper
-from spar_bench.processes import n_processes, rank
+from spar_bench.processes import is_launched, rank
 
 if TYPE_CHECKING:
     from spar_bench.session.sweep import Outcome
@@ -66,7 +66,7 @@ def sweep(spec: Path, dry_run: bool, **options: Any) -> None:
 
     Several processes train a student together: torchrun --nproc-per-node 2 -m spar_bench sweep SPEC
     """
-    if n_processes() > 1:  # torch would warn in each that it looked for unused weights
+    if is_launched():  # torch would warn in each that it looked for unused weights
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     if rank() > 0:
         if not dry_run:
