@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -308,9 +309,10 @@ def _probe(spec: PluginSpec, evaluation: evaluate.Stage) -> Stage:
     Raises:
         SparBenchError: the plug-in refuses its settings, or is of a kind of another name.
     """
-    kind, settings = kind_of(spec.name), registry.as_stated("stages", spec.name, spec.settings)
+    kind: Any = kind_of(spec.name)  # with `probing`, which kinds that are no probes do not have
+    settings = registry.as_stated("stages", spec.name, spec.settings)
     try:
-        probe: Stage = kind.probing(evaluation, **settings)  # type: ignore[attr-defined]
+        probe: Stage = kind.probing(evaluation, **settings)
     except Exception as error:  # a plug-in may raise anything
         if isinstance(error, ValidationError):
             found = [f"{dotted(one.steps)} {one.text}" for one in mistakes(error)]

@@ -30,7 +30,8 @@ def path(tmp_path: Path) -> Path:
 def by_the_library(path: Path) -> dict[str, tuple[int, ...]]:
     """Return the shapes that `safe_open` finds."""
     with safe_open(path, "pt") as file:
-        return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+        names = file.keys()
+        return {name: tuple(file.get_slice(name).get_shape()) for name in names}
 
 
 def test_shapes_are_those_that_the_library_finds(path: Path) -> None:
