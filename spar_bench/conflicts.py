@@ -48,7 +48,12 @@ class Conflicts:
         if id(backbone) not in self._backbones:
             self._backbones[id(backbone)] = (backbone, *_looked_up(backbone))
         if id(evaluate) not in self._evaluations:
-            found = [*_labels(evaluate), *self._names(evaluate), *_columns(evaluate)]
+            found = [
+                *_labels(evaluate),
+                *self._names(evaluate),
+                *_columns(evaluate),
+                *_refiner(evaluate),
+            ]
             self._evaluations[id(evaluate)] = evaluate, found
         _, sizes, conflicts = self._backbones[id(backbone)]
         yield from conflicts
@@ -178,3 +183,24 @@ def _columns(evaluate: EvaluateSpec) -> Iterator[Conflict]:
                 f"own is also given, but got {own.short_side_px}, which has no cap of "
                 f"{own.long_side_px} px; drop one",
             )
+
+
+def _refiner(evaluate: EvaluateSpec) -> Iterator[Conflict]:
+    """Yield a refiner that needs features where the teacher's windows are averaged as logits."""
+    from spar_bench import registry
+    from spar_bench.sources import constant
+
+    if "teacher" not in evaluate.methods or evaluate.average != "logits":
+        return
+    name = evaluate.refiner.name
+    try:
+        needs_features = constant(registry.source("refiners", name), "NEEDS_FEATURES")
+    except SparBenchError:  # reported where the refiner is looked for
+        return
+    if needs_features:
+        yield Conflict(
+            ("evaluate.average", "evaluate.refiner"),
+            f"must be features where the teacher is refined by {registry.display_name(name)}, "
+            "which needs them, but got logits; set it, or leave the teacher out of "
+            "evaluate.methods",
+        )

@@ -14,15 +14,17 @@ from spar_bench.components.backbone import (
     architecture,
     card,
     display_name,
-    has_random_weights,
     identity,
     interpolation_of,
     known_sizes,
     text_identity,
     text_sizes,
 )
+from spar_bench.components.backbone import (
+    has_random_weights as has_random_backbone,
+)
 from spar_bench.components.identity import ComponentIdentity, identify
-from spar_bench.components.refiner import refiner_identity
+from spar_bench.components.refiner import has_random_weights, refiner_identity
 from spar_bench.components.sizes import Sizes, TextSizes
 from spar_bench.components.weights import require_whole
 from spar_bench.datasets._facts import Facts
@@ -105,6 +107,16 @@ class ResolvedPoint:
     source: ResolvedSource | None
     loss: PluginIdentity
     refiner: ComponentIdentity
+
+    @property
+    def has_random_weights(self) -> bool:
+        """Whether weights of its backbone or refiner are random."""
+        return self.backbone.random_weights or has_random_weights(self.settings.evaluate.refiner)
+
+    @property
+    def refiner_name(self) -> str:
+        """The refiner's name in tables."""
+        return registry.display_name(self.settings.evaluate.refiner.name)
 
     @property
     def window_px(self) -> int:
@@ -242,7 +254,7 @@ class Resolver:
         return ResolvedBackbone(
             spec=spec,
             display_name=display_name(spec),
-            random_weights=self._or_else(lambda: has_random_weights(spec), lambda: False),
+            random_weights=self._or_else(lambda: has_random_backbone(spec), lambda: False),
             sizes=sizes,
             text_sizes=text_sizes(spec),
             architecture=self._or_else(lambda: architecture(spec), lambda: card(spec.name).model),

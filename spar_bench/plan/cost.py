@@ -3,12 +3,11 @@
 Counted as in `components/flops.py`.
 """
 
-from spar_bench import registry
 from spar_bench.components.flops import cosine_flops, encoder_flops
+from spar_bench.components.refiner import RefinedSizes
+from spar_bench.components.refiner import refining_flops as component_flops
 from spar_bench.components.sizes import Sizes
-from spar_bench.errors import SparBenchError
 from spar_bench.inference import Inference
-from spar_bench.sources import arithmetic, constant
 from spar_bench.spec.plugins import PluginSpec
 from spar_bench.windows import n_encoded, n_windows
 
@@ -81,20 +80,11 @@ def refining_flops(
     The image is read at `image_hw`, its labels are of `out_hw`.
 
     Raises:
-        SparBenchError: it is no arithmetic in those sizes and the refiner's settings.
+        SparBenchError: it states no arithmetic, and no function.
     """
-    path = registry.source("refiners", refiner.name)
-    formula = constant(path, "FLOPS")
-    if formula is None:
-        return None
-    (h, w), (height, width) = sizes.grid_hw(image_hw), sizes.whole_hw(image_hw)
-    known = {"C": sizes.channels, "Q": n_queries, "h": h, "w": w, "H": height, "W": width}
-    known |= {"T": out_hw[0], "U": out_hw[1]}
-    settings = registry.parameters("refiners", refiner.name) | refiner.settings
-    try:
-        return round(arithmetic(str(formula), settings | known))
-    except (ValueError, TypeError, SyntaxError, ArithmeticError) as error:
-        raise SparBenchError(
-            f"{path}: FLOPS: must be arithmetic in {', '.join(known)} and settings that are "
-            f"numbers, but got {formula!r}: {error}; correct it"
-        ) from error
+    return component_flops(
+        refiner,
+        RefinedSizes(
+            sizes.channels, n_queries, sizes.grid_hw(image_hw), sizes.whole_hw(image_hw), out_hw
+        ),
+    )

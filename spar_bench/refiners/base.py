@@ -6,10 +6,20 @@ pixels of the labels.
 It is constructed as `Refiner(device, weights, **settings)`, `weights` being where they lie if the
 data file of its name says where they come from, else None.
 
-A module may state `FLOPS`, the operations of refining one image, 1 multiply-add being 2: a formula
-in the sizes of this legend and in settings (`FLOPS = "2 * h * w * C"`), with `+ - * // **`. It is
-read without running the module, since plans need it; without it, a row has no GFLOPs. An object
-with weights has `n_params`, their number; without it, a row has no parameters.
+If it has weights, it may have the settings `path: str = ""` and `weights: str = "find"`, of which
+the rest of the code makes `Weights`: they lie at the path, or are random.
+
+A module may state, as literals that are read without running it, since plans need them:
+
+    FLOPS = "2 * h * w * C"           the operations of refining one image, 1 multiply-add being 2
+    FLOPS = "my_package.cost:flops"   the same by a function of a module without torch
+    NEEDS_FEATURES = True             it cannot work where windows are averaged as scores
+
+A formula is in the sizes of the legend and in settings, with `+ - * // **`; a function receives
+`components.refiner.RefinedSizes`, and all settings by keyword. Products of refined features with
+queries, as far as they exceed those on the patch grid, are part of refining. Without `FLOPS`, a row
+has no GFLOPs. An object with weights has `n_params`, their number; without it, a row has no
+parameters.
 """
 
 from dataclasses import dataclass

@@ -256,6 +256,31 @@ def test_refiner_without_a_formula_has_no_known_cost(tmp_path: Path) -> None:
     assert refining_flops(PluginSpec(name="none"), PATCHWORK, (64, 96), (64, 96), n_queries=3) == 0
 
 
+def test_refiner_may_state_a_function_of_the_sizes_and_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sharper_cost.py").write_text(
+        "def flops(refined, *, kernel, mode):\n"
+        "    (h, w), (height, width), (t, u) = refined.grid_hw, refined.seen_hw, refined.out_hw\n"
+        "    terms = h * w * refined.channels, height * width * kernel, t * u * refined.n_queries\n"
+        "    return sum(terms) + len(mode)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    spec = refiner(tmp_path, 'FLOPS = "sharper_cost:flops"')
+
+    found = refining_flops(spec, PATCHWORK, (69, 133), (70, 140), n_queries=25)
+
+    assert found == 8 * 16 * 128 + 64 * 128 * 5 + 70 * 140 * 25 + 1
+
+
+@pytest.mark.parametrize("stated", ["nowhere_at_all:flops", "math:flops"])
+def test_function_that_is_not_there_is_refused_in_one_line(tmp_path: Path, stated: str) -> None:
+    spec = refiner(tmp_path, f"FLOPS = {stated!r}")
+
+    with pytest.raises(SparBenchError, match=r"FLOPS: must name a function that can be imported"):
+        refining_flops(spec, PATCHWORK, (64, 96), (64, 96), n_queries=3)
+
+
 @pytest.mark.parametrize(
     "formula",
     [

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from spar_bench.components.refiner import refiner_identity, refiner_weights
-from spar_bench.errors import NotReady
+from spar_bench.errors import NotReady, SparBenchError
 from spar_bench.refiners import none
 from spar_bench.refiners.base import Guidance, RefinesFeatures, RefinesScores
 from spar_bench.spec.plugins import PluginSpec
@@ -124,3 +124,16 @@ def test_pixels_are_normalised_as_another_network_has_them() -> None:
 
     for channel, (mean, std) in enumerate([(0.1, 0.5), (0.2, 0.6), (0.3, 0.7)]):
         assert torch.allclose(found[channel], (pixels[channel] - mean) / std, atol=1e-6)
+
+
+def test_random_weights_are_asked_for_by_its_setting(own: str) -> None:
+    found = refiner_weights(PluginSpec(name=own, weights="random"))
+
+    assert found is not None
+    assert found.is_random
+    assert refiner_identity(PluginSpec(name=own, weights="random")).files == {"random": 0}
+
+
+def test_weights_that_are_neither_found_nor_random_are_one_line(own: str) -> None:
+    with pytest.raises(SparBenchError, match=r"weights: must be find or random, but got 'drawn'"):
+        refiner_weights(PluginSpec(name=own, weights="drawn"))

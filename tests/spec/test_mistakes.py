@@ -9,7 +9,7 @@ import pytest
 
 from spar_bench.conflicts import read_spec
 from spar_bench.errors import SpecError
-from tests.spec.conftest import Problems
+from tests.spec.conftest import Problems, Read
 
 pytestmark = pytest.mark.usefixtures("folder")
 
@@ -55,6 +55,28 @@ def test_positions_that_have_no_weights_cannot_be_what_trains(problems: Problems
         "'position_embedding': this backbone's positions are rotary and have none; use "
         "patch_embedding, last_2_blocks or all"
     ]
+
+
+NEEDY = '"""Needs features."""\n\nVERSION = 1\nNEEDS_FEATURES = True\n\n\nclass Refiner: ...\n'
+
+
+def test_a_refiner_that_needs_features_cannot_refine_averaged_logits(problems: Problems) -> None:
+    Path("needy.py").write_text(NEEDY, encoding="utf-8")
+    text = "evaluate: {refiner: needy.py, average: %s, methods: [pretrained, %s]}\n"
+
+    assert problems(text % ("logits", "teacher")) == [
+        "spec.yaml:1:40: evaluate.average: must be features where the teacher is refined by needy, "
+        "which needs them, but got logits; set it, or leave the teacher out of evaluate.methods"
+    ]
+
+
+@pytest.mark.parametrize(("average", "method"), [("features", "teacher"), ("logits", "student")])
+def test_a_refiner_that_needs_features_may_refine_them(
+    read: Read, average: str, method: str
+) -> None:
+    Path("needy.py").write_text(NEEDY, encoding="utf-8")
+
+    read(f"evaluate: {{refiner: needy.py, average: {average}, methods: [{method}]}}\n")
 
 
 FILES = {
