@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from spar_bench.errors import SparBenchError
+from spar_bench.errors import SparBenchError, SpecError
 from spar_bench.spec import Conflict, LoadedSpec, load_spec
 from spar_bench.spec.schema import BackboneSpec, EvaluateSpec, Settings
 from spar_bench.validation import show
@@ -29,6 +29,38 @@ def read_spec(path: str | Path, *, environ: Mapping[str, str] | None = None) -> 
     return load_spec(path, check=Conflicts(), environ=environ)
 
 
+def read_specs(path: str | Path) -> list[LoadedSpec]:
+    """Read a spec file, or those of a suite's folder.
+
+    Raises:
+        SpecError: as `read_spec`, for all files at once; or as `spec_files`.
+    """
+    loaded, problems = list[LoadedSpec](), list[str]()
+    for file in spec_files(Path(path)):
+        try:
+            loaded.append(read_spec(file))
+        except SpecError as error:
+            problems += error.problems
+    if problems:
+        raise SpecError(*problems)
+    return loaded
+
+
+def spec_files(path: Path) -> list[Path]:
+    """Return a spec file, or those of a suite's folder by name; folders in it are other suites.
+
+    Raises:
+        SpecError: the folder has none.
+    """
+    if not path.is_dir():
+        return [path]
+    files = sorted(one for one in path.iterdir() if one.suffix in SPEC_ENDINGS and one.is_file())
+    if not files:
+        raise SpecError(f"{path}: must hold specs, but has no YAML file; name a folder of them")
+    return files
+
+
+SPEC_ENDINGS = (".yaml", ".yml")
 _IMAGES = {"name", "path", "count"}
 """Keys of a data set that decide its images."""
 

@@ -25,12 +25,15 @@ if TYPE_CHECKING:
     "--ready", is_flag=True, help="Exit with 2 when plug-ins, weights or data are missing."
 )
 def check(specs: tuple[Path, ...], ready: bool) -> None:
-    """Read each SPEC and report every mistake; list what is missing or probably not intended."""
-    from spar_bench.conflicts import read_spec
+    """Read each SPEC and report every mistake; list what is missing or probably not intended.
+
+    SPEC is a file, the name of an experiment, or a folder of specs.
+    """
+    from spar_bench.conflicts import read_spec, spec_files
 
     problems: list[str] = []
     lacking: list[str] = []
-    for path in specs:
+    for path in (file for spec in specs for file in spec_files(spec)):
         try:
             with naming(path):
                 lacking.extend(_looked_through(path, read_spec(path)))

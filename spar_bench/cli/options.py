@@ -28,7 +28,10 @@ class HomePath(click.Path):
 
 
 class SpecFile(HomePath):
-    """A spec: its path, or the name of its experiment, which is that path below `experiments/`."""
+    """A spec, or a folder of specs: its path, or its name, which is that path below `experiments/`.
+
+    An experiment's name has no ending.
+    """
 
     def convert(
         self,
@@ -36,14 +39,16 @@ class SpecFile(HomePath):
         param: click.Parameter | None,
         ctx: click.Context | None,
     ) -> Path:
-        """Return the path of the spec.
+        """Return the path of the spec, or of the folder.
 
         Raises:
-            UnknownName: no spec in `experiments/` has that name.
+            UnknownName: neither a spec nor a folder in `experiments/` has that name.
         """
         path: Path = super().convert(value, param, ctx)
         if path.suffix in ENDINGS or path.exists():
             return path
+        if (suite := Path("experiments", path)).is_dir():
+            return suite
         known = experiments_here()
         if str(value) not in known:
             raise UnknownName.among("experiment", str(value), known)

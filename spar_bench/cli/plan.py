@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 def plan(spec: Path, **options: Any) -> None:
     """Show what sweeping SPEC would do: trials, shared stages, windows, FLOPs, bytes and time.
 
-    SPEC is a file, or the name of an experiment.
+    SPEC is a file, the name of an experiment, or a folder of specs, planned as a whole.
     """
     show_plan(spec, **options)
 
@@ -49,7 +49,7 @@ def show_plan(
 
     seeds = None if n_seeds is None else list(range(n_seeds))
     view = plan_sweep(spec, store=store, seeds=seeds, only=only, device=device)
-    head = f"{view.loaded.experiment}: {view.loaded.spec.question}"
+    head = f"{view.name}: {view.question}"
     lacking = [f"missing: {line}" for line in view.lacking]
     parts = [head, "", _trials(view), "", _stages(view, verbose=verbose), ""]
     click.echo("\n".join([*parts, *lacking, *view.remarks, _total(view)]))
@@ -90,8 +90,8 @@ def _cells(planned: "PlannedStage") -> Iterator[str]:
 
 def _total(view: "PlanView") -> str:
     todo = view.missing
-    search = view.loaded.search
-    more = f" A search asks for {search.trials} trials, one after another." if search else ""
+    asked = view.n_searched
+    more = f" A search asks for {asked} trials, one after another." if asked else ""
     counts = (
         f"{counted(len(view.plan.trials), 'trial')}, {counted(len(view.stages), 'stage')}, "
         f"{len(todo)} to do"

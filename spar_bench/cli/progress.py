@@ -16,7 +16,7 @@ from spar_bench.cli.stopping import STOPPING, Stopper
 from spar_bench.engine.events import Event
 from spar_bench.plan.trials import Plan, Trial
 from spar_bench.session.collect import Collector
-from spar_bench.session.sweep import Watcher
+from spar_bench.session.watcher import Watcher
 from spar_bench.stages.base import Stage
 from spar_bench.store import Store
 

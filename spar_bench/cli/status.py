@@ -31,13 +31,15 @@ STANDINGS: dict["Status", str] = {
 def status(specs: tuple[Path, ...], store: Path) -> None:
     """Show the progress of each SPEC (default: all in experiments/), and why trials failed.
 
-    SPEC is a file, or the name of an experiment. What a spec lacks is counted; it is no failure.
+    SPEC is a file, the name of an experiment, or a folder of specs. What a spec lacks is counted;
+    it is no failure.
     """
+    from spar_bench.conflicts import spec_files
     from spar_bench.session.planning import standing
     from spar_bench.spec.read import experiment_name
 
     rows, remarks, problems = list[list[str]](), list[str](), list[str]()
-    for path in specs or _own_specs():
+    for path in [file for spec in specs for file in spec_files(spec)] or _own_specs():
         try:
             found = standing(path, store=store)
         except SparBenchError as error:

@@ -59,7 +59,7 @@ def _listed(_: click.Context, __: click.Parameter, value: str | None) -> tuple[s
 @click.option("--fail-fast", is_flag=True, help="Stop after the first failure.")
 @click.option("--dry-run", is_flag=True, help="Show the plan and stop.")
 def sweep(spec: Path, dry_run: bool, **options: Any) -> None:
-    """Run the experiment SPEC; finished work is not repeated.
+    """Run the experiment SPEC, or all of a folder as one; finished work is not repeated.
 
     Ctrl-C once finishes what is being written and stops; the same command resumes from there. Exit
     code 1 means that some trials failed, 2 that the request cannot be run.
@@ -91,10 +91,10 @@ def _follow(**options: Any) -> None:
 
 
 def _sweep(spec: Path, stopper: Stopper, **options: Any) -> "Outcome":
-    from spar_bench.conflicts import read_spec
+    from spar_bench.conflicts import read_specs
 
     click.echo(f"reading {spec}", err=True)  # what follows takes seconds before its next message
-    read_spec(spec)  # a mistake in the spec is reported before torch is imported
+    read_specs(spec)  # a mistake in the spec is reported before torch is imported
     from spar_bench.cli.progress import watching
     from spar_bench.run.context import Interrupted
     from spar_bench.session.sweep import Options
@@ -132,5 +132,5 @@ def _say_how_it_went(outcome: "Outcome", spec: Path) -> None:
 def _next(outcome: "Outcome", spec: Path) -> str:
     """Return what to do after a sweep; a report shows nothing if nothing finished."""
     if len(outcome.unfinished) < len(outcome.rows):
-        return f"spar-bench report {outcome.experiment}"
+        return f"spar-bench report {'--suite ' if spec.is_dir() else ''}{outcome.experiment}"
     return f"fix what failed, then run spar-bench sweep {shlex.quote(str(spec))} again"

@@ -105,23 +105,30 @@ class Plan:
     def time_on(self, machine: Machine) -> None:
         """Have latency measured on a machine, which is part of its fingerprint."""
         if self.latency is not None:
-            self._retime(self._session.settings.model_copy(update={"machine": machine}))
+            self._retime(self.session.settings.model_copy(update={"machine": machine}))
+
+    def time_in(self, session: Session) -> None:
+        """Have everything timed in another session, which times at least the same."""
+        if self.latency is not None:
+            del self.stages[self.latency]
+        self.latency = self.add(session)
 
     def limit_timing(self, keys: set[str]) -> None:
         """Time only what has one of these keys; if nothing has, nothing is timed."""
         if self.latency is not None:
-            settings = self._session.settings
+            settings = self.session.settings
             timed = {key: one for key, one in settings.timed.items() if key in keys}
             self._retime(settings.model_copy(update={"timed": timed}))
 
     @property
-    def _session(self) -> Session:
+    def session(self) -> Session:
+        """The session in which everything is timed, of a plan that has one."""
         session = self.stages[self.latency or ""]
         assert isinstance(session, Session), "the plan's session of timings"
         return session
 
     def _retime(self, settings: Timing) -> None:
-        session = self._session
+        session = self.session
         del self.stages[session.fingerprint]
         places = latency.Places(timed={key: session.places.timed[key] for key in settings.timed})
         limited = Session(settings=settings, places=places)

@@ -5,9 +5,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from spar_bench.conflicts import read_spec
+from spar_bench.conflicts import read_spec, read_specs
 from spar_bench.errors import naming
 from spar_bench.plan.devices import STAGE_S, STARTUP_S, Speed, assumed_speed
+from spar_bench.plan.suite import SuitePlan
 from spar_bench.plan.trials import Plan, Trial, make_plan
 from spar_bench.resolve import Resolver
 from spar_bench.results import RESULTS_FILE, Status
@@ -23,6 +24,7 @@ from spar_bench.session.selection import (
     time_only,
 )
 from spar_bench.spec import LoadedSpec
+from spar_bench.spec.read import experiment_name
 from spar_bench.stages import latency
 from spar_bench.stages.base import Estimate, Stage
 from spar_bench.store import DEFAULT_ROOT, Store
@@ -49,10 +51,13 @@ class PlannedStage:
 class PlanView:
     """What a sweep would do now; `lacking` has a line for each of weights and data that is missing.
 
-    `stages` are those of the selected trials, by kind.
+    `name` and `question` are those of the experiment or suite, `n_searched` is how many trials its
+    searches ask for. `stages` are those of the selected trials, by kind.
     """
 
-    loaded: LoadedSpec
+    name: str
+    question: str
+    n_searched: int
     plan: Plan
     stages: list[PlannedStage]
     speed: Speed
@@ -113,13 +118,13 @@ def plan_sweep(
     only: str | Iterable[str] = (),
     device: str | None = None,
 ) -> PlanView:
-    """Return what a sweep of a spec file would do, and about how long it would take.
+    """Return what a sweep of a spec file or folder would do, and about how long it would take.
 
     A search is planned for the points that it has tried and those that it begins with; later ones
     are not known yet.
 
     Args:
-        path: The spec.
+        path: The spec, or a suite's folder.
         store: Folder of the store.
         seeds: Instead of the spec's.
         only: Trials or groups to which the plan is limited.
@@ -132,14 +137,19 @@ def plan_sweep(
         NotReady: a backbone of unknown sizes is missing.
         UnknownName: no trial has a name of `only`, or no device that of `device`.
     """
-    loaded, opened = read_spec(path), Store(Path(store), make=False)
+    specs, opened = read_specs(path), Store(Path(store), make=False)
     resolver = Resolver(provisional=True)
-    lacking, speed = missing(loaded, resolver), assumed_speed(opened.finished(), device)
-    plan = lay_out(loaded, opened, seeds or loaded.spec.seeds, resolver, only=only)
+    lacking = [line for loaded in specs for line in missing(loaded, resolver)]
+    laid_out = lay_out(specs, opened, resolver, seeds=seeds, only=only)
+    plan = laid_out.whole
+    searches = [loaded.search for loaded in specs if loaded.search]
+    speed = assumed_speed(opened.finished(), device)
     return PlanView(
-        loaded=loaded,
+        name=experiment_name(Path(path)),
+        question=specs[0].spec.question if len(specs) == 1 else f"{len(specs)} experiments",
+        n_searched=sum(search.trials for search in searches),
         plan=plan,
-        stages=_planned(Collector(loaded.experiment, plan, opened), speed),
+        stages=_planned(Collector("", plan, opened), speed),
         speed=speed,
         lacking=list(dict.fromkeys(resolver.missing + lacking)),
         remarks=remarks((trial.settings for trial in plan.trials), resolver),
@@ -181,28 +191,42 @@ def _precision(stage: Stage, trial: Trial) -> str:
 
 
 def lay_out(
-    loaded: LoadedSpec,
+    specs: list[LoadedSpec],
     store: Store,
-    seeds: list[int],
     resolver: Resolver,
     *,
+    seeds: list[int] | None = None,
     only: str | Iterable[str] = (),
-) -> Plan:
-    """Return the plan of a spec, with timings from the machine where they were last made.
+) -> SuitePlan:
+    """Return the plans of specs, with timings from the machine where they were last made.
+
+    `seeds` are by default each spec's; the whole has the trials of `only` alone.
 
     Raises:
         UnknownName: no trial has a name of `only`.
         StoreError: a plug-in that made a finished stage was edited under its VERSION.
     """
-    points = points_so_far(loaded, store)
-    plan = make_plan(points, seeds, None, resolver=resolver, keep_pruned=loaded.prunes)
+    suite = SuitePlan(
+        {
+            loaded.experiment: make_plan(
+                points_so_far(loaded, store),
+                seeds or loaded.spec.seeds,
+                None,
+                resolver=resolver,
+                keep_pruned=loaded.prunes,
+            )
+            for loaded in specs
+        }
+    )
+    plan = suite.whole
     _time_where_last(plan, store)
     trials = select_trials(plan.trials, only)
     time_only(plan, trials, store)
     _time_where_last(plan, store)
+    suite.share_timings()
     plan.trials = trials
     require_unedited(plan, trials, store)
-    return plan
+    return suite
 
 
 def _time_where_last(plan: Plan, store: Store) -> None:
@@ -232,11 +256,11 @@ def standing(path: Path, *, store: Path = DEFAULT_ROOT) -> Standing:
         loaded = read_spec(path)
         resolver = Resolver()
         require_ready(loaded, resolver)
-        laid_out = lay_out(loaded, opened, seeds_so_far(loaded, opened), resolver)
-    collector = Collector(loaded.experiment, laid_out, opened)
+        plan = lay_out([loaded], opened, resolver, seeds=seeds_so_far(loaded, opened)).whole
+    collector = Collector(loaded.experiment, plan, opened)
     counts: dict[Status, int] = {}
     failures = {}
-    for trial in laid_out.trials:
+    for trial in plan.trials:
         state = collector.trial_state(trial)
         counts[state.status] = counts.get(state.status, 0) + 1
         if state.status == "failed":

@@ -11,12 +11,16 @@ from spar_bench import plugin_code
 from spar_bench.errors import SparBenchError, StoreError, UnknownName
 from spar_bench.files import read_json, replace_text
 from spar_bench.spec import LoadedSpec, Point, resolve_point
+from spar_bench.spec.read import experiment_name
 from spar_bench.stage import Damaged
 from spar_bench.store import Store
 from spar_bench.validation import Raw
 
 if TYPE_CHECKING:
     from spar_bench.plan.trials import Plan, PlannedCost, Trial
+
+
+SUITE_FILE = "suite.json"
 
 
 def initial_points(loaded: LoadedSpec) -> list[Point]:
@@ -87,6 +91,12 @@ def note_sweep(loaded: LoadedSpec, store: Store, seeds: list[int]) -> list[int]:
         )
     replace_text(_sweep_path(loaded, store), json.dumps({"seeds": seeds, "spec": spec}))
     return sorted(set(swept) - set(seeds))
+
+
+def note_suite(folder: Path, experiments: list[str], store: Store) -> None:
+    """Record which experiments a suite has, for its report."""
+    record = {"experiments": experiments, "folder": os.path.relpath(folder, store.root)}
+    replace_text(store.root / "results" / experiment_name(folder) / SUITE_FILE, json.dumps(record))
 
 
 def _last_sweep(loaded: LoadedSpec, store: Store) -> Raw:

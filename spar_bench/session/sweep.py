@@ -2,23 +2,22 @@
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import torch
 
 from spar_bench import registry, track
 from spar_bench.backends.base import Backend, Setup
-from spar_bench.conflicts import read_spec
+from spar_bench.conflicts import read_specs
 from spar_bench.engine.events import Emit, Event
 from spar_bench.engine.scheduler import Outcome as StageOutcome
 from spar_bench.engine.scheduler import Scheduler
 from spar_bench.engine.workplan import Retries, WorkPlan
 from spar_bench.errors import SparBenchError
+from spar_bench.plan.suite import SuitePlan
 from spar_bench.plan.trials import Plan, Trial, make_plan
 from spar_bench.processes import n_processes
 from spar_bench.results import Results, Row
@@ -26,12 +25,11 @@ from spar_bench.run.context import Context, Pruned, machine, prepare_device, res
 from spar_bench.run.distributed import joined, own_device
 from spar_bench.run.work import Worker
 from spar_bench.session.collect import Collector
-from spar_bench.session.mirror import LiveMirror
+from spar_bench.session.experiment import Experiment
 from spar_bench.session.readiness import ready_remarks
-from spar_bench.session.results import results
 from spar_bench.session.search import Searcher, score, study_name
 from spar_bench.session.selection import (
-    note_sweep,
+    note_suite,
     require_unedited,
     seeds_of,
     select_trials,
@@ -39,34 +37,12 @@ from spar_bench.session.selection import (
     stages_of_trials,
     time_only,
 )
-from spar_bench.spec import LoadedSpec, Point
-from spar_bench.stage import digest
-from spar_bench.stages.base import Stage
+from spar_bench.session.watcher import Silent, Watcher
+from spar_bench.spec import Point
+from spar_bench.spec.read import experiment_name
 from spar_bench.store import DEFAULT_ROOT, Store
 
 log = logging.getLogger(__name__)
-
-
-class Watcher(Protocol):
-    """Receives the progress of a sweep."""
-
-    def planned(self, plan: Plan, store: Store) -> None:
-        """Receive the plan, again whenever a search adds to it."""
-        ...
-
-    def note(self, event: Event, stage: Stage) -> None:
-        """Learn what happened to a stage."""
-        ...
-
-
-class Silent:
-    """A watcher that ignores everything."""
-
-    def planned(self, plan: Plan, store: Store) -> None:
-        """Do nothing."""
-
-    def note(self, event: Event, stage: Stage) -> None:
-        """Do nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,8 +107,14 @@ class Outcome:
     @property
     def trials(self) -> dict[str, bool]:
         """Whether all rows of a trial have a number, by trial name."""
-        lacking = {row.trial for row in self.unfinished}
-        return {row.trial: row.trial not in lacking for row in self.rows}
+        lacking = {(row.experiment, row.trial) for row in self.unfinished}
+        several = len({row.experiment for row in self.rows}) > 1
+        return {
+            f"{row.experiment}/{row.trial}" if several else row.trial: (
+                (row.experiment, row.trial) not in lacking
+            )
+            for row in self.rows
+        }
 
 
 def sweep(
@@ -142,7 +124,10 @@ def sweep(
     watcher: Watcher | None = None,
     stop: threading.Event | None = None,
 ) -> Outcome:
-    """Run the experiment of a spec file; finished work is not repeated.
+    """Run the experiment of a spec file, or those of a suite's folder; no work is repeated.
+
+    The experiments of a suite are made as one: what they share once, and timed in one session. Its
+    searches follow, one after another.
 
     Raises:
         SpecError: the spec has mistakes.
@@ -151,8 +136,7 @@ def sweep(
             was edited under its VERSION.
         Interrupted: `stop` was set; the same call resumes from there.
     """
-    loaded = read_spec(path)
-    running = _Sweep(loaded, options or Options(), watcher or Silent(), stop or threading.Event())
+    running = _Sweep(path, options or Options(), watcher or Silent(), stop or threading.Event())
     context = running.context
     in_use = context.store.in_use(on_wait=_say_store_waits, poll=context.check)
     with joined(context.device) as context.ranks, in_use:
@@ -171,21 +155,21 @@ def _prepared_device(options: Options) -> torch.device:
 
 
 class _Sweep:
-    """One run of an experiment."""
+    """One run of an experiment, or of a suite's."""
 
     def __init__(
-        self, loaded: LoadedSpec, options: Options, watcher: Watcher, stop: threading.Event
+        self, path: str | Path, options: Options, watcher: Watcher, stop: threading.Event
     ) -> None:
-        if loaded.search and options.only:
+        specs = read_specs(path)
+        if options.only and any(loaded.search for loaded in specs):
             raise SparBenchError(
                 "only: must be left out where a search asks for its trials one by one, but is "
                 "given; leave it out"
             )
-        for line in ready_remarks(loaded):
+        for line in dict.fromkeys(line for loaded in specs for line in ready_remarks(loaded)):
             log.warning("%s", line)
         device = _prepared_device(options)
-        self._loaded, self._options, self._watcher = loaded, options, watcher
-        self._seeds = seeds_of(loaded, options.n_seeds)
+        self._path, self._options, self._watcher = Path(path), options, watcher
         self._store = Store(Path(options.store))
         self.context = Context(
             self._store,
@@ -194,19 +178,11 @@ class _Sweep:
             workers=resolve_workers(options.workers, device),
         )
         self._machine = machine(device)
-        self._spec_hash = digest([loaded.spec_hash, self._seeds])
-        self._mirror = LiveMirror(
-            track.tracking_uri(options.tracking_uri),
-            self._store,
-            track.SweepRecord(
-                experiment=loaded.experiment,
-                spec_hash=self._spec_hash,
-                question=loaded.spec.question,
-                params={"seeds": self._seeds},
-                started_ms=time.time_ns() // 1_000_000,
-            ),
-        )
-        self._objectives: dict[str, dict[str, float]] = {}
+        uri = track.tracking_uri(options.tracking_uri)
+        self._experiments = [
+            Experiment(loaded, seeds_of(loaded, options.n_seeds), self._store, uri)
+            for loaded in specs
+        ]
         self._failures: dict[str, tuple[str, str]] = {}
         self._outcomes: dict[str, StageOutcome] = {}
         self._reasons: dict[str, str] = {}
@@ -215,37 +191,70 @@ class _Sweep:
         self.context.prune = self._raise_pruned
 
     def run(self) -> Outcome:
-        """Run all trials, then time everything in one session."""
+        """Run all trials, then time everything in one session; then searches, one by one."""
         with closing(self._open_backend()) as self._backend:
             return self._run()
 
     def _run(self) -> Outcome:
-        plan = Plan() if self._loaded.search else self._plan(self._loaded.points)
-        trials = select_trials(plan.trials, self._options.only)
-        left_out = note_sweep(self._loaded, self._store, self._seeds)
-        if left_out:
-            log.info("seeds of earlier sweeps are not in the results now: %s", left_out)
+        grids = [one for one in self._experiments if not one.loaded.search]
+        suite = self._plan_grids(grids)
+        for one in self._experiments:
+            left_out = one.note()
+            if left_out:
+                log.info("seeds of earlier sweeps are not in the results now: %s", left_out)
+        if self._path.is_dir():
+            note_suite(self._path, [one.name for one in self._experiments], self._store)
+        found, running = dict[str, Results](), list(self._experiments)
         try:
-            if self._loaded.search:
-                plan = self._search()
-            else:
-                self._execute(plan, trials, timed=True)
-            return self._finish(plan)
+            if suite is not None:
+                self._make_grids(suite)
+            for one in (*grids, *(one for one in self._experiments if one.loaded.search)):
+                if one.loaded.search:
+                    self._search(one)
+                running.remove(one)
+                found[one.name] = one.finish()
         except BaseException:
-            self._mirror.interrupt()
+            for one in running:
+                one.mirror.interrupt()
             raise
+        rows = [row for one in self._experiments for row in found[one.name].rows]
+        return Outcome(experiment_name(self._path), rows, self._n_made, self._failures)
 
     def _raise_pruned(self, epoch: int, loss: float) -> None:
         reason = self._prune(epoch, loss)
         if reason:
             raise Pruned(reason)
 
-    def _search(self) -> Plan:
+    def _plan_grids(self, grids: list[Experiment]) -> SuitePlan | None:
+        """Plan all grids as one; their plans are then those of the suite."""
+        for one in grids:
+            one.plan = make_plan(one.loaded.points, one.seeds, self._machine)
+        if not grids:
+            return None
+        suite = SuitePlan({one.name: one.plan for one in grids})
+        self._trials = select_trials(suite.whole.trials, self._options.only)
+        time_only(suite.whole, self._trials, self._store)
+        suite.share_timings()
+        require_unedited(suite.whole, self._trials, self._store)
+        return suite
+
+    def _make_grids(self, suite: SuitePlan) -> None:
+        self._watcher.planned(suite.whole, self._store)
+        experiments = {one.name: one for one in self._experiments}
+        own = suite.trials()
+
+        def show(trial: Trial) -> None:
+            name, its_own = own[trial.name]
+            experiments[name].show(its_own)
+
+        self._execute(suite.whole, self._trials, timed=True, show=show)
+
+    def _search(self, one: Experiment) -> None:
         """Ask for one trial after another; all are timed at the end, in one session."""
         with self._store.lock(
-            [study_name(self._loaded)], on_wait=_say_waiting, poll=self.context.check
+            [study_name(one.loaded)], on_wait=_say_waiting, poll=self.context.check
         ):
-            searcher = Searcher(self._loaded, self._store)
+            searcher = Searcher(one.loaded, self._store)
             points = searcher.past()
             for asked in searcher:
                 points.append(asked.point)
@@ -255,29 +264,31 @@ class _Sweep:
                     searcher.search.trials,
                     asked.point.group,
                 )
-                plan = self._plan([asked.point])
+                self._plan(one, [asked.point])
                 self._prune = asked.prune_reason
-                self._execute(plan, plan.trials, timed="latency_p50_ms" in searcher.objectives)
+                self._execute_all(one, timed="latency_p50_ms" in searcher.objectives)
                 self._prune = _keep
-                asked.tell(Collector(self._loaded.experiment, plan, self._store))
+                asked.tell(Collector(one.name, one.plan, self._store))
                 if self._options.fail_fast and self._failures:
                     break
-            plan = self._plan({point.group: point for point in points}.values())
-            self._execute(plan, plan.trials, timed=True)
-        collector = Collector(self._loaded.experiment, plan, self._store)
-        scored = {t.name: score(collector, t, searcher.objectives) for t in plan.trials}
-        self._objectives = {name: found for name, found in scored.items() if found}
-        return plan
+            self._plan(one, {point.group: point for point in points}.values())
+            self._execute_all(one, timed=True)
+        collector = Collector(one.name, one.plan, self._store)
+        scored = {t.name: score(collector, t, searcher.objectives) for t in one.plan.trials}
+        one.objectives = {name: found for name, found in scored.items() if found}
 
-    def _plan(self, points: Iterable[Point]) -> Plan:
-        plan = make_plan(points, self._seeds, self._machine, keep_pruned=self._loaded.prunes)
-        trials = select_trials(plan.trials, self._options.only)
-        time_only(plan, trials, self._store)
-        require_unedited(plan, trials, self._store)
-        self._watcher.planned(plan, self._store)
-        return plan
+    def _plan(self, one: Experiment, points: Iterable[Point]) -> None:
+        """Plan points that a search has asked for."""
+        one.plan = make_plan(points, one.seeds, self._machine, keep_pruned=one.loaded.prunes)
+        require_unedited(one.plan, one.plan.trials, self._store)
+        self._watcher.planned(one.plan, self._store)
 
-    def _execute(self, plan: Plan, trials: list[Trial], *, timed: bool) -> None:
+    def _execute_all(self, one: Experiment, *, timed: bool) -> None:
+        self._execute(one.plan, one.plan.trials, timed=timed, show=one.show)
+
+    def _execute(
+        self, plan: Plan, trials: list[Trial], *, timed: bool, show: Callable[[Trial], None]
+    ) -> None:
         """Make the stages of trials; show each trial when it ends, though not timed yet."""
         retries = Retries(retry=self._options.retry, keep_pruned=plan.keep_pruned)
         self._backend.use(WorkPlan(plan.stages, retries))
@@ -303,7 +314,7 @@ class _Sweep:
             for trial in waiting[fingerprint]:
                 left[trial.name].discard(fingerprint)
                 if not left[trial.name] and self._is_new(plan, trial):
-                    self._mirror.show(self._results(plan, [trial]))
+                    show(trial)
 
         scheduler.make(waiting, ended=ended)
         if self._options.retime and timed and plan.latency and plan.latency not in self._outcomes:
@@ -313,23 +324,6 @@ class _Sweep:
     def _is_new(self, plan: Plan, trial: Trial) -> bool:
         """Return whether this sweep made anything of a trial, or failed to."""
         return any(self._outcomes.get(key, "found") != "found" for key in plan.of_trial(trial))
-
-    def _finish(self, plan: Plan) -> Outcome:
-        """Save the results, end the MLflow run, and return the outcome."""
-        found = self._results(plan)
-        found.save(self._store.root / "results" / self._loaded.experiment)
-        self._mirror.end(found)
-        return Outcome(self._loaded.experiment, found.rows, self._n_made, self._failures)
-
-    def _results(self, plan: Plan, trials: list[Trial] | None = None) -> Results:
-        return results(
-            Collector(self._loaded.experiment, plan, self._store),
-            self._loaded,
-            spec_hash=self._spec_hash,
-            seeds=self._seeds,
-            objectives=self._objectives,
-            trials=trials,
-        )
 
     def _open_backend(self) -> Backend:
         """Return what makes stages: this process, or a worker process a device or job."""

@@ -8,7 +8,8 @@ from typing import Any
 from spar_bench import registry
 from spar_bench.conflicts import read_spec
 from spar_bench.errors import DataError, DataFileError, NotReady, naming
-from spar_bench.plan.trials import make_plan
+from spar_bench.plan.suite import SuitePlan
+from spar_bench.plan.trials import Plan, make_plan
 from spar_bench.session.selection import points_so_far, seeds_so_far
 from spar_bench.spec import Point
 from spar_bench.stage import Finished, canonical
@@ -43,9 +44,9 @@ def unreachable(store: Store, folder: Path) -> Unreachable:
     """Return the work that no spec under `folder` needs.
 
     Seeds are those last swept, and a search's points those asked for so far; timings of all
-    machines are kept, and so is what no spec can name: stages of another package's kind. A spec
-    whose weights or data are missing may need every stage of its backbones, every stage that states
-    none, and all unfinished work.
+    machines are kept, those of a folder that was swept as a whole too, and so is what no spec can
+    name: stages of another package's kind. A spec whose weights or data are missing may need every
+    stage of its backbones, every stage that states none, and all unfinished work.
 
     Raises:
         SpecError: a spec has mistakes, so what it needs is unknown and nothing is deleted.
@@ -55,7 +56,7 @@ def unreachable(store: Store, folder: Path) -> Unreachable:
     paths = sorted(path for ending in ("yaml", "yml") for path in folder.rglob(f"*.{ending}"))
     if not paths:
         raise NotReady(f"{folder}: must hold specs, but has no YAML file; name their folder")
-    reached, wanted = set[str](), set[str]()
+    reached, wanted, suites = set[str](), set[str](), dict[Path, dict[str, Plan]]()
     incomplete, backbones = dict[Path, str](), Backbones()
     for path in paths:
         with naming(path):
@@ -70,14 +71,24 @@ def unreachable(store: Store, folder: Path) -> Unreachable:
                 backbones |= _backbones(points)
                 continue
         wanted |= plan.stages.keys()
-        for fingerprint, stage in plan.stages.items():
-            timed = isinstance(stage, latency.Stage)
-            reached.add(_timed(stage.to_json()) if timed else fingerprint)
+        reached |= _reached(plan)
+        if not loaded.search and plan.latency is not None:
+            suites.setdefault(path.parent, {})[loaded.experiment] = plan
+    for plans in suites.values():
+        reached |= _reached(SuitePlan(plans).whole)
     finished = [one for one in _own(store) if _key(one) not in reached]
     unfinished = {key: size for key, size in store.unfinished().items() if key not in wanted}
     if incomplete:
         finished, unfinished = [one for one in finished if _is_of_other(one, backbones)], {}
     return Unreachable(finished, unfinished, store.pictures_bytes(), incomplete)
+
+
+def _reached(plan: Plan) -> set[str]:
+    """Return what a plan's stages are reached by."""
+    return {
+        _timed(stage.to_json()) if isinstance(stage, latency.Stage) else fingerprint
+        for fingerprint, stage in plan.stages.items()
+    }
 
 
 def _own(store: Store) -> Iterator[Finished]:

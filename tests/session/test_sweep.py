@@ -10,7 +10,8 @@ from spar_bench.errors import NotReady, SparBenchError
 from spar_bench.plan.trials import Plan
 from spar_bench.results import Results, Row
 from spar_bench.run.context import Interrupted
-from spar_bench.session.sweep import Options, Silent, sweep
+from spar_bench.session.sweep import Options, sweep
+from spar_bench.session.watcher import Silent
 from spar_bench.stages.base import Stage
 from spar_bench.store import Store
 from tests.small import TIMED, TINY, UNTIMED, copy_store, runs, write_spec

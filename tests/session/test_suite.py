@@ -1,0 +1,143 @@
+"""A suite: the specs of a folder, planned, swept and reported as a whole."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from spar_bench.results import Results
+from spar_bench.session.planning import plan_sweep
+from spar_bench.session.sweep import Options, sweep
+from spar_bench.session.unreachable import unreachable
+from spar_bench.store import Store
+from tests.small import HEAD, UNTIMED, spar_bench, write_spec
+
+STORE = Path(".spar_bench")
+TIMES = "measure: {seconds: 0.01}\n"
+FIRST = """\
+sweep:
+  - grid: {teacher.stride_px: [64, 32]}
+    set: {evaluate.methods: [teacher]}
+"""
+SECOND = """\
+sweep:
+  - grid: {teacher.stride_px: [32]}
+    set: {evaluate.methods: [pretrained, teacher]}
+"""
+SEARCH = """\
+sweep:
+  - set: {evaluate.methods: [teacher]}
+    search: {space: {teacher.stride_px: {choices: [64, 32]}}, trials: 2, sampler: random}
+"""
+
+
+@pytest.fixture
+def suite(here: Path) -> str:
+    """Write a suite of two experiments that share a teacher."""
+    Path("experiments/pair").mkdir(parents=True)
+    write_spec(HEAD + TIMES + FIRST, "pair/first")
+    write_spec(HEAD + TIMES + SECOND, "pair/second")
+    return "experiments/pair"
+
+
+def test_what_experiments_share_is_planned_once_and_timed_in_one_session(suite: str) -> None:
+    apart = [plan_sweep(f"{suite}/{name}.yaml") for name in ("first", "second")]
+
+    view = plan_sweep(suite)
+
+    assert [trial.name for trial in view.plan.trials] == [
+        "pair/first/stride_px=64",
+        "pair/first/stride_px=32",
+        "pair/second/stride_px=32",
+    ]
+    kinds = [planned.stage.kind for planned in view.stages]
+    assert kinds.count("evaluate") == 3
+    assert [len(one.plan.trials) for one in apart] == [2, 1]
+    assert sum(p.stage.kind == "evaluate" for one in apart for p in one.stages) == 4
+    assert kinds.count("latency") == 1
+    assert len(view.plan.session.settings.timed) == 3
+
+
+def test_suite_gives_each_experiment_the_numbers_that_it_has_alone(
+    suite: str, tmp_path: Path
+) -> None:
+    whole = sweep(suite, Options(store=STORE))
+
+    alone = sweep(f"{suite}/second.yaml", Options(store=tmp_path / "other")).rows
+    found = Results.load(STORE / "results/pair/second").rows
+    assert [(row.trial, row.method, row.miou) for row in found] == [
+        (row.trial, row.method, row.miou) for row in alone
+    ]
+    assert [row.experiment for row in whole.rows] == ["pair/first"] * 2 + ["pair/second"] * 2
+    assert set(whole.trials) == {
+        "pair/first/stride_px=64", "pair/first/stride_px=32", "pair/second/stride_px=32",
+    }  # fmt: skip
+    assert all(row.cost.latency_p50_ms for row in whole.rows)
+    assert len({row.stages["latency"] for row in whole.rows}) == 1
+
+
+def test_suite_that_is_swept_again_makes_nothing(suite: str) -> None:
+    sweep(suite)
+
+    again = sweep(suite)
+
+    assert again.n_made == 0
+    record = json.loads((STORE / "results/pair/suite.json").read_text())
+    assert record["experiments"] == ["pair/first", "pair/second"]
+
+
+def test_one_trial_of_a_suite_is_named_by_its_experiment(suite: str) -> None:
+    outcome = sweep(suite, Options(only="pair/first/stride_px=64"))
+
+    assert [row.status for row in outcome.rows].count("finished") == 1
+    assert [name for name, is_done in outcome.trials.items() if is_done] == [
+        "pair/first/stride_px=64"
+    ]
+
+
+def test_searches_of_a_suite_follow_its_grids(here: Path) -> None:
+    Path("experiments/mixed").mkdir(parents=True)
+    write_spec(UNTIMED + SEARCH, "mixed/a_search")
+    write_spec(UNTIMED + FIRST, "mixed/grid")
+
+    outcome = sweep("experiments/mixed")
+
+    assert {row.experiment for row in outcome.rows} == {"mixed/a_search", "mixed/grid"}
+    assert all(row.status == "finished" for row in outcome.rows)
+
+
+def test_nothing_of_a_suite_is_unreachable(suite: str) -> None:
+    sweep(suite)
+
+    found = unreachable(Store(STORE), Path("experiments"))
+
+    assert found.finished == []
+
+
+def test_commands_take_a_folder_by_its_path_or_name(suite: str) -> None:
+    assert spar_bench("check", suite).stdout == (
+        f"{suite}/first.yaml: is valid, 2 trials\n{suite}/second.yaml: is valid, 1 trial\n"
+    )
+    assert spar_bench("plan", "pair").stdout.startswith("pair: 2 experiments\n")
+    assert spar_bench("status", suite).stdout.count("pair/") == 2
+
+
+def test_folder_without_specs_is_one_line(here: Path) -> None:
+    Path("empty").mkdir()
+
+    said = spar_bench("plan", "empty", exits=2).stderr
+
+    assert said == "empty: must hold specs, but has no YAML file; name a folder of them\n"
+
+
+def test_mistakes_of_all_specs_are_told_at_once(here: Path) -> None:
+    Path("experiments/wrong").mkdir(parents=True)
+    for name in ("one", "two"):
+        write_spec("teachr: {}\n", f"wrong/{name}")
+
+    said = spar_bench("plan", "experiments/wrong", exits=2).stderr
+
+    assert [line.split(":")[0] for line in said.splitlines()] == [
+        "experiments/wrong/one.yaml",
+        "experiments/wrong/two.yaml",
+    ]
