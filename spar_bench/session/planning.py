@@ -120,8 +120,8 @@ def plan_sweep(
 ) -> PlanView:
     """Return what a sweep of a spec file or folder would do, and about how long it would take.
 
-    A search is planned for the points that it has tried and those that it begins with; later ones
-    are not known yet.
+    A search is planned for the points that it has tried and begins with; later ones are not known.
+    Where weights or data are missing, their data files' sizes and counts are taken.
 
     Args:
         path: The spec, or a suite's folder.
@@ -129,8 +129,6 @@ def plan_sweep(
         seeds: Instead of the spec's.
         only: Trials or groups to which the plan is limited.
         device: Which device's speed to assume; default: that of the one that this host used last.
-
-    Where weights or data are missing, their data files' sizes and counts are taken.
 
     Raises:
         SpecError: the spec, or a data file that it names, has mistakes; one line each.
@@ -140,14 +138,12 @@ def plan_sweep(
     specs, opened = read_specs(path), Store(Path(store), make=False)
     resolver = Resolver(provisional=True)
     lacking = [line for loaded in specs for line in missing(loaded, resolver)]
-    laid_out = lay_out(specs, opened, resolver, seeds=seeds, only=only)
-    plan = laid_out.whole
-    searches = [loaded.search for loaded in specs if loaded.search]
+    plan = lay_out(specs, opened, resolver, seeds=seeds, only=only).whole
     speed = assumed_speed(opened.finished(), device)
     return PlanView(
         name=experiment_name(Path(path)),
         question=specs[0].spec.question if len(specs) == 1 else f"{len(specs)} experiments",
-        n_searched=sum(search.trials for search in searches),
+        n_searched=sum(loaded.search.trials for loaded in specs if loaded.search),
         plan=plan,
         stages=_planned(Collector("", plan, opened), speed),
         speed=speed,

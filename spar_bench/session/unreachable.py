@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from spar_bench import registry
-from spar_bench.conflicts import read_spec
+from spar_bench.conflicts import SPEC_ENDINGS, read_spec
 from spar_bench.errors import DataError, DataFileError, NotReady, naming
 from spar_bench.plan.suite import SuitePlan
 from spar_bench.plan.trials import Plan, make_plan
@@ -53,12 +53,9 @@ def unreachable(store: Store, folder: Path) -> Unreachable:
         NotReady: there is no spec.
         DataFileError: a data file that a spec names is invalid; the line begins with the spec.
     """
-    paths = sorted(path for ending in ("yaml", "yml") for path in folder.rglob(f"*.{ending}"))
-    if not paths:
-        raise NotReady(f"{folder}: must hold specs, but has no YAML file; name their folder")
     reached, wanted, suites = set[str](), set[str](), dict[Path, dict[str, Plan]]()
     incomplete, backbones = dict[Path, str](), Backbones()
-    for path in paths:
+    for path in _specs(folder):
         with naming(path):
             loaded = read_spec(path)
             points, seeds = points_so_far(loaded, store), seeds_so_far(loaded, store)
@@ -81,6 +78,13 @@ def unreachable(store: Store, folder: Path) -> Unreachable:
     if incomplete:
         finished, unfinished = [one for one in finished if _is_of_other(one, backbones)], {}
     return Unreachable(finished, unfinished, store.pictures_bytes(), incomplete)
+
+
+def _specs(folder: Path) -> list[Path]:
+    paths = sorted(path for path in folder.rglob("*") if path.suffix in SPEC_ENDINGS)
+    if not paths:
+        raise NotReady(f"{folder}: must hold specs, but has no YAML file; name their folder")
+    return paths
 
 
 def _reached(plan: Plan) -> set[str]:
