@@ -94,11 +94,9 @@ def paired_difference(
         raise ValueError(
             "a paired difference needs the same images in both, but their names differ"
         )
-    draws = np.random.default_rng(seed).multinomial(
-        first.n_images, np.full(first.n_images, 1 / first.n_images), size=n_resamples
-    )
+    draws = draw_resamples(first.n_images, n_resamples=n_resamples, seed=seed)
     resampled = [
-        np.mean([_resampled_miou(counts, draws) for counts in side], axis=0) for side in sides
+        np.mean([resampled_miou(counts, draws) for counts in side], axis=0) for side in sides
     ]
     value = [np.mean([miou(counts) for counts in side]) for side in sides]
     # A resample of images without any label has no mIoU (NaN) and says nothing.
@@ -106,7 +104,21 @@ def paired_difference(
     return Difference(float(value[0] - value[1]), float(low), float(high))
 
 
-def _resampled_miou(counts: Counts, draws: NDArray[np.int64]) -> NDArray[np.float64]:
+def are_paired(counts: Sequence[Counts]) -> bool:
+    """Tell whether all counts are of the same images in the same order."""
+    return all(
+        one.images == counts[0].images and np.array_equal(one.true, counts[0].true)
+        for one in counts[1:]
+    )
+
+
+def draw_resamples(n_images: int, *, n_resamples: int = 2000, seed: int = 0) -> NDArray[np.int64]:
+    """Return how often each of N images is in each of R resamples of N images, `(R, N)`."""
+    chances = np.full(n_images, 1 / n_images)
+    return np.random.default_rng(seed).multinomial(n_images, chances, size=n_resamples)
+
+
+def resampled_miou(counts: Counts, draws: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return the mIoU of each resample, `(R,)`; `draws` `(R, N)` counts each image in it.
 
     The mean is over the full set's classes, except those that do not occur in the resample's truth:

@@ -4,9 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
-import numpy as np
-
-from spar_bench.accuracy import Counts, Difference, paired_difference
+from spar_bench.accuracy import Counts, Difference, are_paired, paired_difference
 from spar_bench.evaluations import Evaluations
 from spar_bench.report.aggregates import Aggregate, agrees, panels_of, stride_series
 
@@ -31,7 +29,8 @@ def comparisons(aggregates: list[Aggregate], evaluations: Evaluations) -> list[C
     found = []
     for a, b in _pairs(aggregates):
         sides = [_counts(side, evaluations) for side in (a, b)]
-        if all(sides) and _have_the_same_images(*sides):
+        # An unreadable one may have been left out.
+        if all(sides) and are_paired([*sides[0], *sides[1]]):
             found.append(Comparison(a, b, paired_difference(*sides), sides[0][0].n_images))
     return found
 
@@ -39,15 +38,6 @@ def comparisons(aggregates: list[Aggregate], evaluations: Evaluations) -> list[C
 def _counts(aggregate: Aggregate, evaluations: Evaluations) -> list[Counts]:
     found = [evaluations.counts(key) for key in aggregate.evaluations]
     return [counts for counts in found if counts is not None]
-
-
-def _have_the_same_images(a: list[Counts], b: list[Counts]) -> bool:
-    """Tell whether all counts are of the same images; an unreadable one may have been left out."""
-    first, *others = a + b
-    return all(
-        counts.images == first.images and np.array_equal(counts.true, first.true)
-        for counts in others
-    )
 
 
 def _pairs(aggregates: list[Aggregate]) -> Iterator[tuple[Aggregate, Aggregate]]:

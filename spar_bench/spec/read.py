@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from spar_bench.claims import Claim
+from spar_bench.published import published
 from spar_bench.spec import group as groups
 from spar_bench.spec.blocks import SearchSpec
 from spar_bench.spec.document import Document, Problem, read_document, refuse
@@ -14,6 +16,7 @@ from spar_bench.spec.expand import Blocks, Draft, Given
 from spar_bench.spec.keys import FIELDS, PLUGINS, leaves, look_up, written_settings
 from spar_bench.spec.schema import Settings, Spec
 from spar_bench.spec.search import Search
+from spar_bench.spec.selecting import Selector
 from spar_bench.spec.validate import Check, Validator
 from spar_bench.validation import MAX_MISTAKES, Raw
 from spar_bench.values import MAX_ROWS, MAX_TRIALS
@@ -41,6 +44,7 @@ class LoadedSpec:
     spec: Spec
     spec_hash: str
     points: list[Point]
+    claims: list[Claim]
     search: SearchSpec | None
     validator: Validator = field(repr=False, compare=False)
     base: Draft = field(repr=False, compare=False)
@@ -79,13 +83,18 @@ def load_spec(
     unread = {problem.position for problem in document.problems}
     refuse(path, document.problems + [p for p in problems if p.position not in unread])
     assert spec is not None, "a spec without problems is valid"
+    points = _points(drafts, settings)
+    selector = Selector(document, points)
+    claims = selector.claims(spec.claims)
+    refuse(path, selector.problems + _unpublished(document, spec, points))
     return LoadedSpec(
         experiment=experiment_name(path),
         path=path,
         text=document.text,
         spec=spec,
         spec_hash=groups.digest(spec),
-        points=_points(drafts, settings),
+        points=points,
+        claims=claims,
         search=next((block.search for block in spec.sweep if block.search), None),
         validator=validator,
         base=base,
@@ -152,6 +161,21 @@ def _too_many(document: Document, points: Iterable[Settings], n_seeds: int) -> l
             at = document.position_of_key(("sweep",) if document.data.get("sweep") else ("seeds",))
             return [Problem(at, "", f"{text}, data sets or sizes")]
     return []
+
+
+def _unpublished(document: Document, spec: Spec, points: list[Point]) -> list[Problem]:
+    """Refuse a table of the paper that has none of a sweep's backbones."""
+    if spec.reproduces is None or not points:
+        return []
+    known = dict.fromkeys(one.backbone for one in published(spec.reproduces))
+    own = dict.fromkeys(point.settings.backbone.name for point in points)
+    if known.keys() & own.keys():
+        return []
+    text = (
+        f"must have a number of one of the spec's backbones ({', '.join(own)}), but "
+        f"{spec.reproduces} has only those of {', '.join(known)}; use one of them, or drop it"
+    )
+    return [Problem(document.position_of_value(("reproduces",)), "reproduces", text)]
 
 
 class _Swept:

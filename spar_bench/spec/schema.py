@@ -4,7 +4,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from spar_bench.published import tables
 from spar_bench.spec.blocks import BlockSpec
+from spar_bench.spec.claims import ClaimSpec
 from spar_bench.spec.plugins import (
     PluginSpec,
     named_once,
@@ -12,7 +14,8 @@ from spar_bench.spec.plugins import (
     plugin_name,
     registered_name,
 )
-from spar_bench.validation import Part, mistake
+from spar_bench.suggest import suggest
+from spar_bench.validation import Part, mistake, show
 from spar_bench.values import (
     FILLED,
     METHODS,
@@ -43,6 +46,14 @@ from spar_bench.values import (
     Weight,
     named,
 )
+
+
+def _published(table: str) -> str:
+    """Refuse a table of which no number is known."""
+    if table not in tables():
+        text = f"must be a table of the paper, but got {show(table)}; {suggest(table, tables())}"
+        raise mistake(text)
+    return table
 
 
 class BackboneSpec(Part):
@@ -295,6 +306,12 @@ class Spec(Settings):
     """An experiment: settings, the seeds of each trial, and what is swept."""
 
     question: str = Field("", description="The claim that the experiment tests, in a sentence.")
+    reproduces: Annotated[str, AfterValidator(_published)] | None = Field(
+        None, description="The table or figure of the paper that reports show beside the results."
+    )
+    claims: list[ClaimSpec] = Field(
+        [], description="What is said of the results, each checked in reports."
+    )
     seeds: Annotated[list[Seed], *FILLED] = Field(
         [0], description="Each group is one trial per seed."
     )

@@ -1,0 +1,98 @@
+"""Find the groups of a sweep that each claim of its spec is about."""
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, get_args
+
+from pydantic import BaseModel
+
+from spar_bench.claims import Claim, Selected
+from spar_bench.spec.claims import ROW_KEYS, ClaimSpec
+from spar_bench.spec.document import Document, Problem
+from spar_bench.spec.keys import is_key, look_up, read_value, suggest_key
+from spar_bench.suggest import suggest
+from spar_bench.validation import Raw, Steps, dotted, show
+from spar_bench.values import Method
+
+if TYPE_CHECKING:
+    from spar_bench.spec.read import Point
+
+
+class Selector:
+    """Resolves the claims of a document against the points of its sweep.
+
+    `problems` has what is wrong in them. Without points, those of a search, which are not known
+    yet, all of a claim's groups are missing.
+    """
+
+    def __init__(self, document: Document, points: "list[Point]") -> None:
+        self._document, self._points = document, points
+        self.problems: list[Problem] = []
+
+    def claims(self, specs: Iterable[ClaimSpec]) -> list[Claim]:
+        """Return the claims with the groups that they are about."""
+        return [self._claim(index, spec) for index, spec in enumerate(specs)]
+
+    def _claim(self, index: int, spec: ClaimSpec) -> Claim:
+        steps: Steps = ("claims", index)
+        sides = [
+            [self._selected(spec.where, own, (*steps, *inner), steps) for own, inner in side]
+            for side in spec.sides()
+        ]
+        return Claim(
+            text=spec.claim,
+            paper=spec.paper,
+            quantity=spec.quantity,
+            form=spec.form,
+            sides=sides,
+            expected=spec.expected,
+            line=self._document.position_of_value(steps).line,
+        )
+
+    def _selected(self, where: Raw, own: Raw, steps: Steps, claim: Steps) -> Selected:
+        values = {**where, **own}
+        for key in values:
+            at = (*steps, key) if key in own else (*claim, "where", key)
+            if key not in ROW_KEYS and not is_key(key):
+                rows = ", ".join(ROW_KEYS)
+                text = f"must be {rows} or a key of a spec, but got {show(key)}; {suggest_key(key)}"
+                self._note(at, text)
+                return Selected("", [], "")
+        method, side = values.get("method"), values.get("short_side_px")
+        if method not in get_args(Method):
+            known = suggest(str(method), get_args(Method))
+            self._note(steps, f"must name a method, but got {show(method)}; {known}")
+        elif side is not None and type(side) is not int:
+            self._note(steps, f"short_side_px: must be a whole number, but got {show(side)}")
+        groups = [point.group for point in self._matching(values)]
+        shown = ", ".join(f"{key}: {show(value)}" for key, value in values.items())
+        if self._points and not groups and not self.problems:
+            self._note(
+                steps, f"must select a row of the sweep, but {shown} selects none; correct it"
+            )
+        dataset = values.get("dataset")
+        return Selected(
+            text=shown,
+            groups=groups,
+            method=str(method),
+            dataset=None if dataset is None else str(dataset),
+            short_side_px=side,
+        )
+
+    def _matching(self, values: Raw) -> "Iterator[Point]":
+        keys = {key: value for key, value in values.items() if key not in ROW_KEYS}
+        wanted = {key: _plain(read_value(key, value)) for key, value in keys.items()}
+        for point in self._points:
+            evaluate = point.settings.evaluate
+            if values.get("method") not in evaluate.methods:
+                continue
+            if all(_plain(look_up(point.settings, key)) == value for key, value in wanted.items()):
+                yield point
+
+    def _note(self, steps: Steps, text: str) -> None:
+        position = self._document.position_of_value(steps)
+        self.problems.append(Problem(position, dotted(steps), text))
+
+
+def _plain(value: Any) -> Any:
+    """Return the name of a part that has one, such as a plug-in; else the value."""
+    return getattr(value, "name", value) if isinstance(value, BaseModel) else value
