@@ -20,7 +20,7 @@ from spar_bench.validation import Raw
 Status = Literal["finished", "failed", "blocked", "pruned", "skipped", "not_measured"]
 """Status of a trial or stage; `skipped` was not run, `pruned` was given up by a search."""
 
-RESULTS_FORMAT = 3
+RESULTS_FORMAT = 4
 """To be raised with any change of the file that older results do not meet."""
 RESULTS_FILE = "results.json"
 
@@ -47,6 +47,32 @@ class Cost:
     device: str | None = None
     latency_note: str = ""
     cost_status: Status = "not_measured"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """What it took to make a student; None where that is not known, as for an imported one.
+
+    `train_images` is how many images were drawn, each read once an epoch. `train_gflops` is the
+    student's own part, forward and backward passes; `teach_gflops` is the teacher's: all images
+    once if the targets are kept, which students of one teacher share, else once an epoch. A student
+    alone costs their sum. `train_seconds` is empty if training was interrupted and resumed; it
+    includes the teacher's part unless targets are kept.
+    """
+
+    train_images: int | None = None
+    epochs: int | None = None
+    trained_params_m: float | None = None
+    teach_gflops: float | None = None
+    train_gflops: float | None = None
+    train_seconds: float | None = None
+
+    @property
+    def total_gflops(self) -> float | None:
+        """What a student costs with its targets, if both are known."""
+        if self.teach_gflops is None or self.train_gflops is None:
+            return None
+        return self.teach_gflops + self.train_gflops
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +118,7 @@ class Row(Reading):
     miou: float | None
     status: Status
     cost: Cost = Cost()
+    training: Training = Training()
     reason: str = ""
     divides_patch: bool | None = None
     swept: dict[str, object] = field(default_factory=dict)
@@ -123,8 +150,9 @@ COLUMNS = [
     "refiner", "protocol", "window_px", "stride_px", "train_short_side_px", "loss", "trainable",
     "dataset", "eval_short_side_px", "image_h", "image_w", "n_images", "n_skipped",
     "n_windows", "miou", "gflops", "latency_p10_ms", "latency_p50_ms", "latency_p90_ms",
-    "encoder_p50_ms", "peak_mib", "window_batch", "params_m", "device", "dtype", "status",
-    "cost_status", "latency_note",
+    "encoder_p50_ms", "peak_mib", "window_batch", "params_m",
+    *[f.name for f in dataclasses.fields(Training)],
+    "device", "dtype", "status", "cost_status", "latency_note",
 ]  # fmt: skip
 """The columns of results.csv, in order; followed by one for each other swept key, then probes'."""
 
@@ -220,6 +248,7 @@ def _row(values: Raw) -> Row:
         **values
         | {
             "cost": Cost(**values["cost"]),
+            "training": Training(**values["training"]),
             "train_short_side_px": None if sides is None else tuple(sides),
         }
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from spar_bench.errors import StoreError
-from spar_bench.results import COLUMNS, COST_COLUMNS, Cost, CostRow, Results, Row
+from spar_bench.results import COLUMNS, COST_COLUMNS, Cost, CostRow, Results, Row, Training
 
 ROW = Row(
     experiment="x",
@@ -34,6 +34,7 @@ ROW = Row(
     dtype="float32",
     status="finished",
     cost=Cost(image_h=256, image_w=320, gflops=1 / 3, cost_status="finished"),
+    training=Training(train_images=200, epochs=4, train_gflops=2 / 3, train_seconds=1.5),
     swept={"student.learning_rate": 1e-3, "images.short_side_px": [128, 320]},
     stages={"evaluate": "abc"},
 )
@@ -86,8 +87,8 @@ def test_saving_again_replaces_and_leaves_nothing_else(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("before", "after", "message"),
     [
-        ('"format": 3', '"format": 1', "must be of format 3, but another version of spar-bench "),
-        ('"format": 3,', "", "must hold the results of a sweep, but cannot be read; "),
+        ('"format": 4', '"format": 1', "must be of format 4, but another version of spar-bench "),
+        ('"format": 4,', "", "must hold the results of a sweep, but cannot be read; "),
         ('"miou"', '"iou"', "must hold the results of a sweep, but cannot be read; "),
         ("}", "", "must hold the results of a sweep, but cannot be read; "),
     ],
@@ -117,8 +118,8 @@ def test_a_number_that_is_not_finite_is_refused_and_the_old_file_stays(tmp_path:
     assert json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))["rows"]
 
 
-def test_every_column_is_a_field_of_a_row_or_its_cost() -> None:
-    fields = {field.name for cls in (Row, Cost) for field in dataclasses.fields(cls)}
+def test_every_column_is_a_field_of_a_row_its_cost_or_its_training() -> None:
+    fields = {field.name for cls in (Row, Cost, Training) for field in dataclasses.fields(cls)}
 
     assert set(COLUMNS) <= fields
     assert set(COST_COLUMNS) <= fields

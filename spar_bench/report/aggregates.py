@@ -3,11 +3,11 @@
 import statistics
 from collections import Counter
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 
 from spar_bench.report.names import RANDOM_WEIGHTS, backbone_name, setting_text, trained_part
-from spar_bench.results import Cost, Results, Row, Status
+from spar_bench.results import Cost, Results, Row, Status, Training
 from spar_bench.values import METHODS
 
 SWEPT_COLUMNS = {
@@ -60,8 +60,9 @@ class Aggregate:
     """One point of a figure, one line of a table: rows that differ only in their seed.
 
     `mious` holds a fraction for each finished evaluation, `evaluations` its fingerprint, and
-    `unfinished` the status of each other one. `classes` is a key of `Results.classes`. `varying`
-    names the settings in which this method's aggregates differ, which a label must show.
+    `unfinished` the status of each other one. `training` is what a student took, the mean over
+    seeds. `classes` is a key of `Results.classes`. `varying` names the settings in which this
+    method's aggregates differ, which a label must show.
     """
 
     method: str
@@ -75,6 +76,7 @@ class Aggregate:
     divides_patch: bool | None
     classes: str
     has_random_weights: bool
+    training: Training = Training()
     varying: tuple[str, ...] = ()
 
     @property
@@ -206,7 +208,18 @@ def _join(panel: Panel, rows: list[Row], *, mixed: Collection[str]) -> Aggregate
         divides_patch=first.divides_patch,
         classes=first.classes,
         has_random_weights=first.random_weights,
+        training=_mean_training([row.training for row in finished]),
     )
+
+
+def _mean_training(each: list[Training]) -> Training:
+    """Return the mean of every quantity that is known of a student, over its seeds."""
+    means: dict[str, Any] = {}
+    for name in (one.name for one in fields(Training)):
+        known = [value for one in each if (value := getattr(one, name)) is not None]
+        if known:  # a count stays a whole number where seeds agree
+            means[name] = known[0] if len(set(known)) == 1 else statistics.fmean(known)
+    return Training(**means)
 
 
 def _settings(rows: list[Row]) -> dict[str, Any]:

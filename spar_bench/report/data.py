@@ -69,6 +69,7 @@ def _columns(row: Row) -> dict[str, object]:
     values = {
         **vars(row),
         **vars(row.cost),
+        **vars(row.training),
         "backbone": backbone_name(row),
         "trainable": trained_part(row),
     }

@@ -1,11 +1,21 @@
 """Lay results out as tables: a row per aggregate, accuracy and cost for each panel."""
 
-from collections import Counter
-from collections.abc import Callable
+import itertools
 from dataclasses import dataclass, replace
+from typing import Any
 
 from spar_bench.report import text
 from spar_bench.report.aggregates import Aggregate, Panel, panels_of
+from spar_bench.report.columns import (
+    GFLOPS,
+    LATENCY,
+    MIOU,
+    NOT_PART,
+    NOTED,
+    READING,
+    TRAINING,
+    Column,
+)
 from spar_bench.report.names import value_text
 from spar_bench.report.page import Cell, Table
 
@@ -15,6 +25,11 @@ _NOTE = (
     "the 10th to 90th percentile. A student's window and stride are its teacher's. A protocol is "
     "all that affects mIoU besides model, inference and images; its name is a digest of it."
 )
+_TRAINING_NOTE = (
+    "Training is the mean over seeds. A student costs its targets, which are the teacher's part "
+    "and count once for all students of one teacher if they are kept, plus its own passes; time "
+    "includes targets only if they are not kept."
+)
 _HEADERS = {
     "window_px": "Window (px)",
     "stride_px": "Stride (px)",
@@ -23,19 +38,6 @@ _HEADERS = {
     "dtype": "Type",
 }
 _METHODS = {"pretrained": "single pass", "teacher": "sliding window", "student": "SPAR"}
-NOT_PART = Cell("–")
-_NOT_MEASURED = Cell("not measured")
-_NOTED = "†"
-"""Marks a latency that does not stand for a quiet machine."""
-
-
-@dataclass(frozen=True)
-class Column:
-    """A quantity and its header, and the function that gives an aggregate's cell."""
-
-    quantity: str
-    header: str
-    cell: Callable[[Aggregate], Cell]
 
 
 def result_tables(aggregates: list[Aggregate]) -> list[Table]:
@@ -43,10 +45,22 @@ def result_tables(aggregates: list[Aggregate]) -> list[Table]:
 
     What was not measured at all has no column.
     """
-    costs = [column for column in _costs(aggregates) if not _is_unmeasured(column, aggregates)]
+    costs = [column for column in _costs(aggregates) if not column.is_empty(aggregates)]
+    training = [column for column in TRAINING if not column.is_empty(aggregates)]
     if len(panels_of(aggregates)) == 1:
-        return [_table(aggregates, "Accuracy and cost", [MIOU, *costs])]
-    return [_table(aggregates, column.quantity.capitalize(), [column]) for column in (MIOU, *costs)]
+        return [_table(aggregates, "Accuracy and cost", [MIOU, *costs, *training])]
+    tables = [
+        _table(aggregates, column.quantity.capitalize(), [column]) for column in (MIOU, *costs)
+    ]
+    return [*tables, *([_training_table(aggregates, training)] if training else [])]
+
+
+def _training_table(aggregates: list[Aggregate], columns: list[Column]) -> Table:
+    """Return a table of what students took, which does not depend on what they are tested on."""
+    students = [each for each in aggregates if each.method == "student"]
+    of_one_panel = {each.key: each for each in students}.values()
+    columns = [replace(column, group="") for column in columns]
+    return _table(list(of_one_panel), "Training", columns, is_of_panels=False)
 
 
 def notes(aggregates: list[Aggregate]) -> list[str]:
@@ -60,10 +74,12 @@ def notes(aggregates: list[Aggregate]) -> list[str]:
             sizes.setdefault(f"{height}×{width} px", []).append(place)
     by_panel = ", ".join(f"{size} for {' and '.join(places)}" for size, places in sizes.items())
     where = f" ({by_panel})" if len(sizes) > 1 else "".join(f" of {size}" for size in sizes)
-    missing = [c.quantity for c in _costs(aggregates) if _is_unmeasured(c, aggregates)]
+    columns = [*_costs(aggregates), *TRAINING]
+    missing = [column.quantity for column in columns if column.is_unmeasured(aggregates)]
     unmeasured = ", ".join(dict.fromkeys(missing))
     unmeasured_line = [f"Not measured: {unmeasured}."] if missing else []
-    return [_NOTE.format(sizes=where), *unmeasured_line, *_latency_lines(aggregates)]
+    training = [] if all(one.is_empty(aggregates) for one in TRAINING) else [_TRAINING_NOTE]
+    return [_NOTE.format(sizes=where), *training, *unmeasured_line, *_latency_lines(aggregates)]
 
 
 def _latency_lines(aggregates: list[Aggregate]) -> list[str]:
@@ -72,7 +88,7 @@ def _latency_lines(aggregates: list[Aggregate]) -> list[str]:
     n_noted = sum(bool(cost.latency_note) for cost in costs)
     batches = sorted({cost.window_batch for cost in costs if cost.window_batch is not None})
     noted = (
-        f"{_NOTED} Latency as on a loaded machine, for {n_noted} of {len(costs)} rows: "
+        f"{NOTED} Latency as on a loaded machine, for {n_noted} of {len(costs)} rows: "
         "latency_note in results.csv says why; `spar-bench sweep --retime` times them again."
     )
     mixed = (
@@ -82,35 +98,62 @@ def _latency_lines(aggregates: list[Aggregate]) -> list[str]:
     return [*([noted] if n_noted else []), *([mixed] if len(batches) > 1 else [])]
 
 
-def _table(aggregates: list[Aggregate], subject: str, columns: list[Column]) -> Table:
-    """Lay out one row per aggregate, and `columns` for each panel."""
-    panels = panels_of(aggregates)
+Line = dict[Panel, Aggregate]
+"""The aggregates of one method and its settings."""
+
+
+@dataclass(frozen=True)
+class _Slot:
+    """A column as it stands in a table: the header above it, its own, and a cell for each line."""
+
+    group: str
+    header: str
+    cells: list[Cell]
+
+
+def _table(
+    aggregates: list[Aggregate], subject: str, columns: list[Column], *, is_of_panels: bool = True
+) -> Table:
+    """Lay out one row per method and settings, and `columns` for each panel."""
+    panels = panels_of(aggregates) if is_of_panels else panels_of(aggregates)[:1]
     settings, constant = _settings_columns(aggregates)
     shared, titles = _panel_titles(panels)
-    constant = [*shared, *constant]
-    found = {(each.key, each.panel): each for each in aggregates}
-    best = {panel: _best(aggregates, panel) for panel in panels}
-    rows = []
-    for key, aggregate in {each.key: each for each in aggregates}.items():
-        row = [Cell(_METHODS.get(aggregate.method, aggregate.method))]
-        row += [_setting_cell(aggregate, name) for name in settings]
-        for panel in panels:
-            here = found.get((key, panel))
-            for column in columns:
-                cell = column.cell(here) if here else NOT_PART
-                is_best = column is MIOU and cell.text == best[panel]
-                row.append(replace(cell, is_best=is_best))
-        rows.append(row)
+    lines: dict[tuple[Any, ...], Line] = {}
+    for each in aggregates:
+        lines.setdefault(each.key, {})[each.panel if is_of_panels else panels[0]] = each
+    slots = [
+        _slot(column, panel, column.group or title, list(lines.values()))
+        for panel, title in zip(panels, titles, strict=True)
+        for column in columns
+    ]
+    firsts = [next(iter(line.values())) for line in lines.values()]
     headers = ["Method", *(_HEADERS.get(name, _header(name)) for name in settings)]
-    groups = [("", len(headers))]
-    groups += [(title, len(columns)) for title in titles]
+    texts = [
+        [Cell(_METHODS.get(e.method, e.method)), *(_setting_cell(e, name) for name in settings)]
+        for e in firsts
+    ]
+    stated = [*(shared if is_of_panels else []), *constant]
     return Table(
-        caption=": ".join([subject, ", ".join(constant)]),
-        groups=groups,
-        headers=headers + [column.header for column in columns] * len(panels),
-        rows=rows,
+        caption=": ".join(filter(None, [subject, ", ".join(stated)])),
+        groups=[("", len(headers)), *_groups(slots)],
+        headers=[*headers, *(slot.header for slot in slots)],
+        rows=[[*row, *(slot.cells[at] for slot in slots)] for at, row in enumerate(texts)],
         n_text=len(headers),
     )
+
+
+def _slot(column: Column, panel: Panel, group: str, lines: list[Line]) -> _Slot:
+    cells = [column.cell(line[panel]) if panel in line else NOT_PART for line in lines]
+    if column is MIOU:
+        best = _best([line[panel].miou for line in lines if panel in line])
+        cells = [replace(cell, is_best=cell.text == best) for cell in cells]
+    return _Slot(group, column.header, cells)
+
+
+def _groups(slots: list[_Slot]) -> list[tuple[str, int]]:
+    """Return the header above each run of slots that share one, and how many it is above."""
+    runs = itertools.groupby(slots, lambda slot: slot.group)
+    return [(group, len(list(run))) for group, run in runs]
 
 
 def _settings_columns(aggregates: list[Aggregate]) -> tuple[list[str], list[str]]:
@@ -146,68 +189,10 @@ def _setting_cell(aggregate: Aggregate, name: str) -> Cell:
     return NOT_PART if value is None else Cell(value_text(value))
 
 
-def _best(aggregates: list[Aggregate], panel: Panel) -> str | None:
-    mious = [each.miou for each in aggregates if each.panel == panel]
+def _best(mious: list[float | None]) -> str | None:
     return text.percent(max(known)) if (known := [m for m in mious if m is not None]) else None
-
-
-def _miou_cell(aggregate: Aggregate) -> Cell:
-    counts = Counter(aggregate.unfinished)
-    if aggregate.miou is None:
-        return Cell(" and ".join(status.replace("_", " ") for status in counts))
-    note = ", ".join(f"{n} {status.replace('_', ' ')}" for status, n in counts.items())
-    sd = None if aggregate.sd is None else text.percent(aggregate.sd)
-    return Cell(text.percent(aggregate.miou), sd, len(aggregate.mious), note)
-
-
-def _cost_column(
-    quantity: str, header: str, name: str, write: Callable[[float], str] = text.significant
-) -> Column:
-    def cell(aggregate: Aggregate) -> Cell:
-        value = getattr(aggregate.cost, name)
-        return _absent(aggregate) if value is None else Cell(write(value))
-
-    return Column(quantity, header, cell)
-
-
-def _absent(aggregate: Aggregate) -> Cell:
-    status = aggregate.cost.cost_status
-    return _NOT_MEASURED if status == "finished" else Cell(status.replace("_", " "))
-
-
-def _range_cell(aggregate: Aggregate) -> Cell:
-    low, high = aggregate.cost.latency_p10_ms, aggregate.cost.latency_p90_ms
-    if low is None or high is None:
-        return _absent(aggregate)
-    return Cell(f"{text.significant(low)}–{text.significant(high)}")
-
-
-MIOU = Column("accuracy", "mIoU (%)", _miou_cell)
-_GFLOPS = _cost_column("operations", "GFLOPs", "gflops")
-
-
-def _latency_cell(aggregate: Aggregate) -> Cell:
-    value = aggregate.cost.latency_p50_ms
-    if value is None:
-        return _absent(aggregate)
-    return Cell(text.significant(value) + (_NOTED if aggregate.cost.latency_note else ""))
-
-
-_LATENCY = Column("latency", "Latency (ms)", _latency_cell)
-_COSTS = [
-    _cost_column("windows", "Windows", "n_windows", str),
-    _GFLOPS,
-    _LATENCY,
-    Column("latency", "p10–p90 (ms)", _range_cell),
-    _cost_column("peak memory", "Peak (MiB)", "peak_mib"),
-    _cost_column("parameters", "Parameters (M)", "params_m"),
-]
 
 
 def _costs(aggregates: list[Aggregate]) -> list[Column]:
     """Return the columns of costs that tables of these aggregates have room for."""
-    return _COSTS if len(panels_of(aggregates)) == 1 else [_GFLOPS, _LATENCY]
-
-
-def _is_unmeasured(column: Column, aggregates: list[Aggregate]) -> bool:
-    return all(column.cell(each) == _NOT_MEASURED for each in aggregates)
+    return READING if len(panels_of(aggregates)) == 1 else [GFLOPS, LATENCY]

@@ -68,7 +68,7 @@ def _make_targets(stage: targets.Stage, context: Context) -> targets.Summary:
     output, patch_px = context.store.output(stage), teacher.backbone.sizes.patch_px
     written = [_grid_hw(output / file_of(position)) for position in range(len(pictures))]
     lacking = (position for position, grid_hw in enumerate(written) if grid_hw is None)
-    n_passes = 0
+    n_passes, flops = 0, 0  # of earlier attempts, too
     with closing(pictures.stream(lacking, context.workers)) as stream, Writer() as writer:
         for position, grid_hw in enumerate(written):
             context.check()
@@ -79,7 +79,8 @@ def _make_targets(stage: targets.Stage, context: Context) -> targets.Summary:
                 grid_hw = features.shape[-2], features.shape[-1]
             image_hw = grid_hw[0] * patch_px, grid_hw[1] * patch_px
             n_passes += n_windows(image_hw, *stage.settings.teacher.window_and_stride_px)
-    return targets.Summary(n_images=len(written), n_windows=n_passes)
+            flops += windows_flops(teacher.backbone.sizes, stage.settings.teacher, image_hw)
+    return targets.Summary(n_images=len(written), n_windows=n_passes, gflops=flops / 1e9)
 
 
 class Teacher:

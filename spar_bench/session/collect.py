@@ -5,10 +5,11 @@ from functools import cached_property
 from pathlib import Path
 
 from spar_bench.plan.trials import Plan, PlannedCost, PlannedRow, Trial
-from spar_bench.results import Cost, CostRow, Row, Status
+from spar_bench.results import Cost, CostRow, Row, Status, Training
+from spar_bench.session.training import training_of
 from spar_bench.spec.schema import Settings
 from spar_bench.stage import Damaged, Finished, digest
-from spar_bench.stages import cost, evaluate, latency, student
+from spar_bench.stages import cost, evaluate, latency
 from spar_bench.stages.base import Stage
 from spar_bench.store import Store
 from spar_bench.validation import Raw
@@ -34,6 +35,7 @@ class Collector:
     plan: Plan
     store: Store
     _states: dict[str, State] = field(default_factory=dict)
+    _trainings: dict[str, Training] = field(default_factory=dict)
 
     def state(self, fingerprint: str) -> State:
         """Return the state of a stage; a damaged one counts as missing."""
@@ -89,14 +91,16 @@ class Collector:
             cost_status="finished",
         )
 
-    def train_gflops(self, trial: Trial) -> float | None:
-        """Return the GFLOPs of training a trial's student, None until it is trained."""
-        for row in trial.rows:
-            trained = self.plan.stages[row.evaluate].inputs.get("student")
-            finished = self.state(trained).finished if trained else None
-            if finished is not None and finished.kind == "student":
-                return finished.summary_as(student.Summary).train_gflops
-        return None
+    def training(self, evaluation: str) -> Training:
+        """Return what the student of an evaluation took; empty without one, or until it is made."""
+        student = self.plan.stages[evaluation].inputs.get("student")
+        finished = None if student is None else self.state(student).finished
+        if student is None or finished is None:
+            return Training()
+        if student not in self._trainings:
+            stages = self.plan.stages
+            self._trainings[student] = training_of(stages[student], finished, stages, self.store)
+        return self._trainings[student]
 
     def cost_row(self, line: PlannedCost) -> CostRow:
         """Return a line of costs.csv."""
@@ -149,6 +153,7 @@ class Collector:
             dtype=settings.evaluate.precision,
             status=state.status,
             cost=self.cost(planned.cost, planned.timed, planned.image_hw),
+            training=self.training(planned.evaluate),
             reason=state.reason or self._remark(planned, state, inference.window_px),
             divides_patch=settings.teacher.stride_px % patch_px == 0 if slides else None,
             swept=point.swept,

@@ -179,7 +179,7 @@ def score(collector: Collector, trial: Trial, objectives: Sequence[str]) -> dict
     found: dict[str, float | None] = {}
     for name in objectives:
         if name == "train_gflops":
-            found[name] = collector.train_gflops(trial)
+            found[name] = main[0].training.train_gflops
         else:
             values = [row.miou if name == "miou" else getattr(row.cost, name) for row in main]
             known = [value for value in values if value is not None]

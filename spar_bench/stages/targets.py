@@ -33,10 +33,11 @@ class Places(base.Places):
 
 
 class Summary(base.Summary):
-    """Images read, and windows encoded for them."""
+    """Images read, and windows encoded for them; 1e9 FLOPs, None from before they were kept."""
 
     n_images: int
     n_windows: int
+    gflops: float | None = None
 
 
 class Stage(base.Stage):

@@ -29,6 +29,7 @@ _COSTS = [
     "n_windows", "gflops", "latency_p10_ms", "latency_p50_ms", "latency_p90_ms", "encoder_p50_ms",
     "peak_mib", "params_m",
 ]  # fmt: skip
+_TRAINING = ["trained_params_m", "teach_gflops", "train_gflops", "train_seconds"]  # others: params
 _COSTS_A_ROW = ("gflops", "latency_p50_ms")
 _LONGEST_NAME = 80  # of a group or data set; MLflow refuses a metric of more than 250 characters
 _LONGEST_TEXT = 5000  # MLflow cuts a param at 6000 and a tag at 8000 characters
@@ -173,6 +174,7 @@ def _metrics(rows: list[Row]) -> dict[str, float]:
         cost = dataclasses.asdict(row.cost)
         if not candidates:
             candidates = {"miou": row.miou, **{cost_name: cost[cost_name] for cost_name in _COSTS}}
+            candidates |= {name: getattr(row.training, name) for name in _TRAINING}
         candidates[f"miou/{name}"] = row.miou
         candidates |= {f"{cost_name}/{name}": cost[cost_name] for cost_name in _COSTS_A_ROW}
         candidates |= {

@@ -15,7 +15,7 @@ VIEW = "spar"
 """Key of the view of an experiment's newest sweep."""
 
 _SECTION = "spar-trials"
-_METRICS = ("gflops", "latency_p50_ms", "n_windows")
+_METRICS = ("gflops", "latency_p50_ms", "n_windows", "train_gflops")
 _MOST_SCATTERS = 4
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spar_bench.accuracy import Counts
-from spar_bench.results import Cost, Preview, Results, Row
+from spar_bench.results import Cost, Preview, Results, Row, Training
 
 CLASSES = [
     "stripes", "checkers", "dots", "waves", "bricks", "lattice", "gravel", "disc", "square",
@@ -72,6 +72,14 @@ def cost(gflops: float, *, n_windows: int = 1, latency_ms: float | None = None) 
         device="cpu",
         cost_status="finished",
     )
+
+
+def training(train_gflops: float | None, **changes: Any) -> Training:
+    """Return what a student took; targets and time follow from its own GFLOPs unless given."""
+    values: dict[str, Any] = {"train_images": 200, "epochs": 4, "trained_params_m": 0.4}
+    if train_gflops is not None:
+        values |= {"teach_gflops": 2 * train_gflops, "train_seconds": train_gflops / 8}
+    return Training(**values | {"train_gflops": train_gflops} | changes)
 
 
 def windows(stride_px: int) -> int:

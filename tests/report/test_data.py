@@ -1,6 +1,7 @@
 """CSV tables: exact columns, whole counts, empty cells."""
 
 import csv
+import dataclasses
 import io
 from dataclasses import replace
 
@@ -16,7 +17,7 @@ from spar_bench.report.data import (
 from spar_bench.report.differences import comparisons
 from spar_bench.report.page import Data, Page
 from spar_bench.report.renderers import data
-from spar_bench.results import COLUMNS, COST_COLUMNS, Cost, CostRow
+from spar_bench.results import COLUMNS, COST_COLUMNS, Cost, CostRow, Training
 from tests.report.synthetic import (
     baseline,
     evaluations_of,
@@ -25,6 +26,7 @@ from tests.report.synthetic import (
     stride_results,
     students,
     teacher,
+    training,
 )
 
 
@@ -49,6 +51,17 @@ def test_a_swept_key_that_no_column_shows_has_its_own_column() -> None:
     assert list(lines[0]) == [*COLUMNS, "student.epochs", "images.crop"]
     assert [line["student.epochs"] for line in lines] == ["4", ""]
     assert lines[0]["images.crop"] == "[0, 1]"
+
+
+def test_what_a_student_took_is_in_its_rows_alone() -> None:
+    taught = row("student", 0.4, training=training(12.5, train_seconds=None))
+    imported = row("student", 0.4, checkpoint="spar.ckpt")
+
+    student, single, other = read(results_data(results_of([taught, baseline(38), imported])))
+
+    names = [field.name for field in dataclasses.fields(Training)]
+    assert [student[name] for name in names] == ["200", "4", "0.4", "25.0", "12.5", ""]
+    assert {line[name] for line in (single, other) for name in names} == {""}
 
 
 def test_counts_are_whole_numbers_and_what_was_not_measured_is_empty() -> None:

@@ -1,6 +1,7 @@
 """Tables: which columns and rows they have, compared with their whole text in Markdown."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -9,8 +10,8 @@ from spar_bench.report.aggregates import read_aggregates
 from spar_bench.report.renderers.latex import to_latex
 from spar_bench.report.renderers.markdown import to_markdown
 from spar_bench.report.tables import notes, result_tables
-from spar_bench.results import Cost, Row
-from tests.report.synthetic import baseline, cost, results_of, row, students, teacher
+from spar_bench.results import Cost, Row, Training
+from tests.report.synthetic import baseline, cost, results_of, row, students, teacher, training
 
 STATES: list[Row] = [
     baseline(38.3, cost=cost(0.9, latency_ms=7)),
@@ -87,6 +88,59 @@ def test_the_note_says_the_size_of_the_image_of_each_cost() -> None:
         "256×320 px for x at 256 px and y at 256 px); 1 MAC"
     ) in notes(read_aggregates(results_of(several)))[0]
     assert "Costs are for one image; 1 MAC" in notes(read_aggregates(results_of(unknown)))[0]
+
+
+def trained(name: str, train_gflops: float | None, **changes: Any) -> list[Row]:
+    """Return the rows of a student that took this, over three seeds."""
+    took = training(train_gflops, **changes)
+    return students(name, 44, cost=cost(0.9), training=took)
+
+
+def test_what_students_took_is_a_group_of_columns_that_others_have_no_part_in() -> None:
+    rows = [baseline(38), *trained("all", 800, epochs=8), *trained("last_2_blocks", 400)]
+    rows[1] = replace(rows[1], training=replace(rows[1].training, train_seconds=130.0))
+
+    (table,) = result_tables(read_aggregates(results_of(rows)))
+
+    group, width = table.groups[-1]
+    assert (group, width) == ("Training", 6)
+    assert table.headers[-6:] == [
+        "Images", "Epochs", "Weights (M)", "Targets (GFLOPs)", "Student (GFLOPs)", "Time (s)",
+    ]  # fmt: skip
+    assert [[cell.text for cell in line[-6:]] for line in table.rows] == [
+        ["–"] * 6,
+        ["200", "8", "0.400", "1600", "800", "110"],  # (130 + 100 + 100) / 3
+        ["200", "4", "0.400", "800", "400", "50.0"],
+    ]
+    assert notes(read_aggregates(results_of(rows)))[1].startswith("Training is the mean over seeds")
+
+
+def test_students_trained_elsewhere_have_no_part_in_training_and_resumed_ones_no_time() -> None:
+    imported = students("all", 45, n_seeds=1, checkpoint="spar.ckpt", training=Training())
+    resumed = trained("last_2_blocks", 400, train_seconds=None)
+
+    (table,) = result_tables(read_aggregates(results_of([*imported, *resumed])))
+
+    assert "Time (s)" not in table.headers
+    assert [line[-1].text for line in table.rows] == ["–", "400"]
+    assert "Not measured: training time." in notes(read_aggregates(results_of(resumed)))
+    assert not any(h in table.headers for h in ("Training", "Time (s)"))
+
+
+def test_training_of_several_panels_is_one_table_of_students() -> None:
+    rows = [
+        replace(one, dataset=name, stages={"evaluate": f"{name} {one.trial}"})
+        for name in ("x", "y")
+        for one in [baseline(38), *trained("all", 800), *trained("last_2_blocks", 400)]
+    ]
+
+    *_, table = result_tables(read_aggregates(results_of(rows)))
+
+    assert table.caption.startswith("Training: backbone patchwork, ")
+    assert [[line[0].text, line[-2].text] for line in table.rows] == [
+        ["SPAR", "800"],
+        ["SPAR", "400"],
+    ]
 
 
 def test_what_was_not_measured_at_all_has_no_column_and_the_notes_say_so_once() -> None:

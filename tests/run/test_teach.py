@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from spar_bench.backbones.openclip import Backbone as OpenClip
+from spar_bench.components.flops import encoder_flops
 from spar_bench.plan.trials import Plan
 from spar_bench.run.context import Context
 from spar_bench.run.images import normalise
@@ -54,7 +55,12 @@ def test_targets_are_the_sliding_windows_features_in_half_precision(
             for side in image.shape[-2:]
         )
         n_windows += tops * lefts
-    assert targets.summary == {"n_images": 3, "n_windows": n_windows}
+    gflops = n_windows * encoder_flops(backbone.sizes, (32, 32)) / 1e9
+    assert targets.summary == {
+        "n_images": 3,
+        "n_windows": n_windows,
+        "gflops": pytest.approx(gflops, rel=1e-12),
+    }
 
 
 def test_half_written_target_of_an_earlier_attempt_is_written_again(

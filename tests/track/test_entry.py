@@ -2,6 +2,7 @@
 
 import pytest
 
+from spar_bench.results import Training
 from spar_bench.track.entry import Entry, aggregates, as_text, metric_name
 from tests.track.conftest import make_record, make_row, mirror, query
 
@@ -21,6 +22,17 @@ def test_first_data_set_and_resolution_summarise_a_run() -> None:
         "miou/patchwork.512": 0.4,
         "miou/street photos.256": 0.5,
     }
+
+
+def test_what_a_student_took_is_a_metric_where_it_is_known() -> None:
+    took = Training(train_images=200, epochs=4, trained_params_m=0.4, train_gflops=12.5)
+    taught = make_record(method="student", rows=[make_row(training=took)])
+
+    metrics = Entry.of(taught).metrics
+
+    assert (metrics["train_gflops"], metrics["trained_params_m"]) == (12.5, 0.4)
+    assert {"teach_gflops", "train_seconds"}.isdisjoint(metrics)
+    assert "train_gflops" not in Entry.of(make_record()).metrics
 
 
 def test_run_that_no_seed_can_move_has_no_seed() -> None:

@@ -1,0 +1,129 @@
+"""What a student took to be made, against closed forms of its windows and passes."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from spar_bench.components.flops import encoder_flops, training_flops
+from spar_bench.results import Training
+from spar_bench.session.collect import Collector
+from spar_bench.stage import digest
+from spar_bench.stages import images, student, targets
+from spar_bench.stages.student import CURVE_FILE
+from spar_bench.store import Store
+from spar_bench.windows import n_windows
+from tests.run.conftest import clip, photographs, store
+from tests.run.tiny import finished, of_type, plan_of, scheduler, settings, write_photographs
+
+__all__ = ["clip", "photographs", "store"]
+
+# All distillation images are resized to a short side of 32 px, as high as the window.
+DRAWN: dict[str, Any] = {"images__short_side_px": [32, 32], "evaluate__methods": ["student"]}
+
+
+def collected(one: Any, store: Store) -> tuple[Collector, Training]:
+    """Make everything that settings need; return what the student of the only row took."""
+    plan = plan_of(one)
+    scheduler(plan, store)[0].make([row.evaluate for row in plan.trials[0].rows])
+    collector = Collector("x", plan, store)
+    [row] = collector.rows(plan.trials[0])
+    return collector, row.training
+
+
+def expected_gflops(collector: Collector, store: Store) -> tuple[float, float]:
+    """Return the GFLOPs of targets and of an epoch, image by image."""
+    [stage], [listed] = (of_type(collector.plan, kind) for kind in (student.Stage, images.Stage))
+    sizes, teacher = stage.places.sizes, stage.places.teacher
+    teach = passes = 0
+    for image_hw, count in listed.sizes.items():
+        in_windows = n_windows(image_hw, *teacher.window_and_stride_px)
+        teach += count * in_windows * encoder_flops(sizes, (32, 32))
+        passes += count * training_flops(sizes, image_hw, stage.settings.recipe.trainable)
+    return teach / 1e9, passes / 1e9
+
+
+def same_size(folder: Path) -> Path:
+    """Write labelled noise whose images all have one size, so that the plan's sizes are exact."""
+    write_photographs(folder)
+    first = folder / "train_images" / "0.png"
+    for other in (folder / "train_images").glob("[12].png"):
+        other.write_bytes(first.read_bytes())
+    return folder
+
+
+def test_targets_that_are_kept_count_once_and_passes_once_an_epoch(
+    clip: Path, store: Store, tmp_path: Path
+) -> None:
+    one = settings(clip, same_size(tmp_path / "noise"), **DRAWN)
+
+    collector, took = collected(one, store)
+
+    teach, passes = expected_gflops(collector, store)
+    assert (took.train_images, took.epochs) == (3, 2)
+    assert took.teach_gflops == pytest.approx(teach, rel=1e-9)
+    assert took.train_gflops == pytest.approx(2 * passes, rel=1e-9)
+    assert took.total_gflops == pytest.approx(teach + 2 * passes, rel=1e-9)
+    assert took.trained_params_m is not None
+    assert took.train_seconds is not None
+    assert took.train_seconds > 0
+
+
+def test_targets_that_are_not_kept_count_once_an_epoch(
+    clip: Path, store: Store, tmp_path: Path
+) -> None:
+    one = settings(clip, same_size(tmp_path / "noise"), **DRAWN, teacher__keep=False)
+
+    collector, took = collected(one, store)
+
+    teach, passes = expected_gflops(collector, store)
+    assert of_type(collector.plan, targets.Stage) == []
+    assert took.teach_gflops == pytest.approx(2 * teach, rel=1e-9)
+    assert took.train_gflops == pytest.approx(2 * passes, rel=1e-9)
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_a_student_that_was_resumed_has_no_time_and_only_what_is_known_of_its_targets(
+    clip: Path, photographs: Path, store: Store, keep: bool
+) -> None:
+    one = settings(clip, photographs, **DRAWN, teacher__keep=keep)
+    collector, whole = collected(one, store)
+    [stage] = of_type(collector.plan, student.Stage)
+    _rewrite_start(finished(store, stage).folder)
+
+    [row] = Collector("x", collector.plan, Store(store.root)).rows(collector.plan.trials[0])
+
+    assert row.training.train_seconds is None
+    assert row.training.teach_gflops == (whole.teach_gflops if keep else None)
+    assert row.training.train_gflops == whole.train_gflops
+
+
+def test_without_a_student_of_our_own_nothing_is_known_of_training(
+    clip: Path, photographs: Path, store: Store
+) -> None:
+    one = settings(clip, photographs, evaluate__methods=["pretrained"])
+
+    _, took = collected(one, store)
+
+    assert took == Training()
+
+
+def test_a_student_that_is_not_trained_yet_has_empty_cells(
+    clip: Path, photographs: Path, store: Store
+) -> None:
+    plan = plan_of(settings(clip, photographs, **DRAWN))
+
+    [row] = Collector("x", plan, store).rows(plan.trials[0])
+
+    assert row.training == Training()
+
+
+def _rewrite_start(folder: Path) -> None:
+    """Make a manifest say that the last attempt began after the first step of the curve."""
+    [_, (_, _, second_ms)] = json.loads((folder / CURVE_FILE).read_text())[:2]
+    path = folder / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["made"]["started_ms"] = second_ms + 1
+    del manifest["sha256"]
+    path.write_text(json.dumps({**manifest, "sha256": digest(manifest)}))
