@@ -28,6 +28,17 @@ LATENCY = CostAxis(
     "Median latency per image{where} (ms)",
     lambda each: each.cost.latency_p50_ms,
 )
+TRAINING = CostAxis(
+    "accuracy_vs_training_cost",
+    "Training GFLOPs with targets (1 MAC = 2 FLOPs)",
+    lambda each: each.training.total_gflops,
+)
+TRAINING_ALONE = CostAxis(
+    "accuracy_vs_training_cost",
+    "Training GFLOPs without targets (1 MAC = 2 FLOPs)",
+    lambda each: each.training.train_gflops,
+)
+"""For students of whose targets too little is known."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +88,12 @@ def _with_watermark(draw: Callable[[], Figure]) -> Figure:
 def _tradeoffs(results: Results, aggregates: list[Aggregate]) -> Iterator[FigurePlan]:
     names = dict.fromkeys(name for scores in results.objectives.values() for name in scores)
     others = [n for n in names if n not in ("miou", "gflops", "latency_p50_ms")]
-    for axis in [GFLOPS, LATENCY, *(_objective(results, name) for name in others)]:
+    for axis in [
+        GFLOPS,
+        LATENCY,
+        *_training(aggregates),
+        *(_objective(results, name) for name in others),
+    ]:
         if any(each.mious and axis.value(each) is not None for each in aggregates):
             title = axis.title.format(where="")
             yield FigurePlan(
@@ -86,6 +102,15 @@ def _tradeoffs(results: Results, aggregates: list[Aggregate]) -> Iterator[Figure
                 f"{title[1:]}, on a log axis. {_explanation(aggregates, axis)}",
                 partial(tradeoff_figure, aggregates, axis),
             )
+
+
+def _training(aggregates: list[Aggregate]) -> list[CostAxis]:
+    """Return the axis of training cost, if at least two students differ in it."""
+    trained = [each for each in aggregates if each.training.train_gflops is not None]
+    is_whole = all(TRAINING.value(each) is not None for each in trained)
+    axis = TRAINING if is_whole else TRAINING_ALONE
+    differ = len({axis.value(each) for each in trained if each.mious}) > 1
+    return [axis] if differ else []
 
 
 def _explanation(aggregates: list[Aggregate], axis: CostAxis) -> str:
@@ -106,7 +131,7 @@ def _objective(results: Results, name: str) -> CostAxis:
         known = [score for score in scores if score is not None and score > 0]
         return statistics.fmean(known) if known else None
 
-    title = "Training GFLOPs" if name == "train_gflops" else name.replace("_", " ")
+    title = "Training GFLOPs, without targets" if name == "train_gflops" else name.replace("_", " ")
     return CostAxis(f"accuracy_vs_{name}", title, value)
 
 

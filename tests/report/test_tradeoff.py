@@ -6,11 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 
 from spar_bench.report.aggregates import Aggregate, read_aggregates
-from spar_bench.report.figures import GFLOPS, LATENCY, plan_figures
+from spar_bench.report.figures import GFLOPS, LATENCY, TRAINING, plan_figures
 from spar_bench.report.style import DIVIDES, DOES_NOT_DIVIDE, house_style, marks
 from spar_bench.report.tradeoff import LABEL_GID, MARGIN_PT, pareto_front, tradeoff_figure
 from spar_bench.results import Results, Row
@@ -24,6 +25,7 @@ from tests.report.synthetic import (
     stride_results,
     students,
     teacher,
+    training,
 )
 
 
@@ -234,3 +236,52 @@ def test_an_aggregate_without_this_cost_is_left_out() -> None:
         figure = tradeoff_figure(without, GFLOPS)
 
     assert [name for name, _ in label_boxes(figure)[0]] == ["single pass"]
+
+
+def recipes(*gflops: float | None, teach_gflops: float | None = 300.0) -> Results:
+    """Return students that differ in what they took, beside a baseline and a teacher."""
+    rows = [baseline(38), teacher(12, 46)]
+    for i, train_gflops in enumerate(gflops):
+        took = training(train_gflops, teach_gflops=teach_gflops)
+        key = f"last_{i + 1}_blocks"
+        rows += students(key, 40 + i, cost=cost(0.9), training=took)
+    return results_of(rows)
+
+
+def names_and_captions(results: Results) -> dict[str, str]:
+    plans = plan_figures(results, read_aggregates(results), InMemory())
+    return {plan.name: plan.caption for plan in plans}
+
+
+def test_accuracy_is_drawn_against_what_students_cost_with_their_targets() -> None:
+    aggregates = read_aggregates(recipes(100.0, 400.0))
+
+    with house_style():
+        figure = tradeoff_figure(aggregates, TRAINING)
+        mark_of = marks(aggregates)
+
+    drawn = [c.lines[0] for c in figure.axes[0].containers if isinstance(c, ErrorbarContainer)]
+    assert [line.get_xdata()[0] for line in drawn] == [400.0, 700.0]
+    assert [line.get_ydata()[0] for line in drawn] == pytest.approx([40.0, 41.0])
+    assert [line.get_color() for line in drawn] == [
+        mark_of["SPAR last block"].color,
+        mark_of["SPAR last 2 blocks"].color,
+    ]
+
+
+@pytest.mark.parametrize(("gflops", "is_drawn"), [((100, 400), True), ((100, 100), False),
+                                                  ((100,), False), ((None, None), False)])  # fmt: skip
+def test_training_cost_is_drawn_where_two_students_differ_in_it(
+    gflops: tuple[float | None, ...], is_drawn: bool
+) -> None:
+    assert ("accuracy_vs_training_cost" in names_and_captions(recipes(*gflops))) is is_drawn
+
+
+def test_training_cost_says_if_targets_are_left_out() -> None:
+    whole, alone = (
+        names_and_captions(recipes(100.0, 400.0, teach_gflops=teach))["accuracy_vs_training_cost"]
+        for teach in (300.0, None)
+    )
+
+    assert "training GFLOPs with targets" in whole
+    assert "training GFLOPs without targets" in alone
