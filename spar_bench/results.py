@@ -141,6 +141,22 @@ class Row(Reading):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Matched:
+    """The rows that a number of the paper is about: of a method in a group, one a place and seed.
+
+    `number` is its index among those of the table that `Results.reproduces` names; `places` are
+    data sets with their resolutions. `departures` say in what they differ from the paper's, which
+    keeps them from being compared.
+    """
+
+    number: int
+    group: str
+    method: str
+    places: list[tuple[str, int]]
+    departures: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
 class CostRow(Reading):
     """One line of costs.csv: a method at one image size, labelling as a data set asks."""
 
@@ -183,7 +199,9 @@ class Results:
     `costs` has a row for each method, data set and further image size, `classes` the names that
     figures show, by `Row.classes`. `objectives` holds a search's scores: objective to
     value, by trial; empty for a grid. `protocols` holds what each protocol named in rows declares.
-    `spec` is the text of the spec; `settings` holds the settings of each group as JSON.
+    `spec` is the text of the spec; `reproduces` the paper's table that it names, `matches` its rows
+    that a number of that table is about; `claims` has its claims as JSON (`claims.Claim`);
+    `settings` holds the settings of each group as JSON.
     """
 
     experiment: str
@@ -195,6 +213,9 @@ class Results:
     protocols: dict[str, dict[str, object]]
     objectives: dict[str, dict[str, float]] = field(default_factory=dict)
     spec: str = ""
+    reproduces: str | None = None
+    matches: list[Matched] = field(default_factory=list)
+    claims: list[Raw] = field(default_factory=list)
     settings: dict[str, Raw] = field(default_factory=dict)
 
     @property
@@ -235,11 +256,17 @@ class Results:
             costs = [
                 CostRow(**row | {"cost": Cost(**row["cost"])}) for row in document.pop("costs")
             ]
-            return cls(rows=rows, costs=costs, **document)
+            matches = [_matched(one) for one in document.pop("matches")]
+            return cls(rows=rows, costs=costs, matches=matches, **document)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise StoreError(
                 f"{path}: must hold the results of a sweep, but cannot be read; {way_out}"
             ) from error
+
+
+def _matched(values: Raw) -> Matched:
+    places = [(dataset, side_px) for dataset, side_px in values["places"]]
+    return Matched(**values | {"places": places})
 
 
 def _row(values: Raw) -> Row:

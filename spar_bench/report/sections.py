@@ -5,9 +5,12 @@ from dataclasses import dataclass
 
 from spar_bench.report import text
 from spar_bench.report.aggregates import Aggregate
+from spar_bench.report.claims import Checked
+from spar_bench.report.comparing import claims_data, claims_section, paper_data, paper_section
 from spar_bench.report.data import costs_data, differences_data, results_data
 from spar_bench.report.differences import Comparison
 from spar_bench.report.page import Block, Cell, Document, Figure, File, Heading, Page, Table, Text
+from spar_bench.report.paper import Beside
 from spar_bench.report.protocols import protocol_lines, skipped_lines
 from spar_bench.report.tables import notes, result_tables
 from spar_bench.results import Results
@@ -20,6 +23,8 @@ class Findings:
     results: Results
     aggregates: list[Aggregate]
     comparisons: list[Comparison]
+    claims: list[Checked]
+    paper: list[Beside]
     figures: list[Figure]
     links: list[File]
 
@@ -41,6 +46,16 @@ def head(findings: Findings) -> Iterator[Block]:
             "trained model; costs are valid.",
             "warning",
         )
+
+
+def claims(findings: Findings) -> Iterator[Block]:
+    """Yield the table of the spec's claims, if it makes any."""
+    yield from claims_section(findings.claims)
+
+
+def paper(findings: Findings) -> Iterator[Block]:
+    """Yield the table of the paper's numbers beside ours, if the spec names one."""
+    yield from paper_section(findings.paper)
 
 
 def accuracy_and_cost(findings: Findings) -> Iterator[Block]:
@@ -107,6 +122,10 @@ def files(findings: Findings) -> Iterator[Block]:
     yield results_data(results)
     yield costs_data(results)
     yield differences_data(findings.comparisons)
+    if findings.claims:
+        yield claims_data(findings.claims)
+    if findings.paper:
+        yield paper_data(findings.paper)
     yield from findings.links
     about = "what each protocol says, by its name in results.csv"
     yield Document("protocols.json", about, results.protocols)
@@ -114,5 +133,5 @@ def files(findings: Findings) -> Iterator[Block]:
     yield Document("provenance.json", about, results.provenance)
 
 
-SECTIONS = [head, accuracy_and_cost, figures, differences, remarks, files]
+SECTIONS = [head, claims, paper, accuracy_and_cost, figures, differences, remarks, files]
 """In the order in which a reader meets them."""

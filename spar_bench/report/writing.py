@@ -8,11 +8,13 @@ from pathlib import Path
 from spar_bench.evaluations import Evaluations
 from spar_bench.files import file_sha256, replace_text
 from spar_bench.report.aggregates import Aggregate, read_aggregates
+from spar_bench.report.claims import check_claims
 from spar_bench.report.differences import comparisons
 from spar_bench.report.figures import plan_figures
 from spar_bench.report.fonts import warning, without_letters
 from spar_bench.report.names import with_distinct_datasets
 from spar_bench.report.page import Figure, File
+from spar_bench.report.paper import beside_the_paper
 from spar_bench.report.protocols import mixed_datasets, require_unmixed
 from spar_bench.report.renderers import renderers
 from spar_bench.report.sections import Findings, page_of
@@ -41,7 +43,17 @@ def write_report(
     found = renderers()
     links = [File(*file) for renderer in found for file in renderer.FILES.items()]
     compared = comparisons(aggregates, evaluations)
-    page = page_of(Findings(results, aggregates, compared, figures, links))
+    page = page_of(
+        Findings(
+            results=results,
+            aggregates=aggregates,
+            comparisons=compared,
+            claims=check_claims(results, evaluations),
+            paper=beside_the_paper(results, evaluations),
+            figures=figures,
+            links=links,
+        )
+    )
     texts = {name: text for renderer in found for name, text in renderer.render(page).items()}
     for name, text in texts.items():
         replace_text(folder / name, text)

@@ -2,11 +2,13 @@
 
 import json
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from spar_bench.plan.trials import Trial
 from spar_bench.results import Results
 from spar_bench.session.collect import Collector
+from spar_bench.session.paper import matched
 from spar_bench.spec import LoadedSpec
 from spar_bench.stage import digest
 from spar_bench.stages import evaluate
@@ -47,6 +49,9 @@ def results(
             for row in trial.rows
         },
         spec=loaded.text,
+        reproduces=loaded.spec.reproduces,
+        matches=matched(shown, loaded.spec.reproduces) if loaded.spec.reproduces else [],
+        claims=[asdict(claim) for claim in loaded.claims],
         settings={trial.group: trial.settings.model_dump(mode="json") for trial in shown},
     )
 

@@ -1,0 +1,162 @@
+"""The sections of claims and of the paper's numbers: tables of verdicts, and their data files."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+from spar_bench.report import text
+from spar_bench.report.claims import Checked
+from spar_bench.report.names import value_text
+from spar_bench.report.page import Block, Cell, Data, Heading, Table, Text
+from spar_bench.report.paper import Beside
+from spar_bench.report.verdicts import WORDS
+
+CLAIM_COLUMNS = [
+    "experiment", "line", "claim", "paper", "quantity", "compared", "expected", "measured", "low",
+    "high", "n_images", "n_seeds", "verdict", "reason",
+]  # fmt: skip
+"""The columns of claims.csv: mIoU as fractions; `line` is that of the spec which makes the claim."""
+PAPER_COLUMNS = [
+    "table", "backbone", "method", "stride_px", "refiner", "trainable", "images", "dataset",
+    "effective_px", "quantity", "group", "paper", "reading_tolerance", "ours", "low", "high",
+    "difference", "verdict", "reason", "source",
+]  # fmt: skip
+"""The columns of paper.csv: numbers in the unit that `quantity` names."""
+_NOTE = (
+    "A claim holds if what is measured is at least what is expected: then it is reproduced. If the "
+    "95 % interval over images contains what is expected, it is within noise; else it is off. "
+    "Where a student has several seeds, their mean counts."
+)
+_PAPER_NOTE = (
+    "Reproduced: ours differs by no more than the paper's number was read to, and 0.1 points of "
+    "mIoU. Within noise: the 95 % interval over images contains the paper's number. Nothing is "
+    "filled in: what was not run has no number, and what cannot be compared has a reason."
+)
+_UNITS = {"miou_percent": "mIoU (%)", "seconds": "time (s)", "windows": "windows"}
+
+
+def claims_section(checked: list[Checked]) -> Iterator[Block]:
+    """Yield the table of claims, if a spec makes any."""
+    if not checked:
+        return
+    several = len({one.experiment for one in checked}) > 1
+    headers = [*(["Experiment"] if several else []), "Claim", "Expected", "Measured",
+               "95 % interval", "Verdict", "Line"]  # fmt: skip
+    rows = []
+    for one in checked:
+        claim = one.claim
+        measured = "–" if one.value is None else _amount(one, one.value)
+        interval = "–" if one.interval is None else " to ".join(
+            _amount(one, end, bare=True) for end in one.interval
+        )  # fmt: skip
+        cells = [claim.text, f"≥ {_amount(one, claim.expected)}", measured, interval]
+        cells += [_worded(one.verdict.word, one.verdict.reason), str(claim.line)]
+        rows.append([Cell(cell) for cell in ([one.experiment, *cells] if several else cells)])
+    yield Heading("Claims")
+    yield Text(f"{_counted(one.verdict.word for one in checked)}.")
+    yield Table("Claims", [("", len(headers))], headers, rows, n_text=len(headers) - 5)
+    yield Text(_NOTE, "note")
+
+
+def claims_data(checked: Iterable[Checked]) -> Data:
+    """Return one line per claim."""
+    lines = []
+    for one in checked:
+        low, high = one.interval or (None, None)
+        values = [
+            one.experiment, one.claim.line, one.claim.text, one.claim.paper, one.claim.quantity,
+            one.claim.form, one.claim.expected, one.value, low, high, one.n_images or None,
+            one.n_seeds or None, one.verdict.word, one.verdict.reason,
+        ]  # fmt: skip
+        lines.append(dict(zip(CLAIM_COLUMNS, values, strict=True)))
+    about = "each claim of the spec: expected, measured, interval over images, verdict"
+    return Data("claims.csv", about, CLAIM_COLUMNS, lines)
+
+
+def paper_section(beside: list[Beside]) -> Iterator[Block]:
+    """Yield the table of the paper's numbers and ours, if a spec names one."""
+    if not beside:
+        return
+    table = beside[0].published.table.replace("_", " ")
+    headers = ["Backbone", "Row", "On", "Quantity", "Paper", "Ours", "Difference",
+               "95 % interval", "Verdict"]  # fmt: skip
+    shown = {(one.published, one.group) for one in beside if one.group}
+    several = len(shown) > len({published for published, _ in shown})
+    rows = []
+    for one in beside:
+        known, unit = one.published, _UNITS[one.published.quantity]
+        place = known.dataset if known.effective_px is None else f"{known.effective_px}² px"
+        ours = "–" if one.ours is None else _number(one, one.ours)
+        difference = "–" if one.difference is None else _signed(one)
+        interval = "–" if one.interval is None else " to ".join(
+            f"{end:.1f}" for end in one.interval
+        )  # fmt: skip
+        name = row_name(one) + (f" ({one.group})" if several and one.group else "")
+        cells = [known.backbone, name, place, unit, f"{known.value:g}", ours, difference, interval]
+        cells.append(_worded(one.verdict.word, one.verdict.reason))
+        rows.append([Cell(cell) for cell in cells])
+    yield Heading("Against the paper")
+    yield Text(f"The paper's {table}: {_counted(one.verdict.word for one in beside)}.")
+    yield Table(f"The paper's {table}", [("", len(headers))], headers, rows, n_text=4)
+    yield Text(_PAPER_NOTE, "note")
+
+
+def paper_data(beside: Iterable[Beside]) -> Data:
+    """Return one line per published number and group of ours."""
+    lines = []
+    for one in beside:
+        known, (low, high) = one.published, one.interval or (None, None)
+        values = {
+            **vars(known), "group": one.group or None, "paper": known.value, "ours": one.ours,
+            "low": low, "high": high, "difference": one.difference,
+            "verdict": one.verdict.word, "reason": one.verdict.reason,
+        }  # fmt: skip
+        lines.append({name: values[name] for name in PAPER_COLUMNS})
+    about = "each number of the paper beside ours: difference, interval over images, verdict"
+    return Data("paper.csv", about, PAPER_COLUMNS, lines)
+
+
+def row_name(one: Beside) -> str:
+    """Return what a row of the paper's table is: its method, and what distinguishes it."""
+    known = one.published
+    names = {"pretrained": "single pass", "teacher": f"sliding window, s = {known.stride_px}"}
+    name = names.get(known.method, "SPAR")
+    if known.trainable == "all":
+        name += " all" + (", wider range" if known.images == "sa1b_25k_extended" else "")
+    return name if known.refiner == "none" else f"{name} + {known.refiner}"
+
+
+def _counted(words: Iterable[str]) -> str:
+    found = Counter(words)
+    return ", ".join(f"{found[word]} {_worded(word)}" for word in WORDS if found[word])
+
+
+def _worded(word: str, reason: str = "") -> str:
+    shown = value_text(word)
+    return f"{shown}: {reason}" if reason else shown
+
+
+def _amount(one: Checked, value: float, *, bare: bool = False) -> str:
+    """Write a claim's quantity with its unit: points of mIoU, a factor, a share, or a number."""
+    claim = one.claim
+    if claim.form == "ratio":
+        return text.significant(value) + ("" if bare else " times")
+    if claim.form == "share":
+        return f"{100 * value:.0f}" + ("" if bare else " % of the way")
+    if claim.quantity == "miou":
+        return text.points(value) + ("" if bare else " points")
+    return text.significant(value)
+
+
+def _number(one: Beside, value: float) -> str:
+    if one.published.quantity == "miou_percent":
+        return f"{value:.1f}"
+    return f"{value:.0f}" if one.published.quantity == "windows" else text.significant(value)
+
+
+def _signed(one: Beside) -> str:
+    difference = one.difference or 0.0
+    if one.published.quantity == "windows":
+        return f"{difference:+.0f}"
+    return (
+        f"{difference:+.1f}" if one.published.quantity == "miou_percent" else f"{difference:+.3g}"
+    )

@@ -1,0 +1,72 @@
+"""Quantities of rows: their means over data sets, and those of resamples of the images.
+
+Shape legend: R resamples of the images.
+"""
+
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spar_bench.accuracy import are_paired, draw_resamples, resampled_miou
+from spar_bench.errors import StoreError
+from spar_bench.evaluations import Evaluations
+from spar_bench.results import Row
+
+Values = NDArray[np.float64]
+
+
+def quantity(row: Row, name: str) -> float | None:
+    """Return a quantity of a row by its name, None where it was not measured.
+
+    Raises:
+        StoreError: there is none of that name.
+    """
+    if name == "miou":
+        return row.miou
+    if name == "train_gflops":  # with the teacher's part, as a student alone costs
+        return row.training.total_gflops
+    if not hasattr(row.cost, name):
+        raise StoreError(f"claims: must be about a known quantity, but got {name!r}; sweep again")
+    found: float | None = getattr(row.cost, name)
+    return found
+
+
+def mean_over_datasets(rows: list[Row], name: str) -> Values:
+    """Return the mean over data sets of the mean of a quantity over a data set's rows, `()`."""
+    by_dataset: dict[str, list[float]] = {}
+    for row in rows:
+        by_dataset.setdefault(row.dataset, []).append(quantity(row, name) or 0.0)
+    return np.array(np.mean([np.mean(values) for values in by_dataset.values()]))
+
+
+def resampled_mious(sides: list[list[list[Row]]], evaluations: Evaluations) -> list[Values] | None:
+    """Return each side's value for each resample of the images, `(R,)`.
+
+    A resample has the same images for all rows of a data set. None where counts are missing, or are
+    of other images.
+    """
+    rows = [row for side in sides for one in side for row in one]
+    mious = dict[str, Values]()
+    for number, dataset in enumerate(dict.fromkeys(row.dataset for row in rows)):
+        keys = list(dict.fromkeys(r.stages["evaluate"] for r in rows if r.dataset == dataset))
+        counts = [found for key in keys if (found := evaluations.counts(key)) is not None]
+        if len(counts) < len(keys) or not are_paired(counts):
+            return None
+        draws = draw_resamples(counts[0].n_images, seed=number)
+        for key, found in zip(keys, counts, strict=True):
+            mious[key] = resampled_miou(found, draws)
+    return [total(_mean_resampled(one, mious) for one in side) for side in sides]
+
+
+def _mean_resampled(rows: list[Row], mious: dict[str, Values]) -> Values:
+    by_dataset: dict[str, list[Values]] = {}
+    for row in rows:
+        by_dataset.setdefault(row.dataset, []).append(mious[row.stages["evaluate"]])
+    mean: Values = np.mean([np.mean(each, axis=0) for each in by_dataset.values()], axis=0)
+    return mean
+
+
+def total(values: Iterable[Values]) -> Values:
+    """Return the sum of values of one shape."""
+    return np.asarray(sum(values, np.array(0.0)))

@@ -1,0 +1,108 @@
+"""Our numbers beside those that the paper published: difference, interval over images, verdict."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from spar_bench.evaluations import Evaluations
+from spar_bench.published import Published, published
+from spar_bench.report.measuring import mean_over_datasets, resampled_mious
+from spar_bench.report.verdicts import MARGIN, Verdict, of_published
+from spar_bench.results import Matched, Results, Row
+
+QUANTITIES = {"miou_percent": "miou", "seconds": "latency_p50_ms", "windows": "n_windows"}
+_SCALES = {"miou_percent": 100.0, "seconds": 1e-3, "windows": 1.0}
+"""What our quantity is multiplied with to be in the published one's unit."""
+
+
+@dataclass(frozen=True)
+class Beside:
+    """A published number, and ours of one group in its unit; None where there is none.
+
+    The 95 % interval is over images.
+    """
+
+    published: Published
+    verdict: Verdict
+    group: str = ""
+    ours: float | None = None
+    interval: tuple[float, float] | None = None
+
+    @property
+    def difference(self) -> float | None:
+        """Ours less the published one, in its unit."""
+        return None if self.ours is None else self.ours - self.published.value
+
+
+def beside_the_paper(results: Results, evaluations: Evaluations) -> list[Beside]:
+    """Return each number of the table that a spec names beside ours, in the paper's order.
+
+    A number that several groups are about is there once for each.
+    """
+    if results.reproduces is None:
+        return []
+    return [
+        beside
+        for number, one in enumerate(published(results.reproduces))
+        for beside in _of(number, one, results, evaluations)
+    ]
+
+
+def _of(
+    number: int, one: Published, results: Results, evaluations: Evaluations
+) -> Iterator[Beside]:
+    """Yield a number beside ours of each group; groups that share their rows count once."""
+    seen = set[tuple[str, ...]]()
+    for match in results.matches:
+        if match.number != number:
+            continue
+        rows = _rows(results, match)
+        key = tuple(sorted(row.stages.get("evaluate", row.trial) for row in rows))
+        if key not in seen:
+            seen.add(key)
+            yield _compared(one, match, rows, evaluations)
+    if not seen:
+        yield Beside(one, Verdict("not_run", "no row of it in the sweep"))
+
+
+def _rows(results: Results, match: Matched) -> list[Row]:
+    return [
+        row
+        for row in results.rows
+        if (row.group, row.method) == (match.group, match.method)
+        and (row.dataset, row.eval_short_side_px) in match.places
+    ]
+
+
+def _compared(one: Published, match: Matched, rows: list[Row], evaluations: Evaluations) -> Beside:
+    name = QUANTITIES[one.quantity]
+    values = [row.miou if name == "miou" else getattr(row.cost, name) for row in rows]
+    if not rows or any(value is None for value in values):
+        reasons = [row.reason for row in rows if row.reason]
+        return Beside(one, Verdict("not_run", reasons[0] if reasons else ""), match.group)
+    scale = _SCALES[one.quantity]
+    ours = float(mean_over_datasets(rows, name)) * scale
+    interval = _interval(rows, evaluations) if name == "miou" else None
+    return Beside(one, _verdict(one, match, ours, interval), match.group, ours, interval)
+
+
+def _interval(rows: list[Row], evaluations: Evaluations) -> tuple[float, float] | None:
+    """Return the 95 % interval of the mean mIoU in percent; None where counts are missing."""
+    resampled = resampled_mious([[rows]], evaluations)
+    if resampled is None:
+        return None
+    low, high = 100 * np.nanquantile(resampled[0], [0.025, 0.975])
+    return float(low), float(high)
+
+
+def _verdict(
+    one: Published, match: Matched, ours: float, interval: tuple[float, float] | None
+) -> Verdict:
+    if match.departures:
+        return Verdict("not_comparable", "; ".join(match.departures))
+    margin = MARGIN if one.quantity == "miou_percent" else 0.0
+    verdict = of_published(ours, one.value, one.reading_tolerance + margin, interval)
+    if one.quantity == "seconds" and verdict.word != "reproduced":
+        return Verdict("not_comparable", "the paper does not name the GPU that it timed on")
+    return verdict
