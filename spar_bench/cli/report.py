@@ -1,6 +1,7 @@
 """`report`: write the tables and figures of finished sweeps."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -21,12 +22,21 @@ from spar_bench.cli.options import HomePath, store_option
 )
 @store_option
 @click.option(
+    "--suite",
+    "suites",
+    is_flag=True,
+    help="Of each folder that was swept as a whole, with the claims of all its experiments.",
+)
+@click.option(
     "--mix-protocols",
     is_flag=True,
     help="Allow rows of different evaluation protocols in a table; a column then says which.",
 )
-def report(experiments: tuple[str, ...], folder: Path, store: Path, mix_protocols: bool) -> None:
-    """Write tables and figures of finished sweeps to reports/EXPERIMENT/; default: all sweeps."""
+def report(experiments: tuple[str, ...], folder: Path, **options: Any) -> None:
+    """Write tables and figures of finished sweeps to reports/EXPERIMENT/; default: all sweeps.
+
+    EXPERIMENT may be a suite, a folder that was swept as a whole: its experiments are written too.
+    """
     from spar_bench.session.reports import write_report
 
     def tell(name: str, paths: list[Path]) -> None:
@@ -35,7 +45,6 @@ def report(experiments: tuple[str, ...], folder: Path, store: Path, mix_protocol
     write_report(
         experiments,
         folder=folder,
-        store=store,
-        mix_protocols=mix_protocols,
         on_written=tell,
+        **options,
     )

@@ -5,7 +5,7 @@ Everything heavy (pandas, matplotlib, seaborn) is imported when a function is ca
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,13 +13,16 @@ from numpy.typing import NDArray
 from spar_bench.evaluations import Evaluations
 from spar_bench.results import Preview, Results
 
-__all__ = ["draw_panel", "draw_pca", "write"]
+if TYPE_CHECKING:
+    from spar_bench.report.sections import Findings
+
+__all__ = ["draw_panel", "draw_pca", "write", "write_suite"]
 
 
 def write(
     results: Results, evaluations: Evaluations, folder: Path, *, mix_protocols: bool = False
-) -> list[Path]:
-    """Write tables, figures, provenance and a page into `folder`, and return their paths.
+) -> "tuple[list[Path], Findings]":
+    """Write tables, figures, provenance and a page into `folder`; return paths, and what they show.
 
     `evaluations` has the counts and previews of the rows' evaluations, or some of them.
     Figures of an earlier report that no longer apply are removed, unless they were altered since.
@@ -31,6 +34,16 @@ def write(
     from spar_bench.report.writing import write_report
 
     return write_report(results, evaluations, folder, mix_protocols=mix_protocols)
+
+
+def write_suite(name: str, findings: "list[Findings]", folder: Path) -> list[Path]:
+    """Write the page of a suite into `folder`, given what its experiments' reports show.
+
+    Their folders lie where `folder` and their names say: in it, or beside it.
+    """
+    from spar_bench.report import writing
+
+    return writing.write_suite(name, findings, folder)
 
 
 def draw_panel(previews: Mapping[str, Preview], classes: list[str], path: Path) -> None:

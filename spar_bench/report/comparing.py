@@ -14,7 +14,7 @@ CLAIM_COLUMNS = [
     "experiment", "line", "claim", "paper", "quantity", "compared", "expected", "measured", "low",
     "high", "n_images", "n_seeds", "verdict", "reason",
 ]  # fmt: skip
-"""The columns of claims.csv: mIoU as fractions; `line` is that of the spec which makes the claim."""
+"""The columns of claims.csv: mIoU as fractions; `line` is where the spec makes the claim."""
 PAPER_COLUMNS = [
     "table", "backbone", "method", "stride_px", "refiner", "trainable", "images", "dataset",
     "effective_px", "quantity", "group", "paper", "reading_tolerance", "ours", "low", "high",
@@ -52,7 +52,7 @@ def claims_section(checked: list[Checked]) -> Iterator[Block]:
         cells += [_worded(one.verdict.word, one.verdict.reason), str(claim.line)]
         rows.append([Cell(cell) for cell in ([one.experiment, *cells] if several else cells)])
     yield Heading("Claims")
-    yield Text(f"{_counted(one.verdict.word for one in checked)}.")
+    yield Text(f"{verdicts(one.verdict.word for one in checked)}.")
     yield Table("Claims", [("", len(headers))], headers, rows, n_text=len(headers) - 5)
     yield Text(_NOTE, "note")
 
@@ -95,7 +95,7 @@ def paper_section(beside: list[Beside]) -> Iterator[Block]:
         cells.append(_worded(one.verdict.word, one.verdict.reason))
         rows.append([Cell(cell) for cell in cells])
     yield Heading("Against the paper")
-    yield Text(f"The paper's {table}: {_counted(one.verdict.word for one in beside)}.")
+    yield Text(f"The paper's {table}: {verdicts(one.verdict.word for one in beside)}.")
     yield Table(f"The paper's {table}", [("", len(headers))], headers, rows, n_text=4)
     yield Text(_PAPER_NOTE, "note")
 
@@ -125,7 +125,8 @@ def row_name(one: Beside) -> str:
     return name if known.refiner == "none" else f"{name} + {known.refiner}"
 
 
-def _counted(words: Iterable[str]) -> str:
+def verdicts(words: Iterable[str]) -> str:
+    """Return how many there are of each verdict, in words."""
     found = Counter(words)
     return ", ".join(f"{found[word]} {_worded(word)}" for word in WORDS if found[word])
 

@@ -13,12 +13,13 @@ from spar_bench.report.differences import comparisons
 from spar_bench.report.figures import plan_figures
 from spar_bench.report.fonts import warning, without_letters
 from spar_bench.report.names import with_distinct_datasets
-from spar_bench.report.page import Figure, File
+from spar_bench.report.page import Figure, File, Page
 from spar_bench.report.paper import beside_the_paper
 from spar_bench.report.protocols import mixed_datasets, require_unmixed
 from spar_bench.report.renderers import renderers
 from spar_bench.report.sections import Findings, page_of
 from spar_bench.report.style import save_as
+from spar_bench.report.suite import suite_page
 from spar_bench.results import Results
 
 log = logging.getLogger(__name__)
@@ -28,8 +29,8 @@ MANIFEST = "manifest.json"
 
 def write_report(
     results: Results, evaluations: Evaluations, folder: Path, *, mix_protocols: bool = False
-) -> list[Path]:
-    """Write all files of the report of `results` into `folder`, and return their paths.
+) -> tuple[list[Path], Findings]:
+    """Write all files of the report of `results` into `folder`; return them, and what they show.
 
     Raises:
         MixedProtocols: rows of a data set have different protocols, and mixing is off.
@@ -40,20 +41,35 @@ def write_report(
     folder.mkdir(parents=True, exist_ok=True)
     aggregates = read_aggregates(results, mixed=mixed_datasets(results))
     figures, drawn = _draw(results, aggregates, evaluations, folder)
-    found = renderers()
-    links = [File(*file) for renderer in found for file in renderer.FILES.items()]
-    compared = comparisons(aggregates, evaluations)
-    page = page_of(
-        Findings(
-            results=results,
-            aggregates=aggregates,
-            comparisons=compared,
-            claims=check_claims(results, evaluations),
-            paper=beside_the_paper(results, evaluations),
-            figures=figures,
-            links=links,
-        )
+    findings = Findings(
+        results=results,
+        aggregates=aggregates,
+        comparisons=comparisons(aggregates, evaluations),
+        claims=check_claims(results, evaluations),
+        paper=beside_the_paper(results, evaluations),
+        figures=figures,
+        links=_links(),
     )
+    return _write(page_of(findings), drawn, folder), findings
+
+
+def write_suite(name: str, findings: list[Findings], folder: Path) -> list[Path]:
+    """Write the page of a suite into `folder`, given what the reports of its experiments show.
+
+    Those reports lie where `folder` and their names say: beside it, or in it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    return _write(suite_page(name, findings, _links()), [], folder)
+
+
+def _links() -> list[File]:
+    """Return the files that renderers write beside a page."""
+    return [File(*file) for renderer in renderers() for file in renderer.FILES.items()]
+
+
+def _write(page: Page, drawn: list[Path], folder: Path) -> list[Path]:
+    """Write a page by all renderers beside what is drawn; return all paths."""
+    found = renderers()
     texts = {name: text for renderer in found for name, text in renderer.render(page).items()}
     for name, text in texts.items():
         replace_text(folder / name, text)

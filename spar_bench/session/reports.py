@@ -2,16 +2,22 @@
 
 import logging
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from spar_bench import plugin_code, report
 from spar_bench.errors import MixedProtocols, NotReady, StoreError
 from spar_bench.evaluations import StoredEvaluations
-from spar_bench.files import writing
+from spar_bench.files import read_json, writing
 from spar_bench.results import RESULTS_FILE, Results
+from spar_bench.session.selection import SUITE_FILE
 from spar_bench.spec.read import experiment_name
 from spar_bench.store import DEFAULT_ROOT, Store
 from spar_bench.suggest import did_you_mean, nearest, suggest
+
+if TYPE_CHECKING:
+    from spar_bench.report.sections import Findings
 
 log = logging.getLogger(__name__)
 
@@ -21,6 +27,7 @@ def write_report(
     *,
     folder: str | Path = Path("reports"),
     store: str | Path = DEFAULT_ROOT,
+    suites: bool = False,
     mix_protocols: bool = False,
     on_written: Callable[[str, list[Path]], None] | None = None,
 ) -> dict[str, list[Path]]:
@@ -29,9 +36,11 @@ def write_report(
     A warning tells of evaluations that are no longer in the store: figures do without them.
 
     Args:
-        experiments: One or more names, or their specs' paths; none: all that have results.
-        folder: Each experiment gets its own folder in it.
+        experiments: One or more names of experiments or suites, or their specs' paths; none: all
+            experiments that have results.
+        folder: Each experiment and suite gets its own folder in it.
         store: Where the sweeps were run.
+        suites: Without names: the suites that were swept, and their experiments.
         mix_protocols: Allow rows of different protocols in a table, with a column that shows them.
         on_written: Receives each experiment and its files once they are written.
 
@@ -42,19 +51,79 @@ def write_report(
         StoreError: the store is of another format, or the folder is not writable.
     """
     opened = Store(Path(store), make=False)
-    written, refused = {}, list[NotReady | MixedProtocols]()
-    for name in swept_names(opened, experiments):
+    known = swept_suites(opened)
+    asked = list(known) if suites and not experiments else swept_names(opened, experiments)
+    if not asked:
+        raise NotReady(
+            f"{opened.root}: must hold a suite that was swept, but holds none; run `spar-bench "
+            "sweep` on a folder of specs first"
+        )
+    reports = _Reports(opened, Path(folder), mix_protocols, on_written or _ignore)
+    for name in asked:
+        members = known.get(name, [])
+        for one in members or [name]:
+            reports.experiment(one)
+        if members:
+            reports.suite(name, members)
+    if reports.refused:
+        raise type(reports.refused[0])("\n".join(map(str, reports.refused)))
+    return reports.written
+
+
+@dataclass
+class _Reports:
+    """Writes reports, each once; `refused` says why some were not."""
+
+    store: Store
+    folder: Path
+    mix_protocols: bool
+    on_written: Callable[[str, list[Path]], None]
+    written: dict[str, list[Path]] = field(default_factory=dict)
+    refused: list[NotReady | MixedProtocols] = field(default_factory=list)
+    _findings: "dict[str, Findings]" = field(default_factory=dict)
+
+    def experiment(self, name: str) -> None:
+        """Write the report of an experiment."""
+        if name in self._findings:
+            return
         try:
-            results = _results(opened, name)
-            written[name] = _write(opened, results, Path(folder, name), mix_protocols=mix_protocols)
+            results = _results(self.store, name)
+            paths, self._findings[name] = _write(
+                self.store, results, self.folder / name, mix_protocols=self.mix_protocols
+            )
         except (NotReady, MixedProtocols) as error:  # the others are still written
-            refused.append(error)
-            continue
-        if on_written is not None:
-            on_written(name, written[name])
-    if refused:
-        raise type(refused[0])("\n".join(map(str, refused)))
-    return written
+            self.refused.append(error)
+            return
+        self._wrote(name, paths)
+
+    def suite(self, name: str, members: list[str]) -> None:
+        """Write the page of a suite, whose experiments' reports are written."""
+        found = [self._findings[one] for one in members if one in self._findings]
+        folder = self.folder / name
+        with writing(folder):
+            paths = report.write_suite(name, found, folder)
+        self._wrote(name, [*self.written.get(name, []), *paths])
+
+    def _wrote(self, name: str, paths: list[Path]) -> None:
+        self.written[name] = paths
+        self.on_written(name, paths)
+
+
+def _ignore(name: str, paths: list[Path]) -> None:
+    """Tell nobody."""
+
+
+def swept_suites(store: Store) -> dict[str, list[str]]:
+    """Return the experiments of each suite that was swept, by the suite's name.
+
+    Raises:
+        StoreError: a record of one cannot be read.
+    """
+    root = store.root / "results"
+    return {
+        path.parent.relative_to(root).as_posix(): read_json(path)["experiments"]
+        for path in sorted(root.rglob(SUITE_FILE))
+    }
 
 
 def finished_experiments(store: Store) -> list[str]:
@@ -125,7 +194,9 @@ def _suggest(name: str, known: list[str]) -> str:
     return f"{first}, or {suggest(name, known)}" if known else first
 
 
-def _write(store: Store, results: Results, folder: Path, *, mix_protocols: bool) -> list[Path]:
+def _write(
+    store: Store, results: Results, folder: Path, *, mix_protocols: bool
+) -> "tuple[list[Path], Findings]":
     """Write one report; warn of evaluations that it would show, but that the store lacks."""
     evaluations = StoredEvaluations(store)
     with writing(folder):

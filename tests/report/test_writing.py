@@ -54,7 +54,7 @@ def names(results: Results) -> list[str]:
 
 
 def test_a_report_holds_what_its_page_names_and_nothing_half_written(tmp_path: Path) -> None:
-    paths = write(small(), evaluations_of(small()), tmp_path / "deep" / "stride")
+    paths, _ = write(small(), evaluations_of(small()), tmp_path / "deep" / "stride")
 
     folder = tmp_path / "deep" / "stride"
     figures = [f"{name}.{ending}" for name in names(small()) for ending in ("png", "svg")]
@@ -70,7 +70,7 @@ def test_a_report_holds_what_its_page_names_and_nothing_half_written(tmp_path: P
 
 def test_the_same_results_give_the_same_bytes(tmp_path: Path) -> None:
     results = results_of([baseline(38)])
-    first, second = (write(results, InMemory(), tmp_path / name) for name in ("a", "b"))
+    first, second = (write(results, InMemory(), tmp_path / name)[0] for name in ("a", "b"))
 
     for a, b in zip(first, second, strict=True):
         assert a.name == b.name
@@ -181,7 +181,7 @@ def test_every_figure_of_odd_names_can_be_drawn(tmp_path: Path) -> None:
     results = results_of(rows, experiment="odd/$x_y$")
     results = replace(results, classes=dict.fromkeys(results.classes, classes))
 
-    paths = write(results, evaluations_of(results), tmp_path)
+    paths, _ = write(results, evaluations_of(results), tmp_path)
 
     assert {path.suffix for path in paths} == {".md", ".csv", ".json", ".tex", ".png", ".svg"}
 

@@ -1,5 +1,6 @@
 """A suite: the specs of a folder, planned, swept and reported as a whole."""
 
+import csv
 import json
 from pathlib import Path
 
@@ -104,6 +105,59 @@ def test_searches_of_a_suite_follow_its_grids(here: Path) -> None:
 
     assert {row.experiment for row in outcome.rows} == {"mixed/a_search", "mixed/grid"}
     assert all(row.status == "finished" for row in outcome.rows)
+
+
+CLAIMS = """\
+claims:
+  - claim: A finer stride is better by half
+    higher: {method: teacher, teacher.stride_px: 32}
+    lower: {method: teacher, teacher.stride_px: 64}
+    by: 0.5
+"""
+MORE = """\
+claims:
+  - claim: Windows cost more
+    quantity: gflops
+    higher: {method: teacher}
+    lower: {method: pretrained}
+    times: 1.5
+"""
+
+
+def test_report_of_a_suite_has_a_verdict_on_each_claim(suite: str) -> None:
+    write_spec(HEAD + TIMES + CLAIMS + FIRST, "pair/first")
+    write_spec(HEAD + TIMES + MORE + SECOND, "pair/second")
+    sweep(suite)
+
+    said = spar_bench("report", "--suite").stdout
+
+    with Path("reports/pair/claims.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    assert [(line["experiment"], line["verdict"]) for line in lines] == [
+        ("pair/first", "off"),
+        ("pair/second", "reproduced"),
+    ]
+    assert [line["line"] for line in lines] == ["12", "12"]
+    assert float(lines[1]["measured"]) > 1.5
+    page = Path("reports/pair/README.md").read_text()
+    assert "1 reproduced, 1 off." in page
+    assert "(first/README.md)" in page
+    assert Path("reports/pair/first/README.md").exists()
+    assert said.count("files; start with") == 3
+
+
+def test_report_knows_a_suite_by_its_name(suite: str) -> None:
+    sweep(suite)
+
+    spar_bench("report", "pair")
+
+    assert Path("reports/pair/README.md").exists()
+
+
+def test_report_without_a_suite_is_one_line(in_swept: Path) -> None:
+    said = spar_bench("report", "--suite", exits=2).stderr
+
+    assert ".spar_bench: must hold a suite that was swept, but holds none; run" in said
 
 
 def test_nothing_of_a_suite_is_unreachable(suite: str) -> None:

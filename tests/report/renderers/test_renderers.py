@@ -43,7 +43,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_renderer_of_another_package_writes_its_file_and_the_page_links_it(tmp_path: Path) -> None:
     failed = row("pretrained", None, status="failed")
 
-    written = write(results_of([failed], question="Why?"), InMemory(), tmp_path / "report")
+    written, _ = write(results_of([failed], question="Why?"), InMemory(), tmp_path / "report")
 
     folder = tmp_path / "report"
     assert folder / "report.txt" in written
