@@ -1,0 +1,67 @@
+"""The graph of patches: each one's nearest by cosine, weighed by similarity and distance.
+
+Dense, since for the patches of one image that is exact, simple, and small enough: n x n in float32
+is 268 MB for 2048x1024 px, of which two are held while the graph is made.
+
+Shape legend: C channels, h x w patches, n = h * w.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from spar_bench.refiners._propagation import require
+
+_ROWS = 1024
+"""Patches that are compared with all others at once."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PatchGraph:
+    """Which patches are neighbours, and how near.
+
+    Raises:
+        SparBenchError: a setting is out of range.
+    """
+
+    k: int
+    gamma: float
+    sigma: float
+
+    def __post_init__(self) -> None:
+        require(self.k >= 1, "k", "at least 1", self.k)
+        require(self.gamma > 0, "gamma", "more than 0", self.gamma)
+        require(self.sigma >= 0, "sigma", "at least 0", self.sigma)
+
+    def of(self, vectors: Tensor, patch_px: tuple[float, float]) -> Tensor:
+        """Return the normalised graph `(n, n)` of vectors `(C, h, w)`, each patch `patch_px` large.
+
+        A patch's k nearest, itself among them, get `max(0, cosine)**gamma * exp(-sigma * pixels)`;
+        both directions are added, the diagonal is 0, and so may be a degree.
+        """
+        unit = F.normalize(vectors.float().flatten(1).T, dim=1)
+        places = _places((vectors.shape[-2], vectors.shape[-1]), patch_px).to(unit)
+        directed = unit.new_zeros(len(unit), len(unit))
+        for start in range(0, len(unit), _ROWS):
+            rows = slice(start, start + _ROWS)
+            cosines, nearest = (unit[rows] @ unit.T).topk(min(self.k, len(unit)), dim=1)
+            distances = (places[rows, None] - places[nearest]).norm(dim=-1)
+            weights = cosines.clamp(min=0) ** self.gamma * (-self.sigma * distances).exp()
+            directed[rows].scatter_(1, nearest, weights)
+        graph = directed + directed.T
+        graph.fill_diagonal_(0)
+        scale = inverse_root(graph.sum(dim=1))
+        return graph.mul_(scale).mul_(scale[:, None])
+
+
+def inverse_root(degrees: Tensor) -> Tensor:
+    """Return what both sides of an edge are multiplied by; a node without edges has degree 1."""
+    return torch.where(degrees > 0, degrees, 1).rsqrt()
+
+
+def _places(grid_hw: tuple[int, int], patch_px: tuple[float, float]) -> Tensor:
+    """Return where the patches begin, `(n, 2)` in pixels: as far from each other as centres are."""
+    sides = (torch.arange(n) * px for n, px in zip(grid_hw, patch_px, strict=True))
+    return torch.cartesian_prod(*sides)
