@@ -15,7 +15,7 @@ from spar_bench.errors import NotReady
 from spar_bench.refiners.base import Guidance
 
 _MODEL = "vit_base_patch16_224.dino"
-_PATCH_PX = 16
+PATCH_PX = 16
 
 
 class Dino:
@@ -51,14 +51,14 @@ class Dino:
         last = vit.blocks[-1]
         weight, bias = (part.chunk(3)[2] for part in (last.attn.qkv.weight, last.attn.qkv.bias))
         values = F.linear(last.norm1(tokens[0, 1:]), weight, bias)
-        return values.T.unflatten(1, grid_hw)
+        return values.T.reshape(-1, *grid_hw)
 
 
 def _pixels(guidance: Guidance) -> Tensor:
     """Return what DINO sees, `(3, H, W)`: padded first and normalised then, so with black."""
     no_mean, no_std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
     rgb = guidance.normalised(no_mean, no_std)
-    down, right = (-side % _PATCH_PX for side in rgb.shape[-2:])
+    down, right = (-side % PATCH_PX for side in rgb.shape[-2:])
     padded = Guidance(F.pad(rgb, (0, right, 0, down)), no_mean, no_std)
     return padded.normalised(IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
 
@@ -72,7 +72,7 @@ def _positions(table: Tensor, grid_hw: tuple[int, int]) -> Tensor:
     side = round((table.shape[1] - 1) ** 0.5)
     if grid_hw == (side, side):
         return table
-    native = table[:, 1:].transpose(1, 2).unflatten(2, (side, side))
+    native = table[:, 1:].transpose(1, 2).reshape(1, -1, side, side)
     factor = [(n + 0.1) / side for n in grid_hw]
     maps = F.interpolate(native, scale_factor=factor, mode="bicubic")
     assert tuple(maps.shape[-2:]) == grid_hw, "0.1 keeps the floor at the grid"

@@ -28,24 +28,24 @@ class Lposs:
     pixels: PixelGraph | None
     propagation: Propagation
 
-    def refined(self, scores: Tensor, vectors: Tensor, guidance: Guidance) -> Tensor:
+    def refined(
+        self, scores: Tensor, vectors: Tensor, guidance: Guidance, *, patch_px: int
+    ) -> Tensor:
         """Return refined scores, `(Q, h, w)` or those of all pixels, `(Q, H, W)`.
 
         Scores are of the grid of the vectors `(C, h, w)`, which decide what is similar.
         """
-        image_hw = guidance.pixels.shape[-2:]
-        grid_hw = vectors.shape[-2:]
-        patch_px = (image_hw[0] / grid_hw[0], image_hw[1] / grid_hw[1])
+        image_hw, grid_hw = guidance.pixels.shape[-2:], vectors.shape[-2:]
         graph = self.patches.of(vectors, patch_px)
         # The graph is symmetric, so that rows of queries may be multiplied from the left.
         solved = self.propagation(lambda values: values @ graph, scores.float().flatten(1))
-        refined = solved.unflatten(1, grid_hw)
+        refined = solved.reshape(-1, *grid_hw)
         if self.pixels is None:
             return refined
         maps = F.interpolate(refined[None], size=image_hw, mode="bilinear")[0]
         colours = self.pixels.of(guidance.normalised((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)))
         solved = self.propagation(colours, maps.flatten(1), at_once=_QUERIES)
-        return solved.unflatten(1, image_hw)
+        return solved.reshape(-1, *image_hw)
 
 
 def on_grid(scores: Tensor, features: Tensor | None, grid_hw: Hw) -> Tensor:
@@ -62,5 +62,5 @@ def on_grid(scores: Tensor, features: Tensor | None, grid_hw: Hw) -> Tensor:
     unit = F.normalize(features.float(), dim=0)
     both = torch.cat([scores, unit])
     resampled = F.interpolate(both[None], size=grid_hw, mode="bilinear")[0]
-    cosines, features = resampled.split([len(scores), len(unit)])
-    return cosines / features.norm(dim=0).clamp(min=1e-12)
+    norms: Tensor = resampled[len(scores) :].norm(dim=0)
+    return resampled[: len(scores)] / norms.clamp(min=1e-12)

@@ -35,14 +35,15 @@ class PatchGraph:
         require(self.gamma > 0, "gamma", "more than 0", self.gamma)
         require(self.sigma >= 0, "sigma", "at least 0", self.sigma)
 
-    def of(self, vectors: Tensor, patch_px: tuple[float, float]) -> Tensor:
-        """Return the normalised graph `(n, n)` of vectors `(C, h, w)`, each patch `patch_px` large.
+    def of(self, vectors: Tensor, patch_px: int) -> Tensor:
+        """Return the normalised graph `(n, n)` of vectors `(C, h, w)`, patches `patch_px` apart.
 
         A patch's k nearest, itself among them, get `max(0, cosine)**gamma * exp(-sigma * pixels)`;
         both directions are added, the diagonal is 0, and so may be a degree.
         """
         unit = F.normalize(vectors.float().flatten(1).T, dim=1)
-        places = _places((vectors.shape[-2], vectors.shape[-1]), patch_px).to(unit)
+        sides = (torch.arange(n) for n in vectors.shape[-2:])
+        places = patch_px * torch.cartesian_prod(*sides).to(unit)
         directed = unit.new_zeros(len(unit), len(unit))
         for start in range(0, len(unit), _ROWS):
             rows = slice(start, start + _ROWS)
@@ -59,9 +60,3 @@ class PatchGraph:
 def inverse_root(degrees: Tensor) -> Tensor:
     """Return what both sides of an edge are multiplied by; a node without edges has degree 1."""
     return torch.where(degrees > 0, degrees, 1).rsqrt()
-
-
-def _places(grid_hw: tuple[int, int], patch_px: tuple[float, float]) -> Tensor:
-    """Return where the patches begin, `(n, 2)` in pixels: as far from each other as centres are."""
-    sides = (torch.arange(n) * px for n, px in zip(grid_hw, patch_px, strict=True))
-    return torch.cartesian_prod(*sides)

@@ -83,7 +83,8 @@ class PixelGraph:
     def _weights(
         self, colours: Tensor, start: tuple[slice, slice], end: tuple[slice, slice]
     ) -> Tensor:
-        return (-(colours[:, *start] - colours[:, *end]).norm(dim=0) / self.tau).exp()
+        differences: Tensor = (colours[:, *start] - colours[:, *end]).norm(dim=0)
+        return (-differences / self.tau).exp()
 
     def _directions(
         self, image_hw: tuple[int, int]

@@ -41,7 +41,7 @@ class Propagation:
         """
         if self.rescale:
             scores = torch.cat([scores, torch.ones_like(scores[:1])])
-        parts = scores.split(at_once or len(scores))
+        parts = torch.split(scores, at_once or len(scores))
         solved = torch.cat([self._solved(graph, part) for part in parts])
         return solved[:-1] / solved[-1:] if self.rescale else solved
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from spar_bench.components.weights import Weights
-from spar_bench.refiners._dino import Dino
+from spar_bench.refiners._dino import PATCH_PX, Dino
 from spar_bench.refiners._lposs import Lposs, on_grid
 from spar_bench.refiners._patch_graph import PatchGraph
 from spar_bench.refiners._pixel_graph import PixelGraph
@@ -62,4 +62,4 @@ class Refiner:
         """Return scores `(Q, h', w')` on DINO's grid, or `(Q, H, W)`, for scores `(Q, h, w)`."""
         values = self._dino.values(guidance)
         on_its_grid = on_grid(scores, features, (values.shape[-2], values.shape[-1]))
-        return self._lposs.refined(on_its_grid, values, guidance)
+        return self._lposs.refined(on_its_grid, values, guidance, patch_px=PATCH_PX)

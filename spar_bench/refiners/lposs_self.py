@@ -66,4 +66,5 @@ class Refiner:
                 "evaluate.average: must be features where scores are refined by lposs_self, whose "
                 "graph is of features, but got logits; set it, or use lposs"
             )
-        return self._lposs.refined(scores, features, guidance)
+        patch_px = guidance.pixels.shape[-1] // features.shape[-1]
+        return self._lposs.refined(scores, features, guidance, patch_px=patch_px)

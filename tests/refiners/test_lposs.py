@@ -80,17 +80,17 @@ def timm_values(dino: Dino, seen: Tensor, positions: Tensor) -> Tensor:
     with torch.device("meta"):
         vit: Any = timm.create_model(MODEL, num_classes=0, img_size=(height, width)).eval()
     vit.load_state_dict(dino._vit.state_dict() | {"pos_embed": positions}, assign=True)
-    caught = []
+    caught: list[Tensor] = []
     vit.blocks[-1].attn.qkv.register_forward_hook(lambda *found: caught.append(found[2]))
     with torch.no_grad():
         vit(seen[None])
-    return caught[0][0, 1:, 2 * 768 :].unflatten(0, (height // 16, width // 16))
+    return caught[0][0, 1:, 2 * 768 :].reshape(height // 16, width // 16, 768)
 
 
 def positions(table: Tensor, h: int, w: int) -> Tensor:
     """Resample 14 x 14 positions bicubically, outputs 14 / (grid + 0.1) apart, by matrices."""
     rows, columns = (cubic(14, n, step=14 / (n + 0.1)) for n in (h, w))
-    native = table[0, 1:].unflatten(0, (14, 14)).double()
+    native = table[0, 1:].reshape(14, 14, 768).double()
     resampled = torch.einsum("ir,jc,rcd->ijd", rows, columns, native).flatten(0, 1).float()
     return torch.cat([table[:, :1], resampled[None]], dim=1)
 
@@ -136,14 +136,15 @@ def test_random_weights_are_those_of_their_seed(dino: Dino) -> None:
     assert not torch.equal(weights[0], weights[2])
 
 
-def test_scores_are_propagated_over_the_graph_of_the_values(
-    dino: Dino, refine: Callable[..., lposs.Refiner]
+@pytest.mark.parametrize("image_hw", [(64, 96), (50, 90)])
+def test_scores_are_propagated_over_the_graph_of_the_values_16_pixels_apart(
+    dino: Dino, refine: Callable[..., lposs.Refiner], image_hw: tuple[int, int]
 ) -> None:
-    guidance, scores = image(64, 96), 0.1 * drawn(3, 4, 6)
+    guidance, scores = image(*image_hw), 0.1 * drawn(3, 4, 6)
 
     found = refine(k=5).scores(scores, None, guidance, (50, 70))
 
-    graph = PatchGraph(k=5, gamma=3.0, sigma=0.01).of(dino.values(guidance), (16.0, 16.0))
+    graph = PatchGraph(k=5, gamma=3.0, sigma=0.01).of(dino.values(guidance), 16)
     expected = conjugate_gradients(graph.double(), scores.flatten(1), 10)
     assert torch.allclose(found.flatten(1).double(), expected, atol=1e-5)
 

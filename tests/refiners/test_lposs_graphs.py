@@ -30,7 +30,7 @@ def normalised(weights: Tensor) -> Tensor:
     return graph
 
 
-def patch_graph(vectors: Tensor, patch_px: float, *, k: int) -> Tensor:
+def patch_graph(vectors: Tensor, patch_px: int, *, k: int) -> Tensor:
     """Construct the graph of patches edge by edge, with gamma 3 and sigma 0.01."""
     _, h, w = vectors.shape
     places = list(product(range(h), range(w)))
@@ -80,22 +80,22 @@ def propagation(**changed: float) -> Propagation:
 @pytest.fixture
 def graph() -> Tensor:
     """The graph of 6 x 9 patches, six neighbours each."""
-    return PatchGraph(k=6, gamma=3.0, sigma=0.01).of(drawn(5, 6, 9), (16.0, 16.0))
+    return PatchGraph(k=6, gamma=3.0, sigma=0.01).of(drawn(5, 6, 9), 16)
 
 
 @pytest.mark.parametrize("k", [1, 2, 7, 400])
 def test_graph_of_patches_is_that_of_a_loop(k: int) -> None:
     vectors = drawn(5, 4, 6)
 
-    found = PatchGraph(k=k, gamma=3.0, sigma=0.01).of(vectors, (16.0, 16.0))
+    found = PatchGraph(k=k, gamma=3.0, sigma=0.01).of(vectors, 16)
 
-    assert torch.allclose(found.double(), patch_graph(vectors, 16.0, k=k), atol=CLOSE)
+    assert torch.allclose(found.double(), patch_graph(vectors, 16, k=k), atol=CLOSE)
 
 
 def test_graph_is_symmetric_without_loops_and_joins_no_opposites() -> None:
     vectors = torch.tensor([[[1.0, -1.0, 1.0], [-1.0, 1.0, -1.0]]])
 
-    found = PatchGraph(k=6, gamma=3.0, sigma=0.0).of(vectors, (16.0, 16.0))
+    found = PatchGraph(k=6, gamma=3.0, sigma=0.0).of(vectors, 16)
 
     # Two groups of three: each has two neighbours of weight 2, so a degree of 4.
     half = torch.tensor([[0.0, 0.5, 0.5], [0.5, 0.0, 0.5], [0.5, 0.5, 0.0]])
@@ -108,22 +108,22 @@ def test_patches_that_are_compared_in_turns_give_the_same_graph(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     rule, vectors = PatchGraph(k=5, gamma=3.0, sigma=0.01), drawn(5, 4, 6)
-    at_once = rule.of(vectors, (16.0, 16.0))
+    at_once = rule.of(vectors, 16)
 
     monkeypatch.setattr("spar_bench.refiners._patch_graph._ROWS", 7)
 
-    assert torch.allclose(rule.of(vectors, (16.0, 16.0)), at_once, atol=1e-7)
+    assert torch.allclose(rule.of(vectors, 16), at_once, atol=1e-7)
 
 
-def test_patches_that_are_not_square_are_as_far_apart_as_they_are() -> None:
-    vectors = torch.ones(1, 2, 2)
+def test_patches_weigh_less_the_more_pixels_they_are_apart() -> None:
+    vectors = torch.ones(1, 2, 3)
 
-    found = PatchGraph(k=4, gamma=1.0, sigma=0.1).of(vectors, (10.0, 20.0))
+    found = PatchGraph(k=6, gamma=1.0, sigma=0.1).of(vectors, 8)
 
-    beside, below, across = exp(-2.0), exp(-1.0), exp(-0.1 * hypot(10, 20))
-    degree = beside + below + across
-    expected = torch.tensor([0.0, beside / degree, below / degree, across / degree])
-    assert torch.allclose(found[0], expected)
+    weights = [0.0, exp(-0.8), exp(-1.6), exp(-0.8), exp(-0.8 * sqrt(2)), exp(-0.8 * sqrt(5))]
+    middle = 3 * exp(-0.8) + 2 * exp(-0.8 * sqrt(2))
+    degrees = torch.tensor([sum(weights), middle, sum(weights)] * 2)
+    assert torch.allclose(found[0], torch.tensor(weights) / (degrees[0] * degrees).sqrt())
 
 
 def test_ten_steps_are_those_of_a_loop_for_each_query(graph: Tensor) -> None:

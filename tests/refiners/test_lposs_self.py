@@ -46,7 +46,7 @@ def test_scores_are_propagated_over_the_graph_of_the_features() -> None:
     found = lposs_self.Refiner(CPU, None, k=5).scores(scores, features, guidance(24, 40), (9, 9))
 
     # Patches are 8 pixels apart.
-    graph = PatchGraph(k=5, gamma=3.0, sigma=0.01).of(features, (8.0, 8.0))
+    graph = PatchGraph(k=5, gamma=3.0, sigma=0.01).of(features, 8)
     expected = conjugate_gradients(graph.double(), scores.flatten(1), 10)
     assert torch.allclose(found.flatten(1).double(), expected, rtol=1e-4, atol=1e-4)
 
