@@ -83,8 +83,9 @@ class PixelGraph:
     def _weights(
         self, colours: Tensor, start: tuple[slice, slice], end: tuple[slice, slice]
     ) -> Tensor:
-        differences: Tensor = (colours[:, *start] - colours[:, *end]).norm(dim=0)
-        return (-differences / self.tau).exp()
+        # Added one by one: torch's norm over 3 channels takes 20 times as long on a CPU.
+        squares = (colours[:, *start] - colours[:, *end]).square()
+        return (-(squares[0] + squares[1] + squares[2]).sqrt() / self.tau).exp()
 
     def _directions(
         self, image_hw: tuple[int, int]

@@ -280,7 +280,7 @@ def test_its_cost_is_known_without_torch() -> None:
 
 
 @pytest.mark.slow
-def test_an_image_of_two_megapixels_is_refined_in_memory_that_is_stated(
+def test_an_image_of_two_megapixels_is_refined_whole(
     refine: Callable[..., lposs.Refiner],
 ) -> None:
     found = refine().scores(drawn(30, 64, 128), None, image(1024, 2048), (1024, 2048))
