@@ -17,6 +17,7 @@ A module states, as literals at its top level, which are read without running it
     SHAPES = {...}           of a backbone's tensors by name, in terms of its sizes
     FLOPS = "2 * h * w * C"  of a refiner, in terms of sizes and settings (`refiners/base.py`)
     NEEDS_FEATURES = True    of a refiner that cannot do with scores alone
+    TENSORS = "x_keys.json"  of a refiner: lists the weights that it reads (`components/fits.py`)
 
 and defines one object under the family's attribute (`loss`, `Backbone`, `Dataset`, `Refiner`). The
 settings of a loss or refiner are the keyword-only parameters of that function, or of that class's

@@ -5,8 +5,12 @@ if it never builds one from a config, `BY_NAME_ALONE = True`. It may also state 
 sizes determine, by their names in files of weights, as numbers and names of sizes:
 
     SHAPES = {"visual.positional_embedding": "n_positions width"}
+
+A plug-in that reads one published set of weights lists all its tensors in a file beside it, as JSON
+of shapes by name: `TENSORS = "anyup_keys.json"`.
 """
 
+import json
 from collections.abc import Mapping
 from math import prod
 from pathlib import Path
@@ -157,3 +161,54 @@ def require_shapes(path: Path, found: Mapping[str, Shape], wanted: Mapping[str, 
                 f"{path}: {name} must be of shape {shape}, but is of shape {own}; name other "
                 "weights, or the backbone they belong to"
             )
+
+
+def require_tensors(plugin: Path, weights: Weights) -> None:
+    """Refuse weights that are not those that a plug-in lists, as far as is seen without torch.
+
+    Raises:
+        NotReady: they are not one file, or it lacks a tensor, or has another.
+        OSError: a file cannot be read.
+    """
+    if weights.is_random or constant(plugin, "TENSORS") is None:
+        return
+    path = lone_file(weights)
+    require_whole(path)
+    if path.suffix == ".safetensors":
+        require_listed(plugin, path, header_shapes(path))
+
+
+def lone_file(weights: Weights) -> Path:
+    """Return the file of weights that are one file.
+
+    Raises:
+        NotReady: they are none or several.
+    """
+    if len(weights.files) != 1:
+        names = ", ".join(path.name for path in weights.files) or "none"
+        raise NotReady(
+            f"{weights.place}: must hold one file of weights, but has {names}; keep one there, or "
+            "name it"
+        )
+    return weights.files[0]
+
+
+def require_listed(plugin: Path, path: Path, found: Mapping[str, Shape]) -> None:
+    """Refuse a file whose tensors are not exactly those that a plug-in lists.
+
+    Raises:
+        NotReady: one is missing, of another shape, or not listed; the first is named.
+    """
+    text = plugin.with_name(constant(plugin, "TENSORS")).read_text(encoding="utf-8")
+    listed = {name: tuple(shape) for name, shape in json.loads(text).items()}
+    for name in [*listed, *sorted(found.keys() - listed.keys())]:
+        if listed.get(name) != found.get(name):
+            wanted, own = _described(listed.get(name)), _described(found.get(name))
+            raise NotReady(
+                f"{path}: {name} must be {wanted}, but is {own}; use the published weights of "
+                f"{plugin.stem}"
+            )
+
+
+def _described(shape: Shape | None) -> str:
+    return "absent" if shape is None else f"of shape {shape}"

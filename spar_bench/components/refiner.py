@@ -13,8 +13,17 @@ from pathlib import Path
 
 from spar_bench import registry
 from spar_bench.components.backbone import read_data
+from spar_bench.components.fits import require_tensors
 from spar_bench.components.identity import ComponentIdentity, identify
-from spar_bench.components.weights import Card, Wanted, Weights, checksums, find, readable
+from spar_bench.components.weights import (
+    Card,
+    Checksums,
+    Wanted,
+    Weights,
+    checksums,
+    find,
+    readable,
+)
 from spar_bench.errors import SparBenchError
 from spar_bench.sources import arithmetic, constant
 from spar_bench.spec.plugins import PluginSpec
@@ -92,11 +101,13 @@ def refiner_identity(spec: PluginSpec) -> ComponentIdentity:
 
     Raises:
         UnknownName: no refiner of that name.
-        NotReady: its weights are missing or incomplete.
+        NotReady: its weights are missing, incomplete, or plainly not its own.
     """
-    weights = refiner_weights(spec)
+    weights, files = refiner_weights(spec), Checksums()
     with readable(f"refiner {spec.name}"):
-        files = {} if weights is None else checksums(weights, key=_PATH)
+        if weights is not None:
+            files = checksums(weights, key=_PATH)
+            require_tensors(registry.source("refiners", spec.name), weights)
         return identify("refiners", spec.name, settings=spec.settings, files=files)
 
 

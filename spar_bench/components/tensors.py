@@ -11,8 +11,12 @@ from spar_bench.components.header import Shape, header_shapes
 from spar_bench.errors import NotReady
 
 
-def read_tensors(path: Path, device: str = "cpu") -> dict[str, Tensor]:
+def read_tensors(
+    path: Path, device: str = "cpu", *, under: str = "state_dict"
+) -> dict[str, Tensor]:
     """Return all tensors of a file by name, on a device; no code in it is run.
+
+    Where a trainer's checkpoint has the key `under`, those under it.
 
     Raises:
         NotReady: it cannot be read, or holds no tensors.
@@ -27,7 +31,7 @@ def read_tensors(path: Path, device: str = "cpu") -> dict[str, Tensor]:
             f"{path}: must be a complete file of tensors alone, but cannot be read without running "
             "what it holds; get it again, or save only its state dict, with torch.save"
         ) from error
-    state = read["state_dict"] if isinstance(read, dict) and "state_dict" in read else read
+    state = read[under] if isinstance(read, dict) and under in read else read
     found = _tensors(state)
     if not any(tensor.ndim for tensor in found.values()):  # such as a best loss beside them
         found = _only_nested(state, path) or found

@@ -14,6 +14,7 @@ A module may state, as literals that are read without running it, since plans ne
     FLOPS = "2 * h * w * C"           the operations of refining one image, 1 multiply-add being 2
     FLOPS = "my_package.cost:flops"   the same by a function of a module without torch
     NEEDS_FEATURES = True             it cannot work where windows are averaged as scores
+    TENSORS = "keys.json"             a file beside it that maps its weights' names to shapes
 
 A formula is in the sizes of the legend and in settings, with `+ - * // **`; a function receives
 `components.refiner.RefinedSizes`, and all settings by keyword. Products of refined features with
