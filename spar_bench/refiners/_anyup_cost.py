@@ -1,0 +1,56 @@
+"""The cost of AnyUp in closed form, and which settings it takes, without torch.
+
+Counted as in `components/flops.py`: products with weights, and those inside attention as the tiles
+of `_anyup_geometry.py` compute them, masked ones included.
+"""
+
+from math import prod
+
+from spar_bench.components.refiner import RefinedSizes
+from spar_bench.errors import SparBenchError
+from spar_bench.refiners._anyup_geometry import TAPS_PX, WIDTH, cells_hw, tiles
+
+_BLOCK = 2 * WIDTH**2
+"""Multiply-adds of a residual block, for one pixel or patch."""
+
+
+def flops(refined: RefinedSizes, *, of: str, cell_px: int, **_: object) -> int:
+    """Return the FLOPs of refining one image; without those on the patch grid if it refines scores.
+
+    Raises:
+        SparBenchError: a setting has no such value.
+    """
+    require_settings(of, cell_px)
+    n_cells_hw = cells_hw(refined.seen_hw, cell_px)
+    n_cells, n_patches = prod(n_cells_hw), prod(refined.grid_hw)
+    pairs = prod(
+        sum(tile.n_pairs for tile in tiles(cells, patches))
+        for cells, patches in zip(n_cells_hw, refined.grid_hw, strict=True)
+    )
+    channels = refined.channels if of == "features" else refined.n_queries
+    products = (
+        prod(refined.seen_hw) * (3 * WIDTH + 2 * WIDTH**2 + 6 * _BLOCK)  # three encoders
+        + n_patches * (TAPS_PX**2 * WIDTH * refined.channels + 2 * _BLOCK)  # summary of features
+        + n_patches * (9 * 2 * WIDTH**2 + 2 * _BLOCK + WIDTH**2)  # keys
+        + n_cells * (9 * WIDTH**2 + WIDTH**2)  # queries
+        + pairs * (WIDTH + channels)
+    )
+    if of == "features":
+        products += (n_cells - n_patches) * refined.channels * refined.n_queries
+    return 2 * products
+
+
+def require_settings(of: str, cell_px: int) -> None:
+    """Refuse settings that mean nothing.
+
+    Raises:
+        SparBenchError: a setting has no such value.
+    """
+    if of not in ("features", "scores"):
+        raise SparBenchError(
+            f"evaluate.refiner.of: must be features or scores, but got {of!r}; use one of them"
+        )
+    if cell_px < 1:
+        raise SparBenchError(
+            f"evaluate.refiner.cell_px: must be at least 1, but got {cell_px}; 1 gives each pixel"
+        )
