@@ -9,6 +9,7 @@ from spar_bench.claims import Claim, Selected
 from spar_bench.spec.claims import ROW_KEYS, ClaimSpec
 from spar_bench.spec.document import Document, Problem
 from spar_bench.spec.keys import is_key, look_up, read_value, suggest_key
+from spar_bench.spec.schema import Settings
 from spar_bench.suggest import suggest
 from spar_bench.validation import Raw, Steps, dotted, show
 from spar_bench.values import Method
@@ -35,7 +36,7 @@ class Selector:
     def _claim(self, index: int, spec: ClaimSpec) -> Claim:
         steps: Steps = ("claims", index)
         sides = [
-            [self._selected(spec.where, own, (*steps, *inner), steps) for own, inner in side]
+            [self._selected(spec.where, own, steps, inner) for own, inner in side]
             for side in spec.sides()
         ]
         return Claim(
@@ -48,8 +49,14 @@ class Selector:
             line=self._document.position_of_value(steps).line,
         )
 
-    def _selected(self, where: Raw, own: Raw, steps: Steps, claim: Steps) -> Selected:
-        values = {**where, **own}
+    def _in_file(self, claim: Steps, inner: Steps) -> Steps:
+        """Return where rows of a side are written: a side of one is no list."""
+        steps = (*claim, *inner)
+        return steps if steps in self._document.values else steps[:-1]
+
+    def _selected(self, where: Raw, own: Raw, claim: Steps, inner: Steps) -> Selected:
+        steps = self._in_file(claim, inner)
+        values, n_before = {**where, **own}, len(self.problems)
         for key in values:
             at = (*steps, key) if key in own else (*claim, "where", key)
             if key not in ROW_KEYS and not is_key(key):
@@ -63,20 +70,29 @@ class Selector:
             self._note(steps, f"must name a method, but got {show(method)}; {known}")
         elif side is not None and type(side) is not int:
             self._note(steps, f"short_side_px: must be a whole number, but got {show(side)}")
-        groups = [point.group for point in self._matching(values)]
+        points = list(self._matching(values))
         shown = ", ".join(f"{key}: {show(value)}" for key, value in values.items())
-        if self._points and not groups and not self.problems:
-            self._note(
-                steps, f"must select a row of the sweep, but {shown} selects none; correct it"
-            )
+        if len(self.problems) == n_before:
+            self._require_one(points, str(method), shown, steps)
         dataset = values.get("dataset")
         return Selected(
             text=shown,
-            groups=groups,
+            groups=[point.group for point in points],
             method=str(method),
             dataset=None if dataset is None else str(dataset),
             short_side_px=side,
         )
+
+    def _require_one(self, points: "list[Point]", method: str, shown: str, steps: Steps) -> None:
+        """Record a selection of nothing, or of several settings that affect its numbers."""
+        if self._points and not points:
+            text = f"must select a row of the sweep, but {shown} selects none; correct it"
+            self._note(steps, text)
+        first = {_decisive(point.settings, method): point.group for point in reversed(points)}
+        if len(first) > 1:
+            two = " and ".join(list(first.values())[:2])
+            text = f"must select one setting, but {shown} selects {len(first)}, such as {two}"
+            self._note(steps, f"{text}; say which, with further keys")
 
     def _matching(self, values: Raw) -> "Iterator[Point]":
         keys = {key: value for key, value in values.items() if key not in ROW_KEYS}
@@ -91,6 +107,26 @@ class Selector:
     def _note(self, steps: Steps, text: str) -> None:
         position = self._document.position_of_value(steps)
         self.problems.append(Problem(position, dotted(steps), text))
+
+
+_DECISIVE = {
+    "pretrained": ("backbone", "evaluate"),
+    "teacher": ("backbone", "teacher", "evaluate"),
+    "student": ("backbone", "images", "teacher", "student", "evaluate"),
+}
+"""The parts of a point that can affect a method's numbers."""
+_INDECISIVE = {"methods", "datasets", "short_side_px", "probes", "keep"}
+"""Keys of those parts that do not, or that a row states by itself; images have one of them too."""
+
+
+def _decisive(settings: Settings, method: str) -> tuple[str, ...]:
+    """Return what two points share if a method's rows in them are the same."""
+    return tuple(
+        getattr(settings, part).model_dump_json(
+            exclude=_INDECISIVE if part in ("evaluate", "teacher") else None
+        )
+        for part in _DECISIVE[method]
+    )
 
 
 def _plain(value: Any) -> Any:
