@@ -99,7 +99,7 @@ class Row(Reading):
     `seed` is None where no seed can affect the number (pretrained and teacher). `dataset_digest`
     is that of all that decides the data set's images and labels, `protocol` a digest of the
     evaluation protocol; `checkpoint` is the file that a student was imported from; `probes` has the
-    summary of each probe, by kind.
+    summary of each probe that was asked for, by kind; empty if it is not finished.
     """
 
     experiment: str

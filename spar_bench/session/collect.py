@@ -162,9 +162,9 @@ class Collector:
         )
 
     def _probes(self, planned: PlannedRow) -> dict[str, Raw]:
-        """Return the summaries of a row's finished probes, by kind."""
+        """Return the summaries of a row's probes, by kind; empty for one that is not finished."""
         states = {kind: self.state(key).finished for kind, key in planned.probes.items()}
-        return {kind: one.summary for kind, one in states.items() if one is not None}
+        return {kind: {} if one is None else one.summary for kind, one in states.items()}
 
     def _remark(self, planned: PlannedRow, state: State, window_px: int | None) -> str:
         """Return remarks about a row that has its number, or ""."""

@@ -125,9 +125,20 @@ def test_failed_probe_is_told_and_leaves_the_evaluation(site: Path) -> None:
     assert "2 of 2 trials finished" in out
     assert "failed: pixels: ValueError: no pixels today" in error
     rows = json.loads(Path("broken/results/tiny/results.json").read_text())["rows"]
-    assert [row["probes"] for row in rows] == [{}, {}]
+    assert [row["probes"] for row in rows] == [{"pixels": {}}, {"pixels": {}}]
     assert all(row["miou"] > 0 for row in rows)
     assert all("pixels: ValueError: no pixels today" in row["reason"] for row in rows)
+
+
+def test_run_of_a_failed_probe_is_that_of_the_probe_when_it_is_made(site: Path) -> None:
+    write_spec(TWO)
+    spar_bench(site, "sweep", "experiments/tiny.yaml", "--store", "broken", exits=1)
+    before = [name for name, _ in runs()]
+    Path("broken").rename("mended")
+
+    spar_bench(site, "sweep", "experiments/tiny.yaml", "--store", "mended")
+
+    assert [name for name, _ in runs()] == before
 
 
 @pytest.mark.parametrize(
