@@ -2,23 +2,21 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from spar_bench.report import text
 from spar_bench.report.aggregates import Aggregate, panels_of, stride_series
-from spar_bench.report.placement import Floats, Surroundings, place_labels
+from spar_bench.report.labels import Label, write_labels
+from spar_bench.report.placement import Floats
 from spar_bench.report.style import (
     DIVIDES,
     DOES_NOT_DIVIDE,
-    GREY,
     LIGHT,
     Mark,
     draw_point,
@@ -30,8 +28,6 @@ from spar_bench.report.style import (
 
 MOST_LABELS = 18
 LEAST_SPAN = 5.0  # points of mIoU that the axis shows at least
-LABEL_GID = "aggregate-label"
-MARGIN_PT = 3.0  # between a label and the edge of the axes
 
 
 @dataclass(frozen=True)
@@ -86,7 +82,7 @@ def _draw_facet(
         )
     for aggregate, cost, miou in zip(aggregates, x, y, strict=True):
         draw_point(axes, cost, miou, mark_of[aggregate.label], sd=aggregate.sd)
-    _scale(axes, x, y)
+    scale(axes, x, y)
     sizes = {(aggregate.cost.image_h, aggregate.cost.image_w) for aggregate in aggregates}
     height, width = sizes.pop() if len(sizes) == 1 else (None, None)
     where = f" of {height}×{width} px" if height and width else ""
@@ -110,7 +106,7 @@ def _draw_front(axes: Axes, x: Floats, y: Floats) -> None:
     axes.plot(corners[1:, 0], corners[:-1, 1], color=LIGHT, linewidth=2.2, zorder=1)
 
 
-def _scale(axes: Axes, x: Floats, y: Floats) -> None:
+def scale(axes: Axes, x: Floats, y: Floats) -> None:
     """Set a log axis with room for labels, and ticks as plain numbers."""
     axes.set_xscale("log")
     reach = max(float(np.log10(x.max() / x.min())), 0.6)
@@ -163,51 +159,12 @@ def _add_legend(figure: Figure, aggregates: list[Aggregate], axis: CostAxis) -> 
 def _label(
     axes: Axes, aggregates: list[Aggregate], axis: CostAxis, mark_of: dict[str, Mark]
 ) -> None:
-    """Write each aggregate's name beside its point, with a thin leader line if it is far away."""
-    figure = axes.get_figure()
-    assert isinstance(figure, Figure)
-    point_px = figure.dpi / 72
     named = _worth_a_label(aggregates, axis)
-    everyone, anchors = (
-        axes.transData.transform(np.stack(_coordinates(some, axis), axis=1))
-        for some in (aggregates, named)
-    )
-    halo = [withStroke(linewidth=1.6, foreground="white")]  # legible on a line, too
-    notes = [
-        axes.annotate(
-            text.plot(each.label), (x, y), xytext=(0, 0), textcoords="offset points", ha="center",
-            va="center", color=_ink(mark_of[each.label]), gid=LABEL_GID, zorder=6,
-            annotation_clip=False, path_effects=halo,
-        )
+    labels = [
+        Label(each.label, (float(x), float(y)), mark_of[each.label].color)
         for each, x, y in zip(named, *_coordinates(named, axis), strict=True)
-    ]  # fmt: skip
-    extents = [note.get_window_extent() for note in notes]
-    boxes = place_labels(
-        anchors,
-        np.array([[e.width + 2 * point_px, e.height + point_px] for e in extents]),
-        Surroundings(
-            frame=np.array(axes.bbox.padded(-MARGIN_PT * point_px).extents, dtype=float),
-            points=everyone,
-            radius=3.2 * point_px,
-            curves=_dots_on_curves(axes, step_px=1.5 * point_px),
-        ),
-    )
-    for note, anchor, box in zip(notes, anchors, boxes, strict=True):
-        if box is None:
-            note.remove()
-            continue
-        note.set_position(tuple((box.reshape(2, 2).mean(0) - anchor) / point_px))
-        _lead(axes, anchor, box, point_px)
-
-
-def _lead(axes: Axes, anchor: Floats, box: Floats, point_px: float) -> None:
-    end = np.clip(anchor, box[:2], box[2:])
-    far = float(np.linalg.norm(end - anchor))
-    if far < 7 * point_px:
-        return
-    start = anchor + (end - anchor) * (3.4 * point_px / far)
-    (x0, y0), (x1, y1) = axes.transData.inverted().transform([start, end])
-    axes.plot([x0, x1], [y0, y1], color=GREY, linewidth=0.45, zorder=3, scalex=False, scaley=False)
+    ]
+    write_labels(axes, labels, np.stack(_coordinates(aggregates, axis), axis=1))
 
 
 def _worth_a_label(aggregates: list[Aggregate], axis: CostAxis) -> list[Aggregate]:
@@ -221,22 +178,3 @@ def _worth_a_label(aggregates: list[Aggregate], axis: CostAxis) -> list[Aggregat
         kept.add(max(own, key=lambda i: y[i]))
     ends = [max(line, key=lambda each: each.miou or 0) for line in _stride_lines(aggregates)]
     return [aggregate for i, aggregate in enumerate(aggregates) if i in kept or aggregate in ends]
-
-
-def _ink(mark: Mark) -> str:
-    """Return a darker shade of a mark's colour, so that small letters have contrast."""
-    parts = (int(mark.color[k : k + 2], 16) for k in (1, 3, 5))
-    return "#" + "".join(f"{int(0.62 * part):02x}" for part in parts)
-
-
-def _dots_on_curves(axes: Axes, *, step_px: float) -> Floats:
-    """Return points along every line and error bar drawn in `axes`, in pixels, `(P, 2)`."""
-    paths = [line.get_transform().transform(line.get_xydata()) for line in axes.get_lines()]
-    for bars in axes.collections:
-        paths += [axes.transData.transform(path.vertices) for path in bars.get_paths()]
-    dots = [np.zeros((0, 2))]
-    for path in paths:
-        for start, end in pairwise(path):
-            count = max(int(np.linalg.norm(end - start) / step_px), 1)
-            dots.append(start + np.linspace(0, 1, count + 1)[:, None] * (end - start))
-    return np.concatenate(dots)

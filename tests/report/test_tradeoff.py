@@ -12,8 +12,9 @@ from matplotlib.text import Annotation
 
 from spar_bench.report.aggregates import Aggregate, read_aggregates
 from spar_bench.report.figures import GFLOPS, LATENCY, TRAINING, plan_figures
+from spar_bench.report.labels import LABEL_GID, MARGIN_PT
 from spar_bench.report.style import DIVIDES, DOES_NOT_DIVIDE, house_style, marks
-from spar_bench.report.tradeoff import LABEL_GID, MARGIN_PT, pareto_front, tradeoff_figure
+from spar_bench.report.tradeoff import pareto_front, tradeoff_figure
 from spar_bench.results import Results, Row
 from tests.report.synthetic import (
     InMemory,
