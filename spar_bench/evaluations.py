@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,10 @@ class Evaluations(Protocol):
 
     def preview(self, fingerprint: str) -> Preview | None:
         """Return the first images and their predictions."""
+        ...
+
+    def features(self, fingerprint: str) -> NDArray[np.floating[Any]] | None:
+        """Return the features `(C, h, w)` of the first image."""
         ...
 
 

@@ -59,9 +59,15 @@ def draw_panel(previews: Mapping[str, Preview], classes: list[str], path: Path) 
 
 
 def draw_pca(
-    image: NDArray[np.uint8], features: Mapping[str, NDArray[np.floating[Any]]], path: Path
+    image: NDArray[np.uint8],
+    features: Mapping[str, NDArray[np.floating[Any]]],
+    path: Path,
+    *,
+    fitted_to: str | None = None,
 ) -> None:
     """Draw an image `(H, W, 3)` and its features `(C, h, w)`, one column per key, in one PCA basis.
+
+    The basis is that of the features of `fitted_to`, or of all together.
 
     Raises:
         ValueError: `features` is empty, or its maps differ in channels.
@@ -69,4 +75,4 @@ def draw_pca(
     from spar_bench.report.pictures import pca_figure
     from spar_bench.report.style import save_as
 
-    save_as(lambda: pca_figure(image, features), path)
+    save_as(lambda: pca_figure(image, features, fitted_to=fitted_to), path)

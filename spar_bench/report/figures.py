@@ -3,18 +3,21 @@
 import itertools
 import statistics
 from collections.abc import Callable, Container, Iterator
-from dataclasses import dataclass
 from functools import partial
 
 from matplotlib.figure import Figure
 
 from spar_bench.evaluations import Evaluations
-from spar_bench.report import page, text
+from spar_bench.report import text
 from spar_bench.report.aggregates import Aggregate, panels_of
 from spar_bench.report.classes import class_ious, classes_figure, shown_aggregates
 from spar_bench.report.names import RANDOM_WEIGHTS
-from spar_bench.report.pictures import panel_figure
-from spar_bench.report.series import swept_axes
+from spar_bench.report.paper_figures import plan_resolutions, plan_strides
+from spar_bench.report.pictures import panel_figure, pca_figure
+from spar_bench.report.plans import FigurePlan
+from spar_bench.report.resolution_figure import resolutions_of
+from spar_bench.report.series import RESOLUTION, swept_axes
+from spar_bench.report.stride_figure import Strides, stride_stories
 from spar_bench.report.style import watermark
 from spar_bench.report.sweeps import axis_figure
 from spar_bench.report.tradeoff import CostAxis, has_front, has_lines, tradeoff_figure
@@ -41,20 +44,6 @@ TRAINING_ALONE = CostAxis(
 """For students of whose targets too little is known."""
 
 
-@dataclass(frozen=True)
-class FigurePlan:
-    """A figure to be drawn: its file name without an ending, and what it shows."""
-
-    name: str
-    caption: str
-    draw: Callable[[], Figure]
-
-    @property
-    def block(self) -> page.Figure:
-        """The figure as a block of the page."""
-        return page.Figure(self.name, self.caption)
-
-
 def plan_figures(
     results: Results, aggregates: list[Aggregate], evaluations: Evaluations
 ) -> Iterator[FigurePlan]:
@@ -62,20 +51,47 @@ def plan_figures(
 
     A plan may hold pictures: draw each before the next.
     """
-    datasets = list(dict.fromkeys(each.panel.dataset for each in aggregates))
     is_marked = any(each.has_random_weights for each in aggregates)
     taken = set[str]()
+    stories = stride_stories(results, aggregates)
+    for suffix, plan in itertools.chain(
+        (("", plan) for plan in plan_strides(aggregates, stories)),
+        _of_datasets(results, aggregates, evaluations, drawn=_drawn_axis(aggregates, stories)),
+    ):
+        name = _free_name(text.file_name(plan.name + suffix), taken)
+        taken.add(name)
+        caption = f"{plan.caption} ({suffix[1:]})" if suffix else plan.caption
+        draw = partial(_with_watermark, plan.draw) if is_marked else plan.draw
+        yield FigurePlan(name, caption, draw)
+
+
+def _of_datasets(
+    results: Results,
+    aggregates: list[Aggregate],
+    evaluations: Evaluations,
+    *,
+    drawn: CostAxis | None,
+) -> Iterator[tuple[str, FigurePlan]]:
+    """Yield the figures of each data set, and what their names end with if there are several."""
+    datasets = list(dict.fromkeys(each.panel.dataset for each in aggregates))
     for dataset in datasets:
         here = [each for each in aggregates if each.panel.dataset == dataset]
         suffix = f"_{dataset}" if len(datasets) > 1 else ""
         for plan in itertools.chain(
-            _tradeoffs(results, here), _along_axes(here), _of_panels(results, here, evaluations)
+            _tradeoffs(results, here, drawn=drawn),
+            _along_axes(results, here),
+            _of_panels(results, here, evaluations),
         ):
-            name = _free_name(text.file_name(plan.name + suffix), taken)
-            taken.add(name)
-            caption = f"{plan.caption} ({dataset})" if suffix else plan.caption
-            draw = partial(_with_watermark, plan.draw) if is_marked else plan.draw
-            yield FigurePlan(name, caption, draw)
+            yield suffix, plan
+
+
+def _drawn_axis(aggregates: list[Aggregate], stories: list[Strides]) -> CostAxis | None:
+    """Return the axis of cost on which a figure of strides shows all that there is, if it does."""
+    finished = {(each.key, each.panel) for each in aggregates if each.mious}
+    for strides in stories:
+        if finished == {(each.key, each.panel) for each in strides.shown}:
+            return LATENCY if strides.is_timed else GFLOPS
+    return None
 
 
 def _with_watermark(draw: Callable[[], Figure]) -> Figure:
@@ -85,7 +101,9 @@ def _with_watermark(draw: Callable[[], Figure]) -> Figure:
     return figure
 
 
-def _tradeoffs(results: Results, aggregates: list[Aggregate]) -> Iterator[FigurePlan]:
+def _tradeoffs(
+    results: Results, aggregates: list[Aggregate], *, drawn: CostAxis | None
+) -> Iterator[FigurePlan]:
     names = dict.fromkeys(name for scores in results.objectives.values() for name in scores)
     others = [n for n in names if n not in ("miou", "gflops", "latency_p50_ms")]
     for axis in [
@@ -94,7 +112,8 @@ def _tradeoffs(results: Results, aggregates: list[Aggregate]) -> Iterator[Figure
         *_training(aggregates),
         *(_objective(results, name) for name in others),
     ]:
-        if any(each.mious and axis.value(each) is not None for each in aggregates):
+        is_known = any(each.mious and axis.value(each) is not None for each in aggregates)
+        if is_known and axis is not drawn:
             title = axis.title.format(where="")
             yield FigurePlan(
                 axis.name,
@@ -135,8 +154,11 @@ def _objective(results: Results, name: str) -> CostAxis:
     return CostAxis(f"accuracy_vs_{name}", title, value)
 
 
-def _along_axes(aggregates: list[Aggregate]) -> Iterator[FigurePlan]:
+def _along_axes(results: Results, aggregates: list[Aggregate]) -> Iterator[FigurePlan]:
     for axis in swept_axes(aggregates):
+        if axis.key == RESOLUTION and (shown := resolutions_of(results, aggregates)) is not None:
+            yield plan_resolutions(shown)
+            continue
         yield FigurePlan(
             axis.name,
             f"Accuracy along what was swept: {axis.title[0].lower()}{axis.title[1:]}. Bars are one "
@@ -166,18 +188,42 @@ def _of_panels(
                 f"IoU of each class{at}: single pass, best teacher, best students.",
                 partial(classes_figure, ious, classes, aggregates),
             )
-        previews = {
-            each.name: preview
-            for each in shown
-            if (preview := evaluations.preview(each.evaluations[0])) is not None
-        }
-        if any(preview.names for preview in previews.values()):
-            yield FigurePlan(
-                f"qualitative{suffix}",
-                f"The first validation images{at}, their truth and what each method predicts. "
-                "Regions with enough room show the number of their class.",
-                partial(panel_figure, previews, classes),
-            )
+        for plan in _pictures(shown, classes, evaluations):
+            yield FigurePlan(plan.name + suffix, plan.caption.format(at=at), plan.draw)
+
+
+def _pictures(
+    shown: list[Aggregate], classes: list[str], evaluations: Evaluations
+) -> Iterator[FigurePlan]:
+    """Yield the panel of first images, and the features of the first in the teacher's PCA."""
+    previews = {
+        each.name: preview
+        for each in shown
+        if (preview := evaluations.preview(each.evaluations[0])) is not None
+    }
+    if not any(preview.names for preview in previews.values()):
+        return
+    yield FigurePlan(
+        "qualitative",
+        "The first validation images{at}, their truth and what each method predicts. "
+        "Regions with enough room show the number of their class.",
+        partial(panel_figure, previews, classes),
+    )
+    teacher = next((each for each in shown if each.method == "teacher"), shown[0])
+    features = {
+        each.name: found
+        for each in shown
+        if each.settings["backbone"] == teacher.settings["backbone"]
+        and (found := evaluations.features(each.evaluations[0])) is not None
+    }
+    if len(features) > 1 and teacher.name in features:
+        image = next(preview.images[0] for preview in previews.values() if preview.names)
+        yield FigurePlan(
+            "pca",
+            "Features of the first validation image{at}: the first three principal components of "
+            f"{teacher.name}'s as red, green and blue. A colour is the same feature in each.",
+            partial(pca_figure, image, features, fitted_to=teacher.name),
+        )
 
 
 def _free_name(name: str, taken: Container[str]) -> str:

@@ -26,13 +26,16 @@ class Label:
     color: str
 
 
-def write_labels(axes: Axes, labels: Sequence[Label], points: Floats) -> None:
+def write_labels(
+    axes: Axes, labels: Sequence[Label], points: Floats, *, radius_pt: float = 3.2
+) -> None:
     """Write each label beside its point, once the layout is final; one without room is left out.
 
     Args:
         axes: Where everything else is drawn already.
         labels: What to write, and where.
         points: All marks `(N, 2)`, in the data's coordinates, of which no label covers any.
+        radius_pt: Half the width of a mark.
     """
     figure = axes.get_figure()
     assert isinstance(figure, Figure)
@@ -57,7 +60,7 @@ def write_labels(axes: Axes, labels: Sequence[Label], points: Floats) -> None:
         Surroundings(
             frame=np.array(axes.bbox.padded(-MARGIN_PT * point_px).extents, dtype=float),
             points=marks,
-            radius=3.2 * point_px,
+            radius=radius_pt * point_px,
             curves=_dots_on_curves(axes, step_px=1.5 * point_px),
         ),
     )
@@ -86,11 +89,10 @@ def _ink(color: str) -> str:
 
 
 def _dots_on_curves(axes: Axes, *, step_px: float) -> Floats:
-    """Return points along every line, error bar and arrow in `axes`, in pixels, `(P, 2)`."""
+    """Return points along every line and error bar drawn in `axes`, in pixels, `(P, 2)`."""
     paths = [line.get_transform().transform(line.get_xydata()) for line in axes.get_lines()]
     for bars in axes.collections:
         paths += [axes.transData.transform(path.vertices) for path in bars.get_paths()]
-    paths += [axes.transData.transform(arrow.get_path().vertices) for arrow in axes.patches]
     dots = [np.zeros((0, 2))]
     for path in paths:
         for start, end in pairwise(path):

@@ -49,6 +49,19 @@ def beside_the_paper(results: Results, evaluations: Evaluations) -> list[Beside]
     ]
 
 
+def matched_mious(results: Results) -> list[tuple[Published, Row]]:
+    """Return each mIoU of the table that a spec names with each row that it is about."""
+    if results.reproduces is None:
+        return []
+    numbers = published(results.reproduces)
+    return [
+        (numbers[match.number], row)
+        for match in results.matches
+        if numbers[match.number].quantity == "miou_percent"
+        for row in rows_of(results, match)
+    ]
+
+
 def _of(
     number: int, one: Published, results: Results, evaluations: Evaluations
 ) -> Iterator[Beside]:
@@ -57,7 +70,7 @@ def _of(
     for match in results.matches:
         if match.number != number:
             continue
-        rows = _rows(results, match)
+        rows = rows_of(results, match)
         key = tuple(sorted(row.stages.get("evaluate", row.trial) for row in rows))
         if key not in seen:
             seen.add(key)
@@ -66,7 +79,8 @@ def _of(
         yield Beside(one, Verdict("not_run", "no row of it in the sweep"))
 
 
-def _rows(results: Results, match: Matched) -> list[Row]:
+def rows_of(results: Results, match: Matched) -> list[Row]:
+    """Return the rows that a number of the paper is about, one a place and seed."""
     return [
         row
         for row in results.rows

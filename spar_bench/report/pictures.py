@@ -1,4 +1,4 @@
-"""Draw images beside their label maps, and feature maps in the colours of their joint PCA."""
+"""Draw images beside their label maps, and feature maps in the colours of one PCA."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -59,36 +59,50 @@ def panel_figure(previews: Mapping[str, Preview], classes: list[str]) -> Figure:
 
 
 def pca_figure(
-    image: NDArray[np.uint8], features: Mapping[str, NDArray[np.floating[Any]]]
+    image: NDArray[np.uint8],
+    features: Mapping[str, NDArray[np.floating[Any]]],
+    *,
+    fitted_to: str | None = None,
 ) -> Figure:
-    """Draw an image, then one column per feature map in the colours of their joint PCA."""
+    """Draw an image, then one column per feature map in the colours of one PCA.
+
+    The PCA is that of the features of `fitted_to`, a key of `features`; None: of all together.
+    """
     if len({values.shape[0] for values in features.values()}) != 1:
         raise ValueError("a joint PCA needs at least one map, and maps with equally many channels")
-    row = [Picture(pixels) for pixels in (image, *pca_colors(list(features.values())))]
+    fit = None if fitted_to is None else [features[fitted_to]]
+    row = [Picture(pixels) for pixels in (image, *pca_colors(list(features.values()), fit))]
     return _grid(["image", *features], [row], [])
 
 
-def pca_colors(maps: Sequence[NDArray[np.floating[Any]]]) -> list[NDArray[np.uint8]]:
-    """Colour maps `(C, h, w)` as `(h, w, 3)` by their joint three principal components.
+def pca_colors(
+    maps: Sequence[NDArray[np.floating[Any]]],
+    fitted_to: Sequence[NDArray[np.floating[Any]]] | None = None,
+) -> list[NDArray[np.uint8]]:
+    """Colour maps `(C, h, w)` as `(h, w, 3)` by three principal components of some, else of all.
 
-    The same feature has the same colour in every map; the outermost hundredth is clipped.
+    The same feature has the same colour in every map; beyond the outermost hundredth of those that
+    the components are fitted to, colours are clipped.
     """
-    tokens = [values.reshape(values.shape[0], -1).T.astype(np.float64) for values in maps]
-    every = np.concatenate(tokens)
+    every = np.concatenate([_tokens(values) for values in (fitted_to or maps)])
     mean = every.mean(0)
-    _, vectors = np.linalg.eigh(np.cov(every - mean, rowvar=False).reshape(mean.size, mean.size))
-    basis = vectors[:, ::-1][:, :3]
+    basis = np.linalg.svd(every - mean, full_matrices=False)[2][:3].T
     # The sign of a principal axis is arbitrary: make its largest entry positive.
     basis = basis * np.sign(basis[np.abs(basis).argmax(0), np.arange(basis.shape[1])])
     low, high = np.quantile((every - mean) @ basis, [0.01, 0.99], axis=0)
     spread = np.where(high > low, high - low, 1.0)
     colored = []
-    for values, its_tokens in zip(maps, tokens, strict=True):
-        share = np.clip(((its_tokens - mean) @ basis - low) / spread, 0, 1)
+    for values in maps:
+        share = np.clip(((_tokens(values) - mean) @ basis - low) / spread, 0, 1)
         rgb = np.zeros((len(share), 3), np.uint8)
         rgb[:, : share.shape[1]] = np.round(255 * share)
         colored.append(rgb.reshape(*values.shape[1:], 3))
     return colored
+
+
+def _tokens(values: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    """Return features `(C, h, w)` as `(h * w, C)`."""
+    return values.reshape(values.shape[0], -1).T.astype(np.float64)
 
 
 def _predictions(previews: Mapping[str, Preview], index: int) -> list[NDArray[np.uint8]]:

@@ -9,6 +9,7 @@ from spar_bench.report.claims import Checked
 from spar_bench.report.comparing import claims_data, claims_section, paper_data, paper_section
 from spar_bench.report.data import costs_data, differences_data, results_data
 from spar_bench.report.differences import Comparison
+from spar_bench.report.main_table import NOTE, main_table
 from spar_bench.report.page import Block, Cell, Document, Figure, File, Heading, Page, Table, Text
 from spar_bench.report.paper import Beside
 from spar_bench.report.protocols import protocol_lines, skipped_lines
@@ -56,6 +57,14 @@ def claims(findings: Findings) -> Iterator[Block]:
 def paper(findings: Findings) -> Iterator[Block]:
     """Yield the table of the paper's numbers beside ours, if the spec names one."""
     yield from paper_section(findings.paper)
+
+
+def summary(findings: Findings) -> Iterator[Block]:
+    """Yield the table in the form of the paper's main one, for a sweep on several data sets."""
+    table = main_table(findings.results, findings.aggregates)
+    if table is not None:
+        yield table
+        yield Text(NOTE, "note")
 
 
 def accuracy_and_cost(findings: Findings) -> Iterator[Block]:
@@ -133,5 +142,7 @@ def files(findings: Findings) -> Iterator[Block]:
     yield Document("provenance.json", about, results.provenance)
 
 
-SECTIONS = [head, claims, paper, accuracy_and_cost, figures, differences, remarks, files]
+SECTIONS = [
+    head, claims, paper, summary, accuracy_and_cost, figures, differences, remarks, files,
+]  # fmt: skip
 """In the order in which a reader meets them."""

@@ -107,7 +107,7 @@ def marks_apart(shown: Iterable[Aggregate], aggregates: Iterable[Aggregate]) -> 
 
 def handle(
     mark: Mark,
-    linestyle: Literal["-", "none"],
+    linestyle: Literal["-", ":", "none"],
     *,
     color: str | None = None,
     linewidth: float | None = None,

@@ -19,7 +19,7 @@ from spar_bench.values import METHODS
 
 PER_CLASS_FILE = "per_class.csv"
 _PANEL_FILE = "panel.png"
-_DRAWN = 1
+_DRAWN = 2
 """Increased when a run's pictures are drawn differently: those in the store are then redrawn."""
 
 _DECIDES = {
@@ -201,5 +201,7 @@ def _draw(
         return
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        report.draw_pca(next(iter(previews.values())).images[0], features, folder / "pca.png")
+        image = next(iter(previews.values())).images[0]
+        fitted_to = "teacher" if "teacher" in features else None
+        report.draw_pca(image, features, folder / "pca.png", fitted_to=fitted_to)
         report.draw_panel(previews, classes, folder / _PANEL_FILE)  # last: then all are drawn

@@ -153,6 +153,16 @@ def preview_of(seed: int, n_classes: int = len(CLASSES)) -> Preview:
     return Preview([f"scene_{i}.png" for i in range(3)], images, truths, predictions)
 
 
+def features_of(seed: int) -> NDArray[np.float64]:
+    """Return features `(8, 12, 15)` of the first scene: its blocks, and noise that the seed draws."""
+    truth = preview_of(0).truths[0][::4, ::4]
+    rng = np.random.default_rng(seed)
+    directions = np.random.default_rng(7).normal(size=(256, 8))
+    noise = rng.normal(scale=0.1 * (1 + seed), size=(8, *truth.shape))
+    features: NDArray[np.float64] = np.moveaxis(directions[truth], -1, 0) + noise
+    return features
+
+
 def _blocks(values: NDArray[Any], hw: tuple[int, ...]) -> NDArray[np.uint8]:
     tall = np.repeat(values, -(-hw[0] // values.shape[0]), axis=0)
     return np.repeat(tall, -(-hw[1] // values.shape[1]), axis=1)[: hw[0], : hw[1]].astype(np.uint8)
@@ -164,6 +174,7 @@ class InMemory:
 
     all_counts: Mapping[str, Counts] = field(default_factory=dict)
     previews: Mapping[str, Preview] = field(default_factory=dict)
+    all_features: Mapping[str, NDArray[np.floating[Any]]] = field(default_factory=dict)
 
     def counts(self, fingerprint: str) -> Counts | None:
         return self.all_counts.get(fingerprint)
@@ -171,13 +182,20 @@ class InMemory:
     def preview(self, fingerprint: str) -> Preview | None:
         return self.previews.get(fingerprint)
 
+    def features(self, fingerprint: str) -> NDArray[np.floating[Any]] | None:
+        return self.all_features.get(fingerprint)
+
 
 def evaluations_of(results: Results) -> InMemory:
     """Return counts and previews for every finished row."""
     finished = [r for r in results.rows if r.miou is not None and "evaluate" in r.stages]
     keys = {r.stages["evaluate"]: r.miou for r in finished}
     counts = {key: counts_of(100 * (miou or 0), i) for i, (key, miou) in enumerate(keys.items())}
-    return InMemory(_same_truth(counts), {key: preview_of(i) for i, key in enumerate(keys)})
+    return InMemory(
+        _same_truth(counts),
+        {key: preview_of(i) for i, key in enumerate(keys)},
+        {key: features_of(i) for i, key in enumerate(keys)},
+    )
 
 
 def results_of(rows: list[Row], **changes: Any) -> Results:
