@@ -130,7 +130,7 @@ def stride_figure(strides: Strides, aggregates: Iterable[Aggregate]) -> Figure:
         Label(each.label, (float(cost), float(miou)), mark_of[each.label].color)
         for each, cost, miou in zip(strides.shown, x, y, strict=True)
     ]
-    arrows = _draw_arrows(axes, strides)
+    arrows = _draw_arrows(axes, strides, every)
     radius_pt = 4.6 if strides.paper else 3.2
     write_labels(axes, [*arrows, *labels], every, radius_pt=radius_pt)
     return figure
@@ -179,7 +179,7 @@ def _legend(strides: Strides) -> dict[str, Line2D]:
     return handles | ({"paper": paper_handle()} if strides.paper else {})
 
 
-def _draw_arrows(axes: Axes, strides: Strides) -> list[Label]:
+def _draw_arrows(axes: Axes, strides: Strides, points: Floats) -> list[Label]:
     """Draw what the best student gains, over a single pass upwards, over its teacher to the left.
 
     Returns:
@@ -189,14 +189,34 @@ def _draw_arrows(axes: Axes, strides: Strides) -> list[Label]:
     (single_x, x), (single_y, y) = _coordinates(strides, [strides.pretrained, best])
     labels = []
     if _draw_arrow(axes, (single_x, single_y), (x, y)):
-        gain = text.points((y - single_y) / 100)
-        labels.append(Label(f"{gain} mIoU", ((single_x * x) ** 0.5, (single_y + y) / 2), _ARROW))
+        at = _clearest(axes, (single_x, single_y), (x, y), points, aside_pt=(24, 0))
+        labels.append(Label(f"{text.points((y - single_y) / 100)} mIoU", at, _ARROW))
     if teacher is not None:
         (far,), (teacher_y,) = _coordinates(strides, [teacher])
         if _draw_arrow(axes, (far, y), (x, y)):
             axes.plot([far, far], [y, teacher_y], ":", color=GREY, linewidth=0.8, zorder=1.8)
-            labels.append(Label(_times(strides, far / x), ((far * x) ** 0.5, y), _ARROW))
+            at = _clearest(axes, (far, y), (x, y), points, aside_pt=(0, 8))
+            labels.append(Label(_times(strides, far / x), at, _ARROW))
     return labels
+
+
+def _clearest(
+    axes: Axes,
+    start: tuple[float, float],
+    end: tuple[float, float],
+    points: Floats,
+    *,
+    aside_pt: tuple[float, float],
+) -> tuple[float, float]:
+    """Return the place in the middle part of an arrow beside which points are farthest."""
+    figure = axes.get_figure()
+    assert isinstance(figure, Figure)
+    tail, head = axes.transData.transform([start, end])
+    along = tail + np.linspace(0.3, 0.75, 10)[:, None] * (head - tail)
+    beside = along + np.array(aside_pt) * figure.dpi / 72
+    apart = np.linalg.norm(beside[:, None] - axes.transData.transform(points), axis=-1).min(1)
+    x, y = axes.transData.inverted().transform(along[int(np.argmax(apart))])
+    return float(x), float(y)
 
 
 def _draw_arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float]) -> bool:

@@ -154,7 +154,7 @@ def preview_of(seed: int, n_classes: int = len(CLASSES)) -> Preview:
 
 
 def features_of(seed: int) -> NDArray[np.float64]:
-    """Return features `(8, 12, 15)` of the first scene: its blocks, and noise that the seed draws."""
+    """Return features `(8, 12, 15)` of the first scene: its blocks, and noise drawn by the seed."""
     truth = preview_of(0).truths[0][::4, ::4]
     rng = np.random.default_rng(seed)
     directions = np.random.default_rng(7).normal(size=(256, 8))

@@ -8,8 +8,9 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
 from spar_bench.report.aggregates import read_aggregates
-from spar_bench.report.figures import FigurePlan, plan_figures
+from spar_bench.report.figures import plan_figures
 from spar_bench.report.names import RANDOM_WEIGHTS
+from spar_bench.report.plans import FigurePlan
 from spar_bench.report.style import house_style
 from spar_bench.results import Results
 from tests.report.synthetic import evaluations_of, stride_results
