@@ -1,6 +1,5 @@
 """Results in which the paper's own numbers are fed as if they were those of runs."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 from spar_bench.published import Published, published
@@ -92,10 +91,10 @@ def _with_number(known: Row, one: Published, numbers: list[Published]) -> Row:
     return replace(known, miou=one.value / 100, status="finished")
 
 
-def lines_of(table: str, quantity: str) -> Iterator[tuple[Published, list[Published]]]:
-    """Yield the numbers of a quantity by the point that they are about."""
+def lines_of(table: str, quantity: str) -> list[list[Published]]:
+    """Return the numbers of a quantity by the point that they are about."""
     groups: dict[str, list[Published]] = {}
     for one in published(table):
         if one.quantity == quantity:
             groups.setdefault(group_of(one), []).append(one)
-    yield from ((numbers[0], numbers) for numbers in groups.values())
+    return list(groups.values())
