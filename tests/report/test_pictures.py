@@ -9,12 +9,22 @@ from skimage.color import deltaE_cie76, deltaE_ciede2000, rgb2lab
 from sklearn.decomposition import PCA
 
 from spar_bench.report import draw_panel, draw_pca
+from spar_bench.report.aggregates import read_aggregates
 from spar_bench.report.colors import class_colors
+from spar_bench.report.figures import plan_figures
 from spar_bench.report.pictures import panel_figure, pca_colors, pca_figure
 from spar_bench.report.regions import Place, number_places
 from spar_bench.report.style import house_style
 from spar_bench.results import Preview
-from tests.report.synthetic import CLASSES, preview_of
+from tests.report.synthetic import (
+    CLASSES,
+    baseline,
+    evaluations_of,
+    preview_of,
+    results_of,
+    students,
+    teacher,
+)
 
 READERS = {
     "trichromat": [[1, 0, 0], [0, 1, 0], [0, 0, 1]],
@@ -260,3 +270,51 @@ def test_features_of_different_channels_are_refused(tmp_path: Path) -> None:
 
     with pytest.raises(ValueError, match="equally many channels"):
         draw_pca(np.zeros((20, 30, 3), np.uint8), maps, tmp_path / "pca.png")
+
+
+def test_colours_fitted_to_one_map_are_its_principal_components_in_every_map() -> None:
+    rng = np.random.default_rng(0)
+    scale = np.array([5.0, 3, 2, 0.1, 0.1])[:, None, None]
+    teacher, other = rng.normal(size=(5, 4, 6)) * scale, rng.normal(size=(5, 3, 2)) * scale[::-1]
+
+    colored = pca_colors([other, teacher], [teacher])
+
+    fitted = PCA(3).fit(teacher.reshape(5, -1).T)
+    signs = np.sign([part[np.abs(part).argmax()] for part in fitted.components_])
+    for values, picture in zip((other, teacher), colored, strict=True):
+        expected = fitted.transform(values.reshape(5, -1).T) * signs
+        got = picture.reshape(-1, 3).astype(float)
+        for component in range(3):
+            inside = (got[:, component] > 0) & (got[:, component] < 255)
+            slope = np.polyfit(expected[inside, component], got[inside, component], 1)
+            drawn = np.clip(np.polyval(slope, expected[:, component]), 0, 255)
+            np.testing.assert_allclose(got[:, component], drawn, atol=1.5)
+    np.testing.assert_array_equal(colored[1], pca_colors([teacher])[0])
+
+
+def test_a_report_shows_features_in_the_colours_of_the_teachers() -> None:
+    results = results_of([baseline(38), teacher(16, 44), teacher(12, 46), *students("all", 42)])
+    evaluations = evaluations_of(results)
+    plans = plan_figures(results, read_aggregates(results), evaluations)
+    plan = next(plan for plan in plans if plan.name == "pca")
+
+    with house_style():
+        figure = plan.draw()
+
+    titles = [axes.get_title() for axes in figure.axes]
+    assert titles == ["image", "single pass", "teacher s = 12", "SPAR all"]
+    keys = ("pretrained", "teacher12", "student_all_0")
+    maps = [evaluations.all_features[key] for key in keys]
+    expected = pca_colors(maps, [maps[1]])
+    for axes, picture in zip(figure.axes[1:], expected, strict=True):
+        np.testing.assert_array_equal(axes.get_images()[0].get_array(), picture)
+
+
+def test_features_of_another_backbone_are_in_no_ones_colours() -> None:
+    results = results_of([baseline(38, backbone="other"), teacher(12, 46), *students("all", 42)])
+    plans = plan_figures(results, read_aggregates(results), evaluations_of(results))
+
+    with house_style():
+        figure = next(plan for plan in plans if plan.name == "pca").draw()
+
+    assert [axes.get_title() for axes in figure.axes] == ["image", "teacher s = 12", "SPAR all"]
