@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
+from matplotlib.text import Annotation
 
 from spar_bench.report import text
 from spar_bench.report.placement import Floats, Surroundings, place_labels
@@ -44,15 +45,7 @@ def write_labels(
         axes.transData.transform(np.reshape(some, (-1, 2)))
         for some in (points, [label.at for label in labels])
     )
-    halo = [withStroke(linewidth=1.6, foreground="white")]  # legible on a line, too
-    notes = [
-        axes.annotate(
-            text.plot(label.words), label.at, xytext=(0, 0), textcoords="offset points",
-            ha="center", va="center", color=_ink(label.color), gid=LABEL_GID, zorder=6,
-            annotation_clip=False, path_effects=halo,
-        )
-        for label in labels
-    ]  # fmt: skip
+    notes = _annotations(axes, labels)
     extents = [note.get_window_extent() for note in notes]
     boxes = place_labels(
         anchors,
@@ -70,6 +63,18 @@ def write_labels(
             continue
         note.set_position(tuple((box.reshape(2, 2).mean(0) - anchor) / point_px))
         _lead(axes, anchor, box, point_px)
+
+
+def _annotations(axes: Axes, labels: Sequence[Label]) -> list[Annotation]:
+    halo = [withStroke(linewidth=1.6, foreground="white")]  # legible on a line, too
+    return [
+        axes.annotate(
+            text.plot(label.words), label.at, xytext=(0, 0), textcoords="offset points",
+            ha="center", va="center", color=_ink(label.color), gid=LABEL_GID, zorder=6,
+            annotation_clip=False, path_effects=halo,
+        )
+        for label in labels
+    ]  # fmt: skip
 
 
 def _lead(axes: Axes, anchor: Floats, box: Floats, point_px: float) -> None:

@@ -182,10 +182,10 @@ def test_both_panels_are_against_the_side_of_the_square_with_as_many_pixels() ->
     figure = drawn(results_of(resolution_rows(128, 256, 384)), "resolution_figure")
 
     accuracy, time = figure.axes
-    line = accuracy.get_lines()[0]
-    np.testing.assert_allclose(line.get_xdata(), [(s * s * 5 / 4) ** 0.5 for s in (128, 256, 384)])
-    np.testing.assert_allclose(line.get_ydata(), [31.28, 32.56, 33.84])
-    np.testing.assert_allclose(time.get_lines()[0].get_ydata(), [0.004, 0.008, 0.012])
+    line, times = (np.asarray(axes.get_lines()[0].get_xydata()) for axes in (accuracy, time))
+    sides = [(side * side * 5 / 4) ** 0.5 for side in (128, 256, 384)]
+    np.testing.assert_allclose(line, np.column_stack([sides, [31.28, 32.56, 33.84]]))
+    np.testing.assert_allclose(times, np.column_stack([sides, [0.004, 0.008, 0.012]]))
     assert [label.get_text() for label in time.get_xticklabels()] == ["143²", "286²", "429²"]
     assert (time.get_yscale(), time.get_ylabel()) == ("log", "Time of one image (s)")
 
