@@ -216,13 +216,15 @@ def _pictures(
         if each.settings["backbone"] == teacher.settings["backbone"]
         and (found := evaluations.features(each.evaluations[0])) is not None
     }
-    if len(features) > 1 and teacher.name in features:
+    if len(features) > 1:
         image = next(preview.images[0] for preview in previews.values() if preview.names)
+        fitted_to = teacher.name if teacher.name in features else None
+        whose = f"{fitted_to}'s" if fitted_to else "all of them"
         yield FigurePlan(
             "pca",
             "Features of the first validation image{at}: the first three principal components of "
-            f"{teacher.name}'s as red, green and blue. A colour is the same feature in each.",
-            partial(pca_figure, image, features, fitted_to=teacher.name),
+            f"{whose} as red, green and blue. A colour is the same feature in each.",
+            partial(pca_figure, image, features, fitted_to=fitted_to),
         )
 
 

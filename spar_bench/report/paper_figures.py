@@ -12,6 +12,8 @@ from spar_bench.report.plans import FigurePlan
 from spar_bench.report.resolution_figure import Resolutions, resolution_figure
 from spar_bench.report.stride_figure import Strides, stride_figure
 
+_TIMED = "time of one image"
+_UNTIMED = "GFLOPs of one image (1 MAC = 2 FLOPs; nothing was timed)"
 _BEHIND = " Hollow and grey behind ours: the paper's numbers, whose GPU is not known."
 
 
@@ -20,7 +22,7 @@ def plan_strides(aggregates: list[Aggregate], stories: list[Strides]) -> Iterato
     for strides in stories:
         several = [f" ({strides.teachers[0].settings['backbone']})"] if len(stories) > 1 else []
         over = ", ".join(strides.datasets)
-        cost = "time of one image" if strides.is_timed else "GFLOPs of one image, not timed"
+        cost = _TIMED if strides.is_timed else _UNTIMED
         yield FigurePlan(
             "stride_figure",
             f"Accuracy against {cost}, on a log axis, by the teacher's stride{''.join(several)}. "
@@ -33,7 +35,7 @@ def plan_strides(aggregates: list[Aggregate], stories: list[Strides]) -> Iterato
 
 def plan_resolutions(shown: Resolutions) -> FigurePlan:
     """Return the figure of one data set at several resolutions."""
-    cost = "time of one image" if shown.is_timed else "GFLOPs of one image, not timed"
+    cost = _TIMED if shown.is_timed else _UNTIMED
     return FigurePlan(
         "resolution_figure",
         f"Accuracy, and {cost} on a log axis, against effective resolution: the side of the square "

@@ -111,7 +111,8 @@ def resolution_figure(shown: Resolutions) -> Figure:
     cost.set_yscale("log")
     cost.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
     cost.yaxis.set_minor_formatter(NullFormatter())
-    cost.set_ylabel("Time of one image (s)" if shown.is_timed else "GFLOPs of one image")
+    untimed = "GFLOPs of one image (time not measured)"
+    cost.set_ylabel("Time of one image (s)" if shown.is_timed else untimed)
     ticks = _ticks(shown)
     for axes in (accuracy, cost):
         axes.margins(x=0.05, y=0.08)

@@ -146,7 +146,7 @@ def _cost_title(strides: Strides) -> str:
     where = f" of {cost.image_h}×{cost.image_w} px" if cost.image_h and cost.image_w else ""
     if strides.is_timed:
         return f"Time of one image{where} (s)"
-    return f"GFLOPs of one image{where} (1 MAC = 2 FLOPs; time not measured)"
+    return f"GFLOPs of one image{where} (time not measured)"
 
 
 def _draw_paper(axes: Axes, strides: Strides, mark_of: dict[str, Mark]) -> Floats:

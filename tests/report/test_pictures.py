@@ -1,5 +1,6 @@
 """The qualitative panel, the colours of classes and the joint PCA of features."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -318,3 +319,19 @@ def test_features_of_another_backbone_are_in_no_ones_colours() -> None:
         figure = next(plan for plan in plans if plan.name == "pca").draw()
 
     assert [axes.get_title() for axes in figure.axes] == ["image", "teacher s = 12", "SPAR all"]
+
+
+def test_without_the_teachers_features_the_colours_are_those_of_all_others() -> None:
+    results = results_of([baseline(38), teacher(12, 46), *students("all", 42)])
+    evaluations = evaluations_of(results)
+    maps = {key: evaluations.all_features[key] for key in ("pretrained", "student_all_0")}
+    plans = plan_figures(results, read_aggregates(results), replace(evaluations, all_features=maps))
+    plan = next(plan for plan in plans if plan.name == "pca")
+
+    with house_style():
+        figure = plan.draw()
+
+    assert [axes.get_title() for axes in figure.axes] == ["image", "single pass", "SPAR all"]
+    expected = pca_colors(list(maps.values()))[1]
+    np.testing.assert_array_equal(figure.axes[2].get_images()[0].get_array(), expected)
+    assert "components of all of them" in plan.caption
