@@ -3,6 +3,7 @@
 import itertools
 import statistics
 from collections.abc import Callable, Container, Iterator
+from dataclasses import replace
 from functools import partial
 
 from matplotlib.figure import Figure
@@ -188,12 +189,12 @@ def _of_panels(
                 f"IoU of each class{at}: single pass, best teacher, best students.",
                 partial(classes_figure, ious, classes, aggregates),
             )
-        for plan in _pictures(shown, classes, evaluations):
-            yield FigurePlan(plan.name + suffix, plan.caption.format(at=at), plan.draw)
+        for plan in _pictures(shown, classes, evaluations, at=at):
+            yield replace(plan, name=plan.name + suffix)
 
 
 def _pictures(
-    shown: list[Aggregate], classes: list[str], evaluations: Evaluations
+    shown: list[Aggregate], classes: list[str], evaluations: Evaluations, *, at: str
 ) -> Iterator[FigurePlan]:
     """Yield the panel of first images, and the features of the first in the teacher's PCA."""
     previews = {
@@ -205,7 +206,7 @@ def _pictures(
         return
     yield FigurePlan(
         "qualitative",
-        "The first validation images{at}, their truth and what each method predicts. "
+        f"The first validation images{at}, their truth and what each method predicts. "
         "Regions with enough room show the number of their class.",
         partial(panel_figure, previews, classes),
     )
@@ -222,7 +223,7 @@ def _pictures(
         whose = f"{fitted_to}'s" if fitted_to else "all of them"
         yield FigurePlan(
             "pca",
-            "Features of the first validation image{at}: the first three principal components of "
+            f"Features of the first validation image{at}: the first three principal components of "
             f"{whose} as red, green and blue. A colour is the same feature in each.",
             partial(pca_figure, image, features, fitted_to=fitted_to),
         )
