@@ -3,7 +3,7 @@
 import statistics
 from collections import Counter
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, NamedTuple
 
 from spar_bench.report.names import RANDOM_WEIGHTS, backbone_name, setting_text, trained_part
@@ -76,7 +76,7 @@ class Aggregate:
     divides_patch: bool | None
     classes: str
     has_random_weights: bool
-    training: Training = Training()
+    training: Training = field(default_factory=Training)
     varying: tuple[str, ...] = ()
 
     @property

@@ -42,7 +42,7 @@ def _was_resumed(finished: Finished) -> bool:
         curve = student.read_curve(finished)
     except Damaged:
         return True  # it cannot be told; the student itself is whole
-    return curve[0][2] < finished.manifest["made"]["started_ms"]
+    return curve[0][2] < int(finished.manifest["made"]["started_ms"])
 
 
 def _teach_gflops(

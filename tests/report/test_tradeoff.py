@@ -262,16 +262,19 @@ def test_accuracy_is_drawn_against_what_students_cost_with_their_targets() -> No
         mark_of = marks(aggregates)
 
     drawn = [c.lines[0] for c in figure.axes[0].containers if isinstance(c, ErrorbarContainer)]
-    assert [line.get_xdata()[0] for line in drawn] == [400.0, 700.0]
-    assert [line.get_ydata()[0] for line in drawn] == pytest.approx([40.0, 41.0])
+    assert [float(x) for line in drawn for x in np.asarray(line.get_xdata())] == [400.0, 700.0]
+    heights = [float(y) for line in drawn for y in np.asarray(line.get_ydata())]
+    assert heights == pytest.approx([40.0, 41.0])
     assert [line.get_color() for line in drawn] == [
         mark_of["SPAR last block"].color,
         mark_of["SPAR last 2 blocks"].color,
     ]
 
 
-@pytest.mark.parametrize(("gflops", "is_drawn"), [((100, 400), True), ((100, 100), False),
-                                                  ((100,), False), ((None, None), False)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("gflops", "is_drawn"),
+    [((100, 400), True), ((100, 100), False), ((100,), False), ((None, None), False)],
+)
 def test_training_cost_is_drawn_where_two_students_differ_in_it(
     gflops: tuple[float | None, ...], is_drawn: bool
 ) -> None:

@@ -34,7 +34,8 @@ def collected(one: Any, store: Store) -> tuple[Collector, Training]:
 
 def expected_gflops(collector: Collector, store: Store) -> tuple[float, float]:
     """Return the GFLOPs of targets and of an epoch, image by image."""
-    [stage], [listed] = (of_type(collector.plan, kind) for kind in (student.Stage, images.Stage))
+    [stage] = of_type(collector.plan, student.Stage)
+    [listed] = of_type(collector.plan, images.Stage)
     sizes, teacher = stage.places.sizes, stage.places.teacher
     teach = passes = 0
     for image_hw, count in listed.sizes.items():
