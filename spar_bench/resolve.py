@@ -68,7 +68,8 @@ class ResolvedBackbone:
 class ResolvedDataset:
     """A labelled data set as one evaluation reads it; `image_hw` is the size costs are stated for.
 
-    `classes` has the names by label, each with its synonyms after it.
+    `classes` has the names by label, each with its synonyms after it. `n_listed` is how many images
+    there are, of which evenly spaced ones are read; None where the data set does not say.
     """
 
     spec: DatasetSpec
@@ -78,6 +79,7 @@ class ResolvedDataset:
     image_hw: tuple[int, int]
     n_images: int
     identity: Identity
+    n_listed: int | None = None
 
     @property
     def n_queries(self) -> int:
@@ -280,6 +282,9 @@ class Resolver:
             image_hw=image_hw,
             n_images=n_images,
             identity=identity,
+            n_listed=self._or_else(
+                lambda: getattr(self.opened(spec, "val"), "n_listed", None), lambda: None
+            ),
         )
 
     def _source(self, spec: SourceSpec) -> ResolvedSource:

@@ -99,7 +99,8 @@ class Row(Reading):
     `seed` is None where no seed can affect the number (pretrained and teacher). `dataset_digest`
     is that of all that decides the data set's images and labels, `protocol` a digest of the
     evaluation protocol; `checkpoint` is the file that a student was imported from; `probes` has the
-    summary of each probe that was asked for, by kind; empty if it is not finished.
+    summary of each probe that was asked for, by kind; empty if it is not finished. `n_listed` is
+    how many images the data set has, where those of the row are evenly spaced among them.
     """
 
     experiment: str
@@ -114,6 +115,7 @@ class Row(Reading):
     dataset_digest: str
     eval_short_side_px: int
     n_images: int | None
+    n_listed: int | None = None
     n_skipped: int | None = None
     miou: float | None
     status: Status

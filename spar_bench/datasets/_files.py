@@ -10,7 +10,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from spar_bench.datasets.base import IGNORED, DatasetSettings, Image, Mask, Sample, Split
+from spar_bench.datasets.base import (
+    IGNORED,
+    DatasetSettings,
+    Image,
+    Mask,
+    Sample,
+    Split,
+    evenly_spaced,
+)
 from spar_bench.digests import remembered_sha256s
 from spar_bench.errors import DataError, NotReady, SparBenchError
 
@@ -72,7 +80,10 @@ class Found:
 
 
 class FileDataset(ABC):
-    """The images of one split; a plug-in's `Dataset` says only which files they are."""
+    """The images of one split; a plug-in's `Dataset` says only which files they are.
+
+    `n_listed` is how many there are, of which `count` takes an evenly spaced part.
+    """
 
     def __init__(
         self,
@@ -98,7 +109,8 @@ class FileDataset(ABC):
         if problems is not None:
             problems += all_problems
         self.root, self.classes, self.n_published = found.root, found.classes, found.n_published
-        self._entries = found.entries[: settings.count]
+        self.n_listed = len(found.entries)
+        self._entries = evenly_spaced(found.entries, settings.count)
         self._stated_labels = found.labels
 
     @abstractmethod

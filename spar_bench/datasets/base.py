@@ -1,7 +1,8 @@
 """The contract of a data set plug-in: labelled images by index, read without torch."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeVar
 
 from spar_bench.datasets._facts import Facts
 from spar_bench.errors import DataFileError
@@ -17,14 +18,16 @@ else:  # a spec is checked without numpy
 Split = Literal["train", "val"]
 
 IGNORED = 255
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class DatasetSettings:
     """What a spec and a data file say about a data set.
 
-    `path` is its folder, `count` how many images to use, `classes` the class names of the spec,
-    else of the data file; `name` is what the spec calls it, `facts` what its data file states.
+    `path` is its folder, `count` how many images to use (those that `evenly_spaced` takes, unless
+    images are drawn independently), `classes` the class names of the spec, else of the data file;
+    `name` is what the spec calls it, `facts` what its data file states.
     """
 
     path: str | None = None
@@ -40,6 +43,18 @@ class DatasetSettings:
                 f"{self.name}: files: must be given only with plugin: tree, but plugin is "
                 f"{plugin}; leave it out, or correct the plug-in"
             )
+
+
+def evenly_spaced(images: Sequence[T], count: int | None) -> Sequence[T]:
+    """Return `count` of n images, those at `floor(i * n / count)` for i from 0; None: all.
+
+    The first images of a list may be neighbours, such as frames of one video, which say less about
+    the whole and make an interval over images too narrow.
+    """
+    n = len(images)
+    if count is None or count >= n:
+        return images
+    return [images[i * n // count] for i in range(count)]
 
 
 class Sample(NamedTuple):

@@ -52,7 +52,14 @@ def _extent(rows: list[Row]) -> str:
     counts = sorted({row.n_images for row in rows if row.n_images is not None})
     n_images = " or ".join(map(str, counts))
     noun = "image" if counts == [1] else "images"
-    return f"at {sides} px" + (f": {n_images} {noun}" if counts else "")
+    listed = {row.n_listed for row in rows if row.n_listed is not None}
+    is_part = bool(counts) and any(n > counts[-1] + _most_skipped(rows) for n in listed)
+    of_all = f", evenly spaced among {max(listed)}" if is_part else ""
+    return f"at {sides} px" + (f": {n_images} {noun}{of_all}" if counts else "")
+
+
+def _most_skipped(rows: list[Row]) -> int:
+    return max(row.n_skipped or 0 for row in rows)
 
 
 def skipped_lines(results: Results) -> list[str]:

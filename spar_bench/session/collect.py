@@ -148,6 +148,7 @@ class Collector:
             dataset_digest=digest(planned.data.identity),
             eval_short_side_px=planned.short_side_px,
             n_images=summary.n_images if summary else None,
+            n_listed=planned.data.n_listed,
             n_skipped=summary.n_skipped if summary else None,
             miou=summary.miou if summary else None,
             dtype=settings.evaluate.precision,

@@ -208,7 +208,7 @@ class DatasetSpec(DatasetPart):
     """A labelled validation set, and the names of its classes."""
 
     label: Text | None = Field(None, description="Name in tables; default: folder's or plug-in's.")
-    count: Positive | None = Field(None, description="Use only the first images; default: all.")
+    count: Positive | None = Field(None, description="Only so many, evenly spaced; default: all.")
     classes: Classes | None = Field(
         None, description="Class names, each a list of synonyms; default: the data set's own."
     )

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image as Pillow
 
 from spar_bench.datasets import folder
-from spar_bench.datasets.base import Dataset, DatasetSettings, Split
+from spar_bench.datasets.base import Dataset, DatasetSettings, Split, evenly_spaced
 from spar_bench.errors import DataError, NotReady
 from spar_bench.resolve import Resolver
 from spar_bench.spec.schema import DatasetSpec
@@ -289,6 +289,43 @@ def test_identity_leaves_out_what_is_not_used(root: Path) -> None:
     (root / "classes.txt").write_text("sky\nroad, street , lane\n# note\n")
 
     assert (read("val", root, count=2).identity(), read("train", root).identity()) == before
+
+
+@pytest.mark.parametrize(
+    ("n_listed", "count", "taken"),
+    [
+        (120, 12, list(range(0, 120, 10))),
+        (7, 3, [0, 2, 4]),  # floor of 0, 7/3, 14/3
+        (5, 4, [0, 1, 2, 3]),  # floor of 0, 5/4, 10/4, 15/4
+        (3, 3, [0, 1, 2]),
+        (3, 9, [0, 1, 2]),
+        (3, None, [0, 1, 2]),
+    ],
+)
+def test_a_count_takes_evenly_spaced_images(
+    n_listed: int, count: int | None, taken: list[int]
+) -> None:
+    assert list(evenly_spaced(range(n_listed), count)) == taken
+
+
+def test_images_of_a_count_are_evenly_spaced_by_name_and_their_number_is_kept(root: Path) -> None:
+    for name in "defghi":
+        write_image(root / "val_images" / f"{name}.jpg")
+        write_mask(root / "val_masks" / f"{name}.png")
+
+    dataset = read("val", root, count=3)
+
+    names = [dataset.sample(i).name for i in range(len(dataset))]
+    assert names == ["val_images/a.jpg", "val_images/e.jpg", "val_images/h.jpg"]
+    assert dataset.n_listed == 9
+
+
+def test_another_part_of_the_same_number_has_another_identity(root: Path) -> None:
+    before = read("val", root, count=2).identity()
+    write_image(root / "val_images" / "0.jpg")
+    write_mask(root / "val_masks" / "0.png")
+
+    assert read("val", root, count=2).identity() != before
 
 
 def test_home_folder_is_written_as_a_tilde(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -165,6 +165,18 @@ def test_number_of_images_is_said_beside_the_protocol_where_it_is_known(tmp_path
     assert said in (tmp_path / "table.tex").read_text()
 
 
+def test_a_part_of_a_data_set_is_said_to_be_evenly_spaced_beside_the_protocol() -> None:
+    part, whole, skipping = (
+        protocol_lines(results((baseline(38, n_listed=120, protocol=name, **counts), said)))
+        for counts in ({"n_images": 12}, {"n_images": 120}, {"n_images": 118, "n_skipped": 2})
+        for name, said in [named()]
+    )
+
+    assert "(patchwork at 256 px: 12 images, evenly spaced among 120): " in part[0]
+    assert "(patchwork at 256 px: 120 images): " in whole[0]
+    assert "(patchwork at 256 px: 118 images): " in skipping[0]
+
+
 def test_images_left_out_are_counted_under_the_table(tmp_path: Path) -> None:
     rows = [baseline(38, n_images=46, n_skipped=2), teacher(12, 45, n_images=46, n_skipped=2)]
 
