@@ -174,6 +174,20 @@ COLUMNS = [
 ]  # fmt: skip
 """The columns of results.csv, in order; followed by one for each other swept key, then probes'."""
 
+MADE_BY = {
+    "miou": "evaluate",
+    "n_windows": "cost",
+    "gflops": "cost",
+    "params_m": "cost",
+    "latency_p10_ms": "latency",
+    "latency_p50_ms": "latency",
+    "latency_p90_ms": "latency",
+    "encoder_p50_ms": "latency",
+    "peak_mib": "latency",
+    **{one.name: "student" for one in dataclasses.fields(Training)},
+}
+"""The measured columns, each with the role of the stage that its numbers come from."""
+
 COST_COLUMNS = [
     "backbone", "method", "inference", "average", "refiner", "window_px", "stride_px", "dataset",
     "dtype", *[f.name for f in dataclasses.fields(Cost)],

@@ -9,6 +9,7 @@ import click
 from spar_bench.cli.completion import swept_trials
 from spar_bench.cli.options import store_option
 from spar_bench.cli.printing import span, table
+from spar_bench.results import MADE_BY
 
 if TYPE_CHECKING:
     from spar_bench.session.provenance import Explained
@@ -25,15 +26,8 @@ def explain(trial: str, store: Path) -> None:
     click.echo("\n\n".join(_explanation(explained) for explained in trace(trial, store=store)))
 
 
-NUMBERS = {
-    "miou": "evaluate",
-    "gflops": "cost",
-    "params_m": "cost",
-    "latency_p50_ms": "latency",
-    "encoder_p50_ms": "latency",
-    "peak_mib": "latency",
-}
-"""The numbers of a row, each mapped to its stage."""
+NUMBERS = ["miou", "gflops", "params_m", "latency_p50_ms", "encoder_p50_ms", "peak_mib"]
+"""The numbers of a row that are explained."""
 
 
 def _explanation(explained: "Explained") -> str:
@@ -43,7 +37,8 @@ def _explanation(explained: "Explained") -> str:
     if row.reason:
         lines.append(f"  {row.reason}")
     cells = []
-    for name, kind in NUMBERS.items():
+    for name in NUMBERS:
+        kind = MADE_BY[name]
         value = row.miou if name == "miou" else getattr(row.cost, name)
         source = f"{kind} {row.stages.get(kind, '')[:12]}"
         known = [f"{value:.6g}", source] if value is not None else ["not measured", ""]

@@ -1,5 +1,6 @@
 """`report`: write the tables and figures of finished sweeps."""
 
+import webbrowser
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,8 @@ import click
 
 from spar_bench.cli.completion import swept_experiments
 from spar_bench.cli.options import HomePath, store_option
+
+PAGE = "index.html"
 
 
 @click.command()
@@ -32,15 +35,28 @@ from spar_bench.cli.options import HomePath, store_option
     is_flag=True,
     help="Allow rows of different evaluation protocols in a table; a column then says which.",
 )
-def report(experiments: tuple[str, ...], folder: Path, **options: Any) -> None:
+@click.option(
+    "--open",
+    "is_open",
+    is_flag=True,
+    help="Open the page in a browser; of several, the one that was written last.",
+)
+def report(experiments: tuple[str, ...], folder: Path, is_open: bool, **options: Any) -> None:
     """Write tables and figures of finished sweeps to reports/EXPERIMENT/; default: all sweeps.
 
     EXPERIMENT may be a suite, a folder that was swept as a whole: its experiments are written too.
     """
     from spar_bench.session.reports import write_report
 
+    pages = list[Path]()
+
     def tell(name: str, paths: list[Path]) -> None:
-        click.echo(f"{folder / name}: {len(paths)} files; start with {folder / name / 'README.md'}")
+        here = folder / name
+        pages.append(here / PAGE)
+        click.echo(
+            f"{here}: {len(paths)} files; start with {here / 'README.md'}, or {pages[-1]} in a "
+            "browser"
+        )
 
     write_report(
         experiments,
@@ -48,3 +64,12 @@ def report(experiments: tuple[str, ...], folder: Path, **options: Any) -> None:
         on_written=tell,
         **options,
     )
+    if is_open:
+        _open(pages[-1])
+
+
+def _open(page: Path) -> None:
+    """Show a page in a browser, or say where it lies."""
+    address = page.absolute().as_uri()
+    if not webbrowser.open(address):
+        click.echo(f"no browser is found here; the page is {address}")

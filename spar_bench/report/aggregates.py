@@ -2,8 +2,8 @@
 
 import statistics
 from collections import Counter
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 
 from spar_bench.report.names import RANDOM_WEIGHTS, backbone_name, setting_text, trained_part
@@ -62,7 +62,8 @@ class Aggregate:
     `mious` holds a fraction for each finished evaluation, `evaluations` its fingerprint, and
     `unfinished` the status of each other one. `training` is what a student took, the mean over
     seeds. `classes` is a key of `Results.classes`. `varying` names the settings in which this
-    method's aggregates differ, which a label must show.
+    method's aggregates differ, which a label must show. `rows` are the indices of the finished ones
+    in the results, `cost_row` that of the one with `cost`.
     """
 
     method: str
@@ -76,7 +77,9 @@ class Aggregate:
     divides_patch: bool | None
     classes: str
     has_random_weights: bool
-    training: Training = field(default_factory=Training)
+    training: Training
+    rows: tuple[int, ...]
+    cost_row: int
     varying: tuple[str, ...] = ()
 
     @property
@@ -146,8 +149,9 @@ def read_aggregates(results: Results, *, mixed: Collection[str] = ()) -> list[Ag
         identities = frozenset(_identity(row) for row in rows)
         shared.setdefault((method, panel, identities), []).extend(rows)
 
+    index = {id(row): number for number, row in enumerate(results.rows)}
     aggregates = _tell_apart(
-        [_join(panel, rows, mixed=mixed) for (_, panel, _), rows in shared.items()],
+        [_join(panel, rows, index, mixed=mixed) for (_, panel, _), rows in shared.items()],
         shared.values(),
     )
     varying = {
@@ -187,11 +191,15 @@ def _identity(row: Row) -> str:
     return row.stages.get("evaluate", f"{row.group}/{row.trial}/{row.method}")
 
 
-def _join(panel: Panel, rows: list[Row], *, mixed: Collection[str]) -> Aggregate:
+def _join(
+    panel: Panel, rows: list[Row], index: Mapping[int, int], *, mixed: Collection[str]
+) -> Aggregate:
+    """Aggregate rows; `index` has the place of each in the results, by `id`."""
     once = list({_identity(row): row for row in rows}.values())
     finished = [row for row in once if row.status == "finished" and row.miou is not None]
     first = (finished or once)[0]
-    measured = [row.cost for row in once if row.cost.latency_p50_ms is not None]
+    measured = [row for row in once if row.cost.latency_p50_ms is not None]
+    priced = measured[0] if measured else first
     return Aggregate(
         method=first.method,
         panel=panel,
@@ -204,11 +212,13 @@ def _join(panel: Panel, rows: list[Row], *, mixed: Collection[str]) -> Aggregate
             for row in once
             if row not in finished
         ],
-        cost=measured[0] if measured else first.cost,
+        cost=priced.cost,
         divides_patch=first.divides_patch,
         classes=first.classes,
         has_random_weights=first.random_weights,
         training=_mean_training([row.training for row in finished]),
+        rows=tuple(index[id(row)] for row in finished),
+        cost_row=index[id(priced)],
     )
 
 

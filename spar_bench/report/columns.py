@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from spar_bench.report import text
 from spar_bench.report.aggregates import Aggregate
-from spar_bench.report.page import Cell
+from spar_bench.report.page import Cell, Source
 
 NOT_PART = Cell("–")
 NOT_MEASURED = Cell("not measured")
@@ -43,7 +43,14 @@ def _miou_cell(aggregate: Aggregate) -> Cell:
         return Cell(" and ".join(status.replace("_", " ") for status in counts))
     note = ", ".join(f"{n} {status.replace('_', ' ')}" for status, n in counts.items())
     sd = None if aggregate.sd is None else text.percent(aggregate.sd)
-    return Cell(text.percent(aggregate.miou), sd, len(aggregate.mious), note)
+    return Cell(
+        text.percent(aggregate.miou),
+        sd,
+        len(aggregate.mious),
+        note,
+        value=aggregate.miou,
+        source=Source("miou", aggregate.rows),
+    )
 
 
 def _cost_column(
@@ -55,9 +62,15 @@ def _cost_column(
 ) -> Column:
     def cell(aggregate: Aggregate) -> Cell:
         value = getattr(aggregate.cost, name)
-        return _absent(aggregate) if value is None else Cell(write(value))
+        return _absent(aggregate) if value is None else _cost_cell(aggregate, name, write(value))
 
     return Column(key, quantity, header, cell)
+
+
+def _cost_cell(aggregate: Aggregate, name: str, written: str) -> Cell:
+    """Return the cell of a cost that was measured, under its name in results.csv."""
+    value = getattr(aggregate.cost, name)
+    return Cell(written, value=value, source=Source(name, (aggregate.cost_row,)))
 
 
 def _absent(aggregate: Aggregate) -> Cell:
@@ -69,14 +82,16 @@ def _latency_cell(aggregate: Aggregate) -> Cell:
     value = aggregate.cost.latency_p50_ms
     if value is None:
         return _absent(aggregate)
-    return Cell(text.significant(value) + (NOTED if aggregate.cost.latency_note else ""))
+    written = text.significant(value) + (NOTED if aggregate.cost.latency_note else "")
+    return _cost_cell(aggregate, "latency_p50_ms", written)
 
 
 def _range_cell(aggregate: Aggregate) -> Cell:
     low, high = aggregate.cost.latency_p10_ms, aggregate.cost.latency_p90_ms
     if low is None or high is None:
         return _absent(aggregate)
-    return Cell(f"{text.significant(low)}–{text.significant(high)}")
+    written = f"{text.significant(low)}–{text.significant(high)}"
+    return _cost_cell(aggregate, "latency_p10_ms", written)
 
 
 def _training_column(
@@ -85,7 +100,7 @@ def _training_column(
     def cell(aggregate: Aggregate) -> Cell:
         value = getattr(aggregate.training, name)
         if value is not None:
-            return Cell(write(value))
+            return Cell(write(value), value=value, source=Source(name, aggregate.rows))
         was_trained_here = aggregate.training.epochs is not None
         return NOT_MEASURED if was_trained_here else NOT_PART
 

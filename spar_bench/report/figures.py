@@ -12,6 +12,7 @@ from spar_bench.evaluations import Evaluations
 from spar_bench.report import text
 from spar_bench.report.aggregates import Aggregate, panels_of
 from spar_bench.report.classes import class_ious, classes_figure, shown_aggregates
+from spar_bench.report.figure_tables import axis_numbers, class_numbers, cost_numbers
 from spar_bench.report.names import RANDOM_WEIGHTS
 from spar_bench.report.paper_figures import plan_resolutions, plan_strides
 from spar_bench.report.pictures import panel_figure, pca_figure
@@ -63,7 +64,7 @@ def plan_figures(
         taken.add(name)
         caption = f"{plan.caption} ({suffix[1:]})" if suffix else plan.caption
         draw = partial(_with_watermark, plan.draw) if is_marked else plan.draw
-        yield FigurePlan(name, caption, draw)
+        yield FigurePlan(name, caption, draw, plan.numbers)
 
 
 def _of_datasets(
@@ -121,6 +122,7 @@ def _tradeoffs(
                 f"Accuracy against cost: {title[0].lower() if title[1].islower() else title[0]}"
                 f"{title[1:]}, on a log axis. {_explanation(aggregates, axis)}",
                 partial(tradeoff_figure, aggregates, axis),
+                cost_numbers(aggregates, axis),
             )
 
 
@@ -166,6 +168,7 @@ def _along_axes(results: Results, aggregates: list[Aggregate]) -> Iterator[Figur
             "standard deviation over seeds; dashed lines are methods that it does not affect, a "
             "student's with the value of its teacher.",
             partial(axis_figure, aggregates, axis),
+            axis_numbers(aggregates, axis),
         )
 
 
@@ -188,6 +191,7 @@ def _of_panels(
                 f"per_class{suffix}",
                 f"IoU of each class{at}: single pass, best teacher, best students.",
                 partial(classes_figure, ious, classes, aggregates),
+                class_numbers(ious, classes),
             )
         for plan in _pictures(shown, classes, evaluations, at=at):
             yield replace(plan, name=plan.name + suffix)

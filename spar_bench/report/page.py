@@ -1,10 +1,11 @@
 """A report as data: a page is a list of blocks, which renderers turn into files.
 
-All text is plain; a renderer escapes it.
+All text is plain; a renderer escapes it. What only some renderers can show (the origin of a number,
+a chart to explore, a figure's numbers) is there for them, and the others leave it out.
 """
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 
 @dataclass(frozen=True)
@@ -27,15 +28,27 @@ class Text:
     role: Role = "paragraph"
 
 
+class Source(NamedTuple):
+    """Where a number comes from: its column in results.csv, and its rows, as indices."""
+
+    column: str
+    rows: tuple[int, ...]
+
+
 @dataclass(frozen=True)
 class Cell:
-    """The content of a table cell: text, or a mean with its sd and n."""
+    """The content of a table cell: text, or a mean with its sd and n.
+
+    `value` is the number that the text rounds, by which rows are sorted.
+    """
 
     text: str
     sd: str | None = None
     n: int = 1
     note: str = ""
     is_best: bool = False
+    value: float | None = None
+    source: Source | None = None
 
     @property
     def spread(self) -> list[str]:
@@ -62,10 +75,56 @@ class Table:
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure, drawn beside the page as `<name>.png` and `<name>.svg`."""
+    """A figure, drawn beside the page as `<name>.png` and `<name>.svg`.
+
+    `svg` is the drawing with letters as text, `numbers` a table of what it shows, if there is one.
+    """
 
     name: str
     caption: str
+    svg: str = field(default="", repr=False)
+    numbers: Table | None = None
+
+
+class ChartAxis(NamedTuple):
+    """A cost to choose as axis, and which conditions of a point its numbers depend on."""
+
+    column: str
+    title: str
+    conditions: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """An accuracy, a fraction, with what it cost by column, and its look in every figure.
+
+    Points of one `series` share an entry of the legend, those of one `line` are joined; points of
+    different `panel` are not comparable.
+    """
+
+    name: str
+    method: str
+    dataset: str
+    panel: str
+    series: str
+    line: int | None
+    color: str
+    marker: str
+    miou: float
+    sd: float | None
+    n: int
+    costs: dict[str, float]
+    conditions: dict[str, str]
+    source: Source
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Accuracy against a cost that the reader chooses; the figures show some of them."""
+
+    title: str
+    axes: list[ChartAxis]
+    points: list[Point]
 
 
 @dataclass(frozen=True)
@@ -91,12 +150,13 @@ class Document(File):
     value: Any = field(repr=False)
 
 
-Block = Heading | Text | Table | Figure | File
+Block = Heading | Text | Table | Figure | Chart | File
 
 
 @dataclass(frozen=True)
 class Page:
-    """The report of an experiment."""
+    """The report of an experiment; `origins` is what `origins.py` knows of each row."""
 
     experiment: str
     blocks: list[Block]
+    origins: dict[str, Any] = field(default_factory=dict, repr=False)

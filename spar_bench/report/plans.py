@@ -5,18 +5,14 @@ from dataclasses import dataclass
 
 from matplotlib.figure import Figure
 
-from spar_bench.report import page
+from spar_bench.report.page import Table
 
 
 @dataclass(frozen=True)
 class FigurePlan:
-    """A figure to be drawn: its file name without an ending, and what it shows."""
+    """A figure to be drawn: its file name without an ending, and what it shows, also as numbers."""
 
     name: str
     caption: str
     draw: Callable[[], Figure]
-
-    @property
-    def block(self) -> page.Figure:
-        """The figure as a block of the page."""
-        return page.Figure(self.name, self.caption)
+    numbers: Table | None = None

@@ -5,12 +5,25 @@ from dataclasses import dataclass
 
 from spar_bench.report import text
 from spar_bench.report.aggregates import Aggregate
+from spar_bench.report.chart import chart_of
 from spar_bench.report.claims import Checked
 from spar_bench.report.comparing import claims_data, claims_section, paper_data, paper_section
 from spar_bench.report.data import costs_data, differences_data, results_data
 from spar_bench.report.differences import Comparison
 from spar_bench.report.main_table import NOTE, main_table
-from spar_bench.report.page import Block, Cell, Document, Figure, File, Heading, Page, Table, Text
+from spar_bench.report.origins import origins_of
+from spar_bench.report.page import (
+    Block,
+    Cell,
+    Document,
+    Figure,
+    File,
+    Heading,
+    Page,
+    Source,
+    Table,
+    Text,
+)
 from spar_bench.report.paper import Beside
 from spar_bench.report.protocols import protocol_lines, skipped_lines
 from spar_bench.report.tables import notes, result_tables
@@ -33,7 +46,7 @@ class Findings:
 def page_of(findings: Findings) -> Page:
     """Return the page of a sweep's report."""
     blocks = [block for section in SECTIONS for block in section(findings)]
-    return Page(findings.results.experiment, blocks)
+    return Page(findings.results.experiment, blocks, origins_of(findings.results))
 
 
 def head(findings: Findings) -> Iterator[Block]:
@@ -67,12 +80,20 @@ def summary(findings: Findings) -> Iterator[Block]:
         yield Text(NOTE, "note")
 
 
+def chart(findings: Findings) -> Iterator[Block]:
+    """Yield the chart of accuracy against cost, if a point has both."""
+    found = chart_of(findings.results, findings.aggregates)
+    if found is not None:
+        yield found
+
+
 def accuracy_and_cost(findings: Findings) -> Iterator[Block]:
     """Yield the tables of accuracy and cost, and the notes that explain them."""
     results, aggregates = findings.results, findings.aggregates
     if not aggregates:
         yield Text("No results yet.", "note")
         return
+    yield Heading("Results")
     yield from result_tables(aggregates)
     for line in (*notes(aggregates), *skipped_lines(results), *protocol_lines(results)):
         yield Text(line, "note")
@@ -82,8 +103,10 @@ def accuracy_and_cost(findings: Findings) -> Iterator[Block]:
 
 
 def figures(findings: Findings) -> Iterator[Block]:
-    """Yield the figures."""
-    yield from findings.figures
+    """Yield the figures, if there are any."""
+    if findings.figures:
+        yield Heading("Figures")
+        yield from findings.figures
 
 
 def differences(findings: Findings) -> Iterator[Block]:
@@ -97,8 +120,15 @@ def differences(findings: Findings) -> Iterator[Block]:
     for each in compared:
         panel = [each.a.panel.dataset, str(each.a.panel.eval_short_side_px)] if several else []
         value, low, high = map(text.points, each.limits)
-        cells = [*panel, each.a.marked_name, each.b.marked_name, value, f"{low} to {high}"]
-        rows.append([Cell(cell) for cell in (*cells, str(each.n_images))])
+        source = Source("miou", each.a.rows + each.b.rows)
+        rows.append(
+            [
+                *map(Cell, (*panel, each.a.marked_name, each.b.marked_name)),
+                Cell(value, value=each.limits[0], source=source),
+                Cell(f"{low} to {high}", value=each.limits[1]),
+                Cell(str(each.n_images), value=each.n_images),
+            ]
+        )
     headers = [*place, "a", "b", "a - b (points of mIoU)", "95 % interval", "Images"]
     yield Heading("Differences")
     yield Table("Paired differences", [("", len(headers))], headers, rows, n_text=len(place) + 2)
@@ -143,6 +173,6 @@ def files(findings: Findings) -> Iterator[Block]:
 
 
 SECTIONS = [
-    head, claims, paper, summary, accuracy_and_cost, figures, differences, remarks, files,
+    head, claims, paper, summary, chart, accuracy_and_cost, figures, differences, remarks, files,
 ]  # fmt: skip
 """In the order in which a reader meets them."""

@@ -224,10 +224,30 @@ def save_as(draw: Callable[[], Figure], *paths: Path, names: Iterable[str] = ())
         StoreError: the disk is full, or a folder cannot be written.
     """
     with house_style(names):
+        _write(draw(), paths)
+
+
+def save_and_embed(draw: Callable[[], Figure], *paths: Path, names: Iterable[str] = ()) -> str:
+    """Draw and write a figure as `save_as` does; return it as SVG with its letters as text.
+
+    Raises:
+        StoreError: the disk is full, or a folder cannot be written.
+    """
+    with house_style(names):
         figure = draw()
-        for path in paths:
-            # Without a date, the same results give the same file.
-            metadata = {"Date": None} if path.suffix == ".svg" else {}
-            drawn = BytesIO()
-            figure.savefig(drawn, format=path.suffix[1:], metadata=metadata)
-            replace_bytes(path, drawn.getvalue())
+        _write(figure, paths)
+        with mpl.rc_context({"svg.fonttype": "none"}):
+            return _as_bytes(figure, "svg").decode()
+
+
+def _write(figure: Figure, paths: Iterable[Path]) -> None:
+    for path in paths:
+        replace_bytes(path, _as_bytes(figure, path.suffix[1:]))
+
+
+def _as_bytes(figure: Figure, kind: str) -> bytes:
+    # Without a date, the same results give the same file.
+    metadata = {"Date": None} if kind == "svg" else {}
+    drawn = BytesIO()
+    figure.savefig(drawn, format=kind, metadata=metadata)
+    return drawn.getvalue()

@@ -37,7 +37,7 @@ _HEADERS = {
     "train_short_side_px": "Trained at (px)",
     "dtype": "Type",
 }
-_METHODS = {"pretrained": "single pass", "teacher": "sliding window", "student": "SPAR"}
+METHOD_NAMES = {"pretrained": "single pass", "teacher": "sliding window", "student": "SPAR"}
 
 
 def result_tables(aggregates: list[Aggregate]) -> list[Table]:
@@ -129,8 +129,11 @@ def _table(
     firsts = [next(iter(line.values())) for line in lines.values()]
     headers = ["Method", *(_HEADERS.get(name, _header(name)) for name in settings)]
     texts = [
-        [Cell(_METHODS.get(e.method, e.method)), *(_setting_cell(e, name) for name in settings)]
-        for e in firsts
+        [
+            Cell(METHOD_NAMES.get(each.method, each.method)),
+            *(_setting_cell(each, name) for name in settings),
+        ]
+        for each in firsts
     ]
     stated = [*(shared if is_of_panels else []), *constant]
     return Table(
@@ -186,7 +189,10 @@ def _header(name: str) -> str:
 
 def _setting_cell(aggregate: Aggregate, name: str) -> Cell:
     value = aggregate.settings.get(name)
-    return NOT_PART if value is None else Cell(value_text(value))
+    if value is None:
+        return NOT_PART
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return Cell(value_text(value), value=value if is_number else None)
 
 
 def _best(mious: list[float | None]) -> str | None:

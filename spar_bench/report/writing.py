@@ -18,7 +18,7 @@ from spar_bench.report.paper import beside_the_paper
 from spar_bench.report.protocols import mixed_datasets, require_unmixed
 from spar_bench.report.renderers import renderers
 from spar_bench.report.sections import Findings, page_of
-from spar_bench.report.style import save_as
+from spar_bench.report.style import save_and_embed
 from spar_bench.report.suite import suite_page
 from spar_bench.results import Results
 
@@ -87,9 +87,9 @@ def _draw(
     names = list(_names(results, aggregates))
     for plan in plan_figures(results, aggregates, evaluations):
         paths = [folder / f"{plan.name}{ending}" for ending in (".png", ".svg")]
-        save_as(plan.draw, *paths, names=names)
+        svg = save_and_embed(plan.draw, *paths, names=names)
         drawn += paths
-        figures.append(plan.block)
+        figures.append(Figure(plan.name, plan.caption, svg, plan.numbers))
     boxed = without_letters(names) if figures else []
     if boxed:
         log.warning("%s: %s", results.experiment, warning(boxed))

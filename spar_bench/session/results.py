@@ -10,8 +10,9 @@ from spar_bench.results import Results
 from spar_bench.session.collect import Collector
 from spar_bench.session.paper import matched
 from spar_bench.spec import LoadedSpec
-from spar_bench.stage import digest
-from spar_bench.stages import evaluate
+from spar_bench.stage import Finished, digest
+from spar_bench.stages import evaluate, student
+from spar_bench.stages.base import Stage
 
 
 def results(
@@ -70,7 +71,10 @@ def _provenance(collector: Collector, fingerprints: Collection[str]) -> dict[str
     planned = {key: stage for key, stage in collector.plan.stages.items() if key in fingerprints}
     finished = {key: collector.state(key).finished for key in planned}
     stages = {
-        key: {name: one.manifest[name] for name in ("kind", "version", "inputs", "made")}
+        key: {
+            **{name: one.manifest[name] for name in ("kind", "version", "inputs", "made")},
+            **_weights(planned[key], one),
+        }
         for key, one in finished.items()
         if one is not None
     }
@@ -86,3 +90,17 @@ def _provenance(collector: Collector, fingerprints: Collection[str]) -> dict[str
         },
         "stages": stages,
     }
+
+
+def _weights(stage: Stage, finished: Finished) -> dict[str, Any]:
+    """Return which backbone a stage read, by its name in the provenance, and which it trained."""
+    found: dict[str, Any] = {}
+    if isinstance(stage, evaluate.Stage | student.Stage):
+        found["backbone"] = digest(stage.settings.backbone)[:12]
+    if isinstance(stage, student.Stage):
+        found["files"] = {
+            name: file["sha256"]
+            for name, file in finished.manifest["files"].items()
+            if name.endswith(".safetensors")
+        }
+    return found

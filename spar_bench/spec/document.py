@@ -84,7 +84,15 @@ def read_document(path: Path, environ: Mapping[str, str]) -> Document:
         SpecError: the file cannot be read, or is not UTF-8, YAML or a mapping; other mistakes are
             among the document's problems.
     """
-    text = _read_text(path)
+    return parse_document(path, _read_text(path), environ)
+
+
+def parse_document(path: Path, text: str, environ: Mapping[str, str]) -> Document:
+    """Return the text of a YAML file as `read_document` does; `path` names it in mistakes.
+
+    Raises:
+        SpecError: the text is not YAML or not a mapping.
+    """
     root = _compose(path, text)
     if not isinstance(root, MappingNode):
         kinds = {SequenceNode: "a list", ScalarNode: "a single value", NoneType: "nothing"}

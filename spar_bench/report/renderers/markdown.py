@@ -4,19 +4,32 @@ import itertools
 from collections.abc import Iterable
 
 from spar_bench.report import text
-from spar_bench.report.page import Block, Cell, Figure, File, Heading, Page, Role, Table, Text
+from spar_bench.report.page import (
+    Block,
+    Cell,
+    Chart,
+    Figure,
+    File,
+    Heading,
+    Page,
+    Role,
+    Table,
+    Text,
+)
 
 FILES = {"table.md": "the tables above"}
+Printed = Heading | Text | Table | Figure | File
 _TEXT = {"question": "> {}", "paragraph": "{}", "warning": "**{}**", "note": "{}", "remark": "- {}"}
 
 
 def render(page: Page) -> dict[str, str]:
     """Return the page, which links figures and data as files beside it, and its tables alone."""
     tables = [block for block in page.blocks if isinstance(block, Table) or _is(block, "note")]
-    return {"README.md": _join(page.blocks), "table.md": _join(tables)}
+    shown = [block for block in page.blocks if not isinstance(block, Chart)]  # figures show it
+    return {"README.md": _join(shown), "table.md": _join(tables)}
 
 
-def _join(blocks: Iterable[Block]) -> str:
+def _join(blocks: Iterable[Printed]) -> str:
     parts = [
         ("\n" if is_list else "\n\n").join(map(_markdown, group))
         for is_list, group in itertools.groupby(
@@ -30,7 +43,7 @@ def _is(block: Block, role: Role) -> bool:
     return isinstance(block, Text) and block.role == role
 
 
-def _markdown(block: Block) -> str:
+def _markdown(block: Printed) -> str:
     match block:
         case Heading():
             return f"{'#' * block.level} {text.markdown(block.text)}"

@@ -1,0 +1,125 @@
+// Tables: sorted by a column, filtered by method and data set, each number with its exact value.
+
+const collator = new Intl.Collator("en", { numeric: true });
+/** Order what has a value before mere text, and that before what does not apply. */
+function rank(cell) {
+  if (cell.dataset.value) return 0;
+  return cell.textContent.trim() === "–" ? 2 : 1;
+}
+
+/** Compare two cells: by value, or by text; descending, the ranks stay in their order. */
+function compare(a, b, descending) {
+  if (rank(a) !== rank(b)) return rank(a) - rank(b);
+  const order = rank(a) === 0
+    ? a.dataset.value - b.dataset.value
+    : collator.compare(a.textContent.trim(), b.textContent.trim());
+  return descending ? -order : order;
+}
+
+function sortBy(table, header) {
+  const at = header.cellIndex;
+  const descending = header.getAttribute("aria-sort") === "ascending";
+  for (const other of table.querySelectorAll("th[aria-sort]")) {
+    other.setAttribute("aria-sort", "none");
+  }
+  header.setAttribute("aria-sort", descending ? "descending" : "ascending");
+  const rows = [...table.tBodies[0].rows];
+  rows.sort((a, b) => compare(a.cells[at], b.cells[at], descending));
+  table.tBodies[0].append(...rows);
+  reachable(table);
+}
+
+/** Let the arrow keys move among a table's visible numbers. */
+function reachable(table) {
+  const rows = [...table.tBodies[0].rows].filter((row) => !row.hidden);
+  const grid = rows.map((row) => [...row.querySelectorAll("td:not([hidden]) button.cell")]);
+  table.move = rove(grid.filter((row) => row.length));
+}
+
+/** Return the lines about a number: its value, and its spread over seeds. */
+function linesOf(button) {
+  const cell = button.closest("td, th");
+  const header = cell.closest("table").querySelectorAll("th[aria-sort]")[cell.cellIndex];
+  const { column, rows } = sourceOf(button);
+  const lines = [`${header.textContent.trim()}: ${button.textContent.trim()}`];
+  if (cell.dataset.value) lines.push(`exactly ${cell.dataset.value}`);
+  const values = rows.map((row) => valueOf(row, column)).filter((value) => value !== null);
+  const mean = values.reduce((sum, value) => sum + value, 0) / values.length;
+  if (values.length > 1 && Math.abs(mean - cell.dataset.value) < 1e-9) {
+    const squares = values.reduce((sum, value) => sum + (value - mean) ** 2, 0);
+    lines.push(`sd ${Math.sqrt(squares / (values.length - 1)).toPrecision(6)}, n = ${values.length}`);
+  }
+  return lines;
+}
+
+const tables = [...document.querySelectorAll("table")];
+for (const table of tables) {
+  for (const button of table.querySelectorAll("button.cell")) {
+    tips.set(button, () => linesOf(button));
+  }
+  for (const button of table.querySelectorAll("button.sort")) {
+    button.addEventListener("click", () => sortBy(table, button.closest("th")));
+  }
+  table.addEventListener("keydown", (event) => table.move(event));
+  reachable(table);
+}
+
+// ---- The filter
+
+const form = document.getElementById("filter");
+const filterListeners = [];
+
+/** Return a table's column of that header, or -1. */
+function columnOf(table, header) {
+  const headers = [...table.querySelectorAll("th[aria-sort]")];
+  return headers.findIndex((each) => each.textContent.trim() === header);
+}
+
+const textsOf = (table, at) => [...table.tBodies[0].rows].map((r) => r.cells[at].textContent.trim());
+const isOf = (title, dataset) => title === dataset || title.startsWith(`${dataset}, short side`);
+
+/** Hide rows, and groups of columns, that are not of the chosen method and data set. */
+function applyFilter() {
+  const method = form.elements.method.value;
+  const dataset = form.elements.dataset.value;
+  let [shown, all] = [0, 0];
+  for (const table of tables) {
+    const [methodAt, datasetAt] = [columnOf(table, "Method"), columnOf(table, "Data set")];
+    for (const row of table.tBodies[0].rows) {
+      const text = (at) => row.cells[at].textContent.trim();
+      row.hidden = Boolean(
+        (method && methodAt >= 0 && text(methodAt) !== method) ||
+        (dataset && datasetAt >= 0 && !isOf(text(datasetAt), dataset)),
+      );
+      if (methodAt >= 0) [shown, all] = [shown + !row.hidden, all + 1];
+    }
+    const groups = [...table.querySelectorAll("[data-group]")];
+    const known = groups.some((cell) => isOf(cell.dataset.group, dataset));
+    for (const cell of groups) cell.hidden = known && !isOf(cell.dataset.group, dataset);
+    reachable(table);
+  }
+  const some = shown < all ? `${shown} of ${all} rows` : `${all} rows`;
+  form.querySelector("output").textContent = some;
+  for (const listener of filterListeners) listener();
+}
+
+/** Offer each distinct choice, or hide the label where there is none. */
+function offer(select, names) {
+  select.append(...names.map((name) => make("option", {}, name)));
+  select.parentElement.hidden = names.length < 2;
+}
+
+if (form) {
+  const methods = tables.flatMap((table) => {
+    const at = columnOf(table, "Method");
+    return at < 0 ? [] : textsOf(table, at);
+  });
+  const datasets = (data.origins.rows ?? []).map((_, row) => valueOf(row, "dataset"));
+  offer(form.elements.method, [...new Set(methods)]);
+  offer(form.elements.dataset, [...new Set(datasets)]);
+  form.addEventListener("change", applyFilter);
+  form.addEventListener("submit", (event) => event.preventDefault());
+  form.hidden = false;
+  document.querySelector(".hint").hidden = false;
+  applyFilter();
+}
