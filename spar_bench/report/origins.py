@@ -6,8 +6,8 @@ The value is JSON:
 - `rows`: for each row its `values` by column, `stages` by role, `reason`, and the `lines` of the
   spec (from 1) that decide what was swept.
 - `stages`: by fingerprint, the `kind`, `version` and `inputs` (by role) of each finished stage,
-  when it was made, where, by which commit and versions, from which `backbone`, and `files` of
-  weights.
+  when and where it was made, by which commit and versions, from which `backbone`, and the `files`
+  of weights that it trained.
 - `backbones`: by that name, the weights' files with their SHA-256.
 - `roles`: the role of the stage that made each column's numbers.
 - `spec`: the text of the spec.

@@ -25,7 +25,7 @@ from tests.report.synthetic import (
 )
 
 TEXTS = {
-    "README.md", "costs.csv", "differences.csv", "manifest.json", "protocols.json",
+    "README.md", "costs.csv", "differences.csv", "index.html", "manifest.json", "protocols.json",
     "provenance.json", "results.csv", "table.md", "table.tex",
 }  # fmt: skip
 

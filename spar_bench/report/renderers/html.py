@@ -17,7 +17,6 @@ from urllib.parse import quote
 from xml.etree import ElementTree
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from spar_bench.report import text
 from spar_bench.report.page import Block, Chart, Figure, File, Heading, Page, Source, Table, Text
@@ -44,18 +43,15 @@ class Section:
 def render(page: Page) -> dict[str, str]:
     """Return the page."""
     script = "\n".join(_read(name) for name in _SCRIPTS)
-    written = (
-        _environment()
-        .get_template("page.html.jinja")
-        .render(
-            page=page,
-            sections=list(_sections(page.blocks)),
-            filtered=next((each for each in _tables(page) if "Method" in each.headers), None),
-            style=Markup(_read("page.css")),
-            script=Markup(script),
-            script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-            data=_json({"charts": list(map(_chart, _charts(page))), "origins": page.origins}),
-        )
+    template = _environment().get_template("page.html.jinja")
+    written = template.render(
+        page=page,
+        sections=list(_sections(page.blocks)),
+        filtered=next((each for each in _tables(page) if "Method" in each.headers), None),
+        style=_read("page.css"),
+        script=script,
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        data=_json({"charts": list(map(_chart, _charts(page))), "origins": page.origins}),
     )
     return {PAGE: written}
 
@@ -70,8 +66,9 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         finalize=lambda value: text.one_line(value) if type(value) is str else value,
     )
-    environment.filters |= {"columns": _columns, "source": _source, "drawing": drawing}
-    environment.filters["link"] = quote
+    environment.filters |= {
+        "columns": _columns, "source": _source, "drawing": _drawing, "link": quote,
+    }  # fmt: skip
     return environment
 
 
@@ -139,14 +136,14 @@ def _source(source: Source) -> str:
     return f"{source.column}:{' '.join(map(str, source.rows))}"
 
 
-def _json(value: Any) -> Markup:
+def _json(value: Any) -> str:
     """Return JSON that ends no element, whatever text is in it."""
     written = json.dumps(value, allow_nan=False, separators=(",", ":"))
     codes = {letter: f"\\u{ord(letter):04x}" for letter in "<>&"}
-    return Markup("".join(codes.get(letter, letter) for letter in written))
+    return "".join(codes.get(letter, letter) for letter in written)
 
 
-def drawing(figure: Figure) -> Markup:
+def _drawing(figure: Figure) -> str:
     """Return a figure's SVG as an element whose ids and styles are its own."""
     ElementTree.register_namespace("", _SVG)
     ElementTree.register_namespace("xlink", _LINK)
@@ -161,8 +158,8 @@ def drawing(figure: Figure) -> Markup:
     root.attrib.pop("height")
     root.set("class", "wide" if width > _WIDE_PT else "narrow")
     root.set("role", "img")
-    root.set("aria-label", text.one_line(figure.caption))
-    return Markup(ElementTree.tostring(root, encoding="unicode"))
+    root.set("aria-label", figure.name.replace("_", " "))  # the caption follows
+    return ElementTree.tostring(root, encoding="unicode")
 
 
 def _with_prefix(name: str, value: str, prefix: str) -> str:

@@ -47,8 +47,8 @@ def test_renderer_of_another_package_writes_its_file_and_the_page_links_it(tmp_p
 
     folder = tmp_path / "report"
     assert folder / "report.txt" in written
-    assert (folder / "report.txt").read_text().splitlines()[:3] == [
-        "stride", "Why?", "single pass failed 1 0.900 7.20 6.84–7.92 240 1.30",
+    assert (folder / "report.txt").read_text().splitlines()[:4] == [
+        "stride", "Why?", "Results", "single pass failed 1 0.900 7.20 6.84–7.92 240 1.30",
     ]  # fmt: skip
     page = (folder / "README.md").read_text()
     assert "- [report.txt](report.txt): this page as plain text\n" in page
@@ -59,4 +59,4 @@ def test_renderers_of_this_package_are_its_files() -> None:
 
     folder = Path(sys.modules["spar_bench.report.renderers"].__path__[0])
     assert names == sorted(path.stem for path in folder.glob("[!_]*.py"))
-    assert names == ["data", "latex", "markdown"]
+    assert names == ["data", "html", "latex", "markdown"]
