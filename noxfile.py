@@ -42,6 +42,12 @@ def slow(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend="none")
+def browser(session: nox.Session) -> None:
+    """Run the tests of the HTML page in headless Chromium."""
+    session.run(f"{OWN}/pytest", "-m", "browser", *session.posargs)
+
+
+@nox.session(venv_backend="none")
 def smoke(session: nox.Session) -> None:
     """Run the smallest experiment and its report, in an empty folder."""
     spec = Path("experiments/smoke.yaml").absolute()

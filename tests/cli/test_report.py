@@ -25,6 +25,25 @@ def test_report_of_a_spec_or_of_all_writes_tables_and_figures(
         assert [row["status"] for row in csv.DictReader(file)] == ["finished"] * 4
 
 
+@pytest.mark.parametrize("has_browser", [True, False])
+def test_open_shows_the_last_page_or_says_where_it_lies(
+    in_swept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_browser: bool
+) -> None:
+    shown = list[str]()
+
+    def show(address: str) -> bool:
+        shown.append(address)
+        return has_browser
+
+    monkeypatch.setattr("webbrowser.open", show)
+
+    result = spar_bench("report", "tiny", "--folder", str(tmp_path / "a b"), "--open")
+
+    address = (tmp_path / "a b" / "tiny" / "index.html").as_uri()
+    assert shown == [address]
+    assert (address in result.stdout) is not has_browser
+
+
 def test_report_without_results_is_one_line_and_makes_no_store(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -183,7 +183,15 @@ def test_every_figure_of_odd_names_can_be_drawn(tmp_path: Path) -> None:
 
     paths, _ = write(results, evaluations_of(results), tmp_path)
 
-    assert {path.suffix for path in paths} == {".md", ".csv", ".json", ".tex", ".png", ".svg"}
+    assert {path.suffix for path in paths} == {
+        ".md",
+        ".csv",
+        ".html",
+        ".json",
+        ".tex",
+        ".png",
+        ".svg",
+    }
 
 
 def test_importing_the_report_imports_nothing_heavy() -> None:

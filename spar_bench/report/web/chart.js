@@ -156,7 +156,9 @@ class ChartView {
     this.drawing.append(this.axesOf(axis, x, y, width, height), ...this.linesOf(points, front, at));
     const marks = points.map((point) => this.markOf(point, at(point), y, axis, isOdd(point)));
     this.drawing.append(...marks);
-    this.drawing.append(...labelsOf(points.length > MOST_LABELS ? front : points, points, at, width));
+    const lines = this.drawing.querySelectorAll(".front, .line, .sd");
+    const named = points.length > MOST_LABELS ? front : points;
+    this.drawing.append(...labelsOf(named, points.map(at), [...lines].flatMap(dotsOn), at, width));
     const inOrder = points.map((point, n) => [at(point)[0], marks[n]]).sort((a, b) => a[0] - b[0]);
     this.move = rove([inOrder.map(([, element]) => element)]);
     marks.find((each) => each.getAttribute("aria-label") === focused)?.focus();
@@ -237,23 +239,34 @@ class ChartView {
   }
 }
 
+/** Return boxes along a path. */
+function dotsOn(path) {
+  const count = Math.ceil(path.getTotalLength() / 6);
+  return Array.from({ length: count }, (_, n) => {
+    const { x, y } = path.getPointAtLength(6 * n);
+    return [x - 1, y - 1, x + 1, y + 1];
+  });
+}
+
 /** Return labels beside their points, without those that would lie on a point or a label. */
-function labelsOf(named, points, at, width) {
-  const taken = points.map(at).map(([x, y]) => [x - 7, y - 7, x + 7, y + 7]);
-  const isFree = ([left, top, right, bottom]) => left > MARGIN.left && right < width - 4 && top > 2 &&
-    taken.every((box) => left > box[2] || right < box[0] || top > box[3] || bottom < box[1]);
+function labelsOf(named, marks, lines, at, width) {
+  const taken = marks.map(([x, y]) => [x - 7, y - 7, x + 7, y + 7]);
+  const isFree = (others) => ([left, top, right, bottom]) =>
+    left > MARGIN.left && right < width - 4 && top > 2 && others.every((box) =>
+      left > box[2] || right < box[0] || top > box[3] || bottom < box[1]);
   return named.flatMap((point) => {
     const [x, y] = at(point);
     const text = point.name.length > 34 ? `${point.name.slice(0, 33)}…` : point.name;
     const reach = 6.4 * text.length;
     const [before, middle, after] = [x - 8 - reach, x - reach / 2, x + 8];
     const [above, level, below] = [y - 21, y - 6, y + 9];
-    const places = [[before, above], [middle, above], [after, below], [middle, below],
-      [after + 2, level], [before - 2, level], [after, above], [before, below]];
-    const place = places.find(([left, top]) => isFree([left, top, left + reach, top + 13]));
-    if (!place) return [];
-    taken.push([place[0], place[1], place[0] + reach, place[1] + 13]);
-    const where = { x: place[0] + reach / 2, y: place[1] + 10 };
+    const places = [[before, above], [middle, above], [after + 2, level], [before - 2, level],
+      [after, below], [middle, below], [after, above], [before, below]];
+    const boxes = places.map(([left, top]) => [left, top, left + reach, top + 13]);
+    const box = boxes.find(isFree([...taken, ...lines])) ?? boxes.find(isFree(taken));
+    if (!box) return [];
+    taken.push(box);
+    const where = { x: box[0] + reach / 2, y: box[1] + 10 };
     return [draw("text", { ...where, class: "middle label", "aria-hidden": true }, text)];
   });
 }

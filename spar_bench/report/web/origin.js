@@ -32,9 +32,9 @@ function madeOf(stage) {
 /** Return the checksums of the weights that a stage read or trained. */
 function weightsOf(stage) {
   const read = data.origins.backbones[stage.backbone];
-  const files = Object.entries(stage.files ?? {}).map(([name, sum]) => [`trained ${name}`, sum]);
-  if (read) files.push(...Object.entries(read.files).map(([f, s]) => [`${read.plugin}: ${f}`, s]));
-  return files.map(([name, sum]) => [`SHA-256 of ${name}`, [code(sum)]]);
+  const listed = (title, files) => Object.entries(files ?? {}).map(([name, sum]) =>
+    [title, [`${name}, SHA-256 `, code(sum)]]);
+  return [...listed("trained", stage.files), ...listed(`read ${read?.plugin}`, read?.files)];
 }
 
 /** Return a stage and, below it, those it was made from. */

@@ -82,7 +82,7 @@ const isOf = (title, dataset) => title === dataset || title.startsWith(`${datase
 function applyFilter() {
   const method = form.elements.method.value;
   const dataset = form.elements.dataset.value;
-  let [shown, all] = [0, 0];
+  let counted = null;
   for (const table of tables) {
     const [methodAt, datasetAt] = [columnOf(table, "Method"), columnOf(table, "Data set")];
     for (const row of table.tBodies[0].rows) {
@@ -91,15 +91,15 @@ function applyFilter() {
         (method && methodAt >= 0 && text(methodAt) !== method) ||
         (dataset && datasetAt >= 0 && !isOf(text(datasetAt), dataset)),
       );
-      if (methodAt >= 0) [shown, all] = [shown + !row.hidden, all + 1];
     }
+    if (methodAt >= 0) counted ??= [...table.tBodies[0].rows];
     const groups = [...table.querySelectorAll("[data-group]")];
     const known = groups.some((cell) => isOf(cell.dataset.group, dataset));
     for (const cell of groups) cell.hidden = known && !isOf(cell.dataset.group, dataset);
     reachable(table);
   }
-  const some = shown < all ? `${shown} of ${all} rows` : `${all} rows`;
-  form.querySelector("output").textContent = some;
+  const shown = counted.filter((row) => !row.hidden).length;
+  form.querySelector("output").textContent = `${shown} of ${counted.length} rows`;
   for (const listener of filterListeners) listener();
 }
 

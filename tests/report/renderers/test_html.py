@@ -11,7 +11,18 @@ from html.parser import HTMLParser
 from typing import Any
 
 from spar_bench.report.aggregates import read_aggregates
-from spar_bench.report.page import Cell, Document, Figure, File, Heading, Page, Source, Table, Text
+from spar_bench.report.page import (
+    Block,
+    Cell,
+    Document,
+    Figure,
+    File,
+    Heading,
+    Page,
+    Source,
+    Table,
+    Text,
+)
 from spar_bench.report.renderers.html import PAGE, render
 from spar_bench.report.sections import Findings, page_of
 from spar_bench.results import Results
@@ -98,14 +109,14 @@ def data_of(elements: list[Element]) -> Any:
 
 def odd_results() -> Results:
     """Return results in which every text that a user may choose is hostile."""
-    changes = {"dataset": ODD, "backbone": ODD, "group": ODD, "experiment": ODD}
+    changes: dict[str, Any] = {"dataset": ODD, "backbone": ODD, "group": ODD, "experiment": ODD}
     rows = [baseline(38, **changes), *students(ODD, 45, loss=ODD, **changes)]
     rows.append(row("teacher", None, status="failed", reason=ODD, **changes))
     return results_of(rows, experiment=ODD, question=ODD, spec=ODD)
 
 
 def test_blocks_keep_their_order_and_headings_theirs() -> None:
-    blocks = [
+    blocks: list[Block] = [
         Heading("stride", level=1),
         Text("Why?", "question"),
         Text("Random.", "warning"),
