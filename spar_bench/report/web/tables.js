@@ -1,18 +1,17 @@
 // Tables: sorted by a column, filtered by method and data set, each number with its exact value.
 
 const collator = new Intl.Collator("en", { numeric: true });
-/** Order what has a value before mere text, and that before what does not apply. */
-function rank(cell) {
-  if (cell.dataset.value) return 0;
-  return cell.textContent.trim() === "–" ? 2 : 1;
+/** Return what a cell is sorted by: those with a value first, what does not apply last. */
+function keyOf(cell) {
+  const text = cell.textContent.trim();
+  if (cell.dataset.value) return { rank: 0, value: Number(cell.dataset.value), text };
+  return { rank: text === "–" ? 2 : 1, value: 0, text };
 }
 
-/** Compare two cells: by value, or by text; descending, the ranks stay in their order. */
+/** Compare two keys: by value, or by text; descending, the ranks stay in their order. */
 function compare(a, b, descending) {
-  if (rank(a) !== rank(b)) return rank(a) - rank(b);
-  const order = rank(a) === 0
-    ? a.dataset.value - b.dataset.value
-    : collator.compare(a.textContent.trim(), b.textContent.trim());
+  if (a.rank !== b.rank) return a.rank - b.rank;
+  const order = a.rank === 0 ? a.value - b.value : collator.compare(a.text, b.text);
   return descending ? -order : order;
 }
 
@@ -23,9 +22,9 @@ function sortBy(table, header) {
     other.setAttribute("aria-sort", "none");
   }
   header.setAttribute("aria-sort", descending ? "descending" : "ascending");
-  const rows = [...table.tBodies[0].rows];
-  rows.sort((a, b) => compare(a.cells[at], b.cells[at], descending));
-  table.tBodies[0].append(...rows);
+  const keyed = [...table.tBodies[0].rows].map((row) => ({ row, key: keyOf(row.cells[at]) }));
+  keyed.sort((a, b) => compare(a.key, b.key, descending));
+  table.tBodies[0].append(...keyed.map(({ row }) => row));
   reachable(table);
 }
 
