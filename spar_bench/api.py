@@ -112,6 +112,7 @@ def evaluate(
     classes = class_names(spec, data.classes)
     declared = declare(EvaluateSpec(), spec, own, classes=classes, resize=resize)
     protocol = declared.resolved(backbone.sizes.read_out)
+    assert protocol.templates is not None, "only a linear probe has no prompts"
     queries = embed(backbone, classes, protocol.templates)
     segmenter = Segmenter(
         backbone,

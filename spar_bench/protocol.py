@@ -8,9 +8,11 @@ rows of several backbones have one protocol, and fingerprints contain the resolv
 
 from functools import cached_property
 
+from pydantic import Field
+
 from spar_bench.datasets._facts import Facts
 from spar_bench.inference import Resize
-from spar_bench.spec.schema import DatasetSpec, EvaluateSpec
+from spar_bench.spec.schema import ClassifierSpec, DatasetSpec, EvaluateSpec
 from spar_bench.stage import digest
 from spar_bench.validation import Part
 from spar_bench.values import Precision, Templates
@@ -28,9 +30,12 @@ class Thresholds(Part):
 
 
 class Protocol(Thresholds):
-    """A protocol resolved for one backbone; `resize` is how images are resampled."""
+    """A protocol resolved for one backbone; `resize` is how images are resampled.
 
-    templates: Templates
+    `templates` is None with a linear probe, which has no prompts.
+    """
+
+    templates: Templates | None
     logit_scale: float
     resize: str
     long_side_px: int | None
@@ -39,10 +44,14 @@ class Protocol(Thresholds):
 
 
 class DeclaredProtocol(Protocol):
-    """A protocol as spec and data file state it; `by_read_out` has the read-outs that differ."""
+    """A protocol as spec and data file state it; `by_read_out` has the read-outs that differ.
+
+    `classifier` is how a linear probe is trained, None with class names.
+    """
 
     classes: list[list[str]]
     by_read_out: dict[str, Thresholds]
+    classifier: ClassifierSpec | None = Field(None, exclude_if=lambda probe: probe is None)
 
     @cached_property
     def name(self) -> str:
@@ -54,7 +63,7 @@ class DeclaredProtocol(Protocol):
 
         Classes are left out, since an evaluation has them separately.
         """
-        shared = self.model_dump(exclude={"classes", "by_read_out"})
+        shared = self.model_dump(exclude={"classes", "by_read_out", "classifier"})
         if self.resize == "model":
             shared["resize"] = interpolation
         thresholds = self.by_read_out.get(read_out)
@@ -81,12 +90,16 @@ def declare(
     resize: Resize,
 ) -> DeclaredProtocol:
     """Return a protocol as spec and data file state it, for every read-out."""
-    usual = thresholds_of(spec, own, "")
-    by_read_out = {name: thresholds_of(spec, own, name) for name in sorted(own.by_read_out)}
+    probe = evaluate.classifier if evaluate.classifier.is_linear else None
+    usual = thresholds_of(evaluate, spec, own, "")
+    by_read_out = {
+        name: thresholds_of(evaluate, spec, own, name) for name in sorted(own.by_read_out)
+    }
     return DeclaredProtocol(
         classes=classes,
-        templates=spec.templates or evaluate.templates,
-        logit_scale=_logit_scale(evaluate, spec, own),
+        classifier=probe,
+        templates=None if probe else spec.templates or evaluate.templates,
+        logit_scale=1.0 if probe else _logit_scale(evaluate, spec, own),
         **usual.model_dump(),
         by_read_out={name: here for name, here in by_read_out.items() if here != usual},
         resize=evaluate.resize,
@@ -96,14 +109,22 @@ def declare(
     )
 
 
-def thresholds_of(spec: DatasetSpec, own: Facts, read_out: str) -> Thresholds:
-    """Return the thresholds for a read-out: the spec's, else the data file's."""
+def thresholds_of(
+    evaluate: EvaluateSpec, spec: DatasetSpec, own: Facts, read_out: str
+) -> Thresholds:
+    """Return the thresholds for a read-out: the spec's, else the data file's.
+
+    Those of a data file make up for what class names cannot say, so a linear probe has none.
+    """
     stated = {
         name: value
         for name in Thresholds.model_fields
         if (value := getattr(spec, name)) is not None
     }
-    return Thresholds(**own.thresholds(read_out)._asdict() | stated)
+    usual = dict.fromkeys(Thresholds.model_fields, 0.0)
+    if not evaluate.classifier.is_linear:
+        usual = own.thresholds(read_out)._asdict()
+    return Thresholds(**usual | stated)
 
 
 def _logit_scale(evaluate: EvaluateSpec, spec: DatasetSpec, own: Facts) -> float:

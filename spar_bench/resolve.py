@@ -98,6 +98,15 @@ class ResolvedSource:
 
 
 @dataclass(frozen=True)
+class ResolvedTraining:
+    """The labelled training images of a data set, which a linear probe learns from."""
+
+    image_hw: tuple[int, int]
+    n_images: int
+    identity: Identity
+
+
+@dataclass(frozen=True)
 class ResolvedPoint:
     """A point of a sweep, with what its names stand for; `source` is None without a student."""
 
@@ -138,6 +147,11 @@ class ResolvedPoint:
         if r == "auto":
             r = upsample_factor(self.backbone.sizes.patch_px, teacher.stride_px)
         return Inference("sliding_window", self.window_px, teacher.stride_px, "features", r)
+
+    def n_queries(self, data: ResolvedDataset) -> int:
+        """Return the number of scores of a pixel: one for each name, or with a probe, class."""
+        is_linear = self.settings.evaluate.classifier.is_linear
+        return len(data.classes) if is_linear else data.n_queries
 
     def inference(self, method: Method) -> Inference:
         """Return how a method reads an image when it is evaluated."""
@@ -195,10 +209,24 @@ class Resolver:
         """Return a source of distillation images; raises as `dataset`."""
         return self._once(f"train {spec.model_dump_json()}", lambda: self._source(spec))
 
-    def opened(self, spec: DatasetSpec | SourceSpec, split: Split) -> Dataset:
+    def training(self, spec: DatasetSpec) -> ResolvedTraining:
+        """Return the labelled training images of a data set.
+
+        Raises:
+            NotReady: its files are missing, or its training images have no masks.
+        """
+        return self._once(
+            f"labelled train {spec.model_dump_json()}",
+            lambda: ResolvedTraining(*self._contents(spec, "train", labelled=True)),
+        )
+
+    def opened(
+        self, spec: DatasetSpec | SourceSpec, split: Split, *, labelled: bool = False
+    ) -> Dataset:
         """Return a data set plug-in's split, which lists its files but reads no image."""
         return self._once(
-            f"opened {split} {spec.model_dump_json()}", lambda: open_dataset(spec, split)
+            f"opened {split} {labelled} {spec.model_dump_json()}",
+            lambda: open_dataset(spec, split, labelled=labelled),
         )
 
     def facts(self, spec: DatasetSpec) -> Facts:
@@ -291,12 +319,12 @@ class Resolver:
         return ResolvedSource(spec, *self._contents(spec, "train"))
 
     def _contents(
-        self, spec: DatasetSpec | SourceSpec, split: Split
+        self, spec: DatasetSpec | SourceSpec, split: Split, *, labelled: bool = False
     ) -> tuple[tuple[int, int], int, Identity]:
         """Return size, number and identity of a data set's images."""
 
         def look() -> tuple[tuple[int, int], int, Identity]:
-            dataset = self.opened(spec, split)
+            dataset = self.opened(spec, split, labelled=labelled)
             return dataset.image_hw, len(dataset), dataset_identity(spec, dataset)
 
         stated: Identity = {"provisional": spec.model_dump(mode="json"), "split": split}
@@ -307,14 +335,19 @@ def _typical(spec: DatasetSpec | SourceSpec, split: Split) -> tuple[tuple[int, i
     """Return the size and number of a data set's images as its data file states them."""
     facts = datasets.facts(spec)
     published = facts.files.get(split, {}).get("n_images", ASSUMED_IMAGES)
-    count = spec.count if isinstance(spec, DatasetSpec) else None
+    count = spec.count if isinstance(spec, DatasetSpec) and split == "val" else None
     return facts.image_hw or ASSUMED_HW, count or published
 
 
-def open_dataset(spec: DatasetSpec | SourceSpec, split: Split) -> Dataset:
-    """Construct a data set plug-in; this lists its files, but reads no image."""
+def open_dataset(
+    spec: DatasetSpec | SourceSpec, split: Split, *, labelled: bool = False
+) -> Dataset:
+    """Construct a data set plug-in; this lists its files, but reads no image.
+
+    With `labelled`, its training images have masks.
+    """
     plugin: type[Dataset] = registry.load("datasets", spec.name)
-    return plugin(split, datasets.settings(spec))
+    return plugin(split, datasets.settings(spec, labelled=labelled))
 
 
 def dataset_identity(spec: DatasetSpec | SourceSpec, dataset: Dataset) -> Identity:

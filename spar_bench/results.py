@@ -85,6 +85,7 @@ class Reading:
     inference: str
     average: str | None
     refiner: str
+    classifier: str = "text"
     window_px: int | None
     stride_px: int | None
     dataset: str
@@ -165,8 +166,8 @@ class CostRow(Reading):
 
 COLUMNS = [
     "experiment", "group", "trial", "seed", "backbone", "method", "inference", "average",
-    "refiner", "protocol", "window_px", "stride_px", "train_short_side_px", "loss", "trainable",
-    "dataset", "eval_short_side_px", "image_h", "image_w", "n_images", "n_skipped",
+    "refiner", "classifier", "protocol", "window_px", "stride_px", "train_short_side_px", "loss",
+    "trainable", "dataset", "eval_short_side_px", "image_h", "image_w", "n_images", "n_skipped",
     "n_windows", "miou", "gflops", "latency_p10_ms", "latency_p50_ms", "latency_p90_ms",
     "encoder_p50_ms", "peak_mib", "window_batch", "params_m",
     *[f.name for f in dataclasses.fields(Training)],
@@ -189,8 +190,8 @@ MADE_BY = {
 """The measured columns, each with the role of the stage that its numbers come from."""
 
 COST_COLUMNS = [
-    "backbone", "method", "inference", "average", "refiner", "window_px", "stride_px", "dataset",
-    "dtype", *[f.name for f in dataclasses.fields(Cost)],
+    "backbone", "method", "inference", "average", "refiner", "classifier", "window_px", "stride_px",
+    "dataset", "dtype", *[f.name for f in dataclasses.fields(Cost)],
 ]  # fmt: skip
 """The columns of costs.csv, in order."""
 

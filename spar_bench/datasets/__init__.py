@@ -35,8 +35,10 @@ def facts(spec: DatasetPart) -> Facts:
     return read(Facts, registry.data("datasets", spec.name), str(path))
 
 
-def settings(spec: DatasetPart) -> DatasetSettings:
+def settings(spec: DatasetPart, *, labelled: bool = False) -> DatasetSettings:
     """Return the settings that a plug-in is constructed with: the spec's, else the data file's.
+
+    `labelled` is for the training images of a linear probe; a spec's `count` is not of those.
 
     Raises:
         SpecError: the spec has more or fewer classes than the data file; also as `facts`.
@@ -44,10 +46,11 @@ def settings(spec: DatasetPart) -> DatasetSettings:
     stated = facts(spec)
     count, classes = None, None
     if isinstance(spec, DatasetSpec):
-        count, classes = spec.count, spec.classes
+        count, classes = None if labelled else spec.count, spec.classes
     if classes and stated.classes and len(classes) != len(stated.classes):
         raise SpecError(
             f"data set {spec.name}: classes: must name its {len(stated.classes)} classes, but got "
             f"{len(classes)}; leave them out for its own names"
         )
-    return DatasetSettings(spec.path, count, classes or stated.classes, spec.name, stated)
+    classes = classes or stated.classes
+    return DatasetSettings(spec.path, count, classes, spec.name, stated, labelled)

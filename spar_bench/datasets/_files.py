@@ -172,7 +172,7 @@ class FileDataset(ABC):
         """
         path, mask_path, labels = self._entries[index]
         if mask_path is None or labels is None:
-            raise DataError(f"{path}: must have a mask, but this split has none; evaluate on val")
+            raise DataError(f"{path}: must have a mask, but this split has none; use one that has")
         image, mask = self.image(index), labels.read(mask_path)
         if mask.shape != image.shape[:2]:
             raise DataError(

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeVar
 
 from spar_bench.datasets._facts import Facts
-from spar_bench.errors import DataFileError
+from spar_bench.errors import DataFileError, NotReady
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,7 +27,8 @@ class DatasetSettings:
 
     `path` is its folder, `count` how many images to use (those that `evenly_spaced` takes, unless
     images are drawn independently), `classes` the class names of the spec, else of the data file;
-    `name` is what the spec calls it, `facts` what its data file states.
+    `name` is what the spec calls it, `facts` what its data file states. `labelled`: the masks of
+    `train` are read too, as a linear probe needs them.
     """
 
     path: str | None = None
@@ -35,6 +36,7 @@ class DatasetSettings:
     classes: list[list[str]] | None = None
     name: str = ""
     facts: Facts = field(default_factory=Facts)
+    labelled: bool = False
 
     def refuse_files(self, plugin: str) -> None:
         """Refuse a data file that describes files for a plug-in that does not read them."""
@@ -43,6 +45,17 @@ class DatasetSettings:
                 f"{self.name}: files: must be given only with plugin: tree, but plugin is "
                 f"{plugin}; leave it out, or correct the plug-in"
             )
+
+    def has_labels(self, split: Split) -> bool:
+        """Whether the masks of a split are read."""
+        return split == "val" or self.labelled
+
+    def without_labels(self, lack: str, way_out: str) -> NotReady:
+        """Return the error of a data set whose training images have no masks."""
+        return NotReady(
+            "evaluate.classifier: a linear probe must have labelled training images, but data set "
+            f"{self.name} has {lack}; {way_out}, or use text"
+        )
 
 
 def evenly_spaced(images: Sequence[T], count: int | None) -> Sequence[T]:
@@ -68,7 +81,8 @@ class Sample(NamedTuple):
 class Dataset(Protocol):
     """A data set plug-in: a module of this folder with a class `Dataset` and a `VERSION`.
 
-    `train` is what distillation images are drawn from (labels are never read); `val` is evaluated.
+    `train` is what distillation images are drawn from, whose labels are never read, and what a
+    linear probe learns from, whose labels are (`DatasetSettings.labelled`); `val` is evaluated.
     Constructing one lists files and reads no image. Raises NotReady when its files are missing,
     DataError when one cannot be read.
     """

@@ -1,6 +1,7 @@
 """A user's own folder of images: any photographs to distil on, labelled ones to evaluate on.
 
     <path>/train_images/   distillation images; else images/; else every image below <path>
+    <path>/train_masks/    their labels, which only a linear probe learns from
     <path>/val_images/     validation images, with val_masks/; else images/ with masks/
     <path>/val_masks/      index PNG of the same name; 255 is ignored
     <path>/classes.txt     one class per line, synonyms after commas, line 0 is label 0
@@ -26,6 +27,7 @@ VERSION = 1
 
 _MASK_ENDINGS = frozenset({".png"})
 _LAYOUTS = [("val_images", "val_masks"), ("images", "masks")]
+_TRAINING = ("train_images", "train_masks")
 
 
 class Dataset(FileDataset):
@@ -34,13 +36,16 @@ class Dataset(FileDataset):
     def _find(self, split: Split, settings: DatasetSettings) -> Found:
         settings.refuse_files("folder")
         root, problems = _root(settings.path), list[SparBenchError]()
-        if split == "train":
+        if not settings.has_labels(split):
             return Found(
                 root, [Entry(path) for path in _train_images(root, problems)], [], problems
             )
         classes = settings.classes or _read_classes(root / "classes.txt")
         labels = Labels.of("as_stored", len(classes))
-        pairs = _labelled_images(root, problems)
+        if split == "val":
+            pairs = _labelled_images(root, problems)
+        else:
+            pairs = _labelled_training(root, settings, problems)
         return Found(root, [Entry(*pair, labels) for pair in pairs], classes, problems)
 
 
@@ -78,6 +83,17 @@ def _labelled_images(root: Path, problems: list[SparBenchError]) -> list[tuple[P
         f"{root}: must hold val_images/ and val_masks/ (or images/ and masks/) to evaluate on, but "
         "does not; add them"
     )
+
+
+def _labelled_training(
+    root: Path, settings: DatasetSettings, problems: list[SparBenchError]
+) -> list[tuple[Path, Path]]:
+    """Pair training images with their masks; `images` with `masks` are what is evaluated."""
+    lacking = [f"{name}/" for name in _TRAINING if not (root / name).is_dir()]
+    if lacking:
+        raise settings.without_labels(f"no {' and no '.join(lacking)} in {root}", "add what lacks")
+    images, masks = _TRAINING
+    return _paired(root / images, root / masks, problems)
 
 
 def _paired(images: Path, masks: Path, problems: list[SparBenchError]) -> list[tuple[Path, Path]]:

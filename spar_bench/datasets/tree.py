@@ -111,7 +111,7 @@ class Dataset(FileDataset):
     def _find(self, split: Split, settings: DatasetSettings) -> Found:
         wanted, problems = _wanted(split, settings), list[SparBenchError]()
         root = place(split, settings)
-        masks = wanted.masks if split == "val" else []
+        masks = wanted.masks if settings.has_labels(split) else []
         classes = (settings.classes or []) if masks else []
         kinds = [(kind.files, _labels(kind.labels, classes, settings)) for kind in masks]
         names = _names(root, wanted, settings, problems)
@@ -166,6 +166,8 @@ def _get(settings: DatasetSettings) -> str:
 def _wanted(split: Split, settings: DatasetSettings) -> SplitSpec:
     described = _described(settings)
     wanted = described.train if split == "train" else described.val
+    if split == "train" and settings.labelled and not (wanted and wanted.masks):
+        raise settings.without_labels("none in its data file", "use another data set")
     if wanted is None or (split == "val" and not (wanted.masks and settings.classes)):
         lack = f"{split} images" if wanted is None else "masks or no classes"
         use = "distil on" if split == "train" else "evaluate on"

@@ -14,7 +14,17 @@ from spar_bench.resolve import ResolvedDataset, ResolvedPoint, Resolver
 from spar_bench.spec import Point
 from spar_bench.spec.plugins import PluginSpec
 from spar_bench.spec.schema import Settings
-from spar_bench.stages import cost, evaluate, images, imported, latency, student, targets, text
+from spar_bench.stages import (
+    cost,
+    evaluate,
+    images,
+    imported,
+    latency,
+    linear_probe,
+    student,
+    targets,
+    text,
+)
 from spar_bench.stages.base import Stage, kind_of
 from spar_bench.stages.latency import Machine
 from spar_bench.stages.latency import Settings as Timing
@@ -263,7 +273,10 @@ class _Planner:
             point.settings.evaluate, data.spec, data.facts, classes=data.classes, resize=resize
         )
         protocol = self._protocol(point, declared)
-        inputs = {"text": self.plan.add(text.Stage.of(point, data, protocol)), **weights}
+        classifier = self._classifier(
+            point, method, data, resize=resize, protocol=protocol, inputs=weights
+        )
+        inputs = {classifier.kind: self.plan.add(classifier), **weights}
         evaluation = evaluate.Stage.of(
             point, method, data, resize.short_side_px, protocol=protocol, inputs=inputs
         )
@@ -284,6 +297,29 @@ class _Planner:
             timed=timed,
         )
 
+    def _classifier(
+        self,
+        point: ResolvedPoint,
+        method: Method,
+        data: ResolvedDataset,
+        *,
+        resize: Resize,
+        protocol: Protocol,
+        inputs: Mapping[str, str],
+    ) -> Stage:
+        """Return what an evaluation scores features with; `inputs` has the weights of a student."""
+        if not point.settings.evaluate.classifier.is_linear:
+            return text.Stage.of(point, data, protocol)
+        return linear_probe.Stage.of(
+            point,
+            method,
+            data,
+            self.resolver.training(data.spec),
+            short_side_px=resize.short_side_px,
+            protocol=protocol,
+            inputs=inputs,
+        )
+
     @staticmethod
     def _protocol(point: ResolvedPoint, declared: DeclaredProtocol) -> Protocol:
         backbone = point.backbone
@@ -300,8 +336,10 @@ class _Planner:
 
         Returns the cost's fingerprint, and the key of its timings.
         """
-        priced = cost.Stage.of(point, method, image_hw, n_queries=data.n_queries)
-        thresholds = thresholds_of(data.spec, data.facts, point.backbone.sizes.read_out)
+        priced = cost.Stage.of(point, method, image_hw, n_queries=point.n_queries(data))
+        evaluated = point.settings.evaluate
+        read_out = point.backbone.sizes.read_out
+        thresholds = thresholds_of(evaluated, data.spec, data.facts, read_out)
         timed = latency.Timed.of(priced, n_classes=len(data.classes), thresholds=thresholds)
         measure = point.settings.measure
         if measure.latency:

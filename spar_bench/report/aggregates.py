@@ -14,6 +14,8 @@ SWEPT_COLUMNS = {
     "backbone": "backbone",
     "backbone.name": "backbone",
     "evaluate.average": "average",
+    "evaluate.classifier": "classifier",
+    "evaluate.classifier.name": "classifier",
     "evaluate.datasets": "dataset",
     "evaluate.methods": "method",
     "evaluate.refiner": "refiner",
@@ -26,13 +28,15 @@ SWEPT_COLUMNS = {
 }
 """Swept keys that a column of results.csv already shows."""
 
-_SINGLE_PASS = ("backbone", "refiner", "dtype")
+_SINGLE_PASS = ("backbone", "refiner", "classifier", "dtype")
 _SETTINGS = {
     "pretrained": _SINGLE_PASS,
-    "teacher": ("backbone", "window_px", "stride_px", "average", "refiner", "dtype"),
+    "teacher": (
+        "backbone", "window_px", "stride_px", "average", "refiner", "classifier", "dtype",
+    ),
     "student": (
         "backbone", "trainable", "loss", "stride_px", "window_px", "train_short_side_px",
-        "refiner", "dtype",
+        "refiner", "classifier", "dtype",
     ),
 }  # fmt: skip
 _WITHOUT_EFFECT_ON = {
@@ -41,6 +45,11 @@ _WITHOUT_EFFECT_ON = {
     "student": ("teacher.keep", "measure.", "evaluate.probes"),
 }
 """Parts of a spec that cannot affect a method's numbers."""
+_WITHOUT_EFFECT_WITH = {
+    "text": ("evaluate.classifier.",),
+    "linear": ("evaluate.templates", "evaluate.logit_scale"),
+}
+"""Settings that cannot affect the numbers of a classifier."""
 
 
 class Panel(NamedTuple):
@@ -241,7 +250,10 @@ def _settings(rows: list[Row]) -> dict[str, Any]:
     if shortest == longest and "train_short_side_px" in settings:
         settings["train_short_side_px"] = shortest
     for name, value in first.swept.items():
-        affects = not name.startswith(_WITHOUT_EFFECT_ON.get(first.method, ()))
+        affects = not name.startswith(
+            _WITHOUT_EFFECT_ON.get(first.method, ())
+            + _WITHOUT_EFFECT_WITH.get(first.classifier, ())
+        )
         if name not in SWEPT_COLUMNS and affects and all(r.swept.get(name) == value for r in rows):
             settings[name] = value
     return settings

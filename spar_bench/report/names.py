@@ -20,6 +20,8 @@ def setting_text(name: str, value: Any) -> str:
             return f"{text.removesuffix('s')} average"
         case "refiner":
             return "no refiner" if text == "none" else text
+        case "classifier":
+            return {"text": "class names", "linear": "linear probe"}.get(text, text)
         case "train_short_side_px":
             return f"train {text} px"
         case "backbone" | "loss" | "trainable" | "protocol" | "dtype" | "group":

@@ -87,28 +87,34 @@ def _mixtures(results: Results) -> Iterator[tuple[str, list[str], list[str]]]:
 
 
 def _differing(results: Results, names: list[str]) -> list[str]:
-    first, *others = [results.protocols[name] for name in names]
-    return [key for key in first if any(one[key] != first[key] for one in others)]
+    protocols = [results.protocols[name] for name in names]
+    keys = dict.fromkeys(key for one in protocols for key in one)
+    return [key for key in keys if any(one.get(key) != protocols[0].get(key) for one in protocols)]
 
 
 def _is_shown(results: Results, rows: list[Row], key: str) -> bool:
     """Tell whether a column shows this part of the protocol."""
-    by_column: dict[str, object] = {}
+    by_column: dict[tuple[str, str], object] = {}
     for row in rows:
-        value = results.protocols[row.protocol][key]
+        value = results.protocols[row.protocol].get(key)
         if by_column.setdefault(_column(row, key), value) != value:
             return False
     return True
 
 
-def _column(row: Row, key: str) -> str:
-    return str(getattr(row, _COLUMNS[key]) if key in _COLUMNS else row.swept.get(f"evaluate.{key}"))
+def _column(row: Row, key: str) -> tuple[str, str]:
+    """Return what columns say of a part: classifiers differ in prompts, scale and thresholds."""
+    if key in _COLUMNS:
+        return row.classifier, str(getattr(row, _COLUMNS[key]))
+    start = f"evaluate.{key}"
+    swept = {name: v for name, v in row.swept.items() if f"{name}.".startswith(f"{start}.")}
+    return row.classifier, str(swept)
 
 
 def _differences(results: Results, names: list[str], keys: list[str]) -> str:
     parts = []
     for key in keys:
-        values = [results.protocols[name][key] for name in names]
+        values = [results.protocols[name].get(key) for name in names]
         is_short = all(isinstance(value, int | float | str | None) for value in values)
         shown = f" ({' and '.join(map(value_text, values))})" if is_short else ""
         parts.append(key.replace("_", " ") + shown)
@@ -123,6 +129,9 @@ def _parts(protocol: dict[str, Any]) -> Iterator[str]:
         elif key == "templates" and isinstance(value, list):
             more = f" and {len(value) - 2} more" if len(value) > 2 else ""
             yield "templates " + " / ".join(f'"{template}"' for template in value[:2]) + more
+        elif key == "classifier":
+            recipe = [f"{name.replace('_', ' ')} {value_text(v)}" for name, v in value.items()]
+            yield f"a linear probe of {', '.join(recipe[1:])}"
         elif key == "by_read_out":
             for read_out, rules in value.items():
                 parts = [f"{name.replace('_', ' ')} {value_text(v)}" for name, v in rules.items()]

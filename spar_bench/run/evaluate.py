@@ -13,7 +13,9 @@ from spar_bench.errors import SparBenchError
 from spar_bench.files import replace_bytes, replace_text
 from spar_bench.plan.cost import shared_flops
 from spar_bench.resolve import open_dataset
+from spar_bench.run.classifier import Classifier
 from spar_bench.run.context import Context
+from spar_bench.run.linear import linear_classifier, read_weights
 from spar_bench.run.pixel_counts import PixelCounts, ReadImage, Skipped, read_images
 from spar_bench.run.resume import (
     RESUME_FILE,
@@ -67,18 +69,26 @@ def make_evaluations(
 
 
 def _segmenter(stage: evaluate.Stage, context: Context) -> Segmenter:
-    settings, protocol = stage.settings, stage.settings.protocol
+    protocol = stage.settings.protocol
     student = context.finished(stage, "student") if "student" in stage.inputs else None
-    queries = read_queries(context.finished(stage, "text")).to(context.device)
     return Segmenter(
         context.backbone(stage.places.backbone, student),
-        classifier_of(queries, settings.classes, protocol),
+        _classifier(stage, context),
         refiner=stage.places.refiner,
         precision=protocol.precision,
         interpolation=protocol.resize,
         way_out=UNFIT if student is None else DIVERGED,
         device=context.device,
     )
+
+
+def _classifier(stage: evaluate.Stage, context: Context) -> Classifier:
+    settings = stage.settings
+    if "linear_probe" in stage.inputs:
+        weights = read_weights(context.finished(stage, "linear_probe"))
+        return linear_classifier(weights, settings.protocol, context.device)
+    queries = read_queries(context.finished(stage, "text")).to(context.device)
+    return classifier_of(queries, settings.classes, settings.protocol)
 
 
 class _Batch:

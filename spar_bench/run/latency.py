@@ -22,11 +22,12 @@ from spar_bench.backbones.base import Backbone
 from spar_bench.files import replace_text
 from spar_bench.inference import Inference
 from spar_bench.protocol import LOGIT_SCALE
+from spar_bench.run.classifier import Classifier
 from spar_bench.run.context import Context, ignore
 from spar_bench.run.load import Usage, other_cores, usage_now
 from spar_bench.run.memory import held_bytes, peak_mib
 from spar_bench.run.segment import NO_REFINER, Segmenter
-from spar_bench.run.text import Classifier
+from spar_bench.run.text import TextClassifier
 from spar_bench.spec.plugins import PluginSpec
 from spar_bench.stages import cost, latency
 from spar_bench.values import Precision
@@ -255,13 +256,14 @@ def random_classifier(
     n_classes: int | None = None,
     has_background_threshold: bool = False,
     has_area_threshold: bool = False,
-) -> Classifier:
+) -> TextClassifier:
     """Return a classifier that takes the time of a real one: its content does not affect it.
 
-    `n_classes` is by default one for each query.
+    `n_classes` is by default one for each query. A linear probe is timed as one of a query a class:
+    its product is the same.
     """
     n_classes = n_classes or n_queries
-    return Classifier(
+    return TextClassifier(
         queries=F.normalize(torch.randn(n_queries, channels, device=device), dim=1),
         class_of=torch.arange(n_queries, device=device) % n_classes,
         n_classes=n_classes,

@@ -115,7 +115,8 @@ def read_images(
     Raises:
         DataError: an image or mask cannot be read.
     """
-    for sample in _samples(dataset, counts.n_done, n_threads):
+    left = range(counts.n_done, len(dataset))
+    for sample in read_samples(dataset, left, n_threads):
         if isinstance(sample, DataError):
             if not skips:
                 raise sample
@@ -130,8 +131,13 @@ def read_images(
             return
 
 
-def _samples(dataset: Dataset, first: int, n_threads: int) -> Iterator[Sample | DataError]:
-    """Yield the samples from an index on, or why one cannot be read."""
+def read_samples(
+    dataset: Dataset, indices: Sequence[int], n_threads: int
+) -> Iterator[Sample | DataError]:
+    """Yield samples in the order of their indices, or why one cannot be read.
+
+    Threads read files ahead.
+    """
 
     def read(index: int) -> Sample | DataError:
         try:
@@ -140,11 +146,11 @@ def _samples(dataset: Dataset, first: int, n_threads: int) -> Iterator[Sample | 
             return error
 
     if n_threads == 0:
-        yield from map(read, range(first, len(dataset)))
+        yield from map(read, indices)
         return
     with ThreadPoolExecutor(n_threads) as pool:
         ahead: deque[Future[Sample | DataError]] = deque()
-        for index in range(first, len(dataset)):
+        for index in indices:
             ahead.append(pool.submit(read, index))
             if len(ahead) > 2 * n_threads:
                 yield ahead.popleft().result()

@@ -1,6 +1,6 @@
-"""Label every pixel: features in one pass or by windows, compared with text queries.
+"""Label every pixel: features in one pass or by windows, scored by a classifier.
 
-Shape legend: C channels, Q queries, H x W pixels of the image as read, T x U of the truth.
+Shape legend: C channels, Q scores a pixel, H x W pixels of the image as read, T x U of the truth.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,14 +18,12 @@ from spar_bench.errors import SparBenchError
 from spar_bench.inference import Inference
 from spar_bench.plan.cost import pass_hw
 from spar_bench.refiners.base import Guidance, RefinesFeatures, RefinesScores
-from spar_bench.run.context import autocast
-from spar_bench.run.images import normalise, resize, to_tensor
-from spar_bench.run.inference import WindowBatch, stitch
-from spar_bench.run.text import Classifier
+from spar_bench.run.classifier import Classifier
+from spar_bench.run.inference import stitch
+from spar_bench.run.reader import Reader
 from spar_bench.spec.plugins import PluginSpec
-from spar_bench.stitching import Axis, feature_axis, pixel_axis
+from spar_bench.stitching import Axis, pixel_axis
 from spar_bench.values import Precision
-from spar_bench.windows import upsample_factor
 
 NO_REFINER = PluginSpec(name="none")
 
@@ -48,7 +46,7 @@ DIVERGED = "training broke the student's weights: lower student.learning_rate"
 
 
 class Scores(NamedTuple):
-    """Cosines with the queries `(Q, h, w)`, and the features `(C, h, w)` that they are of.
+    """What a classifier says of features, `(Q, h, w)`, and the features `(C, h, w)` themselves.
 
     Where windows are averaged as logits, the grid is that of the image's pixels, and there are no
     features.
@@ -59,7 +57,7 @@ class Scores(NamedTuple):
 
 
 class Segmenter:
-    """A backbone, its text queries and a refiner, reading images one at a time.
+    """A backbone, a classifier of its features and a refiner, reading images one at a time.
 
     `way_out` is the advice if features are not finite in float32; `batch` is how many windows are
     encoded at once.
@@ -76,11 +74,12 @@ class Segmenter:
         way_out: str = UNFIT,
         device: torch.device,
     ) -> None:
-        self.backbone, self.classifier, self.device = backbone, classifier, device
+        self.backbone, self.classifier = backbone, classifier
         self.refiner = load_refiner(refiner, device)
-        self.batch = WindowBatch(device)
-        self._precision: Precision = precision
-        self._interpolation = interpolation
+        self._reader = Reader(
+            backbone, precision=precision, interpolation=interpolation, device=device
+        )
+        self.batch = self._reader.batch
         self._way_out = way_out
 
     def read(
@@ -95,7 +94,7 @@ class Segmenter:
         The image is resized to `image_hw`; the labels `(T, U)` of each have the truth's size.
         One whose features are not finite has the error instead: labels would be meaningless.
         """
-        normalised = self._prepare(image, image_hw)
+        normalised = self._reader.prepare(image, image_hw)
         with torch.inference_mode():
             guidance = self.guidance(normalised)
             return [
@@ -119,7 +118,7 @@ class Segmenter:
         Where logits are averaged, features are averaged too, upsampled by the paper's r.
         """
         with torch.inference_mode():
-            return self._features(self._prepare(image, image_hw), inferences)
+            return self._reader.features(self._reader.prepare(image, image_hw), inferences)
 
     def guidance(self, image: Tensor) -> Guidance:
         """Return the pixels of a normalised image `(3, H, W)` as the backbone sees them."""
@@ -133,7 +132,7 @@ class Segmenter:
         guidance: Guidance,
         out_hw: tuple[int, int],
     ) -> Iterator[Scores]:
-        """Yield the cosines with the queries for each, of features that are refined already.
+        """Yield the scores for each, of features that are refined already.
 
         The image is normalised, `(3, H, W)`; all share window and average; labels are of the
         size `out_hw`.
@@ -148,13 +147,13 @@ class Segmenter:
                     "but it refines features; set evaluate.average: features"
                 )
             axes = [self._pixel_axes(image, inference) for inference in inferences]
-            maps = stitch(image, self._window_cosines, axes, self.batch)
+            maps = stitch(image, self._window_scores, axes, self.batch)
             yield from map(Scores, maps)
             return
-        for features in self._features(image, inferences):
+        for features in self._reader.features(image, inferences):
             if isinstance(self.refiner, RefinesFeatures):
                 features = self.refiner.features(features, guidance, out_hw)
-            yield Scores(self.classifier.cosines(features[None])[0], features)
+            yield Scores(self.classifier.scores(features[None])[0], features)
 
     def labels(self, scores: Scores, guidance: Guidance, out_hw: tuple[int, int]) -> Tensor:
         """Return the class of each pixel, `(T, U)`, T x U being `out_hw`, from refined scores."""
@@ -165,30 +164,16 @@ class Segmenter:
             values = F.interpolate(values[None], size=out_hw, mode="bilinear")[0]
         return self.classifier.labels(values)
 
-    def _prepare(self, image: Image, image_hw: tuple[int, int]) -> Tensor:
-        resized = resize(to_tensor(image), image_hw, self._interpolation).to(self.device)
-        return normalise(resized, self.backbone.mean, self.backbone.std)
-
-    def _features(self, image: Tensor, inferences: Sequence[Inference]) -> list[Tensor]:
-        if inferences[0].kind == "single_pass":
-            return [self._encode(image[None])[0]] * len(inferences)
-        whole = fit_sides(image, self.backbone.sizes)
-        axes = [self._feature_axes(whole, inference) for inference in inferences]
-        return stitch(whole, self._encode, axes, self.batch)
-
     def _not_finite(self) -> SparBenchError:
-        is_exact = self._precision == "float32"
+        precision = self._reader.precision
+        is_exact = precision == "float32"
         return SparBenchError(
-            f"evaluate: features must be finite, but are not in {self._precision}; "
+            f"evaluate: features must be finite, but are not in {precision}; "
             + (self._way_out if is_exact else "use evaluate.precision: float32")
         )
 
-    def _encode(self, images: Tensor) -> Tensor:
-        with autocast(self.device, self._precision):
-            return self.backbone.features(images)
-
-    def _window_cosines(self, windows: Tensor) -> Tensor:
-        return self.classifier.cosines(self._encode(windows))
+    def _window_scores(self, windows: Tensor) -> Tensor:
+        return self.classifier.scores(self._reader.encode(windows))
 
     def _pixel_axes(self, image: Tensor, inference: Inference) -> tuple[Axis, Axis]:
         window_px, stride_px = inference.window_and_stride_px
@@ -206,13 +191,3 @@ class Segmenter:
             for length, n_patches in zip(image_hw, grid_hw, strict=True)
         )
         return rows, columns
-
-    def _feature_axes(self, image: Tensor, inference: Inference) -> tuple[Axis, Axis]:
-        window_px, stride_px = inference.window_and_stride_px
-        patch_px = self.backbone.sizes.patch_px
-        r = inference.upsample or upsample_factor(patch_px, stride_px)
-        height, width = image.shape[-2:]
-        return (
-            feature_axis(height, window_px, stride_px, patch_px=patch_px, upsample=r),
-            feature_axis(width, window_px, stride_px, patch_px=patch_px, upsample=r),
-        )

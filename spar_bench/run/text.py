@@ -1,6 +1,6 @@
 """Class names to queries: each synonym's prompts, embedded, averaged and normalised.
 
-Shape legend: Q queries, K classes, C channels, H x W pixels.
+Shape legend: Q queries, C channels.
 """
 
 import time
@@ -16,6 +16,7 @@ from spar_bench.backbones.base import Backbone
 from spar_bench.components.flops import prompt_flops
 from spar_bench.files import replace_bytes
 from spar_bench.protocol import Protocol
+from spar_bench.run.classifier import Classifier
 from spar_bench.run.context import Context
 from spar_bench.run.resume import (
     RESUME_FILE,
@@ -28,61 +29,22 @@ from spar_bench.stages import text
 from spar_bench.values import Templates
 
 
-@dataclass(frozen=True)
-class Classifier:
-    """Text queries, and the class that each one names.
-
-    `queries` is `(Q, C)`, normalised; `class_of` `(Q,)` gives the class index of each. Class 0 is
-    the background; a threshold of 0 is none.
-    """
+@dataclass(frozen=True, kw_only=True)
+class TextClassifier(Classifier):
+    """Text queries, `(Q, C)`, normalised: a pixel's scores are its cosines with them."""
 
     queries: Tensor
-    class_of: Tensor
-    n_classes: int
-    logit_scale: float
-    background_threshold: float
-    area_threshold: float = 0.0
 
-    def cosines(self, features: Tensor) -> Tensor:
+    def scores(self, features: Tensor) -> Tensor:
         """Return cosines `(B, Q, h, w)` of features `(B, C, h, w)` with each query, in float32."""
         normalised = F.normalize(features.float(), dim=1)
         return torch.einsum("bchw,qc->bqhw", normalised, self.queries)
 
-    def labels(self, cosines: Tensor) -> Tensor:
-        """Return the class of each pixel `(H, W)` from cosines `(Q, H, W)`.
 
-        Cosines are scaled, with a softmax over queries; a class is as probable as its best query,
-        so the best query's class wins. Queries of a foreground class that is too rare no longer
-        count, though they stay in the softmax's sum; and where the best remaining probability is
-        below the background threshold, the class is 0.
-        """
-        best, query = cosines.max(dim=0)
-        labels, left = self.class_of[query], best
-        if self.area_threshold > 0:
-            rare = self._is_rare(labels)[self.class_of]
-            left, query = cosines.masked_fill(rare[:, None, None], -torch.inf).max(dim=0)
-            labels = self.class_of[query]
-        if self.background_threshold > 0:
-            total = ((cosines - best) * self.logit_scale).exp().sum(dim=0)
-            probability = ((left - best) * self.logit_scale).exp() / total
-            labels = labels.masked_fill(probability < self.background_threshold, 0)
-        return labels
-
-    def _is_rare(self, labels: Tensor) -> Tensor:
-        """Tell for each class, `(K,)`, whether its share of the foreground is too small."""
-        n_pixels = labels.flatten().bincount(minlength=self.n_classes).double()
-        n_pixels[0] = 0
-        # Divided, not multiplied: 3 of 30 pixels are then 0.1 to the last bit. Without any
-        # foreground the share is NaN, and no class is rare: there is none to drop.
-        rare = n_pixels / n_pixels.sum() <= self.area_threshold
-        rare[0] = False
-        return rare
-
-
-def classifier_of(queries: Tensor, classes: list[list[str]], protocol: Protocol) -> Classifier:
+def classifier_of(queries: Tensor, classes: list[list[str]], protocol: Protocol) -> TextClassifier:
     """Return the classifier of queries `(Q, C)`, one for each name, under a protocol."""
     class_of = [index for index, names in enumerate(classes) for _ in names]
-    return Classifier(
+    return TextClassifier(
         queries=queries,
         class_of=torch.tensor(class_of, device=queries.device),
         n_classes=len(classes),

@@ -20,7 +20,7 @@ from spar_bench.run.resume import (
     save_state,
 )
 from spar_bench.run.trainable import set_trainable
-from spar_bench.spec.schema import StudentSpec
+from spar_bench.spec.schema import ClassifierSpec, StudentSpec
 from spar_bench.values import Schedule
 
 ONE_CYCLE_RISE = 0.3
@@ -75,7 +75,7 @@ class Training:
 
     def __post_init__(self) -> None:
         self.parameters = set_trainable(self.backbone, self.spec.trainable)
-        self.optimiser = _optimiser(self.spec, self.parameters)
+        self.optimiser = optimiser_of(self.spec, self.parameters)
         device = self.parameters[0].device.type
         self.scaler = torch.amp.GradScaler(device, enabled=self.spec.precision == "float16")
 
@@ -152,7 +152,10 @@ class Training:
         self.curve = [tuple(point) for point in state["curve"]]
 
 
-def _optimiser(spec: StudentSpec, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+def optimiser_of(
+    spec: StudentSpec | ClassifierSpec, parameters: list[nn.Parameter]
+) -> torch.optim.Optimizer:
+    """Return the optimiser of a recipe, at the peak of its schedule."""
     rate, decay = spec.learning_rate, spec.weight_decay
     match spec.optimiser:
         case "adamw":

@@ -112,6 +112,7 @@ class Collector:
             inference=inference.kind,
             average=inference.average,
             refiner=line.point.refiner_name,
+            classifier=line.point.settings.evaluate.classifier.name,
             window_px=inference.window_px,
             stride_px=inference.stride_px,
             dataset=line.data.display_name,
@@ -121,10 +122,9 @@ class Collector:
 
     def _row(self, trial: Trial, planned: PlannedRow) -> Row:
         point, settings, state = trial.point, trial.settings, self.state(planned.evaluate)
-        inference = point.inference(planned.method)
+        inference, patch_px = point.inference(planned.method), point.backbone.sizes.patch_px
         taught = planned.method == "student" and settings.distils
         slides = planned.method == "teacher" or taught
-        patch_px = point.backbone.sizes.patch_px
         summary = state.finished.summary_as(evaluate.Summary) if state.finished else None
         return Row(
             experiment=self.experiment,
@@ -137,6 +137,7 @@ class Collector:
             inference=inference.kind,
             average=inference.average,
             refiner=point.refiner_name,
+            classifier=settings.evaluate.classifier.name,
             protocol=planned.protocol.name,
             window_px=point.window_px if slides else None,
             stride_px=settings.teacher.stride_px if slides else None,

@@ -38,10 +38,11 @@ def missing(loaded: LoadedSpec, resolver: Resolver) -> list[str]:
             checks[f"{family} {name}"] = partial(registry.require, family, name)
         stated = settings.backbone.model_dump_json()
         checks[stated] = partial(resolver.backbone, settings.backbone)
-        checks[f"tokenizer {stated}"] = partial(require_backbone_tokenizer, settings.backbone)
         refiner = settings.evaluate.refiner
         checks[f"refiner {refiner.model_dump_json()}"] = partial(resolver.refiner, refiner)
-        checks[f"text {settings.backbone.name}"] = partial(require_text, settings.backbone)
+        if not settings.evaluate.classifier.is_linear:
+            checks[f"tokenizer {stated}"] = partial(require_backbone_tokenizer, settings.backbone)
+            checks[f"text {settings.backbone.name}"] = partial(require_text, settings.backbone)
         if settings.distils:
             source = settings.images.source
             checks[f"train {source.model_dump_json()}"] = partial(
@@ -49,8 +50,7 @@ def missing(loaded: LoadedSpec, resolver: Resolver) -> list[str]:
             )
         elif (checkpoint := settings.student.checkpoint) and "student" in settings.evaluate.methods:
             checks[f"student {checkpoint}"] = partial(require_checkpoint, checkpoint)
-        for data in settings.evaluate.datasets:
-            checks[f"val {data.model_dump_json()}"] = partial(_read_one, resolver, data, "val")
+        checks |= _of_datasets(settings, resolver)
     found, mistakes = [], []
     for check in checks.values():
         try:
@@ -64,9 +64,30 @@ def missing(loaded: LoadedSpec, resolver: Resolver) -> list[str]:
     return list(dict.fromkeys(found))
 
 
+def _of_datasets(settings: Settings, resolver: Resolver) -> dict[str, Callable[[], object]]:
+    """Return the checks of the data sets that are evaluated, by what they look at."""
+    checks: dict[str, Callable[[], object]] = {}
+    evaluate = settings.evaluate
+    for data in evaluate.datasets:
+        shown = data.model_dump_json()
+        checks[f"val {shown}"] = partial(_read_one, resolver, data, "val")
+        if evaluate.classifier.is_linear:
+            checks[f"labelled train {shown}"] = partial(
+                _read_labels, resolver, data, evaluate.unreadable
+            )
+    return checks
+
+
 def _read_one(resolver: Resolver, spec: DatasetSpec | SourceSpec, split: Split) -> None:
     """List a data set's files and read its first image; their contents are not hashed."""
     _ = resolver.opened(spec, split).image_hw
+
+
+def _read_labels(resolver: Resolver, spec: DatasetSpec, unreadable: str) -> None:
+    """List a data set's labelled training images, and read the first unless it may be left out."""
+    dataset = resolver.opened(spec, "train", labelled=True)
+    if unreadable == "error":
+        dataset.sample(0)
 
 
 def _plug_ins(settings: Settings) -> Iterator[tuple[str, str]]:

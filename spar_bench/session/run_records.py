@@ -30,6 +30,7 @@ _DECIDES = {
 }
 """First letters of the settings that can affect a method's numbers."""
 _DECIDES_NOTHING = {"evaluate.methods", "teacher.keep"}
+_OF_CLASS_NAMES = {"evaluate.templates", "evaluate.logit_scale"}
 
 
 def run_records(results: Results, store: Store) -> list[RunRecord]:
@@ -126,6 +127,8 @@ def _params(settings: dict[str, object], row: Row) -> dict[str, object]:
     }
     if row.average is None:
         params.pop("evaluate.average", None)
+    if row.classifier == "linear":
+        params = {k: v for k, v in params.items() if k not in _OF_CLASS_NAMES}
     if row.window_px is not None:
         params["teacher.window_px"] = row.window_px
     return params

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic_core import to_jsonable_python
+
 from spar_bench.claims import Claim
 from spar_bench.published import published
 from spar_bench.spec import group as groups
@@ -179,11 +181,11 @@ def _unpublished(document: Document, spec: Spec, points: list[Point]) -> list[Pr
 
 
 class _Swept:
-    """The values of some keys in points as JSON; each part is written once for all its points."""
+    """The values of some keys in points as JSON; each is written once for all points of a part."""
 
     def __init__(self, keys: Iterable[str]) -> None:
         self._keys = list(keys)
-        self._parts: dict[int, tuple[Any, Raw]] = {}
+        self._values: dict[tuple[int, tuple[str, ...]], tuple[Any, Any]] = {}
 
     def of(self, settings: Settings) -> Raw:
         """Return a point's values by dotted key."""
@@ -199,12 +201,12 @@ class _Swept:
 
     def _value(self, settings: Settings, part: str, *names: str) -> Any:
         model = getattr(settings, part)
-        if id(model) not in self._parts:  # the model is kept, and so its id
-            self._parts[id(model)] = model, model.model_dump(mode="json")
-        value: Any = self._parts[id(model)][1]
-        for name in names:
-            value = value[name]
-        return value
+        if (id(model), names) not in self._values:  # the model is kept, and so its id
+            value: Any = model
+            for name in names:
+                value = getattr(value, name)
+            self._values[id(model), names] = model, to_jsonable_python(value)
+        return self._values[id(model), names][1]
 
 
 def _points(drafts: list[Draft], settings: list[Settings]) -> list[Point]:

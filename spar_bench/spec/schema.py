@@ -230,8 +230,41 @@ class DatasetSpec(DatasetPart):
     )
 
 
+class ClassifierSpec(Part):
+    """What labels a pixel from its features: class names, or a linear probe and how it learns."""
+
+    name: Literal["text", "linear"] = Field(
+        "text", description="text: embedded class names; linear: learnt from the training images."
+    )
+    count: Images | None = Field(
+        None, description="Training images used, evenly spaced, where there are more; default: all."
+    )
+    flip: Probability = Field(0.5, description="Share of the training images that are mirrored.")
+    optimiser: Optimiser = "adamw"
+    learning_rate: PositiveNumber = Field(1.0e-3, description="The peak of the schedule.")
+    weight_decay: Weight = 1.0e-4
+    epochs: Epochs = Field(10, description="Passes over the training images.")
+    schedule: Schedule = "cosine"
+    batch: Images = Field(16, description="Images whose pixels make one step.")
+    seed: Seed = Field(0, description="Of the order of images, and of which are mirrored.")
+
+    @model_validator(mode="after")
+    def _text_learns_nothing(self) -> Self:
+        for key, field in ClassifierSpec.model_fields.items():
+            value = getattr(self, key)
+            if not self.is_linear and key != "name" and value != field.default:
+                text = f"must be left out with text, which learns nothing, but got {show(value)}"
+                raise mistake(f"{text}; drop it, or use linear", key, "name")
+        return self
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether it is a linear probe."""
+        return self.name == "linear"
+
+
 class EvaluateSpec(Part):
-    """Open-vocabulary segmentation of labelled images."""
+    """Segmentation of labelled images: open-vocabulary, or by a linear probe."""
 
     datasets: list[Annotated[DatasetSpec, named(str | DatasetSpec)]] = Field(
         [DatasetSpec(name="patchwork")], min_length=1, description="Each a name, or name, path, ..."
@@ -245,6 +278,12 @@ class EvaluateSpec(Part):
         list(METHODS), description="What is evaluated: see the README's glossary."
     )
     average: Average = Field("logits", description="What is averaged where windows overlap.")
+    classifier: Annotated[ClassifierSpec, named(str | ClassifierSpec)] = Field(
+        ClassifierSpec(),
+        description="text, or linear: a name, or name, epochs, ...",
+        # Left out, so that the names of points and protocols stay those of specs without it.
+        exclude_if=lambda classifier: not classifier.is_linear,
+    )
     refiner: Annotated[PluginSpec, plugin("refiners", "none")] = Field(
         PluginSpec(name="none"),
         description="A refiner plug-in, or name and settings; `spar-bench refiners` lists them.",

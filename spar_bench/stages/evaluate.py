@@ -58,11 +58,6 @@ class Settings(base.Settings):
         """How images are resized."""
         return Resize(self.short_side_px, self.protocol.long_side_px)
 
-    @property
-    def n_queries(self) -> int:
-        """Number of queries that a pixel is compared with: every synonym is one."""
-        return sum(map(len, self.classes))
-
 
 class Places(base.Places):
     """The backbone and its sizes; the refiner; the data set, and what it holds."""
@@ -85,7 +80,7 @@ class Summary(base.Summary):
 
 
 class Stage(base.Stage):
-    """An evaluation; made from `text`, and from `student` unless the weights are pretrained."""
+    """An evaluation; made from `text` or `linear_probe`, and `student` unless it is pretrained."""
 
     kind: ClassVar[str] = "evaluate"
     version: ClassVar[int] = VERSION
@@ -141,12 +136,20 @@ class Stage(base.Stage):
         return digest([shared, self.inputs, inference.window_px, inference.average])
 
     @property
+    def n_queries(self) -> int:
+        """Number of scores of a pixel: every synonym's, or with a linear probe every class's."""
+        classes = self.settings.classes
+        return len(classes) if "linear_probe" in self.inputs else sum(map(len, classes))
+
+    @property
     def title(self) -> str:
         """Who reads what, and how."""
         method = "student" if "student" in self.inputs else "pretrained"
         if self.settings.inference.kind == "sliding_window":
             method = "teacher"
         how = reading(self.settings.inference)
+        if "linear_probe" in self.inputs:
+            how += ", linear probe"
         return f"{method} on {self.places.display_name} at {self.settings.short_side_px} px, {how}"
 
     def estimate(self, stages: Mapping[str, base.Stage]) -> Estimate:
@@ -154,7 +157,7 @@ class Stage(base.Stage):
         places, settings = self.places, self.settings
         image_hw, sizes = settings.resize.of(places.image_hw), places.sizes
         flops = self.refining_flops(places.image_hw) + image_flops(
-            sizes, settings.inference, image_hw, n_queries=settings.n_queries
+            sizes, settings.inference, image_hw, n_queries=self.n_queries
         )
         height, width = places.image_hw
         rows, columns = sizes.grid_hw(image_hw)
@@ -169,7 +172,7 @@ class Stage(base.Stage):
     def refining_flops(self, truth_hw: tuple[int, int]) -> int:
         """Return the FLOPs of refining one image of a size, 0 if they are not stated."""
         places, settings = self.places, self.settings
-        image_hw, n_queries = settings.resize.of(truth_hw), settings.n_queries
+        image_hw, n_queries = settings.resize.of(truth_hw), self.n_queries
         stated = refining_flops(
             places.refiner, places.sizes, image_hw, truth_hw, n_queries=n_queries
         )

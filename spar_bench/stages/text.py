@@ -60,6 +60,7 @@ class Stage(base.Stage):
     def of(cls, point: ResolvedPoint, data: ResolvedDataset, protocol: Protocol) -> Self:
         """Return the queries of a data set under a protocol."""
         backbone = point.backbone
+        assert protocol.templates is not None, "only a linear probe has no prompts"
         return cls(
             settings=Settings(
                 text_tower=backbone.text_identity,

@@ -349,3 +349,48 @@ def test_file_that_is_lost_after_it_was_listed_is_named(root: Path) -> None:
 
     with pytest.raises(DataError, match=r"val_masks/b\.png: must be a file that can be opened"):
         dataset.identity()
+
+
+def test_training_images_are_paired_with_their_masks_where_labels_are_asked_for(
+    root: Path,
+) -> None:
+    for index, stem in enumerate(["y", "x"]):
+        write_mask(root / "train_masks" / f"{stem}.png", label=index)
+
+    plain, labelled = read("train", root), read("train", root, labelled=True)
+
+    assert [labelled.sample(index).name for index in range(2)] == [
+        "train_images/x.jpg",
+        "train_images/y.png",
+    ]
+    assert [int(labelled.sample(index).mask[1, 1]) for index in range(2)] == [1, 0]
+    assert labelled.classes == [["sky"], ["road", "street", "lane"]]
+    assert plain.identity()["count"] == 2
+    assert plain.identity() != labelled.identity()
+
+
+@pytest.mark.parametrize(
+    ("images", "lack"), [(True, "no train_masks/"), (False, "no train_images/ and no train_masks/")]
+)
+def test_training_images_without_masks_are_told_in_one_line(
+    root: Path, images: bool, lack: str
+) -> None:
+    if not images:
+        (root / "train_images").rename(root / "elsewhere")
+
+    with pytest.raises(NotReady) as told:
+        read("train", root, labelled=True, name="folder")
+
+    assert str(told.value) == (
+        "evaluate.classifier: a linear probe must have labelled training images, but data set "
+        f"folder has {lack} in {root}; add what lacks, or use text"
+    )
+
+
+def test_training_image_without_its_mask_is_told(root: Path) -> None:
+    write_mask(root / "train_masks" / "x.png")
+
+    with pytest.raises(
+        NotReady, match=r"train_images/y\.png: must have a partner of the same name"
+    ):
+        read("train", root, labelled=True)

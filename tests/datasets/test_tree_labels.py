@@ -8,7 +8,9 @@ from PIL import Image
 from torchvision.datasets import Cityscapes, VOCSegmentation
 
 from spar_bench.datasets._files import Labels
-from spar_bench.errors import DataError
+from spar_bench.errors import DataError, NotReady
+from spar_bench.resolve import open_dataset
+from spar_bench.spec.schema import DatasetSpec, SourceSpec
 from tests.datasets import trees
 from tests.datasets.trees import make, read, write_grey, write_palette
 
@@ -127,3 +129,35 @@ def test_value_that_means_nothing_is_told(tmp_path: Path, name: str, value: int,
         read("val", name, root).sample(0)
 
     assert str(caught.value).startswith(f"{mask}: ")
+
+
+@pytest.mark.parametrize("name", trees.LABELLED)
+def test_training_images_have_the_labels_of_the_same_rule(tmp_path: Path, name: str) -> None:
+    root = make(name, tmp_path)
+
+    plain = open_dataset(SourceSpec(name=name, path=str(root)), "train")
+    trained = open_dataset(DatasetSpec(name=name, path=str(root), count=1), "train", labelled=True)
+    evaluated = read("val", name, root)
+
+    assert len(trained) == len(plain) == 4  # a spec's count is of what is evaluated
+    for index in range(4):  # the miniature trees' masks have one content in both splits
+        assert np.array_equal(trained.sample(index).image, plain.image(index))
+        assert np.array_equal(trained.sample(index).mask, evaluated.sample(index).mask)
+    assert trained.identity() != plain.identity()
+
+
+def test_data_file_without_training_masks_is_told_in_one_line(tmp_path: Path) -> None:
+    root = make("ade20k", tmp_path)
+    old = """    masks:  # of training images, for a linear probe
+      - {files: "annotations/training/{name}.png", labels: reduce_zero}
+"""
+    file = trees.edited("ade20k", tmp_path / "mine.yaml", old, "")
+    spec = DatasetSpec(name=str(file), path=str(root))
+
+    with pytest.raises(NotReady) as told:
+        open_dataset(spec, "train", labelled=True)
+
+    assert str(told.value) == (
+        "evaluate.classifier: a linear probe must have labelled training images, but data set "
+        f"{file} has none in its data file; use another data set, or use text"
+    )

@@ -191,3 +191,36 @@ def test_images_are_resampled_as_asked_or_as_the_backbones_config_says(
 
     evaluations = of_type(plan, evaluate.Stage)
     assert {stage.settings.protocol.resize for stage in evaluations} == {found}
+
+
+def test_class_names_leave_no_trace_of_a_classifier_in_a_protocol() -> None:
+    dumped = declared().model_dump(mode="json")
+
+    assert "classifier" not in dumped
+    assert declared(classifier="text").name == declared().name
+    # As before there was a choice: names in tables stay those of older reports.
+    assert declared().name == "8ba86cc8"
+
+
+def test_recipe_of_a_probe_is_part_of_its_protocol_and_prompts_are_not() -> None:
+    plain = declared(classifier="linear")
+    others = [
+        declared(classifier={"name": "linear", "epochs": 3}),
+        declared(classifier="linear", precision="bfloat16"),
+    ]
+    same = declared({"logit_scale": 7}, classifier="linear", templates=["a {}."], logit_scale=3)
+
+    assert len({one.name for one in (plain, declared(), *others)}) == 4
+    assert same.name == plain.name
+    assert (plain.templates, plain.logit_scale) == (None, 1.0)
+
+
+def test_thresholds_of_a_data_file_are_for_class_names_and_those_of_a_spec_for_a_probe_too() -> (
+    None
+):
+    plain = declared(classifier="linear")
+    stated = declared({"background_threshold": 0.3}, classifier="linear").resolved("maskclip")
+
+    assert plain.by_read_out == {}
+    assert plain.resolved("maskclip").area_threshold == 0
+    assert (stated.background_threshold, stated.area_threshold) == (0.3, 0)

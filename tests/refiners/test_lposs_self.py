@@ -15,7 +15,7 @@ from spar_bench.refiners import lposs_self
 from spar_bench.refiners._patch_graph import PatchGraph
 from spar_bench.refiners.base import Guidance
 from spar_bench.run.segment import Segmenter
-from spar_bench.run.text import Classifier
+from spar_bench.run.text import TextClassifier
 from spar_bench.spec.plugins import PluginSpec
 from spar_bench.spec.schema import BackboneSpec
 from spar_bench.testing import RefinerContract
@@ -85,7 +85,13 @@ def test_patchwork_is_refined_by_its_own_features() -> None:
     queries = F.normalize(drawn(5, 128), dim=1)
     segmenter = Segmenter(
         Patchwork(BackboneSpec(name="patchwork")),
-        Classifier(queries, torch.arange(5), 5, 40.0, 0.0),
+        TextClassifier(
+            queries=queries,
+            class_of=torch.arange(5),
+            n_classes=5,
+            logit_scale=40.0,
+            background_threshold=0.0,
+        ),
         refiner=PluginSpec(name="lposs_self", k=20),
         device=CPU,
     )

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from spar_bench.backbones.openclip import Backbone as OpenClip
 from spar_bench.inference import SINGLE_PASS, Inference
 from spar_bench.run.segment import Segmenter, load_refiner
-from spar_bench.run.text import Classifier
+from spar_bench.run.text import TextClassifier
 from spar_bench.spec.plugins import PluginSpec
 from spar_bench.spec.schema import BackboneSpec
 
@@ -21,7 +21,13 @@ IMAGE_HW, SEEN_HW, OUT_HW = (45, 61), (40, 56), (50, 70)
 
 def segmenter(clip: Path, spec: PluginSpec) -> Segmenter:
     queries = F.normalize(torch.randn(5, 12, generator=torch.Generator().manual_seed(0)), dim=1)
-    classifier = Classifier(queries, torch.arange(5), 5, 40.0, 0.0)
+    classifier = TextClassifier(
+        queries=queries,
+        class_of=torch.arange(5),
+        n_classes=5,
+        logit_scale=40.0,
+        background_threshold=0.0,
+    )
     backbone = OpenClip(BackboneSpec(path=str(clip)))
     return Segmenter(backbone, classifier, refiner=spec, device=CPU)
 
@@ -47,7 +53,7 @@ def test_labels_are_those_of_maps_upsampled_before_or_after_the_cosine(
         refiner: Any = load_refiner(spec, CPU)
         if of == "features":
             upsampled = refiner.features(raw.features, guidance, OUT_HW)
-            wanted = one.classifier.cosines(upsampled[None])[0]
+            wanted = one.classifier.scores(upsampled[None])[0]
         else:
             wanted = refiner.scores(raw.values, raw.features, guidance, OUT_HW)
         wanted_labels = one.classifier.labels(

@@ -21,7 +21,7 @@ from spar_bench.run.latency import (
     turns_of,
 )
 from spar_bench.run.load import Usage
-from spar_bench.run.text import Classifier
+from spar_bench.run.text import TextClassifier
 from spar_bench.stages.latency import Stage, read_timings
 from spar_bench.store import Store
 from tests.run.tiny import CPU, plan_of, scheduler, settings
@@ -63,18 +63,18 @@ class Slow(ToyBackbone):
         return super().features(images)
 
 
-class SlowClassifier(Classifier):
+class SlowClassifier(TextClassifier):
     """Labels pixels in 7 ms."""
 
     clock: Clock
 
-    def labels(self, cosines: Tensor) -> Tensor:
+    def labels(self, scores: Tensor) -> Tensor:
         self.clock.now += 0.007
-        return super().labels(cosines)
+        return super().labels(scores)
 
 
 def reading(
-    backbone: Slow, inference: Inference = SINGLE_PASS, classifier: Classifier | None = None
+    backbone: Slow, inference: Inference = SINGLE_PASS, classifier: TextClassifier | None = None
 ) -> TimedReading:
     classifier = classifier or random_classifier(3, backbone.sizes.channels, CPU)
     return TimedReading(
@@ -309,15 +309,15 @@ def test_classes_and_thresholds_of_each_data_set_are_timed(
             measure={"latency": True, "seconds": 0.01},
         )
     )
-    labelled, labels = set[tuple[Any, ...]](), Classifier.labels
+    labelled, labels = set[tuple[Any, ...]](), TextClassifier.labels
 
-    def recorded(one: Classifier, cosines: Tensor) -> Tensor:
+    def recorded(one: TextClassifier, cosines: Tensor) -> Tensor:
         n_queries, used = len(cosines), sorted(set(one.class_of.tolist()))
         labelled.add((n_queries, *used, one.background_threshold > 0, one.area_threshold > 0))
         return labels(one, cosines)
 
     assert plan.latency is not None
-    monkeypatch.setattr(Classifier, "labels", recorded)
+    monkeypatch.setattr(TextClassifier, "labels", recorded)
     scheduler(plan, store)[0].make([plan.latency])
 
     assert labelled == {(3, 0, 1, 2, False, False), (6, 0, 1, 2, True, True)}

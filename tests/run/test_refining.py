@@ -12,12 +12,12 @@ from spar_bench.errors import SparBenchError
 from spar_bench.inference import SINGLE_PASS, Inference
 from spar_bench.run.latency import TimedReading, random_classifier
 from spar_bench.run.segment import Segmenter
-from spar_bench.run.text import Classifier
+from spar_bench.run.text import classifier_of
 from spar_bench.spec.plugins import PluginSpec
 from spar_bench.spec.schema import BackboneSpec
 from spar_bench.store import Store
 from tests.refiners.test_contract import CARD, REFINER, write_weights
-from tests.run.tiny import make_stage, of_kind, plan_of, settings
+from tests.run.tiny import make_stage, of_kind, plan_of, protocol, settings
 
 CPU = torch.device("cpu")
 
@@ -29,7 +29,7 @@ def segmenter(clip: Path, tmp_path: Path) -> Segmenter:
     (tmp_path / "scaled.yaml").write_text(CARD)
     weights = write_weights(tmp_path / "w" / "scaled.safetensors", 3.0)
     queries = F.normalize(torch.randn(5, 12, generator=torch.Generator().manual_seed(0)), dim=1)
-    classifier = Classifier(queries, torch.arange(5), 5, 40.0, 0.0)
+    classifier = classifier_of(queries, [[name] for name in "abcde"], protocol())
     return Segmenter(
         OpenClip(BackboneSpec(path=str(clip))),
         classifier,
@@ -49,7 +49,7 @@ def test_features_are_refined_before_the_cosine_and_scores_after_it(segmenter: S
         features = 3 * segmenter.backbone.features(image[None])[0]
 
     assert scores.features is not None
-    assert torch.allclose(scores.values, segmenter.classifier.cosines(features[None])[0], atol=1e-6)
+    assert torch.allclose(scores.values, segmenter.classifier.scores(features[None])[0], atol=1e-6)
     assert torch.equal(scores.features, features)
     # CLIP drops what fills no patch of 8, and so do the pixels that guide.
     assert refiner.calls == [

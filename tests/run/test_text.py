@@ -17,7 +17,7 @@ from spar_bench.backbones.openclip import Backbone as OpenClip
 from spar_bench.engine.events import Event
 from spar_bench.plan.trials import Plan
 from spar_bench.run.context import Context, Interrupted
-from spar_bench.run.text import Classifier, classifier_of, embed, read_queries
+from spar_bench.run.text import TextClassifier, classifier_of, embed, read_queries
 from spar_bench.store import Store
 from tests.run import tiny
 from tests.run.tiny import CPU, finished, of_kind, plan_of, protocol, scheduler, settings
@@ -38,7 +38,7 @@ class Told(ToyBackbone):
         return super().encode_text(prompts)
 
 
-def build(threshold: float = 0.0, scale: float = 40.0) -> Classifier:
+def build(threshold: float = 0.0, scale: float = 40.0) -> TextClassifier:
     queries = embed(ToyBackbone(), CLASSES, ["a {}.", "{}"])
     return classifier_of(
         queries,
@@ -150,12 +150,12 @@ def test_embedding_is_planned_as_it_is_counted(plan: Plan, store: Store) -> None
 def test_cosines_do_not_depend_on_the_length_of_features() -> None:
     found, features = build(), torch.randn(1, 6, 3, 5)
 
-    cosines = found.cosines(features)
+    cosines = found.scores(features)
 
     expected = F.cosine_similarity(features[:, None], found.queries[None, :, :, None, None], dim=2)
     assert torch.allclose(cosines, expected, atol=1e-6)
-    assert torch.allclose(found.cosines(7 * features), cosines, atol=1e-6)
-    assert found.cosines(features.half()).dtype == torch.float32
+    assert torch.allclose(found.scores(7 * features), cosines, atol=1e-6)
+    assert found.scores(features.half()).dtype == torch.float32
 
 
 @pytest.mark.parametrize("scale", [1.0, 40.0])
@@ -183,8 +183,15 @@ def test_synonyms_are_not_summed() -> None:
 CLASS_OF = [0, 0, 1, 1, 1, 2, 3]  # the background has two names here
 
 
-def ruled(background: float = 0.0, area: float = 0.0, scale: float = 40.0) -> Classifier:
-    return Classifier(torch.eye(7), torch.tensor(CLASS_OF), 4, scale, background, area)
+def ruled(background: float = 0.0, area: float = 0.0, scale: float = 40.0) -> TextClassifier:
+    return TextClassifier(
+        queries=torch.eye(7),
+        class_of=torch.tensor(CLASS_OF),
+        n_classes=4,
+        logit_scale=scale,
+        background_threshold=background,
+        area_threshold=area,
+    )
 
 
 def labels_by_loops(
