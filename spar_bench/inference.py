@@ -1,7 +1,12 @@
 """How an image is read: resized, then in one pass or through a sliding window."""
 
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
+
+ImageSizes = Mapping[tuple[int, int], int]
+"""How many images have each size, height first."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,13 @@ class Resize(NamedTuple):
     def of(self, image_hw: tuple[int, ...]) -> tuple[int, int]:
         """Return the size that an image of this shape is resized to."""
         return resized_hw((image_hw[0], image_hw[1]), *self, half_up=True)
+
+    def of_all(self, sizes: ImageSizes) -> ImageSizes:
+        """Return how many images have each size once they are resized."""
+        found = Counter[tuple[int, int]]()
+        for image_hw, count in sizes.items():
+            found[self.of(image_hw)] += count
+        return dict(found)
 
 
 def resized_hw(

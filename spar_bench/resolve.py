@@ -31,7 +31,7 @@ from spar_bench.datasets._facts import Facts
 from spar_bench.datasets.base import IGNORED, Dataset, Split
 from spar_bench.digests import remembered_sha256
 from spar_bench.errors import DataError, DataFileError, NotReady
-from spar_bench.inference import SINGLE_PASS, Inference
+from spar_bench.inference import SINGLE_PASS, ImageSizes, Inference
 from spar_bench.registry import PluginIdentity
 from spar_bench.spec import Point
 from spar_bench.spec.plugins import PluginSpec
@@ -204,6 +204,20 @@ class Resolver:
             DataError: it has more classes than labels can represent.
         """
         return self._once(f"val {spec.model_dump_json()}", lambda: self._dataset(spec))
+
+    def image_sizes(self, spec: DatasetSpec) -> ImageSizes:
+        """Return how many of a validation set's images have each size, from their headers.
+
+        Raises:
+            NotReady: its files are missing.
+        """
+        return self._once(
+            f"sizes {spec.model_dump_json()}",
+            lambda: self._or_else(
+                lambda: datasets.image_sizes(self.opened(spec, "val")),
+                lambda: dict([_typical(spec, "val")]),
+            ),
+        )
 
     def source(self, spec: SourceSpec) -> ResolvedSource:
         """Return a source of distillation images; raises as `dataset`."""

@@ -76,6 +76,34 @@ class Training:
 
 
 @dataclass(frozen=True, kw_only=True)
+class OverSizes:
+    """Cost of a method over the images of a data set, each at its own size; None if not known.
+
+    GFLOPs are those of each image in closed form; an image whose size cannot be read is not
+    counted. Latency is by a curve, `base_ms + ms_a_gflop * GFLOPs + ms_a_megapixel * megapixels`,
+    through the medians at `n_timed` sizes. `fit_error` is the mean relative error at each of these
+    of the curve through the others, and `fit_note` says why they do not stand for a quiet machine,
+    if they do not.
+    """
+
+    n_images: int
+    n_sizes: int
+    gflops_mean: float | None = None
+    gflops_sum: float | None = None
+    gflops_p10: float | None = None
+    gflops_p50: float | None = None
+    gflops_p90: float | None = None
+    n_timed: int = 0
+    latency_mean_ms: float | None = None
+    images_per_s: float | None = None
+    fit_error: float | None = None
+    base_ms: float | None = None
+    ms_a_gflop: float | None = None
+    ms_a_megapixel: float | None = None
+    fit_note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Reading:
     """A method that reads images, and what one of them costs."""
 
@@ -164,6 +192,17 @@ class CostRow(Reading):
     """One line of costs.csv: a method at one image size, labelling as a data set asks."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class SizesRow(Reading):
+    """One line of sizes.csv: a method over the images of a data set at one resolution.
+
+    `cost` is that of an image of the declared size, as in the method's rows.
+    """
+
+    eval_short_side_px: int
+    over: OverSizes
+
+
 COLUMNS = [
     "experiment", "group", "trial", "seed", "backbone", "method", "inference", "average",
     "refiner", "classifier", "protocol", "window_px", "stride_px", "train_short_side_px", "loss",
@@ -195,6 +234,13 @@ COST_COLUMNS = [
 ]  # fmt: skip
 """The columns of costs.csv, in order."""
 
+SIZES_COLUMNS = [
+    "backbone", "method", "inference", "average", "refiner", "window_px", "stride_px", "dataset",
+    "eval_short_side_px", "dtype", *[f.name for f in dataclasses.fields(OverSizes)],
+    "image_h", "image_w", "gflops", "latency_p50_ms", "device",
+]  # fmt: skip
+"""The columns of sizes.csv, in order; those of one image of the declared size come last."""
+
 
 @dataclass(frozen=True)
 class Preview:
@@ -213,9 +259,10 @@ class Preview:
 class Results:
     """Everything that a report shows about one sweep.
 
-    `costs` has a row for each method, data set and further image size, `classes` the names that
-    figures show, by `Row.classes`. `objectives` holds a search's scores: objective to
-    value, by trial; empty for a grid. `protocols` holds what each protocol named in rows declares.
+    `costs` has a row for each method, data set and further image size, `sizes` one for each method
+    over the sizes of a data set's images. `classes` has the names that figures show, by
+    `Row.classes`. `objectives` holds a search's scores: objective to value, by trial; empty for a
+    grid. `protocols` holds what each protocol named in rows declares.
     `spec` is the text of the spec; `reproduces` the paper's table that it names, `matches` its rows
     that a number of that table is about; `claims` has its claims as JSON (`claims.Claim`);
     `settings` holds the settings of each group as JSON.
@@ -234,6 +281,7 @@ class Results:
     matches: list[Matched] = field(default_factory=list)
     claims: list[Raw] = field(default_factory=list)
     settings: dict[str, Raw] = field(default_factory=dict)
+    sizes: list[SizesRow] = field(default_factory=list)
 
     @property
     def has_failed(self) -> bool:
@@ -273,12 +321,19 @@ class Results:
             costs = [
                 CostRow(**row | {"cost": Cost(**row["cost"])}) for row in document.pop("costs")
             ]
+            sizes = [_sizes_row(row) for row in document.pop("sizes", [])]
             matches = [_matched(one) for one in document.pop("matches")]
-            return cls(rows=rows, costs=costs, matches=matches, **document)
+            return cls(rows=rows, costs=costs, sizes=sizes, matches=matches, **document)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise StoreError(
                 f"{path}: must hold the results of a sweep, but cannot be read; {way_out}"
             ) from error
+
+
+def _sizes_row(values: Raw) -> SizesRow:
+    return SizesRow(
+        **values | {"cost": Cost(**values["cost"]), "over": OverSizes(**values["over"])}
+    )
 
 
 def _matched(values: Raw) -> Matched:

@@ -10,6 +10,7 @@ Such a test class is short:
 
 import inspect
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from spar_bench.backbones.base import Backbone
 from spar_bench.components.sizes import Sizes
+from spar_bench.datasets import image_sizes
 from spar_bench.datasets.base import IGNORED, Dataset, Image, Split
 from spar_bench.losses.base import Loss
 from spar_bench.plan.cost import refining_flops
@@ -125,6 +127,14 @@ class DatasetContract:
         dataset = make("val", None)
 
         assert dataset.image_hw == dataset.image(0).shape[:2]
+
+    def test_stated_sizes_are_those_of_the_images(self, make: MakeDataset) -> None:
+        dataset = make("val", None)
+
+        found = image_sizes(dataset)
+
+        read = (dataset.image(index).shape[:2] for index in range(len(dataset)))
+        assert found == dict(Counter(read))
 
     @pytest.mark.parametrize("split", ["train", "val"])
     def test_count_takes_images_of_the_whole_set_in_its_order(

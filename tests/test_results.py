@@ -7,7 +7,17 @@ from pathlib import Path
 import pytest
 
 from spar_bench.errors import StoreError
-from spar_bench.results import COLUMNS, COST_COLUMNS, Cost, CostRow, Results, Row, Training
+from spar_bench.results import (
+    COLUMNS,
+    COST_COLUMNS,
+    Cost,
+    CostRow,
+    OverSizes,
+    Results,
+    Row,
+    SizesRow,
+    Training,
+)
 
 ROW = Row(
     experiment="x",
@@ -55,6 +65,23 @@ COST_ROW = CostRow(
 )
 
 
+SIZES_ROW = SizesRow(
+    backbone="patchwork",
+    random_weights=False,
+    method="pretrained",
+    inference="single_pass",
+    average=None,
+    refiner="none",
+    window_px=None,
+    stride_px=None,
+    dataset="streets",
+    dtype="float32",
+    cost=Cost(image_h=64, image_w=96, gflops=1.5),
+    eval_short_side_px=64,
+    over=OverSizes(n_images=7, n_sizes=3, gflops_mean=1.25, n_timed=3, fit_error=0.02),
+)
+
+
 def results() -> Results:
     """Return results with every field filled."""
     failed = dataclasses.replace(ROW, miou=None, status="failed", reason="ö: too hot", seed=None)
@@ -63,6 +90,7 @@ def results() -> Results:
         question="Does “it” hold?",
         rows=[ROW, failed],
         costs=[COST_ROW],
+        sizes=[SIZES_ROW],
         classes={ROW.classes: ["a", "b/c", "d$"]},
         provenance={"seeds": [0, 1]},
         protocols={"p": {"templates": "openclip_80", "logit_scale": 40.0}},

@@ -46,7 +46,7 @@ def trials_to_come(
 ) -> list[CompletionItem]:
     """Complete the trials and groups of the spec named on the command line."""
     from spar_bench.conflicts import read_spec
-    from spar_bench.plan.trials import make_plan
+    from spar_bench.plan.making import make_plan
 
     # Click has not assigned arguments yet if the option before the cursor lacks its value.
     known = experiments_here()

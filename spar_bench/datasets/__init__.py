@@ -1,12 +1,14 @@
 """The data sets: one plug-in per file, each a class `Dataset` and its `VERSION`, without torch."""
 
 import os
+from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 from spar_bench import registry
 from spar_bench.datasets._facts import Facts, read
-from spar_bench.datasets.base import DatasetSettings
-from spar_bench.errors import SpecError
+from spar_bench.datasets.base import Dataset, DatasetSettings
+from spar_bench.errors import DataError, SpecError
 from spar_bench.spec.schema import DatasetPart, DatasetSpec
 
 
@@ -54,3 +56,19 @@ def settings(spec: DatasetPart, *, labelled: bool = False) -> DatasetSettings:
         )
     classes = classes or stated.classes
     return DatasetSettings(spec.path, count, classes, spec.name, stated, labelled)
+
+
+def image_sizes(dataset: Dataset) -> dict[tuple[int, int], int]:
+    """Return how many of a data set's images have each size, height first.
+
+    Images that cannot be read are left out. Those of a plug-in that does not say are read.
+    """
+    stated = getattr(dataset, "image_sizes", None)
+    if stated is not None:
+        return dict(stated())
+    found = Counter[tuple[int, int]]()
+    for index in range(len(dataset)):
+        with suppress(DataError):
+            height, width, _ = dataset.image(index).shape
+            found[height, width] += 1
+    return dict(found)

@@ -4,7 +4,9 @@ import hashlib
 import json
 import os
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -138,6 +140,19 @@ class FileDataset(ABC):
             else:
                 return height, width
         raise _first_of(unreadable)
+
+    def image_sizes(self) -> dict[tuple[int, int], int]:
+        """Return how many images have each size, upright, height first, from their headers.
+
+        Those whose header cannot be read are left out.
+        """
+        from spar_bench.datasets._images import read_image_hw  # late, like all that reads images
+
+        found = Counter[tuple[int, int]]()
+        for entry in self._entries:
+            with suppress(DataError):
+                found[read_image_hw(entry.image)] += 1
+        return dict(found)
 
     def identity(self) -> dict[str, Any]:
         """Return the digest of names, files and classes, and the label rule; not the location.

@@ -3,6 +3,7 @@
 Shape legend: H, W image height and width in pixels.
 """
 
+import os
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,10 @@ MOST_LONG = 32
 _EIGHT_BIT = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"}
 # What Pillow's decoders raise on broken streams.
 _BROKEN = (OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, struct.error)
+_HEADER_TELLS = {"JPEG", "MPO", "WEBP", "PNG", "BMP", "GIF", "PPM"}
+"""Formats whose header has the size as it is stored, and the tag that turns it."""
+_ORIENTATION, _ON_ITS_SIDE = 0x0112, {5, 6, 7, 8}
+_PNG_SIGNATURE_BYTES, _PNG_CHECKSUM_BYTES = 8, 4
 _PNG_DEPTH_AT = 24  # signature 8, length and name of the first chunk 8, width and height 8
 
 
@@ -37,11 +42,7 @@ def read_image(path: Path) -> Image:
     """
     with _decoding(path, "image"):
         picture, kind = _open_upright(path)
-        if max(picture.size) > MOST_LONG * min(picture.size):
-            raise DataError(
-                f"{path}: an image must be at most {MOST_LONG} times as long as it is short, "
-                f"but is {picture.height}x{picture.width} px; crop it, or leave it out"
-            )
+        _require_compact(path, picture.size)
         if picture.mode.startswith("I;16") or (picture.mode, kind) == ("I", "PPM"):
             return _grey_of_16_bits(picture)
         if picture.mode in _EIGHT_BIT:
@@ -50,6 +51,50 @@ def read_image(path: Path) -> Image:
         f"{path}: an image must hold 8 or 16 bits per channel, but has mode {picture.mode}; "
         "save it as an 8-bit PNG or JPEG"
     )
+
+
+def read_image_hw(path: Path) -> tuple[int, int]:
+    """Return the size of an image as `read_image` gives it, height first, without its pixels.
+
+    Only where the header may not tell whether it is turned, as in a TIFF, is it decoded.
+
+    Raises:
+        DataError: the file is not an image, its header is damaged, or it is too elongated.
+    """
+    with _decoding(path, "image"), Pillow.open(path) as picture:
+        if picture.format not in _HEADER_TELLS or not _is_told_by_header(path, picture):
+            width, height = ImageOps.exif_transpose(picture).size
+        else:
+            width, height = picture.size
+            # Pillow's own method for a PNG decodes it, to look for a tag behind its pixels.
+            if Pillow.Image.getexif(picture).get(_ORIENTATION) in _ON_ITS_SIDE:
+                width, height = height, width
+        _require_compact(path, (width, height))
+    return height, width
+
+
+def _is_told_by_header(path: Path, picture: Pillow.Image) -> bool:
+    """Return whether nothing follows the pixels of a PNG, which might turn it; True of others."""
+    if picture.format != "PNG":
+        return True
+    names = list[bytes]()
+    with path.open("rb") as file:
+        file.seek(_PNG_SIGNATURE_BYTES)
+        while len(head := file.read(8)) == 8:
+            n_bytes, name = struct.unpack(">I4s", head)
+            names.append(name)
+            file.seek(n_bytes + _PNG_CHECKSUM_BYTES, os.SEEK_CUR)
+    return set(names[names.index(b"IDAT") :]) <= {b"IDAT", b"IEND"}
+
+
+def _require_compact(path: Path, size: tuple[int, int]) -> None:
+    """Refuse an image, of a width and height, that is too elongated."""
+    width, height = size
+    if max(size) > MOST_LONG * min(size):
+        raise DataError(
+            f"{path}: an image must be at most {MOST_LONG} times as long as it is short, "
+            f"but is {height}x{width} px; crop it, or leave it out"
+        )
 
 
 def read_mask(path: Path) -> Mask:

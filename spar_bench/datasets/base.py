@@ -85,6 +85,9 @@ class Dataset(Protocol):
     linear probe learns from, whose labels are (`DatasetSettings.labelled`); `val` is evaluated.
     Constructing one lists files and reads no image. Raises NotReady when its files are missing,
     DataError when one cannot be read.
+
+    A plug-in that knows the sizes of its images without reading them may have a further method,
+    `image_sizes() -> dict[tuple[int, int], int]`: how many images have each size, height first.
     """
 
     def __init__(self, split: Split, settings: DatasetSettings) -> None: ...

@@ -50,6 +50,10 @@ class Dataset:
             "classes": self.classes,
         }
 
+    def image_sizes(self) -> dict[tuple[int, int], int]:
+        """Return how many scenes have each size: all have one."""
+        return {self.image_hw: self._count}
+
     def image(self, index: int) -> Image:
         """Return the image alone, `(H, W, 3)`."""
         return self.sample(index).image

@@ -2,9 +2,12 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from typing import TypeVar
 
-from spar_bench.plan.trials import Plan, PlannedCost, Trial
+from spar_bench.plan.trials import Plan, PlannedCost, PlannedSizes, Trial
 from spar_bench.stages import latency
+
+Line = TypeVar("Line", PlannedCost, PlannedSizes)
 
 
 class SuitePlan:
@@ -38,7 +41,8 @@ class SuitePlan:
         whole = Plan()
         for name, plan in self.plans.items():
             whole.trials += [_named(name, trial) for trial in plan.trials]
-            whole.costs += [_priced(name, line) for line in plan.costs]
+            whole.costs += [_of_experiment(name, line) for line in plan.costs]
+            whole.sizes += [_of_experiment(name, line) for line in plan.sizes]
             for fingerprint, stage in plan.stages.items():
                 if fingerprint != plan.latency:
                     whole.stages.setdefault(fingerprint, stage)
@@ -53,7 +57,7 @@ def _named(experiment: str, trial: Trial) -> Trial:
     return replace(trial, name=f"{experiment}/{trial.name}", point=point)
 
 
-def _priced(experiment: str, line: PlannedCost) -> PlannedCost:
+def _of_experiment(experiment: str, line: Line) -> Line:
     return replace(line, point=replace(line.point, group=f"{experiment}/{line.point.group}"))
 
 

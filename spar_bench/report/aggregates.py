@@ -39,9 +39,10 @@ _SETTINGS = {
         "refiner", "classifier", "dtype",
     ),
 }  # fmt: skip
+_OF_TARGETS = ("teacher.keep", "teacher.normalise", "teacher.precision")
 _WITHOUT_EFFECT_ON = {
     "pretrained": ("teacher.", "student.", "images.", "measure.", "evaluate.probes"),
-    "teacher": ("teacher.keep", "student.", "images.", "measure.", "evaluate.probes"),
+    "teacher": (*_OF_TARGETS, "student.", "images.", "measure.", "evaluate.probes"),
     "student": ("teacher.keep", "measure.", "evaluate.probes"),
 }
 """Parts of a spec that cannot affect a method's numbers."""

@@ -8,7 +8,7 @@ from spar_bench.report.aggregates import SWEPT_COLUMNS
 from spar_bench.report.differences import Comparison
 from spar_bench.report.names import backbone_name, trained_part
 from spar_bench.report.page import Data
-from spar_bench.results import COLUMNS, COST_COLUMNS, Results, Row
+from spar_bench.results import COLUMNS, COST_COLUMNS, SIZES_COLUMNS, Results, Row
 
 DIFFERENCE_COLUMNS = [
     "dataset", "eval_short_side_px", "a", "b", "difference", "low", "high", "n_images",
@@ -47,6 +47,20 @@ def costs_data(results: Results) -> Data:
         "costs.csv",
         "cost of each method on further image sizes, with a data set's classes and thresholds",
         COST_COLUMNS,
+        lines,
+    )
+
+
+def sizes_data(results: Results) -> Data:
+    """Return one line per method, data set and resolution whose images' sizes were asked for."""
+    lines = []
+    for row in results.sizes:
+        values = {**vars(row), **vars(row.cost), **vars(row.over), "backbone": backbone_name(row)}
+        lines.append({name: values[name] for name in SIZES_COLUMNS})
+    return Data(
+        "sizes.csv",
+        "cost of each method over the images of each data set, each at its own size",
+        SIZES_COLUMNS,
         lines,
     )
 

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from spar_bench.results import CostRow, Results, Row
+from spar_bench.results import Reading, Results, Row
 
 RANDOM_WEIGHTS = "random weights"
 
@@ -44,7 +44,7 @@ def value_text(value: Any) -> str:
     return str(value).replace("_", " ").replace("last 1 blocks", "last block")
 
 
-def backbone_name(row: Row | CostRow) -> str:
+def backbone_name(row: Reading) -> str:
     """Return the name of a row's backbone, which says whether its weights are random."""
     return f"{row.backbone} ({RANDOM_WEIGHTS})" if row.random_weights else row.backbone
 

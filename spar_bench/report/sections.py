@@ -8,10 +8,11 @@ from spar_bench.report.aggregates import Aggregate
 from spar_bench.report.chart import chart_of
 from spar_bench.report.claims import Checked
 from spar_bench.report.comparing import claims_data, claims_section, paper_data, paper_section
-from spar_bench.report.data import costs_data, differences_data, results_data
+from spar_bench.report.data import costs_data, differences_data, results_data, sizes_data
 from spar_bench.report.differences import Comparison
 from spar_bench.report.main_table import NOTE, main_table
 from spar_bench.report.origins import origins_of
+from spar_bench.report.over_sizes import sizes_section
 from spar_bench.report.page import (
     Block,
     Cell,
@@ -102,6 +103,11 @@ def accuracy_and_cost(findings: Findings) -> Iterator[Block]:
         yield Text(f"Costs were measured on: {'; '.join(devices)}.")
 
 
+def over_sizes(findings: Findings) -> Iterator[Block]:
+    """Yield the table of costs over the sizes of images, if any data set has several."""
+    yield from sizes_section(findings.results)
+
+
 def figures(findings: Findings) -> Iterator[Block]:
     """Yield the figures, if there are any."""
     if findings.figures:
@@ -160,6 +166,8 @@ def files(findings: Findings) -> Iterator[Block]:
     yield Heading("Files")
     yield results_data(results)
     yield costs_data(results)
+    if results.sizes:
+        yield sizes_data(results)
     yield differences_data(findings.comparisons)
     if findings.claims:
         yield claims_data(findings.claims)
@@ -173,6 +181,7 @@ def files(findings: Findings) -> Iterator[Block]:
 
 
 SECTIONS = [
-    head, claims, paper, summary, chart, accuracy_and_cost, figures, differences, remarks, files,
+    head, claims, paper, summary, chart, accuracy_and_cost, over_sizes, figures, differences,
+    remarks, files,
 ]  # fmt: skip
 """In the order in which a reader meets them."""

@@ -36,6 +36,8 @@ _HEADERS = {
     "trainable": "Trained",
     "train_short_side_px": "Trained at (px)",
     "dtype": "Type",
+    "dataset": "Data set",
+    "eval_short_side_px": "Short side (px)",
 }
 METHOD_NAMES = {"pretrained": "single pass", "teacher": "sliding window", "student": "SPAR"}
 
@@ -127,7 +129,7 @@ def _table(
         for column in columns
     ]
     firsts = [next(iter(line.values())) for line in lines.values()]
-    headers = ["Method", *(_HEADERS.get(name, _header(name)) for name in settings)]
+    headers = ["Method", *(header_of(name) for name in settings)]
     texts = [
         [
             Cell(METHOD_NAMES.get(each.method, each.method)),
@@ -169,7 +171,7 @@ def _settings_columns(aggregates: list[Aggregate]) -> tuple[list[str], list[str]
         if len(values) > 1 or name == "stride_px":
             columns.append(name)
         elif values and list(values) != ["none"]:
-            name, *unit = _HEADERS.get(name, _header(name)).lower().removesuffix(")").split(" (")
+            name, *unit = header_of(name).lower().removesuffix(")").split(" (")
             constant.append(" ".join([name, value_text(*values.values()), *unit]))
     return columns, constant
 
@@ -183,8 +185,9 @@ def _panel_titles(panels: list[Panel]) -> tuple[list[str], list[str]]:
     return shared, [", ".join(parts) for parts in zip(*apart, strict=True)] or [""]
 
 
-def _header(name: str) -> str:
-    return name.split(".")[-1].replace("_", " ").capitalize()
+def header_of(name: str) -> str:
+    """Return the header of a setting's column."""
+    return _HEADERS.get(name, name.split(".")[-1].replace("_", " ").capitalize())
 
 
 def _setting_cell(aggregate: Aggregate, name: str) -> Cell:

@@ -6,13 +6,16 @@ cosines with each query), K windows side by side, n x m patches of a window.
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from spar_bench.backbones.base import Backbone, fit_sides
 from spar_bench.errors import SparBenchError
+from spar_bench.run.context import autocast
 from spar_bench.stitching import Axis, feature_axis
+from spar_bench.values import Precision
 from spar_bench.windows import upsample_factor
 
 log = logging.getLogger(__name__)
@@ -90,6 +93,7 @@ def sliding_window(
     stride_px: int,
     upsample: int | None = None,
     batch: WindowBatch | None = None,
+    precision: Precision = "float32",
 ) -> Tensor:
     """Return the teacher's features `(B, C, h, w)` on the patch grid: the distillation target.
 
@@ -104,6 +108,7 @@ def sliding_window(
         stride_px: Step between windows; the last one is flush with the far border.
         upsample: A divisor of the patch with `stride_px` a multiple of patch / upsample.
         batch: How many windows are encoded at once; default: the device's usual number.
+        precision: Of the backbone's forward pass; windows are averaged in float32.
 
     Raises:
         ValueError: window, stride and upsample do not fit the patch, or the images have another
@@ -117,11 +122,14 @@ def sliding_window(
         feature_axis(length, window_px, stride_px, patch_px=patch_px, upsample=r)
         for length in whole.shape[-2:]
     )
-    batch = batch or WindowBatch(images.device)
+    encode, batch = partial(_encode, backbone, precision), batch or WindowBatch(images.device)
     with torch.inference_mode():
-        return torch.stack(
-            [stitch(image, backbone.features, [(rows, columns)], batch)[0] for image in whole]
-        )
+        return torch.stack([stitch(image, encode, [(rows, columns)], batch)[0] for image in whole])
+
+
+def _encode(backbone: Backbone, precision: Precision, windows: Tensor) -> Tensor:
+    with autocast(windows.device, precision):
+        return backbone.features(windows)
 
 
 def _require_images(backbone: Backbone, images: Tensor) -> None:

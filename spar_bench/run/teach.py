@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from safetensors import safe_open
 from torch import Tensor
 
@@ -13,7 +14,6 @@ from spar_bench.backbones.base import Backbone
 from spar_bench.drawing import draw
 from spar_bench.errors import SparBenchError
 from spar_bench.files import replace_text
-from spar_bench.inference import Inference
 from spar_bench.plan.cost import windows_flops
 from spar_bench.resolve import open_dataset
 from spar_bench.run.context import Context
@@ -64,7 +64,7 @@ def make_targets(stages: list[targets.Stage], context: Context) -> list[targets.
 
 def _make_targets(stage: targets.Stage, context: Context) -> targets.Summary:
     pictures = open_images(stage, context)
-    teacher = Teacher(context.backbone(stage.places.backbone), stage.settings.teacher, context)
+    teacher = Teacher(context.backbone(stage.places.backbone), stage.settings, context)
     output, patch_px = context.store.output(stage), teacher.backbone.sizes.patch_px
     written = [_grid_hw(output / file_of(position)) for position in range(len(pictures))]
     lacking = (position for position, grid_hw in enumerate(written) if grid_hw is None)
@@ -86,9 +86,9 @@ def _make_targets(stage: targets.Stage, context: Context) -> targets.Summary:
 class Teacher:
     """The frozen backbone, read through a sliding window."""
 
-    def __init__(self, backbone: Backbone, inference: Inference, context: Context) -> None:
+    def __init__(self, backbone: Backbone, settings: targets.Settings, context: Context) -> None:
         self.backbone = backbone
-        self._inference, self._context = inference, context
+        self._settings, self._context = settings, context
         self._batch = WindowBatch(context.device)
 
     def features(self, picture: Tensor, position: int) -> Tensor:
@@ -97,23 +97,31 @@ class Teacher:
         Raises:
             SparBenchError: one is too large for half precision.
         """
-        backbone, context = self.backbone, self._context
-        window_px, stride_px = self._inference.window_and_stride_px
+        backbone, context, inference = self.backbone, self._context, self._settings.teacher
+        window_px, stride_px = inference.window_and_stride_px
         features = sliding_window(
             backbone,
             normalise(picture, backbone.mean, backbone.std).to(context.device)[None],
             window_px=window_px,
             stride_px=stride_px,
-            upsample=self._inference.upsample,
+            upsample=inference.upsample,
             batch=self._batch,
-        )[0].to(torch.float16)
+            precision=self._settings.precision,
+        )[0]
+        if self._settings.normalise:
+            features = F.normalize(features, dim=0)
+        features = features.to(torch.float16)
         if not features.isfinite().all():
+            is_exact = self._settings.precision == "float32"
+            way_out = (
+                "check the backbone's weights" if is_exact else "use teacher.precision: float32"
+            )
             raise SparBenchError(
                 f"targets: the teacher's features must be finite in half precision, but those of "
-                f"image {position} are not; check the backbone's weights"
+                f"image {position} are not; {way_out}"
             )
         image_hw = picture.shape[-2], picture.shape[-1]
-        context.flops += windows_flops(backbone.sizes, self._inference, image_hw)
+        context.flops += windows_flops(backbone.sizes, inference, image_hw)
         context.window_batch = self._batch.used
         return features.contiguous()
 
@@ -152,7 +160,7 @@ class Targets:
     def _teacher(self) -> Teacher:
         """The teacher, built once: the context looks at its weights' files each time."""
         places = self._stage.places
-        return Teacher(self._context.backbone(places.backbone), places.teacher, self._context)
+        return Teacher(self._context.backbone(places.backbone), places.teaching, self._context)
 
 
 def read_target(targets: Finished, position: int) -> Tensor:

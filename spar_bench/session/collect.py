@@ -3,9 +3,11 @@
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
-from spar_bench.plan.trials import Plan, PlannedCost, PlannedRow, Trial
-from spar_bench.results import Cost, CostRow, Row, Status, Training
+from spar_bench.plan.trials import Plan, PlannedCost, PlannedRow, PlannedSizes, Trial
+from spar_bench.results import Cost, CostRow, Row, SizesRow, Status, Training
+from spar_bench.session.over_sizes import over_sizes
 from spar_bench.session.training import training_of
 from spar_bench.spec.schema import Settings
 from spar_bench.stage import Damaged, Finished, digest
@@ -104,21 +106,33 @@ class Collector:
 
     def cost_row(self, line: PlannedCost) -> CostRow:
         """Return a line of costs.csv."""
-        inference = line.point.inference(line.method)
-        return CostRow(
-            backbone=line.point.backbone.display_name,
-            random_weights=line.point.has_random_weights,
-            method=line.method,
-            inference=inference.kind,
-            average=inference.average,
-            refiner=line.point.refiner_name,
-            classifier=line.point.settings.evaluate.classifier.name,
-            window_px=inference.window_px,
-            stride_px=inference.stride_px,
-            dataset=line.data.display_name,
-            dtype=line.point.settings.evaluate.precision,
-            cost=self.cost(line.cost, line.timed, line.image_hw),
+        return CostRow(**self._reading(line))
+
+    def sizes_row(self, line: PlannedSizes) -> SizesRow:
+        """Return a line of sizes.csv."""
+        return SizesRow(
+            **self._reading(line),
+            eval_short_side_px=line.short_side_px,
+            over=over_sizes(line, self._timings),
         )
+
+    def _reading(self, line: PlannedCost | PlannedSizes) -> dict[str, Any]:
+        """Return who reads images in a line, and what one of the line's size costs."""
+        inference = line.point.inference(line.method)
+        return {
+            "backbone": line.point.backbone.display_name,
+            "random_weights": line.point.has_random_weights,
+            "method": line.method,
+            "inference": inference.kind,
+            "average": inference.average,
+            "refiner": line.point.refiner_name,
+            "classifier": line.point.settings.evaluate.classifier.name,
+            "window_px": inference.window_px,
+            "stride_px": inference.stride_px,
+            "dataset": line.data.display_name,
+            "dtype": line.point.settings.evaluate.precision,
+            "cost": self.cost(line.cost, line.timed, line.image_hw),
+        }
 
     def _row(self, trial: Trial, planned: PlannedRow) -> Row:
         point, settings, state = trial.point, trial.settings, self.state(planned.evaluate)

@@ -8,8 +8,9 @@ from pathlib import Path
 from spar_bench.conflicts import read_spec, read_specs
 from spar_bench.errors import naming
 from spar_bench.plan.devices import STAGE_S, STARTUP_S, Speed, assumed_speed
+from spar_bench.plan.making import make_plan
 from spar_bench.plan.suite import SuitePlan
-from spar_bench.plan.trials import Plan, Trial, make_plan
+from spar_bench.plan.trials import Plan, Trial
 from spar_bench.resolve import Resolver
 from spar_bench.results import RESULTS_FILE, Status
 from spar_bench.session.collect import Collector
@@ -179,9 +180,11 @@ def _planned(collector: Collector, speed: Speed) -> list[PlannedStage]:
 
 
 def _precision(stage: Stage, trial: Trial) -> str:
-    """Return the precision of a stage's arithmetic; the teacher's features are float32."""
+    """Return the precision of a stage's arithmetic."""
     if stage.kind == "student":
         return trial.settings.student.precision
+    if stage.kind == "targets":
+        return trial.settings.teacher.precision
     timed = stage.kind in ("evaluate", "latency")
     return trial.settings.evaluate.precision if timed else "float32"
 

@@ -26,7 +26,7 @@ def results(
 ) -> Results:
     """Return everything that a report shows about a sweep, or about some of its trials."""
     plan = collector.plan
-    fingerprints = set(plan.stages)
+    fingerprints, of_all = set(plan.stages), trials is None
     if trials is not None:
         fingerprints = set[str]().union(*(plan.of_trial(trial) for trial in trials))
     shown = plan.trials if trials is None else trials
@@ -34,9 +34,8 @@ def results(
         experiment=collector.experiment,
         question=loaded.spec.question,
         rows=[row for trial in shown for row in collector.rows(trial)],
-        costs=list(
-            dict.fromkeys(collector.cost_row(line) for line in plan.costs if trials is None)
-        ),
+        costs=list(dict.fromkeys(map(collector.cost_row, plan.costs))) if of_all else [],
+        sizes=list(dict.fromkeys(map(collector.sizes_row, plan.sizes))) if of_all else [],
         classes=_classes(collector, shown),
         provenance={
             "spec_hash": spec_hash,

@@ -31,6 +31,7 @@ _DECIDES = {
 """First letters of the settings that can affect a method's numbers."""
 _DECIDES_NOTHING = {"evaluate.methods", "teacher.keep"}
 _OF_CLASS_NAMES = {"evaluate.templates", "evaluate.logit_scale"}
+_DECIDES_TARGETS = {"teacher.normalise", "teacher.precision"}
 
 
 def run_records(results: Results, store: Store) -> list[RunRecord]:
@@ -125,6 +126,8 @@ def _params(settings: dict[str, object], row: Row) -> dict[str, object]:
         for key, value in named.items()
         if key.startswith(prefixes) and key not in _DECIDES_NOTHING and value is not None
     }
+    if row.method == "teacher":
+        params = {key: value for key, value in params.items() if key not in _DECIDES_TARGETS}
     if row.average is None:
         params.pop("evaluate.average", None)
     if row.classifier == "linear":

@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from spar_bench import plugin_code
 from spar_bench.errors import SparBenchError, StoreError, UnknownName
@@ -17,7 +17,9 @@ from spar_bench.store import Store
 from spar_bench.validation import Raw
 
 if TYPE_CHECKING:
-    from spar_bench.plan.trials import Plan, PlannedCost, Trial
+    from spar_bench.plan.trials import Plan, PlannedCost, PlannedSizes, Trial
+
+    Line = TypeVar("Line", PlannedCost, PlannedSizes)
 
 
 SUITE_FILE = "suite.json"
@@ -124,7 +126,7 @@ def select_trials(trials: "list[Trial]", only: Iterable[str]) -> "list[Trial]":
 
 def stages_after_trials(plan: "Plan", trials: "Iterable[Trial]", *, timed: bool) -> set[str]:
     """Return the stages made after all trials: costs at further sizes, and timings."""
-    last = {line.cost for line in _further_costs(plan, trials)}
+    last = {line.cost for line in _of_trials(plan.costs, trials)}
     if timed and plan.latency is not None:
         last.add(plan.latency)
     return last
@@ -162,10 +164,12 @@ def time_only(plan: "Plan", trials: "list[Trial]", store: Store) -> None:
         if store.find(plan.stages[plan.latency]) is not None:
             return
     keys = {row.timed for trial in trials for row in trial.rows}
-    plan.limit_timing(keys | {line.timed for line in _further_costs(plan, trials)})
+    keys |= {line.timed for line in _of_trials(plan.costs, trials)}
+    keys |= {key for line in _of_trials(plan.sizes, trials) for key in line.spanning.values()}
+    plan.limit_timing(keys)
 
 
-def _further_costs(plan: "Plan", trials: "Iterable[Trial]") -> "list[PlannedCost]":
-    """Return the lines of costs.csv that belong to these trials."""
+def _of_trials(lines: "Iterable[Line]", trials: "Iterable[Trial]") -> "list[Line]":
+    """Return the lines of costs.csv or sizes.csv that belong to these trials."""
     keys = {(trial.group, row.method) for trial in trials for row in trial.rows}
-    return [line for line in plan.costs if (line.point.group, line.method) in keys]
+    return [line for line in lines if (line.point.group, line.method) in keys]

@@ -17,8 +17,9 @@ from spar_bench.engine.scheduler import Outcome as StageOutcome
 from spar_bench.engine.scheduler import Scheduler
 from spar_bench.engine.workplan import Retries, WorkPlan
 from spar_bench.errors import SparBenchError
+from spar_bench.plan.making import make_plan
 from spar_bench.plan.suite import SuitePlan
-from spar_bench.plan.trials import Plan, Trial, make_plan
+from spar_bench.plan.trials import Plan, Trial
 from spar_bench.processes import n_processes
 from spar_bench.results import Results, Row
 from spar_bench.run.context import Context, Pruned, machine, prepare_device, resolve_workers

@@ -8,8 +8,9 @@ from typing import Any
 from spar_bench import registry
 from spar_bench.conflicts import SPEC_ENDINGS, read_spec
 from spar_bench.errors import DataError, DataFileError, NotReady, naming
+from spar_bench.plan.making import make_plan
 from spar_bench.plan.suite import SuitePlan
-from spar_bench.plan.trials import Plan, make_plan
+from spar_bench.plan.trials import Plan
 from spar_bench.session.selection import points_so_far, seeds_so_far
 from spar_bench.spec import Point
 from spar_bench.stage import Finished, canonical

@@ -155,7 +155,8 @@ def _too_many(document: Document, points: Iterable[Settings], n_seeds: int) -> l
         n_methods, evaluate = len(point.evaluate.methods), point.evaluate
         own = n_seeds if point.distils else 1
         n_trials += own
-        n_rows += (n_methods + own - 1) * len(evaluate.datasets) * len(evaluate.short_side_px)
+        n_places = len(evaluate.datasets) * len(evaluate.short_side_px)
+        n_rows += (n_methods + own - 1 + n_methods * point.measure.over_sizes) * n_places
         n_rows += n_methods * len(point.measure.image_hw)
     for what, n, most in (("trials", n_trials, MAX_TRIALS), ("rows", n_rows, MAX_ROWS)):
         if n > most:

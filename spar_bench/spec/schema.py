@@ -163,6 +163,15 @@ class TeacherSpec(Part):
         "patch_px / r.",
     )
 
+    precision: Precision = Field(
+        "float32",
+        description="Of the forward pass that makes a student's targets; evaluate.precision is "
+        "that of the teacher's own mIoU.",
+    )
+    normalise: bool = Field(
+        False,
+        description="Targets of length one: the stitched features of each patch, L2-normalised.",
+    )
     keep: bool = Field(
         True,
         description="Keep the features of the distillation images in the store; off: compute them "
@@ -319,6 +328,11 @@ class MeasureSpec(Part):
     """What cost is measured on, in addition to the data sets' own image size."""
 
     image_hw: list[ImageHW] = Field([], description="Further sizes, height first; in costs.csv.")
+    over_sizes: bool = Field(
+        False,
+        description="Also the cost over the sizes of all images, in sizes.csv: FLOPs of each, and "
+        "latency by a curve, for which each method is timed at up to five sizes.",
+    )
     latency: bool = Field(True, description="Time each reading; off if only mIoU is needed.")
     seconds: Seconds = Field(2.0, description="Time given to each, in turns.")
 

@@ -46,6 +46,10 @@ class Settings(base.Settings):
         """The backbone's sizes, its rule for position embeddings aside."""
         return Sizes(**self.sizes)  # type: ignore[arg-type]  # as `asdict` gave them
 
+    def at(self, image_hw: tuple[int, int]) -> Self:
+        """Return what decides the cost of an image of another size."""
+        return self.model_copy(update={"image_hw": image_hw})
+
     def flops(self, refiner: PluginSpec) -> int | None:
         """Return the FLOPs of reading the image: encoder, products with text, refiner.
 

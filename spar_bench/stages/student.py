@@ -7,7 +7,6 @@ from typing import Any, ClassVar, Self
 from spar_bench import registry
 from spar_bench.components.flops import trained_params, training_flops
 from spar_bench.components.sizes import Sizes
-from spar_bench.inference import Inference
 from spar_bench.registry import PluginIdentity
 from spar_bench.resolve import ResolvedPoint, Resolver
 from spar_bench.spec.plugins import PluginSpec
@@ -38,13 +37,13 @@ class Settings(base.Settings):
 
 
 class Places(base.Places):
-    """The backbone and its sizes, the loss, the images' source, and how the teacher reads them."""
+    """The backbone and its sizes, the loss, the images' source, and how their targets are made."""
 
     backbone: BackboneSpec
     sizes: Sizes
     loss: PluginSpec
     images: images.Places
-    teacher: Inference
+    teaching: targets.Settings
     keeps_targets: bool
 
 
@@ -91,7 +90,7 @@ class Stage(base.Stage):
                 sizes=point.backbone.sizes,
                 loss=recipe.loss,
                 images=listed.places,
-                teacher=taught.settings.teacher,
+                teaching=taught.settings,
                 keeps_targets=point.settings.teacher.keep,
             ),
         )
@@ -109,7 +108,7 @@ class Stage(base.Stage):
         counted = targets.drawn(self, stages)
         flops = sum(n * training_flops(sizes, hw, recipe.trainable) for hw, n in counted.items())
         if not self.places.keeps_targets:
-            flops += targets.teaching(sizes, self.places.teacher, counted)[0]
+            flops += targets.teaching(sizes, self.places.teaching.teacher, counted)[0]
         n_bytes = trained_params(sizes, recipe.trainable) * BYTES_A_WEIGHT
         return Estimate(recipe.epochs * flops / 1e9, n_bytes)
 

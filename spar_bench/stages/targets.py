@@ -4,6 +4,8 @@ import math
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, Self
 
+from pydantic import Field
+
 from spar_bench.components.sizes import Sizes
 from spar_bench.inference import Inference
 from spar_bench.plan.cost import windows_flops, windows_of
@@ -11,17 +13,23 @@ from spar_bench.resolve import ResolvedPoint, Resolver
 from spar_bench.spec.schema import BackboneSpec
 from spar_bench.stages import base, images
 from spar_bench.stages.base import Estimate, Identity
+from spar_bench.values import Precision
 
 VERSION = 1
 _BYTES_A_VALUE = 2
 
 
 class Settings(base.Settings):
-    """The backbone, and how the teacher reads an image."""
+    """The backbone, how the teacher reads an image, and what becomes of its features.
+
+    What is as it was before it could be chosen is not hashed: old fingerprints stay valid.
+    """
 
     backbone: Identity
     teacher: Inference
     dtype: Literal["float16"] = "float16"
+    precision: Precision = Field("float32", exclude_if=lambda value: value == "float32")
+    normalise: bool = Field(False, exclude_if=lambda value: value is False)
 
 
 class Places(base.Places):
@@ -54,7 +62,12 @@ class Stage(base.Stage):
     def of(cls, point: ResolvedPoint, listed: images.Stage) -> Self:
         """Return the targets of a point's student on the listed images."""
         return cls(
-            settings=Settings(backbone=point.backbone.identity, teacher=point.teaching),
+            settings=Settings(
+                backbone=point.backbone.identity,
+                teacher=point.teaching,
+                precision=point.settings.teacher.precision,
+                normalise=point.settings.teacher.normalise,
+            ),
             inputs={"images": listed.fingerprint},
             places=Places(
                 backbone=point.backbone.spec, sizes=point.backbone.sizes, images=listed.places
@@ -63,9 +76,12 @@ class Stage(base.Stage):
 
     @property
     def title(self) -> str:
-        """The teacher's stride and window."""
+        """The teacher's stride and window, and what is unusual."""
         window_px, stride_px = self.settings.teacher.window_and_stride_px
-        return f"targets of a teacher, s = {stride_px}, w = {window_px}"
+        precision = self.settings.precision
+        unusual = list[str]() if precision == "float32" else [str(precision)]
+        unusual += ["normalised"] if self.settings.normalise else []
+        return ", ".join([f"targets of a teacher, s = {stride_px}, w = {window_px}", *unusual])
 
     def estimate(self, stages: Mapping[str, base.Stage]) -> Estimate:
         """Return the work of all windows, and the bytes of all features."""

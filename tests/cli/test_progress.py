@@ -11,7 +11,8 @@ from spar_bench.cli.progress import Board, Lines, Tally
 from spar_bench.cli.stopping import STOPPING, Stopper
 from spar_bench.conflicts import read_spec
 from spar_bench.engine.events import Event
-from spar_bench.plan.trials import Plan, make_plan
+from spar_bench.plan.making import make_plan
+from spar_bench.plan.trials import Plan
 from spar_bench.stages.base import Stage
 from spar_bench.store import Store
 from tests.small import DIVERGING, TINY, write_spec

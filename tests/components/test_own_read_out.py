@@ -189,7 +189,7 @@ def test_read_out_that_nothing_brings_is_one_line(site: Path) -> None:
 
 def test_cost_made_with_an_older_version_of_it_is_not_served(site: Path) -> None:
     code = (
-        "from spar_bench.plan.trials import make_plan\n"
+        "from spar_bench.plan.making import make_plan\n"
         "from spar_bench.resolve import Resolver\n"
         "from spar_bench.spec import Point\n"
         "from spar_bench.spec.schema import Settings\n"

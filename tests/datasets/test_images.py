@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image as Pillow
+from PIL import ImageFile
 
-from spar_bench.datasets._images import read_image, read_mask
+from spar_bench.datasets._images import read_image, read_image_hw, read_mask
 from spar_bench.errors import DataError
 
 # Three pixels wide, two high; every pixel its own colour.
@@ -295,3 +296,49 @@ def test_mask_that_holds_no_indices_says_what_it_holds(
         read_mask(path)
 
     assert str(caught.value).startswith(f"{path}: ")
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+@pytest.mark.parametrize("ending", ["jpg", "png", "webp", "tif"])
+def test_size_is_that_of_the_image_as_it_is_read(
+    tmp_path: Path, ending: str, orientation: int
+) -> None:
+    exif = Pillow.Exif()
+    exif[ORIENTATION] = orientation
+
+    path = saved(tmp_path / f"a.{ending}", np.zeros((9, 16, 3), np.uint8), exif=exif)
+
+    assert read_image_hw(path) == ((9, 16) if orientation < 5 else (16, 9))
+    assert read_image_hw(path) == read_image(path).shape[:2]
+
+
+@pytest.mark.parametrize("ending", ["jpg", "png", "webp", "bmp", "gif", "ppm"])
+def test_size_is_read_without_the_pixels(
+    tmp_path: Path, ending: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = saved(tmp_path / f"a.{ending}", np.zeros((9, 16, 3), np.uint8))
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda self: pytest.fail("it was decoded"))
+
+    assert read_image_hw(path) == (9, 16)
+
+
+def test_png_whose_tag_follows_its_pixels_has_its_upright_size(tmp_path: Path) -> None:
+    path = png(tmp_path / "a.png", np.zeros((9, 16), np.uint8), depth=8)
+    exif = Pillow.Exif()
+    exif[ORIENTATION] = 6
+    body = b"eXIf" + exif.tobytes().removeprefix(b"Exif\0\0")
+    tag = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
+    before, end = path.read_bytes()[:-12], path.read_bytes()[-12:]
+
+    path.write_bytes(before + tag + end)
+
+    assert read_image_hw(path) == read_image(path).shape[:2] == (16, 9)
+
+
+def test_size_of_what_is_no_image_or_too_elongated_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"no image")
+    strip = saved(tmp_path / "b.png", np.zeros((2, 65, 3), np.uint8))
+
+    for path, reason in ((tmp_path / "a.png", "no known image format"), (strip, "32 times")):
+        with pytest.raises(DataError, match=reason):
+            read_image_hw(path)

@@ -70,7 +70,7 @@ from pathlib import Path
 from spar_bench import registry
 from spar_bench.conflicts import read_spec
 from spar_bench.engine.workplan import Retries, WorkPlan
-from spar_bench.plan.trials import make_plan
+from spar_bench.plan.making import make_plan
 
 def planned():
     plan = make_plan(read_spec("experiments/tiny.yaml").points, [0], None)

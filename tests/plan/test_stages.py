@@ -12,6 +12,8 @@ from spar_bench.inference import resized_hw
 from spar_bench.plan.trials import Plan
 from spar_bench.resolve import Resolver
 from spar_bench.spec.schema import DatasetSpec, Settings
+from spar_bench.stage import digest
+from spar_bench.stages import targets
 from spar_bench.stages.base import Stage
 from tests.run.tiny import of_kind, plan_of, settings, write_clip, write_photographs
 
@@ -57,6 +59,9 @@ EVALUATED = {"of pretrained", "of teacher", "of student"}
         ({"teacher__stride_px": 16}, {*DISTILLED, "of teacher", "cost"}),
         ({"teacher__window_px": 24}, {*DISTILLED, "of teacher", "cost"}),
         ({"teacher__upsample": 4}, DISTILLED),  # windows that vote on logits know no r
+        ({"teacher__precision": "bfloat16"}, DISTILLED),
+        ({"teacher__precision": "float32"}, set()),
+        ({"teacher__normalise": True}, DISTILLED),
         ({"images__count": 4}, {"images", *DISTILLED}),
         ({"images__flip": 0.0}, {"images", *DISTILLED}),
         ({"images__short_side_px": [32, 40]}, {"images", *DISTILLED}),
@@ -114,6 +119,19 @@ def student_stage(one: Settings, seed: int = 0) -> Stage:
 )
 def test_evaluation_shares_the_student(build: Build, changes: dict[str, Any]) -> None:
     assert student_stage(build()).fingerprint == student_stage(build(**changes)).fingerprint
+
+
+def test_targets_of_before_precision_could_be_chosen_keep_their_fingerprint(build: Build) -> None:
+    plan = plan_of(build())
+    [taught], [listed] = of_kind(plan, "targets"), of_kind(plan, "images")
+    assert isinstance(taught, targets.Stage)
+    teacher = {
+        "kind": "sliding_window", "window_px": 32, "stride_px": 12, "average": "features",
+        "upsample": 2,
+    }  # fmt: skip
+    settings = {"backbone": taught.settings.backbone, "teacher": teacher, "dtype": "float16"}
+
+    assert taught.fingerprint == digest(["targets", 1, settings, {"images": listed.fingerprint}])
 
 
 def test_losses_share_targets_and_not_students(build: Build) -> None:

@@ -8,7 +8,8 @@ import pytest
 from spar_bench.components.backbone import known_sizes
 from spar_bench.components.flops import encoder_flops
 from spar_bench.drawing import draw
-from spar_bench.plan.trials import Plan, make_plan
+from spar_bench.plan.making import make_plan
+from spar_bench.plan.trials import Plan
 from spar_bench.resolve import Resolver, open_dataset
 from spar_bench.run.images import render, to_tensor
 from spar_bench.spec import Point

@@ -18,15 +18,21 @@ from spar_bench.store import Store
 from tests.run.tiny import finished, losses, of_kind, plan_of, scheduler, settings
 
 
-@pytest.mark.parametrize("changes", [{}, {"epochs": 3, "trainable": "all", "accumulate": 1}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"student__epochs": 3, "student__trainable": "all", "student__accumulate": 1},
+        {"teacher__precision": "bfloat16", "teacher__normalise": True},
+    ],
+)
 def test_targets_that_are_not_kept_make_the_same_student(
     clip: Path, photographs: Path, tmp_path: Path, changes: dict[str, Any]
 ) -> None:
-    named = {f"student__{key}": value for key, value in changes.items()}
     made = list[Finished]()
     for keep in (True, False):
         store = Store(tmp_path / str(keep))
-        plan = plan_of(settings(clip, photographs, teacher__keep=keep, **named))
+        plan = plan_of(settings(clip, photographs, teacher__keep=keep, **changes))
         [student] = of_kind(plan, "student")
         making, notes = scheduler(plan, store)
 

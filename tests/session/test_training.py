@@ -36,7 +36,7 @@ def expected_gflops(collector: Collector, store: Store) -> tuple[float, float]:
     """Return the GFLOPs of targets and of an epoch, image by image."""
     [stage] = of_type(collector.plan, student.Stage)
     [listed] = of_type(collector.plan, images.Stage)
-    sizes, teacher = stage.places.sizes, stage.places.teacher
+    sizes, teacher = stage.places.sizes, stage.places.teaching.teacher
     teach = passes = 0
     for image_hw, count in listed.sizes.items():
         in_windows = n_windows(image_hw, *teacher.window_and_stride_px)
