@@ -6,7 +6,6 @@ plan has its counts, FLOPs and bytes; `Resolver.missing` says what that is.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeVar
 
 from spar_bench import datasets, registry
@@ -26,10 +25,9 @@ from spar_bench.components.backbone import (
 from spar_bench.components.identity import ComponentIdentity, identify
 from spar_bench.components.refiner import has_random_weights, refiner_identity
 from spar_bench.components.sizes import Sizes, TextSizes
-from spar_bench.components.weights import require_whole
+from spar_bench.components.weights import checkpoint_sha256
 from spar_bench.datasets._facts import Facts
 from spar_bench.datasets.base import IGNORED, Dataset, Split
-from spar_bench.digests import remembered_sha256
 from spar_bench.errors import DataError, DataFileError, NotReady
 from spar_bench.inference import SINGLE_PASS, ImageSizes, Inference
 from spar_bench.registry import PluginIdentity
@@ -385,28 +383,3 @@ def class_names(spec: DatasetSpec, own: list[list[str]]) -> list[list[str]]:
             f"and {IGNORED} is ignored, but has {len(classes)}; merge or leave out some"
         )
     return classes
-
-
-def checkpoint_sha256(path: str) -> str:
-    """Return the SHA-256 of the file that replaces training a student.
-
-    Raises:
-        NotReady: the file is missing or incomplete.
-    """
-    require_checkpoint(path)
-    return remembered_sha256(Path(path))
-
-
-def require_checkpoint(path: str) -> None:
-    """Refuse a file in place of a student that is no file of weights; only its header is read.
-
-    Raises:
-        NotReady: the file is missing or incomplete.
-    """
-    try:
-        require_whole(Path(path))
-    except OSError as error:
-        raise NotReady(
-            f"student.checkpoint: must be a file of weights, but {path} cannot be "
-            f"read ({error.strerror}); correct it"
-        ) from error

@@ -139,7 +139,6 @@ class Collector:
         inference, patch_px = point.inference(planned.method), point.backbone.sizes.patch_px
         taught = planned.method == "student" and settings.distils
         slides = planned.method == "teacher" or taught
-        summary = state.finished.summary_as(evaluate.Summary) if state.finished else None
         return Row(
             experiment=self.experiment,
             group=trial.group,
@@ -162,10 +161,8 @@ class Collector:
             dataset=planned.data.display_name,
             dataset_digest=digest(planned.data.identity),
             eval_short_side_px=planned.short_side_px,
-            n_images=summary.n_images if summary else None,
             n_listed=planned.data.n_listed,
-            n_skipped=summary.n_skipped if summary else None,
-            miou=summary.miou if summary else None,
+            **_scored(state),
             dtype=settings.evaluate.precision,
             status=state.status,
             cost=self.cost(planned.cost, planned.timed, planned.image_hw),
@@ -244,6 +241,13 @@ class Collector:
         session = self.plan.stages[self.plan.latency]
         assert isinstance(session, latency.Stage), "the plan's session of timings"
         return session.settings.machine.device if session.settings.machine else None
+
+
+def _scored(state: State) -> dict[str, Any]:
+    """Return what an evaluation found, None for each if it is not finished."""
+    if state.finished is None:
+        return {"miou": None, "n_images": None, "n_skipped": None}
+    return state.finished.summary_as(evaluate.Summary).model_dump()
 
 
 def clipped(window_px: int | None, image_hw: tuple[int, int]) -> str:

@@ -15,11 +15,12 @@ from spar_bench.components.backbone import (
     require_backbone_tokenizer,
     require_text,
 )
+from spar_bench.components.weights import require_checkpoint
 from spar_bench.datasets.base import Split
 from spar_bench.drawing import rescaled_hw
 from spar_bench.errors import DataFileError, NotReady, SparBenchError, SpecError
 from spar_bench.protocol import resizes
-from spar_bench.resolve import Resolver, require_checkpoint
+from spar_bench.resolve import Resolver
 from spar_bench.session.selection import initial_points
 from spar_bench.spec import LoadedSpec
 from spar_bench.spec.schema import DatasetSpec, Settings, SourceSpec

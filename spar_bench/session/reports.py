@@ -31,9 +31,7 @@ def write_report(
     mix_protocols: bool = False,
     on_written: Callable[[str, list[Path]], None] | None = None,
 ) -> dict[str, list[Path]]:
-    """Write the tables and figures of finished sweeps; returns their files by experiment.
-
-    A warning tells of evaluations that are no longer in the store: figures do without them.
+    """Write tables and figures of finished sweeps; return their files by experiment.
 
     Args:
         experiments: One or more names of experiments or suites, or their specs' paths; none: all
@@ -60,11 +58,7 @@ def write_report(
         )
     reports = _Reports(opened, Path(folder), mix_protocols, on_written or _ignore)
     for name in asked:
-        members = known.get(name, [])
-        for one in members or [name]:
-            reports.experiment(one)
-        if members:
-            reports.suite(name, members)
+        reports.write(name, known.get(name, []))
     if reports.refused:
         raise type(reports.refused[0])("\n".join(map(str, reports.refused)))
     return reports.written
@@ -82,8 +76,14 @@ class _Reports:
     refused: list[NotReady | MixedProtocols] = field(default_factory=list)
     _findings: "dict[str, Findings]" = field(default_factory=dict)
 
-    def experiment(self, name: str) -> None:
-        """Write the report of an experiment."""
+    def write(self, name: str, members: list[str]) -> None:
+        """Write the report of an experiment; or of a suite, after those of its members."""
+        for one in members or [name]:
+            self._experiment(one)
+        if members:
+            self._suite(name, members)
+
+    def _experiment(self, name: str) -> None:
         if name in self._findings:
             return
         try:
@@ -96,8 +96,7 @@ class _Reports:
             return
         self._wrote(name, paths)
 
-    def suite(self, name: str, members: list[str]) -> None:
-        """Write the page of a suite, whose experiments' reports are written."""
+    def _suite(self, name: str, members: list[str]) -> None:
         found = [self._findings[one] for one in members if one in self._findings]
         folder = self.folder / name
         with writing(folder):

@@ -85,18 +85,14 @@ def load_spec(
     unread = {problem.position for problem in document.problems}
     refuse(path, document.problems + [p for p in problems if p.position not in unread])
     assert spec is not None, "a spec without problems is valid"
-    points = _points(drafts, settings)
-    selector = Selector(document, points)
-    claims = selector.claims(spec.claims)
-    refuse(path, selector.problems + _unpublished(document, spec, points))
     return LoadedSpec(
         experiment=experiment_name(path),
         path=path,
         text=document.text,
         spec=spec,
         spec_hash=groups.digest(spec),
-        points=points,
-        claims=claims,
+        points=(points := _points(drafts, settings)),
+        claims=_claims(document, spec, points),
         search=next((block.search for block in spec.sweep if block.search), None),
         validator=validator,
         base=base,
@@ -164,6 +160,19 @@ def _too_many(document: Document, points: Iterable[Settings], n_seeds: int) -> l
             at = document.position_of_key(("sweep",) if document.data.get("sweep") else ("seeds",))
             return [Problem(at, "", f"{text}, data sets or sizes")]
     return []
+
+
+def _claims(document: Document, spec: Spec, points: list[Point]) -> list[Claim]:
+    """Return the claims of a spec, with the groups that they are about.
+
+    Raises:
+        SpecError: one selects nothing, or several settings; or the spec names a table of the paper
+            that has none of its backbones.
+    """
+    selector = Selector(document, points)
+    claims = selector.claims(spec.claims)
+    refuse(document.path, selector.problems + _unpublished(document, spec, points))
+    return claims
 
 
 def _unpublished(document: Document, spec: Spec, points: list[Point]) -> list[Problem]:

@@ -9,34 +9,47 @@ from spar_bench.conflicts import read_spec
 from spar_bench.spec.starter import write_starter
 
 ROOT = Path(__file__).parents[2]
-EXPERIMENTS = sorted((ROOT / "experiments").rglob("*.yaml"))
+FOLDER = ROOT / "experiments"
+EXPERIMENTS = sorted(FOLDER.rglob("*.yaml"))
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(FOLDER).with_suffix("").as_posix()
 
 
 def test_the_experiments_are_these() -> None:
-    assert [path.stem for path in EXPERIMENTS] == [
-        "loss", "real", "resolution", "search", "smoke", "stride", "trainable", "window",
+    alone = [name_of(path) for path in EXPERIMENTS if path.parent == FOLDER]
+    assert alone == [
+        "loss", "real", "recipe", "resolution", "search", "smoke", "stride", "trainable", "window",
     ]  # fmt: skip
+    assert {path.parent.name for path in EXPERIMENTS} == {"experiments", "claims", "paper"}
 
 
-@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=name_of)
 def test_an_experiment_reads_without_a_mistake(path: Path) -> None:
     loaded = read_spec(path, environ={})
 
-    assert loaded.experiment == path.stem
+    assert loaded.experiment == name_of(path)
     assert loaded.spec.question.endswith("?")
     assert loaded.points or loaded.search
 
 
-@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=name_of)
 def test_an_experiment_opens_with_claim_command_expectation_and_cost(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     comment = text.partition("\n\n")[0].splitlines()
+    is_claims, is_paper = (path.parent.name == suite for suite in ("claims", "paper"))
+    commands = [f"sweep experiments/{name_of(path)}.yaml", f"report {name_of(path)}"]
+    expected = "# Published" if is_paper else "# Expected: "
 
     assert all(line.startswith("#") for line in comment)
-    assert f"#   spar-bench sweep experiments/{path.name}" in comment
-    assert f"#   spar-bench report {path.stem}" in comment
-    assert any(line.startswith("# Expected: ") for line in comment)
-    assert any(line.startswith("# Cost: ") and "measured" in line for line in comment)
+    if not is_claims:
+        assert all(
+            any(line.startswith(f"#   spar-bench {command}") for line in comment)
+            for command in commands
+        )
+    assert any(line.startswith(expected) or "published" in line for line in comment) or is_claims
+    assert any(line.startswith("# Cost") for line in comment) or is_claims
     schema = re.fullmatch(r"# yaml-language-server: \$schema=(.+)", comment[-1])
     assert schema is not None
     assert (path.parent / schema[1]).is_file()
