@@ -314,6 +314,11 @@ class Resolver:
         own = self._or_else(
             lambda: self.opened(spec, "val").classes, lambda: facts.classes or [["?"]]
         )
+        if spec.pictures and max(spec.pictures) >= n_images:
+            raise DataError(
+                f"data set {datasets.label(spec)}: pictures: must be places of its {n_images} "
+                f"images, counted from 0, but got {max(spec.pictures)}; lower it"
+            )
         return ResolvedDataset(
             spec=spec,
             display_name=datasets.label(spec),

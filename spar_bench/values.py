@@ -159,6 +159,7 @@ def one_of(tags: tuple[str, str], is_first: Callable[[Any], bool]) -> Discrimina
 
 # Bounds come before `not_bool`: the JSON Schema leaves out those after a validator.
 Positive = Annotated[int, Field(gt=0, le=MAX_COUNT), BeforeValidator(not_bool)]
+Place = Annotated[int, Field(ge=0, le=MAX_IMAGES), BeforeValidator(not_bool)]
 Images = Annotated[int, Field(gt=0, le=MAX_IMAGES), BeforeValidator(not_bool)]
 Epochs = Annotated[int, Field(gt=0, le=MAX_EPOCHS), BeforeValidator(not_bool)]
 Points = Annotated[int, Field(gt=0, le=MAX_POINTS), BeforeValidator(not_bool)]

@@ -28,7 +28,7 @@ from spar_bench.run.segment import DIVERGED, UNFIT, Segmenter
 from spar_bench.run.text import classifier_of, read_queries
 from spar_bench.stage import digest
 from spar_bench.stages import evaluate
-from spar_bench.stages.evaluate import N_PREVIEWS, preview_file
+from spar_bench.stages.evaluate import preview_file
 
 
 def make_evaluations(
@@ -101,13 +101,13 @@ class _Batch:
         inferences = [stage.settings.inference for stage in stages]
         self.counts = PixelCounts(inferences, n_images, len(settings.classes))
         self._stages, self._segmenter, self._context = stages, segmenter, context
-        self._resize = settings.resize
+        self._resize, self._pictured = settings.resize, settings.pictured
         self._digest = digest([stage.fingerprint for stage in stages])
         self._path = context.store.scratch(stages[0]) / RESUME_FILE
         self._resume()
 
     def keep_previews(self, image: ReadImage) -> None:
-        """Write what is kept of the first images, of the very first features too; count the work.
+        """Write what is kept of an image, of the first kept one features too; count the work.
 
         Called before the image is counted, so that what is counted has its previews.
         """
@@ -115,7 +115,9 @@ class _Batch:
         inferences = [self.counts.inferences[place] for place in image.labels]
         image_hw = self._resize.of(sample.image.shape)
         features = (
-            self._segmenter.features(sample.image, image_hw, inferences) if index == 0 else []
+            self._segmenter.features(sample.image, image_hw, inferences)
+            if index == self._pictured[0]
+            else []
         )
         n_reads = 2 if features else 1
         sizes = self._segmenter.backbone.sizes
@@ -124,12 +126,13 @@ class _Batch:
         self._context.flops += len(inferences) * self._stages[0].refining_flops(truth_hw)
         self._context.window_batch = self._segmenter.batch.used
         for position, (place, labels) in enumerate(image.labels.items()):
-            if index < N_PREVIEWS and not isinstance(labels, SparBenchError):
+            if index in self._pictured and not isinstance(labels, SparBenchError):
                 arrays = {"image": sample.image, "truth": sample.mask, "prediction": labels}
                 if features:
                     arrays["features"] = features[position].to(torch.float16).cpu().numpy()
                 output = self._context.store.output(self._stages[place])
-                replace_bytes(output / preview_file(index), _saved(arrays))
+                name = preview_file(self._pictured.index(index))
+                replace_bytes(output / name, _saved(arrays))
 
     def save(self) -> None:
         """Save the counts so far; not those of a batch with a failure, which changes next time."""
@@ -158,7 +161,8 @@ class _Batch:
     def _has_previews(self, n_read: int) -> bool:
         """Return whether the files that belong to a resume state still exist, for every stage."""
         outputs = [self._context.store.output(stage) for stage in self._stages]
-        names = [preview_file(index) for index in range(min(n_read, N_PREVIEWS))]
+        n_kept = sum(place < n_read for place in self._pictured)
+        names = [preview_file(index) for index in range(n_kept)]
         return all(is_whole(output / name) for output in outputs for name in names)
 
     def result(self, place: int) -> evaluate.Summary | Exception:

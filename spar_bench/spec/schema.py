@@ -28,6 +28,7 @@ from spar_bench.values import (
     Method,
     OddSides,
     Optimiser,
+    Place,
     PositionRule,
     Positive,
     PositiveNumber,
@@ -218,6 +219,12 @@ class DatasetSpec(DatasetPart):
 
     label: Text | None = Field(None, description="Name in tables; default: folder's or plug-in's.")
     count: Positive | None = Field(None, description="Only so many, evenly spaced; default: all.")
+    pictures: Annotated[list[Place], *FILLED] | None = Field(
+        None,
+        description="Places of the images that reports show, counted from 0; default: the first 4.",
+        # Left out, so that the names of points stay those of specs without it.
+        exclude_if=lambda places: places is None,
+    )
     classes: Classes | None = Field(
         None, description="Class names, each a list of synonyms; default: the data set's own."
     )

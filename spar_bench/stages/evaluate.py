@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 from safetensors.numpy import load_file
 
 from spar_bench.accuracy import Counts, names_digest
@@ -38,7 +39,7 @@ NAMES_FILE = "images.json"
 SKIPPED_FILE = "skipped.json"
 """Index and reason for each image that could not be read."""
 N_PREVIEWS = 4
-"""First images that are kept with labels, as previews; features of the first."""
+"""First images that are kept with labels, unless a spec says which; features of the first."""
 _BYTES_A_CLASS, _BYTES_A_PREVIEW_PIXEL, _BYTES_A_FEATURE = 24, 5, 2
 
 
@@ -52,6 +53,12 @@ class Settings(base.Settings):
     classes: list[list[str]]
     short_side_px: int
     protocol: Protocol
+    pictures: list[int] | None = Field(None, exclude_if=lambda places: places is None)
+
+    @property
+    def pictured(self) -> list[int]:
+        """The places of the images that are kept with labels, the features of the first of them."""
+        return list(range(N_PREVIEWS)) if self.pictures is None else sorted(self.pictures)
 
     @property
     def resize(self) -> Resize:
@@ -111,6 +118,7 @@ class Stage(base.Stage):
                 classes=data.classes,
                 short_side_px=short_side_px,
                 protocol=protocol,
+                pictures=data.spec.pictures,
             ),
             inputs=dict(inputs),
             places=Places(
@@ -163,7 +171,7 @@ class Stage(base.Stage):
         rows, columns = sizes.grid_hw(image_hw)
         n_bytes = (
             places.n_images * len(settings.classes) * _BYTES_A_CLASS
-            + min(places.n_images, N_PREVIEWS) * height * width * _BYTES_A_PREVIEW_PIXEL
+            + len(settings.pictured) * height * width * _BYTES_A_PREVIEW_PIXEL
             + rows * columns * sizes.channels * _BYTES_A_FEATURE
         )
         n_windows = windows_of(sizes, settings.inference, image_hw)
@@ -217,8 +225,10 @@ def read_skipped(finished: Finished) -> list[str]:
 
 
 def read_preview(finished: Finished) -> Preview:
-    """Return the first images with truth and prediction."""
-    names = read_names(finished)[:N_PREVIEWS]
+    """Return the images that were kept, with truth and prediction."""
+    names = read_names(finished)
+    places = finished.manifest["settings"].get("pictures") or range(N_PREVIEWS)
+    names = [names[place] for place in sorted(places) if place < len(names)]
     arrays = [load_file(finished.path(preview_file(index))) for index in range(len(names))]
     return Preview(
         names,
@@ -229,11 +239,11 @@ def read_preview(finished: Finished) -> Preview:
 
 
 def read_features(finished: Finished) -> NDArray[np.float16]:
-    """Return the features `(C, h, w)` of the first image, even if windows average logits."""
+    """Return the features `(C, h, w)` of the first image kept, even if windows average logits."""
     features: NDArray[np.float16] = load_file(finished.path(preview_file(0)))["features"]
     return features
 
 
 def preview_file(index: int) -> str:
-    """Return the file name of one image's preview."""
+    """Return the file name of one of the images kept, counted among them."""
     return f"preview_{index}.safetensors"
