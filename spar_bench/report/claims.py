@@ -12,8 +12,10 @@ from spar_bench.report.measuring import (
     mean_over_datasets,
     quantity,
     resampled_mious,
+    source_of,
     total,
 )
+from spar_bench.report.page import Source
 from spar_bench.report.verdicts import Verdict, of_claim
 from spar_bench.results import Results, Row
 
@@ -22,7 +24,8 @@ from spar_bench.results import Results, Row
 class Checked:
     """A claim, and what was measured of it; `value` and the interval are None where nothing was.
 
-    The 95 % interval is over images; a quantity that images do not change has none.
+    The 95 % interval is over images; a quantity that images do not change has none. `source` has
+    the rows that are compared.
     """
 
     experiment: str
@@ -32,6 +35,7 @@ class Checked:
     interval: tuple[float, float] | None = None
     n_images: int = 0
     n_seeds: int = 0
+    source: Source | None = None
 
 
 class _Unmeasured(Exception):
@@ -69,6 +73,7 @@ def _checked(results: Results, claim: Claim, evaluations: Evaluations) -> Checke
         interval=interval,
         n_images=sum({row.dataset: row.n_images or 0 for row in rows}.values()),
         n_seeds=max((len({row.seed for row in one}) for side in sides for one in side), default=0),
+        source=source_of(claim.quantity, rows, results),
     )
 
 

@@ -1,14 +1,16 @@
 """The sections of claims and of the paper's numbers: tables of verdicts, and their data files."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
 from spar_bench.report import text
 from spar_bench.report.claims import Checked
+from spar_bench.report.columns import NOT_PART
 from spar_bench.report.names import value_text
-from spar_bench.report.page import Block, Cell, Data, Heading, Table, Text
+from spar_bench.report.page import Block, Cell, Data, Heading, Source, Table, Text
 from spar_bench.report.paper import Beside
-from spar_bench.report.verdicts import WORDS
+from spar_bench.report.verdicts import WORDS, Verdict
 
 CLAIM_COLUMNS = [
     "experiment", "line", "claim", "paper", "quantity", "compared", "expected", "measured", "low",
@@ -44,13 +46,15 @@ def claims_section(checked: list[Checked]) -> Iterator[Block]:
     rows = []
     for one in checked:
         claim = one.claim
-        measured = "–" if one.value is None else _amount(one, one.value)
-        interval = "–" if one.interval is None else " to ".join(
-            _amount(one, end, bare=True) for end in one.interval
-        )  # fmt: skip
-        cells = [claim.text, f"≥ {_amount(one, claim.expected)}", measured, interval]
-        cells += [_worded(one.verdict.word, one.verdict.reason), str(claim.line)]
-        rows.append([Cell(cell) for cell in ([one.experiment, *cells] if several else cells)])
+        cells = [
+            Cell(claim.text),
+            Cell(f"≥ {_amount(one, claim.expected)}", value=claim.expected),
+            _number_cell(one.value, partial(_amount, one), one.source),
+            _interval_cell(one.interval, partial(_amount, one, bare=True)),
+            _verdict_cell(one.verdict),
+            Cell(str(claim.line), value=claim.line),
+        ]
+        rows.append([Cell(one.experiment), *cells] if several else cells)
     yield Heading("Claims")
     yield Text(f"{verdicts(one.verdict.word for one in checked)}.")
     yield Table("Claims", [("", len(headers))], headers, rows, n_text=len(headers) - 5)
@@ -85,15 +89,15 @@ def paper_section(beside: list[Beside]) -> Iterator[Block]:
     for one in beside:
         known, unit = one.published, _UNITS[one.published.quantity]
         place = known.dataset if known.effective_px is None else f"{known.effective_px}² px"
-        ours = "–" if one.ours is None else _number(one, one.ours)
-        difference = "–" if one.difference is None else _signed(one)
-        interval = "–" if one.interval is None else " to ".join(
-            f"{end:.1f}" for end in one.interval
-        )  # fmt: skip
         name = row_name(one) + (f" ({one.group})" if several and one.group else "")
-        cells = [known.backbone, name, place, unit, f"{known.value:g}", ours, difference, interval]
-        cells.append(_worded(one.verdict.word, one.verdict.reason))
-        rows.append([Cell(cell) for cell in cells])
+        rows.append([
+            *map(Cell, (known.backbone, name, place, unit)),
+            Cell(f"{known.value:g}", value=known.value),
+            _number_cell(one.ours, partial(_number, one), one.source),
+            _number_cell(one.difference, partial(_signed, one)),
+            _interval_cell(one.interval, "{:.1f}".format),
+            _verdict_cell(one.verdict),
+        ])  # fmt: skip
     yield Heading("Against the paper")
     yield Text(f"The paper's {table}: {verdicts(one.verdict.word for one in beside)}.")
     yield Table(f"The paper's {table}", [("", len(headers))], headers, rows, n_text=4)
@@ -136,6 +140,24 @@ def _worded(word: str, reason: str = "") -> str:
     return f"{shown}: {reason}" if reason else shown
 
 
+def _number_cell(
+    value: float | None, write: Callable[[float], str], source: Source | None = None
+) -> Cell:
+    return NOT_PART if value is None else Cell(write(value), value=value, source=source)
+
+
+def _interval_cell(interval: tuple[float, float] | None, write: Callable[[float], str]) -> Cell:
+    """Return the cell of an interval, which is sorted by its lower end."""
+    if interval is None:
+        return NOT_PART
+    return Cell(" to ".join(map(write, interval)), value=interval[0])
+
+
+def _verdict_cell(verdict: Verdict) -> Cell:
+    """Return the cell of a verdict, which is sorted from the best to none."""
+    return Cell(_worded(verdict.word, verdict.reason), value=WORDS.index(verdict.word))
+
+
 def _amount(one: Checked, value: float, *, bare: bool = False) -> str:
     """Write a claim's quantity with its unit: points of mIoU, a factor, a share, or a number."""
     claim = one.claim
@@ -154,8 +176,7 @@ def _number(one: Beside, value: float) -> str:
     return f"{value:.0f}" if one.published.quantity == "windows" else text.significant(value)
 
 
-def _signed(one: Beside) -> str:
-    difference = one.difference or 0.0
+def _signed(one: Beside, difference: float) -> str:
     if one.published.quantity == "windows":
         return f"{difference:+.0f}"
     return (

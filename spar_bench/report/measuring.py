@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from spar_bench.accuracy import are_paired, draw_resamples, resampled_miou
 from spar_bench.errors import StoreError
 from spar_bench.evaluations import Evaluations
-from spar_bench.results import Row
+from spar_bench.report.page import Source
+from spar_bench.results import Results, Row
 
 Values = NDArray[np.float64]
 
@@ -30,6 +31,12 @@ def quantity(row: Row, name: str) -> float | None:
         raise StoreError(f"claims: must be about a known quantity, but got {name!r}; sweep again")
     found: float | None = getattr(row.cost, name)
     return found
+
+
+def source_of(name: str, rows: Iterable[Row], results: Results) -> Source:
+    """Return where a quantity of some rows of `results` comes from."""
+    index = {id(row): number for number, row in enumerate(results.rows)}
+    return Source(name, tuple(dict.fromkeys(index[id(row)] for row in rows)))
 
 
 def mean_over_datasets(rows: list[Row], name: str) -> Values:

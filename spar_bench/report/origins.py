@@ -2,17 +2,18 @@
 
 The value is JSON:
 
-- `experiment`: its name; `columns`: those of results.csv.
-- `rows`: for each row its `values` by column, `stages` by role, `reason`, and the `lines` of the
-  spec (from 1) that decide what was swept.
+- `columns`: those of results.csv, of all experiments that the page shows.
+- `rows`: for each row, experiment by experiment, its `values` by column, `stages` by role,
+  `reason`, and the `lines` of its spec (from 1) that decide what was swept.
 - `stages`: by fingerprint, the `kind`, `version` and `inputs` (by role) of each finished stage,
   when and where it was made, by which commit and versions, from which `backbone`, and the `files`
   of weights that it trained.
 - `backbones`: by that name, the weights' files with their SHA-256.
 - `roles`: the role of the stage that made each column's numbers.
-- `spec`: the text of the spec.
+- `specs`: the text of each experiment's spec.
 """
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,37 +26,42 @@ from spar_bench.validation import Raw, Steps
 _MADE = ("device", "host", "commit", "versions", "ended_ms", "seconds")
 
 
-def origins_of(results: Results) -> Raw:
-    """Return the origin of every row of `results`."""
-    data = results_data(results)
-    document = _document(results)
-    lines: dict[str, list[int]] = {}
-    for row in results.rows:
-        if row.group not in lines:
-            lines[row.group] = spec_lines(document, row.swept) if document else []
+def origins_of(experiments: Sequence[Results]) -> Raw:
+    """Return the origin of every row of some experiments."""
+    names = (name for results in experiments for name in results_data(results).columns)
+    columns = list(dict.fromkeys(names))
+    provenances = [results.provenance for results in experiments]
     return {
-        "experiment": results.experiment,
-        "columns": data.columns,
-        "rows": [
-            {
-                "values": [values[name] for name in data.columns],
-                "stages": row.stages,
-                "lines": lines[row.group],
-                "reason": row.reason,
-            }
-            for row, values in zip(results.rows, data.rows, strict=True)
-        ],
+        "columns": columns,
+        "rows": [row for results in experiments for row in _rows(results, columns)],
         "stages": {
             key: {**stage, "made": {name: stage["made"].get(name) for name in _MADE}}
-            for key, stage in results.provenance.get("stages", {}).items()
+            for provenance in provenances
+            for key, stage in provenance.get("stages", {}).items()
         },
         "backbones": {
             key: {"plugin": one["plugin"], "files": one["files"]}
-            for key, one in results.provenance.get("backbones", {}).items()
+            for provenance in provenances
+            for key, one in provenance.get("backbones", {}).items()
         },
         "roles": MADE_BY,
-        "spec": results.spec,
+        "specs": {results.experiment: results.spec for results in experiments},
     }
+
+
+def _rows(results: Results, columns: list[str]) -> Iterator[Raw]:
+    """Yield the rows of an experiment, which may lack columns of others."""
+    document = _document(results)
+    lines: dict[str, list[int]] = {}
+    for row, values in zip(results.rows, results_data(results).rows, strict=True):
+        if row.group not in lines:
+            lines[row.group] = spec_lines(document, row.swept) if document else []
+        yield {
+            "values": [values.get(name) for name in columns],
+            "stages": row.stages,
+            "lines": lines[row.group],
+            "reason": row.reason,
+        }
 
 
 def spec_lines(document: Document, swept: dict[str, Any]) -> list[int]:

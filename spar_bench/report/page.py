@@ -34,6 +34,10 @@ class Source(NamedTuple):
     column: str
     rows: tuple[int, ...]
 
+    def after(self, n_rows: int) -> "Source":
+        """Return the source where its rows stand after others, as on the page of a suite."""
+        return Source(self.column, tuple(n_rows + row for row in self.rows))
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -155,7 +159,7 @@ Block = Heading | Text | Table | Figure | Chart | File
 
 @dataclass(frozen=True)
 class Page:
-    """The report of an experiment; `origins` is what `origins.py` knows of each row."""
+    """The report of an experiment, or of a suite; `origins` is what `origins.py` knows of rows."""
 
     experiment: str
     blocks: list[Block]

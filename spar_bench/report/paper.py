@@ -1,13 +1,14 @@
 """Our numbers beside those that the paper published: difference, interval over images, verdict."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from spar_bench.evaluations import Evaluations
 from spar_bench.published import Published, published
-from spar_bench.report.measuring import mean_over_datasets, resampled_mious
+from spar_bench.report.measuring import mean_over_datasets, resampled_mious, source_of
+from spar_bench.report.page import Source
 from spar_bench.report.verdicts import MARGIN, Verdict, of_published
 from spar_bench.results import Matched, Results, Row
 
@@ -20,7 +21,7 @@ _SCALES = {"miou_percent": 100.0, "seconds": 1e-3, "windows": 1.0}
 class Beside:
     """A published number, and ours of one group in its unit; None where there is none.
 
-    The 95 % interval is over images.
+    The 95 % interval is over images; `source` is that of ours.
     """
 
     published: Published
@@ -28,6 +29,7 @@ class Beside:
     group: str = ""
     ours: float | None = None
     interval: tuple[float, float] | None = None
+    source: Source | None = None
 
     @property
     def difference(self) -> float | None:
@@ -74,7 +76,8 @@ def _of(
         key = tuple(sorted(row.stages.get("evaluate", row.trial) for row in rows))
         if key not in seen:
             seen.add(key)
-            yield _compared(one, match, rows, evaluations)
+            source = source_of(QUANTITIES[one.quantity], rows, results)
+            yield replace(_compared(one, match, rows, evaluations), source=source)
     if not seen:
         yield Beside(one, Verdict("not_run", "no row of it in the sweep"))
 

@@ -47,7 +47,7 @@ class Findings:
 def page_of(findings: Findings) -> Page:
     """Return the page of a sweep's report."""
     blocks = [block for section in SECTIONS for block in section(findings)]
-    return Page(findings.results.experiment, blocks, origins_of(findings.results))
+    return Page(findings.results.experiment, blocks, origins_of([findings.results]))
 
 
 def head(findings: Findings) -> Iterator[Block]:

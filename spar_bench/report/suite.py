@@ -3,27 +3,38 @@
 import os
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import chain
+from itertools import accumulate
 
 from spar_bench.report.comparing import claims_data, claims_section, verdicts
-from spar_bench.report.page import Block, File, Heading, Page, Text
+from spar_bench.report.origins import origins_of
+from spar_bench.report.page import Block, Figure, File, Heading, Page, Table, Text
 from spar_bench.report.sections import Findings
 from spar_bench.report.tables import notes, result_tables
 
 
 def suite_page(name: str, findings: list[Findings], links: list[File]) -> Page:
-    """Return the page of a suite of this name."""
-    checked = [one for each in findings for one in each.claims]
+    """Return the page of a suite of this name; its rows are those of one experiment after another.
+
+    Charts are on the experiments' own pages.
+    """
+    numbers = [len(each.results.rows) for each in findings]
+    firsts = list(accumulate(numbers[:-1], initial=0))
+    checked = [
+        replace(one, source=one.source and one.source.after(first))
+        for first, each in zip(firsts, findings, strict=True)
+        for one in each.claims
+    ]
     blocks: list[Block] = [
         Heading(name, level=1),
         Text(f"{len(findings)} experiments, swept as one: timings are of one session."),
         *claims_section(checked),
-        *chain.from_iterable(_experiment(name, each) for each in findings),
-        Heading("Files"),
     ]
+    for first, each in zip(firsts, findings, strict=True):
+        blocks += [_after(first, block) for block in _experiment(name, each)]
+    blocks.append(Heading("Files"))
     if checked:
         blocks.append(claims_data(checked))
-    return Page(name, [*blocks, *links])
+    return Page(name, [*blocks, *links], origins_of([each.results for each in findings]))
 
 
 def _experiment(suite: str, found: Findings) -> Iterator[Block]:
@@ -41,3 +52,22 @@ def _experiment(suite: str, found: Findings) -> Iterator[Block]:
     for figure in found.figures[:1]:
         yield replace(figure, name=f"{place}/{figure.name}")
     yield File(f"{place}/README.md", "the report of this experiment, with all that it found")
+    yield File(f"{place}/index.html", "the same to explore, with a chart")
+
+
+def _after(n_rows: int, block: Block) -> Block:
+    """Return a block whose numbers are of rows that stand after others."""
+    match block:
+        case Table():
+            return _table_after(n_rows, block)
+        case Figure(numbers=Table() as numbers):
+            return replace(block, numbers=_table_after(n_rows, numbers))
+    return block
+
+
+def _table_after(n_rows: int, table: Table) -> Table:
+    rows = [
+        [replace(cell, source=cell.source and cell.source.after(n_rows)) for cell in row]
+        for row in table.rows
+    ]
+    return replace(table, rows=rows)

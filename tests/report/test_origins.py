@@ -55,7 +55,7 @@ def test_origins_keep_of_each_stage_what_a_reader_asks_and_no_more() -> None:
     results = results_of(rows, spec=SPEC, provenance={"stages": {"teacher32": stage},
                                                       "backbones": {"b": backbone}})  # fmt: skip
 
-    origins = origins_of(results)
+    origins = origins_of([results])
 
     del made["plugins"]
     assert origins["stages"] == {"teacher32": stage | {"made": made}}
@@ -68,7 +68,20 @@ def test_origins_keep_of_each_stage_what_a_reader_asks_and_no_more() -> None:
 def test_a_spec_that_is_no_spec_has_no_lines(spec: str) -> None:
     results = replace(results_of([teacher(32, 45)]), spec=spec)
 
-    assert origins_of(results)["rows"][0]["lines"] == []
+    assert origins_of([results])["rows"][0]["lines"] == []
+
+
+def test_rows_of_several_experiments_follow_each_other_under_the_columns_of_all() -> None:
+    first = results_of([baseline(38), teacher(32, 45)], spec=SPEC)
+    swept = {"teacher.window_px": 64, "student.epochs": 3}
+    second = results_of([teacher(16, 46, experiment="other", swept=swept)], experiment="other")
+
+    origins = origins_of([first, second])
+
+    at = {name: origins["columns"].index(name) for name in ("experiment", "miou", "student.epochs")}
+    found = [[row["values"][place] for place in at.values()] for row in origins["rows"]]
+    assert found == [["stride", 0.38, None], ["stride", 0.45, None], ["other", 0.46, 3]]
+    assert origins["specs"] == {"stride": SPEC, "other": ""}
 
 
 def test_what_made_a_number_is_known_for_columns_of_the_results_alone() -> None:

@@ -154,6 +154,18 @@ def test_report_knows_a_suite_by_its_name(suite: str) -> None:
     assert Path("reports/pair/README.md").exists()
 
 
+def test_report_opens_the_page_of_a_suite_that_it_wrote_last(
+    suite: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = list[str]()
+    monkeypatch.setattr("webbrowser.open", shown.append)
+    sweep(suite)
+
+    spar_bench("report", "pair/second", "pair", "--open")
+
+    assert shown == [Path("reports/pair/index.html").absolute().as_uri()]
+
+
 def test_report_without_a_suite_is_one_line(in_swept: Path) -> None:
     said = spar_bench("report", "--suite", exits=2).stderr
 

@@ -79,10 +79,13 @@ function rowSection(row, column, seen) {
     key ? make("ul", { class: "stages" }, stageItem(role, key, seen)) : "");
 }
 
+/** Return the spec of the experiment that rows are of. */
+const specTextOf = (rows) => data.origins.specs[valueOf(rows[0], "experiment")] ?? "";
+
 /** Return the spec's text, with the lines marked that decide what was swept. */
 function specOf(rows) {
   const marked = new Set(rows.flatMap((row) => data.origins.rows[row].lines));
-  const lines = data.origins.spec.trimEnd().split("\n");
+  const lines = specTextOf(rows).trimEnd().split("\n");
   const items = lines.map((line, at) => make("li", {},
     marked.has(at + 1) ? make("mark", {}, line) : line));
   const named = [...marked].sort((a, b) => a - b).join(", ");
@@ -101,7 +104,7 @@ function openOrigin(element) {
   dialog.replaceChildren(
     make("header", {}, make("h2", { id: "origin-title" }, shown), close),
     ...rows.map((row) => rowSection(row, column, seen)),
-    ...(data.origins.spec ? [specOf(rows)] : []),
+    ...(specTextOf(rows) ? [specOf(rows)] : []),
   );
   hideTip();
   dialog.showModal();

@@ -230,7 +230,7 @@ def test_text_of_a_user_is_text_wherever_it_stands() -> None:
     assert named(elements, "h1")[0].attributes["dir"] == "auto"
     assert "\u2028" not in written
     assert "\u202e" not in written
-    assert data_of(elements)["origins"]["spec"] == ODD
+    assert data_of(elements)["origins"]["specs"] == {ODD: ODD}
 
 
 def test_data_are_the_rows_of_the_results() -> None:
