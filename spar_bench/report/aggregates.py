@@ -187,8 +187,15 @@ def agrees(a: Aggregate, b: Aggregate, *, but: Collection[str] = ()) -> bool:
 
 def stride_series(aggregates: Iterable[Aggregate]) -> list[list[Aggregate]]:
     """Return the teachers among `aggregates`, one list for those that differ only in stride."""
+    teachers = [each for each in aggregates if each.method == "teacher"]
+    if len({frozenset(each.settings) for each in teachers}) == 1:  # else not all are comparable
+        alike: dict[tuple[Any, ...], list[Aggregate]] = {}
+        for each in teachers:
+            others = (f"{n} {value}" for n, value in each.settings.items() if n != "stride_px")
+            alike.setdefault((each.panel, *sorted(others)), []).append(each)
+        return list(alike.values())
     found: list[list[Aggregate]] = []
-    for teacher in (each for each in aggregates if each.method == "teacher"):
+    for teacher in teachers:
         series = next((s for s in found if agrees(s[0], teacher, but=["stride_px"])), None)
         if series is None:
             found.append([teacher])

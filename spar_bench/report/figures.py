@@ -22,7 +22,13 @@ from spar_bench.report.series import RESOLUTION, swept_axes
 from spar_bench.report.stride_figure import Strides, stride_stories
 from spar_bench.report.style import watermark
 from spar_bench.report.sweeps import axis_figure
-from spar_bench.report.tradeoff import CostAxis, has_front, has_lines, tradeoff_figure
+from spar_bench.report.tradeoff import (
+    CostAxis,
+    has_front,
+    has_lines,
+    named_of_all,
+    tradeoff_figure,
+)
 from spar_bench.results import Results
 
 GFLOPS = CostAxis(
@@ -141,6 +147,9 @@ def _explanation(aggregates: list[Aggregate], axis: CostAxis) -> str:
     parts += ["bars are one standard deviation over seeds"]
     if has_front(aggregates, axis):
         parts += ["no point is above and left of the Pareto front"]
+    n_named, n_all = named_of_all(aggregates, axis)
+    if n_named < n_all:
+        parts += [f"of {n_all} points, the best are named, {n_named} at most"]
     explanation = "; ".join(parts)
     return f"{explanation[0].upper()}{explanation[1:]}."
 

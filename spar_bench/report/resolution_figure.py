@@ -29,7 +29,7 @@ from spar_bench.report.style import (
     DIVIDES,
     PAGE_IN,
     Mark,
-    draw_point,
+    draw_points,
     handle,
     legend_above,
     marks,
@@ -157,7 +157,7 @@ def _draw_line(
     x, y = [at for at, _, _ in known], [value for _, value, _ in known]
     axes.plot(x, y, color=mark.color, linestyle=_dashes(line), alpha=0.7, zorder=2)
     for at, value, sd in known:
-        draw_point(axes, at, value, mark, sd=sd)
+        draw_points(axes, [at], [value], [mark], sds=[sd])
 
 
 def _dashes(line: Series) -> Literal["-", ":"]:

@@ -24,7 +24,7 @@ from spar_bench.report.style import (
     DOES_NOT_DIVIDE,
     GREY,
     Mark,
-    draw_point,
+    draw_points,
     handle,
     legend_above,
     marks,
@@ -116,7 +116,7 @@ def stride_figure(strides: Strides, aggregates: Iterable[Aggregate]) -> Figure:
     line = _coordinates(strides, strides.teachers)
     axes.plot(*line, color=DIVIDES.color, linewidth=0.9, alpha=0.55, zorder=2)
     for each, cost, miou in zip(strides.shown, x, y, strict=True):
-        draw_point(axes, cost, miou, mark_of[each.label], sd=each.sd)
+        draw_points(axes, [cost], [miou], [mark_of[each.label]], sds=[each.sd])
     behind = _draw_paper(axes, strides, mark_of)
     every = np.concatenate([np.stack([x, y], axis=1), behind])
     scale(axes, every[:, 0], every[:, 1])

@@ -17,7 +17,7 @@ from spar_bench.report.style import (
     DOES_NOT_DIVIDE,
     LETTER_IN,
     Mark,
-    draw_point,
+    draw_points,
     facet_grid,
     handle,
     legend_above,
@@ -87,8 +87,7 @@ def _draw_line(axes: Axes, series: Series, axis: Axis) -> None:
     y = [100 * (aggregate.miou or 0) for aggregate in series.aggregates]
     if series.joined:
         axes.plot(x, y, color=series.mark.color, alpha=0.6, zorder=2)
-    for aggregate, mark, at, miou in zip(series.aggregates, series.points, x, y, strict=True):
-        draw_point(axes, at, miou, mark, sd=aggregate.sd)
+    draw_points(axes, x, y, series.points, sds=[each.sd for each in series.aggregates])
 
 
 def _legend_of(series: Series) -> dict[str, Line2D]:
@@ -133,7 +132,8 @@ def _draw_names(axes: Axes, series: list[Series], axis: Axis) -> dict[str, Line2
             if len(aggregate.mious) > 1:
                 seeds = [100 * miou for miou in aggregate.mious]
                 axes.plot(seeds, [row] * len(seeds), "o", color=mark.color, alpha=0.45, ms=2.2)
-            draw_point(axes, 100 * (aggregate.miou or 0), row, mark, sd=aggregate.sd, across=True)
+            miou = 100 * (aggregate.miou or 0)
+            draw_points(axes, [miou], [row], [mark], sds=[aggregate.sd], across=True)
     names = [text.plot(value_text(value), MOST_LETTERS) for value in axis.values]
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.5, -0.5)
@@ -151,7 +151,7 @@ def _references(aggregates: list[Aggregate], axis: Axis) -> list[Aggregate]:
     They are single pass, and of all others, such as the students of teachers, the best.
     """
     moved = [each for each in aggregates if axis.moves(each)]
-    still = [each for each in aggregates if each not in moved]
+    still = [each for each in aggregates if not axis.moves(each)]
     related = [a for a in still if any(agrees(a, other, but=[axis.key]) for other in moved)]
     by_miou = sorted(related, key=lambda each: each.miou or 0)
     others = [each for each in by_miou if each.method != "pretrained"][-MOST_REFERENCES:]

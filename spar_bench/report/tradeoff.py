@@ -6,6 +6,7 @@ from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
@@ -19,7 +20,7 @@ from spar_bench.report.style import (
     DOES_NOT_DIVIDE,
     LIGHT,
     Mark,
-    draw_point,
+    draw_points,
     facet_grid,
     handle,
     legend_above,
@@ -66,6 +67,13 @@ def tradeoff_figure(aggregates: list[Aggregate], axis: CostAxis) -> Figure:
     return figure
 
 
+def named_of_all(aggregates: list[Aggregate], axis: CostAxis) -> tuple[int, int]:
+    """Return how many points of a figure are named at most, and how many there are."""
+    shown = _with_cost(aggregates, axis)
+    panels = [[each for each in shown if each.panel == panel] for panel in panels_of(shown)]
+    return sum(len(_worth_a_label(here, axis)) for here in panels), len(shown)
+
+
 def _with_cost(aggregates: Iterable[Aggregate], axis: CostAxis) -> list[Aggregate]:
     return [each for each in aggregates if each.miou is not None and axis.value(each) is not None]
 
@@ -76,12 +84,11 @@ def _draw_facet(
     x, y = _coordinates(aggregates, axis)
     front = pareto_front(list(x), list(y))
     _draw_front(axes, x[front], y[front])
-    for line in _stride_lines(aggregates):
-        axes.plot(
-            *_coordinates(line, axis), color=DIVIDES.color, linewidth=0.9, alpha=0.55, zorder=2
-        )
-    for aggregate, cost, miou in zip(aggregates, x, y, strict=True):
-        draw_point(axes, cost, miou, mark_of[aggregate.label], sd=aggregate.sd)
+    lines = [np.stack(_coordinates(line, axis), axis=1) for line in _stride_lines(aggregates)]
+    joined = LineCollection(lines, colors=DIVIDES.color, linewidths=0.9, alpha=0.55, zorder=2)
+    axes.add_collection(joined, autolim=False)
+    marked = [mark_of[each.label] for each in aggregates]
+    draw_points(axes, list(x), list(y), marked, sds=[each.sd for each in aggregates])
     scale(axes, x, y)
     sizes = {(aggregate.cost.image_h, aggregate.cost.image_w) for aggregate in aggregates}
     height, width = sizes.pop() if len(sizes) == 1 else (None, None)
@@ -168,13 +175,19 @@ def _label(
 
 
 def _worth_a_label(aggregates: list[Aggregate], axis: CostAxis) -> list[Aggregate]:
-    """Return all, or if too many the Pareto front and the best of each line and method."""
+    """Return all, or if too many the Pareto front and the best of each method and line.
+
+    Those of lines are left out where they are too many, and then the worse end of the front.
+    """
     if len(aggregates) <= MOST_LABELS:
         return aggregates
     x, y = _coordinates(aggregates, axis)
-    kept = set(pareto_front(list(x), list(y)))
-    for method in {aggregate.method for aggregate in aggregates}:
-        own = [i for i, each in enumerate(aggregates) if each.method == method]
-        kept.add(max(own, key=lambda i: y[i]))
-    ends = [max(line, key=lambda each: each.miou or 0) for line in _stride_lines(aggregates)]
-    return [aggregate for i, aggregate in enumerate(aggregates) if i in kept or aggregate in ends]
+    place = {id(aggregate): i for i, aggregate in enumerate(aggregates)}
+    by_method = {aggregates[i].method: i for i in np.argsort(y, kind="stable")}
+    front = pareto_front(list(x), list(y))[::-1]
+    lines = _stride_lines(aggregates)
+    ends = [max((place[id(each)] for each in line), key=lambda i: y[i]) for line in lines]
+    few = dict.fromkeys([*by_method.values(), *front])
+    every = dict.fromkeys([*few, *ends])
+    kept = list(every if len(every) <= MOST_LABELS else few)[:MOST_LABELS]
+    return [aggregates[i] for i in sorted(kept)]

@@ -14,7 +14,7 @@ from spar_bench.report.aggregates import Aggregate, read_aggregates
 from spar_bench.report.figures import GFLOPS, LATENCY, TRAINING, plan_figures
 from spar_bench.report.labels import LABEL_GID, MARGIN_PT
 from spar_bench.report.style import DIVIDES, DOES_NOT_DIVIDE, house_style, marks
-from spar_bench.report.tradeoff import pareto_front, tradeoff_figure
+from spar_bench.report.tradeoff import named_of_all, pareto_front, tradeoff_figure
 from spar_bench.results import Results, Row
 from tests.report.synthetic import (
     InMemory,
@@ -125,6 +125,37 @@ def test_too_many_points_are_labelled_where_it_matters() -> None:
 
     names = {name for name, _ in label_boxes(figure)[0]}
     assert names == {f"SPAR epochs = {i}" for i in (25, 26, 27, 28, 29)}
+
+
+def many_lines(n: int) -> Results:
+    """Return strides whose every line has its best at the finest, and one that is the best."""
+    rows = [baseline(30)]
+    for i in range(n):
+        for stride, percent in ((64, 40), (32, 41), (8, 42)):
+            key = f"t{stride} {i}"
+            rows.append(
+                teacher(stride, percent - 0.01 * i, group=key, trial=key, stages={"evaluate": key},
+                        swept={"teacher.stride_px": stride, "teacher.upsample": i})
+            )  # fmt: skip
+    return results_of(rows)
+
+
+@pytest.mark.parametrize(("n_lines", "n_named"), [(5, 16), (8, 11), (100, 4)])
+def test_of_too_many_lines_only_the_front_is_named_and_the_caption_says_so(
+    n_lines: int, n_named: int
+) -> None:
+    results = many_lines(n_lines)
+    aggregates = read_aggregates(results)
+
+    with house_style():
+        figure = tradeoff_figure(aggregates, GFLOPS)
+    caption = names_and_captions(results)["accuracy_vs_gflops"]
+
+    names = {name for name, _ in label_boxes(figure)[0]}
+    assert {"single pass", *(f"upsample = 0, s = {s}" for s in (64, 32, 8))} <= names
+    assert named_of_all(aggregates, GFLOPS) == (n_named, 1 + 3 * n_lines)
+    told = f"of {1 + 3 * n_lines} points, the best are named, {n_named} at most"
+    assert (told in caption) is (n_lines > 5)
 
 
 def test_strides_that_divide_by_the_patch_differ_in_shape_and_colour() -> None:
