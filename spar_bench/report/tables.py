@@ -161,6 +161,10 @@ def _groups(slots: list[_Slot]) -> list[tuple[str, int]]:
     return [(group, len(list(run))) for group, run in runs]
 
 
+_USUAL = {"classifier": "text"}
+"""What a caption leaves unsaid."""
+
+
 def _settings_columns(aggregates: list[Aggregate]) -> tuple[list[str], list[str]]:
     """Return the settings that differ, as columns, and those that do not, as text."""
     names = dict.fromkeys(name for each in aggregates for name in each.settings)
@@ -170,7 +174,7 @@ def _settings_columns(aggregates: list[Aggregate]) -> tuple[list[str], list[str]
         values = {str(value): value for value in found if value is not None}
         if len(values) > 1 or name == "stride_px":
             columns.append(name)
-        elif values and list(values) != ["none"]:
+        elif values and _USUAL.get(name) not in values and list(values) != ["none"]:
             name, *unit = header_of(name).lower().removesuffix(")").split(" (")
             constant.append(" ".join([name, value_text(*values.values()), *unit]))
     return columns, constant
