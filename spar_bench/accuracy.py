@@ -1,11 +1,16 @@
-"""Mean intersection over union from pixel counts, and its paired bootstrap over images.
+"""Mean intersection over union from pixel counts, and how sure a difference of two is.
 
-Shape legend: N images, K classes.
+A paired bootstrap over images says how much other images could move a difference, a paired t
+interval over seeds how much another training could; neither contains the other.
+
+Shape legend: N images, K classes, R resamples.
 """
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,11 +39,25 @@ class Counts:
 
 @dataclass(frozen=True)
 class Difference:
-    """A difference of two mIoU as fractions, with its 95 % interval over images."""
+    """A difference of two mIoU as fractions, with a 95 % interval."""
 
     value: float
     low: float
     high: float
+
+
+@dataclass(frozen=True)
+class Resampled:
+    """The mIoU of an evaluation, and that of each bootstrap resample of its images, `(R,)`.
+
+    Those of the same images are of the same resamples. `truth` is a digest of the true pixels.
+    """
+
+    miou: float
+    of_resamples: NDArray[np.float64]
+    n_images: int
+    images: str
+    truth: str
 
 
 def names_digest(names: Sequence[str]) -> str:
@@ -94,38 +113,62 @@ def paired_difference(
         raise ValueError(
             "a paired difference needs the same images in both, but their names differ"
         )
-    draws = draw_resamples(first.n_images, n_resamples=n_resamples, seed=seed)
-    resampled = [
-        np.mean([resampled_miou(counts, draws) for counts in side], axis=0) for side in sides
-    ]
-    value = [np.mean([miou(counts) for counts in side]) for side in sides]
+    return difference_of(
+        *([resample(one, n_resamples=n_resamples, seed=seed) for one in side] for side in sides)
+    )
+
+
+def resample(counts: Counts, *, n_resamples: int = 2000, seed: int = 0) -> Resampled:
+    """Return the mIoU of an evaluation and of resamples, which the seed alone draws."""
+    truth = hashlib.sha256(counts.true.tobytes()).hexdigest()
+    weights = _weights(counts.n_images, n_resamples, seed)
+    of_resamples = _resampled_miou(counts, weights)
+    return Resampled(miou(counts), of_resamples, counts.n_images, counts.images, truth)
+
+
+def difference_of(a: Sequence[Resampled], b: Sequence[Resampled]) -> Difference:
+    """Return the mean mIoU of `a` less that of `b`, with the percentile interval over images.
+
+    All must be of the same images, resampled alike.
+    """
+    resampled = [np.mean([one.of_resamples for one in side], axis=0) for side in (a, b)]
+    value = [np.mean([one.miou for one in side]) for side in (a, b)]
     # A resample of images without any label has no mIoU (NaN) and says nothing.
     low, high = np.nanquantile(resampled[0] - resampled[1], [0.025, 0.975])
     return Difference(float(value[0] - value[1]), float(low), float(high))
 
 
-def are_paired(counts: Sequence[Counts]) -> bool:
-    """Tell whether all counts are of the same images in the same order."""
-    return all(
-        one.images == counts[0].images and np.array_equal(one.true, counts[0].true)
-        for one in counts[1:]
-    )
+def difference_over_seeds(a: Sequence[float], b: Sequence[float]) -> Difference | None:
+    """Return the mean of `a` less `b`, seed by seed, with the t interval of n - 1 degrees.
+
+    A side that no seed can affect repeats its value. Fewer than two seeds have no interval: None.
+    """
+    from scipy.stats import t  # late: it takes a second
+
+    each = np.subtract(a, b)
+    if len(each) < 2:
+        return None
+    reach = t.ppf(0.975, len(each) - 1) * each.std(ddof=1) / math.sqrt(len(each))
+    return Difference(float(each.mean()), float(each.mean() - reach), float(each.mean() + reach))
 
 
-def draw_resamples(n_images: int, *, n_resamples: int = 2000, seed: int = 0) -> NDArray[np.int64]:
-    """Return how often each of N images is in each of R resamples of N images, `(R, N)`."""
-    chances = np.full(n_images, 1 / n_images)
-    return np.random.default_rng(seed).multinomial(n_images, chances, size=n_resamples)
+@lru_cache(maxsize=2)
+def _weights(n_images: int, n_resamples: int, seed: int) -> NDArray[np.float64]:
+    """Return how often each image is in each resample, `(R, N)`.
+
+    Pixel counts are far below 2**53, so float64 is exact, and unlike int64 it has a fast product.
+    """
+    share = np.full(n_images, 1 / n_images)
+    draws = np.random.default_rng(seed).multinomial(n_images, share, size=n_resamples)
+    return draws.astype(np.float64)
 
 
-def resampled_miou(counts: Counts, draws: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return the mIoU of each resample, `(R,)`; `draws` `(R, N)` counts each image in it.
+def _resampled_miou(counts: Counts, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the mIoU of each resample, `(R,)`; `weights` `(R, N)` counts each image in it.
 
     The mean is over the full set's classes, except those that do not occur in the resample's truth:
     only the truth decides, so both sides of a difference leave out the same classes.
     """
-    # Pixel counts are far below 2**53, so float64 is exact, and unlike int64 it has a fast product.
-    weights = draws.astype(np.float64)
     correct, predicted, true = (
         weights @ pixels for pixels in (counts.correct, counts.predicted, counts.true)
     )
@@ -133,7 +176,7 @@ def resampled_miou(counts: Counts, draws: NDArray[np.int64]) -> NDArray[np.float
     total = np.where(occurs, _iou(correct, predicted, true), 0.0).sum(axis=1)
     n_never_true = int((counts.predicted.any(axis=0) & ~counts.true.any(axis=0)).sum())
     n_occurring = occurs.sum(axis=1)
-    mean = np.full(len(draws), np.nan)
+    mean = np.full(len(weights), np.nan)
     np.divide(total, n_occurring + n_never_true, out=mean, where=n_occurring > 0)
     return mean
 

@@ -69,7 +69,8 @@ class Panel(NamedTuple):
 class Aggregate:
     """One point of a figure, one line of a table: rows that differ only in their seed.
 
-    `mious` holds a fraction for each finished evaluation, `evaluations` its fingerprint, and
+    `mious` holds a fraction for each finished evaluation, `evaluations` its fingerprint, `seeds`
+    its seed, and
     `unfinished` the status of each other one. `training` is what a student took, the mean over
     seeds. `classes` is a key of `Results.classes`. `varying` names the settings in which this
     method's aggregates differ, which a label must show. `rows` are the indices of the finished ones
@@ -81,6 +82,7 @@ class Aggregate:
     settings: dict[str, Any]
     mious: list[float]
     evaluations: list[str]
+    seeds: list[int | None]
     trials: list[str]
     unfinished: list[Status]
     cost: Cost
@@ -223,6 +225,7 @@ def _join(
         settings=_settings(rows) | ({"protocol": first.protocol} if panel.dataset in mixed else {}),
         mious=[row.miou for row in finished if row.miou is not None],
         evaluations=[_identity(row) for row in finished],
+        seeds=[row.seed for row in finished],
         trials=[row.trial for row in finished],
         unfinished=[
             "not_measured" if row.status == "finished" else row.status

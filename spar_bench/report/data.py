@@ -11,9 +11,13 @@ from spar_bench.report.page import Data
 from spar_bench.results import COLUMNS, COST_COLUMNS, SIZES_COLUMNS, Results, Row
 
 DIFFERENCE_COLUMNS = [
-    "dataset", "eval_short_side_px", "a", "b", "difference", "low", "high", "n_images",
+    "dataset", "eval_short_side_px", "swept", "a", "b", "difference", "low_over_images",
+    "high_over_images", "n_images", "low_over_seeds", "high_over_seeds", "n_seeds",
 ]  # fmt: skip
-"""The columns of differences.csv: mIoU of `a` minus that of `b`, a fraction, and 95 % limits."""
+"""The columns of differences.csv: mIoU of `a` minus that of `b`, a fraction, and two intervals.
+
+Each has its 95 % limits; those over seeds are empty with fewer than two.
+"""
 
 
 def results_data(results: Results) -> Data:
@@ -67,13 +71,19 @@ def sizes_data(results: Results) -> Data:
 
 def differences_data(comparisons: Iterable[Comparison]) -> Data:
     """Return one line per comparison."""
-    lines = [
-        (*each.a.panel, each.a.marked_name, each.b.marked_name, *each.limits, each.n_images)
-        for each in comparisons
-    ]
+    lines = []
+    for each in comparisons:
+        images, seeds = each.over_images, each.over_seeds
+        over_seeds = (None, None) if seeds is None else (seeds.low, seeds.high)
+        lines.append(
+            [
+                *each.a.panel, each.swept or None, *each.names, images.value, images.low,
+                images.high, each.n_images, *over_seeds, each.n_seeds or None,
+            ]
+        )  # fmt: skip
     return Data(
         "differences.csv",
-        "paired bootstrap differences over images, with 95 % intervals",
+        "paired differences, with 95 % intervals over images (bootstrap) and over seeds (t)",
         DIFFERENCE_COLUMNS,
         [dict(zip(DIFFERENCE_COLUMNS, line, strict=True)) for line in lines],
     )

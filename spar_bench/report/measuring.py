@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from spar_bench.accuracy import are_paired, draw_resamples, resampled_miou
+from spar_bench.accuracy import resample
 from spar_bench.errors import StoreError
 from spar_bench.evaluations import Evaluations
 from spar_bench.report.page import Source
@@ -58,11 +58,10 @@ def resampled_mious(sides: list[list[list[Row]]], evaluations: Evaluations) -> l
     for number, dataset in enumerate(dict.fromkeys(row.dataset for row in rows)):
         keys = list(dict.fromkeys(r.stages["evaluate"] for r in rows if r.dataset == dataset))
         counts = [found for key in keys if (found := evaluations.counts(key)) is not None]
-        if len(counts) < len(keys) or not are_paired(counts):
+        resampled = [resample(found, seed=number) for found in counts]
+        if len(counts) < len(keys) or len({(one.images, one.truth) for one in resampled}) > 1:
             return None
-        draws = draw_resamples(counts[0].n_images, seed=number)
-        for key, found in zip(keys, counts, strict=True):
-            mious[key] = resampled_miou(found, draws)
+        mious |= {key: one.of_resamples for key, one in zip(keys, resampled, strict=True)}
     return [total(_mean_resampled(one, mious) for one in side) for side in sides]
 
 

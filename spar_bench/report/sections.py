@@ -3,28 +3,17 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from spar_bench.report import text
 from spar_bench.report.aggregates import Aggregate
 from spar_bench.report.chart import chart_of
 from spar_bench.report.claims import Checked
 from spar_bench.report.comparing import claims_data, claims_section, paper_data, paper_section
 from spar_bench.report.data import costs_data, differences_data, results_data, sizes_data
+from spar_bench.report.difference_tables import difference_blocks
 from spar_bench.report.differences import Comparison
 from spar_bench.report.main_table import NOTE, main_table
 from spar_bench.report.origins import origins_of
 from spar_bench.report.over_sizes import sizes_section
-from spar_bench.report.page import (
-    Block,
-    Cell,
-    Document,
-    Figure,
-    File,
-    Heading,
-    Page,
-    Source,
-    Table,
-    Text,
-)
+from spar_bench.report.page import Block, Document, Figure, File, Heading, Page, Text
 from spar_bench.report.paper import Beside
 from spar_bench.report.protocols import protocol_lines, skipped_lines
 from spar_bench.report.tables import notes, result_tables
@@ -116,34 +105,8 @@ def figures(findings: Findings) -> Iterator[Block]:
 
 
 def differences(findings: Findings) -> Iterator[Block]:
-    """Yield the table of paired differences, in points of mIoU, if there are any."""
-    compared = findings.comparisons
-    if not compared:
-        return
-    several = len({each.a.panel for each in compared}) > 1
-    place = ["Data set", "Short side (px)"] if several else []
-    rows = []
-    for each in compared:
-        panel = [each.a.panel.dataset, str(each.a.panel.eval_short_side_px)] if several else []
-        value, low, high = map(text.points, each.limits)
-        source = Source("miou", each.a.rows + each.b.rows)
-        rows.append(
-            [
-                *map(Cell, (*panel, each.a.marked_name, each.b.marked_name)),
-                Cell(value, value=each.limits[0], source=source),
-                Cell(f"{low} to {high}", value=each.limits[1]),
-                Cell(str(each.n_images), value=each.n_images),
-            ]
-        )
-    headers = [*place, "a", "b", "a - b (points of mIoU)", "95 % interval", "Images"]
-    yield Heading("Differences")
-    yield Table("Paired differences", [("", len(headers))], headers, rows, n_text=len(place) + 2)
-    yield Text(
-        "Paired bootstrap over images: each resample draws the same images for both. Where a "
-        "student has several seeds, their mIoU is averaged; the interval is over images, not "
-        "seeds.",
-        "note",
-    )
+    """Yield the tables of paired differences, if there are any."""
+    yield from difference_blocks(findings.comparisons)
 
 
 def remarks(findings: Findings) -> Iterator[Block]:

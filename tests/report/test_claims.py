@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from spar_bench.accuracy import draw_resamples, paired_difference, resampled_miou
+from spar_bench.accuracy import paired_difference, resample
 from spar_bench.claims import Claim, Form, Selected
 from spar_bench.report.claims import Checked, check_claims
 from spar_bench.results import Row
@@ -76,9 +76,8 @@ def test_a_difference_has_the_interval_of_the_paired_bootstrap() -> None:
 def test_a_share_has_the_interval_of_the_share_in_each_resample() -> None:
     found = checked(claim("share", [S16], [SINGLE], [S12]))
 
-    draws = draw_resamples(12)
     of, start, end = (
-        resampled_miou(COUNTS[key], draws) for key in ("teacher16", "pretrained", "teacher12")
+        resample(COUNTS[key]).of_resamples for key in ("teacher16", "pretrained", "teacher12")
     )
     expected = np.quantile((of - start) / (end - start), [0.025, 0.975])
     assert found.interval == pytest.approx(tuple(expected), abs=1e-12)

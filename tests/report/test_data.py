@@ -112,5 +112,24 @@ def test_differences_have_both_names_the_limits_and_the_number_of_images() -> No
     assert list(line) == DIFFERENCE_COLUMNS
     assert (line["dataset"], line["eval_short_side_px"]) == ("patchwork", "256")
     assert (line["a"], line["b"], line["n_images"]) == ("teacher s = 64", "single pass", "12")
-    limits = [float(line[name]) for name in ("difference", "low", "high")]
-    assert limits == list(compared.limits)
+    found = [float(line[name]) for name in ("difference", "low_over_images", "high_over_images")]
+    over_images = compared.over_images
+    assert found == [over_images.value, over_images.low, over_images.high]
+    assert [line[name] for name in ("low_over_seeds", "n_seeds", "swept")] == ["", "", ""]
+
+
+def test_differences_along_the_sweep_have_their_key_and_both_intervals() -> None:
+    results = results_of([*students("all", 45), *students("last_2_blocks", 42)])
+    (compared,) = comparisons(read_aggregates(results), evaluations_of(results))
+
+    (line,) = read(differences_data([compared]))
+
+    assert (line["swept"], line["a"], line["b"]) == (
+        "trainable",
+        "SPAR last 2 blocks",
+        "SPAR all",
+    )
+    assert compared.over_seeds is not None
+    limits = [float(line[f"{end}_over_seeds"]) for end in ("low", "high")]
+    assert limits == [compared.over_seeds.low, compared.over_seeds.high]
+    assert line["n_seeds"] == "3"
