@@ -27,6 +27,13 @@ class Column:
     cell: Callable[[Aggregate], Cell]
     group: str = ""
 
+    def said(self, value: str) -> str:
+        """Return the quantity and a value in words, as in a caption: `parameters 1.30 M`."""
+        header, _, unit = self.header.removesuffix(")").partition(" (")
+        unit = header if header == "GFLOPs" else unit
+        share = header if header[0].islower() else ""  # p10–p90
+        return " ".join(filter(None, [self.quantity, share, value, unit]))
+
     def is_unmeasured(self, aggregates: list[Aggregate]) -> bool:
         """Tell whether no aggregate has this quantity, though it could have been measured."""
         cells = [self.cell(each) for each in aggregates]

@@ -45,7 +45,7 @@ METHOD_NAMES = {"pretrained": "single pass", "teacher": "sliding window", "stude
 def result_tables(aggregates: list[Aggregate]) -> list[Table]:
     """Return one table of accuracy and cost for one panel; for several, one table of each.
 
-    What was not measured at all has no column.
+    What was not measured at all has no column; what is the same in all lines is said in the caption.
     """
     costs = [column for column in _costs(aggregates) if not column.is_empty(aggregates)]
     training = [column for column in TRAINING if not column.is_empty(aggregates)]
@@ -106,11 +106,18 @@ Line = dict[Panel, Aggregate]
 
 @dataclass(frozen=True)
 class _Slot:
-    """A column as it stands in a table: the header above it, its own, and a cell for each line."""
+    """A column as it stands in a table: the header above it, and a cell for each line."""
 
     group: str
-    header: str
+    column: Column
     cells: list[Cell]
+
+    @property
+    def constant(self) -> str | None:
+        """The number that all lines have, if several have one at all."""
+        texts = [cell.text for cell in self.cells if cell != NOT_PART]
+        is_number = len(set(texts)) == 1 < len(texts) and texts[0][0].isdigit()
+        return texts[0] if is_number and self.column is not MIOU else None
 
 
 def _table(
@@ -128,6 +135,9 @@ def _table(
         for panel, title in zip(panels, titles, strict=True)
         for column in columns
     ]
+    if len(panels) == 1:
+        constant += [slot.column.said(one) for slot in slots if (one := slot.constant) is not None]
+        slots = [slot for slot in slots if slot.constant is None]
     firsts = [next(iter(line.values())) for line in lines.values()]
     headers = ["Method", *(header_of(name) for name in settings)]
     texts = [
@@ -141,7 +151,7 @@ def _table(
     return Table(
         caption=": ".join(filter(None, [subject, ", ".join(stated)])),
         groups=[("", len(headers)), *_groups(slots)],
-        headers=[*headers, *(slot.header for slot in slots)],
+        headers=[*headers, *(slot.column.header for slot in slots)],
         rows=[[*row, *(slot.cells[at] for slot in slots)] for at, row in enumerate(texts)],
         n_text=len(headers),
     )
@@ -152,7 +162,7 @@ def _slot(column: Column, panel: Panel, group: str, lines: list[Line]) -> _Slot:
     if column is MIOU:
         best = _best([line[panel].miou for line in lines if panel in line])
         cells = [replace(cell, is_best=cell.text == best) for cell in cells]
-    return _Slot(group, column.header, cells)
+    return _Slot(group, column, cells)
 
 
 def _groups(slots: list[_Slot]) -> list[tuple[str, int]]:
@@ -172,7 +182,7 @@ def _settings_columns(aggregates: list[Aggregate]) -> tuple[list[str], list[str]
     for name in names:
         found = [each.settings.get(name) for each in aggregates]
         values = {str(value): value for value in found if value is not None}
-        if len(values) > 1 or name == "stride_px":
+        if len(values) > 1:
             columns.append(name)
         elif values and _USUAL.get(name) not in values and list(values) != ["none"]:
             name, *unit = header_of(name).lower().removesuffix(")").split(" (")

@@ -103,15 +103,14 @@ def test_what_students_took_is_a_group_of_columns_that_others_have_no_part_in() 
     (table,) = result_tables(read_aggregates(results_of(rows)))
 
     group, width = table.groups[-1]
-    assert (group, width) == ("Training", 6)
-    assert table.headers[-6:] == [
-        "Images", "Epochs", "Weights (M)", "Targets (GFLOPs)", "Student (GFLOPs)", "Time (s)",
-    ]  # fmt: skip
-    assert [[cell.text for cell in line[-6:]] for line in table.rows] == [
-        ["–"] * 6,
-        ["200", "8", "0.400", "1600", "800", "110"],  # (130 + 100 + 100) / 3
-        ["200", "4", "0.400", "800", "400", "50.0"],
+    assert (group, width) == ("Training", 4)
+    assert table.headers[-4:] == ["Epochs", "Targets (GFLOPs)", "Student (GFLOPs)", "Time (s)"]
+    assert [[cell.text for cell in line[-4:]] for line in table.rows] == [
+        ["–"] * 4,
+        ["8", "1600", "800", "110"],  # (130 + 100 + 100) / 3
+        ["4", "800", "400", "50.0"],
     ]
+    assert table.caption.endswith(", training images 200, trained parameters 0.400 M")
     assert notes(read_aggregates(results_of(rows)))[1].startswith("Training is the mean over seeds")
 
 
@@ -151,9 +150,13 @@ def test_what_was_not_measured_at_all_has_no_column_and_the_notes_say_so_once() 
     ]  # fmt: skip
     several = [*untimed, replace(untimed[0], dataset="other", stages={"evaluate": "other"})]
 
+    untimed[1] = replace(
+        untimed[1], cost=replace(untimed[1].cost, n_windows=9, gflops=8.1, params_m=1.4)
+    )
+
     (table,) = result_tables(read_aggregates(results_of(untimed)))
 
-    assert table.headers[2:] == ["mIoU (%)", "Windows", "GFLOPs", "Parameters (M)"]
+    assert table.headers[1:] == ["mIoU (%)", "Windows", "GFLOPs", "Parameters (M)"]
     assert notes(read_aggregates(results_of(untimed)))[1:] == [
         "Not measured: latency, peak memory."
     ]
@@ -214,14 +217,37 @@ def test_several_resolutions_have_a_column_each_with_its_own_best() -> None:
         "Latency",
     ]
     assert to_markdown(tables[0]).splitlines()[2:] == [
-        "| Method | Stride (px) | mIoU (%), short side 128 px | mIoU (%), short side 256 px |",
-        "| --- | --- | --: | --: |",
-        "| single pass | – | **40.0** | 30.0 |",
-        "| sliding window | 8 | – | **35.0** |",
+        "| Method | mIoU (%), short side 128 px | mIoU (%), short side 256 px |",
+        "| --- | --: | --: |",
+        "| single pass | **40.0** | 30.0 |",
+        "| sliding window | – | **35.0** |",
     ]
     latex = to_latex(tables[0], "x", note="")
     assert r"\multicolumn{1}{c}{short side 128 px}" in latex
-    assert r"\cmidrule(lr){3-3}\cmidrule(lr){4-4}" in latex
+    assert r"\cmidrule(lr){2-2}\cmidrule(lr){3-3}" in latex
+
+
+def test_what_all_lines_have_alike_is_in_the_caption_and_not_in_a_column() -> None:
+    slow = replace(cost(0.9), latency_p50_ms=9.0)
+    rows = [*students("all", 45), *students("last_2_blocks", 44, cost=slow)]
+
+    (table,) = result_tables(read_aggregates(results_of(rows)))
+
+    assert table.headers == ["Method", "Trained", "mIoU (%)", "Latency (ms)"]
+    for said in ("stride 12 px", "windows 1", "operations 0.900 GFLOPs", "parameters 1.30 M"):
+        assert said in table.caption
+
+
+def test_a_single_line_keeps_its_columns_and_so_does_what_failed_everywhere() -> None:
+    failed = Cost(cost_status="failed")
+    rows = [baseline(38, cost=failed), teacher(12, 45, cost=failed)]
+
+    (single,), (both,) = (
+        result_tables(read_aggregates(results_of(some))) for some in ([baseline(38)], rows)
+    )
+
+    assert single.headers[1:4] == ["mIoU (%)", "Windows", "GFLOPs"]
+    assert both.headers[1:4] == ["mIoU (%)", "Windows", "GFLOPs"]
 
 
 def test_several_data_sets_and_resolutions_are_both_named() -> None:
