@@ -45,7 +45,7 @@ METHOD_NAMES = {"pretrained": "single pass", "teacher": "sliding window", "stude
 def result_tables(aggregates: list[Aggregate]) -> list[Table]:
     """Return one table of accuracy and cost for one panel; for several, one table of each.
 
-    What was not measured at all has no column; what is the same in all lines is said in the caption.
+    What was not measured has no column; what is the same in all lines is said in the caption.
     """
     costs = [column for column in _costs(aggregates) if not column.is_empty(aggregates)]
     training = [column for column in TRAINING if not column.is_empty(aggregates)]
