@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 from spar_bench import plugin_code, registry
+from spar_bench.run.linear import read_weights
 from spar_bench.run.text import read_queries
 from spar_bench.spec.schema import Settings
 from spar_bench.stage import Finished
@@ -43,6 +44,11 @@ SETTINGS: dict[str, Any] = {
     "measure": {"latency": False},
 }
 AVERAGES = ("logits", "features")
+PROBE = {
+    "classifier": {"name": "linear", "count": 3, "epochs": 2, "batch": 2, "learning_rate": 0.02},
+    "methods": ["pretrained"],
+}
+"""What is evaluated by a linear probe."""
 LOSSES = {"smooth_l1": {"beta": 0.5}}
 """Settings of a loss other than its defaults, whose value is kept too."""
 
@@ -134,11 +140,9 @@ def _losses() -> Iterator[tuple[str, Numbers]]:
 
 
 def _stages() -> Iterator[tuple[str, Numbers]]:
+    ways = [*({"average": average} for average in AVERAGES), PROBE]
     points = [
-        Settings.model_validate(
-            SETTINGS | {"evaluate": SETTINGS["evaluate"] | {"average": average}}
-        )
-        for average in AVERAGES
+        Settings.model_validate(SETTINGS | {"evaluate": SETTINGS["evaluate"] | way}) for way in ways
     ]
     plan = plan_of(*points)
     with tempfile.TemporaryDirectory() as folder:
@@ -189,6 +193,8 @@ def _values(stage: Stage, made: Finished) -> list[float]:
             return _sample(load_file(made.path(targets.file_of(0)))["features"])
         case "text":
             return _sample(read_queries(made).numpy())
+        case "linear_probe":
+            return summary + _sample(read_weights(made).weight.numpy())
         case "student":
             return summary + [loss for _, loss, _ in student.read_curve(made)]
         case "evaluate":

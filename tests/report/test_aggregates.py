@@ -170,3 +170,23 @@ def test_training_at_one_size_is_a_number_and_a_range_is_both_ends() -> None:
     labels = [each.label for each in read_aggregates(results_of(rows))]
 
     assert labels == ["SPAR train 96 px", "SPAR train 128–320 px"]
+
+
+def test_swept_settings_are_in_the_label_of_the_classifier_that_has_them() -> None:
+    rows = [
+        row(
+            "pretrained", 0.4, group=f"{classifier}{n}", classifier=classifier,
+            swept={"evaluate.classifier.epochs": n, "evaluate.logit_scale": 10 * n},
+            stages={"evaluate": f"{classifier}{n}"},
+        )
+        for classifier in ("text", "linear") for n in (2, 3)
+    ]  # fmt: skip
+
+    labels = [aggregate.label for aggregate in read_aggregates(results_of(rows))]
+
+    assert labels == [
+        "single pass, class names, logit scale = 20",
+        "single pass, class names, logit scale = 30",
+        "single pass, linear probe, epochs = 2",
+        "single pass, linear probe, epochs = 3",
+    ]

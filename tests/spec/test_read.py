@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic_core import to_jsonable_python
 
 from spar_bench.conflicts import read_spec
 from spar_bench.spec.keys import FIELDS, PARTS
@@ -347,10 +348,10 @@ def test_every_key_that_may_be_swept_has_json_for_its_values(read: Read) -> None
 
 
 def _default(key: str) -> Any:
-    value: Any = Settings().model_dump(mode="json")
+    value: Any = Settings()
     for name in key.split("."):
-        value = value[name]
-    return value
+        value = getattr(value, name)
+    return to_jsonable_python(value)
 
 
 def test_ten_thousand_points_are_read_and_named(read: Read) -> None:
