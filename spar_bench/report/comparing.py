@@ -41,23 +41,23 @@ def claims_section(checked: list[Checked]) -> Iterator[Block]:
     if not checked:
         return
     several = len({one.experiment for one in checked}) > 1
-    headers = [*(["Experiment"] if several else []), "Claim", "Expected", "Measured",
-               "95 % interval", "Verdict", "Line"]  # fmt: skip
+    headers = ["Claim", "Verdict", "Expected", "Measured", "95 % interval", "Line"]
     rows = []
     for one in checked:
         claim = one.claim
-        cells = [
+        line = f"{one.experiment}:{claim.line}" if several else str(claim.line)
+        rows.append([
             Cell(claim.text),
+            _verdict_cell(one.verdict),
             Cell(f"≥ {_amount(one, claim.expected)}", value=claim.expected),
             _number_cell(one.value, partial(_amount, one), one.source),
             _interval_cell(one.interval, partial(_amount, one, bare=True)),
-            _verdict_cell(one.verdict),
-            Cell(str(claim.line), value=claim.line),
-        ]
-        rows.append([Cell(one.experiment), *cells] if several else cells)
+            Cell(line, value=None if several else claim.line),
+        ])  # fmt: skip
     yield Heading("Claims")
     yield Text(f"{verdicts(one.verdict.word for one in checked)}.")
-    yield Table("Claims", [("", len(headers))], headers, rows, n_text=len(headers) - 5)
+    caption = "Claims and what was measured of them"
+    yield Table(caption, [("", len(headers))], headers, rows, n_text=2)
     yield Text(_NOTE, "note")
 
 
@@ -81,8 +81,10 @@ def paper_section(beside: list[Beside]) -> Iterator[Block]:
     if not beside:
         return
     table = beside[0].published.table.replace("_", " ")
-    headers = ["Backbone", "Row", "On", "Quantity", "Paper", "Ours", "Difference",
-               "95 % interval", "Verdict"]  # fmt: skip
+    backbones = list(dict.fromkeys(one.published.backbone for one in beside))
+    first = ["Backbone"] if len(backbones) > 1 else []
+    headers = [*first, "Row", "On", "Quantity", "Verdict", "Paper", "Ours", "Difference",
+               "95 % interval"]  # fmt: skip
     shown = {(one.published, one.group) for one in beside if one.group}
     several = len(shown) > len({published for published, _ in shown})
     rows = []
@@ -91,16 +93,17 @@ def paper_section(beside: list[Beside]) -> Iterator[Block]:
         place = known.dataset if known.effective_px is None else f"{known.effective_px}² px"
         name = row_name(one) + (f" ({one.group})" if several and one.group else "")
         rows.append([
-            *map(Cell, (known.backbone, name, place, unit)),
+            *map(Cell, [*([known.backbone] if first else []), name, place, unit]),
+            _verdict_cell(one.verdict),
             Cell(f"{known.value:g}", value=known.value),
             _number_cell(one.ours, partial(_number, one), one.source),
             _number_cell(one.difference, partial(_signed, one)),
             _interval_cell(one.interval, "{:.1f}".format),
-            _verdict_cell(one.verdict),
         ])  # fmt: skip
     yield Heading("Against the paper")
     yield Text(f"The paper's {table}: {verdicts(one.verdict.word for one in beside)}.")
-    yield Table(f"The paper's {table}", [("", len(headers))], headers, rows, n_text=4)
+    caption = f"The paper's {table}" + ("" if first else f": backbone {backbones[0]}")
+    yield Table(caption, [("", len(headers))], headers, rows, n_text=len(headers) - 4)
     yield Text(_PAPER_NOTE, "note")
 
 
@@ -132,12 +135,7 @@ def row_name(one: Beside) -> str:
 def verdicts(words: Iterable[str]) -> str:
     """Return how many there are of each verdict, in words."""
     found = Counter(words)
-    return ", ".join(f"{found[word]} {_worded(word)}" for word in WORDS if found[word])
-
-
-def _worded(word: str, reason: str = "") -> str:
-    shown = value_text(word)
-    return f"{shown}: {reason}" if reason else shown
+    return ", ".join(f"{found[word]} {value_text(word)}" for word in WORDS if found[word])
 
 
 def _number_cell(
@@ -155,7 +153,12 @@ def _interval_cell(interval: tuple[float, float] | None, write: Callable[[float]
 
 def _verdict_cell(verdict: Verdict) -> Cell:
     """Return the cell of a verdict, which is sorted from the best to none."""
-    return Cell(_worded(verdict.word, verdict.reason), value=WORDS.index(verdict.word))
+    return Cell(
+        value_text(verdict.word),
+        value=WORDS.index(verdict.word),
+        verdict=verdict.word,
+        reason=verdict.reason,
+    )
 
 
 def _amount(one: Checked, value: float, *, bare: bool = False) -> str:

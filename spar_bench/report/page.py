@@ -7,6 +7,8 @@ a chart to explore, a figure's numbers) is there for them, and the others leave 
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
+from spar_bench.report.verdicts import Word
+
 
 @dataclass(frozen=True)
 class Heading:
@@ -43,7 +45,8 @@ class Source(NamedTuple):
 class Cell:
     """The content of a table cell: text, or a mean with its sd and n.
 
-    `value` is the number that the text rounds, by which rows are sorted.
+    `value` is the number that the text rounds, by which rows are sorted. A text that is a `verdict`
+    may be coloured, and followed by its `reason`.
     """
 
     text: str
@@ -53,6 +56,13 @@ class Cell:
     is_best: bool = False
     value: float | None = None
     source: Source | None = None
+    verdict: Word | None = None
+    reason: str = ""
+
+    @property
+    def line(self) -> str:
+        """The text with its reason, where both stand in one line."""
+        return f"{self.text}: {self.reason}" if self.reason else self.text
 
     @property
     def spread(self) -> list[str]:

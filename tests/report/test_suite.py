@@ -94,6 +94,14 @@ def test_a_claim_is_of_the_rows_that_it_compares(page: Page) -> None:
     ]
 
 
+def test_one_filter_stands_before_all_experiments(page: Page) -> None:
+    written = render(page)[PAGE]
+
+    before, after = written.split('<form id="filter"')
+    assert before.rstrip().endswith("</section>")
+    assert "pair/first</h2>" in after
+
+
 def test_figures_lie_in_their_experiments_folders_and_keep_their_drawings(page: Page) -> None:
     figures = [block.name for block in page.blocks if isinstance(block, Figure)]
 

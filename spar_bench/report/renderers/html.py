@@ -44,10 +44,11 @@ def render(page: Page) -> dict[str, str]:
     """Return the page."""
     script = "\n".join(_read(name) for name in _SCRIPTS)
     template = _environment().get_template("page.html.jinja")
+    sections = list(_sections(page.blocks))
     written = template.render(
         page=page,
-        sections=list(_sections(page.blocks)),
-        filtered=next((each for each in _tables(page) if "Method" in each.headers), None),
+        sections=sections,
+        filtered=_filtered(sections),
         style=_read("page.css"),
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
@@ -97,6 +98,21 @@ def _sections(blocks: Iterable[Block]) -> Iterator[Section]:
     yield section
 
 
+def _filtered(sections: list[Section]) -> Section | Table | None:
+    """Return what the filter stands before: a table, or the first of several sections of them."""
+    found = [
+        (section, block)
+        for section in sections
+        for _, blocks in section.groups
+        for block in blocks
+        if isinstance(block, Table) and "Method" in block.headers
+    ]
+    if not found:
+        return None
+    section, table = found[0]
+    return section if any(other is not section for other, _ in found) else table
+
+
 def _next_id(section: Section) -> str:
     number = 0 if section.id == "top" else int(section.id.removeprefix("section-"))
     return f"section-{number + 1}"
@@ -111,10 +127,6 @@ def _kind(block: Block) -> str:
         case Text():
             return block.role
     return type(block).__name__.lower()
-
-
-def _tables(page: Page) -> list[Table]:
-    return [block for block in page.blocks if isinstance(block, Table)]
 
 
 def _charts(page: Page) -> list[Chart]:

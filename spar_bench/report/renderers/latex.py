@@ -50,7 +50,7 @@ def _notes(page: Page, table: Table) -> str:
 
 def _size(table: Table) -> str:
     """Return the font size and column gap at which a table fits a page."""
-    rows = [table.headers, *([" ".join([c.text, *c.spread]) for c in row] for row in table.rows)]
+    rows = [table.headers, *([" ".join([c.line, *c.spread]) for c in row] for row in table.rows)]
     n_letters = sum(max(map(len, column)) for column in zip(*rows, strict=True))
     is_wide = n_letters + GAP_LETTERS * len(table.headers) > PAGE_LETTERS
     return r"\scriptsize\setlength{\tabcolsep}{4pt}" if is_wide else r"\small"
@@ -70,6 +70,6 @@ def _group_header(groups: list[tuple[str, int]]) -> list[str]:
 
 
 def _cell(cell: Cell) -> str:
-    written = text.latex(cell.text)
+    written = text.latex(cell.line)
     written = rf"\textbf{{{written}}}" if cell.is_best else written
     return " ".join([written, *map(text.latex, cell.spread)])

@@ -77,5 +77,5 @@ def to_markdown(table: Table) -> str:
 
 
 def _cell(cell: Cell) -> str:
-    written = f"**{cell.text}**" if cell.is_best else text.markdown(cell.text)
+    written = f"**{cell.text}**" if cell.is_best else text.markdown(cell.line)
     return " ".join([written, *cell.spread])

@@ -81,7 +81,7 @@ const isOf = (title, dataset) => title === dataset || title.startsWith(`${datase
 function applyFilter() {
   const method = form.elements.method.value;
   const dataset = form.elements.dataset.value;
-  let counted = null;
+  const counted = new Map(); // the rows of the first table of each section
   for (const table of tables) {
     const [methodAt, datasetAt] = [columnOf(table, "Method"), columnOf(table, "Data set")];
     for (const row of table.tBodies[0].rows) {
@@ -91,14 +91,16 @@ function applyFilter() {
         (dataset && datasetAt >= 0 && !isOf(text(datasetAt), dataset)),
       );
     }
-    if (methodAt >= 0) counted ??= [...table.tBodies[0].rows];
+    const section = table.closest("section");
+    if (methodAt >= 0 && !counted.has(section)) counted.set(section, [...table.tBodies[0].rows]);
     const groups = [...table.querySelectorAll("[data-group]")];
     const known = groups.some((cell) => isOf(cell.dataset.group, dataset));
     for (const cell of groups) cell.hidden = known && !isOf(cell.dataset.group, dataset);
     reachable(table);
   }
-  const shown = counted.filter((row) => !row.hidden).length;
-  form.querySelector("output").textContent = `${shown} of ${counted.length} rows`;
+  const rows = [...counted.values()].flat();
+  const shown = rows.filter((row) => !row.hidden).length;
+  form.querySelector("output").textContent = `${shown} of ${rows.length} rows`;
   for (const listener of filterListeners) listener();
 }
 

@@ -26,7 +26,15 @@ from spar_bench.report.page import (
 from spar_bench.report.renderers.html import PAGE, render
 from spar_bench.report.sections import Findings, page_of
 from spar_bench.results import Results
-from tests.report.synthetic import baseline, results_of, row, stride_results, students, teacher
+from tests.report.synthetic import (
+    baseline,
+    results_of,
+    row,
+    stride_results,
+    students,
+    teacher,
+    training,
+)
 
 ODD = "</script><script>alert('\"&\u2028é')</script> \u202eשלום"
 SVG = """<?xml version="1.0"?>
@@ -273,6 +281,17 @@ def test_the_chart_has_the_axes_that_have_data_and_says_what_differs() -> None:
     assert "device" not in chart["axes"][0]["conditions"]
 
 
+def test_what_students_took_is_an_axis_and_has_the_rows_that_it_is_of() -> None:
+    results = results_of([baseline(38), *students("all", 45, training=training(20))])
+
+    elements = read(html(results))
+
+    (chart,) = data_of(elements)["charts"]
+    assert [point["costs"].get("total_gflops") for point in chart["points"]] == [None, 60]
+    sources = {e.attributes.get("data-source") for e in named(elements, "button")}
+    assert {"train_gflops:1 2 3", "teach_gflops:1 2 3", "train_images:1 2 3"} <= sources
+
+
 def test_what_is_nowhere_measured_needs_no_chart() -> None:
     failed = row("teacher", None, status="failed")
 
@@ -290,6 +309,18 @@ def test_cells_without_a_source_have_no_button_and_a_missing_number_is_empty() -
 
     assert [e for e in named(elements, "button") if "tbody" in e.inside] == []
     assert [e.text for e in named(elements, "strong") if "tbody" in e.inside] == ["2"]
+
+
+def test_a_verdict_is_a_label_with_its_reason_below() -> None:
+    verdict = Cell("not run", value=3, verdict="not_run", reason=ODD)
+    table = Table("t", [("", 2)], ["Claim", "Verdict"], [[Cell("x"), verdict]], n_text=2)
+
+    elements = read(render(Page("x", [table]))[PAGE])
+
+    labels = [e for e in named(elements, "span") if e.inside[-1] == "td"]
+    assert [(e.attributes["class"], e.text) for e in labels] == [("verdict not_run", "not run")]
+    reasons = [e for e in named(elements, "div") if e.attributes.get("class") == "reason"]
+    assert [e.text for e in reasons] == ["</script><script>alert('\"& é')</script> שלום"]
 
 
 def test_numbers_of_a_figure_are_a_table_below_it() -> None:

@@ -269,7 +269,7 @@ def test_small_text_has_contrast_in_both_themes(opened: Opened) -> None:
 
     for theme in ("light", "dark"):
         page.get_by_label("Theme").select_option(theme)
-        for name in ("ink", "quiet", "link", "warn"):
+        for name in ("ink", "quiet", "link", "warn", "good", "doubt"):
             ratios.append(page.evaluate(CONTRAST, name))
 
     assert min(ratios) >= 4.5

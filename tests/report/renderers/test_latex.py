@@ -70,3 +70,10 @@ def test_each_table_has_the_notes_that_follow_it_in_its_caption() -> None:
     captions = re.findall(r"\\caption\{(.*)\}", written)
     assert captions == [r"one. 50 \% b\_c", r"two. 50 \% b\_c", "other. no"]
     assert re.findall(r"\\label\{(.*)\}", written) == ["tab:x-1", "tab:x-2", "tab:x-3"]
+
+
+def test_a_verdict_and_its_reason_are_one_line() -> None:
+    verdict = Cell("not run", value=3, verdict="not_run", reason="no row of a_b")
+    table = Table("Claims", [("", 2)], ["Claim", "Verdict"], [[Cell("x"), verdict]], n_text=2)
+
+    assert "x & not run: no row of a\\_b \\\\" in to_latex(table, "x", note="")

@@ -1,7 +1,7 @@
 """The page in Markdown, compared with its whole text."""
 
 from spar_bench.report.page import Cell, Data, Document, Figure, File, Heading, Page, Table, Text
-from spar_bench.report.renderers.markdown import render
+from spar_bench.report.renderers.markdown import render, to_markdown
 
 PAGE = """\
 # a\\_b
@@ -60,3 +60,10 @@ def test_blocks_become_markdown_in_their_order_with_text_escaped() -> None:
 
     assert written["README.md"] == PAGE
     assert written["table.md"] == "\n\n".join(PAGE.split("\n\n")[3:6]) + "\n"
+
+
+def test_a_verdict_and_its_reason_are_one_line() -> None:
+    verdict = Cell("not run", value=3, verdict="not_run", reason="no row of a_b")
+    table = Table("Claims", [("", 2)], ["Claim", "Verdict"], [[Cell("x"), verdict]], n_text=2)
+
+    assert to_markdown(table).splitlines()[-1] == "| x | not run: no row of a\\_b |"
