@@ -36,12 +36,21 @@ PAGE = "index.html"
     help="Allow rows of different evaluation protocols in a table; a column then says which.",
 )
 @click.option(
+    "--columns",
+    metavar="NAMES",
+    default="",
+    help="Columns of the tables of accuracy and cost, in their order: miou,gflops,latency; "
+    "default: all that say something.",
+)
+@click.option(
     "--open",
     "is_open",
     is_flag=True,
     help="Open the page in a browser; of several, the one that was written last.",
 )
-def report(experiments: tuple[str, ...], folder: Path, is_open: bool, **options: Any) -> None:
+def report(
+    experiments: tuple[str, ...], folder: Path, columns: str, is_open: bool, **options: Any
+) -> None:
     """Write tables and figures of finished sweeps to reports/EXPERIMENT/; default: all sweeps.
 
     EXPERIMENT may be a suite, a folder that was swept as a whole: its experiments are written too.
@@ -61,6 +70,7 @@ def report(experiments: tuple[str, ...], folder: Path, is_open: bool, **options:
     write_report(
         experiments,
         folder=folder,
+        columns=[name.strip() for name in columns.split(",") if name.strip()],
         on_written=tell,
         **options,
     )

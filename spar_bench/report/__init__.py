@@ -3,7 +3,7 @@
 Everything heavy (pandas, matplotlib, seaborn) is imported when a function is called.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,20 +20,27 @@ __all__ = ["draw_panel", "draw_pca", "write", "write_suite"]
 
 
 def write(
-    results: Results, evaluations: Evaluations, folder: Path, *, mix_protocols: bool = False
+    results: Results,
+    evaluations: Evaluations,
+    folder: Path,
+    *,
+    mix_protocols: bool = False,
+    columns: Sequence[str] = (),
 ) -> "tuple[list[Path], Findings]":
     """Write tables, figures, provenance and a page into `folder`; return paths, and what they show.
 
     `evaluations` has the counts and previews of the rows' evaluations, or some of them.
+    `columns` are keys of those that tables of accuracy and cost have, in their order; none: all.
     Figures of an earlier report that no longer apply are removed, unless they were altered since.
 
     Raises:
         MixedProtocols: rows of a data set have different protocols, no column says which, and
             `mix_protocols` is off.
+        UnknownName: there is no such column.
     """
     from spar_bench.report.writing import write_report
 
-    return write_report(results, evaluations, folder, mix_protocols=mix_protocols)
+    return write_report(results, evaluations, folder, mix_protocols=mix_protocols, columns=columns)
 
 
 def write_suite(name: str, findings: "list[Findings]", folder: Path) -> list[Path]:

@@ -14,6 +14,11 @@ MOST_LINES = 60
 """Lines of a table on the page; differences.csv has all."""
 
 _FEW = "‡"
+_LEGEND = (
+    "Differences of mIoU in points; intervals over images by paired bootstrap, over seeds by "
+    "paired t."
+)
+_FEW_LEGEND = f" {_FEW} Fewer than {FEW_SEEDS} seeds."
 _NOTE = (
     "Interval over images: paired bootstrap, in which each resample draws the same images for "
     "both; where a student has several seeds, their mIoU is averaged. "
@@ -95,6 +100,7 @@ def _table(subject: str, compared: list[Comparison]) -> Table:
         headers=[part.header for part in parts],
         rows=[[_cell(part, each) for part in parts] for each in compared[:MOST_LINES]],
         n_text=n_text,
+        legend=_LEGEND + (_FEW_LEGEND if any(map(_is_few, compared)) else ""),
     )
 
 

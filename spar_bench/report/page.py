@@ -77,7 +77,8 @@ class Cell:
 class Table:
     """A caption, groups of columns (name, width), headers, and rows of cells.
 
-    The first `n_text` columns hold text, the others numbers.
+    The first `n_text` columns hold text, the others numbers. In print, where a caption must be
+    short, `title` and `legend`, which explains the numbers, replace the caption and the notes.
     """
 
     caption: str
@@ -85,11 +86,13 @@ class Table:
     headers: list[str]
     rows: list[list[Cell]]
     n_text: int
+    title: str = ""
+    legend: str = ""
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure, drawn beside the page as `<name>.png` and `<name>.svg`.
+    """A figure, drawn beside the page as `<name>.png`, `<name>.svg` and `<name>.pdf`.
 
     `svg` is the drawing with letters as text, `numbers` a table of what it shows, if there is one.
     """

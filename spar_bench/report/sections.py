@@ -1,11 +1,12 @@
 """The sections of a report: what each says about a sweep's results, as blocks of a page."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from spar_bench.report.aggregates import Aggregate
 from spar_bench.report.chart import chart_of
 from spar_bench.report.claims import Checked
+from spar_bench.report.columns import Column
 from spar_bench.report.comparing import claims_data, claims_section, paper_data, paper_section
 from spar_bench.report.data import costs_data, differences_data, results_data, sizes_data
 from spar_bench.report.difference_tables import difference_blocks
@@ -22,7 +23,10 @@ from spar_bench.results import Results
 
 @dataclass(frozen=True)
 class Findings:
-    """What a report shows of a sweep; `links` are the further files that renderers write."""
+    """What a report shows of a sweep; `links` are the further files that renderers write.
+
+    `columns` are those that were asked for; none: all that say something.
+    """
 
     results: Results
     aggregates: list[Aggregate]
@@ -31,6 +35,7 @@ class Findings:
     paper: list[Beside]
     figures: list[Figure]
     links: list[File]
+    columns: Sequence[Column] = ()
 
 
 def page_of(findings: Findings) -> Page:
@@ -84,7 +89,7 @@ def accuracy_and_cost(findings: Findings) -> Iterator[Block]:
         yield Text("No results yet.", "note")
         return
     yield Heading("Results")
-    yield from result_tables(aggregates)
+    yield from result_tables(aggregates, findings.columns)
     for line in (*notes(aggregates), *skipped_lines(results), *protocol_lines(results)):
         yield Text(line, "note")
     devices = dict.fromkeys(row.cost.device for row in results.rows if row.cost.device)

@@ -46,7 +46,7 @@ def _experiment(suite: str, found: Findings) -> Iterator[Block]:
         yield Text(results.question, "question")
     if found.paper:
         yield Text(f"Against the paper: {verdicts(one.verdict.word for one in found.paper)}.")
-    yield from result_tables(found.aggregates) if found.aggregates else ()
+    yield from result_tables(found.aggregates, found.columns) if found.aggregates else ()
     for line in notes(found.aggregates) if found.aggregates else ["No results yet."]:
         yield Text(line, "note")
     for figure in found.figures[:1]:

@@ -1,6 +1,7 @@
 """Lay results out as tables: a row per aggregate, accuracy and cost for each panel."""
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +16,7 @@ from spar_bench.report.columns import (
     READING,
     TRAINING,
     Column,
+    mean_of,
 )
 from spar_bench.report.names import value_text
 from spar_bench.report.page import Cell, Table
@@ -42,19 +44,24 @@ _HEADERS = {
 METHOD_NAMES = {"pretrained": "single pass", "teacher": "sliding window", "student": "SPAR"}
 
 
-def result_tables(aggregates: list[Aggregate]) -> list[Table]:
+def result_tables(aggregates: list[Aggregate], asked: Sequence[Column] = ()) -> list[Table]:
     """Return one table of accuracy and cost for one panel; for several, one table of each.
 
-    What was not measured has no column; what is the same in all lines is said in the caption.
+    What was not measured at all has no column; what all lines have alike is said in the caption.
+    Columns that were `asked` for are there in any case, in their order.
     """
-    costs = [column for column in _costs(aggregates) if not column.is_empty(aggregates)]
-    training = [column for column in TRAINING if not column.is_empty(aggregates)]
+    known = [MIOU, *_costs(aggregates), *TRAINING]
+    columns = list(asked) or [one for one in known if not one.is_empty(aggregates)]
     if len(panels_of(aggregates)) == 1:
-        return [_table(aggregates, "Accuracy and cost", [MIOU, *costs, *training])]
-    tables = [
-        _table(aggregates, column.quantity.capitalize(), [column]) for column in (MIOU, *costs)
+        return [_table(aggregates, "Accuracy and cost", columns, keeps_all=bool(asked))]
+    of_panels = [column for column in columns if column not in TRAINING]
+    training = [column for column in columns if column in TRAINING]
+    tables = [_table(aggregates, one.quantity.capitalize(), [one]) for one in of_panels]
+    has_students = any(each.method == "student" for each in aggregates)
+    return [
+        *tables,
+        *([_training_table(aggregates, training)] if training and has_students else []),
     ]
-    return [*tables, *([_training_table(aggregates, training)] if training else [])]
 
 
 def _training_table(aggregates: list[Aggregate], columns: list[Column]) -> Table:
@@ -121,7 +128,12 @@ class _Slot:
 
 
 def _table(
-    aggregates: list[Aggregate], subject: str, columns: list[Column], *, is_of_panels: bool = True
+    aggregates: list[Aggregate],
+    subject: str,
+    columns: list[Column],
+    *,
+    is_of_panels: bool = True,
+    keeps_all: bool = False,
 ) -> Table:
     """Lay out one row per method and settings, and `columns` for each panel."""
     panels = panels_of(aggregates) if is_of_panels else panels_of(aggregates)[:1]
@@ -135,7 +147,8 @@ def _table(
         for panel, title in zip(panels, titles, strict=True)
         for column in columns
     ]
-    if len(panels) == 1:
+    slots += _mean_slots(columns, panels, list(lines.values()))
+    if len(panels) == 1 and not keeps_all:
         constant += [slot.column.said(one) for slot in slots if (one := slot.constant) is not None]
         slots = [slot for slot in slots if slot.constant is None]
     firsts = [next(iter(line.values())) for line in lines.values()]
@@ -154,6 +167,8 @@ def _table(
         headers=[*headers, *(slot.column.header for slot in slots)],
         rows=[[*row, *(slot.cells[at] for slot in slots)] for at, row in enumerate(texts)],
         n_text=len(headers),
+        title=": ".join(filter(None, [subject, ", ".join(shared if is_of_panels else [])])),
+        legend=_legend(slots, aggregates),
     )
 
 
@@ -165,6 +180,29 @@ def _slot(column: Column, panel: Panel, group: str, lines: list[Line]) -> _Slot:
     return _Slot(group, column, cells)
 
 
+def _mean_slots(columns: list[Column], panels: list[Panel], lines: list[Line]) -> list[_Slot]:
+    """Return the mean accuracy over several data sets: at their resolution, or at each of them."""
+    datasets = list(dict.fromkeys(panel.dataset for panel in panels))
+    if MIOU not in columns or len(datasets) < 2:
+        return []
+    of = {name: [panel for panel in panels if panel.dataset == name] for name in datasets}
+    if all(len(own) == 1 for own in of.values()):
+        return [_mean_slot("Mean", panels, lines)]
+    sides = [{panel.eval_short_side_px for panel in own} for own in of.values()]
+    return [
+        _mean_slot(f"Mean, short side {side} px", alike, lines)
+        for side in sorted(set.intersection(*sides))
+        for alike in [[panel for panel in panels if panel.eval_short_side_px == side]]
+    ]
+
+
+def _mean_slot(title: str, panels: list[Panel], lines: list[Line]) -> _Slot:
+    found = [mean_of([line.get(panel) for panel in panels]) for line in lines]
+    best = _best([None if mean is None else mean.miou for mean in found])
+    cells = [NOT_PART if mean is None else mean.cell for mean in found]
+    return _Slot(title, MIOU, [replace(cell, is_best=cell.text == best) for cell in cells])
+
+
 def _groups(slots: list[_Slot]) -> list[tuple[str, int]]:
     """Return the header above each run of slots that share one, and how many it is above."""
     runs = itertools.groupby(slots, lambda slot: slot.group)
@@ -173,6 +211,24 @@ def _groups(slots: list[_Slot]) -> list[tuple[str, int]]:
 
 _USUAL = {"classifier": "text"}
 """What a caption leaves unsaid."""
+
+
+def _legend(slots: list[_Slot], aggregates: list[Aggregate]) -> str:
+    """Return what a printed caption says of the numbers, without how many seeds they are of."""
+    quantities = {slot.column.key for slot in slots}
+    sizes = {(each.cost.image_h, each.cost.image_w) for each in aggregates}
+    (height, width), *others = sizes
+    of_size = f" of {height}×{width} px" if height and not others else ""
+    parts = ["mIoU in percent, best in bold"] if "miou" in quantities else []
+    if quantities & {one.key for one in READING}:
+        parts.append(f"costs for one image{of_size}")
+    if quantities & {"gflops", "teach_gflops", "train_gflops"}:
+        parts.append("1 MAC = 2 FLOPs")
+    if "latency" in quantities:
+        parts.append("median latency")
+    if any(cell.text.endswith(NOTED) for slot in slots for cell in slot.cells):
+        parts.append(f"{NOTED} as on a loaded machine")
+    return f"{'; '.join(parts)}." if parts else ""
 
 
 def _settings_columns(aggregates: list[Aggregate]) -> tuple[list[str], list[str]]:

@@ -7,7 +7,7 @@ _LATEX = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "%": r"\%",
     "#": r"\#", "_": r"\_", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
     "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", "–": "--",
-    "±": r"\ensuremath{\pm}",
+    "±": r"\ensuremath{\pm}", "†": r"\textdagger{}", "‡": r"\textdaggerdbl{}",
     "×": r"\ensuremath{\times}", "−": r"\ensuremath{-}",
 }  # fmt: skip
 

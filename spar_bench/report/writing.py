@@ -2,13 +2,14 @@
 
 import json
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from spar_bench.evaluations import Evaluations
 from spar_bench.files import file_sha256, replace_text
 from spar_bench.report.aggregates import Aggregate, read_aggregates
 from spar_bench.report.claims import check_claims
+from spar_bench.report.columns import chosen
 from spar_bench.report.differences import comparisons
 from spar_bench.report.figures import plan_figures
 from spar_bench.report.fonts import warning, without_letters
@@ -25,16 +26,24 @@ from spar_bench.results import Results
 log = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
+FIGURE_ENDINGS = (".png", ".svg", ".pdf")
 
 
 def write_report(
-    results: Results, evaluations: Evaluations, folder: Path, *, mix_protocols: bool = False
+    results: Results,
+    evaluations: Evaluations,
+    folder: Path,
+    *,
+    mix_protocols: bool = False,
+    columns: Sequence[str] = (),
 ) -> tuple[list[Path], Findings]:
     """Write all files of the report of `results` into `folder`; return them, and what they show.
 
     Raises:
         MixedProtocols: rows of a data set have different protocols, and mixing is off.
+        UnknownName: there is no such column.
     """
+    asked = chosen(columns)
     results = with_distinct_datasets(results)
     if not mix_protocols:
         require_unmixed(results)
@@ -49,6 +58,7 @@ def write_report(
         paper=beside_the_paper(results, evaluations),
         figures=figures,
         links=_links(),
+        columns=asked,
     )
     return _write(page_of(findings), drawn, folder), findings
 
@@ -86,7 +96,7 @@ def _draw(
     figures, drawn = list[Figure](), list[Path]()
     names = list(_names(results, aggregates))
     for plan in plan_figures(results, aggregates, evaluations):
-        paths = [folder / f"{plan.name}{ending}" for ending in (".png", ".svg")]
+        paths = [folder / f"{plan.name}{ending}" for ending in FIGURE_ENDINGS]
         svg = save_and_embed(plan.draw, *paths, names=names)
         drawn += paths
         figures.append(Figure(plan.name, plan.caption, svg, plan.numbers))

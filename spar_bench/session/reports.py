@@ -1,7 +1,7 @@
 """Write the reports of finished sweeps from the store, without torch and MLflow."""
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,6 +29,7 @@ def write_report(
     store: str | Path = DEFAULT_ROOT,
     suites: bool = False,
     mix_protocols: bool = False,
+    columns: Sequence[str] = (),
     on_written: Callable[[str, list[Path]], None] | None = None,
 ) -> dict[str, list[Path]]:
     """Write tables and figures of finished sweeps; return their files by experiment.
@@ -40,12 +41,14 @@ def write_report(
         store: Where the sweeps were run.
         suites: Without names: the suites that were swept, and their experiments.
         mix_protocols: Allow rows of different protocols in a table, with a column that shows them.
+        columns: Keys of the columns of tables of accuracy and cost, in their order; none: all.
         on_written: Receives each experiment and its files once they are written.
 
     Raises:
         NotReady: there is no finished sweep, or its results cannot be read, or none of its trials
             is finished; reports of the other experiments are written.
         MixedProtocols: rows of one data set have protocols that no column distinguishes.
+        UnknownName: there is no such column.
         StoreError: the store is of another format, or the folder is not writable.
     """
     opened = Store(Path(store), make=False)
@@ -56,7 +59,7 @@ def write_report(
             f"{opened.root}: must hold a suite that was swept, but holds none; run `spar-bench "
             "sweep` on a folder of specs first"
         )
-    reports = _Reports(opened, Path(folder), mix_protocols, on_written or _ignore)
+    reports = _Reports(opened, Path(folder), mix_protocols, columns, on_written or _ignore)
     for name in asked:
         reports.write(name, known.get(name, []))
     if reports.refused:
@@ -71,6 +74,7 @@ class _Reports:
     store: Store
     folder: Path
     mix_protocols: bool
+    columns: Sequence[str]
     on_written: Callable[[str, list[Path]], None]
     written: dict[str, list[Path]] = field(default_factory=dict)
     refused: list[NotReady | MixedProtocols] = field(default_factory=list)
@@ -89,7 +93,11 @@ class _Reports:
         try:
             results = _results(self.store, name)
             paths, self._findings[name] = _write(
-                self.store, results, self.folder / name, mix_protocols=self.mix_protocols
+                self.store,
+                results,
+                self.folder / name,
+                mix_protocols=self.mix_protocols,
+                columns=self.columns,
             )
         except (NotReady, MixedProtocols) as error:  # the others are still written
             self.refused.append(error)
@@ -194,12 +202,19 @@ def _suggest(name: str, known: list[str]) -> str:
 
 
 def _write(
-    store: Store, results: Results, folder: Path, *, mix_protocols: bool
+    store: Store,
+    results: Results,
+    folder: Path,
+    *,
+    mix_protocols: bool,
+    columns: Sequence[str],
 ) -> "tuple[list[Path], Findings]":
     """Write one report; warn of evaluations that it would show, but that the store lacks."""
     evaluations = StoredEvaluations(store)
     with writing(folder):
-        written = report.write(results, evaluations, folder, mix_protocols=mix_protocols)
+        written = report.write(
+            results, evaluations, folder, mix_protocols=mix_protocols, columns=columns
+        )
     n_missing = len(evaluations.missing)
     if n_missing:
         log.warning(

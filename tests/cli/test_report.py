@@ -76,6 +76,18 @@ def test_report_into_a_folder_that_cannot_be_written_is_one_line(
     assert "must be a writable folder" in one_line(result)
 
 
+def test_report_has_the_columns_that_are_asked_for_and_names_those_it_does_not_know(
+    in_swept: Path, tmp_path: Path
+) -> None:
+    spar_bench("report", "tiny", "--folder", str(tmp_path), "--columns", "gflops, miou")
+    result = spar_bench("report", "tiny", "--columns", "gflop", exits=2)
+
+    page = (tmp_path / "tiny" / "README.md").read_text(encoding="utf-8")
+    assert "| GFLOPs | mIoU (%) |" in page
+    assert "Windows" not in page
+    assert one_line(result).endswith("but got 'gflop'; did you mean 'gflops'?")
+
+
 def test_gc_deletes_what_no_spec_reaches_and_keeps_the_rest(here: Path, swept: Path) -> None:
     spec = Path(copy_store(swept))
     spec.write_text(spec.read_text().replace("[64, 32]", "[64]"))

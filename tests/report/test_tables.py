@@ -1,12 +1,15 @@
 """Tables: which columns and rows they have, compared with their whole text in Markdown."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from spar_bench.errors import UnknownName
 from spar_bench.report import text
 from spar_bench.report.aggregates import read_aggregates
+from spar_bench.report.columns import chosen
 from spar_bench.report.renderers.latex import to_latex
 from spar_bench.report.renderers.markdown import to_markdown
 from spar_bench.report.tables import notes, result_tables
@@ -222,7 +225,7 @@ def test_several_resolutions_have_a_column_each_with_its_own_best() -> None:
         "| single pass | **40.0** | 30.0 |",
         "| sliding window | – | **35.0** |",
     ]
-    latex = to_latex(tables[0], "x", note="")
+    latex = to_latex(tables[0], "x", notes=[])
     assert r"\multicolumn{1}{c}{short side 128 px}" in latex
     assert r"\cmidrule(lr){2-2}\cmidrule(lr){3-3}" in latex
 
@@ -250,6 +253,78 @@ def test_a_single_line_keeps_its_columns_and_so_does_what_failed_everywhere() ->
     assert both.headers[1:4] == ["mIoU (%)", "Windows", "GFLOPs"]
 
 
+def on(dataset: str, percents: Mapping[str, float], **changes: Any) -> list[Row]:
+    """Return a single pass and students of three seeds on a data set, by name of the method."""
+    rows = []
+    for name, percent in percents.items():
+        made = [baseline(percent)] if name == "single" else students(name, percent)
+        rows += [replace(one, dataset=dataset, miou=percent / 100 + 0.01 * (one.seed or 0) * spread,
+                         stages={"evaluate": f"{dataset} {name} {one.seed} {changes}"}, **changes)
+                 for spread in [1 if dataset == "x" else -1] for one in made]  # fmt: skip
+    return rows
+
+
+def test_several_data_sets_have_a_mean_in_the_last_column_where_all_cells_exist() -> None:
+    x, y = {"single": 30.0, "all": 40.0, "last_2_blocks": 39.0}, {"single": 20.0, "all": 50.0}
+    rows = [*on("x", x), *on("y", y)]
+
+    table, *_ = result_tables(read_aggregates(results_of(rows)))
+
+    assert table.groups[-1] == ("Mean", 1)
+    cells = [line[-1] for line in table.rows]
+    assert [cell.text for cell in cells] == ["25.0", "45.0", "–"]
+    assert [cell.is_best for cell in cells] == [False, True, False]
+    assert (cells[1].sd, cells[1].n) == ("0.0", 3)  # seed by seed, x rises as y falls
+    assert [cell.sd for cell in (table.rows[1][-2], table.rows[1][-3])] == ["1.0", "1.0"]
+
+
+def test_a_mean_is_left_out_where_a_seed_failed() -> None:
+    rows = [*on("x", {"single": 30.0, "all": 40.0}), *on("y", {"single": 20.0, "all": 50.0})]
+    rows[-1] = replace(rows[-1], status="failed", miou=None)
+
+    table, *_ = result_tables(read_aggregates(results_of(rows)))
+
+    assert [line[-1].text for line in table.rows] == ["25.0", "–"]
+
+
+def test_a_mean_over_data_sets_is_taken_at_each_resolution_they_share() -> None:
+    rows = [
+        one
+        for name, side in (("x", 64), ("x", 96), ("y", 64), ("y", 96), ("x", 128))
+        for one in on(name, {"single": side / 2}, eval_short_side_px=side)
+    ]
+
+    table, *_ = result_tables(read_aggregates(results_of(rows)))
+
+    assert table.groups[-2:] == [("Mean, short side 64 px", 1), ("Mean, short side 96 px", 1)]
+    assert [cell.text for cell in table.rows[0][-2:]] == ["32.0", "48.0"]
+
+
+def test_columns_that_are_asked_for_come_in_their_order_and_are_never_left_out() -> None:
+    rows = [baseline(38), *trained("all", 800)]
+    asked = chosen(["latency", "miou", "epochs", "windows", "train_gflops"])
+
+    (table,) = result_tables(read_aggregates(results_of(rows)), asked)
+
+    assert table.headers == [
+        "Method", "Latency (ms)", "mIoU (%)", "Epochs", "Windows", "Student (GFLOPs)",
+    ]  # fmt: skip
+    assert table.groups == [("", 1), ("", 2), ("Training", 1), ("", 1), ("Training", 1)]
+
+
+def test_of_several_panels_the_tables_that_are_asked_for_are_there() -> None:
+    rows = [*on("x", {"single": 30.0, "all": 40.0}), *on("y", {"single": 20.0, "all": 50.0})]
+
+    tables = result_tables(read_aggregates(results_of(rows)), chosen(["peak", "miou"]))
+
+    assert [table.caption.split(":")[0] for table in tables] == ["Peak memory", "Accuracy"]
+
+
+def test_a_column_that_does_not_exist_is_one_line() -> None:
+    with pytest.raises(UnknownName, match=r"^--columns: must be a known name, but got 'miuo'"):
+        chosen(["gflops", "miuo"])
+
+
 def test_several_data_sets_and_resolutions_are_both_named() -> None:
     rows = [
         baseline(40, dataset=name, eval_short_side_px=side, stages={"evaluate": f"{name}{side}"})
@@ -259,7 +334,7 @@ def test_several_data_sets_and_resolutions_are_both_named() -> None:
 
     table = result_tables(read_aggregates(results_of(rows)))[0]
 
-    assert [name for name, _ in table.groups[1:]] == [
+    assert [name for name, _ in table.groups[1:-2]] == [
         "x, short side 64 px",
         "x, short side 96 px",
         "y, short side 64 px",

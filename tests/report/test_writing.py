@@ -57,7 +57,7 @@ def test_a_report_holds_what_its_page_names_and_nothing_half_written(tmp_path: P
     paths, _ = write(small(), evaluations_of(small()), tmp_path / "deep" / "stride")
 
     folder = tmp_path / "deep" / "stride"
-    figures = [f"{name}.{ending}" for name in names(small()) for ending in ("png", "svg")]
+    figures = [f"{name}.{ending}" for name in names(small()) for ending in ("png", "svg", "pdf")]
     assert {path.name for path in folder.iterdir()} == TEXTS | set(figures)
     assert sorted(paths) == sorted(folder.iterdir())
     page = (folder / "README.md").read_text(encoding="utf-8")
@@ -191,6 +191,7 @@ def test_every_figure_of_odd_names_can_be_drawn(tmp_path: Path) -> None:
         ".tex",
         ".png",
         ".svg",
+        ".pdf",
     }
 
 

@@ -1,4 +1,10 @@
-"""The tables of a page in LaTeX (booktabs), each one page wide."""
+"""The tables of a page in LaTeX (booktabs), each one page wide, as they can be submitted.
+
+A caption is short: what the table is of, what its numbers are, and of how many seeds they are,
+unless a cell says otherwise. All else that explains a table is a comment above it.
+"""
+
+from collections import Counter
 
 from spar_bench.report import text
 from spar_bench.report.page import Cell, Page, Table, Text
@@ -9,33 +15,49 @@ PAGE_LETTERS, GAP_LETTERS = 105, 2.7
 
 
 def render(page: Page) -> dict[str, str]:
-    """Return the tables, labelled `tab:<experiment>-<number>`, with their notes as captions."""
+    """Return the tables, labelled `tab:<experiment>-<number>`, with their notes as comments."""
     tables = [block for block in page.blocks if isinstance(block, Table)]
     written = [
-        to_latex(table, f"{page.experiment}-{number}", note=_notes(page, table))
+        to_latex(table, f"{page.experiment}-{number}", notes=_notes(page, table))
         for number, table in enumerate(tables, 1)
     ]
     return {"table.tex": "\n\n".join(["% Needs \\usepackage{booktabs}.", *written]) + "\n"}
 
 
-def to_latex(table: Table, label: str, *, note: str) -> str:
+def to_latex(table: Table, label: str, *, notes: list[str]) -> str:
     """Write a table; it needs the package booktabs."""
     columns = "l" * table.n_text + "r" * (len(table.headers) - table.n_text)
-    caption = " ".join(filter(None, [f"{text.latex(table.caption)}.", text.latex(note)]))
+    n_seeds = _seeds_of_most(table)
+    comments = [table.caption] if table.title not in ("", table.caption) else []
     lines = [
-        r"\begin{table*}[t]", r"\centering", _size(table),
-        rf"\caption{{{caption}}}",
+        *(f"% {text.one_line(comment)}" for comment in (*comments, *notes)),
+        r"\begin{table*}[t]", r"\centering", _size(table, n_seeds),
+        rf"\caption{{{_caption(table, n_seeds)}}}",
         rf"\label{{tab:{text.file_name(label)}}}",
         rf"\begin{{tabular}}{{@{{}}{columns}@{{}}}}", r"\toprule",
         *_group_header(table.groups),
         " & ".join(map(text.latex, table.headers)) + r" \\", r"\midrule",
-        *(" & ".join(map(_cell, row)) + r" \\" for row in table.rows),
+        *(" & ".join(_cell(cell, n_seeds) for cell in row) + r" \\" for row in table.rows),
         r"\bottomrule", r"\end{tabular}", r"\end{table*}",
     ]  # fmt: skip
     return "\n".join(lines)
 
 
-def _notes(page: Page, table: Table) -> str:
+def _caption(table: Table, n_seeds: int) -> str:
+    cells = [cell for row in table.rows for cell in row if cell.sd is not None]
+    others = ", unless a cell says otherwise" if any(cell.n != n_seeds for cell in cells) else ""
+    seeds = f"± is one standard deviation over n = {n_seeds} seeds{others}." if cells else ""
+    title = f"{table.title or table.caption}."
+    return " ".join(text.latex(part) for part in (title, table.legend, seeds) if part)
+
+
+def _seeds_of_most(table: Table) -> int:
+    """Return the number of seeds that most cells with a spread are of; 1 if there are none."""
+    counts = Counter(cell.n for row in table.rows for cell in row if cell.sd is not None)
+    return max(counts, key=lambda n: (counts[n], n), default=1)
+
+
+def _notes(page: Page, table: Table) -> list[str]:
     """Return the notes that follow a table, perhaps after other tables."""
     blocks = page.blocks[page.blocks.index(table) :]
     while blocks and isinstance(blocks[0], Table):
@@ -45,13 +67,13 @@ def _notes(page: Page, table: Table) -> str:
         if not (isinstance(block, Text) and block.role == "note"):
             break
         notes.append(block.text)
-    return " ".join(notes)
+    return notes
 
 
-def _size(table: Table) -> str:
+def _size(table: Table, n_seeds: int) -> str:
     """Return the font size and column gap at which a table fits a page."""
-    rows = [table.headers, *([" ".join([c.line, *c.spread]) for c in row] for row in table.rows)]
-    n_letters = sum(max(map(len, column)) for column in zip(*rows, strict=True))
+    cells = [[" ".join([cell.line, *_spread(cell, n_seeds)]) for cell in row] for row in table.rows]
+    n_letters = sum(max(map(len, column)) for column in zip(table.headers, *cells, strict=True))
     is_wide = n_letters + GAP_LETTERS * len(table.headers) > PAGE_LETTERS
     return r"\scriptsize\setlength{\tabcolsep}{4pt}" if is_wide else r"\small"
 
@@ -69,7 +91,14 @@ def _group_header(groups: list[tuple[str, int]]) -> list[str]:
     return [" & ".join(cells) + r" \\", "".join(rules)]
 
 
-def _cell(cell: Cell) -> str:
+def _spread(cell: Cell, n_seeds: int) -> list[str]:
+    """Return what follows a mean: its sd; in brackets n if the caption has another, and a note."""
+    if cell.n == n_seeds and not cell.note:
+        return [f"± {cell.sd}"] if cell.sd else []
+    return cell.spread
+
+
+def _cell(cell: Cell, n_seeds: int) -> str:
     written = text.latex(cell.line)
     written = rf"\textbf{{{written}}}" if cell.is_best else written
-    return " ".join([written, *map(text.latex, cell.spread)])
+    return " ".join([written, *map(text.latex, _spread(cell, n_seeds))])

@@ -53,7 +53,8 @@ def _markdown(block: Printed) -> str:
             return to_markdown(block)
         case Figure():
             name = block.name
-            return f"![{name}]({name}.png)\n\n{text.markdown(block.caption)} [SVG]({name}.svg)"
+            links = f"[SVG]({name}.svg) [PDF]({name}.pdf)"
+            return f"![{name}]({name}.png)\n\n{text.markdown(block.caption)} {links}"
         case File():
             return f"- [{block.name}]({block.name}): {text.markdown(block.about)}"
 

@@ -7,19 +7,24 @@ from spar_bench.report.aggregates import read_aggregates
 from spar_bench.report.page import Cell, Page, Table, Text
 from spar_bench.report.renderers.latex import render, to_latex
 from spar_bench.report.tables import result_tables
-from tests.report.synthetic import baseline, cost, results_of, students
+from tests.report.synthetic import baseline, cost, results_of, students, training
 
 
 def test_latex_escapes_sets_the_best_in_bold_and_rules_with_booktabs() -> None:
     rows = [baseline(38.3, dataset="a_b & 50%"), *students("all", 45, dataset="a_b & 50%")]
     rows[0] = replace(rows[0], cost=cost(1.9, n_windows=2))
 
-    written = to_latex(result_tables(read_aggregates(results_of(rows)))[0], "ab/c d-1", note="")
+    written = to_latex(result_tables(read_aggregates(results_of(rows)))[0], "ab/c d-1", notes=[])
 
-    assert r"\caption{Accuracy and cost: a\_b \& 50\%, short side 256 px," in written
+    assert written.startswith("% Accuracy and cost: a_b & 50%, short side 256 px, backbone ")
+    assert (
+        r"\caption{Accuracy and cost: a\_b \& 50\%, short side 256 px. mIoU in percent, best in "
+        r"bold; costs for one image of 256\ensuremath{\times}320 px; 1 MAC = 2 FLOPs; median "
+        r"latency. \ensuremath{\pm} is one standard deviation over n = 3 seeds.}"
+    ) in written
     assert r"\label{tab:ab_c_d-1}" in written
     assert r"Method & mIoU (\%) & Windows & GFLOPs" in written
-    assert r"SPAR & \textbf{45.0} \ensuremath{\pm} 0.4 (n = 3) & 1 & 0.900" in written
+    assert r"SPAR & \textbf{45.0} \ensuremath{\pm} 0.4 & 1 & 0.900" in written
     order = [written.index(rule) for rule in (r"\toprule", r"\midrule", r"\bottomrule")]
     assert order == sorted(order)
 
@@ -33,9 +38,9 @@ def test_latex_escapes_odd_names_wherever_they_stand_and_closes_what_it_opens() 
         baseline(30, dataset="x&y", backbone=odd, protocol=odd, stages={"evaluate": "x"}),
     ]
 
-    written = [to_latex(t, odd, note="") for t in result_tables(read_aggregates(results_of(rows)))]
+    written = [to_latex(t, odd, notes=[]) for t in result_tables(read_aggregates(results_of(rows)))]
 
-    for table in written:
+    for table in (re.sub("(?m)^%.*$", "", one) for one in written):
         bare = re.sub(r"\\[_%#&${}\\]", "", table)
         assert not re.search(r"[%#$~^]", bare)
         assert "_" not in re.sub(r"\\label\{[^}]*\}", "", bare)
@@ -49,16 +54,18 @@ def test_latex_escapes_odd_names_wherever_they_stand_and_closes_what_it_opens() 
 
 
 def test_latex_sets_a_wide_table_smaller() -> None:
-    (wide,) = result_tables(read_aggregates(results_of(students("last_2_blocks", 45))))
+    rows = [baseline(38), *students("last_2_blocks", 45, training=training(400.0))]
+    rows[0] = replace(rows[0], cost=cost(1.9, n_windows=2))
+    (wide,) = result_tables(read_aggregates(results_of(rows)))
     narrow = replace(
         wide, headers=wide.headers[:4], rows=[r[:4] for r in wide.rows], groups=[("", 4)]
     )
 
-    assert r"\scriptsize\setlength{\tabcolsep}{4pt}" in to_latex(wide, "x", note="")
-    assert r"\small" in to_latex(narrow, "x", note="")
+    assert r"\scriptsize\setlength{\tabcolsep}{4pt}" in to_latex(wide, "x", notes=[])
+    assert r"\small" in to_latex(narrow, "x", notes=[])
 
 
-def test_each_table_has_the_notes_that_follow_it_in_its_caption() -> None:
+def test_each_table_has_the_notes_that_follow_it_as_comments() -> None:
     one, two, other = (
         Table(name, [("", 1)], ["a"], [[Cell(name)]], n_text=1) for name in ("one", "two", "other")
     )
@@ -68,7 +75,14 @@ def test_each_table_has_the_notes_that_follow_it_in_its_caption() -> None:
     written = render(page)["table.tex"]
 
     captions = re.findall(r"\\caption\{(.*)\}", written)
-    assert captions == [r"one. 50 \% b\_c", r"two. 50 \% b\_c", "other. no"]
+    assert captions == ["one.", "two.", "other."]
+    comments = [re.findall("(?m)^% (.*)$", part) for part in written.split(r"\end{table*}")]
+    assert comments == [
+        [r"Needs \usepackage{booktabs}.", "50 %", "b_c"],
+        ["50 %", "b_c"],
+        ["no"],
+        [],
+    ]
     assert re.findall(r"\\label\{(.*)\}", written) == ["tab:x-1", "tab:x-2", "tab:x-3"]
 
 
@@ -76,4 +90,32 @@ def test_a_verdict_and_its_reason_are_one_line() -> None:
     verdict = Cell("not run", value=3, verdict="not_run", reason="no row of a_b")
     table = Table("Claims", [("", 2)], ["Claim", "Verdict"], [[Cell("x"), verdict]], n_text=2)
 
-    assert "x & not run: no row of a\\_b \\\\" in to_latex(table, "x", note="")
+    assert "x & not run: no row of a\\_b \\\\" in to_latex(table, "x", notes=[])
+
+
+def test_seeds_are_said_once_and_only_a_cell_of_another_number_says_its_own() -> None:
+    rows = [
+        *students("all", 45, n_seeds=3),
+        *students("last_2_blocks", 44, n_seeds=3),
+        *students("last_1_blocks", 43, n_seeds=2),
+    ]
+    rows[0] = replace(rows[0], miou=None, status="failed")
+
+    written = to_latex(result_tables(read_aggregates(results_of(rows)))[0], "x", notes=[])
+
+    assert "over n = 2 seeds, unless a cell says otherwise.}" in written
+    assert r"all & 45.2 \ensuremath{\pm} 0.3 (n = 2, 1 failed)" in written.replace(
+        r"\textbf{45.2}", "45.2"
+    )
+    assert r"last 2 blocks & 44.0 \ensuremath{\pm} 0.4 (n = 3)" in written
+    assert r"last block & 42.8 \ensuremath{\pm} 0.3 \\" in written
+
+
+def test_a_mark_in_a_cell_is_explained_in_the_caption() -> None:
+    loaded = replace(cost(0.9, latency_ms=7140), latency_note="its median is 10.3 times ...")
+    rows = [baseline(38), *students("all", 45, n_seeds=1, cost=loaded)]
+
+    written = to_latex(result_tables(read_aggregates(results_of(rows)))[0], "x", notes=[])
+
+    assert r"7140\textdagger{}" in written
+    assert r"; \textdagger{} as on a loaded machine.}" in written

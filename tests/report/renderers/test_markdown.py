@@ -20,7 +20,7 @@ A \\*note\\*.
 
 ![per_class](per_class.png)
 
-IoU of each class. [SVG](per_class.svg)
+IoU of each class. [SVG](per_class.svg) [PDF](per_class.pdf)
 
 ## Remarks
 
