@@ -153,13 +153,7 @@ def _table(
         slots = [slot for slot in slots if slot.constant is None]
     firsts = [next(iter(line.values())) for line in lines.values()]
     headers = ["Method", *(header_of(name) for name in settings)]
-    texts = [
-        [
-            Cell(METHOD_NAMES.get(each.method, each.method)),
-            *(_setting_cell(each, name) for name in settings),
-        ]
-        for each in firsts
-    ]
+    texts = [_texts(each, settings) for each in firsts]
     stated = [*(shared if is_of_panels else []), *constant]
     return Table(
         caption=": ".join(filter(None, [subject, ", ".join(stated)])),
@@ -170,6 +164,12 @@ def _table(
         title=": ".join(filter(None, [subject, ", ".join(shared if is_of_panels else [])])),
         legend=_legend(slots, aggregates),
     )
+
+
+def _texts(aggregate: Aggregate, settings: list[str]) -> list[Cell]:
+    """Return the first cells of a line: its method, and the settings that differ."""
+    method = Cell(METHOD_NAMES.get(aggregate.method, aggregate.method))
+    return [method, *(_setting_cell(aggregate, name) for name in settings)]
 
 
 def _slot(column: Column, panel: Panel, group: str, lines: list[Line]) -> _Slot:

@@ -53,12 +53,8 @@ def write_report(
     """
     opened = Store(Path(store), make=False)
     known = swept_suites(opened)
-    asked = list(known) if suites and not experiments else swept_names(opened, experiments)
-    if not asked:
-        raise NotReady(
-            f"{opened.root}: must hold a suite that was swept, but holds none; run `spar-bench "
-            "sweep` on a folder of specs first"
-        )
+    all_suites = suites and not experiments
+    asked = _some_suite(opened, known) if all_suites else swept_names(opened, experiments)
     reports = _Reports(opened, Path(folder), mix_protocols, columns, on_written or _ignore)
     for name in asked:
         reports.write(name, known.get(name, []))
@@ -114,6 +110,21 @@ class _Reports:
     def _wrote(self, name: str, paths: list[Path]) -> None:
         self.written[name] = paths
         self.on_written(name, paths)
+
+
+def _some_suite(store: Store, known: Iterable[str]) -> list[str]:
+    """Return the names of all suites that were swept.
+
+    Raises:
+        NotReady: there is none.
+    """
+    names = list(known)
+    if not names:
+        raise NotReady(
+            f"{store.root}: must hold a suite that was swept, but holds none; run `spar-bench "
+            "sweep` on a folder of specs first"
+        )
+    return names
 
 
 def _ignore(name: str, paths: list[Path]) -> None:
