@@ -6,7 +6,9 @@ from spar_bench.validation import dotted, is_text, known_keys, show
 
 
 def test_known_keys_are_those_of_the_part_that_steps_lead_to() -> None:
-    assert known_keys(Spec, ("teacher",)) == ["window_px", "stride_px", "upsample", "keep"]
+    assert known_keys(Spec, ("teacher",)) == [
+        "window_px", "stride_px", "upsample", "precision", "normalise", "keep",
+    ]  # fmt: skip
     assert known_keys(Spec, ("evaluate", "datasets", 3))[:2] == ["name", "path"]
     assert known_keys(Facts, ("by_read_out", "maskclip")) == [
         "background_threshold",

@@ -9,7 +9,6 @@ import click
 from spar_bench.cli.completion import swept_trials
 from spar_bench.cli.options import store_option
 from spar_bench.cli.printing import span, table
-from spar_bench.results import MADE_BY
 
 if TYPE_CHECKING:
     from spar_bench.session.provenance import Explained
@@ -31,6 +30,8 @@ NUMBERS = ["miou", "gflops", "params_m", "latency_p50_ms", "encoder_p50_ms", "pe
 
 
 def _explanation(explained: "Explained") -> str:
+    from spar_bench.results import MADE_BY  # late: it needs pydantic
+
     row = explained.row
     place = f"{row.method} on {row.dataset} at {row.eval_short_side_px} px"
     lines = [f"{row.experiment}/{row.trial}  {place}  {row.status}"]

@@ -169,9 +169,10 @@ class Stage(base.Stage):
         )
         height, width = places.image_hw
         rows, columns = sizes.grid_hw(image_hw)
+        n_pictured = min(places.n_images, len(settings.pictured))
         n_bytes = (
             places.n_images * len(settings.classes) * _BYTES_A_CLASS
-            + len(settings.pictured) * height * width * _BYTES_A_PREVIEW_PIXEL
+            + n_pictured * height * width * _BYTES_A_PREVIEW_PIXEL
             + rows * columns * sizes.channels * _BYTES_A_FEATURE
         )
         n_windows = windows_of(sizes, settings.inference, image_hw)

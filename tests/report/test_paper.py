@@ -111,7 +111,8 @@ def test_each_group_that_a_number_is_about_stands_beside_it() -> None:
     assert (first.group, first.verdict.word) == (match.group, "reproduced")
     assert (second.group, second.ours, second.verdict.word) == ("mine", 40.0, "off")
     table = next(b for b in paper_section([first, second]) if isinstance(b, Table))
-    assert [row[1].text for row in table.rows] == [f"SPAR ({match.group})", "SPAR (mine)"]
+    named = table.headers.index("Row")
+    assert [row[named].text for row in table.rows] == [f"SPAR ({match.group})", "SPAR (mine)"]
 
 
 def test_groups_that_share_their_evaluations_stand_there_once() -> None:

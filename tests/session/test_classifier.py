@@ -38,7 +38,7 @@ def test_probe_and_class_names_share_a_table_and_the_probe_is_far_above_chance(
     ]
     assert min(row.miou or 0 for row in found.rows) > 5 * CHANCE
     table = (here / "reports" / "tiny" / "table.md").read_text()
-    assert "| Method | Classifier | Stride (px) |" in table
+    assert "| Method | Classifier |" in table
     assert table.count("| linear |") == table.count("| text |") == 2
     assert "a linear probe of count 12, flip 0.5, optimiser adamw" in table
     assert spar_bench("explain", f"tiny/{found.rows[-1].trial}").stdout.count("linear_probe ") == 4

@@ -464,10 +464,11 @@ def test_import_of_a_file_that_may_not_be_read_names_its_own_argument(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def closed(path: Path) -> None:
-        raise PermissionError(13, "Permission denied", str(path))
+        if path.name == "empty.pt":
+            raise PermissionError(13, "Permission denied", str(path))
 
     Path("empty.pt").touch()
-    monkeypatch.setattr("spar_bench.resolve.require_whole", closed)
+    monkeypatch.setattr("spar_bench.components.weights.require_whole", closed)
 
     result = spar_bench("import", "empty.pt", "--backbone", "patchwork", exits=2)
 

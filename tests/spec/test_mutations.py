@@ -33,6 +33,8 @@ def mutated(text: str, draw: random.Random) -> str:
             words = list(
                 re.finditer(r"[\w.]+(?=:)" if kind == "key" else r"(?<=[:,\[] )[\w.]+", text)
             )
+            if not words:  # cut off before any
+                continue
             word = draw.choice(words)
             text = text[: word.start()] + draw.choice(VALUES) + text[word.end() :]
         elif kind == "cut":

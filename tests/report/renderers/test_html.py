@@ -253,7 +253,7 @@ def test_data_are_the_rows_of_the_results() -> None:
 
 
 def test_each_number_names_the_rows_it_is_of() -> None:
-    results = results_of([baseline(38), *students("all", 45)])
+    results = results_of([baseline(38), *students("all", 45), teacher(16, 45.5)])
 
     elements = read(html(results))
 
