@@ -133,9 +133,16 @@ def difference_of(a: Sequence[Resampled], b: Sequence[Resampled]) -> Difference:
     """
     resampled = [np.mean([one.of_resamples for one in side], axis=0) for side in (a, b)]
     value = [np.mean([one.miou for one in side]) for side in (a, b)]
-    # A resample of images without any label has no mIoU (NaN) and says nothing.
-    low, high = np.nanquantile(resampled[0] - resampled[1], [0.025, 0.975])
-    return Difference(float(value[0] - value[1]), float(low), float(high))
+    return Difference(float(value[0] - value[1]), *interval_of(resampled[0] - resampled[1]))
+
+
+def interval_of(resampled: NDArray[np.float64]) -> tuple[float, float]:
+    """Return the 95 % percentile interval of a value from that of each resample, `(R,)`.
+
+    A resample of images without any label has no mIoU (NaN) and says nothing.
+    """
+    low, high = np.nanquantile(resampled, [0.025, 0.975])
+    return float(low), float(high)
 
 
 def difference_over_seeds(a: Sequence[float], b: Sequence[float]) -> Difference | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spar_bench.errors import SparBenchError, SpecError
+from spar_bench.files import YAML_ENDINGS
 from spar_bench.spec import Conflict, LoadedSpec, load_spec
 from spar_bench.spec.schema import BackboneSpec, EvaluateSpec, Settings
 from spar_bench.validation import show
@@ -54,13 +55,12 @@ def spec_files(path: Path) -> list[Path]:
     """
     if not path.is_dir():
         return [path]
-    files = sorted(one for one in path.iterdir() if one.suffix in SPEC_ENDINGS and one.is_file())
+    files = sorted(one for one in path.iterdir() if one.suffix in YAML_ENDINGS and one.is_file())
     if not files:
         raise SpecError(f"{path}: must hold specs, but has no YAML file; name a folder of them")
     return files
 
 
-SPEC_ENDINGS = (".yaml", ".yml")
 _IMAGES = {"name", "path", "count"}
 """Keys of a data set that decide its images."""
 

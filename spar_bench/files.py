@@ -15,6 +15,7 @@ from spar_bench.errors import StoreError, Unreadable
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _BROKEN = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENXIO, errno.ENODEV}
 _TEMPORARY = ".*.tmp"
+YAML_ENDINGS = (".yaml", ".yml")
 
 
 def replace_text(path: Path, text: str) -> None:

@@ -14,9 +14,9 @@ import pytest
 import torch
 
 import spar_bench
-from tests.places import database, here, in_swept, swept
+from tests.places import bare, database, here, in_swept, swept
 
-__all__ = ["database", "here", "in_swept", "swept"]
+__all__ = ["bare", "database", "here", "in_swept", "swept"]
 
 
 @pytest.fixture(autouse=True)

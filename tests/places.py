@@ -44,3 +44,13 @@ def in_swept(swept: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.chdir(swept)
     return swept
+
+
+@pytest.fixture
+def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Work in an empty folder, with no weights or data anywhere."""
+    monkeypatch.chdir(tmp_path)
+    for variable in ("SPAR_BENCH_WEIGHTS", "SPAR_BENCH_DATA"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    return tmp_path

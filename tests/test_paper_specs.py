@@ -24,14 +24,10 @@ DATASETS = ["voc21", "voc20", "cityscapes", "ade20k", "context60", "context59"]
 
 
 @pytest.fixture(name="folder")
-def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def of_specs(bare: Path) -> Path:
     """Work in a folder with the paper's specs alone, and no weights or data anywhere."""
-    monkeypatch.chdir(tmp_path)
-    for variable in ("SPAR_BENCH_WEIGHTS", "SPAR_BENCH_DATA"):
-        monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     shutil.copytree(ROOT / "experiments" / "paper", "experiments/paper")
-    return tmp_path
+    return bare
 
 
 def test_there_is_a_spec_for_each_table_and_figure() -> None:

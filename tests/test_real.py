@@ -23,12 +23,8 @@ SMALLER = {
 
 
 @pytest.fixture(name="spec")
-def real(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def real(bare: Path) -> str:
     """The shipped spec in a folder of its own, and no weights or data anywhere."""
-    monkeypatch.chdir(tmp_path)
-    for variable in ("SPAR_BENCH_WEIGHTS", "SPAR_BENCH_DATA"):
-        monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     Path("experiments").mkdir()
     shutil.copy(REAL, "experiments")
     return "experiments/real.yaml"

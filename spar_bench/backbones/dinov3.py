@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from spar_bench.backbones import base
 from spar_bench.backbones._timm import timm_export
 from spar_bench.components.backbone import card, known_sizes, weights_of
-from spar_bench.components.tensors import read_tensors
+from spar_bench.components.fits import require_exactly
+from spar_bench.components.tensors import read_tensors, shapes_of
 from spar_bench.components.weights import LEGACY, Channels, Weights
 from spar_bench.errors import NotReady, SparBenchError
 from spar_bench.spec.schema import BackboneSpec
@@ -242,19 +243,9 @@ def load_strictly(module: nn.Module, state: Mapping[str, Tensor], place: str) ->
     Raises:
         NotReady: one is missing, unexpected, or of another shape; the first is named.
     """
-    own = module.state_dict()
-    for name in [*own, *sorted(state.keys() - own.keys())]:
-        wanted, found = (_shape(weights.get(name)) for weights in (own, state))
-        if wanted != found:
-            raise NotReady(
-                f"{place}: {name} must be {wanted}, but is {found}; use the published weights of "
-                "this backbone"
-            )
+    way_out = "use the published weights of this backbone"
+    require_exactly(shapes_of(module.state_dict()), shapes_of(state), place, way_out)
     module.load_state_dict(state, strict=True)
-
-
-def _shape(tensor: Tensor | None) -> str:
-    return "absent" if tensor is None else f"of shape {tuple(tensor.shape)}"
 
 
 def read_weights(weights: Weights) -> dict[str, Tensor]:

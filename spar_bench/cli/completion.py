@@ -8,8 +8,7 @@ import click
 from click.shell_completion import CompletionItem, get_completion_class
 
 from spar_bench.errors import SparBenchError
-
-ENDINGS = (".yaml", ".yml")
+from spar_bench.files import YAML_ENDINGS
 
 
 def specs(incomplete: str) -> list[CompletionItem]:
@@ -29,7 +28,7 @@ def files(incomplete: str) -> list[CompletionItem]:
     offered = [
         f"{path}/" if path.is_dir() else str(path)
         for path in entries
-        if path.is_dir() or path.suffix in ENDINGS
+        if path.is_dir() or path.suffix in YAML_ENDINGS
     ]
     return _among(offered, incomplete)
 
@@ -51,7 +50,7 @@ def trials_to_come(
     # Click has not assigned arguments yet if the option before the cursor lacks its value.
     known = experiments_here()
     named = [str(name) for name in (context.params.get("spec"), *context.args) if name]
-    specs = [known.get(n, Path(n)) for n in named if n in known or n.endswith(ENDINGS)]
+    specs = [known.get(n, Path(n)) for n in named if n in known or n.endswith(YAML_ENDINGS)]
     if not specs:
         return []
     try:
@@ -100,7 +99,7 @@ def _among(names: Iterable[str], incomplete: str) -> list[CompletionItem]:
 
 def specs_here() -> list[Path]:
     """Return the specs of the working directory."""
-    return sorted(path for path in Path("experiments").rglob("*") if path.suffix in ENDINGS)
+    return sorted(path for path in Path("experiments").rglob("*") if path.suffix in YAML_ENDINGS)
 
 
 def experiments_here() -> dict[str, Path]:

@@ -7,8 +7,9 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-from spar_bench.cli.completion import ENDINGS, experiments_here, specs, trials_to_come
+from spar_bench.cli.completion import experiments_here, specs, trials_to_come
 from spar_bench.errors import UnknownName
+from spar_bench.files import YAML_ENDINGS
 
 
 class HomePath(click.Path):
@@ -45,7 +46,7 @@ class SpecFile(HomePath):
             UnknownName: neither a spec nor a folder in `experiments/` has that name.
         """
         path: Path = super().convert(value, param, ctx)
-        if path.suffix in ENDINGS or path.exists():
+        if path.suffix in YAML_ENDINGS or path.exists():
             return path
         if (suite := Path("experiments", path)).is_dir():
             return suite

@@ -201,13 +201,21 @@ def require_listed(plugin: Path, path: Path, found: Mapping[str, Shape]) -> None
     """
     text = plugin.with_name(constant(plugin, "TENSORS")).read_text(encoding="utf-8")
     listed = {name: tuple(shape) for name, shape in json.loads(text).items()}
-    for name in [*listed, *sorted(found.keys() - listed.keys())]:
-        if listed.get(name) != found.get(name):
-            wanted, own = _described(listed.get(name)), _described(found.get(name))
-            raise NotReady(
-                f"{path}: {name} must be {wanted}, but is {own}; use the published weights of "
-                f"{plugin.stem}"
-            )
+    require_exactly(listed, found, str(path), f"use the published weights of {plugin.stem}")
+
+
+def require_exactly(
+    wanted: Mapping[str, Shape], found: Mapping[str, Shape], place: str, way_out: str
+) -> None:
+    """Refuse tensors whose names and shapes are not exactly the wanted ones.
+
+    Raises:
+        NotReady: one is missing, of another shape, or not wanted; the first is named.
+    """
+    for name in [*wanted, *sorted(found.keys() - wanted.keys())]:
+        if wanted.get(name) != found.get(name):
+            must, own = _described(wanted.get(name)), _described(found.get(name))
+            raise NotReady(f"{place}: {name} must be {must}, but is {own}; {way_out}")
 
 
 def _described(shape: Shape | None) -> str:

@@ -1,5 +1,6 @@
 """Files of tensors as others write them: safetensors, state dicts, trainers' checkpoints."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +41,17 @@ def read_tensors(
     return found
 
 
+def shapes_of(tensors: Mapping[str, Tensor]) -> dict[str, Shape]:
+    """Return the shapes of tensors by name."""
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+
+
 def read_shapes(path: Path) -> dict[str, Shape]:
     """Return the shapes of a file's tensors by name without reading values; {} for other files."""
     try:
         if path.suffix == ".safetensors":
             return header_shapes(path)
-        return {name: tuple(tensor.shape) for name, tensor in read_tensors(path, "meta").items()}
+        return shapes_of(read_tensors(path, "meta"))
     except (NotReady, ValueError):
         return {}
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from spar_bench import datasets, registry
 from spar_bench.datasets._files import FileDataset
-from spar_bench.datasets.base import Dataset, Split
+from spar_bench.datasets.base import Dataset, Split, spread
 from spar_bench.errors import SparBenchError
 from spar_bench.spec.schema import DatasetPart
 
@@ -49,7 +49,7 @@ def check(spec: DatasetPart, split: Split | None = None, *, every: bool = False)
             f"data set {spec.name}: {split} must have {n_published} images, as published, but "
             f"{len(dataset)} can be used; complete it, or correct n_images in its data file"
         )
-    chosen = range(len(dataset)) if every else _spread(len(dataset))
+    chosen = range(len(dataset)) if every else spread(len(dataset), SAMPLE)
     problems += _broken(dataset, split, chosen)
     return Checked(split, root, len(dataset), len(chosen), problems)
 
@@ -58,12 +58,6 @@ def usual_split(spec: DatasetPart) -> Split:
     """Return val, or train where a data file describes no val."""
     described = datasets.facts(spec).files
     return "train" if described and "val" not in described else "val"
-
-
-def _spread(n_images: int) -> list[int]:
-    """Return the indices of a sample, first and last among them."""
-    n = min(SAMPLE, n_images)
-    return [round(i * (n_images - 1) / max(n - 1, 1)) for i in range(n)]
 
 
 def _broken(dataset: Dataset, split: Split, chosen: Iterable[int]) -> Iterator[str]:

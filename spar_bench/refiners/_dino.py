@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
-from spar_bench.components.tensors import read_tensors
+from spar_bench.components.fits import require_exactly
+from spar_bench.components.tensors import read_tensors, shapes_of
 from spar_bench.components.weights import Weights
-from spar_bench.errors import NotReady
 from spar_bench.refiners.base import Guidance
 
 _MODEL = "vit_base_patch16_224.dino"
@@ -88,16 +88,6 @@ def _load(vit: nn.Module, weights: Weights) -> None:
     state: dict[str, Tensor] = {}
     for path in weights.files:
         state |= read_tensors(path)
-    own = vit.state_dict()
-    for name in [*own, *sorted(state.keys() - own.keys())]:
-        wanted, found = (_shape(tensors.get(name)) for tensors in (own, state))
-        if wanted != found:
-            raise NotReady(
-                f"{weights.place}: {name} must be {wanted}, but is {found}; use the published "
-                f"weights of {_MODEL}"
-            )
+    way_out = f"use the published weights of {_MODEL}"
+    require_exactly(shapes_of(vit.state_dict()), shapes_of(state), weights.place, way_out)
     vit.load_state_dict(state, strict=True, assign=True)
-
-
-def _shape(tensor: Tensor | None) -> str:
-    return "absent" if tensor is None else f"of shape {tuple(tensor.shape)}"

@@ -16,7 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from spar_bench.components.tensors import read_tensors
+from spar_bench.components.fits import require_exactly
+from spar_bench.components.tensors import read_tensors, shapes_of
 from spar_bench.components.weights import Weights
 from spar_bench.errors import NotReady
 from spar_bench.refiners._naf_cost import BRANCH_WIDTH, HEAD_WIDTH, HEADS, SIDE, Hw
@@ -188,18 +189,9 @@ def _published(weights: Weights) -> dict[str, Tensor]:
             f"{weights.place}: must hold one file of NAF's weights, but has {len(weights.files)}; "
             "name the file as evaluate.refiner.path"
         )
-    state = read_tensors(weights.files[0])
+    path = weights.files[0]
+    state = read_tensors(path)
     listed = json.loads(_KEYS.read_text(encoding="utf-8"))
-    for name in [*listed, *sorted(state.keys() - listed.keys())]:
-        wanted = listed.get(name)
-        found = list(state[name].shape) if name in state else None
-        if wanted != found:
-            raise NotReady(
-                f"{weights.files[0]}: {name} must be {_shape(wanted)}, but is {_shape(found)}; use "
-                "NAF's published weights"
-            )
+    wanted = {name: tuple(shape) for name, shape in listed.items()}
+    require_exactly(wanted, shapes_of(state), str(path), "use NAF's published weights")
     return state
-
-
-def _shape(shape: list[int] | None) -> str:
-    return "absent" if shape is None else f"of shape {tuple(shape)}"

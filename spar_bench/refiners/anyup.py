@@ -10,10 +10,11 @@ Shape legend: C channels, Q queries, h x w patch grid, h' x w' cells of the outp
 from pathlib import Path
 
 import torch
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
 
 from spar_bench.components.fits import lone_file, require_listed
-from spar_bench.components.tensors import read_tensors
+from spar_bench.components.tensors import read_tensors, shapes_of
 from spar_bench.components.weights import Weights
 from spar_bench.errors import NotReady, SparBenchError
 from spar_bench.refiners._anyup_cost import require_settings
@@ -25,9 +26,6 @@ VERSION = 1
 FLOPS = "spar_bench.refiners._anyup_cost:flops"
 NEEDS_FEATURES = True
 TENSORS = "anyup_keys.json"
-
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""ImageNet's, with which AnyUp reads images."""
 
 
 class Refiner:
@@ -79,7 +77,7 @@ class Refiner:
                 "evaluate.refiner: AnyUp must have a grid of at least 2 x 2 patches, but got "
                 f"{features.shape[-2]} x {features.shape[-1]}; raise evaluate.short_side_px"
             )
-        image = guidance.normalised(_MEAN, _STD)
+        image = guidance.normalised(IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
         size = cells_hw((image.shape[-2], image.shape[-1]), self._cell_px)
         upsampled: Tensor = self._network(values.float(), features.float(), image.float(), size)
         return upsampled
@@ -127,7 +125,7 @@ def _read(found: Weights) -> Network:
     """
     path = lone_file(found)
     state = read_tensors(path, under="anyup")
-    require_listed(Path(__file__), path, {name: tuple(one.shape) for name, one in state.items()})
+    require_listed(Path(__file__), path, shapes_of(state))
     unfit = next((name for name, one in state.items() if not one.isfinite().all()), None)
     if unfit is not None:
         raise NotReady(f"{path}: {unfit} must be finite, but is not; get it again")

@@ -5,6 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from spar_bench.accuracy import interval_of
 from spar_bench.claims import Claim, Selected
 from spar_bench.evaluations import Evaluations
 from spar_bench.report.measuring import (
@@ -61,10 +62,7 @@ def _checked(results: Results, claim: Claim, evaluations: Evaluations) -> Checke
     means = [total(mean_over_datasets(one, claim.quantity) for one in side) for side in sides]
     value = float(_compared(claim, means))
     resampled = resampled_mious(sides, evaluations) if claim.quantity == "miou" else None
-    interval = None
-    if resampled is not None:
-        low, high = np.nanquantile(_compared(claim, resampled), [0.025, 0.975])
-        interval = float(low), float(high)
+    interval = None if resampled is None else interval_of(_compared(claim, resampled))
     return Checked(
         experiment=results.experiment,
         claim=claim,

@@ -7,12 +7,10 @@ import statistics
 from collections.abc import Iterable
 from dataclasses import replace
 
+from spar_bench.published import TIMED_HW
 from spar_bench.report.aggregates import Aggregate, Panel, panels_of
 from spar_bench.report.paper import matched_mious
 from spar_bench.results import Results
-
-TIMED_HW = (1024, 2048)
-"""The image that the paper timed, to be preferred where there is one."""
 
 
 def summed_panels(results: Results, aggregates: Iterable[Aggregate]) -> list[Panel]:

@@ -3,7 +3,7 @@
 Shape legend: R resamples of the images.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,10 +41,7 @@ def source_of(name: str, rows: Iterable[Row], results: Results) -> Source:
 
 def mean_over_datasets(rows: list[Row], name: str) -> Values:
     """Return the mean over data sets of the mean of a quantity over a data set's rows, `()`."""
-    by_dataset: dict[str, list[float]] = {}
-    for row in rows:
-        by_dataset.setdefault(row.dataset, []).append(quantity(row, name) or 0.0)
-    return np.array(np.mean([np.mean(values) for values in by_dataset.values()]))
+    return _mean(rows, lambda row: np.array(quantity(row, name) or 0.0))
 
 
 def resampled_mious(sides: list[list[list[Row]]], evaluations: Evaluations) -> list[Values] | None:
@@ -62,13 +59,17 @@ def resampled_mious(sides: list[list[list[Row]]], evaluations: Evaluations) -> l
         if len(counts) < len(keys) or len({(one.images, one.truth) for one in resampled}) > 1:
             return None
         mious |= {key: one.of_resamples for key, one in zip(keys, resampled, strict=True)}
-    return [total(_mean_resampled(one, mious) for one in side) for side in sides]
+    return [
+        total(_mean(one, lambda row: mious[row.stages["evaluate"]]) for one in side)
+        for side in sides
+    ]
 
 
-def _mean_resampled(rows: list[Row], mious: dict[str, Values]) -> Values:
+def _mean(rows: list[Row], value: Callable[[Row], Values]) -> Values:
+    """Return the mean over data sets of the mean of a value over a data set's rows."""
     by_dataset: dict[str, list[Values]] = {}
     for row in rows:
-        by_dataset.setdefault(row.dataset, []).append(mious[row.stages["evaluate"]])
+        by_dataset.setdefault(row.dataset, []).append(value(row))
     mean: Values = np.mean([np.mean(each, axis=0) for each in by_dataset.values()], axis=0)
     return mean
 

@@ -3,8 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-import numpy as np
-
+from spar_bench.accuracy import interval_of
 from spar_bench.evaluations import Evaluations
 from spar_bench.published import Published, published
 from spar_bench.report.measuring import mean_over_datasets, resampled_mious, source_of
@@ -107,10 +106,7 @@ def _compared(one: Published, match: Matched, rows: list[Row], evaluations: Eval
 def _interval(rows: list[Row], evaluations: Evaluations) -> tuple[float, float] | None:
     """Return the 95 % interval of the mean mIoU in percent; None where counts are missing."""
     resampled = resampled_mious([[rows]], evaluations)
-    if resampled is None:
-        return None
-    low, high = 100 * np.nanquantile(resampled[0], [0.025, 0.975])
-    return float(low), float(high)
+    return None if resampled is None else interval_of(100 * resampled[0])
 
 
 def _verdict(

@@ -20,7 +20,7 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from spar_bench.datasets.base import IGNORED, Mask, Sample
+from spar_bench.datasets.base import IGNORED, Mask, Sample, spread
 from spar_bench.errors import DataError, SparBenchError
 from spar_bench.files import replace_bytes, replace_text
 from spar_bench.plan.cost import windows_flops
@@ -236,12 +236,6 @@ class _Kept:
             "linear_probe: features must be finite in half precision, but those of "
             f"{name} are not, read in {settings.precision}; {way_out}"
         )
-
-
-def spread(n_images: int, count: int | None) -> list[int]:
-    """Return the indices of `count` images, evenly spaced, first and last among them, or of all."""
-    n = min(count or n_images, n_images)
-    return [round(place * (n_images - 1) / max(n - 1, 1)) for place in range(n)]
 
 
 def _tensors(features: Tensor, mask: Mask) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from spar_bench.plan.trials import Plan, PlannedCost, PlannedRow, PlannedSizes, Trial
+from spar_bench.resolve import ResolvedPoint
 from spar_bench.results import Cost, CostRow, Row, SizesRow, Status, Training
 from spar_bench.session.over_sizes import over_sizes
 from spar_bench.session.training import training_of
@@ -106,31 +107,40 @@ class Collector:
 
     def cost_row(self, line: PlannedCost) -> CostRow:
         """Return a line of costs.csv."""
-        return CostRow(**self._reading(line))
+        return CostRow(**self._of_line(line))
 
     def sizes_row(self, line: PlannedSizes) -> SizesRow:
         """Return a line of sizes.csv."""
         return SizesRow(
-            **self._reading(line),
+            **self._of_line(line),
             eval_short_side_px=line.short_side_px,
             over=over_sizes(line, self._timings),
         )
 
-    def _reading(self, line: PlannedCost | PlannedSizes) -> dict[str, Any]:
+    def _of_line(self, line: PlannedCost | PlannedSizes) -> dict[str, Any]:
         """Return who reads images in a line, and what one of the line's size costs."""
         inference = line.point.inference(line.method)
         return {
-            "backbone": line.point.backbone.display_name,
-            "random_weights": line.point.has_random_weights,
+            **self._reading(line.point, line),
+            "window_px": inference.window_px,
+            "stride_px": inference.stride_px,
+        }
+
+    def _reading(
+        self, point: ResolvedPoint, line: PlannedRow | PlannedCost | PlannedSizes
+    ) -> dict[str, Any]:
+        """Return who reads images, and at what cost; not the window, which is a teacher's too."""
+        inference, evaluated = point.inference(line.method), point.settings.evaluate
+        return {
+            "backbone": point.backbone.display_name,
+            "random_weights": point.has_random_weights,
             "method": line.method,
             "inference": inference.kind,
             "average": inference.average,
-            "refiner": line.point.refiner_name,
-            "classifier": line.point.settings.evaluate.classifier.name,
-            "window_px": inference.window_px,
-            "stride_px": inference.stride_px,
+            "refiner": point.refiner_name,
+            "classifier": evaluated.classifier.name,
             "dataset": line.data.display_name,
-            "dtype": line.point.settings.evaluate.precision,
+            "dtype": evaluated.precision,
             "cost": self.cost(line.cost, line.timed, line.image_hw),
         }
 
@@ -144,13 +154,7 @@ class Collector:
             group=trial.group,
             trial=trial.name,
             seed=trial.seed if taught else None,
-            backbone=point.backbone.display_name,
-            random_weights=point.has_random_weights,
-            method=planned.method,
-            inference=inference.kind,
-            average=inference.average,
-            refiner=point.refiner_name,
-            classifier=settings.evaluate.classifier.name,
+            **self._reading(point, planned),
             protocol=planned.protocol.name,
             window_px=point.window_px if slides else None,
             stride_px=settings.teacher.stride_px if slides else None,
@@ -158,14 +162,11 @@ class Collector:
             loss=trial.point.loss.name if taught else None,
             trainable=settings.student.trainable if taught else None,
             checkpoint=_checkpoint(settings) if planned.method == "student" else None,
-            dataset=planned.data.display_name,
             dataset_digest=digest(planned.data.identity),
             eval_short_side_px=planned.short_side_px,
             n_listed=planned.data.n_listed,
             **_scored(state),
-            dtype=settings.evaluate.precision,
             status=state.status,
-            cost=self.cost(planned.cost, planned.timed, planned.image_hw),
             training=self.training(planned.evaluate),
             reason=state.reason or self._remark(planned, state, inference.window_px),
             divides_patch=settings.teacher.stride_px % patch_px == 0 if slides else None,

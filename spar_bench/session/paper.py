@@ -7,11 +7,10 @@ from spar_bench import registry
 from spar_bench.inference import Resize
 from spar_bench.plan.trials import PlannedRow, Trial
 from spar_bench.protocol import declare
-from spar_bench.published import Published, published
+from spar_bench.published import MEAN, TIMED_HW, TIMED_IMAGE, Published, published
 from spar_bench.results import Matched
 from spar_bench.spec.schema import DatasetSpec, EvaluateSpec, Settings
 
-MEAN, TIMED_IMAGE, TIMED_HW = "mean6", "image_2048x1024", (1024, 2048)
 SOURCE, N_IMAGES, EXTENDED_PX = "sa1b", 25_000, 1024
 """What the paper's students learn from; in the extended range, short sides exceed the last."""
 SIZE_TOLERANCE = 0.025

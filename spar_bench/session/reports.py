@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from spar_bench import plugin_code, report
 from spar_bench.errors import MixedProtocols, NotReady, StoreError
 from spar_bench.evaluations import StoredEvaluations
-from spar_bench.files import read_json, writing
+from spar_bench.files import YAML_ENDINGS, read_json, writing
 from spar_bench.results import RESULTS_FILE, Results
 from spar_bench.session.selection import SUITE_FILE
 from spar_bench.spec.read import experiment_name
@@ -163,9 +163,7 @@ def swept_names(store: Store, asked: str | Iterable[str]) -> list[str]:
             "a spec first"
         )
     names = [asked] if isinstance(asked, str) else asked
-    return [
-        experiment_name(Path(n)) if n.endswith((".yaml", ".yml")) else n for n in names
-    ] or known
+    return [experiment_name(Path(n)) if n.endswith(YAML_ENDINGS) else n for n in names] or known
 
 
 def read_results(store: Store, name: str) -> Results:

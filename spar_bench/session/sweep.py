@@ -198,7 +198,8 @@ class _Sweep:
 
     def _run(self) -> Outcome:
         grids = [one for one in self._experiments if not one.loaded.search]
-        suite = self._plan_grids(grids)
+        suite = SuitePlan({one.name: self._planned(one) for one in grids}) if grids else None
+        trials = self._trials(suite) if suite is not None else []
         for one in self._experiments:
             left_out = one.note()
             if left_out:
@@ -208,7 +209,7 @@ class _Sweep:
         found, running = dict[str, Results](), list(self._experiments)
         try:
             if suite is not None:
-                self._make_grids(suite)
+                self._make_grids(suite, trials)
             for one in (*grids, *(one for one in self._experiments if one.loaded.search)):
                 if one.loaded.search:
                     self._search(one)
@@ -226,20 +227,20 @@ class _Sweep:
         if reason:
             raise Pruned(reason)
 
-    def _plan_grids(self, grids: list[Experiment]) -> SuitePlan | None:
-        """Plan all grids as one; their plans are then those of the suite."""
-        for one in grids:
-            one.plan = make_plan(one.loaded.points, one.seeds, self._machine)
-        if not grids:
-            return None
-        suite = SuitePlan({one.name: one.plan for one in grids})
-        self._trials = select_trials(suite.whole.trials, self._options.only)
-        time_only(suite.whole, self._trials, self._store)
-        suite.share_timings()
-        require_unedited(suite.whole, self._trials, self._store)
-        return suite
+    def _planned(self, one: Experiment) -> Plan:
+        """Plan a grid, whose plan is then a part of the suite's."""
+        one.plan = make_plan(one.loaded.points, one.seeds, self._machine)
+        return one.plan
 
-    def _make_grids(self, suite: SuitePlan) -> None:
+    def _trials(self, suite: SuitePlan) -> list[Trial]:
+        """Return the trials of all grids that are asked for, of which alone something is timed."""
+        trials = select_trials(suite.whole.trials, self._options.only)
+        time_only(suite.whole, trials, self._store)
+        suite.share_timings()
+        require_unedited(suite.whole, trials, self._store)
+        return trials
+
+    def _make_grids(self, suite: SuitePlan, trials: list[Trial]) -> None:
         self._watcher.planned(suite.whole, self._store)
         experiments = {one.name: one for one in self._experiments}
         own = suite.trials()
@@ -248,7 +249,7 @@ class _Sweep:
             name, its_own = own[trial.name]
             experiments[name].show(its_own)
 
-        self._execute(suite.whole, self._trials, timed=True, show=show)
+        self._execute(suite.whole, trials, timed=True, show=show)
 
     def _search(self, one: Experiment) -> None:
         """Ask for one trial after another; all are timed at the end, in one session."""

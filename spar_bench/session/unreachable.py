@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from spar_bench import registry
-from spar_bench.conflicts import SPEC_ENDINGS, read_spec
+from spar_bench.conflicts import read_spec
 from spar_bench.errors import DataError, DataFileError, NotReady, naming
+from spar_bench.files import YAML_ENDINGS
 from spar_bench.plan.making import make_plan
 from spar_bench.plan.suite import SuitePlan
 from spar_bench.plan.trials import Plan
@@ -82,7 +83,7 @@ def unreachable(store: Store, folder: Path) -> Unreachable:
 
 
 def _specs(folder: Path) -> list[Path]:
-    paths = sorted(path for path in folder.rglob("*") if path.suffix in SPEC_ENDINGS)
+    paths = sorted(path for path in folder.rglob("*") if path.suffix in YAML_ENDINGS)
     if not paths:
         raise NotReady(f"{folder}: must hold specs, but has no YAML file; name their folder")
     return paths

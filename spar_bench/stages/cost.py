@@ -124,6 +124,13 @@ class Stage(base.Stage):
         return Estimate(0.0, _BYTES)
 
 
+def method_of(inference: Inference, inputs: Mapping[str, str]) -> Method:
+    """Return the method that reads so, with the weights of a student if there is one."""
+    if inference.kind == "sliding_window":
+        return "teacher"
+    return "student" if "student" in inputs else "pretrained"
+
+
 def reading(inference: Inference) -> str:
     """Say how an image is read: `single pass`, or the stride and window."""
     if inference.window_px is None:

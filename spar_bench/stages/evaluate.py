@@ -29,7 +29,7 @@ from spar_bench.spec.schema import BackboneSpec, DatasetSpec
 from spar_bench.stage import Finished, digest
 from spar_bench.stages import base
 from spar_bench.stages.base import Estimate, Identity
-from spar_bench.stages.cost import reading
+from spar_bench.stages.cost import method_of, reading
 from spar_bench.values import Method
 
 VERSION = 5
@@ -58,7 +58,7 @@ class Settings(base.Settings):
     @property
     def pictured(self) -> list[int]:
         """The places of the images that are kept with labels, the features of the first of them."""
-        return list(range(N_PREVIEWS)) if self.pictures is None else sorted(self.pictures)
+        return _pictured(self.pictures)
 
     @property
     def resize(self) -> Resize:
@@ -152,9 +152,7 @@ class Stage(base.Stage):
     @property
     def title(self) -> str:
         """Who reads what, and how."""
-        method = "student" if "student" in self.inputs else "pretrained"
-        if self.settings.inference.kind == "sliding_window":
-            method = "teacher"
+        method = method_of(self.settings.inference, self.inputs)
         how = reading(self.settings.inference)
         if "linear_probe" in self.inputs:
             how += ", linear probe"
@@ -228,8 +226,8 @@ def read_skipped(finished: Finished) -> list[str]:
 def read_preview(finished: Finished) -> Preview:
     """Return the images that were kept, with truth and prediction."""
     names = read_names(finished)
-    places = finished.manifest["settings"].get("pictures") or range(N_PREVIEWS)
-    names = [names[place] for place in sorted(places) if place < len(names)]
+    places = _pictured(finished.manifest["settings"].get("pictures"))
+    names = [names[place] for place in places if place < len(names)]
     arrays = [load_file(finished.path(preview_file(index))) for index in range(len(names))]
     return Preview(
         names,
@@ -243,6 +241,11 @@ def read_features(finished: Finished) -> NDArray[np.float16]:
     """Return the features `(C, h, w)` of the first image kept, even if windows average logits."""
     features: NDArray[np.float16] = load_file(finished.path(preview_file(0)))["features"]
     return features
+
+
+def _pictured(stated: list[int] | None) -> list[int]:
+    """Return the places of the images that are kept, in order: those stated, else the first."""
+    return list(range(N_PREVIEWS)) if stated is None else sorted(stated)
 
 
 def preview_file(index: int) -> str:

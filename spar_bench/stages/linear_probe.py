@@ -12,6 +12,7 @@ from spar_bench.resolve import ResolvedDataset, ResolvedPoint, ResolvedTraining,
 from spar_bench.spec.schema import BackboneSpec, ClassifierSpec, DatasetSpec
 from spar_bench.stages import base
 from spar_bench.stages.base import Estimate, Identity
+from spar_bench.stages.cost import method_of
 from spar_bench.values import Method, Precision
 
 VERSION = 1
@@ -118,8 +119,7 @@ class Stage(base.Stage):
     @property
     def title(self) -> str:
         """Of what features, and for which classes."""
-        slides = self.settings.inference.kind == "sliding_window"
-        method = "teacher" if slides else "student" if "student" in self.inputs else "pretrained"
+        method = method_of(self.settings.inference, self.inputs)
         return f"linear probe of {method} on {self.places.display_name}"
 
     def estimate(self, stages: Mapping[str, base.Stage]) -> Estimate:

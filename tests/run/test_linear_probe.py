@@ -12,13 +12,14 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from spar_bench.backbones.openclip import Backbone as OpenClip
+from spar_bench.datasets.base import spread
 from spar_bench.errors import DataError
 from spar_bench.plan.trials import Plan
 from spar_bench.resolve import open_dataset
 from spar_bench.run.context import Context, Interrupted
 from spar_bench.run.images import normalise, resize, to_tensor
 from spar_bench.run.inference import sliding_window
-from spar_bench.run.linear_probe import make_linear_probes, spread
+from spar_bench.run.linear_probe import make_linear_probes
 from spar_bench.spec.schema import BackboneSpec, DatasetSpec
 from spar_bench.stages import evaluate, linear_probe
 from spar_bench.stages.linear_probe import CURVE_FILE, PROBE_FILE
@@ -26,7 +27,7 @@ from spar_bench.store import Store
 from tests.run.execute.conftest import contents
 from tests.run.execute.test_resuming import Killed, killed_at
 from tests.run.probes import probes_of, write_labelled
-from tests.run.tiny import CPU, finished, make_stage, of_kind, of_type, scheduler
+from tests.run.tiny import CPU, finished, interrupt_after, make_stage, of_kind, of_type, scheduler
 
 
 @pytest.fixture(scope="module")
@@ -148,17 +149,6 @@ def test_two_runs_give_the_same_bits(plan: Plan, store: Store, undisturbed: dict
     assert contents(store, plan) == undisturbed
 
 
-def interrupt_probes_after(monkeypatch: pytest.MonkeyPatch, n_checks: int) -> None:
-    """Have the user ask to stop at the n-th look of whatever is made."""
-    looks = iter(range(n_checks))
-
-    def check(self: Context) -> None:
-        if next(looks, None) is None:
-            raise Interrupted
-
-    monkeypatch.setattr(Context, "check", check)
-
-
 @pytest.mark.parametrize("n_checks", [0, 1, 3, 5, 7, 9])
 def test_interrupted_anywhere_and_called_again_it_ends_with_the_same_bits(
     plan: Plan,
@@ -169,7 +159,7 @@ def test_interrupted_anywhere_and_called_again_it_ends_with_the_same_bits(
 ) -> None:
     [stage, *_] = of_type(plan, linear_probe.Stage)
     with monkeypatch.context() as patch:
-        interrupt_probes_after(patch, n_checks)
+        interrupt_after(patch, n_checks)
         with pytest.raises(Interrupted):
             scheduler(plan, store)[0].make([stage.fingerprint])
 

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import open_clip
+import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
@@ -18,7 +19,7 @@ from spar_bench.engine.workplan import Retries, WorkPlan
 from spar_bench.plan.making import make_plan
 from spar_bench.plan.trials import Plan
 from spar_bench.protocol import Protocol
-from spar_bench.run.context import Context
+from spar_bench.run.context import Context, Interrupted
 from spar_bench.run.work import Worker
 from spar_bench.spec import Point
 from spar_bench.spec.schema import Settings
@@ -197,3 +198,14 @@ def make_stage(plan: Plan, store: Store, stage: Stage) -> Finished:
     found = store.find(stage)
     assert found is not None, notes.all
     return found
+
+
+def interrupt_after(monkeypatch: pytest.MonkeyPatch, n_checks: int) -> None:
+    """Have the user ask to stop at the n-th look."""
+    looks = iter(range(n_checks))
+
+    def check(self: Context) -> None:
+        if next(looks, None) is None:
+            raise Interrupted
+
+    monkeypatch.setattr(Context, "check", check)

@@ -20,21 +20,11 @@ from spar_bench.store import Store
 from tests.run.execute.conftest import contents
 from tests.run.tiny import (
     CPU,
+    interrupt_after,
     of_kind,
     of_type,
     scheduler,
 )
-
-
-def interrupt_after(monkeypatch: pytest.MonkeyPatch, n_checks: int) -> None:
-    """Have the user ask to stop at the n-th look."""
-    looks = iter(range(n_checks))
-
-    def check(self: Context) -> None:
-        if next(looks, None) is None:
-            raise Interrupted
-
-    monkeypatch.setattr(Context, "check", check)
 
 
 @pytest.mark.parametrize("n_checks", [0, 3, 8, 12, 15, 20])
