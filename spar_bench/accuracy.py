@@ -86,38 +86,6 @@ def miou(counts: Counts) -> float:
     return float(np.nanmean(class_iou(counts)))
 
 
-def paired_difference(
-    a: Counts | Sequence[Counts],
-    b: Counts | Sequence[Counts],
-    *,
-    n_resamples: int = 2000,
-    seed: int = 0,
-) -> Difference:
-    """Return mIoU of `a` less mIoU of `b`, and the percentile bootstrap interval over images.
-
-    All must hold the same images in the same order; each resample draws the same images for all.
-    Where one side has several, such as students of several seeds, their mIoU are averaged.
-
-    Raises:
-        ValueError: the images differ, or a side is empty.
-    """
-    sides = [[side] if isinstance(side, Counts) else list(side) for side in (a, b)]
-    if not all(sides):
-        raise ValueError("a paired difference needs counts on both sides, but one is empty")
-    first = sides[0][0]
-    if not all(np.array_equal(counts.true, first.true) for side in sides for counts in side):
-        raise ValueError(
-            "a paired difference needs the same images in both, but their truths differ"
-        )
-    if len({counts.images for side in sides for counts in side} - {""}) > 1:
-        raise ValueError(
-            "a paired difference needs the same images in both, but their names differ"
-        )
-    return difference_of(
-        *([resample(one, n_resamples=n_resamples, seed=seed) for one in side] for side in sides)
-    )
-
-
 def resample(counts: Counts, *, n_resamples: int = 2000, seed: int = 0) -> Resampled:
     """Return the mIoU of an evaluation and of resamples, which the seed alone draws."""
     truth = hashlib.sha256(counts.true.tobytes()).hexdigest()
@@ -129,8 +97,16 @@ def resample(counts: Counts, *, n_resamples: int = 2000, seed: int = 0) -> Resam
 def difference_of(a: Sequence[Resampled], b: Sequence[Resampled]) -> Difference:
     """Return the mean mIoU of `a` less that of `b`, with the percentile interval over images.
 
-    All must be of the same images, resampled alike.
+    All must be of the same images in the same order, resampled alike. Where a side has several,
+    such as students of several seeds, their mIoU are averaged.
+
+    Raises:
+        ValueError: the images differ, or a side is empty.
     """
+    if not a or not b:
+        raise ValueError("a difference needs an evaluation on both sides, but one is empty")
+    if len({(one.images, one.truth, one.n_images) for one in (*a, *b)}) > 1:
+        raise ValueError("a difference needs the same images on both sides, but they differ")
     resampled = [np.mean([one.of_resamples for one in side], axis=0) for side in (a, b)]
     value = [np.mean([one.miou for one in side]) for side in (a, b)]
     return Difference(float(value[0] - value[1]), *interval_of(resampled[0] - resampled[1]))

@@ -6,7 +6,7 @@ import torch
 from numpy.typing import NDArray
 from torchmetrics.classification import MulticlassJaccardIndex
 
-from spar_bench.accuracy import Counts, class_iou, miou, paired_difference
+from spar_bench.accuracy import Counts, Difference, class_iou, difference_of, miou, resample
 
 IGNORED = 255
 Labels = NDArray[np.int64]
@@ -23,6 +23,12 @@ def count(predictions: Labels, truths: Labels, n_classes: int) -> Counts:
             predicted[i, k] = ((prediction == k) & seen).sum()
             true[i, k] = ((truth == k) & seen).sum()
     return Counts(correct, predicted, true)
+
+
+def difference(a: list[Counts], b: list[Counts], n_resamples: int = 2000) -> Difference:
+    return difference_of(
+        *([resample(one, n_resamples=n_resamples, seed=5) for one in side] for side in (a, b))
+    )
 
 
 def draw(seed: int, n_images: int = 6, n_classes: int = 5) -> tuple[Labels, Labels]:
@@ -88,28 +94,28 @@ def test_bootstrap_equals_a_plain_loop_over_resamples() -> None:
     resamples = [np.repeat(np.arange(6), times).tolist() for times in drawn]
     differences = [plain_miou(a, picked) - plain_miou(b, picked) for picked in resamples]
 
-    difference = paired_difference(a, b, n_resamples=300, seed=5)
+    found = difference([a], [b], n_resamples=300)
 
     assert any(0 not in picked for picked in resamples)
 
-    assert difference.value == pytest.approx(miou(a) - miou(b))
+    assert found.value == pytest.approx(miou(a) - miou(b))
     expected = np.quantile(differences, [0.025, 0.975])
-    np.testing.assert_allclose([difference.low, difference.high], expected)
+    np.testing.assert_allclose([found.low, found.high], expected)
 
 
 def test_an_arm_against_itself_differs_by_exactly_nothing() -> None:
     counts = count(*draw(1), 5)
 
-    difference = paired_difference(counts, counts)
+    found = difference([counts], [counts])
 
-    assert (difference.value, difference.low, difference.high) == (0, 0, 0)
+    assert (found.value, found.low, found.high) == (0, 0, 0)
 
 
 def test_seeds_of_one_side_are_averaged() -> None:
     truths = draw(0)[1]
     first, second, other = (count(draw(seed)[0], truths, 5) for seed in (1, 2, 3))
 
-    both = paired_difference([first, second], other)
+    both = difference([first, second], [other])
 
     assert both.value == pytest.approx((miou(first) + miou(second)) / 2 - miou(other))
     assert both.low < both.value < both.high
@@ -119,9 +125,9 @@ def test_other_images_are_refused() -> None:
     a, b = count(*draw(1), 5), count(*draw(2), 5)
 
     with pytest.raises(ValueError, match="same images"):
-        paired_difference(a, b)
+        difference([a], [b])
     with pytest.raises(ValueError, match="one is empty"):
-        paired_difference(a, [])
+        difference([a], [])
 
 
 def test_images_without_labels_do_not_spoil_the_interval() -> None:
@@ -129,10 +135,10 @@ def test_images_without_labels_do_not_spoil_the_interval() -> None:
     truths[1:] = IGNORED
     a, b = count(truths, truths, 5), count(predictions, truths, 5)
 
-    difference = paired_difference(a, b)
+    found = difference([a], [b])
 
-    assert np.isfinite([difference.low, difference.high]).all()
-    assert difference.low == pytest.approx(difference.value)  # one image carries all labels
+    assert np.isfinite([found.low, found.high]).all()
+    assert found.low == pytest.approx(found.value)  # one image carries all labels
 
 
 def test_miou_without_a_labelled_pixel_is_refused() -> None:

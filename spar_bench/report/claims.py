@@ -7,8 +7,8 @@ import numpy as np
 
 from spar_bench.accuracy import interval_of
 from spar_bench.claims import Claim, Selected
-from spar_bench.evaluations import Evaluations
 from spar_bench.report.measuring import (
+    Resampler,
     Values,
     mean_over_datasets,
     quantity,
@@ -47,12 +47,12 @@ class _Unmeasured(Exception):
         self.verdict = verdict
 
 
-def check_claims(results: Results, evaluations: Evaluations) -> list[Checked]:
+def check_claims(results: Results, resampler: Resampler) -> list[Checked]:
     """Return what was measured of each claim of a sweep's spec, in its order."""
-    return [_checked(results, Claim.of(one), evaluations) for one in results.claims]
+    return [_checked(results, Claim.of(one), resampler) for one in results.claims]
 
 
-def _checked(results: Results, claim: Claim, evaluations: Evaluations) -> Checked:
+def _checked(results: Results, claim: Claim, resampler: Resampler) -> Checked:
     try:
         sides = [[_rows(results, claim, one) for one in side] for side in claim.sides]
         _require_same_datasets(sides)
@@ -61,7 +61,7 @@ def _checked(results: Results, claim: Claim, evaluations: Evaluations) -> Checke
     rows = [row for side in sides for selected in side for row in selected]
     means = [total(mean_over_datasets(one, claim.quantity) for one in side) for side in sides]
     value = float(_compared(claim, means))
-    resampled = resampled_mious(sides, evaluations) if claim.quantity == "miou" else None
+    resampled = resampled_mious(sides, resampler) if claim.quantity == "miou" else None
     interval = None if resampled is None else interval_of(_compared(claim, resampled))
     return Checked(
         experiment=results.experiment,

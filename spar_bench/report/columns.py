@@ -1,10 +1,8 @@
 """The quantities that tables have columns for: accuracy, cost of reading, cost of training."""
 
-import statistics
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from spar_bench.errors import UnknownName
 from spar_bench.report import text
@@ -61,24 +59,6 @@ def _miou_cell(aggregate: Aggregate) -> Cell:
         value=aggregate.miou,
         source=Source("miou", aggregate.rows),
     )
-
-
-class Mean(NamedTuple):
-    """A mean mIoU over data sets, a fraction, and its cell."""
-
-    miou: float
-    cell: Cell
-
-
-def mean_of(aggregates: Sequence[Aggregate | None]) -> Mean | None:
-    """Return the mean over data sets, its sd over seeds; None unless each has every seed."""
-    whole = [each for each in aggregates if each is not None and not each.unfinished]
-    if len(whole) < len(aggregates) or len({tuple(each.seeds) for each in whole}) > 1:
-        return None
-    of_seeds = [statistics.fmean(mious) for mious in zip(*(e.mious for e in whole), strict=True)]
-    miou = statistics.fmean(of_seeds)
-    sd = text.percent(statistics.stdev(of_seeds)) if len(of_seeds) > 1 else None
-    return Mean(miou, Cell(text.percent(miou), sd, len(of_seeds)))
 
 
 def _cost_column(

@@ -8,7 +8,7 @@ from spar_bench.report import text
 from spar_bench.report.claims import Checked
 from spar_bench.report.columns import NOT_PART
 from spar_bench.report.names import value_text
-from spar_bench.report.page import Block, Cell, Data, Heading, Source, Table, Text
+from spar_bench.report.page import Block, Cell, Data, File, Heading, Source, Table, Text
 from spar_bench.report.paper import Beside
 from spar_bench.report.verdicts import WORDS, Verdict
 
@@ -57,8 +57,15 @@ def claims_section(checked: list[Checked]) -> Iterator[Block]:
     yield Heading("Claims")
     yield Text(f"{verdicts(one.verdict.word for one in checked)}.")
     caption = "Claims and what was measured of them"
-    yield Table(caption, [("", len(headers))], headers, rows, n_text=2)
+    yield Table(caption, [("", len(headers))], headers, rows, n_text=2, file="claims")
     yield Text(_NOTE, "note")
+
+
+def claims_files(checked: list[Checked]) -> Iterator[File]:
+    """Yield the files of claims, if a spec makes any."""
+    if checked:
+        yield claims_data(checked)
+        yield from _tables("claims")
 
 
 def claims_data(checked: Iterable[Checked]) -> Data:
@@ -103,8 +110,16 @@ def paper_section(beside: list[Beside]) -> Iterator[Block]:
     yield Heading("Against the paper")
     yield Text(f"The paper's {table}: {verdicts(one.verdict.word for one in beside)}.")
     caption = f"The paper's {table}" + ("" if first else f": backbone {backbones[0]}")
-    yield Table(caption, [("", len(headers))], headers, rows, n_text=len(headers) - 4)
+    n_text = len(headers) - 4
+    yield Table(caption, [("", len(headers))], headers, rows, n_text=n_text, file="paper")
     yield Text(_PAPER_NOTE, "note")
+
+
+def paper_files(beside: list[Beside]) -> Iterator[File]:
+    """Yield the files of the paper's numbers, if a spec names a table."""
+    if beside:
+        yield paper_data(beside)
+        yield from _tables("paper")
 
 
 def paper_data(beside: Iterable[Beside]) -> Data:
@@ -120,6 +135,11 @@ def paper_data(beside: Iterable[Beside]) -> Data:
         lines.append({name: values[name] for name in PAPER_COLUMNS})
     about = "each number of the paper beside ours: difference, interval over images, verdict"
     return Data("paper.csv", about, PAPER_COLUMNS, lines)
+
+
+def _tables(name: str) -> Iterator[File]:
+    yield File(f"{name}.md", f"the table of {name}.csv")
+    yield File(f"{name}.tex", "the same for LaTeX, with the package booktabs")
 
 
 def row_name(one: Beside) -> str:
@@ -180,8 +200,10 @@ def _number(one: Beside, value: float) -> str:
 
 
 def _signed(one: Beside, difference: float) -> str:
-    if one.published.quantity == "windows":
-        return f"{difference:+.0f}"
-    return (
-        f"{difference:+.1f}" if one.published.quantity == "miou_percent" else f"{difference:+.3g}"
-    )
+    match one.published.quantity:
+        case "miou_percent":
+            return f"{difference:+.1f}"
+        case "windows":
+            return f"{difference:+.0f}"
+        case "seconds":  # to milliseconds: the last bits of a float say nothing
+            return f"{round(difference, 3):+g}"

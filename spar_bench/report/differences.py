@@ -1,19 +1,13 @@
 """Paired differences of mIoU between aggregates: over images by bootstrap, over seeds by t."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from spar_bench.accuracy import (
-    Difference,
-    Resampled,
-    difference_of,
-    difference_over_seeds,
-    resample,
-)
-from spar_bench.evaluations import Evaluations
+from spar_bench.accuracy import Difference, Resampled, difference_of, difference_over_seeds
 from spar_bench.report.aggregates import Aggregate, agrees, panels_of, stride_series
+from spar_bench.report.measuring import Resampler
 from spar_bench.report.series import RESOLUTION, Axis, swept_axes
 from spar_bench.values import METHODS
 
@@ -47,54 +41,40 @@ class Comparison:
         return a, b
 
 
-def comparisons(aggregates: list[Aggregate], evaluations: Evaluations) -> list[Comparison]:
+def comparisons(aggregates: list[Aggregate], resampler: Resampler) -> list[Comparison]:
     """Return the comparisons of interest for which there are counts of the same images.
 
     First those of methods and of a teacher's strides, then those along what was swept.
     """
-    compare = _Comparer(evaluations)
     pairs = [*(("", *pair) for pair in _pairs(aggregates)), *_swept_pairs(aggregates)]
-    found = (compare(swept, a, b) for swept, a, b in pairs)
+    found = (_compare(swept, a, b, resampler) for swept, a, b in pairs)
     return [comparison for comparison in found if comparison is not None]
 
 
-@dataclass
-class _Comparer:
-    """Compares aggregates; an evaluation that several comparisons have is resampled once."""
+def _compare(swept: str, a: Aggregate, b: Aggregate, resampler: Resampler) -> Comparison | None:
+    """Return the comparison of the seeds that both have, or None without common images."""
+    of_a, of_b = _by_seed(a, resampler), _by_seed(b, resampler)
+    if None not in of_a and None not in of_b:
+        seeds = [seed for seed in of_a if seed in of_b]
+        of_a, of_b = ({seed: side[seed] for seed in seeds} for side in (of_a, of_b))
+    every = [*of_a.values(), *of_b.values()]
+    if not of_a or not of_b or len({(one.images, one.truth) for one in every}) > 1:
+        return None
+    n_seeds = max((len(side) for side in (of_a, of_b) if None not in side), default=0)
+    sides = [[one.miou for one in side.values()] for side in (of_a, of_b)]
+    return Comparison(
+        a, b, swept,
+        over_images=difference_of(list(of_a.values()), list(of_b.values())),
+        n_images=every[0].n_images,
+        over_seeds=difference_over_seeds(*sides),
+        n_seeds=n_seeds,
+    )  # fmt: skip
 
-    evaluations: Evaluations
-    _resampled: dict[str, Resampled | None] = field(default_factory=dict)
 
-    def __call__(self, swept: str, a: Aggregate, b: Aggregate) -> Comparison | None:
-        """Return the comparison of the seeds that both have, or None without common images."""
-        of_a, of_b = self._of(a), self._of(b)
-        if None not in of_a and None not in of_b:
-            seeds = [seed for seed in of_a if seed in of_b]
-            of_a, of_b = ({seed: side[seed] for seed in seeds} for side in (of_a, of_b))
-        every = [*of_a.values(), *of_b.values()]
-        if not of_a or not of_b or len({(one.images, one.truth) for one in every}) > 1:
-            return None
-        n_seeds = max((len(side) for side in (of_a, of_b) if None not in side), default=0)
-        sides = [[one.miou for one in side.values()] for side in (of_a, of_b)]
-        return Comparison(
-            a, b, swept,
-            over_images=difference_of(list(of_a.values()), list(of_b.values())),
-            n_images=every[0].n_images,
-            over_seeds=difference_over_seeds(*sides),
-            n_seeds=n_seeds,
-        )  # fmt: skip
-
-    def _of(self, aggregate: Aggregate) -> dict[int | None, Resampled]:
-        """Return what is known of an aggregate's evaluations, by seed."""
-        pairs = zip(aggregate.seeds, aggregate.evaluations, strict=True)
-        found = {seed: self._read(key) for seed, key in pairs}
-        return {seed: one for seed, one in found.items() if one is not None}
-
-    def _read(self, key: str) -> Resampled | None:
-        if key not in self._resampled:
-            counts = self.evaluations.counts(key)
-            self._resampled[key] = None if counts is None else resample(counts)
-        return self._resampled[key]
+def _by_seed(aggregate: Aggregate, resampler: Resampler) -> dict[int | None, Resampled]:
+    """Return what is known of an aggregate's evaluations, by seed."""
+    found = zip(aggregate.seeds, map(resampler, aggregate.evaluations), strict=True)
+    return {seed: one for seed, one in found if one is not None}
 
 
 def _pairs(aggregates: list[Aggregate]) -> Iterator[tuple[Aggregate, Aggregate]]:

@@ -151,7 +151,7 @@ def _explanation(aggregates: list[Aggregate], axis: CostAxis) -> str:
     if n_named < n_all:
         parts += [f"of {n_all} points, the best are named, {n_named} at most"]
     explanation = "; ".join(parts)
-    return f"{explanation[0].upper()}{explanation[1:]}."
+    return f"{text.capitalised(explanation)}."
 
 
 def _objective(results: Results, name: str) -> CostAxis:

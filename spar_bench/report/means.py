@@ -37,21 +37,21 @@ def over_panels(aggregates: Iterable[Aggregate], panels: list[Panel]) -> list[Ag
         for line in lines.values()
         if all(panel in line and line[panel].mious for panel in panels)
     ]
-    return [_mean(line) for line in whole if line]
+    return [mean for line in whole if line and (mean := _mean(line)).mious]
 
 
 def _mean(line: list[Aggregate]) -> Aggregate:
-    timed = max(line, key=_worth_timing)
-    return replace(timed, mious=_mious(line), evaluations=[e for a in line for e in a.evaluations])
-
-
-def _mious(line: list[Aggregate]) -> list[float]:
-    """Return the mean of each seed that is finished everywhere; without any, that of the means."""
-    by_trial = [dict(zip(each.trials, each.mious, strict=True)) for each in line]
-    trials = [trial for trial in by_trial[0] if all(trial in known for known in by_trial)]
-    if not trials:
-        return [statistics.fmean(statistics.fmean(each.mious) for each in line)]
-    return [statistics.fmean(known[trial] for known in by_trial) for trial in trials]
+    """Return the mean of each seed that is finished on all data sets, as an aggregate."""
+    by_seed = [dict(zip(each.seeds, each.mious, strict=True)) for each in line]
+    seeds = [seed for seed in by_seed[0] if all(seed in known for known in by_seed)]
+    return replace(
+        max(line, key=_worth_timing),
+        mious=[statistics.fmean(known[seed] for known in by_seed) for seed in seeds],
+        seeds=seeds,
+        evaluations=[one for each in line for one in each.evaluations],
+        unfinished=[one for each in line for one in each.unfinished],
+        rows=tuple(row for each in line for row in each.rows),
+    )
 
 
 def _worth_timing(aggregate: Aggregate) -> tuple[bool, int]:

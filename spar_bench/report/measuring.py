@@ -4,17 +4,34 @@ Shape legend: R resamples of the images.
 """
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from spar_bench.accuracy import resample
+from spar_bench.accuracy import Resampled, resample
 from spar_bench.errors import StoreError
 from spar_bench.evaluations import Evaluations
 from spar_bench.report.page import Source
 from spar_bench.results import Results, Row
 
 Values = NDArray[np.float64]
+
+
+@dataclass
+class Resampler:
+    """Resamples the images of evaluations, each once, however often it is asked for."""
+
+    evaluations: Evaluations
+    _resampled: dict[tuple[str, int], Resampled | None] = field(default_factory=dict)
+
+    def __call__(self, fingerprint: str, seed: int = 0) -> Resampled | None:
+        """Return an evaluation resampled; None where its counts are missing."""
+        key = fingerprint, seed
+        if key not in self._resampled:
+            counts = self.evaluations.counts(fingerprint)
+            self._resampled[key] = None if counts is None else resample(counts, seed=seed)
+        return self._resampled[key]
 
 
 def quantity(row: Row, name: str) -> float | None:
@@ -44,7 +61,7 @@ def mean_over_datasets(rows: list[Row], name: str) -> Values:
     return _mean(rows, lambda row: np.array(quantity(row, name) or 0.0))
 
 
-def resampled_mious(sides: list[list[list[Row]]], evaluations: Evaluations) -> list[Values] | None:
+def resampled_mious(sides: list[list[list[Row]]], resampler: Resampler) -> list[Values] | None:
     """Return each side's value for each resample of the images, `(R,)`.
 
     A resample has the same images for all rows of a data set. None where counts are missing, or are
@@ -54,9 +71,9 @@ def resampled_mious(sides: list[list[list[Row]]], evaluations: Evaluations) -> l
     mious = dict[str, Values]()
     for number, dataset in enumerate(dict.fromkeys(row.dataset for row in rows)):
         keys = list(dict.fromkeys(r.stages["evaluate"] for r in rows if r.dataset == dataset))
-        counts = [found for key in keys if (found := evaluations.counts(key)) is not None]
-        resampled = [resample(found, seed=number) for found in counts]
-        if len(counts) < len(keys) or len({(one.images, one.truth) for one in resampled}) > 1:
+        resampled = [one for key in keys if (one := resampler(key, seed=number)) is not None]
+        images = {(one.images, one.truth) for one in resampled}
+        if len(resampled) < len(keys) or len(images) > 1:
             return None
         mious |= {key: one.of_resamples for key, one in zip(keys, resampled, strict=True)}
     return [

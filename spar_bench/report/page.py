@@ -79,6 +79,7 @@ class Table:
 
     The first `n_text` columns hold text, the others numbers. In print, where a caption must be
     short, `title` and `legend`, which explains the numbers, replace the caption and the notes.
+    Beside the page, it stands with others of the same `file` in `<file>.md` and `<file>.tex`.
     """
 
     caption: str
@@ -88,6 +89,7 @@ class Table:
     n_text: int
     title: str = ""
     legend: str = ""
+    file: str = "table"
 
 
 @dataclass(frozen=True)
@@ -177,3 +179,15 @@ class Page:
     experiment: str
     blocks: list[Block]
     origins: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    def tables(self) -> dict[str, list[Table | Text]]:
+        """Return the tables of each file, and the notes after them."""
+        found: dict[str, list[Table | Text]] = {"table": []}
+        file = "table"
+        for block in self.blocks:
+            if isinstance(block, Table):
+                file = block.file
+                found.setdefault(file, []).append(block)
+            elif isinstance(block, Text) and block.role == "note":
+                found[file].append(block)
+        return found

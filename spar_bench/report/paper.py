@@ -4,9 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from spar_bench.accuracy import interval_of
-from spar_bench.evaluations import Evaluations
 from spar_bench.published import Published, published
-from spar_bench.report.measuring import mean_over_datasets, resampled_mious, source_of
+from spar_bench.report.measuring import Resampler, mean_over_datasets, resampled_mious, source_of
 from spar_bench.report.page import Source
 from spar_bench.report.verdicts import MARGIN, Verdict, of_published
 from spar_bench.results import Matched, Results, Row
@@ -36,7 +35,7 @@ class Beside:
         return None if self.ours is None else self.ours - self.published.value
 
 
-def beside_the_paper(results: Results, evaluations: Evaluations) -> list[Beside]:
+def beside_the_paper(results: Results, resampler: Resampler) -> list[Beside]:
     """Return each number of the table that a spec names beside ours, in the paper's order.
 
     A number that several groups are about is there once for each.
@@ -46,7 +45,7 @@ def beside_the_paper(results: Results, evaluations: Evaluations) -> list[Beside]
     return [
         beside
         for number, one in enumerate(published(results.reproduces))
-        for beside in _of(number, one, results, evaluations)
+        for beside in _of(number, one, results, resampler)
     ]
 
 
@@ -63,9 +62,7 @@ def matched_mious(results: Results) -> list[tuple[Published, Row]]:
     ]
 
 
-def _of(
-    number: int, one: Published, results: Results, evaluations: Evaluations
-) -> Iterator[Beside]:
+def _of(number: int, one: Published, results: Results, resampler: Resampler) -> Iterator[Beside]:
     """Yield a number beside ours of each group; groups that share their rows count once."""
     seen = set[tuple[str, ...]]()
     for match in results.matches:
@@ -76,7 +73,7 @@ def _of(
         if key not in seen:
             seen.add(key)
             source = source_of(QUANTITIES[one.quantity], rows, results)
-            yield replace(_compared(one, match, rows, evaluations), source=source)
+            yield replace(_compared(one, match, rows, resampler), source=source)
     if not seen:
         yield Beside(one, Verdict("not_run", "no row of it in the sweep"))
 
@@ -91,7 +88,7 @@ def rows_of(results: Results, match: Matched) -> list[Row]:
     ]
 
 
-def _compared(one: Published, match: Matched, rows: list[Row], evaluations: Evaluations) -> Beside:
+def _compared(one: Published, match: Matched, rows: list[Row], resampler: Resampler) -> Beside:
     name = QUANTITIES[one.quantity]
     values = [row.miou if name == "miou" else getattr(row.cost, name) for row in rows]
     if not rows or any(value is None for value in values):
@@ -99,13 +96,13 @@ def _compared(one: Published, match: Matched, rows: list[Row], evaluations: Eval
         return Beside(one, Verdict("not_run", reasons[0] if reasons else ""), match.group)
     scale = _SCALES[one.quantity]
     ours = float(mean_over_datasets(rows, name)) * scale
-    interval = _interval(rows, evaluations) if name == "miou" else None
+    interval = _interval(rows, resampler) if name == "miou" else None
     return Beside(one, _verdict(one, match, ours, interval), match.group, ours, interval)
 
 
-def _interval(rows: list[Row], evaluations: Evaluations) -> tuple[float, float] | None:
+def _interval(rows: list[Row], resampler: Resampler) -> tuple[float, float] | None:
     """Return the 95 % interval of the mean mIoU in percent; None where counts are missing."""
-    resampled = resampled_mious([[rows]], evaluations)
+    resampled = resampled_mious([[rows]], resampler)
     return None if resampled is None else interval_of(100 * resampled[0])
 
 

@@ -7,7 +7,7 @@ from spar_bench.report.aggregates import Aggregate
 from spar_bench.report.chart import chart_of
 from spar_bench.report.claims import Checked
 from spar_bench.report.columns import Column
-from spar_bench.report.comparing import claims_data, claims_section, paper_data, paper_section
+from spar_bench.report.comparing import claims_files, claims_section, paper_files, paper_section
 from spar_bench.report.data import costs_data, differences_data, results_data, sizes_data
 from spar_bench.report.difference_tables import difference_blocks
 from spar_bench.report.differences import Comparison
@@ -137,10 +137,8 @@ def files(findings: Findings) -> Iterator[Block]:
     if results.sizes:
         yield sizes_data(results)
     yield differences_data(findings.comparisons)
-    if findings.claims:
-        yield claims_data(findings.claims)
-    if findings.paper:
-        yield paper_data(findings.paper)
+    yield from claims_files(findings.claims)
+    yield from paper_files(findings.paper)
     yield from findings.links
     about = "what each protocol says, by its name in results.csv"
     yield Document("protocols.json", about, results.protocols)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import accumulate
 
-from spar_bench.report.comparing import claims_data, claims_section, verdicts
+from spar_bench.report.comparing import claims_files, claims_section, verdicts
 from spar_bench.report.origins import origins_of
 from spar_bench.report.page import Block, Figure, File, Heading, Page, Table, Text
 from spar_bench.report.sections import Findings
@@ -31,9 +31,7 @@ def suite_page(name: str, findings: list[Findings], links: list[File]) -> Page:
     ]
     for first, each in zip(firsts, findings, strict=True):
         blocks += [_after(first, block) for block in _experiment(name, each)]
-    blocks.append(Heading("Files"))
-    if checked:
-        blocks.append(claims_data(checked))
+    blocks += [Heading("Files"), *claims_files(checked)]
     return Page(name, [*blocks, *links], origins_of([each.results for each in findings]))
 
 

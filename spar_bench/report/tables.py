@@ -16,8 +16,8 @@ from spar_bench.report.columns import (
     READING,
     TRAINING,
     Column,
-    mean_of,
 )
+from spar_bench.report.means import over_panels
 from spar_bench.report.names import value_text
 from spar_bench.report.page import Cell, Table
 
@@ -197,9 +197,9 @@ def _mean_slots(columns: list[Column], panels: list[Panel], lines: list[Line]) -
 
 
 def _mean_slot(title: str, panels: list[Panel], lines: list[Line]) -> _Slot:
-    found = [mean_of([line.get(panel) for panel in panels]) for line in lines]
-    best = _best([None if mean is None else mean.miou for mean in found])
-    cells = [NOT_PART if mean is None else mean.cell for mean in found]
+    means = [next(iter(over_panels(line.values(), panels)), None) for line in lines]
+    cells = [NOT_PART if mean is None else MIOU.cell(mean) for mean in means]
+    best = _best([None if mean is None else mean.miou for mean in means])
     return _Slot(title, MIOU, [replace(cell, is_best=cell.text == best) for cell in cells])
 
 
@@ -228,7 +228,9 @@ def _legend(slots: list[_Slot], aggregates: list[Aggregate]) -> str:
         parts.append("median latency")
     if any(cell.text.endswith(NOTED) for slot in slots for cell in slot.cells):
         parts.append(f"{NOTED} as on a loaded machine")
-    return f"{'; '.join(parts)}." if parts else ""
+    legend = "; ".join(parts)
+    starts_with_name = legend.startswith("mIoU")
+    return f"{legend if starts_with_name else text.capitalised(legend)}." if parts else ""
 
 
 def _settings_columns(aggregates: list[Aggregate]) -> tuple[list[str], list[str]]:

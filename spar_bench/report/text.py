@@ -35,6 +35,11 @@ def one_line(text: str) -> str:
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
+def capitalised(text: str) -> str:
+    """Return `text` with its first letter large, and the others as they are."""
+    return text[:1].upper() + text[1:]
+
+
 def file_name(text: str) -> str:
     """Return `text` with everything but letters, digits, `-` and `.` replaced by `_`."""
     return re.sub(r"[^A-Za-z0-9.-]+", "_", text).strip("._") or "unnamed"

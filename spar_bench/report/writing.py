@@ -13,6 +13,7 @@ from spar_bench.report.columns import chosen
 from spar_bench.report.differences import comparisons
 from spar_bench.report.figures import plan_figures
 from spar_bench.report.fonts import warning, without_letters
+from spar_bench.report.measuring import Resampler
 from spar_bench.report.names import with_distinct_datasets
 from spar_bench.report.page import Figure, File, Page
 from spar_bench.report.paper import beside_the_paper
@@ -50,12 +51,13 @@ def write_report(
     folder.mkdir(parents=True, exist_ok=True)
     aggregates = read_aggregates(results, mixed=mixed_datasets(results))
     figures, drawn = _draw(results, aggregates, evaluations, folder)
+    resampler = Resampler(evaluations)
     findings = Findings(
         results=results,
         aggregates=aggregates,
-        comparisons=comparisons(aggregates, evaluations),
-        claims=check_claims(results, evaluations),
-        paper=beside_the_paper(results, evaluations),
+        comparisons=comparisons(aggregates, resampler),
+        claims=check_claims(results, resampler),
+        paper=beside_the_paper(results, resampler),
         figures=figures,
         links=_links(),
         columns=asked,

@@ -42,7 +42,10 @@ def matched(trials: Iterable[Trial], table: str) -> list[Matched]:
 
 
 def _is_of(settings: Settings, one: Published) -> bool:
-    """Tell whether a point has the backbone, method and settings of a published number."""
+    """Tell whether a point has the backbone, method and settings of a published number.
+
+    Of a checkpoint in place of training, the spec's settings say how it was made.
+    """
     same_backbone = settings.backbone.name == one.backbone
     refiner = registry.plugin("refiners", settings.evaluate.refiner.name)
     if not same_backbone or one.method not in settings.evaluate.methods or refiner != one.refiner:
@@ -50,7 +53,7 @@ def _is_of(settings: Settings, one: Published) -> bool:
     if one.method == "pretrained":
         return True
     if settings.teacher.stride_px != one.stride_px:
-        return settings.student.checkpoint is not None and one.method == "student"
+        return False
     if one.method == "teacher":
         return True
     is_extended = settings.images.short_side_px[1] > EXTENDED_PX

@@ -8,6 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spar_bench.accuracy import Counts
+from spar_bench.report.aggregates import read_aggregates
+from spar_bench.report.differences import Comparison, comparisons
+from spar_bench.report.measuring import Resampler
 from spar_bench.results import Cost, Preview, Results, Row, Training
 
 CLASSES = [
@@ -196,6 +199,11 @@ def evaluations_of(results: Results) -> InMemory:
         {key: preview_of(i) for i, key in enumerate(keys)},
         {key: features_of(i) for i, key in enumerate(keys)},
     )
+
+
+def compared_in(results: Results) -> list[Comparison]:
+    """Return the comparisons of all rows, whose evaluations are made for it."""
+    return comparisons(read_aggregates(results), Resampler(evaluations_of(results)))
 
 
 def results_of(rows: list[Row], **changes: Any) -> Results:

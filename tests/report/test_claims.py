@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from spar_bench.accuracy import paired_difference, resample
+from spar_bench.accuracy import difference_of, resample
 from spar_bench.claims import Claim, Form, Selected
 from spar_bench.report.claims import Checked, check_claims
+from spar_bench.report.measuring import Resampler
 from spar_bench.results import Row
 from tests.report.synthetic import (
     InMemory,
@@ -45,7 +46,7 @@ def claim(
 def checked(made: Claim, rows: list[Row] = ROWS, **changes: Any) -> Checked:
     """Return what is measured of a claim on rows with counts."""
     results = results_of(rows, claims=[asdict(made)])
-    [found] = check_claims(results, InMemory(changes.get("counts", COUNTS)))
+    [found] = check_claims(results, Resampler(InMemory(changes.get("counts", COUNTS))))
     return found
 
 
@@ -68,7 +69,8 @@ def test_each_form_measures_what_a_hand_would(made: Claim, value: float) -> None
 def test_a_difference_has_the_interval_of_the_paired_bootstrap() -> None:
     found = checked(claim("difference", [SPAR], [SINGLE]))
 
-    paired = paired_difference([COUNTS[f"student_all_{n}"] for n in range(3)], COUNTS["pretrained"])
+    students = [resample(COUNTS[f"student_all_{n}"]) for n in range(3)]
+    paired = difference_of(students, [resample(COUNTS["pretrained"])])
     assert found.interval == pytest.approx((paired.low, paired.high), abs=1e-12)
     assert (found.n_images, found.n_seeds) == (48, 3)
 

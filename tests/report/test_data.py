@@ -7,20 +7,18 @@ from dataclasses import replace
 
 import pytest
 
-from spar_bench.report.aggregates import read_aggregates
 from spar_bench.report.data import (
     DIFFERENCE_COLUMNS,
     costs_data,
     differences_data,
     results_data,
 )
-from spar_bench.report.differences import comparisons
 from spar_bench.report.page import Data, Page
 from spar_bench.report.renderers import data
 from spar_bench.results import COLUMNS, COST_COLUMNS, Cost, CostRow, Training
 from tests.report.synthetic import (
     baseline,
-    evaluations_of,
+    compared_in,
     results_of,
     row,
     stride_results,
@@ -105,7 +103,7 @@ def test_costs_have_their_columns_even_without_a_line() -> None:
 
 def test_differences_have_both_names_the_limits_and_the_number_of_images() -> None:
     results = results_of([baseline(30), teacher(64, 50)])
-    (compared,) = comparisons(read_aggregates(results), evaluations_of(results))
+    (compared,) = compared_in(results)
 
     (line,) = read(differences_data([compared]))
 
@@ -120,7 +118,7 @@ def test_differences_have_both_names_the_limits_and_the_number_of_images() -> No
 
 def test_differences_along_the_sweep_have_their_key_and_both_intervals() -> None:
     results = results_of([*students("all", 45), *students("last_2_blocks", 42)])
-    (compared,) = comparisons(read_aggregates(results), evaluations_of(results))
+    (compared,) = compared_in(results)
 
     (line,) = read(differences_data([compared]))
 

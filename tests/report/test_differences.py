@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from spar_bench.accuracy import miou, paired_difference
+from spar_bench.accuracy import difference_of, miou, resample
 from spar_bench.report.aggregates import read_aggregates
 from spar_bench.report.difference_tables import MOST_LINES, difference_blocks
 from spar_bench.report.differences import Comparison, comparisons
+from spar_bench.report.measuring import Resampler
 from spar_bench.report.page import Table, Text
 from spar_bench.report.renderers.markdown import to_markdown
 from spar_bench.results import Results, Row
@@ -19,6 +20,7 @@ from tests.report.synthetic import (
     STRIDES,
     InMemory,
     baseline,
+    compared_in,
     evaluations_of,
     results_of,
     stride_results,
@@ -34,7 +36,7 @@ def names_of(compared: list[Comparison]) -> list[tuple[str, str]]:
 def test_a_stride_sweep_has_the_differences_a_reader_asks_about() -> None:
     results = stride_results()
 
-    found = comparisons(read_aggregates(results), evaluations_of(results))
+    found = compared_in(results)
 
     names = [f"teacher s = {stride}" for stride in STRIDES]
     expected = [(names[0], "single pass")]
@@ -50,10 +52,10 @@ def test_a_stride_sweep_has_the_differences_a_reader_asks_about() -> None:
 def test_a_difference_is_that_of_the_counts_with_its_sign() -> None:
     results = results_of([baseline(30), teacher(64, 50)])
 
-    (found,) = comparisons(read_aggregates(results), evaluations_of(results))
+    (found,) = compared_in(results)
 
     counts = evaluations_of(results).all_counts
-    expected = paired_difference(counts["teacher64"], counts["pretrained"])
+    expected = difference_of([resample(counts["teacher64"])], [resample(counts["pretrained"])])
     assert names_of([found]) == [("teacher s = 64", "single pass")]
     assert found.over_images == expected
     assert expected.value > 0
@@ -89,7 +91,7 @@ def test_differences_of_random_weights_are_marked_once(
     ]
     results = results_of(rows)
 
-    found = comparisons(read_aggregates(results), evaluations_of(results))
+    found = compared_in(results)
 
     assert sorted(names_of([each for each in found if not each.swept])) == pairs
 
@@ -98,7 +100,7 @@ def test_a_student_is_compared_with_its_own_teacher_alone() -> None:
     rows = [teacher(64, 44), teacher(12, 46), *students("all", 45, n_seeds=2, stride_px=64)]
     results = results_of(rows)
 
-    found = comparisons(read_aggregates(results), evaluations_of(results))
+    found = compared_in(results)
 
     assert [b for a, b in names_of(found) if a == "SPAR all"] == ["teacher s = 64"]
 
@@ -109,7 +111,7 @@ def test_without_counts_there_is_no_difference(counts: set[str]) -> None:
     every = evaluations_of(results).all_counts
     kept = InMemory({key: value for key, value in every.items() if key in counts})
 
-    assert comparisons(read_aggregates(results), kept) == []
+    assert comparisons(read_aggregates(results), Resampler(kept)) == []
 
 
 @pytest.mark.parametrize("differing", ["images", "true"])
@@ -123,7 +125,7 @@ def test_evaluations_of_different_images_are_not_compared(differing: str) -> Non
     )
     counts["teacher64"] = replace(counts["teacher64"], **other)
 
-    assert comparisons(read_aggregates(results), InMemory(counts)) == []
+    assert comparisons(read_aggregates(results), Resampler(InMemory(counts))) == []
 
 
 def recipe(
@@ -148,7 +150,7 @@ def recipe(
 
 def along(results: Results) -> list[Comparison]:
     """Return the comparisons along what was swept."""
-    found = comparisons(read_aggregates(results), evaluations_of(results))
+    found = compared_in(results)
     return [each for each in found if each.swept]
 
 
@@ -199,7 +201,7 @@ def test_a_side_that_no_seed_can_affect_is_compared_with_every_seed() -> None:
     results = results_of(rows)
     counts = evaluations_of(results).all_counts
 
-    (compared,) = comparisons(read_aggregates(results), evaluations_of(results))
+    (compared,) = compared_in(results)
 
     each = [miou(counts[f"student_all_{seed}"]) - miou(counts["pretrained"]) for seed in range(3)]
     limits = stats.ttest_1samp(each, 0).confidence_interval(0.95)
@@ -236,9 +238,7 @@ def test_tables_keep_both_intervals_apart_and_mark_few_seeds() -> None:
         *recipe("cosine", "all", {0: 47.0, 1: 47.5}),
     ]
 
-    _, methods, swept, note = difference_blocks(
-        comparisons(read_aggregates(results_of(rows)), evaluations_of(results_of(rows)))
-    )
+    _, methods, swept, note = difference_blocks(compared_in(results_of(rows)))
 
     assert isinstance(methods, Table)
     assert methods.caption == "Paired differences: patchwork, short side 256 px, 12 images"
@@ -257,9 +257,7 @@ def test_tables_keep_both_intervals_apart_and_mark_few_seeds() -> None:
 def test_columns_of_seeds_are_left_out_where_nothing_has_seeds() -> None:
     results = results_of([baseline(30), teacher(64, 50), teacher(32, 51)])
 
-    _, table, note = difference_blocks(
-        comparisons(read_aggregates(results), evaluations_of(results))
-    )
+    _, table, note = difference_blocks(compared_in(results))
 
     assert isinstance(table, Table)
     assert table.headers == ["a", "b", "a - b (points of mIoU)", "95 % interval over images"]

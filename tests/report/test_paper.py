@@ -6,6 +6,7 @@ import pytest
 
 from spar_bench.published import published
 from spar_bench.report.comparing import PAPER_COLUMNS, paper_data, paper_section
+from spar_bench.report.measuring import Resampler
 from spar_bench.report.page import Table
 from spar_bench.report.paper import Beside, beside_the_paper
 from spar_bench.results import Results, Row
@@ -42,7 +43,11 @@ def with_rows(results: Results, change: dict[str, object], **of: object) -> Resu
 def beside(results: Results, number: int) -> list[Beside]:
     """Return what stands beside one number of the table that results name."""
     one = published(results.reproduces or "")[number]
-    return [found for found in beside_the_paper(results, InMemory()) if found.published == one]
+    return [
+        found
+        for found in beside_the_paper(results, Resampler(InMemory()))
+        if found.published == one
+    ]
 
 
 def group(results: Results) -> str:
@@ -52,11 +57,14 @@ def group(results: Results) -> str:
 
 
 def test_without_a_table_there_is_nothing_beside() -> None:
-    assert beside_the_paper(replace(rehearsed("main_table"), reproduces=None), InMemory()) == []
+    assert (
+        beside_the_paper(replace(rehearsed("main_table"), reproduces=None), Resampler(InMemory()))
+        == []
+    )
 
 
 def test_every_number_of_the_table_is_there_in_its_order() -> None:
-    found = beside_the_paper(rehearsed("main_table"), InMemory())
+    found = beside_the_paper(rehearsed("main_table"), Resampler(InMemory()))
 
     assert [one.published for one in found] == published("main_table")
 
@@ -153,6 +161,21 @@ def test_another_time_is_that_of_another_gpu(ms: float, word: str) -> None:
     assert found.verdict.word == word
 
 
+def test_a_difference_of_times_has_no_noise_of_the_last_bit() -> None:
+    results = rehearsed("stride_figure")
+    [row] = [r for r in results.rows if r.stride_px == 24 and r.dataset == "cityscapes"
+             and r.method == "teacher"]  # fmt: skip
+    results = with_rows(
+        results, {"cost": replace(row.cost, latency_p50_ms=24_700.000000000004)},
+        group=row.group, dataset="cityscapes",
+    )  # fmt: skip
+
+    [table] = [b for b in paper_section(beside(results, SECONDS)) if isinstance(b, Table)]
+
+    [cells] = table.rows
+    assert cells[table.headers.index("Difference")].text == "+0"
+
+
 def test_a_row_that_departs_from_the_papers_is_shown_but_not_judged() -> None:
     results = rehearsed("main_table")
     departs = ["100 of 1449 images of voc21", "windows of 384 px, not 512"]
@@ -173,7 +196,7 @@ def test_noise_over_images_may_reach_the_papers_number() -> None:
     [row] = [r for r in results.rows if (r.group, r.dataset) == (group(results), "voc21")]
     evaluations = InMemory({row.stages["evaluate"]: counts_of(46.5, 3)})
 
-    [found] = [b for b in beside_the_paper(results, evaluations) if b.published == one]
+    [found] = [b for b in beside_the_paper(results, Resampler(evaluations)) if b.published == one]
 
     assert found.interval is not None
     assert found.interval[0] < 47.3 < found.interval[1]
@@ -184,7 +207,7 @@ def test_a_line_of_the_data_has_the_numbers_and_the_reason() -> None:
     change: dict[str, object] = {"miou": 0.5}
     results = with_rows(rehearsed("main_table"), change, **SPAR, dataset="voc21")
 
-    table = paper_data(beside_the_paper(results, InMemory()))
+    table = paper_data(beside_the_paper(results, Resampler(InMemory())))
 
     assert table.columns == PAPER_COLUMNS
     line = table.rows[VOC]

@@ -1,5 +1,6 @@
 """The page of a suite: a number is of its own experiment's rows, a drawing in its folder."""
 
+import re
 from dataclasses import asdict, replace
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from spar_bench.claims import Claim, Selected
 from spar_bench.report.aggregates import read_aggregates
 from spar_bench.report.claims import check_claims
+from spar_bench.report.measuring import Resampler
 from spar_bench.report.page import Block, Cell, Figure, Heading, Page, Table
 from spar_bench.report.renderers.html import PAGE, render
 from spar_bench.report.sections import Findings
@@ -37,7 +39,7 @@ def findings_of(experiment: str, rows: list[Row]) -> Findings:
     results = results_of(rows, experiment=experiment, claims=[asdict(BETTER)])
     aggregates = read_aggregates(results)
     figure = Figure("accuracy", "A figure.", SVG, result_tables(aggregates)[0])
-    claims = check_claims(results, InMemory())
+    claims = check_claims(results, Resampler(InMemory()))
     return Findings(results, aggregates, [], claims, [], [figure], [])
 
 
@@ -109,5 +111,14 @@ def test_figures_lie_in_their_experiments_folders_and_keep_their_drawings(page: 
 
     assert figures == ["first/accuracy", "second/accuracy"]
     assert 'href="second/accuracy.svg"' in written
-    assert 'id="second_accuracy-a"' in written
+    assert 'id="second:accuracy-a"' in written
     assert 'href="second/index.html"' in written
+
+
+def test_drawings_of_folders_that_read_alike_have_ids_of_their_own() -> None:
+    figures = [Figure(name, "it", svg=SVG) for name in ("a/b_c", "a_b/c")]
+
+    written = render(Page("pair", [Heading("pair", level=1), *figures]))[PAGE]
+
+    ids = re.findall(r'id="([^"]*-a)"', written)
+    assert len(ids) == len(set(ids)) == 2

@@ -10,6 +10,7 @@ from spar_bench.errors import UnknownName
 from spar_bench.report import text
 from spar_bench.report.aggregates import read_aggregates
 from spar_bench.report.columns import chosen
+from spar_bench.report.page import Source
 from spar_bench.report.renderers.latex import to_latex
 from spar_bench.report.renderers.markdown import to_markdown
 from spar_bench.report.tables import notes, result_tables
@@ -278,13 +279,15 @@ def test_several_data_sets_have_a_mean_in_the_last_column_where_all_cells_exist(
     assert [cell.sd for cell in (table.rows[1][-2], table.rows[1][-3])] == ["1.0", "1.0"]
 
 
-def test_a_mean_is_left_out_where_a_seed_failed() -> None:
+def test_a_mean_is_of_the_seeds_that_finished_on_all_data_sets() -> None:
     rows = [*on("x", {"single": 30.0, "all": 40.0}), *on("y", {"single": 20.0, "all": 50.0})]
     rows[-1] = replace(rows[-1], status="failed", miou=None)
 
     table, *_ = result_tables(read_aggregates(results_of(rows)))
 
-    assert [line[-1].text for line in table.rows] == ["25.0", "–"]
+    mean = table.rows[1][-1]
+    assert (mean.text, mean.sd, mean.n, mean.note) == ("45.0", "0.0", 2, "1 failed")
+    assert mean.source == Source("miou", (1, 2, 3, 5, 6))
 
 
 def test_a_mean_over_data_sets_is_taken_at_each_resolution_they_share() -> None:
@@ -318,6 +321,21 @@ def test_of_several_panels_the_tables_that_are_asked_for_are_there() -> None:
     tables = result_tables(read_aggregates(results_of(rows)), chosen(["peak", "miou"]))
 
     assert [table.caption.split(":")[0] for table in tables] == ["Peak memory", "Accuracy"]
+
+
+def test_a_legend_says_only_what_the_columns_need() -> None:
+    rows = [baseline(38), teacher(12, 45)]
+
+    legends = [
+        result_tables(read_aggregates(results_of(rows)), chosen(keys))[0].legend
+        for keys in (["miou"], ["gflops"], ["miou", "params"])
+    ]
+
+    assert legends == [
+        "mIoU in percent, best in bold.",
+        "Costs for one image of 256×320 px; 1 MAC = 2 FLOPs.",
+        "mIoU in percent, best in bold; costs for one image of 256×320 px.",
+    ]
 
 
 def test_a_column_that_does_not_exist_is_one_line() -> None:

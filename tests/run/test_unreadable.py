@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 import spar_bench as sb
-from spar_bench.accuracy import Counts, miou, names_digest, paired_difference
+from spar_bench.accuracy import Counts, difference_of, miou, names_digest, resample
 from spar_bench.datasets._images import read_mask
 from spar_bench.datasets.base import Sample
 from spar_bench.datasets.folder import Dataset
@@ -130,9 +130,8 @@ def test_all_arms_leave_out_the_same_and_are_paired_by_name(
     single, windows = (read_counts(one) for one in found if one is not None)
 
     assert single.images == windows.images
-    assert paired_difference(windows, single, n_resamples=50).value == pytest.approx(
-        miou(windows) - miou(single), abs=1e-12
-    )
+    difference = difference_of([resample(windows)], [resample(single)])
+    assert difference.value == pytest.approx(miou(windows) - miou(single), abs=1e-12)
 
 
 def test_same_truth_of_other_images_is_not_paired() -> None:
@@ -141,8 +140,8 @@ def test_same_truth_of_other_images_is_not_paired() -> None:
         Counts(pixels, pixels, pixels, names_digest(names)) for names in (["x", "y"], ["y", "x"])
     )
 
-    with pytest.raises(ValueError, match="the same images in both, but their names differ"):
-        paired_difference(a, b)
+    with pytest.raises(ValueError, match="the same images on both sides, but they differ"):
+        difference_of([resample(a)], [resample(b)])
 
 
 def test_where_nothing_can_be_read_the_first_reason_is_told(

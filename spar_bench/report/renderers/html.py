@@ -159,13 +159,14 @@ def _drawing(figure: Figure) -> str:
     """Return a figure's SVG as an element whose ids and styles are its own."""
     ElementTree.register_namespace("", _SVG)
     ElementTree.register_namespace("xlink", _LINK)
+    prefix = ":".join(map(text.file_name, figure.name.split("/")))
     root = ElementTree.fromstring(figure.svg)
     for parent in list(root.iter()):
         for child in list(parent):
             if child.tag in (f"{{{_SVG}}}metadata", f"{{{_SVG}}}style"):
                 parent.remove(child)
         for name, value in parent.attrib.items():
-            parent.set(name, _with_prefix(name, value, text.file_name(figure.name)))
+            parent.set(name, _with_prefix(name, value, prefix))
     width = float(root.attrib.pop("width").removesuffix("pt"))
     root.attrib.pop("height")
     root.set("class", "wide" if width > _WIDE_PT else "narrow")

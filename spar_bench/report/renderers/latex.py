@@ -5,28 +5,38 @@ unless a cell says otherwise. All else that explains a table is a comment above 
 """
 
 from collections import Counter
+from collections.abc import Iterable, Iterator
 
 from spar_bench.report import text
 from spar_bench.report.page import Cell, Page, Table, Text
 
 FILES = {"table.tex": "the tables above for LaTeX, with the package booktabs"}
-PAGE_LETTERS, GAP_LETTERS = 105, 2.7
-"""Letters per line of a two-column page in small type, and the width of a column gap."""
+PAGE_LETTERS, COLUMN_LETTERS, GAP_LETTERS = 105, 40, 2.7
+"""Letters per line of a two-column page in small type, at most in a column, and in a column gap."""
 
 
 def render(page: Page) -> dict[str, str]:
-    """Return the tables, labelled `tab:<experiment>-<number>`, with their notes as comments."""
-    tables = [block for block in page.blocks if isinstance(block, Table)]
+    """Return the tables of each file, with their notes as comments.
+
+    They are labelled `tab:<experiment>-<number>`, those of `claims.tex`
+    `tab:<experiment>-claims-<number>`.
+    """
+    return {f"{file}.tex": _file(page, file, blocks) for file, blocks in page.tables().items()}
+
+
+def _file(page: Page, file: str, blocks: Iterable[Table | Text]) -> str:
+    name = page.experiment if file == Table.file else f"{page.experiment}-{file}"
+    tables = [block for block in blocks if isinstance(block, Table)]
     written = [
-        to_latex(table, f"{page.experiment}-{number}", notes=_notes(page, table))
+        to_latex(table, f"{name}-{number}", notes=_notes(page, table))
         for number, table in enumerate(tables, 1)
     ]
-    return {"table.tex": "\n\n".join(["% Needs \\usepackage{booktabs}.", *written]) + "\n"}
+    return "\n\n".join(["% Needs \\usepackage{booktabs}.", *written]) + "\n"
 
 
 def to_latex(table: Table, label: str, *, notes: list[str]) -> str:
     """Write a table; it needs the package booktabs."""
-    columns = "l" * table.n_text + "r" * (len(table.headers) - table.n_text)
+    columns = "".join(_alignments(table))
     n_seeds = _seeds_of_most(table)
     comments = [table.caption] if table.title not in ("", table.caption) else []
     lines = [
@@ -41,6 +51,17 @@ def to_latex(table: Table, label: str, *, notes: list[str]) -> str:
         r"\bottomrule", r"\end{tabular}", r"\end{table*}",
     ]  # fmt: skip
     return "\n".join(lines)
+
+
+def _alignments(table: Table) -> Iterator[str]:
+    """Yield how each column is set: numbers to the right, long text in lines."""
+    for number, cells in enumerate(zip(*table.rows, strict=True)):
+        if number >= table.n_text:
+            yield "r"
+        elif any(len(cell.line) > COLUMN_LETTERS for cell in cells):
+            yield rf"p{{{COLUMN_LETTERS / PAGE_LETTERS:.2f}\textwidth}}"
+        else:
+            yield "l"
 
 
 def _caption(table: Table, n_seeds: int) -> str:
@@ -73,7 +94,10 @@ def _notes(page: Page, table: Table) -> list[str]:
 def _size(table: Table, n_seeds: int) -> str:
     """Return the font size and column gap at which a table fits a page."""
     cells = [[" ".join([cell.line, *_spread(cell, n_seeds)]) for cell in row] for row in table.rows]
-    n_letters = sum(max(map(len, column)) for column in zip(table.headers, *cells, strict=True))
+    n_letters = sum(
+        min(COLUMN_LETTERS, max(map(len, column)))
+        for column in zip(table.headers, *cells, strict=True)
+    )
     is_wide = n_letters + GAP_LETTERS * len(table.headers) > PAGE_LETTERS
     return r"\scriptsize\setlength{\tabcolsep}{4pt}" if is_wide else r"\small"
 

@@ -25,8 +25,8 @@ _TEXT = {"question": "> {}", "paragraph": "{}", "warning": "**{}**", "note": "{}
 def render(page: Page) -> dict[str, str]:
     """Return the page, which links figures and data as files beside it, and its tables alone."""
     shown = [block for block in page.blocks if not isinstance(block, Chart)]  # figures show it
-    tables = [block for block in shown if isinstance(block, Table) or _is(block, "note")]
-    return {"README.md": _join(shown), "table.md": _join(tables)}
+    tables = {f"{file}.md": _join(blocks) for file, blocks in page.tables().items()}
+    return {"README.md": _join(shown), **tables}
 
 
 def _join(blocks: Iterable[Printed]) -> str:
