@@ -105,6 +105,11 @@ class Aggregate:
         return statistics.stdev(self.mious) if len(self.mious) > 1 else None
 
     @property
+    def device(self) -> str:
+        """What its latency was measured on, "" without one."""
+        return self.cost.device or ""
+
+    @property
     def label(self) -> str:
         """Name of the aggregate in a figure, such as `s = 12` or `SPAR last 2 blocks`."""
         return self.label_without()
@@ -179,6 +184,11 @@ def panels_of(aggregates: Iterable[Aggregate]) -> list[Panel]:
     panels = dict.fromkeys(each.panel for each in aggregates)
     datasets = list(dict.fromkeys(panel.dataset for panel in panels))
     return sorted(panels, key=lambda p: (datasets.index(p.dataset), p.eval_short_side_px))
+
+
+def of_one_device(aggregates: Iterable[Aggregate]) -> bool:
+    """Tell whether all that has a latency has it of one device."""
+    return len({each.device for each in aggregates if each.device}) < 2
 
 
 def agrees(a: Aggregate, b: Aggregate, *, but: Collection[str] = ()) -> bool:

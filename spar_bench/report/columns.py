@@ -118,12 +118,16 @@ def _training_column(
 MIOU = Column("miou", "accuracy", "mIoU (%)", _miou_cell)
 GFLOPS = _cost_column("gflops", "operations", "GFLOPs", "gflops")
 LATENCY = Column("latency", "latency", "Latency (ms)", _latency_cell)
+_RANGE = Column("latency_range", "latency", "p10–p90 (ms)", _range_cell)
+_PEAK = _cost_column("peak", "peak memory", "Peak (MiB)", "peak_mib")
+OF_DEVICE = (LATENCY, _RANGE, _PEAK)
+"""Those that are of a device, which cells name where there are several."""
 READING = [
     _cost_column("windows", "windows", "Windows", "n_windows", str),
     GFLOPS,
     LATENCY,
-    Column("latency_range", "latency", "p10–p90 (ms)", _range_cell),
-    _cost_column("peak", "peak memory", "Peak (MiB)", "peak_mib"),
+    _RANGE,
+    _PEAK,
     _cost_column("params", "parameters", "Parameters (M)", "params_m"),
 ]
 """What it costs to read an image."""

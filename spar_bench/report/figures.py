@@ -38,6 +38,7 @@ LATENCY = CostAxis(
     "accuracy_vs_latency",
     "Median latency per image{where} (ms)",
     lambda each: each.cost.latency_p50_ms,
+    is_of_device=True,
 )
 TRAINING = CostAxis(
     "accuracy_vs_training_cost",

@@ -21,7 +21,7 @@ from matplotlib.ticker import (
 )
 
 from spar_bench.published import Published
-from spar_bench.report.aggregates import Aggregate
+from spar_bench.report.aggregates import Aggregate, of_one_device
 from spar_bench.report.behind import draw_behind, numbers_behind, paper_handle
 from spar_bench.report.paper import matched_mious
 from spar_bench.report.series import RESOLUTION, Axis, Series, series_along, with_marks
@@ -50,8 +50,9 @@ _FURTHER_BASELINES = [Mark("#404040", "*", 7.4), Mark("#404040", "D", 4.4)]
 class Resolutions:
     """What the figure shows: a line for each method with its settings.
 
-    `is_timed` tells whether anything has a latency; else the cost is in GFLOPs. `paper` has the
-    paper's numbers, if they are about the same; `own` our mark for a line of theirs.
+    `is_timed` tells whether anything has a latency, all of one device; else the cost is in GFLOPs.
+    `paper` has the paper's numbers, if they are about the same; `own` our mark for a line of
+    theirs.
     """
 
     lines: list[Series]
@@ -84,7 +85,7 @@ def resolutions_of(results: Results, aggregates: Iterable[Aggregate]) -> Resolut
     if not lines:
         return None
     every = [each for line in lines for each in line.aggregates]
-    is_timed = any(each.cost.latency_p50_ms for each in every)
+    is_timed = any(each.cost.latency_p50_ms for each in every) and of_one_device(every)
     own = dict[tuple[object, ...], Mark]()
     for number, row in matched_mious(results):
         for line in lines:

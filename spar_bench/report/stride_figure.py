@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 
 from spar_bench.published import Published
 from spar_bench.report import text
-from spar_bench.report.aggregates import Aggregate, agrees, stride_series
+from spar_bench.report.aggregates import Aggregate, agrees, of_one_device, stride_series
 from spar_bench.report.behind import COLOR, draw_behind, numbers_behind, paper_handle
 from spar_bench.report.labels import Label, write_labels
 from spar_bench.report.means import over_panels, summed_panels
@@ -47,8 +47,8 @@ _ARROW = "#333333"
 class Strides:
     """What the figure shows: teachers that differ in their stride, single pass, the best students.
 
-    Accuracies are means over `datasets`. `is_timed` tells whether everything has a latency; else
-    the cost is in GFLOPs. `paper` has the paper's numbers, if they are about the same.
+    Accuracies are means over `datasets`. `is_timed` tells whether everything has a latency of one
+    device; else the cost is in GFLOPs. `paper` has the paper's numbers, if they are about the same.
     """
 
     teachers: list[Aggregate]
@@ -93,7 +93,7 @@ def stride_stories(results: Results, aggregates: list[Aggregate]) -> list[Stride
             continue
         best = sorted(students, key=lambda each: -(each.miou or 0))[:MOST_STUDENTS]
         shown = [*single[:1], *teachers, *best]
-        is_timed = all(each.cost.latency_p50_ms for each in shown)
+        is_timed = all(each.cost.latency_p50_ms for each in shown) and of_one_device(shown)
         found.append(
             Strides(
                 teachers=teachers,

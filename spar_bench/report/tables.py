@@ -6,13 +6,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from spar_bench.report import text
-from spar_bench.report.aggregates import Aggregate, Panel, panels_of
+from spar_bench.report.aggregates import Aggregate, Panel, of_one_device, panels_of
 from spar_bench.report.columns import (
     GFLOPS,
     LATENCY,
     MIOU,
     NOT_PART,
     NOTED,
+    OF_DEVICE,
     READING,
     TRAINING,
     Column,
@@ -177,6 +178,11 @@ def _slot(column: Column, panel: Panel, group: str, lines: list[Line]) -> _Slot:
     if column is MIOU:
         best = _best([line[panel].miou for line in lines if panel in line])
         cells = [replace(cell, is_best=cell.text == best) for cell in cells]
+    if column in OF_DEVICE and not of_one_device(each for line in lines for each in line.values()):
+        cells = [
+            replace(cell, text=f"{cell.text} ({line[panel].device})") if cell.source else cell
+            for cell, line in zip(cells, lines, strict=True)
+        ]
     return _Slot(group, column, cells)
 
 
@@ -226,7 +232,7 @@ def _legend(slots: list[_Slot], aggregates: list[Aggregate]) -> str:
         parts.append("1 MAC = 2 FLOPs")
     if "latency" in quantities:
         parts.append("median latency")
-    if any(cell.text.endswith(NOTED) for slot in slots for cell in slot.cells):
+    if any(NOTED in cell.text for slot in slots for cell in slot.cells):
         parts.append(f"{NOTED} as on a loaded machine")
     legend = "; ".join(parts)
     starts_with_name = legend.startswith("mIoU")

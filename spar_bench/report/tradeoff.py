@@ -33,11 +33,15 @@ LEAST_SPAN = 5.0  # points of mIoU that the axis shows at least
 
 @dataclass(frozen=True)
 class CostAxis:
-    """What accuracy is plotted against: a file name, a title with unit, and how to read it."""
+    """What accuracy is plotted against: a file name, a title with unit, and how to read it.
+
+    A cost that is a device's is never drawn on one axis with that of another device.
+    """
 
     name: str
     title: str
     value: Callable[[Aggregate], float | None]
+    is_of_device: bool = False
 
 
 def pareto_front(costs: Sequence[float], mious: Sequence[float]) -> list[int]:
@@ -50,28 +54,43 @@ def pareto_front(costs: Sequence[float], mious: Sequence[float]) -> list[int]:
 
 
 def tradeoff_figure(aggregates: list[Aggregate], axis: CostAxis) -> Figure:
-    """Draw one facet per panel of the `aggregates` that have both accuracy and this cost."""
+    """Draw the `aggregates` that have both accuracy and this cost, in facets."""
     mark_of = marks(aggregates)
-    shown = _with_cost(aggregates, axis)
-    panels = {panel: [each for each in shown if each.panel == panel] for panel in panels_of(shown)}
-    figure, facets = facet_grid(len(panels), 2.5, above_in=0.15)
-    for facet, (panel, here) in zip(facets, panels.items(), strict=True):
+    parts = _facets(aggregates, axis)
+    figure, facets = facet_grid(len(parts), 2.5, above_in=0.15)
+    for facet, (title, here) in zip(facets, parts.items(), strict=True):
         _draw_facet(facet, here, axis, mark_of)
-        if len(panels) > 1:
-            facet.set_title(text.plot(panel.title))
-    _add_legend(figure, shown, axis)
+        if len(parts) > 1:
+            facet.set_title(text.plot(title))
+    _add_legend(figure, _with_cost(aggregates, axis), axis)
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # labels are placed for the current axes
-    for facet, here in zip(facets, panels.values(), strict=True):
+    for facet, here in zip(facets, parts.values(), strict=True):
         _label(facet, here, axis, mark_of)
     return figure
 
 
+def _facets(aggregates: Iterable[Aggregate], axis: CostAxis) -> dict[str, list[Aggregate]]:
+    """Return the points of each facet by its title: of one panel, and of one device if costs are.
+
+    A facet is named by what several of them differ in.
+    """
+    shown = _with_cost(aggregates, axis)
+    devices = {each.device for each in shown} if axis.is_of_device else set()
+    several = len(panels_of(shown)) > 1 or len(devices) < 2
+    parts: dict[str, list[Aggregate]] = {}
+    for panel in panels_of(shown):
+        for each in (each for each in shown if each.panel == panel):
+            names = [panel.title] if several else []
+            names += [each.device] if len(devices) > 1 else []
+            parts.setdefault(", ".join(names), []).append(each)
+    return parts
+
+
 def named_of_all(aggregates: list[Aggregate], axis: CostAxis) -> tuple[int, int]:
     """Return how many points of a figure are named at most, and how many there are."""
-    shown = _with_cost(aggregates, axis)
-    panels = [[each for each in shown if each.panel == panel] for panel in panels_of(shown)]
-    return sum(len(_worth_a_label(here, axis)) for here in panels), len(shown)
+    parts = _facets(aggregates, axis).values()
+    return sum(len(_worth_a_label(here, axis)) for here in parts), sum(map(len, parts))
 
 
 def _with_cost(aggregates: Iterable[Aggregate], axis: CostAxis) -> list[Aggregate]:
@@ -98,13 +117,9 @@ def _draw_facet(
 
 
 def has_front(aggregates: Sequence[Aggregate], axis: CostAxis) -> bool:
-    """Tell whether some panel has a front of more than one point, i.e. one to be seen."""
-    shown = _with_cost(aggregates, axis)
-    for panel in panels_of(shown):
-        x, y = _coordinates([each for each in shown if each.panel == panel], axis)
-        if len(pareto_front(list(x), list(y))) > 1:
-            return True
-    return False
+    """Tell whether some facet has a front of more than one point, i.e. one to be seen."""
+    points = (_coordinates(here, axis) for here in _facets(aggregates, axis).values())
+    return any(len(pareto_front(list(x), list(y))) > 1 for x, y in points)
 
 
 def _draw_front(axes: Axes, x: Floats, y: Floats) -> None:

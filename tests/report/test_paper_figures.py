@@ -96,6 +96,19 @@ def test_it_takes_the_place_of_the_figure_that_would_show_the_same() -> None:
     assert {"stride_figure", "accuracy_vs_gflops", "accuracy_vs_latency"} <= more.keys()
 
 
+def test_times_of_two_devices_are_not_on_one_axis() -> None:
+    results = stride_results()
+    rows = [
+        replace(row, cost=replace(row.cost, device="another")) if row.method == "teacher" else row
+        for row in results.rows
+    ]
+
+    words = words_of(drawn(results_of(rows), "stride_figure"))
+
+    assert any(word.endswith("fewer GFLOPs") for word in words)
+    assert not any(word.endswith("faster") for word in words)
+
+
 def test_the_arrows_are_the_best_students_gain_and_its_ratio_of_times() -> None:
     figure = drawn(stride_results(), "stride_figure")
 

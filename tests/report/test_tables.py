@@ -323,6 +323,21 @@ def test_of_several_panels_the_tables_that_are_asked_for_are_there() -> None:
     assert [table.caption.split(":")[0] for table in tables] == ["Peak memory", "Accuracy"]
 
 
+def test_costs_of_several_devices_name_theirs() -> None:
+    rows = [baseline(38), teacher(12, 45), teacher(8, 46)]
+    rows[1] = replace(rows[1], cost=replace(rows[1].cost, device="NVIDIA H200"))
+    rows[2] = replace(rows[2], cost=Cost(cost_status="not_measured"))
+
+    [table] = result_tables(read_aggregates(results_of(rows)), chosen(["latency", "gflops"]))
+
+    assert [row[-2].text for row in table.rows] == [
+        f"{text.significant(rows[0].cost.latency_p50_ms or 0)} (cpu)",
+        f"{text.significant(rows[1].cost.latency_p50_ms or 0)} (NVIDIA H200)",
+        "not measured",
+    ]
+    assert "(" not in table.rows[0][-1].text
+
+
 def test_a_legend_says_only_what_the_columns_need() -> None:
     rows = [baseline(38), teacher(12, 45)]
 

@@ -158,6 +158,25 @@ def test_of_too_many_lines_only_the_front_is_named_and_the_caption_says_so(
     assert (told in caption) is (n_lines > 5)
 
 
+def on_two_devices() -> Results:
+    """Return a teacher that was timed on another device than single pass and student."""
+    rows = [baseline(38), *students("all", 44), teacher(12, 46)]
+    rows[-1] = replace(rows[-1], cost=replace(rows[-1].cost, device="NVIDIA H200"))
+    return results_of(rows)
+
+
+def test_latencies_of_two_devices_are_in_facets_of_their_own() -> None:
+    aggregates = read_aggregates(on_two_devices())
+
+    with house_style():
+        timed, counted = (tradeoff_figure(aggregates, axis) for axis in (LATENCY, GFLOPS))
+
+    assert [axes.get_title() for axes in timed.axes] == ["cpu", "NVIDIA H200"]
+    names = [{note.get_text() for note in axes.texts} for axes in timed.axes]
+    assert names == [{"single pass", "SPAR all"}, {"s = 12"}]
+    assert [axes.get_title() for axes in counted.axes] == [""]
+
+
 def test_strides_that_divide_by_the_patch_differ_in_shape_and_colour() -> None:
     its_marks = marks(read_aggregates(stride_results()))
 
