@@ -13,7 +13,7 @@ from spar_bench import registry
 from spar_bench.accuracy import Counts, class_iou, miou
 from spar_bench.backbones.base import Backbone
 from spar_bench.components.weights import CONFIG_FILE
-from spar_bench.datasets import facts, label
+from spar_bench.datasets import facts
 from spar_bench.errors import NotReady
 from spar_bench.inference import SINGLE_PASS, Inference, Resize
 from spar_bench.plan.cost import image_flops, windows_of
@@ -122,7 +122,7 @@ def evaluate(
     pixels = PixelCounts([inference], len(data), len(classes))
     for image in read_images(segmenter, data, resize, pixels):
         pixels.add(image)
-    counts = pixels.of(0, label(spec))
+    counts = pixels.of(0, spec.display_name)
     shown = own.shown(classes, spec.background_threshold)
     ious = dict(zip(shown, class_iou(counts).tolist(), strict=True))
     return Evaluation(miou(counts), ious, counts)

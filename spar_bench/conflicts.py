@@ -97,9 +97,8 @@ class Conflicts:
 
     def _names(self, evaluate: EvaluateSpec) -> Iterator[Conflict]:
         """Yield names that stand for other images in an earlier point: tables would mix them."""
-        from spar_bench import datasets
 
-        here = {datasets.label(dataset): dataset for dataset in reversed(evaluate.datasets)}
+        here = {dataset.display_name: dataset for dataset in reversed(evaluate.datasets)}
         for name, dataset in here.items():
             images = dataset.model_dump_json(include=_IMAGES)
             if self._images.setdefault(name, images) != images:
@@ -186,10 +185,9 @@ def _resolutions(settings: Settings, sizes: "Sizes") -> Iterator[Conflict]:
 
 
 def _labels(evaluate: EvaluateSpec) -> Iterator[Conflict]:
-    from spar_bench import datasets
 
     seen = set[str]()
-    for label in map(datasets.label, evaluate.datasets):
+    for label in (one.display_name for one in evaluate.datasets):
         if label in seen:
             yield Conflict(
                 ("evaluate.datasets",),
@@ -211,7 +209,7 @@ def _columns(evaluate: EvaluateSpec) -> Iterator[Conflict]:
         if own.long_side_px is not None and own.short_side_px in evaluate.short_side_px:
             yield Conflict(
                 ("evaluate.short_side_px",),
-                f"must differ from the short side of {datasets.label(dataset)}'s own rule where "
+                f"must differ from the short side of {dataset.display_name}'s own rule where "
                 f"own is also given, but got {own.short_side_px}, which has no cap of "
                 f"{own.long_side_px} px; drop one",
             )

@@ -316,12 +316,12 @@ class Resolver:
         )
         if spec.pictures and max(spec.pictures) >= n_images:
             raise DataError(
-                f"data set {datasets.label(spec)}: pictures: must be places of its {n_images} "
+                f"data set {spec.display_name}: pictures: must be places of its {n_images} "
                 f"images, counted from 0, but got {max(spec.pictures)}; lower it"
             )
         return ResolvedDataset(
             spec=spec,
-            display_name=datasets.label(spec),
+            display_name=spec.display_name,
             classes=class_names(spec, own),
             facts=facts,
             image_hw=image_hw,
@@ -384,7 +384,7 @@ def class_names(spec: DatasetSpec, own: list[list[str]]) -> list[list[str]]:
     classes = spec.classes or own
     if len(classes) > IGNORED:
         raise DataError(
-            f"{datasets.label(spec)}: must have at most {IGNORED} classes, since labels are 8-bit "
+            f"{spec.display_name}: must have at most {IGNORED} classes, since labels are 8-bit "
             f"and {IGNORED} is ignored, but has {len(classes)}; merge or leave out some"
         )
     return classes

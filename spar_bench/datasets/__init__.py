@@ -1,28 +1,13 @@
 """The data sets: one plug-in per file, each a class `Dataset` and its `VERSION`, without torch."""
 
-import os
 from collections import Counter
 from contextlib import suppress
-from pathlib import Path
 
 from spar_bench import registry
 from spar_bench.datasets._facts import Facts, read
 from spar_bench.datasets.base import Dataset, DatasetSettings
 from spar_bench.errors import DataError, SpecError
 from spar_bench.spec.schema import DatasetPart, DatasetSpec
-
-
-def label(spec: DatasetSpec) -> str:
-    """Return a data set's name in tables: the spec's, else that of its data file or folder.
-
-    Without either it has its plug-in's name.
-    """
-    if spec.label:
-        return spec.label
-    stated = registry.data_file("datasets", spec.name)
-    if stated is None and spec.path:
-        return Path(os.path.abspath(spec.path)).name
-    return registry.display_name(spec.name) if stated is None else stated.stem
 
 
 def facts(spec: DatasetPart) -> Facts:

@@ -11,10 +11,10 @@ from spar_bench.report.measuring import (
     Resampler,
     Values,
     mean_over_datasets,
-    quantity,
     resampled_mious,
     source_of,
     total,
+    why_unmeasured,
 )
 from spar_bench.report.page import Source
 from spar_bench.report.verdicts import Verdict, of_claim
@@ -60,13 +60,15 @@ def _checked(results: Results, claim: Claim, resampler: Resampler) -> Checked:
         return Checked(results.experiment, claim, error.verdict)
     rows = [row for side in sides for selected in side for row in selected]
     means = [total(mean_over_datasets(one, claim.quantity) for one in side) for side in sides]
+    if not _divisor(claim, means) > 0:
+        nothing = "there is no gain to share" if claim.form == "share" else "it divides by nothing"
+        return Checked(results.experiment, claim, Verdict("not_comparable", nothing))
     value = float(_compared(claim, means))
-    resampled = resampled_mious(sides, resampler) if claim.quantity == "miou" else None
-    interval = None if resampled is None else interval_of(_compared(claim, resampled))
+    interval = _interval(claim, sides, resampler)
     return Checked(
         experiment=results.experiment,
         claim=claim,
-        verdict=_with_notes(of_claim(value, claim.expected, interval and interval[1]), claim, rows),
+        verdict=_verdict(claim, value, interval, rows),
         value=value,
         interval=interval,
         n_images=sum({row.dataset: row.n_images or 0 for row in rows}.values()),
@@ -94,10 +96,7 @@ def _rows(results: Results, claim: Claim, selected: Selected) -> list[Row]:
     if not rows:
         raise _Unmeasured(Verdict("not_run", f"no row of {selected.text}"))
     for row in rows:
-        if row.status != "finished" or quantity(row, claim.quantity) is None:
-            why = row.reason or row.status.replace("_", " ")
-            if row.status == "finished":
-                why = f"{claim.quantity} was not measured"
+        if (why := why_unmeasured(row, claim.quantity)) is not None:
             raise _Unmeasured(Verdict("not_run", f"{row.trial}, {row.method}: {why}"))
         if row.random_weights and claim.quantity == "miou":
             raise _Unmeasured(Verdict("not_comparable", "its weights are random"))
@@ -115,27 +114,49 @@ def _require_same_datasets(sides: list[list[list[Row]]]) -> None:
         raise _Unmeasured(Verdict("not_comparable", "it compares rows of different data sets"))
 
 
+def _interval(
+    claim: Claim, sides: list[list[list[Row]]], resampler: Resampler
+) -> tuple[float, float] | None:
+    """Return the interval over images; None where counts are missing, or a resample has no value.
+
+    A share or a ratio has none in resamples where it divides by nothing.
+    """
+    resampled = resampled_mious(sides, resampler) if claim.quantity == "miou" else None
+    if resampled is None or not (_divisor(claim, resampled) > 0).all():
+        return None
+    return interval_of(_compared(claim, resampled))
+
+
 def _compared(claim: Claim, sides: list[Values]) -> Values:
     """Return what a claim compares, in the shape of its sides' values."""
     if claim.form == "rising":
         steps: Values = np.min([after - before for before, after in pairwise(sides)], axis=0)
         return steps
     first, second = sides[:2]
-    if claim.form == "difference":
-        return first - second
-    with np.errstate(divide="ignore", invalid="ignore"):
-        if claim.form == "ratio":
-            return first / second
-        return (first - second) / (sides[2] - second)
+    if claim.form == "ratio":
+        return first / _divisor(claim, sides)
+    return (first - second) / _divisor(claim, sides)
 
 
-def _with_notes(verdict: Verdict, claim: Claim, rows: list[Row]) -> Verdict:
-    """Add what makes a verdict weaker than it looks."""
-    notes = list[str]()
+def _divisor(claim: Claim, sides: list[Values]) -> Values:
+    """Return what a claim divides by, which must be above 0: the way of a share, 1 without one."""
+    match claim.form:
+        case "ratio":
+            return sides[1]
+        case "share":
+            return sides[2] - sides[1]
+    return np.ones_like(sides[0])
+
+
+def _verdict(
+    claim: Claim, value: float, interval: tuple[float, float] | None, rows: list[Row]
+) -> Verdict:
+    """Judge a claim, with what makes its verdict weaker than it looks."""
+    note = ""
     if claim.quantity in ("latency_p50_ms", "peak_mib"):
         devices = {(row.cost.device, row.dtype) for row in rows}
         if len(devices) > 1:
             return Verdict("not_comparable", "it compares different devices or precisions")
         if any(row.cost.latency_note for row in rows):
-            notes.append("latency as on a loaded machine")
-    return Verdict(verdict.word, "; ".join([*filter(None, [verdict.reason]), *notes]))
+            note = "latency as on a loaded machine"
+    return Verdict(of_claim(value, claim.expected, interval and interval[1]).word, note)

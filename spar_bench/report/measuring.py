@@ -50,6 +50,13 @@ def quantity(row: Row, name: str) -> float | None:
     return found
 
 
+def why_unmeasured(row: Row, name: str) -> str | None:
+    """Return why a row does not have a quantity; None if it does."""
+    if row.status != "finished":
+        return row.reason or row.status.replace("_", " ")
+    return f"{name} was not measured" if quantity(row, name) is None else None
+
+
 def source_of(name: str, rows: Iterable[Row], results: Results) -> Source:
     """Return where a quantity of some rows of `results` comes from."""
     index = {id(row): number for number, row in enumerate(results.rows)}

@@ -5,7 +5,13 @@ from dataclasses import dataclass, replace
 
 from spar_bench.accuracy import interval_of
 from spar_bench.published import Published, published
-from spar_bench.report.measuring import Resampler, mean_over_datasets, resampled_mious, source_of
+from spar_bench.report.measuring import (
+    Resampler,
+    mean_over_datasets,
+    resampled_mious,
+    source_of,
+    why_unmeasured,
+)
 from spar_bench.report.page import Source
 from spar_bench.report.verdicts import MARGIN, Verdict, of_published
 from spar_bench.results import Matched, Results, Row
@@ -92,12 +98,18 @@ def _compared(one: Published, match: Matched, rows: list[Row], resampler: Resamp
     name = QUANTITIES[one.quantity]
     values = [row.miou if name == "miou" else getattr(row.cost, name) for row in rows]
     if not rows or any(value is None for value in values):
-        reasons = [row.reason for row in rows if row.reason]
-        return Beside(one, Verdict("not_run", reasons[0] if reasons else ""), match.group)
+        return Beside(one, Verdict("not_run", next(_lacking(rows, name), "")), match.group)
     scale = _SCALES[one.quantity]
     ours = float(mean_over_datasets(rows, name)) * scale
     interval = _interval(rows, resampler) if name == "miou" else None
     return Beside(one, _verdict(one, match, ours, interval), match.group, ours, interval)
+
+
+def _lacking(rows: list[Row], name: str) -> Iterator[str]:
+    """Yield why rows do not have a quantity."""
+    for row in rows:
+        if (why := why_unmeasured(row, name)) is not None:
+            yield why
 
 
 def _interval(rows: list[Row], resampler: Resampler) -> tuple[float, float] | None:

@@ -8,7 +8,8 @@ _LATEX = {
     "#": r"\#", "_": r"\_", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
     "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", "–": "--",
     "±": r"\ensuremath{\pm}", "†": r"\textdagger{}", "‡": r"\textdaggerdbl{}",
-    "×": r"\ensuremath{\times}", "−": r"\ensuremath{-}",
+    "×": r"\ensuremath{\times}", "−": r"\ensuremath{-}", "≥": r"\ensuremath{\geq}",
+    "≤": r"\ensuremath{\leq}", "²": r"\textsuperscript{2}", "…": r"\ldots{}", "—": "---",
 }  # fmt: skip
 
 

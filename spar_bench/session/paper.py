@@ -1,7 +1,7 @@
 """Which rows of a sweep a number of the paper is about, and what keeps them from being compared."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from spar_bench import registry
 from spar_bench.inference import Resize
@@ -10,15 +10,23 @@ from spar_bench.protocol import declare
 from spar_bench.published import MEAN, TIMED_HW, TIMED_IMAGE, Published, published
 from spar_bench.results import Matched
 from spar_bench.spec.schema import DatasetSpec, EvaluateSpec, Settings
+from spar_bench.validation import Part
 
 SOURCE, N_IMAGES, EXTENDED_PX = "sa1b", 25_000, 1024
 """What the paper's students learn from; in the extended range, short sides exceed the last."""
 SIZE_TOLERANCE = 0.025
 """Relative difference of an image's effective side from that of a figure's axis."""
-_RECIPE = {
+_BACKBONE = {"read_out": None, "position_embedding": None, "odd_sides": None}
+_TEACHER = {"upsample": "auto"}
+_TARGETS = {"normalise": False}
+_IMAGES = {"smallest_side_px": 512, "crop": 0.5, "flip": 0.5}
+_RANGE = {"short_side_px": (512, 1024), "long_side_ratio": 2.0}
+_EXTENDED_RANGE = {"short_side_px": (512, 2560), "long_side_ratio": 1.0}
+_STUDENT = {
     "optimiser": "adamw", "learning_rate": 2.0e-5, "weight_decay": 1.0e-4, "epochs": 10,
     "schedule": "constant", "accumulate": 2,
 }  # fmt: skip
+"""The paper's settings, by the part of a spec; a backbone without its own has the paper's."""
 
 
 def matched(trials: Iterable[Trial], table: str) -> list[Matched]:
@@ -56,11 +64,13 @@ def _is_of(settings: Settings, one: Published) -> bool:
         return False
     if one.method == "teacher":
         return True
-    is_extended = settings.images.short_side_px[1] > EXTENDED_PX
-    return one.trainable in (None, settings.student.trainable) and one.images in (
-        None,
-        "sa1b_25k_extended" if is_extended else "sa1b_25k",
-    )
+    images = "sa1b_25k_extended" if _is_extended(settings) else "sa1b_25k"
+    is_trained_part = one.trainable in (None, settings.student.trainable)
+    return is_trained_part and one.images in (None, images)
+
+
+def _is_extended(settings: Settings) -> bool:
+    return settings.images.short_side_px[1] > EXTENDED_PX
 
 
 def _rows(trial: Trial, one: Published, six: list[str]) -> list[PlannedRow]:
@@ -92,13 +102,16 @@ def _departures(trial: Trial, rows: list[PlannedRow], one: Published) -> Iterato
     settings, point = trial.settings, trial.point
     if point.has_random_weights:
         yield "some weights are random"
+    yield from _others(settings.backbone, _BACKBONE, "backbone")
     for row in rows:
         yield from _of_data(row, one)
-    if one.method != "pretrained" and settings.student.checkpoint is None:
+    is_trained = one.method == "student" and settings.student.checkpoint is None
+    if one.method == "teacher" or is_trained:
         native_px = point.backbone.sizes.image_px
         if point.window_px != native_px:
             yield f"windows of {point.window_px} px, not {native_px}"
-    if one.method == "student" and settings.student.checkpoint is None:
+        yield from _others(settings.teacher, _TEACHER, "teacher")
+    if is_trained:
         yield from _of_student(settings)
 
 
@@ -129,6 +142,14 @@ def _of_student(settings: Settings) -> Iterator[str]:
         yield f"distilled on {own}, not {N_IMAGES:,} of {SOURCE}"
     if student.loss.name != "mse":
         yield f"the loss {student.loss.name}, not mse"
-    others = [key for key, value in _RECIPE.items() if getattr(student, key) != value]
+    size_range = _EXTENDED_RANGE if _is_extended(settings) else _RANGE
+    yield from _others(images, _IMAGES | size_range, "images")
+    yield from _others(settings.teacher, _TARGETS, "teacher")
+    yield from _others(student, _STUDENT, "student")
+
+
+def _others(part: Part, papers: Mapping[str, object], name: str) -> Iterator[str]:
+    """Yield which settings of a part of the spec are others than the paper's, if any."""
+    others = [key for key, value in papers.items() if getattr(part, key) != value]
     if others:
-        yield f"another {', '.join(others)} of the student"
+        yield f"another {', '.join(others)} of the {name}"

@@ -8,7 +8,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from spar_bench import datasets, registry
+from spar_bench import registry
 from spar_bench.components.backbone import (
     exported_from,
     known_sizes,
@@ -165,7 +165,7 @@ def _drawn_again(resolver: Resolver, settings: Settings) -> Iterator[str]:
 def _not_as_published(
     resolver: Resolver, spec: DatasetSpec | SourceSpec, split: Split
 ) -> Iterator[str]:
-    label = datasets.label(spec) if isinstance(spec, DatasetSpec) else spec.name
+    label = spec.display_name if isinstance(spec, DatasetSpec) else spec.name
     dataset = resolver.opened(spec, split)
     published = getattr(dataset, "n_published", None)  # stated by those that read files
     if published not in (None, len(dataset)):

@@ -1,9 +1,12 @@
 """The experiment spec as frozen, closed models: every key, its unit and its default."""
 
+import os
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from spar_bench import registry
 from spar_bench.published import tables
 from spar_bench.spec.blocks import BlockSpec
 from spar_bench.spec.claims import ClaimSpec
@@ -244,6 +247,16 @@ class DatasetSpec(DatasetPart):
         description="A class other than 0 with no more than this share of the foreground's pixels "
         "is dropped; default: the data set's own, mostly 0, which drops none.",
     )
+
+    @property
+    def display_name(self) -> str:
+        """Its name in tables: its label, else that of its data file or folder, else its plug-in."""
+        if self.label:
+            return self.label
+        stated = registry.data_file("datasets", self.name)
+        if stated is None and self.path:
+            return Path(os.path.abspath(self.path)).name
+        return registry.display_name(self.name) if stated is None else stated.stem
 
 
 class ClassifierSpec(Part):

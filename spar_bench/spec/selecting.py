@@ -56,6 +56,7 @@ class Selector:
 
     def _selected(self, where: Raw, own: Raw, claim: Steps, inner: Steps) -> Selected:
         steps = self._in_file(claim, inner)
+        where, own = _spelled_out(where), _spelled_out(own)
         values, n_before = {**where, **own}, len(self.problems)
         for key in values:
             at = (*steps, key) if key in own else (*claim, "where", key)
@@ -72,8 +73,10 @@ class Selector:
             self._note(steps, f"short_side_px: must be a whole number, but got {show(side)}")
         points = list(self._matching(values))
         shown = ", ".join(f"{key}: {show(value)}" for key, value in values.items())
-        if len(self.problems) == n_before:
+        if len(self.problems) == n_before and self._points:
             self._require_one(points, str(method), shown, steps)
+        if len(self.problems) == n_before and points:
+            self._require_place(points, values, shown, steps)
         dataset = values.get("dataset")
         return Selected(
             text=shown,
@@ -85,7 +88,7 @@ class Selector:
 
     def _require_one(self, points: "list[Point]", method: str, shown: str, steps: Steps) -> None:
         """Record a selection of nothing, or of several settings that affect its numbers."""
-        if self._points and not points:
+        if not points:
             text = f"must select a row of the sweep, but {shown} selects none; correct it"
             self._note(steps, text)
         first = {_decisive(point.settings, method): point.group for point in reversed(points)}
@@ -93,6 +96,23 @@ class Selector:
             two = " and ".join(list(first.values())[:2])
             text = f"must select one setting, but {shown} selects {len(first)}, such as {two}"
             self._note(steps, f"{text}; say which, with further keys")
+
+    def _require_place(self, points: "list[Point]", values: Raw, shown: str, steps: Steps) -> None:
+        """Record a data set or resolution that no row has, or several resolutions."""
+        evaluates = [point.settings.evaluate for point in points]
+        datasets = {one.display_name: None for each in evaluates for one in each.datasets}
+        sides = {side: None for each in evaluates for side in each.short_side_px}
+        dataset, side = values.get("dataset"), values.get("short_side_px")
+        if dataset is not None and str(dataset) not in datasets:
+            text = f"must be a data set of these rows, but got {show(dataset)}"
+            self._note(steps, f"dataset: {text}; {suggest(str(dataset), datasets)}")
+        several = ", ".join(map(str, sides))
+        if side is not None and side not in sides and "own" not in sides:
+            text = f"must be of these rows, but got {side}; they have {several}"
+            self._note(steps, f"short_side_px: {text}")
+        elif side is None and len(sides) > 1:
+            text = f"must select one resolution, but {shown} selects {several}"
+            self._note(steps, f"{text}; add short_side_px")
 
     def _matching(self, values: Raw) -> "Iterator[Point]":
         keys = {key: value for key, value in values.items() if key not in ROW_KEYS}
@@ -107,6 +127,15 @@ class Selector:
     def _note(self, steps: Steps, text: str) -> None:
         position = self._document.position_of_value(steps)
         self.problems.append(Problem(position, dotted(steps), text))
+
+
+def _spelled_out(values: Raw) -> Raw:
+    """Return a selection in which each setting of a part has its own dotted key."""
+    found: Raw = {}
+    for key, value in values.items():
+        settings = value if isinstance(value, dict) else {"name": value}
+        found |= {key if name == "name" else f"{key}.{name}": one for name, one in settings.items()}
+    return found
 
 
 _DECISIVE = {

@@ -1,6 +1,6 @@
 """Validate a file and its points, and locate their mistakes in it."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,9 +108,14 @@ def is_training(key: str) -> bool:
     return key.startswith(("student.", "images.")) and key != "student.checkpoint"
 
 
-def _imported(settings: Settings, swept: Iterable[str]) -> Iterator[Conflict]:
+def _imported(settings: Settings, swept: Collection[str]) -> Iterator[Conflict]:
+    """Yield what is swept of a training that a checkpoint replaces.
+
+    Where each point has a checkpoint of its own, the settings say how that was trained.
+    """
     path = settings.student.checkpoint
-    for key in filter(is_training, swept if path is not None else []):
+    is_replaced = path is not None and "student.checkpoint" not in swept
+    for key in filter(is_training, swept if is_replaced else []):
         yield Conflict(
             ("student.checkpoint",),
             f"must be left out where {key} is swept, since nothing is trained with it, but got "

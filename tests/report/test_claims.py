@@ -76,13 +76,45 @@ def test_a_difference_has_the_interval_of_the_paired_bootstrap() -> None:
 
 
 def test_a_share_has_the_interval_of_the_share_in_each_resample() -> None:
-    found = checked(claim("share", [S16], [SINGLE], [S12]))
+    rows = [baseline(20.0), teacher(16, 60.0), teacher(12, 80.0)]
+    counts = evaluations_of(results_of(rows)).all_counts
+
+    found = checked(claim("share", [S16], [SINGLE], [S12]), rows, counts=counts)
 
     of, start, end = (
-        resample(COUNTS[key]).of_resamples for key in ("teacher16", "pretrained", "teacher12")
+        resample(counts[key]).of_resamples for key in ("teacher16", "pretrained", "teacher12")
     )
+    assert (end > start).all()
     expected = np.quantile((of - start) / (end - start), [0.025, 0.975])
     assert found.interval == pytest.approx(tuple(expected), abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("made", "reason"),
+    [
+        (claim("share", [SPAR], [S12], [SINGLE]), "there is no gain to share"),
+        (claim("share", [SPAR], [S12], [S12]), "there is no gain to share"),
+        (claim("ratio", [SPAR], [SINGLE], quantity="gflops"), "it divides by nothing"),
+    ],
+)
+def test_what_divides_by_nothing_or_by_a_loss_is_not_comparable(made: Claim, reason: str) -> None:
+    free = [replace(ROWS[0], cost=replace(ROWS[0].cost, gflops=0.0)), *ROWS[1:]]
+
+    found = checked(made, free)
+
+    assert (found.verdict.word, found.verdict.reason) == ("not_comparable", reason)
+    assert (found.value, found.interval) == (None, None)
+
+
+def test_a_share_of_a_gain_that_some_resamples_do_not_have_has_no_interval() -> None:
+    counts = {**COUNTS, "teacher12": COUNTS["teacher16"]}
+    resampled = [resample(counts[key]).of_resamples for key in ("teacher16", "teacher12")]
+
+    found = checked(claim("share", [SPAR], [S16], [S12]), counts=counts)
+
+    assert (resampled[1] <= resampled[0]).any()
+    assert found.value == pytest.approx(-1.0)
+    assert found.interval is None
 
 
 def test_what_images_do_not_change_has_no_interval() -> None:

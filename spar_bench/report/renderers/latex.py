@@ -47,7 +47,7 @@ def to_latex(table: Table, label: str, *, notes: list[str]) -> str:
         rf"\begin{{tabular}}{{@{{}}{columns}@{{}}}}", r"\toprule",
         *_group_header(table.groups),
         " & ".join(map(text.latex, table.headers)) + r" \\", r"\midrule",
-        *(" & ".join(_cell(cell, n_seeds) for cell in row) + r" \\" for row in table.rows),
+        *(f"{_row(row, n_seeds)} \\\\" for row in table.rows),
         r"\bottomrule", r"\end{tabular}", r"\end{table*}",
     ]  # fmt: skip
     return "\n".join(lines)
@@ -120,6 +120,12 @@ def _spread(cell: Cell, n_seeds: int) -> list[str]:
     if cell.n == n_seeds and not cell.note:
         return [f"± {cell.sd}"] if cell.sd else []
     return cell.spread
+
+
+def _row(cells: list[Cell], n_seeds: int) -> str:
+    """Return the cells of a row; after a line break, `[` or `*` would be read as its option."""
+    row = " & ".join(_cell(cell, n_seeds) for cell in cells)
+    return f"{{}}{row}" if row.startswith(("[", "*")) else row
 
 
 def _cell(cell: Cell, n_seeds: int) -> str:

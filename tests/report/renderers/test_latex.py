@@ -65,6 +65,45 @@ def test_latex_sets_a_wide_table_smaller() -> None:
     assert r"\small" in to_latex(narrow, "x", notes=[])
 
 
+def test_a_first_cell_is_no_option_of_the_line_break_before_it() -> None:
+    rows = [[Cell("[E2] finer is better")], [Cell("* all")], [Cell("plain")]]
+
+    written = to_latex(Table("it", [("", 1)], ["a"], rows, n_text=1), "x", notes=[])
+
+    body = written[written.index(r"\midrule") : written.index(r"\bottomrule")].splitlines()[1:]
+    assert body == [r"{}[E2] finer is better \\", r"{}* all \\", r"plain \\"]
+
+
+def test_long_text_is_set_in_lines_and_signs_have_commands() -> None:
+    rows = [[Cell("long " * 20), Cell("≥ 5.0"), Cell("1536² px…")]]
+    table = Table("it", [("", 3)], ["a", "b", "c"], rows, n_text=2)
+
+    written = to_latex(table, "x", notes=[])
+
+    assert r"\begin{tabular}{@{}p{0.38\textwidth}lr@{}}" in written
+    assert r"\ensuremath{\geq} 5.0 & 1536\textsuperscript{2} px\ldots{} \\" in written
+
+
+def test_claims_and_the_papers_numbers_have_files_of_their_own() -> None:
+    tables = [
+        Table(file, [("", 1)], ["a"], [[Cell(file)]], n_text=1, file=file)
+        for file in ("claims", "paper", "table", "table")
+    ]
+    notes = [Text("of claims", "note"), Text("of numbers", "note")]
+    page = Page("x", [tables[0], notes[0], *tables[1:], notes[1]])
+
+    written = render(page)
+
+    labels = {name: re.findall(r"\\label\{(.*)\}", text) for name, text in written.items()}
+    assert labels == {
+        "claims.tex": ["tab:x-claims-1"],
+        "paper.tex": ["tab:x-paper-1"],
+        "table.tex": ["tab:x-1", "tab:x-2"],
+    }
+    assert "% of claims" in written["claims.tex"]
+    assert "% of claims" not in written["table.tex"]
+
+
 def test_each_table_has_the_notes_that_follow_it_as_comments() -> None:
     one, two, other = (
         Table(name, [("", 1)], ["a"], [[Cell(name)]], n_text=1) for name in ("one", "two", "other")
