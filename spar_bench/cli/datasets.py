@@ -83,7 +83,7 @@ def check(name: str, path: str | None, split: "Split | None", every: bool) -> No
         click.echo(line)
     if len(found.problems) > SHOWN_PROBLEMS:
         click.echo(f"... and {len(found.problems) - SHOWN_PROBLEMS} more")
-    kind = "labelled image" if found.split == "val" else "image"
+    kind = "labelled image" if found.has_masks else "image"
     where = f" in {found.root}" if found.root else ""
     seen = f"{name} {found.split}: {counted(found.n_images, kind)}{where}, {found.n_opened} opened"
     if found.problems:

@@ -70,12 +70,6 @@ def evenly_spaced(images: Sequence[T], count: int | None) -> Sequence[T]:
     return [images[i * n // count] for i in range(count)]
 
 
-def spread(n_images: int, count: int | None) -> list[int]:
-    """Return the indices of `count` images, evenly spaced, first and last among them, or of all."""
-    n = min(count or n_images, n_images)
-    return [round(place * (n_images - 1) / max(n - 1, 1)) for place in range(n)]
-
-
 class Sample(NamedTuple):
     """A labelled image."""
 

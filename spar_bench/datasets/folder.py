@@ -64,7 +64,7 @@ def _train_images(root: Path, problems: list[SparBenchError]) -> list[Path]:
     for name in ("train_images", "images"):
         if (root / name).is_dir():
             return _listed(root / name, ENDINGS, problems)
-    for name in ("val_images", "val_masks", "masks"):
+    for name in ("val_images", "val_masks", "train_masks", "masks"):
         if (root / name).is_dir():  # its files may be masks, not photographs
             raise NotReady(
                 f"{root}: must have train_images/ to distil on, but has {name}/ instead; add "

@@ -210,7 +210,7 @@ def _of_panels(
 def _pictures(
     shown: list[Aggregate], classes: list[str], evaluations: Evaluations, *, at: str
 ) -> Iterator[FigurePlan]:
-    """Yield the panel of first images, and the features of the first in the teacher's PCA."""
+    """Yield the panel of some images, and the features of the first in the teacher's PCA."""
     previews = {
         each.name: preview
         for each in shown
@@ -220,7 +220,7 @@ def _pictures(
         return
     yield FigurePlan(
         "qualitative",
-        f"The first validation images{at}, their truth and what each method predicts. "
+        f"Validation images{at}, their truth and what each method predicts. "
         "Regions with enough room show the number of their class.",
         partial(panel_figure, previews, classes),
     )
@@ -232,14 +232,14 @@ def _pictures(
         and (found := evaluations.features(each.evaluations[0])) is not None
     }
     if len(features) > 1:
-        image = next(preview.images[0] for preview in previews.values() if preview.names)
+        preview = next(preview for preview in previews.values() if preview.names)
         fitted_to = teacher.name if teacher.name in features else None
         whose = f"{fitted_to}'s" if fitted_to else "all of them"
         yield FigurePlan(
             "pca",
-            f"Features of the first validation image{at}: the first three principal components of "
+            f"Features of {preview.names[0]}{at}: the first three principal components of "
             f"{whose} as red, green and blue. A colour is the same feature in each.",
-            partial(pca_figure, image, features, fitted_to=fitted_to),
+            partial(pca_figure, preview.images[0], features, fitted_to=fitted_to),
         )
 
 

@@ -20,7 +20,7 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from spar_bench.datasets.base import IGNORED, Mask, Sample, spread
+from spar_bench.datasets.base import IGNORED, Mask, Sample, evenly_spaced
 from spar_bench.errors import DataError, SparBenchError
 from spar_bench.files import replace_bytes, replace_text
 from spar_bench.plan.cost import windows_flops
@@ -112,7 +112,7 @@ class _Kept:
         self._stage, self._context = stage, context
         self._folder = context.store.scratch(stage) / _FEATURES
         self._dataset = open_dataset(stage.places.dataset, "train", labelled=True)
-        self._indices = spread(len(self._dataset), stage.settings.recipe.count)
+        self._indices = evenly_spaced(range(len(self._dataset)), stage.settings.recipe.count)
         self.skipped = dict[int, Skipped]()
         states = np.array([self.mirrored(n) for n in range(stage.settings.recipe.epochs)])
         self._needed = [

@@ -143,6 +143,8 @@ def _looks(settings: Settings, resolver: Resolver) -> Iterator[Callable[[], Iter
     for data in settings.evaluate.datasets:
         if data.count is None:
             yield partial(_not_as_published, resolver, data, "val")
+        if settings.evaluate.classifier.is_linear and settings.evaluate.classifier.count is None:
+            yield partial(_not_as_published, resolver, data, "train", labelled=True)
     yield partial(_whole, resolver, settings, "evaluated", _evaluated)
     if settings.distils:
         yield partial(_not_as_published, resolver, settings.images.source, "train")
@@ -163,10 +165,10 @@ def _drawn_again(resolver: Resolver, settings: Settings) -> Iterator[str]:
 
 
 def _not_as_published(
-    resolver: Resolver, spec: DatasetSpec | SourceSpec, split: Split
+    resolver: Resolver, spec: DatasetSpec | SourceSpec, split: Split, *, labelled: bool = False
 ) -> Iterator[str]:
     label = spec.display_name if isinstance(spec, DatasetSpec) else spec.name
-    dataset = resolver.opened(spec, split)
+    dataset = resolver.opened(spec, split, labelled=labelled)
     published = getattr(dataset, "n_published", None)  # stated by those that read files
     if published not in (None, len(dataset)):
         yield (

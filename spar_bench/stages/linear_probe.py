@@ -15,7 +15,7 @@ from spar_bench.stages.base import Estimate, Identity
 from spar_bench.stages.cost import method_of
 from spar_bench.values import Method, Precision
 
-VERSION = 1
+VERSION = 2
 PROBE_FILE = "probe.safetensors"
 """`weight` `(K, C)` and `bias` `(K)`, in float32: a score for each class from plain features."""
 CURVE_FILE = "curve.json"

@@ -1,10 +1,12 @@
 """The commands about data sets: what they list, show and find wrong."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from ruamel.yaml import YAML
 
 from spar_bench import registry
@@ -20,6 +22,7 @@ from tests.datasets.trees import (  # fmt: skip
     write_palette,
     write_photograph,
 )
+from tests.run.probes import write_labelled
 from tests.run.tiny import write_photographs
 from tests.small import one_line, printed, spar_bench, write_spec
 
@@ -100,7 +103,7 @@ def test_whole_data_set_is_found_right(name: str) -> None:
     train = spar_bench("datasets", "check", mine, "--path", "sets", "--split", "train").stdout
 
     assert val == f"{mine} val: 4 labelled images in {root}, 4 opened, nothing wrong\n"
-    assert train == f"{mine} train: 4 images in {root}, 4 opened, nothing wrong\n"
+    assert train == f"{mine} train: 4 labelled images in {root}, 4 opened, nothing wrong\n"
 
 
 def test_data_set_without_val_is_checked_as_source() -> None:
@@ -263,6 +266,23 @@ def test_folder_of_ones_own_is_checked_alike(
     assert good == "folder val: 3 labelled images in streets, 3 opened, nothing wrong\n"
     assert len(found) == len(said)
     assert all(part in line for part, line in zip(said, found, strict=True))
+
+
+def test_masks_of_training_images_are_checked_where_there_are_some() -> None:
+    root = write_labelled(Path("streets"))
+    options = ("folder", "--path", "streets", "--split", "train")
+    good = spar_bench("datasets", "check", *options).stdout
+    mask = root / "train_masks" / "1.png"
+    Image.fromarray(np.full((46, 70), 9, np.uint8)).save(mask)
+
+    found = lines(*options)
+
+    assert good == "folder train: 3 labelled images in streets, 3 opened, nothing wrong\n"
+    assert "train_masks/1.png: a mask must hold only" in found[0]
+    (root / "classes.txt").unlink()
+    shutil.rmtree(root / "train_masks")
+    bare = spar_bench("datasets", "check", *options).stdout
+    assert bare == "folder train: 3 images in streets, 3 opened, nothing wrong\n"
 
 
 def test_scenes_that_need_no_file_are_checked_too() -> None:

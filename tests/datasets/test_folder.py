@@ -200,6 +200,15 @@ def test_folder_that_is_not_right_is_refused_before_an_image_is_read(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["val_masks", "train_masks", "masks"])
+def test_masks_are_not_taken_for_photographs_to_distil_on(tmp_path: Path, name: str) -> None:
+    write_mask(tmp_path / name / "a.png")
+    write_image(tmp_path / "photos" / "a.jpg")
+
+    with pytest.raises(NotReady, match=f"must have train_images/ to distil on, but has {name}/"):
+        read("train", tmp_path)
+
+
 def test_number_of_images_without_masks_is_told(root: Path) -> None:
     for name in ("a", "b"):
         (root / "val_masks" / f"{name}.png").unlink()

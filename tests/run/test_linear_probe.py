@@ -12,7 +12,6 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from spar_bench.backbones.openclip import Backbone as OpenClip
-from spar_bench.datasets.base import spread
 from spar_bench.errors import DataError
 from spar_bench.plan.trials import Plan
 from spar_bench.resolve import open_dataset
@@ -248,14 +247,6 @@ def test_masks_that_label_nothing_are_refused(clip: Path, tmp_path: Path, store:
 
     with pytest.raises(DataError, match="the masks of its training images must label a pixel"):
         make_now(stage, store)
-
-
-@pytest.mark.parametrize(
-    ("n_images", "count", "expected"),
-    [(5, None, [0, 1, 2, 3, 4]), (9, 3, [0, 4, 8]), (4, 9, [0, 1, 2, 3]), (7, 1, [0])],
-)
-def test_images_are_evenly_spaced(n_images: int, count: int | None, expected: list[int]) -> None:
-    assert spread(n_images, count) == expected
 
 
 @pytest.mark.parametrize("average", ["logits", "features"])

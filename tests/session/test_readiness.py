@@ -105,6 +105,17 @@ def test_source_with_another_number_of_images_than_published_is_remarked(here: P
     ]
 
 
+def test_probe_on_a_part_of_the_published_training_images_is_remarked(here: Path) -> None:
+    make("voc21", here / "data", n=4)
+    text = UNTIMED.replace("{name: patchwork, count: 2}", "{name: voc21, count: 2}")
+    text = text.replace("evaluate:", "evaluate:\n  classifier: {name: linear}")
+
+    assert [line for line in of(text) if line.startswith("data set")] == [
+        "data set voc21: train has 4 images, but 1464 are published, so that its numbers are not "
+        "those of the whole set"
+    ]
+
+
 def test_sweep_says_what_is_remarked_before_it_starts(here: Path) -> None:
     write_photographs(here / "noise")
     text = TINY.replace("source: patchwork, count: 2", "source: {path: noise}, count: 4")
