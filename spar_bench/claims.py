@@ -27,7 +27,7 @@ class Claim:
     """A claim about a quantity of rows; it holds if what is measured is at least `expected`.
 
     A side is a sum over what it selects. `paper` says what the paper reports, `line` where the spec
-    makes the claim.
+    makes the claim, `tried` what was tried where it does not hold.
     """
 
     text: str
@@ -37,6 +37,7 @@ class Claim:
     sides: list[list[Selected]]
     expected: float
     line: int
+    tried: str = ""
 
     @classmethod
     def of(cls, values: dict[str, Any]) -> "Claim":

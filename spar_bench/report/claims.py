@@ -152,11 +152,12 @@ def _verdict(
     claim: Claim, value: float, interval: tuple[float, float] | None, rows: list[Row]
 ) -> Verdict:
     """Judge a claim, with what makes its verdict weaker than it looks."""
-    note = ""
+    word = of_claim(value, claim.expected, interval and interval[1]).word
+    notes = [] if word == "reproduced" or not claim.tried else [f"tried: {claim.tried}"]
     if claim.quantity in ("latency_p50_ms", "peak_mib"):
         devices = {(row.cost.device, row.dtype) for row in rows}
         if len(devices) > 1:
             return Verdict("not_comparable", "it compares different devices or precisions")
         if any(row.cost.latency_note for row in rows):
-            note = "latency as on a loaded machine"
-    return Verdict(of_claim(value, claim.expected, interval and interval[1]).word, note)
+            notes.append("latency as on a loaded machine")
+    return Verdict(word, "; ".join(notes))

@@ -181,16 +181,24 @@ def _verdict_cell(verdict: Verdict) -> Cell:
     )
 
 
+_CLAIM_UNITS = {
+    "gflops": "GFLOPs", "latency_p50_ms": "ms", "peak_mib": "MiB", "params_m": "M parameters",
+    "train_gflops": "training GFLOPs",
+}  # fmt: skip
+
+
 def _amount(one: Checked, value: float, *, bare: bool = False) -> str:
-    """Write a claim's quantity with its unit: points of mIoU, a factor, a share, or a number."""
+    """Write what is measured of a claim: a factor, a share, points of mIoU, or a cost."""
     claim = one.claim
     if claim.form == "ratio":
-        return text.significant(value) + ("" if bare else " times")
-    if claim.form == "share":
-        return f"{100 * value:.0f}" + ("" if bare else " % of the way")
-    if claim.quantity == "miou":
-        return text.points(value) + ("" if bare else " points")
-    return text.significant(value)
+        written, unit = text.significant(value), "times"
+    elif claim.form == "share":
+        written, unit = f"{100 * value:.0f}", "% of the way"
+    elif claim.quantity == "miou":
+        written, unit = text.points(value), "points"
+    else:
+        written, unit = text.significant(value), _CLAIM_UNITS[claim.quantity]
+    return written if bare else f"{written} {unit}"
 
 
 def _number(one: Beside, value: float) -> str:
@@ -202,7 +210,7 @@ def _number(one: Beside, value: float) -> str:
 def _signed(one: Beside, difference: float) -> str:
     match one.published.quantity:
         case "miou_percent":
-            return f"{difference:+.1f}"
+            return text.points(difference / 100)
         case "windows":
             return f"{difference:+.0f}"
         case "seconds":  # to milliseconds: the last bits of a float say nothing

@@ -42,8 +42,8 @@ def quantity(row: Row, name: str) -> float | None:
     """
     if name == "miou":
         return row.miou
-    if name == "train_gflops":  # with the teacher's part, as a student alone costs
-        return row.training.total_gflops
+    if name == "train_gflops":
+        return row.training.train_gflops
     if not hasattr(row.cost, name):
         raise StoreError(f"claims: must be about a known quantity, but got {name!r}; sweep again")
     found: float | None = getattr(row.cost, name)

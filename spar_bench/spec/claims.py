@@ -41,6 +41,7 @@ class ClaimSpec(Part):
 
     claim: Text
     paper: Text = Field("", description="What the paper reports of it.")
+    tried: Text = Field("", description="What was tried where it does not hold.")
     quantity: Quantity = "miou"
     where: Raw = Field({}, description="What all rows have in common.")
     higher: Side | None = None

@@ -47,6 +47,7 @@ class Selector:
             sides=sides,
             expected=spec.expected,
             line=self._document.position_of_value(steps).line,
+            tried=spec.tried,
         )
 
     def _in_file(self, claim: Steps, inner: Steps) -> Steps:

@@ -141,6 +141,15 @@ def test_a_claim_holds_if_as_much_is_measured_as_expected(expected: float, word:
     assert checked(claim("difference", [SPAR], [SINGLE], expected=expected)).verdict.word == word
 
 
+@pytest.mark.parametrize(("expected", "reason"), [(0.03, ""), (0.5, "tried: more epochs")])
+def test_what_was_tried_stands_beside_a_claim_that_does_not_hold(
+    expected: float, reason: str
+) -> None:
+    made = replace(claim("difference", [SPAR], [SINGLE], expected=expected), tried="more epochs")
+
+    assert checked(made).verdict.reason == reason
+
+
 def test_a_claim_that_fails_by_less_than_the_interval_is_within_noise() -> None:
     interval = checked(claim("difference", [SPAR], [SINGLE])).interval
     assert interval is not None
