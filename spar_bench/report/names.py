@@ -55,14 +55,25 @@ def trained_part(row: Row) -> str | None:
 
 
 def with_distinct_datasets(results: Results) -> Results:
-    """Return results in which different data sets of one name have their digest in it."""
+    """Return results in which different data sets of one name have their digest in it.
+
+    Those of one group never share a name.
+    """
     digests: dict[str, set[str]] = {}
     for row in results.rows:
         digests.setdefault(row.dataset, set()).add(row.dataset_digest)
-    rows = [
-        row
-        if len(digests[row.dataset]) == 1
-        else replace(row, dataset=f"{row.dataset} {row.dataset_digest[:8]}")
+    names = {
+        (row.group, row.dataset): f"{row.dataset} {row.dataset_digest[:8]}"
         for row in results.rows
+        if len(digests[row.dataset]) > 1
+    }
+
+    def name(group: str, dataset: str) -> str:
+        return names.get((group, dataset), dataset)
+
+    rows = [replace(row, dataset=name(row.group, row.dataset)) for row in results.rows]
+    matches = [
+        replace(one, places=[(name(one.group, dataset), side) for dataset, side in one.places])
+        for one in results.matches
     ]
-    return replace(results, rows=rows)
+    return replace(results, rows=rows, matches=matches)

@@ -7,6 +7,7 @@ import pytest
 from spar_bench.published import published
 from spar_bench.report.comparing import PAPER_COLUMNS, paper_data, paper_section
 from spar_bench.report.measuring import Resampler
+from spar_bench.report.names import with_distinct_datasets
 from spar_bench.report.page import Table
 from spar_bench.report.paper import Beside, beside_the_paper
 from spar_bench.results import Results, Row
@@ -174,6 +175,25 @@ def test_a_difference_of_times_has_no_noise_of_the_last_bit() -> None:
 
     [cells] = table.rows
     assert cells[table.headers.index("Difference")].text == "+0"
+
+
+def test_two_data_sets_of_one_name_are_each_beside_the_paper() -> None:
+    results = rehearsed("main_table")
+    again = [
+        replace(row, group="half", dataset_digest="half", miou=0.5, stages={"evaluate": "half"})
+        for row in results.rows
+        if (row.backbone, row.method, row.refiner, row.dataset)
+        == ("siglip2-b16-512", "student", "none", "voc21")
+    ]
+    matches = [
+        *results.matches,
+        *(replace(one, group="half") for one in results.matches if one.number == VOC),
+    ]
+    both = replace(results, rows=[*results.rows, *again], matches=matches)
+
+    found = beside(with_distinct_datasets(both), VOC)
+
+    assert [one.ours for one in found] == pytest.approx([47.3, 50.0])
 
 
 def test_a_row_that_departs_from_the_papers_is_shown_but_not_judged() -> None:
