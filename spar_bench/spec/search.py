@@ -37,6 +37,7 @@ class Search:
     def check(self) -> list[Problem]:
         """Return the values that no trial can have; other mistakes are recorded with the blocks."""
         self._check_alone()
+        self._check_claims()
         self._check_objectives()
         self._check_pruning()
         problems: list[Problem] = []
@@ -63,6 +64,12 @@ class Search:
             others = " and ".join(beside) or f"{n_blocks} blocks"
             text = f"must stand alone in a sweep, but got {others}; make it a spec of its own"
             self.blocks.note(self.steps, text, at_key=True)
+
+    def _check_claims(self) -> None:
+        """Record claims, whose rows must be known before the sweep."""
+        if self.blocks.document.data.get("claims"):
+            text = "must be left out where a search draws the points, which no claim can name, but "
+            self.blocks.note(("claims",), f"{text}got it; drop one, or use grid", at_key=True)
 
     def _check_objectives(self) -> None:
         """Record objectives that no trial can have a value for."""

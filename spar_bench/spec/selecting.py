@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 class Selector:
     """Resolves the claims of a document against the points of its sweep.
 
-    `problems` has what is wrong in them. Without points, those of a search, which are not known
-    yet, all of a claim's groups are missing.
+    `problems` has what is wrong in them.
     """
 
     def __init__(self, document: Document, points: "list[Point]") -> None:
