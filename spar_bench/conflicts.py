@@ -3,6 +3,7 @@
 Backbones and data sets are imported late: a misspelt key is reported before numpy is there.
 """
 
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 from spar_bench.errors import SparBenchError, SpecError
 from spar_bench.files import YAML_ENDINGS
 from spar_bench.spec import Conflict, LoadedSpec, load_spec
+from spar_bench.spec.read import experiment_name
 from spar_bench.spec.schema import BackboneSpec, EvaluateSpec, Settings
 from spar_bench.validation import show
 from spar_bench.values import parse_trainable
@@ -51,13 +53,22 @@ def spec_files(path: Path) -> list[Path]:
     """Return a spec file, or those of a suite's folder by name; folders in it are other suites.
 
     Raises:
-        SpecError: the folder has none.
+        SpecError: the folder has none, or has the name of an experiment in it or beside it.
     """
     if not path.is_dir():
         return [path]
     files = sorted(one for one in path.iterdir() if one.suffix in YAML_ENDINGS and one.is_file())
     if not files:
         raise SpecError(f"{path}: must hold specs, but has no YAML file; name a folder of them")
+    whole = Path(os.path.abspath(path))
+    beside = (whole.with_name(whole.name + ending) for ending in YAML_ENDINGS)
+    for one in (*files, *filter(Path.is_file, beside)):
+        if experiment_name(one) == experiment_name(path):
+            raise SpecError(
+                f"{path}: must not have an experiment's name, since each has a report, but "
+                f"{os.path.relpath(one)} is called {experiment_name(path)!r} too; rename one of "
+                "them"
+            )
     return files
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic_core import to_jsonable_python
 
 from spar_bench.claims import Claim
+from spar_bench.files import YAML_ENDINGS
 from spar_bench.published import published
 from spar_bench.spec import group as groups
 from spar_bench.spec.blocks import SearchSpec
@@ -121,8 +122,12 @@ def resolve_point(loaded: LoadedSpec, values: Raw) -> Point:
 
 
 def experiment_name(path: Path) -> str:
-    """Return a spec's path under the nearest folder `experiments`, else its stem; no ending."""
-    parts = Path(os.path.abspath(path)).with_suffix("").parts
+    """Return a spec's or a suite's path under the nearest folder `experiments`, else its own name.
+
+    An ending of YAML is left out.
+    """
+    whole = Path(os.path.abspath(path))
+    parts = (whole.with_suffix("") if whole.suffix in YAML_ENDINGS else whole).parts
     folders = [i for i, part in enumerate(parts[:-1]) if part == "experiments"]
     shown = parts[folders[-1] + 1 :] if folders else parts[-1:]
     # No leading dot, which hides a folder, or hyphen, which `report` would read as an option.

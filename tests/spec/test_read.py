@@ -225,6 +225,8 @@ sweep:
         ("experiments/finer strides, (2).yaml", "finer_strides_2_"),
         ("experiments/--store.yaml", "store"),
         ("experiments/...yaml", "_"),
+        ("experiments/v.1", "v.1"),
+        ("experiments/v.2/stride.yml", "v.2/stride"),
     ],
 )
 def test_an_experiment_is_named_by_its_path_under_experiments(path: str, name: str) -> None:
