@@ -43,14 +43,17 @@ def write(
     return write_report(results, evaluations, folder, mix_protocols=mix_protocols, columns=columns)
 
 
-def write_suite(name: str, findings: "list[Findings]", folder: Path) -> list[Path]:
+def write_suite(
+    name: str, findings: "list[Findings]", folder: Path, *, lacking: Sequence[str]
+) -> list[Path]:
     """Write the page of a suite into `folder`, given what its experiments' reports show.
 
-    Their folders lie where `folder` and their names say: in it, or beside it.
+    Their folders lie where `folder` and their names say: in it, or beside it. `lacking` are the
+    experiments without a report.
     """
     from spar_bench.report import writing
 
-    return writing.write_suite(name, findings, folder)
+    return writing.write_suite(name, findings, folder, lacking=lacking)
 
 
 def draw_panel(previews: Mapping[str, Preview], classes: list[str], path: Path) -> None:

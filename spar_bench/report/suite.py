@@ -1,7 +1,7 @@
 """The page of a suite: the claims of all its experiments, then what each of them found."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import accumulate
 
@@ -12,10 +12,12 @@ from spar_bench.report.sections import Findings
 from spar_bench.report.tables import notes, result_tables
 
 
-def suite_page(name: str, findings: list[Findings], links: list[File]) -> Page:
+def suite_page(
+    name: str, findings: list[Findings], links: list[File], *, lacking: Sequence[str]
+) -> Page:
     """Return the page of a suite of this name; its rows are those of one experiment after another.
 
-    Charts are on the experiments' own pages.
+    Charts are on the experiments' own pages. `lacking` are the experiments without a report.
     """
     numbers = [len(each.results.rows) for each in findings]
     firsts = list(accumulate(numbers[:-1], initial=0))
@@ -26,13 +28,29 @@ def suite_page(name: str, findings: list[Findings], links: list[File]) -> Page:
     ]
     blocks: list[Block] = [
         Heading(name, level=1),
-        Text(f"{len(findings)} experiments, swept as one: timings are of one session."),
+        Text(_summary(findings, lacking)),
         *claims_section(checked),
     ]
     for first, each in zip(firsts, findings, strict=True):
         blocks += [_after(first, block) for block in _experiment(name, each)]
+    for one in lacking:
+        blocks += [Heading(one), Text(f"No report: spar-bench report {one} says why.", "note")]
     blocks += [Heading("Files"), *claims_files(checked)]
     return Page(name, [*blocks, *links], origins_of([each.results for each in findings]))
+
+
+def _summary(findings: list[Findings], lacking: Sequence[str]) -> str:
+    """Return how many experiments there are, which have no report, and whose timings compare."""
+    rows = [row for each in findings for row in each.results.rows]
+    sessions = {row.stages["latency"] for row in rows if "latency" in row.stages}
+    text = f"{len(findings) + len(lacking)} experiments, swept as one."
+    if len(sessions) == 1:
+        text += " Timings are of one session."
+    elif sessions:
+        text += f" Timings are of {len(sessions)} sessions: compare those of one experiment."
+    if lacking:
+        text += f" Without a report, so that claims they make are not run: {', '.join(lacking)}."
+    return text
 
 
 def _experiment(suite: str, found: Findings) -> Iterator[Block]:

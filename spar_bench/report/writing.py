@@ -65,13 +65,16 @@ def write_report(
     return _write(page_of(findings), drawn, folder), findings
 
 
-def write_suite(name: str, findings: list[Findings], folder: Path) -> list[Path]:
+def write_suite(
+    name: str, findings: list[Findings], folder: Path, *, lacking: Sequence[str]
+) -> list[Path]:
     """Write the page of a suite into `folder`, given what the reports of its experiments show.
 
-    Those reports lie where `folder` and their names say: beside it, or in it.
+    Those reports lie where `folder` and their names say: beside it, or in it. `lacking` are the
+    experiments without one.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    return _write(suite_page(name, findings, _links()), [], folder)
+    return _write(suite_page(name, findings, _links(), lacking=lacking), [], folder)
 
 
 def _links() -> list[File]:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from spar_bench import plugin_code, report
 from spar_bench.errors import MixedProtocols, NotReady, StoreError
 from spar_bench.evaluations import StoredEvaluations
-from spar_bench.files import YAML_ENDINGS, read_json, writing
+from spar_bench.files import YAML_ENDINGS, writing
 from spar_bench.results import RESULTS_FILE, Results
-from spar_bench.session.selection import SUITE_FILE
+from spar_bench.session.selection import swept_suites
 from spar_bench.spec.read import experiment_name
 from spar_bench.store import DEFAULT_ROOT, Store
 from spar_bench.suggest import did_you_mean, nearest, suggest
@@ -59,13 +59,14 @@ def write_report(
     for name in asked:
         reports.write(name, known.get(name, []))
     if reports.refused:
-        raise type(reports.refused[0])("\n".join(map(str, reports.refused)))
+        errors = list(reports.refused.values())
+        raise type(errors[0])("\n".join(map(str, errors)))
     return reports.written
 
 
 @dataclass
 class _Reports:
-    """Writes reports, each once; `refused` says why some were not."""
+    """Writes reports, each once; `refused` says why some were not, by experiment."""
 
     store: Store
     folder: Path
@@ -73,7 +74,7 @@ class _Reports:
     columns: Sequence[str]
     on_written: Callable[[str, list[Path]], None]
     written: dict[str, list[Path]] = field(default_factory=dict)
-    refused: list[NotReady | MixedProtocols] = field(default_factory=list)
+    refused: dict[str, NotReady | MixedProtocols] = field(default_factory=dict)
     _findings: "dict[str, Findings]" = field(default_factory=dict)
 
     def write(self, name: str, members: list[str]) -> None:
@@ -84,7 +85,7 @@ class _Reports:
             self._suite(name, members)
 
     def _experiment(self, name: str) -> None:
-        if name in self._findings:
+        if name in self._findings or name in self.refused:
             return
         try:
             results = _results(self.store, name)
@@ -96,15 +97,18 @@ class _Reports:
                 columns=self.columns,
             )
         except (NotReady, MixedProtocols) as error:  # the others are still written
-            self.refused.append(error)
+            self.refused[name] = error
             return
         self._wrote(name, paths)
 
     def _suite(self, name: str, members: list[str]) -> None:
         found = [self._findings[one] for one in members if one in self._findings]
+        if not found:
+            return
+        lacking = [one for one in members if one in self.refused]
         folder = self.folder / name
         with writing(folder):
-            paths = report.write_suite(name, found, folder)
+            paths = report.write_suite(name, found, folder, lacking=lacking)
         self._wrote(name, [*self.written.get(name, []), *paths])
 
     def _wrote(self, name: str, paths: list[Path]) -> None:
@@ -129,19 +133,6 @@ def _some_suite(store: Store, known: Iterable[str]) -> list[str]:
 
 def _ignore(name: str, paths: list[Path]) -> None:
     """Tell nobody."""
-
-
-def swept_suites(store: Store) -> dict[str, list[str]]:
-    """Return the experiments of each suite that was swept, by the suite's name.
-
-    Raises:
-        StoreError: a record of one cannot be read.
-    """
-    root = store.root / "results"
-    return {
-        path.parent.relative_to(root).as_posix(): read_json(path)["experiments"]
-        for path in sorted(root.rglob(SUITE_FILE))
-    }
 
 
 def finished_experiments(store: Store) -> list[str]:

@@ -78,8 +78,15 @@ def note_sweep(loaded: LoadedSpec, store: Store, seeds: list[int]) -> list[int]:
     `cache gc` keeps what the seeds need.
 
     Raises:
-        SparBenchError: another existing spec has results under the same name.
+        SparBenchError: another existing spec has results under the same name, or a suite has it.
     """
+    suite = _sweep_path(loaded, store).with_name(SUITE_FILE)
+    if suite.exists():
+        raise SparBenchError(
+            f"{loaded.path}: an experiment must have a unique name, but {loaded.experiment!r} is "
+            f"also a folder that was swept as one; rename one of them and delete {suite}, or "
+            "separate them with --store"
+        )
     spec = os.path.relpath(loaded.path, store.root)  # relative, so that both may be moved together
     swept, other = list[int](), store.root / spec
     with suppress(StoreError, KeyError, TypeError):  # an unreadable record is rewritten
@@ -97,8 +104,31 @@ def note_sweep(loaded: LoadedSpec, store: Store, seeds: list[int]) -> list[int]:
 
 def note_suite(folder: Path, experiments: list[str], store: Store) -> None:
     """Record which experiments a suite has, for its report."""
-    record = {"experiments": experiments, "folder": os.path.relpath(folder, store.root)}
-    replace_text(store.root / "results" / experiment_name(folder) / SUITE_FILE, json.dumps(record))
+    path = store.root / "results" / experiment_name(folder) / SUITE_FILE
+    replace_text(path, json.dumps({"experiments": experiments}))
+
+
+def swept_suites(store: Store) -> dict[str, list[str]]:
+    """Return the experiments of each suite that was swept, by the suite's name.
+
+    Raises:
+        StoreError: a record of one cannot be read.
+    """
+    root = store.root / "results"
+    return {
+        path.parent.relative_to(root).as_posix(): _members(path)
+        for path in sorted(root.rglob(SUITE_FILE))
+    }
+
+
+def _members(path: Path) -> list[str]:
+    names = read_json(path).get("experiments")
+    if isinstance(names, list) and names and all(isinstance(name, str) for name in names):
+        return names
+    raise StoreError(
+        f"{path}: must hold the names of a suite's experiments, but does not; delete it, and run "
+        "spar-bench sweep on the suite's folder again"
+    )
 
 
 def _last_sweep(loaded: LoadedSpec, store: Store) -> Raw:

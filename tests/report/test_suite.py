@@ -9,7 +9,7 @@ from spar_bench.claims import Claim, Selected
 from spar_bench.report.aggregates import read_aggregates
 from spar_bench.report.claims import check_claims
 from spar_bench.report.measuring import Resampler
-from spar_bench.report.page import Block, Cell, Figure, Heading, Page, Table
+from spar_bench.report.page import Block, Cell, Figure, Heading, Page, Table, Text
 from spar_bench.report.renderers.html import PAGE, render
 from spar_bench.report.sections import Findings
 from spar_bench.report.suite import suite_page
@@ -48,7 +48,7 @@ def page() -> Page:
     """Return the page of two experiments; the second one's rows follow five of the first one."""
     first = findings_of("pair/first", [baseline(30), *students("all", 42), teacher(16, 44)])
     second = findings_of("pair/second", [baseline(31), teacher(12, 45)])
-    return suite_page("pair", [first, second], [])
+    return suite_page("pair", [first, second], [], lacking=["pair/third"])
 
 
 def tables_below(page: Page, title: str) -> list[Table]:
@@ -122,3 +122,31 @@ def test_drawings_of_folders_that_read_alike_have_ids_of_their_own() -> None:
 
     ids = re.findall(r'id="([^"]*-a)"', written)
     assert len(ids) == len(set(ids)) == 2
+
+
+def test_page_names_the_experiments_without_a_report(page: Page) -> None:
+    texts = [block.text for block in page.blocks if isinstance(block, Heading | Text)]
+
+    assert texts[1] == (
+        "3 experiments, swept as one. Without a report, so that claims they make are not run: "
+        "pair/third."
+    )
+    after = texts[texts.index("pair/third") :]
+    assert after == ["pair/third", "No report: spar-bench report pair/third says why.", "Files"]
+
+
+@pytest.mark.parametrize(
+    ("sessions", "text"),
+    [
+        ("ss", "2 experiments, swept as one. Timings are of one session."),
+        ("st", "2 experiments, swept as one. Timings are of 2 sessions: compare those of one "
+               "experiment."),
+    ],
+)  # fmt: skip
+def test_page_says_of_how_many_sessions_timings_are(sessions: str, text: str) -> None:
+    findings = [
+        findings_of(f"pair/{session}", [replace(baseline(30), stages={"latency": session})])
+        for session in sessions
+    ]
+
+    assert suite_page("pair", findings, [], lacking=[]).blocks[1] == Text(text)

@@ -11,6 +11,8 @@ import pytest
 from spar_bench.errors import MixedProtocols, NotReady
 from spar_bench.results import RESULTS_FORMAT, Results
 from spar_bench.session.reports import write_report
+from spar_bench.session.selection import note_suite
+from spar_bench.store import Store
 from tests.report.synthetic import results_of
 from tests.small import copy_store, one_line, spar_bench
 from tests.track.conftest import make_row
@@ -154,3 +156,46 @@ def test_sweep_without_a_finished_trial_has_no_report() -> None:
     assert "failed: must have a finished trial to report, but none of 1 is" in one_line(
         spar_bench("report", "failed", exits=2)
     )
+
+
+def note_pair() -> None:
+    """Record that two experiments were swept as a suite."""
+    note_suite(Path("pair"), ["first", "second"], Store(Path(".spar_bench")))
+
+
+@pytest.mark.usefixtures("here")
+def test_suite_of_which_nothing_finished_has_no_page_and_a_line_for_each_experiment() -> None:
+    note_pair()
+
+    refused = spar_bench("report", "--suite", exits=2).stderr.splitlines()
+
+    assert [line.partition("results of ")[2].partition(",")[0] for line in refused] == [
+        "'first'",
+        "'second'",
+    ]
+    assert not Path("reports").exists()
+
+
+@pytest.mark.usefixtures("here")
+def test_suite_names_an_experiment_without_results_on_its_page_and_once_as_an_error() -> None:
+    note_pair()
+    save("first")
+
+    refused = spar_bench("report", "pair", "second", exits=2)
+
+    assert refused.stderr.count("must hold results of 'second'") == 1
+    page = Path("reports/pair/README.md").read_text()
+    assert "Without a report, so that claims they make are not run: second." in page
+    assert "## second\n" in page
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize("text", ["{}", '{"experiments": []}', '{"experiments": [1]}'])
+def test_record_of_a_suite_that_names_no_experiments_is_one_line(text: str) -> None:
+    note_pair()
+    save("first")
+    Path(RESULTS, "pair/suite.json").write_text(text)
+
+    refused = one_line(spar_bench("report", exits=2))
+
+    assert "pair/suite.json: must hold the names of a suite's experiments, but does" in refused
