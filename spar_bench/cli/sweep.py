@@ -113,7 +113,7 @@ def _sweep(spec: Path, stopper: Stopper, **options: Any) -> "Outcome":
 def _say_how_it_went(outcome: "Outcome", spec: Path) -> None:
     """Print what was made, what failed and what is next; exit code 1 if anything failed."""
     n_done, n_trials = sum(outcome.trials.values()), len(outcome.trials)
-    n_pruned = len({row.trial for row in outcome.rows if row.status == "pruned"})
+    n_pruned = len({outcome.trial_of(row) for row in outcome.rows if row.status == "pruned"})
     pruned = f"{n_pruned} pruned, " if n_pruned else ""
     click.echo(
         f"{outcome.experiment}: {n_done} of {counted(n_trials, 'trial')} finished, "
@@ -121,7 +121,7 @@ def _say_how_it_went(outcome: "Outcome", spec: Path) -> None:
     )
     failed = [row for row in outcome.unfinished if row.status in ("failed", "blocked")]
     reasons = {row.reason for row in failed}
-    lines = {f"{row.trial}: {row.reason}" for row in failed}
+    lines = {f"{outcome.trial_of(row)}: {row.reason}" for row in failed}
     lines |= {f"{kind}: {why}" for kind, why in outcome.failures.values() if why not in reasons}
     for line in sorted(lines):
         click.echo(f"failed: {line}", err=True)

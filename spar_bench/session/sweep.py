@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -108,14 +109,17 @@ class Outcome:
     @property
     def trials(self) -> dict[str, bool]:
         """Whether all rows of a trial have a number, by trial name."""
-        lacking = {(row.experiment, row.trial) for row in self.unfinished}
-        several = len({row.experiment for row in self.rows}) > 1
-        return {
-            f"{row.experiment}/{row.trial}" if several else row.trial: (
-                (row.experiment, row.trial) not in lacking
-            )
-            for row in self.rows
-        }
+        lacking = set(map(self.trial_of, self.unfinished))
+        names = map(self.trial_of, self.rows)
+        return {name: name not in lacking for name in names}
+
+    def trial_of(self, row: Row) -> str:
+        """Return the name of a row's trial, with its experiment where there are several."""
+        return f"{row.experiment}/{row.trial}" if self._has_several else row.trial
+
+    @cached_property
+    def _has_several(self) -> bool:
+        return len({row.experiment for row in self.rows}) > 1
 
 
 def sweep(
@@ -203,7 +207,11 @@ class _Sweep:
         for one in self._experiments:
             left_out = one.note()
             if left_out:
-                log.info("seeds of earlier sweeps are not in the results now: %s", left_out)
+                log.info(
+                    "%s: seeds of earlier sweeps are not in the results now: %s",
+                    one.name,
+                    left_out,
+                )
         if self._path.is_dir():
             note_suite(self._path, [one.name for one in self._experiments], self._store)
         found, running = dict[str, Results](), list(self._experiments)
@@ -213,8 +221,8 @@ class _Sweep:
             for one in (*grids, *(one for one in self._experiments if one.loaded.search)):
                 if one.loaded.search:
                     self._search(one)
-                running.remove(one)
                 found[one.name] = one.finish()
+                running.remove(one)
         except BaseException:
             for one in running:
                 one.mirror.interrupt()

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from spar_bench.engine.events import Event
-from spar_bench.errors import NotReady, SparBenchError
+from spar_bench.errors import NotReady, SparBenchError, StoreError
 from spar_bench.plan.trials import Plan
 from spar_bench.results import Results, Row
 from spar_bench.run.context import Interrupted
@@ -157,4 +157,14 @@ def test_seeds_that_are_left_out_again_are_told_of(
     assert "not in the results" not in caplog.text
     sweep(path)
 
-    assert "seeds of earlier sweeps are not in the results now: [1]" in caplog.text
+    assert "tiny: seeds of earlier sweeps are not in the results now: [1]" in caplog.text
+
+
+def test_sweep_whose_results_cannot_be_saved_is_shown_as_interrupted(here: Path) -> None:
+    path = Path(write_spec(UNTIMED + "sweep: [{set: {evaluate.methods: [pretrained]}}]\n"))
+    Path(".spar_bench/results/tiny/results.json").mkdir(parents=True)
+
+    with pytest.raises(StoreError, match="must be a writable folder"):
+        sweep(path)
+
+    assert sorted(status for _, status in runs()) == ["FINISHED", "KILLED"]
