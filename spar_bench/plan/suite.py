@@ -13,19 +13,21 @@ Line = TypeVar("Line", PlannedCost, PlannedSizes)
 class SuitePlan:
     """The plan of each of some experiments, and the `whole` that a sweep of all of them makes.
 
-    Trials and groups of the whole are named after their experiments, `<experiment>/<trial>`, unless
-    there is one experiment alone: its plan is the whole.
+    Trials and groups of the whole are named after their experiments, `<experiment>/<trial>`. Of one
+    experiment, its plan is the whole, if that is not `one_of_several` wholes: a search is planned
+    beside the grids.
     """
 
-    def __init__(self, plans: Mapping[str, Plan]) -> None:
+    def __init__(self, plans: Mapping[str, Plan], *, one_of_several: bool = False) -> None:
         self.plans = dict(plans)
-        self.whole = next(iter(self.plans.values())) if len(self.plans) == 1 else self._merged()
+        self._is_alone = len(self.plans) == 1 and not one_of_several
+        self.whole = next(iter(self.plans.values())) if self._is_alone else self._merged()
         self.share_timings()
 
     def trials(self) -> dict[str, tuple[str, Trial]]:
         """Return the experiment and the trial of its own plan for each trial of the whole."""
         own = [(name, trial) for name, plan in self.plans.items() for trial in plan.trials]
-        if len(self.plans) == 1:
+        if self._is_alone:
             return {trial.name: (name, trial) for name, trial in own}
         return {f"{name}/{trial.name}": (name, trial) for name, trial in own}
 
@@ -38,7 +40,7 @@ class SuitePlan:
                     plan.time_in(session)
 
     def _merged(self) -> Plan:
-        whole = Plan()
+        whole = Plan(keep_pruned=all(plan.keep_pruned for plan in self.plans.values()))
         for name, plan in self.plans.items():
             whole.trials += [_named(name, trial) for trial in plan.trials]
             whole.costs += [_of_experiment(name, line) for line in plan.costs]

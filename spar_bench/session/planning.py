@@ -1,8 +1,9 @@
 """What a sweep would do and how long it would take, and how far it has come; no torch."""
 
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from spar_bench.conflicts import read_spec, read_specs
@@ -26,6 +27,7 @@ from spar_bench.session.selection import (
 )
 from spar_bench.spec import LoadedSpec
 from spar_bench.spec.read import experiment_name
+from spar_bench.stage import Damaged
 from spar_bench.stages import latency
 from spar_bench.stages.base import Estimate, Stage
 from spar_bench.store import DEFAULT_ROOT, Store
@@ -53,7 +55,8 @@ class PlanView:
     """What a sweep would do now; `lacking` has a line for each of weights and data that is missing.
 
     `name` and `question` are those of the experiment or suite, `n_searched` is how many trials its
-    searches ask for. `stages` are those of the selected trials, by kind.
+    searches ask for. `plan` has everything; its session is that of a suite's grids. `stages` are
+    those of the selected trials, by kind.
     """
 
     name: str
@@ -101,8 +104,8 @@ class PlanView:
 class Standing:
     """Progress of an experiment: trials by status, and why some failed.
 
-    `to_do` says what a sweep would do besides the trials that are to do: kinds of stages, or
-    `results`, which it writes at its end.
+    `to_do` says what is to do besides the trials that are: kinds of stages, or `results`, which a
+    sweep writes at its end. What a suite's session has timed is not to do.
     """
 
     loaded: LoadedSpec
@@ -139,44 +142,76 @@ def plan_sweep(
     specs, opened = read_specs(path), Store(Path(store), make=False)
     resolver = Resolver(provisional=True)
     lacking = [line for loaded in specs for line in missing(loaded, resolver)]
-    plan = lay_out(specs, opened, resolver, seeds=seeds, only=only).whole
+    laid_out = lay_out(specs, opened, resolver, seeds=seeds, only=only)
+    plans = [suite.whole for suite in laid_out]
+    plan = _together(plans)
     speed = assumed_speed(opened.finished(), device)
     return PlanView(
         name=experiment_name(Path(path)),
         question=specs[0].spec.question if len(specs) == 1 else f"{len(specs)} experiments",
         n_searched=sum(loaded.search.trials for loaded in specs if loaded.search),
         plan=plan,
-        stages=_planned(Collector("", plan, opened), speed),
+        stages=_planned([Collector("", each, opened) for each in plans], speed),
         speed=speed,
         lacking=list(dict.fromkeys(resolver.missing + lacking)),
         remarks=remarks((trial.settings for trial in plan.trials), resolver),
     )
 
 
-def _planned(collector: Collector, speed: Speed) -> list[PlannedStage]:
-    """Return the stages of a plan with what each will take, those of a kind together."""
+def _together(plans: list[Plan]) -> Plan:
+    """Return everything of plans as one; its session is that of the first."""
+    if len(plans) == 1:
+        return plans[0]
+    return Plan(
+        trials=[trial for plan in plans for trial in plan.trials],
+        stages={key: stage for plan in plans for key, stage in plan.stages.items()},
+        costs=[line for plan in plans for line in plan.costs],
+        sizes=[line for plan in plans for line in plan.sizes],
+        latency=plans[0].latency,
+    )
+
+
+def _planned(collectors: list[Collector], speed: Speed) -> list[PlannedStage]:
+    """Return the stages of plans with what each will take, those of a kind together.
+
+    A stage of several plans is there once, and is to do if one of them makes it.
+    """
+    found = dict[str, PlannedStage]()
+    for collector in collectors:
+        for planned in _of_plan(collector, speed):
+            key = planned.stage.fingerprint
+            before = found.get(key, planned)
+            first = before if before.to_do or not planned.to_do else planned
+            n_trials = planned.n_trials + (before.n_trials if key in found else 0)
+            found[key] = replace(first, n_trials=n_trials)
+    alike = Counter(planned.stage.title for planned in found.values())
+    stages = [
+        planned if alike[planned.stage.title] > 1 else replace(planned, title=planned.stage.title)
+        for planned in found.values()
+    ]
+    kinds = list(dict.fromkeys(planned.stage.kind for planned in stages))
+    return sorted(stages, key=lambda planned: kinds.index(planned.stage.kind))
+
+
+def _of_plan(collector: Collector, speed: Speed) -> Iterator[PlannedStage]:
+    """Yield the stages of a plan, each titled with its first trial."""
     plan = collector.plan
     trials = plan.trials_by_stage()
     asked = stages_of_trials(plan, plan.trials)
-    alike = Counter(plan.stages[key].title for key in asked)
-    stages = []
     for fingerprint in (key for key in plan.stages if key in asked):
         stage, state = plan.stages[fingerprint], collector.state(fingerprint)
         expected, first = stage.estimate(plan.stages), trials[fingerprint][0]
         to_do = state.status != "finished" and not state.final
         rate = speed.of(stage.kind, _precision(stage, first))
-        planned = PlannedStage(
+        yield PlannedStage(
             stage=stage,
-            title=stage.title + (f" ({first.name})" if alike[stage.title] > 1 else ""),
+            title=f"{stage.title} ({first.name})",
             status=state.status,
             to_do=to_do,
             n_trials=len(trials[fingerprint]),
             estimate=expected,
             seconds=expected.gflops / rate + STAGE_S if to_do else 0.0,
         )
-        stages.append(planned)
-    kinds = list(dict.fromkeys(planned.stage.kind for planned in stages))
-    return sorted(stages, key=lambda planned: kinds.index(planned.stage.kind))
 
 
 def _precision(stage: Stage, trial: Trial) -> str:
@@ -196,36 +231,47 @@ def lay_out(
     *,
     seeds: list[int] | None = None,
     only: str | Iterable[str] = (),
-) -> SuitePlan:
-    """Return the plans of specs, with timings from the machine where they were last made.
+) -> list[SuitePlan]:
+    """Return what a sweep of specs makes: all grids as one, then each search.
 
-    `seeds` are by default each spec's; the whole has the trials of `only` alone.
+    Timings are those of the machine where they were last made. `seeds` are by default each spec's;
+    the wholes have the trials of `only` alone, and one without any is left out.
 
     Raises:
         UnknownName: no trial has a name of `only`.
         StoreError: a plug-in that made a finished stage was edited under its VERSION.
     """
-    suite = SuitePlan(
-        {
-            loaded.experiment: make_plan(
-                points_so_far(loaded, store),
-                seeds or loaded.spec.seeds,
-                None,
-                resolver=resolver,
-                keep_pruned=loaded.prunes,
-            )
-            for loaded in specs
-        }
-    )
+    plans = {
+        loaded.experiment: make_plan(
+            points_so_far(loaded, store),
+            seeds or loaded.spec.seeds,
+            None,
+            resolver=resolver,
+            keep_pruned=loaded.prunes,
+        )
+        for loaded in specs
+    }
+    searches = [loaded.experiment for loaded in specs if loaded.search]
+    grids = {name: plan for name, plan in plans.items() if name not in searches}
+    several = len(specs) > 1
+    suites = [SuitePlan(grids, one_of_several=several)] if grids else []
+    suites += [SuitePlan({name: plans[name]}, one_of_several=several) for name in searches]
+    asked = select_trials([trial for one in suites for trial in one.whole.trials], only)
+    names = {trial.name for trial in asked}
+    for suite in suites:
+        _select(suite, [trial for trial in suite.whole.trials if trial.name in names], store)
+    return [suite for suite in suites if suite.whole.trials]
+
+
+def _select(suite: SuitePlan, trials: list[Trial], store: Store) -> None:
+    """Limit a whole to some of its trials, timed where the same was timed last."""
     plan = suite.whole
     _time_where_last(plan, store)
-    trials = select_trials(plan.trials, only)
     time_only(plan, trials, store)
     _time_where_last(plan, store)
     suite.share_timings()
     plan.trials = trials
     require_unedited(plan, trials, store)
-    return suite
 
 
 def _time_where_last(plan: Plan, store: Store) -> None:
@@ -255,7 +301,8 @@ def standing(path: Path, *, store: Path = DEFAULT_ROOT) -> Standing:
         loaded = read_spec(path)
         resolver = Resolver()
         require_ready(loaded, resolver)
-        plan = lay_out([loaded], opened, resolver, seeds=seeds_so_far(loaded, opened)).whole
+        [suite] = lay_out([loaded], opened, resolver, seeds=seeds_so_far(loaded, opened))
+        plan = suite.whole
     collector = Collector(loaded.experiment, plan, opened)
     counts: dict[Status, int] = {}
     failures = {}
@@ -280,5 +327,20 @@ def _besides_trials(collector: Collector) -> list[str]:
         for key, state in stages.items()
         if state.status != "finished" and not state.final
     }
+    if "latency" in left and _is_timed(plan, collector.store):
+        left.remove("latency")
     results = collector.store.root / "results" / collector.experiment / RESULTS_FILE
     return sorted(left) + ([] if results.exists() else ["results"])
+
+
+def _is_timed(plan: Plan, store: Store) -> bool:
+    """Return whether a session, such as a suite's, has timed all that a plan has timed."""
+    timed = plan.session.settings.timed.keys()
+    for stage in store.finished():
+        manifest = stage.manifest
+        if (stage.kind, manifest["version"]) != ("latency", latency.VERSION):
+            continue
+        if timed <= manifest["settings"]["timed"].keys():
+            with suppress(Damaged):
+                return store.find_by_fingerprint(stage.fingerprint) is not None
+    return False

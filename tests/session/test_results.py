@@ -16,7 +16,8 @@ def test_background_is_called_so_and_not_by_the_first_thing_seen_in_it(here: Pat
     make("voc21", here / "data", n=1)
     spec = write_spec(UNTIMED.replace("{name: patchwork, count: 2}", "voc21"))
     loaded, store = read_spec(Path(spec)), Store(Path(".spar_bench"))
-    collector = Collector(loaded.experiment, lay_out([loaded], store, Resolver()).whole, store)
+    [suite] = lay_out([loaded], store, Resolver())
+    collector = Collector(loaded.experiment, suite.whole, store)
 
     found = results(collector, loaded, spec_hash="", seeds=[0], objectives={})
 

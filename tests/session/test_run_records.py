@@ -22,7 +22,8 @@ from tests.track.conftest import make_row
 def records_of(path: str) -> list[RunRecord]:
     """Return the runs of a spec that has been swept."""
     loaded, store = read_spec(Path(path)), Store(Path(".spar_bench"))
-    collector = Collector(loaded.experiment, lay_out([loaded], store, Resolver()).whole, store)
+    [suite] = lay_out([loaded], store, Resolver())
+    collector = Collector(loaded.experiment, suite.whole, store)
     return run_records(results(collector, loaded, spec_hash="", seeds=[0], objectives={}), store)
 
 

@@ -2,16 +2,19 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from spar_bench.results import Results
 from spar_bench.session.planning import plan_sweep
+from spar_bench.session.selection import note_suite
 from spar_bench.session.sweep import Options, sweep
 from spar_bench.session.unreachable import unreachable
 from spar_bench.store import Store
-from tests.small import HEAD, UNTIMED, spar_bench, write_spec
+from tests.session.test_search import LAGGING
+from tests.small import DIVERGING, HEAD, UNTIMED, one_line, spar_bench, write_spec
 
 STORE = Path(".spar_bench")
 TIMES = "measure: {seconds: 0.01}\n"
@@ -84,7 +87,7 @@ def test_suite_that_is_swept_again_makes_nothing(suite: str) -> None:
 
     assert again.n_made == 0
     record = json.loads((STORE / "results/pair/suite.json").read_text())
-    assert record["experiments"] == ["pair/first", "pair/second"]
+    assert record == {"experiments": ["pair/first", "pair/second"]}
 
 
 def test_one_trial_of_a_suite_is_named_by_its_experiment(suite: str) -> None:
@@ -206,4 +209,86 @@ def test_mistakes_of_all_specs_are_told_at_once(here: Path) -> None:
     assert [line.split(":")[0] for line in said.splitlines()] == [
         "experiments/wrong/one.yaml",
         "experiments/wrong/two.yaml",
+    ]
+
+
+@pytest.mark.parametrize("experiment", ["pair/pair.yaml", "pair.yml"])
+def test_suite_that_is_named_as_an_experiment_is_refused(here: Path, experiment: str) -> None:
+    Path("pair").mkdir()
+    for path in ("pair/other.yaml", experiment):
+        Path(path).write_text(UNTIMED)
+
+    for command in ("check", "plan", "sweep"):
+        assert one_line(spar_bench(command, "pair", exits=2)) == (
+            "pair: must not have an experiment's name, since each has a report, but "
+            f"{experiment} is called 'pair' too; rename one of them"
+        )
+
+
+def test_experiment_that_is_named_as_a_suite_that_was_swept_is_refused(here: Path) -> None:
+    note_suite(Path("experiments/pair"), ["pair/first"], Store(STORE))
+
+    refused = one_line(spar_bench("sweep", write_spec(UNTIMED, "pair"), exits=2))
+
+    assert refused.startswith(
+        "experiments/pair.yaml: an experiment must have a unique name, but 'pair' is also a folder "
+        "that was swept as one; rename one of them and delete "
+    )
+    assert list(Store(STORE).finished()) == []
+
+
+def status(*specs: str) -> list[list[str]]:
+    """Return the rows of `status` without its header."""
+    return [line.split() for line in spar_bench("status", *specs).stdout.splitlines()[1:]]
+
+
+def test_timings_of_a_suite_are_those_of_its_experiments(suite: str) -> None:
+    sweep(suite)
+    first, second = [["pair/first", "2", "2"], ["pair/second", "1", "1"]]
+    none = ["0"] * 3
+
+    assert status(suite) == [first + none, second + none]
+    assert status(f"{suite}/first.yaml") == [first + none]
+    shutil.rmtree(STORE / "stages/latency")
+    left = ["latency", "to", "do"]
+    assert status(suite) == [first + none + left, second + none + left]
+
+
+def test_suite_with_a_search_is_planned_as_it_is_swept(here: Path) -> None:
+    Path("experiments/mixed").mkdir(parents=True)
+    write_spec(LAGGING.replace(UNTIMED, HEAD + TIMES), "mixed/a_search")
+    write_spec(HEAD + TIMES + FIRST, "mixed/grid")
+    before = plan_sweep("experiments/mixed")
+    one = plan_sweep("experiments/mixed", only="mixed/grid/stride_px=64")
+
+    sweep("experiments/mixed")
+    after = plan_sweep("experiments/mixed")
+
+    assert [trial.name for trial in before.plan.trials][:3] == [
+        "mixed/grid/stride_px=64",
+        "mixed/grid/stride_px=32",
+        "mixed/a_search/learning_rate=0.001,epochs=3,seed=0",
+    ]
+    assert [trial.name for trial in one.plan.trials] == ["mixed/grid/stride_px=64"]
+    for view in (before, after):
+        timed = [planned for planned in view.stages if planned.stage.kind == "latency"]
+        assert [planned.n_trials for planned in timed] == [2, 5]
+        assert sum(planned.n_trials for planned in view.stages if planned.stage.kind == "text") == 7
+    assert after.missing == []
+    assert "pruned" in {planned.status for planned in after.stages}
+
+
+def test_failed_trials_of_a_suite_are_named_by_their_experiments(here: Path) -> None:
+    Path("experiments/pair").mkdir(parents=True)
+    for name, epochs in (("first", 2), ("second", 3)):
+        text = DIVERGING.replace(", 1.0e-3", "").replace("epochs: 2", f"epochs: {epochs}")
+        write_spec(text, f"pair/{name}")
+
+    result = spar_bench("sweep", "experiments/pair", exits=1)
+
+    failed = [line for line in result.stderr.splitlines() if line.startswith("failed: ")]
+    trial = "learning_rate=1e+30,seed=0: student"
+    assert [line.partition(": the loss")[0] for line in failed] == [
+        f"failed: pair/first/{trial}",
+        f"failed: pair/second/{trial}",
     ]
