@@ -142,19 +142,17 @@ def plan_sweep(
     specs, opened = read_specs(path), Store(Path(store), make=False)
     resolver = Resolver(provisional=True)
     lacking = [line for loaded in specs for line in missing(loaded, resolver)]
-    laid_out = lay_out(specs, opened, resolver, seeds=seeds, only=only)
-    plans = [suite.whole for suite in laid_out]
-    plan = _together(plans)
+    plans = [one.whole for one in lay_out(specs, opened, resolver, seeds=seeds, only=only)]
     speed = assumed_speed(opened.finished(), device)
     return PlanView(
         name=experiment_name(Path(path)),
         question=specs[0].spec.question if len(specs) == 1 else f"{len(specs)} experiments",
         n_searched=sum(loaded.search.trials for loaded in specs if loaded.search),
-        plan=plan,
+        plan=_together(plans),
         stages=_planned([Collector("", each, opened) for each in plans], speed),
         speed=speed,
         lacking=list(dict.fromkeys(resolver.missing + lacking)),
-        remarks=remarks((trial.settings for trial in plan.trials), resolver),
+        remarks=remarks((one.settings for plan in plans for one in plan.trials), resolver),
     )
 
 
