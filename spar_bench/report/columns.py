@@ -50,10 +50,9 @@ def _miou_cell(aggregate: Aggregate) -> Cell:
     if aggregate.miou is None:
         return Cell(" and ".join(status.replace("_", " ") for status in counts))
     note = ", ".join(f"{n} {status.replace('_', ' ')}" for status, n in counts.items())
-    sd = None if aggregate.sd is None else text.percent(aggregate.sd)
     return Cell(
         text.percent(aggregate.miou),
-        sd,
+        aggregate.sd,
         len(aggregate.mious),
         note,
         value=aggregate.miou,

@@ -7,6 +7,7 @@ a chart to explore, a figure's numbers) is there for them, and the others leave 
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
+from spar_bench.report.text import percent
 from spar_bench.report.verdicts import Word
 
 
@@ -43,14 +44,14 @@ class Source(NamedTuple):
 
 @dataclass(frozen=True)
 class Cell:
-    """The content of a table cell: text, or a mean with its sd and n.
+    """The content of a table cell: text, or a mean with its sd (a fraction) and n.
 
     `value` is the number that the text rounds, by which rows are sorted. A text that is a `verdict`
     may be coloured, and followed by its `reason`.
     """
 
     text: str
-    sd: str | None = None
+    sd: float | None = None
     n: int = 1
     note: str = ""
     is_best: bool = False
@@ -69,8 +70,12 @@ class Cell:
         """What follows a mean: its sd, and in brackets n and what is missing."""
         notes = [f"n = {self.n}"] if self.n > 1 or self.note else []
         notes += [self.note] if self.note else []
-        spread = [f"± {self.sd}"] if self.sd else []
-        return spread + ([f"({', '.join(notes)})"] if notes else [])
+        return self.deviation + ([f"({', '.join(notes)})"] if notes else [])
+
+    @property
+    def deviation(self) -> list[str]:
+        """The sd in percentage points, if there is one."""
+        return [] if self.sd is None else [f"± {percent(self.sd)}"]
 
 
 @dataclass(frozen=True)

@@ -275,8 +275,10 @@ def test_several_data_sets_have_a_mean_in_the_last_column_where_all_cells_exist(
     cells = [line[-1] for line in table.rows]
     assert [cell.text for cell in cells] == ["25.0", "45.0", "–"]
     assert [cell.is_best for cell in cells] == [False, True, False]
-    assert (cells[1].sd, cells[1].n) == ("0.0", 3)  # seed by seed, x rises as y falls
-    assert [cell.sd for cell in (table.rows[1][-2], table.rows[1][-3])] == ["1.0", "1.0"]
+    assert cells[1].sd == pytest.approx(0, abs=1e-12)  # seed by seed, x rises as y falls
+    assert cells[1].n == 3
+    own = [cell.spread[0] for cell in (table.rows[1][-2], table.rows[1][-3])]
+    assert own == ["± 1.0", "± 1.0"]
 
 
 def test_a_mean_is_of_the_seeds_that_finished_on_all_data_sets() -> None:
@@ -286,7 +288,7 @@ def test_a_mean_is_of_the_seeds_that_finished_on_all_data_sets() -> None:
     table, *_ = result_tables(read_aggregates(results_of(rows)))
 
     mean = table.rows[1][-1]
-    assert (mean.text, mean.sd, mean.n, mean.note) == ("45.0", "0.0", 2, "1 failed")
+    assert (mean.text, mean.spread) == ("45.0", ["± 0.0", "(n = 2, 1 failed)"])
     assert mean.source == Source("miou", (1, 2, 3, 5, 6))
 
 

@@ -118,7 +118,7 @@ def _group_header(groups: list[tuple[str, int]]) -> list[str]:
 def _spread(cell: Cell, n_seeds: int) -> list[str]:
     """Return what follows a mean: its sd; in brackets n if the caption has another, and a note."""
     if cell.n == n_seeds and not cell.note:
-        return [f"± {cell.sd}"] if cell.sd else []
+        return cell.deviation
     return cell.spread
 
 

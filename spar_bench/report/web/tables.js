@@ -39,15 +39,10 @@ function reachable(table) {
 function linesOf(button) {
   const cell = button.closest("td, th");
   const header = cell.closest("table").querySelectorAll("th[aria-sort]")[cell.cellIndex];
-  const { column, rows } = sourceOf(button);
   const lines = [`${header.textContent.trim()}: ${button.textContent.trim()}`];
   if (cell.dataset.value) lines.push(`exactly ${cell.dataset.value}`);
-  const values = rows.map((row) => valueOf(row, column)).filter((value) => value !== null);
-  const mean = values.reduce((sum, value) => sum + value, 0) / values.length;
-  if (values.length > 1 && Math.abs(mean - cell.dataset.value) < 1e-9) {
-    const squares = values.reduce((sum, value) => sum + (value - mean) ** 2, 0);
-    lines.push(`sd ${Math.sqrt(squares / (values.length - 1)).toPrecision(6)}, n = ${values.length}`);
-  }
+  const { sd, n } = cell.dataset;
+  if (sd) lines.push(`sd ${Number(sd).toPrecision(6)}, n = ${n}`);
   return lines;
 }
 

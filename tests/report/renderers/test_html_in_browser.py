@@ -169,6 +169,19 @@ def test_a_number_shows_its_exact_value_on_hover_and_on_focus(opened: Opened) ->
     assert not tip.is_visible()
 
 
+def test_a_mean_over_data_sets_has_the_spread_of_its_seeds_alone(opened: Opened) -> None:
+    page = opened(two_datasets())
+    means = page.locator("td[data-group=Mean] button")
+    tips = {}
+
+    for number in means.all():
+        number.hover()
+        tips[number.inner_text()] = page.get_by_role("tooltip").inner_text().splitlines()
+
+    assert tips["38.0"] == ["mIoU (%): 38.0", "exactly 0.38"]
+    assert tips["42.0"] == ["mIoU (%): 42.0", "exactly 0.42", "sd 0.00400000, n = 3"]
+
+
 def test_arrow_keys_move_among_numbers_and_enter_opens_their_origin(opened: Opened) -> None:
     page = opened(stride_results())
     page.locator("button.cell").first.focus()

@@ -36,7 +36,7 @@ IoU of each class. [SVG](per_class.svg) [PDF](per_class.pdf)
 
 
 def test_blocks_become_markdown_in_their_order_with_text_escaped() -> None:
-    cells = [Cell("single pass"), Cell("38.3", "0.4", 3, "1 failed", is_best=True)]
+    cells = [Cell("single pass"), Cell("38.3", 0.004, 3, "1 failed", is_best=True)]
     page = Page(
         "a_b",
         [
