@@ -50,7 +50,7 @@ function scaleOf(values, from, to, isLog, [least, share]) {
   const place = isLog ? Math.log10 : (value) => value;
   const value = isLog ? (at) => 10 ** at : (at) => at;
   let [low, high] = [Math.min(...values.map(place)), Math.max(...values.map(place))];
-  const room = Math.max(share * (high - low), (least - (high - low)) / 2);
+  const room = Math.max(share * (high - low), (least - (high - low)) / 2) || 1; // all may be 0
   [low, high] = [low - room, high + room];
   if (!isLog) low = Math.max(low, 0);
   const scale = (one) => from + ((place(one) - low) / (high - low)) * (to - from);
@@ -100,7 +100,7 @@ class ChartView {
     box.replaceChildren(this.form, this.drawing, this.legend, this.note);
     this.form.addEventListener("change", () => this.update());
     this.drawing.addEventListener("keydown", (event) => this.move(event));
-    filterListeners.push(() => this.update());
+    filterListeners.push(() => this.follow());
     new ResizeObserver(() => this.update()).observe(box);
   }
 
@@ -119,20 +119,37 @@ class ChartView {
     return form;
   }
 
-  /** Return what is shown: the chosen axis, and the points of the panel that have a cost on it. */
+  /** Offer the panels of the data set that the page's filter asks for, and show one of them. */
+  follow() {
+    const dataset = form.elements.dataset.value;
+    const own = new Set(this.points.filter((point) => point.dataset === dataset)
+      .map((point) => point.panel));
+    const select = this.form.elements.panel;
+    const options = [...select.options];
+    for (const option of options) {
+      option.disabled = own.size > 0 && !own.has(this.panels[option.value]);
+    }
+    if (select.selectedOptions[0].disabled) {
+      select.value = options.find((option) => !option.disabled).value;
+    }
+    this.update();
+  }
+
+  /** Return the axis, the panel's points that have a cost on it, and how many have none. */
   chosen() {
     const axis = this.axes[this.form.elements.axis.value];
     const isLog = this.form.elements.scale.value === "log";
     const method = form?.elements.method.value;
     const panel = this.panels[this.form.elements.panel.value];
-    const points = this.points.filter((point) => point.panel === panel &&
-      (!method || point.method === method) && (isLog ? point.costs[axis.column] > 0
-        : point.costs[axis.column] !== undefined));
-    return { axis, isLog, points };
+    const own = this.points.filter((point) => point.panel === panel &&
+      (!method || point.method === method));
+    const points = own.filter(({ costs }) => (isLog ? costs[axis.column] > 0
+      : costs[axis.column] !== undefined));
+    return { axis, isLog, points, without: own.length - points.length };
   }
 
   update() {
-    const { axis, isLog, points } = this.chosen();
+    const { axis, isLog, points, without } = this.chosen();
     const width = Math.max(260, this.box.clientWidth);
     const height = Math.round(Math.min(460, Math.max(290, 0.52 * width)));
     this.drawing.setAttribute("viewBox", `0 0 ${width} ${height}`);
@@ -145,8 +162,9 @@ class ChartView {
     const common = commonConditions(points, axis);
     const isOdd = (point) => conditionsOf(point, axis).some((one, at) => one !== common[at]);
     const column = axis.column;
-    const x = scaleOf(points.map((point) => point.costs[column]), MARGIN.left,
-      width - MARGIN.right, isLog, [isLog ? 0.6 : 0, isLog ? 0.12 : 0.08]);
+    const costs = points.map((point) => point.costs[column]);
+    const x = scaleOf(costs, MARGIN.left, width - MARGIN.right, isLog,
+      isLog ? [0.6, 0.12] : [0.2 * Math.max(...costs), 0.08]);
     const y = scaleOf(points.flatMap((point) => [-1, 1].map((sign) =>
       100 * (point.miou + sign * (point.sd ?? 0)))), height - MARGIN.bottom, MARGIN.top,
     false, [5, 0.12]);
@@ -162,7 +180,11 @@ class ChartView {
     const inOrder = points.map((point, n) => [at(point)[0], marks[n]]).sort((a, b) => a[0] - b[0]);
     this.move = rove([inOrder.map(([, element]) => element)]);
     marks.find((each) => each.getAttribute("aria-label") === focused)?.focus();
-    this.explain(points, front, points.filter(isOdd), axis, common);
+    this.explain(points, front);
+    const odd = points.filter(isOdd);
+    const notes = odd.length ? [noteOf(odd, axis, common)] : [];
+    if (without) notes.push(`${without} without this cost are not shown.`);
+    this.note.textContent = notes.join(" ");
   }
 
   axesOf(axis, x, y, width, height) {
@@ -221,7 +243,7 @@ class ChartView {
     return group;
   }
 
-  explain(points, front, odd, axis, common) {
+  explain(points, front) {
     const entries = new Map(points.map((point) => [`${point.series} ${point.marker}`, point]));
     for (const point of entries.values()) {
       const sample = draw("svg", { viewBox: "0 0 16 16", "aria-hidden": true }, mark(point, 8, 8));
@@ -232,10 +254,6 @@ class ChartView {
       const sample = draw("svg", { viewBox: "0 0 24 16", "aria-hidden": true }, line);
       this.legend.append(make("li", {}, sample, "Pareto front"));
     }
-    const without = this.points.filter((point) => point.costs[axis.column] === undefined).length;
-    const notes = odd.length ? [noteOf(odd, axis, common)] : [];
-    if (without) notes.push(`${without} without this cost are not shown.`);
-    this.note.textContent = notes.join(" ");
   }
 }
 

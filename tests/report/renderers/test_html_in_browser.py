@@ -26,6 +26,7 @@ from tests.report.synthetic import (
     stride_results,
     students,
     teacher,
+    training,
 )
 
 pytestmark = pytest.mark.browser
@@ -223,6 +224,43 @@ def test_the_chart_changes_its_axis_and_keeps_other_conditions_apart(opened: Ope
     assert page.locator(".point.hollow").count() == 1
     assert "device NVIDIA H200, not cpu" in page.locator(".chart .note").inner_text()
     assert page.locator(".point").count() == 4
+
+
+@pytest.mark.parametrize("axis", ["Parameters", "Training GFLOPs"])
+def test_points_of_one_cost_stand_in_the_middle_of_a_linear_axis(opened: Opened, axis: str) -> None:
+    free = training(0, train_seconds=1.0)
+    page = opened(results_of([baseline(38), teacher(12, 45), *students("all", 42, training=free)]))
+
+    page.get_by_role("radio", name=axis).check()
+    page.get_by_role("radio", name="linear").check()
+
+    drawing = page.locator(".chart > svg").bounding_box()
+    marks = [mark.bounding_box() for mark in page.locator(".point .mark").all()]
+    places = {round((m["x"] + m["width"] / 2 - drawing["x"]) / drawing["width"], 1) for m in marks}
+    ticks = page.locator(".axes .middle:not(.title)").all_text_contents()
+    assert (places, len(marks)) == (({0.5}, 3) if axis == "Parameters" else ({0.0}, 1))
+    assert len(ticks) == len(set(ticks)) > 2
+    assert "NaN" not in page.locator(".chart").inner_html()
+
+
+def test_the_chart_follows_the_pages_filter_and_counts_what_it_leaves_out(opened: Opened) -> None:
+    rows = [baseline(38), teacher(12, 45), *students("all", 42, training=training(20))]
+    streets = [
+        replace(r, dataset="streets", dataset_digest="57ee75", stages={"evaluate": f"streets{n}"})
+        for n, r in enumerate(rows)
+    ]
+    page = opened(results_of([*rows, *streets]))
+    note, panel = page.locator(".chart .note"), page.locator(".chart").get_by_label("Data set")
+    page.get_by_role("radio", name="Training GFLOPs").check()
+
+    of_all = note.inner_text()
+    page.get_by_label("Method").select_option("SPAR")
+    page.locator("#filter").get_by_label("Data set").select_option("streets")
+
+    assert of_all == "2 without this cost are not shown."
+    assert note.inner_text() == ""
+    assert panel.locator("option:checked").text_content() == "streets, short side 256 px"
+    assert panel.locator("option:not([disabled])").count() == 1
 
 
 def test_a_point_is_reached_by_keyboard_and_says_what_it_is(opened: Opened) -> None:
