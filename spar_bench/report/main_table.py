@@ -47,10 +47,10 @@ def main_table(results: Results, aggregates: Iterable[Aggregate]) -> Table | Non
         columns = [_marked([line.get(panel) for line in ordered]) for panel in panels]
         columns.append(_marked([means.get(_first(line).key) for line in ordered]))
         for number, line in enumerate(ordered):
-            name = str(backbone) if number == 0 else ""
             cells = [column[number] for column in columns]
-            rows.append([Cell(name), Cell(_name(_first(line))), *cells])
-    headers = ["Backbone", "Method", *(panel.dataset for panel in panels), "Mean"]
+            rows.append([Cell(str(backbone)), Cell(_name(_first(line))), *cells])
+    # Not "Method": a row is a method with its settings, which no other table's methods are.
+    headers = ["Backbone", "Row", *(panel.dataset for panel in panels), "Mean"]
     return Table("Main table: mIoU (%)", [("", len(headers))], headers, rows, n_text=2)
 
 

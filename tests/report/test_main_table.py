@@ -19,7 +19,7 @@ def table_of(results: Results) -> Table:
 
 
 def named(table: Table) -> list[tuple[str, str]]:
-    """Return the backbone and the method of each row."""
+    """Return the backbone and the name of each row."""
     return [(row[0].text, row[1].text) for row in table.rows]
 
 
@@ -29,12 +29,12 @@ def test_rows_stand_by_backbone_and_by_refiner_in_the_papers_order() -> None:
     start = rows.index(("siglip2-b16-512", "sliding window, s = 24"))
     assert rows[start : start + 7] == [
         ("siglip2-b16-512", "sliding window, s = 24"),
-        ("", "single pass"),
-        ("", "SPAR"),
-        ("", "single pass + anyup"),
-        ("", "SPAR + anyup"),
-        ("", "single pass + lposs"),
-        ("", "SPAR + lposs"),
+        ("siglip2-b16-512", "single pass"),
+        ("siglip2-b16-512", "SPAR"),
+        ("siglip2-b16-512", "single pass + anyup"),
+        ("siglip2-b16-512", "SPAR + anyup"),
+        ("siglip2-b16-512", "single pass + lposs"),
+        ("siglip2-b16-512", "SPAR + lposs"),
     ]
     assert len(rows) == 18
 
@@ -95,11 +95,11 @@ def test_several_data_sets_have_the_table_without_being_the_papers() -> None:
 
     table = table_of(results_of([*here, *there]))
 
-    assert table.headers == ["Backbone", "Method", "patchwork", "streets", "Mean"]
+    assert table.headers == ["Backbone", "Row", "patchwork", "streets", "Mean"]
     assert [[cell.text for cell in row] for row in table.rows] == [
         ["patchwork", "sliding window, s = 12", "46.0", "56.0", "51.0"],
-        ["", "single pass", "38.0", "48.0", "43.0"],
-        ["", "SPAR all", "42.0", "52.0", "47.0"],
+        ["patchwork", "single pass", "38.0", "48.0", "43.0"],
+        ["patchwork", "SPAR all", "42.0", "52.0", "47.0"],
     ]
     assert table.rows[2][-1].spread == ["± 0.4", "(n = 3)"]
     assert main_table(results_of(here), read_aggregates(results_of(here))) is None

@@ -130,7 +130,7 @@ def test_the_main_table_has_the_published_cells() -> None:
     table = main_table(results, read_aggregates(results))
 
     assert table is not None
-    assert table.headers == ["Backbone", "Method", *DATASETS, "Mean"]
+    assert table.headers == ["Backbone", "Row", *DATASETS, "Mean"]
     cells = Counter(
         (header, cell.text)
         for row in table.rows

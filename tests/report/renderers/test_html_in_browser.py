@@ -263,6 +263,19 @@ def test_the_chart_follows_the_pages_filter_and_counts_what_it_leaves_out(opened
     assert panel.locator("option:not([disabled])").count() == 1
 
 
+def test_the_filter_offers_methods_and_leaves_the_main_table_whole(opened: Opened) -> None:
+    page = opened(two_datasets())
+    method = page.get_by_label("Method")
+
+    offered = method.locator("option").all_text_contents()
+    method.select_option("sliding window")
+
+    assert offered == ["all", "single pass", "sliding window", "SPAR"]
+    assert column(page, 1) == ["patchwork"] * 4
+    assert column(page, 2) == ["sliding window, s = 16", "sliding window, s = 12",
+                               "single pass", "SPAR all"]  # fmt: skip
+
+
 def test_a_point_is_reached_by_keyboard_and_says_what_it_is(opened: Opened) -> None:
     page = opened(results_of([baseline(38, cost=cost(0.9)), teacher(12, 45)]))
     page.locator(".point[tabindex='0']").focus()
