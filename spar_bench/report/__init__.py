@@ -5,6 +5,7 @@ Everything heavy (pandas, matplotlib, seaborn) is imported when a function is ca
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from spar_bench.evaluations import Evaluations
 from spar_bench.results import Preview, Results
+from spar_bench.track import Runs
 
 if TYPE_CHECKING:
     from spar_bench.report.sections import Findings
@@ -26,11 +28,13 @@ def write(
     *,
     mix_protocols: bool = False,
     columns: Sequence[str] = (),
+    runs: Runs = MappingProxyType({}),
 ) -> "tuple[list[Path], Findings]":
     """Write tables, figures, provenance and a page into `folder`; return paths, and what they show.
 
     `evaluations` has the counts and previews of the rows' evaluations, or some of them.
     `columns` are keys of those that tables of accuracy and cost have, in their order; none: all.
+    `runs` are those that show the rows in MLflow, to link to.
     Figures of an earlier report that no longer apply are removed, unless they were altered since.
 
     Raises:
@@ -40,7 +44,9 @@ def write(
     """
     from spar_bench.report.writing import write_report
 
-    return write_report(results, evaluations, folder, mix_protocols=mix_protocols, columns=columns)
+    return write_report(
+        results, evaluations, folder, mix_protocols=mix_protocols, columns=columns, runs=runs
+    )
 
 
 def write_suite(

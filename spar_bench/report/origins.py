@@ -4,7 +4,8 @@ The value is JSON:
 
 - `columns`: those of results.csv, of all experiments that the page shows.
 - `rows`: for each row, experiment by experiment, its `values` by column, `stages` by role,
-  `reason`, and the `lines` of its spec (from 1) that decide what was swept.
+  `reason`, the `lines` of its spec (from 1) that decide what was swept, and the `run` that shows it
+  in MLflow, if any is known: `id`, `url`, `command`.
 - `stages`: by fingerprint, the `kind`, `version` and `inputs` (by role) of each finished stage,
   when and where it was made, by which commit and versions, from which `backbone`, and the `files`
   of weights that it trained.
@@ -15,25 +16,27 @@ The value is JSON:
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from spar_bench.errors import SpecError
 from spar_bench.report.data import results_data
 from spar_bench.results import MADE_BY, Results
 from spar_bench.spec.document import Document, parse_document
+from spar_bench.track import Runs
 from spar_bench.validation import Raw, Steps
 
 _MADE = ("device", "host", "commit", "versions", "ended_ms", "seconds")
 
 
-def origins_of(experiments: Sequence[Results]) -> Raw:
+def origins_of(experiments: Sequence[Results], runs: Runs = MappingProxyType({})) -> Raw:
     """Return the origin of every row of some experiments."""
     names = (name for results in experiments for name in results_data(results).columns)
     columns = list(dict.fromkeys(names))
     provenances = [results.provenance for results in experiments]
     return {
         "columns": columns,
-        "rows": [row for results in experiments for row in _rows(results, columns)],
+        "rows": [row for results in experiments for row in _rows(results, columns, runs)],
         "stages": {
             key: {**stage, "made": {name: stage["made"].get(name) for name in _MADE}}
             for provenance in provenances
@@ -49,18 +52,20 @@ def origins_of(experiments: Sequence[Results]) -> Raw:
     }
 
 
-def _rows(results: Results, columns: list[str]) -> Iterator[Raw]:
+def _rows(results: Results, columns: list[str], runs: Runs) -> Iterator[Raw]:
     """Yield the rows of an experiment, which may lack columns of others."""
     document = _document(results)
     lines: dict[str, list[int]] = {}
     for row, values in zip(results.rows, results_data(results).rows, strict=True):
         if row.group not in lines:
             lines[row.group] = spec_lines(document, row.swept) if document else []
+        run = runs.get((results.experiment, row.trial, row.method))
         yield {
             "values": [values.get(name) for name in columns],
             "stages": row.stages,
             "lines": lines[row.group],
             "reason": row.reason,
+            "run": None if run is None else run._asdict(),
         }
 
 

@@ -1,7 +1,7 @@
 """The sections of a report: what each says about a sweep's results, as blocks of a page."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from spar_bench.report.aggregates import Aggregate
 from spar_bench.report.chart import chart_of
@@ -19,13 +19,15 @@ from spar_bench.report.paper import Beside
 from spar_bench.report.protocols import protocol_lines, skipped_lines
 from spar_bench.report.tables import notes, result_tables
 from spar_bench.results import Results
+from spar_bench.track import Runs
 
 
 @dataclass(frozen=True)
 class Findings:
     """What a report shows of a sweep; `links` are the further files that renderers write.
 
-    `columns` are those that were asked for; none: all that say something.
+    `columns` are those that were asked for; none: all that say something. `runs` are those that
+    show rows in MLflow.
     """
 
     results: Results
@@ -36,12 +38,13 @@ class Findings:
     figures: list[Figure]
     links: list[File]
     columns: Sequence[Column] = ()
+    runs: Runs = field(default_factory=dict)
 
 
 def page_of(findings: Findings) -> Page:
     """Return the page of a sweep's report."""
     blocks = [block for section in SECTIONS for block in section(findings)]
-    return Page(findings.results.experiment, blocks, origins_of([findings.results]))
+    return Page(findings.results.experiment, blocks, origins_of([findings.results], findings.runs))
 
 
 def head(findings: Findings) -> Iterator[Block]:

@@ -36,7 +36,9 @@ def suite_page(
     for one in lacking:
         blocks += [Heading(one), Text(f"No report: spar-bench report {one} says why.", "note")]
     blocks += [Heading("Files"), *claims_files(checked)]
-    return Page(name, [*blocks, *links], origins_of([each.results for each in findings]))
+    runs = {key: run for each in findings for key, run in each.runs.items()}
+    origins = origins_of([each.results for each in findings], runs)
+    return Page(name, [*blocks, *links], origins)
 
 
 def _summary(findings: list[Findings], lacking: Sequence[str]) -> str:

@@ -4,6 +4,7 @@ import json
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from spar_bench.evaluations import Evaluations
 from spar_bench.files import file_sha256, replace_text
@@ -23,6 +24,7 @@ from spar_bench.report.sections import Findings, page_of
 from spar_bench.report.style import save_and_embed
 from spar_bench.report.suite import suite_page
 from spar_bench.results import Results
+from spar_bench.track import Runs
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +39,7 @@ def write_report(
     *,
     mix_protocols: bool = False,
     columns: Sequence[str] = (),
+    runs: Runs = MappingProxyType({}),
 ) -> tuple[list[Path], Findings]:
     """Write all files of the report of `results` into `folder`; return them, and what they show.
 
@@ -61,6 +64,7 @@ def write_report(
         figures=figures,
         links=_links(),
         columns=asked,
+        runs=runs,
     )
     return _write(page_of(findings), drawn, folder), findings
 

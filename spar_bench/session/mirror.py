@@ -101,6 +101,7 @@ def mirror(
 
 def _show(mirror: track.Mirror, results: Results, store: Store, *, ended_ms: int) -> bool:
     """Show results and end the sweep's run; False if another process shows this sweep."""
+    folder = store.root / "results" / results.experiment
     while True:
         text = results.as_json()
         ending = track.Ending(
@@ -111,10 +112,12 @@ def _show(mirror: track.Mirror, results: Results, store: Store, *, ended_ms: int
             digest=hashlib.sha256(text.encode()).hexdigest(),
             write=partial(_write_files, results, store),
         )
-        if not (mirror.record(run_records(results, store)) and mirror.end(ending)):
+        shown = mirror.end(ending) if mirror.record(run_records(results, store)) else None
+        if shown is None:
             return False
+        shown.save(folder)
         # Another process of this sweep that ended meanwhile left its results to this one.
-        latest = Results.load(store.root / "results" / results.experiment)
+        latest = Results.load(folder)
         is_other = latest.provenance["spec_hash"] != results.provenance["spec_hash"]
         if is_other or latest.as_json() == text:
             return True

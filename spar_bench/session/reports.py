@@ -11,10 +11,12 @@ from spar_bench.errors import MixedProtocols, NotReady, StoreError
 from spar_bench.evaluations import StoredEvaluations
 from spar_bench.files import YAML_ENDINGS, writing
 from spar_bench.results import RESULTS_FILE, Results
+from spar_bench.session.run_records import run_links
 from spar_bench.session.selection import swept_suites
 from spar_bench.spec.read import experiment_name
 from spar_bench.store import DEFAULT_ROOT, Store
 from spar_bench.suggest import did_you_mean, nearest, suggest
+from spar_bench.track import Runs, Shown
 
 if TYPE_CHECKING:
     from spar_bench.report.sections import Findings
@@ -191,6 +193,19 @@ def _results(store: Store, name: str) -> Results:
     return results
 
 
+def _runs(store: Store, results: Results) -> Runs:
+    """Return the runs that show a sweep's rows, as MLflow's mirror noted them; none without it.
+
+    Raises:
+        NotReady: the note cannot be read.
+    """
+    try:
+        shown = Shown.load(store.root / "results" / results.experiment)
+    except StoreError as error:
+        raise NotReady(str(error)) from error
+    return {} if shown is None else run_links(results, shown)
+
+
 def _suggest(name: str, known: list[str]) -> str:
     """Return the end of the line about an experiment without results: its name may be misspelt."""
     first = "run spar-bench sweep on its spec first"
@@ -210,10 +225,10 @@ def _write(
     columns: Sequence[str],
 ) -> "tuple[list[Path], Findings]":
     """Write one report; warn of evaluations that it would show, but that the store lacks."""
-    evaluations = StoredEvaluations(store)
+    evaluations, runs = StoredEvaluations(store), _runs(store, results)
     with writing(folder):
         written = report.write(
-            results, evaluations, folder, mix_protocols=mix_protocols, columns=columns
+            results, evaluations, folder, mix_protocols=mix_protocols, columns=columns, runs=runs
         )
     n_missing = len(evaluations.missing)
     if n_missing:

@@ -14,7 +14,7 @@ from spar_bench.spec.keys import PLUGINS
 from spar_bench.stage import digest
 from spar_bench.stages.student import read_curve
 from spar_bench.store import Store
-from spar_bench.track import Details, RunRecord
+from spar_bench.track import Details, RunRecord, Runs, Shown
 from spar_bench.values import METHODS
 
 PER_CLASS_FILE = "per_class.csv"
@@ -55,6 +55,16 @@ def run_records(results: Results, store: Store) -> list[RunRecord]:
 def run_keys(results: Results) -> set[str]:
     """Return the keys of all runs of a sweep, including those of what has not been run."""
     return {_key(rows) for methods in _rows_by_trial(results) for rows in methods.values()}
+
+
+def run_links(results: Results, shown: Shown) -> Runs:
+    """Return the runs that show the methods of a sweep's trials, of those that are shown."""
+    return {
+        (results.experiment, rows[0].trial, method): shown.link(_key(rows))
+        for methods in _rows_by_trial(results)
+        for method, rows in methods.items()
+        if _key(rows) in shown.runs
+    }
 
 
 def _rows_by_trial(results: Results) -> list[dict[str, list[Row]]]:

@@ -8,14 +8,16 @@ from spar_bench.track.client import answering, connect, experiments, search_runs
 from spar_bench.track.entry import RunRecord
 from spar_bench.track.locks import lock_name, sweep_lock, taken
 from spar_bench.track.runs import Ending, SweepRecord, SweepRuns
+from spar_bench.track.shown import Shown
 
 
 class Mirror:
     """Shows a sweep in MLflow: a parent run, and a child run for each record.
 
     The store, not MLflow, is the record: mirroring again changes nothing, or completes what is
-    missing. One process at a time mirrors a sweep; in any other, every call does nothing and
-    returns False. After an error, the next call connects again and looks at what was written.
+    missing. One process at a time mirrors a sweep; in any other, every call does nothing, and
+    returns False or None. After an error, the next call connects again and looks at what was
+    written.
 
     Raises (every method):
         StoreError: the tracking store cannot be reached, written or read.
@@ -35,14 +37,13 @@ class Mirror:
                 runs.record(record)
         return True
 
-    def end(self, ending: Ending) -> bool:
-        """End the parent run of a sweep whose records are shown."""
+    def end(self, ending: Ending) -> Shown | None:
+        """End the parent run of a sweep whose records are shown; return where they are."""
         with self._open() as runs:
-            if runs is None:
-                return False
-            runs.end(ending)
-        self._close()
-        return True
+            shown = None if runs is None else runs.end(ending)
+        if shown is not None:
+            self._close()
+        return shown
 
     def interrupt(self) -> None:
         """Mark the parent run as KILLED if this process opened it."""

@@ -27,6 +27,7 @@ from spar_bench.track.entry import (
     as_text,
     whole_record,
 )
+from spar_bench.track.shown import Shown, server_of
 from spar_bench.track.uri import artifact_root, sqlite_path
 from spar_bench.track.view import VIEW, view_path, view_state, view_tag
 
@@ -76,6 +77,7 @@ class SweepRuns:
 
     def __init__(self, client: Any, uri: str, sweep: SweepRecord, lock_name: str) -> None:
         self._client = client
+        self._server = server_of(uri)
         self._sweep = sweep
         self._tags = {
             "spar.spec": sweep.spec_hash,
@@ -111,7 +113,7 @@ class SweepRuns:
             run = self._create_child(record, details)
         self._complete(run, record, entry, details)
 
-    def end(self, ending: Ending) -> None:
+    def end(self, ending: Ending) -> Shown:
         """Show an ended sweep: its means, files and view; delete runs that it no longer has."""
         for key in self._runs.keys() - ending.keys:
             self._client.delete_run(self._runs.pop(key).info.run_id)
@@ -130,6 +132,8 @@ class SweepRuns:
         status = RUN_STATUS[ending.status]
         ended_ms = info.end_time if is_shown and info.status == status else ending.ended_ms
         self._client.set_terminated(info.run_id, status, end_time=ended_ms)
+        ids = {key: run.info.run_id for key, run in self._runs.items()}
+        return Shown(server=self._server, experiment_id=self._experiment_id, runs=ids)
 
     def interrupt(self) -> None:
         """Mark the parent run as KILLED."""

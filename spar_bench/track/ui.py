@@ -8,12 +8,11 @@ import sys
 from spar_bench.errors import SparBenchError
 from spar_bench.track.client import ENVIRONMENT, answering, connect
 from spar_bench.track.mirror import end_dead_runs
+from spar_bench.track.shown import HOST, PORT
 from spar_bench.track.uri import artifact_root, sqlite_path
 
 
-def ui_command(
-    uri: str, host: str = "127.0.0.1", port: int = 5000
-) -> tuple[list[str], dict[str, str]]:
+def ui_command(uri: str, host: str = HOST, port: int = PORT) -> tuple[list[str], dict[str, str]]:
     """Return the command that serves the interface, and the environment it needs.
 
     Dead sweeps' runs are first marked as KILLED, and a missing SQLite file is created.

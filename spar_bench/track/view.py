@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from spar_bench.track.client import answering, connect, experiments
+from spar_bench.track.shown import HOST, PORT, address
 
 VIEW = "spar"
 """Key of the view of an experiment's newest sweep."""
@@ -80,7 +81,7 @@ def view_state(
     return json.dumps(state)
 
 
-def view_urls(uri: str, host: str = "127.0.0.1", port: int = 5000) -> dict[str, str]:
+def view_urls(uri: str, host: str = HOST, port: int = PORT) -> dict[str, str]:
     """Return the address of each experiment's prepared view, by experiment.
 
     Raises:
@@ -90,7 +91,7 @@ def view_urls(uri: str, host: str = "127.0.0.1", port: int = 5000) -> dict[str, 
     with answering(uri):
         found = list(experiments(client))
     return {
-        one.name: f"http://{host}:{port}/{view_path(one.experiment_id, VIEW)}"
+        one.name: f"{address(host, port)}/{view_path(one.experiment_id, VIEW)}"
         for one in sorted(found, key=lambda one: one.name)
         if view_tag(VIEW) in one.tags
     }

@@ -9,6 +9,7 @@ import pytest
 from spar_bench.report.origins import origins_of, spec_lines
 from spar_bench.results import COLUMNS, MADE_BY
 from spar_bench.spec.document import parse_document
+from spar_bench.track import RunLink
 from tests.report.synthetic import baseline, results_of, teacher
 
 SPEC = """\
@@ -62,6 +63,15 @@ def test_origins_keep_of_each_stage_what_a_reader_asks_and_no_more() -> None:
     assert origins["backbones"] == {"b": {"plugin": "patchwork", "files": {"a": "00ff"}}}
     assert [row["lines"] for row in origins["rows"]] == [[], [6]]
     assert [row["stages"] for row in origins["rows"]] == [row.stages for row in rows]
+
+
+def test_a_row_has_the_run_that_shows_its_method_of_its_trial() -> None:
+    link = RunLink("abc", "http://127.0.0.1:5000/#/experiments/1/runs/abc", "spar-bench ui")
+    rows = [baseline(38, trial="t"), teacher(32, 45, trial="t"), teacher(16, 46, trial="u")]
+
+    origins = origins_of([results_of(rows)], {("stride", "t", "teacher"): link})
+
+    assert [row["run"] for row in origins["rows"]] == [None, link._asdict(), None]
 
 
 @pytest.mark.parametrize("spec", ["", "a: [", "- a list"])

@@ -15,6 +15,7 @@ from spar_bench.report.sections import Findings
 from spar_bench.report.suite import suite_page
 from spar_bench.report.tables import result_tables
 from spar_bench.results import Row
+from spar_bench.track import RunLink
 from tests.report.synthetic import InMemory, baseline, results_of, students, teacher
 
 SVG = """<svg xmlns="http://www.w3.org/2000/svg" width="200pt" height="100pt" viewBox="0 0 2 1">
@@ -94,6 +95,18 @@ def test_a_claim_is_of_the_rows_that_it_compares(page: Page) -> None:
         ("+14.0 points", ["pair/first"] * 2, [0.44, 0.3]),
         ("+14.0 points", ["pair/second"] * 2, [0.45, 0.31]),
     ]
+
+
+def test_a_trial_of_each_experiment_has_its_own_run() -> None:
+    links = {name: RunLink(name, f"http://127.0.0.1:5000/{name}", "") for name in ("one", "two")}
+    both = [
+        replace(findings_of(name, [baseline(30)]), runs={(name, "a-0", "pretrained"): links[name]})
+        for name in links
+    ]
+
+    origins = suite_page("pair", both, []).origins
+
+    assert [row["run"]["id"] for row in origins["rows"]] == ["one", "two"]
 
 
 def test_one_filter_stands_before_all_experiments(page: Page) -> None:

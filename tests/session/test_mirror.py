@@ -8,8 +8,9 @@ import pytest
 
 from spar_bench.results import Results
 from spar_bench.session.mirror import LiveMirror
+from spar_bench.session.run_records import run_links
 from spar_bench.store import Store
-from spar_bench.track import tracking_uri
+from spar_bench.track import Shown, tracking_uri
 from tests.small import copy_store, one_line, runs, spar_bench
 from tests.track.conftest import dump, make_sweep, query
 
@@ -94,6 +95,41 @@ def test_interrupted_sweep_shows_what_had_ended(store: Store) -> None:
     live.interrupt()
 
     assert runs() == [("stride_px=64", "FINISHED"), ("tiny 5bec5bec", "KILLED")]
+
+
+def test_mirror_notes_which_run_shows_each_method_of_a_trial(store: Store) -> None:
+    results = Results.load(store.root / "results" / "tiny")
+    spar_bench("mirror")
+
+    shown = Shown.load(store.root / "results" / "tiny")
+
+    assert shown is not None
+    links = run_links(results, shown)
+    names = dict(query("sqlite:///mlflow.db", "SELECT run_uuid, name FROM runs"))
+    found = {(trial, method): names[link.id] for (_, trial, method), link in links.items()}
+    assert found == {
+        ("stride_px=64", "teacher"): "stride_px=64",
+        ("stride_px=32", "teacher"): "stride_px=32",
+        ("learning_rate=0.001,seed=0", "pretrained"): "pretrained",
+        ("learning_rate=0.001,seed=0", "student"): "learning_rate=0.001,seed=0",
+    }
+
+
+def test_numbers_that_were_made_since_the_mirror_have_no_run(store: Store) -> None:
+    spar_bench("mirror")
+    folder = store.root / "results" / "tiny"
+    results, shown = Results.load(folder), Shown.load(folder)
+    rows = [
+        dataclasses.replace(row, stages=row.stages | {"evaluate": "made again"})
+        if row.method == "student"
+        else row
+        for row in results.rows
+    ]
+
+    assert shown is not None
+    links = run_links(dataclasses.replace(results, rows=rows), shown)
+
+    assert {method for _, _, method in links} == {"teacher", "pretrained"}
 
 
 def test_end_of_a_sweep_that_cannot_be_shown_is_a_warning(

@@ -1,5 +1,6 @@
 """Reports are written from the store alone, each into a folder of its experiment's name."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from spar_bench.session.selection import note_suite
 from spar_bench.store import Store
 from tests.report.synthetic import results_of
 from tests.small import copy_store, one_line, spar_bench
-from tests.track.conftest import make_row
+from tests.track.conftest import make_row, query
 
 RESULTS = Path(".spar_bench/results")
 
@@ -90,6 +91,34 @@ def test_several_protocols_in_one_table_are_refused_unless_told_and_others_are_w
     assert "| Protocol |" in Path("reports/mixed/table.md").read_text()
     with pytest.raises(MixedProtocols):
         write_report("mixed", folder="again")
+
+
+def test_the_page_links_each_number_to_its_run_without_mlflow(here: Path, swept: Path) -> None:
+    copy_store(swept)
+    Path("mlflow.db").unlink()
+
+    written = write_report("tiny")["tiny"]
+
+    [page] = [path for path in written if path.name == "index.html"]
+    urls = set(re.findall(r'"url":"([^"]+)"', page.read_text()))
+    runs = query(f"sqlite:///{swept}/mlflow.db", "SELECT experiment_id, run_uuid, name FROM runs")
+    assert urls == {
+        f"http://127.0.0.1:5000/#/experiments/{experiment}/runs/{run}"
+        for experiment, run, name in runs
+        if not name.startswith("tiny ")
+    }
+    assert len(urls) == 4
+
+
+@pytest.mark.usefixtures("here")
+def test_a_damaged_note_of_runs_is_one_line_and_the_others_are_written() -> None:
+    save("bad", "stride")
+    (RESULTS / "bad" / "mlflow.json").write_text("{")
+
+    with pytest.raises(NotReady, match=r"mlflow\.json: must be JSON, .*; delete it$"):
+        write_report()
+
+    assert [path.name for path in Path("reports").iterdir()] == ["stride"]
 
 
 def test_evaluations_no_longer_in_the_store_are_one_line_and_the_rest_is_written(

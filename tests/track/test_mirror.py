@@ -89,6 +89,22 @@ def test_loss_curve_keeps_its_steps_and_times_in_long_runs_too(uri: str) -> None
     assert sorted(logged) == curve
 
 
+def test_the_end_of_a_sweep_says_where_its_runs_are(uri: str) -> None:
+    a, b, gone = (make_record(name=name) for name in ("a", "b", "gone"))
+    mirror(uri, a, gone)
+
+    sweep = Mirror(uri, make_sweep())
+    sweep.record([a, b])
+    shown = sweep.end(make_ending([a, b]))
+
+    names = dict(query(uri, f"SELECT run_uuid, name FROM runs WHERE {ACTIVE}"))
+    assert shown is not None
+    assert {key: names[run_id] for key, run_id in shown.runs.items()} == {"a": "a", "b": "b"}
+    experiments = query(uri, "SELECT experiment_id FROM experiments WHERE name = 'stride'")
+    assert experiments == [(int(shown.experiment_id),)]
+    assert shown.server == ""
+
+
 def test_mirroring_twice_changes_nothing(uri: str, tmp_path: Path) -> None:
     picture = tmp_path / "panel.png"
     picture.write_text("png")
@@ -352,7 +368,7 @@ def test_second_process_on_a_sweep_writes_only_when_the_first_is_gone(uri: str) 
     while_first_lives = run_status(uri)
     die(first, uri)
 
-    assert is_shown == (False, False)
+    assert is_shown == (False, None)
     assert while_first_lives == {PARENT: "RUNNING", "stride_px=28": "FINISHED"}
     assert second.record([make_record(name="b")])
     assert set(run_status(uri)) == {PARENT, "stride_px=28", "b"}

@@ -54,10 +54,16 @@ function stageItem(role, key, seen) {
       : []));
 }
 
+/** Return a run's id with a link to it, which is asked for nothing before it is followed. */
+function runOf({ id, url, command }) {
+  const link = make("a", { href: url, target: "_blank", rel: "noreferrer" }, "open in MLflow");
+  return [code(id), " ", link, ...(command ? [", which ", code(command), " serves there"] : [])];
+}
+
 /** Return what is known of one row's number. */
 function rowSection(row, column, seen) {
   const value = (name) => valueOf(row, name);
-  const { stages, reason } = data.origins.rows[row];
+  const { stages, reason, run } = data.origins.rows[row];
   const role = data.origins.roles[column];
   const place = `${value("method")} on ${value("dataset")} at ${value("eval_short_side_px")} px`;
   const name = `${value("experiment")}/${value("trial")}`;
@@ -75,6 +81,7 @@ function rowSection(row, column, seen) {
       ["device", role === "latency" ? value("device") : null],
       ["timing", role === "latency" ? value("latency_note") : null],
       ["trace", [code(`spar-bench explain '${name}'`)]],
+      ["MLflow run", run && runOf(run)],
     ]),
     key ? make("ul", { class: "stages" }, stageItem(role, key, seen)) : "");
 }

@@ -17,6 +17,7 @@ from spar_bench.report.aggregates import read_aggregates
 from spar_bench.report.renderers.html import PAGE, render
 from spar_bench.report.sections import Findings, page_of
 from spar_bench.results import Results
+from spar_bench.track import RunLink, Runs
 from tests.report.synthetic import (
     baseline,
     cost,
@@ -88,12 +89,15 @@ def opened(browser: Any, tmp_path: Path) -> Iterator[Opened]:
     """Write and open a page; the page must have no error, and ask for nothing but itself."""
     wrong, contexts = list[str](), []
 
-    def open_page(results: Results, evaluations: Any = None, **options: Any) -> Any:
+    def open_page(
+        results: Results, evaluations: Any = None, *, runs: Runs | None = None, **options: Any
+    ) -> Any:
         results = with_provenance(results)
         if evaluations is not None:
             write(results, evaluations, tmp_path)
         else:  # without figures, which take seconds to draw
-            found = Findings(results, read_aggregates(results), [], [], [], [], [])
+            aggregates = read_aggregates(results)
+            found = Findings(results, aggregates, [], [], [], [], [], runs=runs or {})
             (tmp_path / PAGE).write_text(render(page_of(found))[PAGE], encoding="utf-8")
         context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}} | options)
         contexts.append(context)
@@ -200,6 +204,25 @@ def test_arrow_keys_move_among_numbers_and_enter_opens_their_origin(opened: Open
     page.keyboard.press("Escape")
     assert not dialog.is_visible()
     assert page.evaluate("document.activeElement.textContent") == "44.0"
+
+
+@pytest.mark.parametrize("command", ["", "spar-bench ui"])
+def test_the_origin_links_to_the_run_that_shows_it(opened: Opened, command: str) -> None:
+    link = RunLink("abc", "http://127.0.0.1:5000/#/experiments/1/runs/abc", command)
+    results = results_of([baseline(38), teacher(12, 45, trial="t")])
+    page = opened(results, runs={("stride", "t", "teacher"): link})
+    dialog = page.get_by_role("dialog")
+
+    page.get_by_role("button", name="38.0", exact=True).first.click()
+    without = dialog.inner_text()
+    page.get_by_role("button", name="Close").click()
+    page.get_by_role("button", name="45.0", exact=True).first.click()
+
+    assert "MLflow" not in without
+    opens = dialog.get_by_role("link", name="open in MLflow")
+    assert (opens.get_attribute("href"), opens.get_attribute("rel")) == (link.url, "noreferrer")
+    served = ", which spar-bench ui serves there" if command else ""
+    assert f"abc open in MLflow{served}\n" in dialog.inner_text()
 
 
 def test_the_origin_marks_the_lines_of_the_spec_that_were_swept(opened: Opened) -> None:
