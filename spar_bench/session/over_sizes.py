@@ -78,7 +78,7 @@ def left_out_error(points: list[Point]) -> float | None:
 def over_sizes(line: PlannedSizes, timings: Timings | None) -> OverSizes:
     """Return the cost of a planned line of sizes.csv, latency as far as all its sizes are timed."""
     point, sizes = line.point, line.sizes
-    reading = cost.Stage.of(point, line.method, line.image_hw, n_queries=line.data.n_queries)
+    reading = cost.Stage.of(point, line.method, line.image_hw, n_queries=point.n_queries(line.data))
     flops = {hw: reading.settings.at(hw).flops(reading.places.refiner) for hw in sizes}
     gflops = {hw: None if one is None else one / 1e9 for hw, one in flops.items()}
     return OverSizes(

@@ -24,6 +24,7 @@ from spar_bench.spec.schema import BackboneSpec, DatasetSpec, Settings
 from spar_bench.stages import latency
 from spar_bench.stages.latency import Timing, Timings
 from spar_bench.store import Store
+from tests.run.probes import probes_of, write_labelled
 from tests.run.tiny import CLASSES, of_type, plan_of, settings
 from tests.small import spar_bench, write_spec
 
@@ -105,6 +106,24 @@ def test_gflops_are_those_of_a_loop_over_the_images(
         percentiles = [found.gflops_p10, found.gflops_p50, found.gflops_p90]
         assert percentiles == pytest.approx(np.percentile(each, [10, 50, 90]).tolist(), rel=1e-12)
         assert found.latency_mean_ms is None
+
+
+def test_probe_has_a_score_for_each_class_and_not_for_each_synonym(
+    clip: Path, tmp_path: Path
+) -> None:
+    labelled = write_labelled(tmp_path / "labelled")
+    (labelled / "classes.txt").write_text("sky, heaven, clouds\nroad, street\ntree")
+    plan = probes_of(clip, labelled, measure={"over_sizes": True, "latency": False})
+    [line] = plan.sizes
+
+    found = over_sizes(line, None)
+
+    sizes = [Resize(40).of(image_hw) for image_hw in [(40, 70), (46, 70), (52, 70)]]
+    each = [
+        image_flops(line.point.backbone.sizes, SINGLE_PASS, image_hw, n_queries=3) / 1e9
+        for image_hw in sizes
+    ]
+    assert found.gflops_sum == pytest.approx(sum(each), rel=1e-12)
 
 
 def test_sizes_that_are_resized_to_one_are_one() -> None:
