@@ -1,4 +1,4 @@
-"""What every stage is made with: device, store, and backbones that are built once."""
+"""What every stage is made with: device, store, backbones and refiners that are built once."""
 
 import os
 import platform
@@ -17,10 +17,12 @@ from safetensors.torch import load_file
 from spar_bench import plugin_code, registry
 from spar_bench.backbones.base import Backbone
 from spar_bench.components.backbone import identity
+from spar_bench.components.refiner import refiner_identity, refiner_weights
 from spar_bench.errors import NotReady, SparBenchError
 from spar_bench.libraries import RECORDED, installed_version
 from spar_bench.run.distributed import Ranks
 from spar_bench.run.images import Pictures
+from spar_bench.spec.plugins import PluginSpec
 from spar_bench.spec.schema import BackboneSpec
 from spar_bench.stage import Damaged, Finished, digest, read_manifest
 from spar_bench.stages.base import Stage
@@ -69,6 +71,7 @@ class Context:
     flops: float = 0.0
     window_batch: int | None = None
     _backbones: dict[tuple[str, str | None], Backbone] = field(default_factory=dict)
+    _refiners: dict[str, object] = field(default_factory=dict)
     _pictures: dict[str, Pictures] = field(default_factory=dict)
 
     def check(self) -> None:
@@ -116,6 +119,15 @@ class Context:
             self._backbones[key] = build_backbone(spec, self.device, student)
         return self._backbones[key]
 
+    def refiner(self, spec: PluginSpec) -> object:
+        """Return a refiner on the device; the latest is kept, as of backbones."""
+        decisive = [spec.model_dump(mode="json"), refiner_identity(spec).model_dump(mode="json")]
+        key = digest(decisive)
+        if key not in self._refiners:
+            self._refiners.clear()
+            self._refiners[key] = build_refiner(spec, self.device)
+        return self._refiners[key]
+
     def made(self, **more: Any) -> dict[str, Any]:
         """Return how stages are made here, for a manifest."""
         return {
@@ -144,6 +156,18 @@ def build_backbone(
         backbone.load_visual({**backbone.visual.state_dict(), **trained})
     backbone.to(device)
     return backbone
+
+
+def build_refiner(spec: PluginSpec, device: torch.device) -> object:
+    """Build a refiner on a device, with its weights and settings.
+
+    Raises:
+        UnknownName: no refiner of that name.
+        NotReady: its weights are missing.
+    """
+    make = registry.configured("refiners", spec.name, spec.settings)
+    refiner: object = make(device, refiner_weights(spec))
+    return refiner
 
 
 def open_student(folder: Path, device: torch.device) -> tuple[Backbone, BackboneSpec]:

@@ -14,7 +14,6 @@ from spar_bench.errors import SparBenchError
 from spar_bench.files import replace_text
 from spar_bench.plan.cost import pass_hw, windows_of
 from spar_bench.run.context import Context
-from spar_bench.run.segment import load_refiner
 from spar_bench.stages import cost
 
 TOLERANCE = 0.02
@@ -60,7 +59,7 @@ def _make_cost(stage: cost.Stage, context: Context) -> cost.Summary:
 
 def _n_params(stage: cost.Stage, context: Context, backbone: Backbone) -> int | None:
     """Return the number of parameters of the image tower and the refiner; None if it has none."""
-    n_refiner = getattr(load_refiner(stage.places.refiner, context.device), "n_params", None)
+    n_refiner = getattr(context.refiner(stage.places.refiner), "n_params", None)
     if n_refiner is None:
         return None
     return int(n_refiner) + sum(p.numel() for p in backbone.visual.parameters())

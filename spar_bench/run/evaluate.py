@@ -75,6 +75,7 @@ def _segmenter(stage: evaluate.Stage, context: Context) -> Segmenter:
         context.backbone(stage.places.backbone, student),
         _classifier(stage, context),
         refiner=stage.places.refiner,
+        built=context.refiner(stage.places.refiner),
         precision=protocol.precision,
         interpolation=protocol.resize,
         way_out=UNFIT if student is None else DIVERGED,

@@ -51,10 +51,11 @@ def _make_latency(stage: latency.Stage, context: Context) -> latency.Summary:
         context.check()
         context.report(stage, share)
 
-    readings = {
-        key: _reading(timed, stage.places.timed[key], context)
-        for key, timed in stage.settings.timed.items()
-    }
+    timed, places = stage.settings.timed, stage.places.timed
+    # Those of the same backbone and refiner follow each other, so that they share them.
+    ordered = sorted(timed, key=lambda key: places[key].model_dump_json())
+    made = {key: _reading(timed[key], places[key], context) for key in ordered}
+    readings = {key: made[key] for key in timed}
     timings = time_together(readings, stage.settings.seconds, progress=progress)
     output = context.store.output(stage) / latency.LATENCY_FILE
     replace_text(output, timings.model_dump_json())
@@ -76,6 +77,7 @@ def _reading(timed: latency.Timed, places: cost.Places, context: Context) -> "Ti
             has_area_threshold=timed.has_area_threshold,
         ),
         refiner=places.refiner,
+        built=context.refiner(places.refiner),
         precision=settings.precision,
         device=context.device,
     )
@@ -171,6 +173,7 @@ class TimedReading:
         *,
         classifier: Classifier,
         refiner: PluginSpec = NO_REFINER,
+        built: object | None = None,
         precision: Precision = "float32",
         device: torch.device,
         clock: Callable[[], float] = time.perf_counter,
@@ -182,6 +185,7 @@ class TimedReading:
             self._timed,  # type: ignore[arg-type]  # it has all that a segmenter uses
             classifier,
             refiner=refiner,
+            built=built,
             precision=precision,
             device=device,
         )

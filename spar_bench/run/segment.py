@@ -12,13 +12,13 @@ from torch import Tensor
 
 from spar_bench import registry
 from spar_bench.backbones.base import Backbone, fit_sides
-from spar_bench.components.refiner import refiner_weights
 from spar_bench.datasets.base import Image, Mask
 from spar_bench.errors import SparBenchError
 from spar_bench.inference import Inference
 from spar_bench.plan.cost import pass_hw
 from spar_bench.refiners.base import Guidance, RefinesFeatures, RefinesScores
 from spar_bench.run.classifier import Classifier
+from spar_bench.run.context import build_refiner
 from spar_bench.run.inference import stitch
 from spar_bench.run.reader import Reader
 from spar_bench.spec.plugins import PluginSpec
@@ -26,20 +26,6 @@ from spar_bench.stitching import Axis, pixel_axis
 from spar_bench.values import Precision
 
 NO_REFINER = PluginSpec(name="none")
-
-
-def load_refiner(spec: PluginSpec, device: torch.device) -> object:
-    """Build a refiner on a device, with its weights and settings.
-
-    Raises:
-        UnknownName: no refiner of that name.
-        NotReady: its weights are missing.
-    """
-    make = registry.configured("refiners", spec.name, spec.settings)
-    refiner: object = make(device, refiner_weights(spec))
-    return refiner
-
-
 UNFIT = "check the backbone's weights"
 DIVERGED = "training broke the student's weights: lower student.learning_rate"
 """What to do if weights give features that are not finite: pretrained ones, a student's."""
@@ -48,19 +34,20 @@ DIVERGED = "training broke the student's weights: lower student.learning_rate"
 class Scores(NamedTuple):
     """What a classifier says of features, `(Q, h, w)`, and the features `(C, h, w)` themselves.
 
-    Where windows are averaged as logits, the grid is that of the image's pixels, and there are no
-    features.
+    `encoded` are those that were refined to them, if any were. Where windows are averaged as
+    logits, the grid is that of the image's pixels, and there are no features.
     """
 
     values: Tensor
     features: Tensor | None = None
+    encoded: Tensor | None = None
 
 
 class Segmenter:
     """A backbone, a classifier of its features and a refiner, reading images one at a time.
 
     `way_out` is the advice if features are not finite in float32; `batch` is how many windows are
-    encoded at once.
+    encoded at once; `built` is the refiner, if it is built already.
     """
 
     def __init__(
@@ -69,13 +56,15 @@ class Segmenter:
         classifier: Classifier,
         *,
         refiner: PluginSpec = NO_REFINER,
+        built: object | None = None,
         precision: Precision = "float32",
         interpolation: str = "bilinear",
         way_out: str = UNFIT,
         device: torch.device,
     ) -> None:
         self.backbone, self.classifier = backbone, classifier
-        self.refiner = load_refiner(refiner, device)
+        self.refiner = build_refiner(refiner, device) if built is None else built
+        self._refiner_name = registry.display_name(refiner.name)
         self._reader = Reader(
             backbone, precision=precision, interpolation=interpolation, device=device
         )
@@ -92,7 +81,8 @@ class Segmenter:
         """Label an 8-bit image `(H, W, 3)` in ways that share window and average.
 
         The image is resized to `image_hw`; the labels `(T, U)` of each have the truth's size.
-        One whose features are not finite has the error instead: labels would be meaningless.
+        One whose features or scores are not finite has the error instead: labels would be
+        meaningless.
         """
         normalised = self._reader.prepare(image, image_hw)
         with torch.inference_mode():
@@ -106,8 +96,14 @@ class Segmenter:
         self, scores: Scores, guidance: Guidance, truth_hw: tuple[int, int]
     ) -> Mask | SparBenchError:
         if not scores.values.isfinite().all():
-            return self._not_finite()
-        mask: Mask = self.labels(scores, guidance, truth_hw).to(torch.uint8).cpu().numpy()
+            # It is the refiner of features if what it was given is finite.
+            encoded = scores.encoded
+            is_read = encoded is not None and bool(encoded.isfinite().all())
+            return self._not_refined() if is_read else self._not_finite()
+        refined = self._refined(scores, guidance, truth_hw)
+        if not refined.isfinite().all():
+            return self._not_refined()
+        mask: Mask = self._labels(refined, truth_hw).to(torch.uint8).cpu().numpy()
         return mask
 
     def features(
@@ -151,18 +147,31 @@ class Segmenter:
             yield from map(Scores, maps)
             return
         for features in self._reader.features(image, inferences):
+            encoded = None
             if isinstance(self.refiner, RefinesFeatures):
+                encoded = features
                 features = self.refiner.features(features, guidance, out_hw)
-            yield Scores(self.classifier.scores(features[None])[0], features)
+            yield Scores(self.classifier.scores(features[None])[0], features, encoded)
 
     def labels(self, scores: Scores, guidance: Guidance, out_hw: tuple[int, int]) -> Tensor:
         """Return the class of each pixel, `(T, U)`, T x U being `out_hw`, from refined scores."""
-        values = scores.values
-        if isinstance(self.refiner, RefinesScores):
-            values = self.refiner.scores(values, scores.features, guidance, out_hw)
+        return self._labels(self._refined(scores, guidance, out_hw), out_hw)
+
+    def _refined(self, scores: Scores, guidance: Guidance, out_hw: tuple[int, int]) -> Tensor:
+        if not isinstance(self.refiner, RefinesScores):
+            return scores.values
+        return self.refiner.scores(scores.values, scores.features, guidance, out_hw)
+
+    def _labels(self, values: Tensor, out_hw: tuple[int, int]) -> Tensor:
         if tuple(values.shape[-2:]) != out_hw:
             values = F.interpolate(values[None], size=out_hw, mode="bilinear")[0]
         return self.classifier.labels(values)
+
+    def _not_refined(self) -> SparBenchError:
+        return SparBenchError(
+            f"evaluate.refiner: {self._refiner_name} must give finite values for finite ones, but "
+            "does not; check its weights and settings, or use another refiner"
+        )
 
     def _not_finite(self) -> SparBenchError:
         precision = self._reader.precision

@@ -28,6 +28,9 @@ from spar_bench.stage import Finished
 from spar_bench.stages import text
 from spar_bench.values import Templates
 
+CHUNK = 2**24
+"""Values of an image's features that are normalised at once, by rows: 64 MiB in float32."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TextClassifier(Classifier):
@@ -37,8 +40,12 @@ class TextClassifier(Classifier):
 
     def scores(self, features: Tensor) -> Tensor:
         """Return cosines `(B, Q, h, w)` of features `(B, C, h, w)` with each query, in float32."""
-        normalised = F.normalize(features.float(), dim=1)
-        return torch.einsum("bchw,qc->bqhw", normalised, self.queries)
+        rows = max(1, CHUNK // features[0, :, :1].numel())
+        parts = [
+            torch.einsum("bchw,qc->bqhw", F.normalize(part.float(), dim=1), self.queries)
+            for part in features.split(rows, dim=2)
+        ]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
 
 
 def classifier_of(queries: Tensor, classes: list[list[str]], protocol: Protocol) -> TextClassifier:

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 
 from spar_bench.backbones.openclip import Backbone as OpenClip
 from spar_bench.inference import SINGLE_PASS, Inference
-from spar_bench.run.segment import Segmenter, load_refiner
+from spar_bench.run.context import build_refiner
+from spar_bench.run.segment import Segmenter
 from spar_bench.run.text import TextClassifier
 from spar_bench.spec.plugins import PluginSpec
 from spar_bench.spec.schema import BackboneSpec
@@ -50,7 +51,7 @@ def test_labels_are_those_of_maps_upsampled_before_or_after_the_cosine(
 
         [raw] = plain.scores(image, [inference], guidance, OUT_HW)
         assert raw.features is not None
-        refiner: Any = load_refiner(spec, CPU)
+        refiner: Any = build_refiner(spec, CPU)
         if of == "features":
             upsampled = refiner.features(raw.features, guidance, OUT_HW)
             wanted = one.classifier.scores(upsampled[None])[0]

@@ -19,6 +19,7 @@ from spar_bench.run.context import (
     machine,
     prepare_device,
 )
+from spar_bench.spec.plugins import PluginSpec
 from spar_bench.spec.schema import BackboneSpec
 from spar_bench.stage import Finished
 from spar_bench.stages.student import TRAINED_FILE
@@ -112,6 +113,17 @@ def test_backbones_are_built_once_and_only_the_latest_student_is_kept(
     assert held.backbone(spec, students[1]) is held.backbone(spec, students[1])
     assert len(held._backbones) == 2
     assert float(pretrained.visual.state_dict()[name][0]) not in (2.0, 3.0)
+
+
+def test_of_several_refiners_only_the_latest_is_held(store: Store) -> None:
+    held = Context(store, CPU)
+    first, second = PluginSpec(name="lposs_self"), PluginSpec(name="lposs_self", k=7)
+
+    one = held.refiner(first)
+
+    assert held.refiner(first) is one
+    assert held.refiner(second) is held.refiner(second)
+    assert held.refiner(first) is not one
 
 
 def test_weights_that_were_replaced_are_read_again(

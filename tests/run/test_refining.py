@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -17,7 +18,7 @@ from spar_bench.spec.plugins import PluginSpec
 from spar_bench.spec.schema import BackboneSpec
 from spar_bench.store import Store
 from tests.refiners.test_contract import CARD, REFINER, write_weights
-from tests.run.tiny import make_stage, of_kind, plan_of, protocol, settings
+from tests.run.tiny import make_stage, of_kind, plan_of, protocol, scheduler, settings
 
 CPU = torch.device("cpu")
 
@@ -67,6 +68,79 @@ def test_refiner_of_features_is_refused_where_windows_are_averaged_as_logits(
 
     with torch.inference_mode(), pytest.raises(SparBenchError, match="average: features"):
         list(segmenter.scores(image, [windows], segmenter.guidance(image), (40, 56)))
+
+
+BREAKING = """
+VERSION = 1
+
+
+class Refiner:
+    def __init__(self, device, weights): ...
+
+    def {method}(self, values, *_):
+        return values / 0 * 0
+"""
+
+
+@pytest.mark.parametrize("method", ["features", "scores"])
+def test_refiner_that_breaks_finite_values_is_named_in_one_line(
+    clip: Path, tmp_path: Path, method: str
+) -> None:
+    (tmp_path / "breaking.py").write_text(BREAKING.format(method=method))
+    reader = Segmenter(
+        OpenClip(BackboneSpec(path=str(clip))),
+        random_classifier(3, 12, CPU),
+        refiner=PluginSpec(name=str(tmp_path / "breaking.py")),
+        device=CPU,
+    )
+
+    [error] = reader.read(np.zeros((40, 56, 3), np.uint8), (40, 56), (40, 56), [SINGLE_PASS])
+
+    assert str(error) == (
+        "evaluate.refiner: breaking must give finite values for finite ones, but does not; check "
+        "its weights and settings, or use another refiner"
+    )
+
+
+COUNTING = """
+from pathlib import Path
+
+VERSION = 1
+FLOPS = "0"
+
+
+class Refiner:
+    n_params = 0
+
+    def __init__(self, device, weights, *, size: int = 1):
+        with Path(__file__).with_suffix(".txt").open("a") as file:
+            file.write(f"{size}")
+"""
+
+
+def test_session_builds_each_refiner_once(
+    clip: Path, photographs: Path, store: Store, tmp_path: Path
+) -> None:
+    (tmp_path / "counting.py").write_text(COUNTING)
+    stated = {"evaluate__methods": ["pretrained", "teacher"], "measure": {"seconds": 0.01}}
+    points = [
+        settings(
+            clip,
+            photographs,
+            evaluate__refiner={"name": str(tmp_path / "counting.py"), "size": size},
+            teacher__stride_px=stride_px,
+            **stated,
+        )
+        for stride_px in (12, 16)
+        for size in (1, 2)
+    ]
+    plan = plan_of(*points)
+    assert plan.latency is not None
+
+    scheduler(plan, store)[0].make([plan.latency])
+
+    assert len(plan.session.settings.timed) == 6  # one single pass and two strides of each
+    assert (tmp_path / "counting.txt").read_text() == "12"
 
 
 def test_its_cost_counts_in_gflops_and_parameters(

@@ -17,6 +17,7 @@ from spar_bench.backbones.openclip import Backbone as OpenClip
 from spar_bench.engine.events import Event
 from spar_bench.plan.trials import Plan
 from spar_bench.run.context import Context, Interrupted
+from spar_bench.run.memory import MIB, peak_mib
 from spar_bench.run.text import TextClassifier, classifier_of, embed, read_queries
 from spar_bench.store import Store
 from tests.run import tiny
@@ -145,6 +146,24 @@ def test_embedding_is_planned_as_it_is_counted(plan: Plan, store: Store) -> None
     assert planned.gflops == pytest.approx(6 * n_tokens * a_token / 1e9)
     assert finished(store, text).manifest["made"]["gflops"] == pytest.approx(planned.gflops)
     assert planned.n_bytes == 3 * channels * 4
+
+
+def test_features_of_pixels_are_normalised_by_rows_and_never_copied_whole(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    classifier = build()
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(1, classifier.queries.shape[1], 900, 70, generator=generator)
+    expected = torch.einsum("bchw,qc->bqhw", F.normalize(features, dim=1), classifier.queries)
+    whole_mib = features.numel() * 4 / MIB
+    scores_mib = expected.numel() * 4 / MIB
+
+    monkeypatch.setattr("spar_bench.run.text.CHUNK", features.numel() // 40)
+    found = classifier.scores(features)
+    peak = peak_mib(lambda: classifier.scores(features), CPU, 0)
+
+    assert torch.allclose(found, expected, rtol=0, atol=1e-6)
+    assert peak < 2 * scores_mib + 0.3 * whole_mib
 
 
 def test_cosines_do_not_depend_on_the_length_of_features() -> None:
