@@ -181,16 +181,19 @@ def require_tensors(plugin: Path, weights: Weights) -> None:
 def lone_file(weights: Weights) -> Path:
     """Return the file of weights that are one file.
 
+    A folder of the Hub may hold them twice, as safetensors and as torch saves them: the first.
+
     Raises:
         NotReady: they are none or several.
     """
-    if len(weights.files) != 1:
+    files = [path for path in weights.files if path.suffix == ".safetensors"] or weights.files
+    if len(files) != 1:
         names = ", ".join(path.name for path in weights.files) or "none"
         raise NotReady(
             f"{weights.place}: must hold one file of weights, but has {names}; keep one there, or "
             "name it"
         )
-    return weights.files[0]
+    return files[0]
 
 
 def require_listed(plugin: Path, path: Path, found: Mapping[str, Shape]) -> None:

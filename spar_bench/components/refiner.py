@@ -1,15 +1,17 @@
 """What a spec's refiner stands for: its card, weights, identity and cost; without torch.
 
-A refiner has weights if its data file says where they come from (`hub`, `source`, `folder`). They
-are found as a backbone's are, or where its own setting `path` says; or drawn at random, where its
-own setting `weights` is `random`.
+A refiner has weights if its data file says where they come from (`hub`, `source`, `folder`), or its
+module lists them (`TENSORS`). They are found as a backbone's are, or where its own setting `path`
+says; or drawn at random, where its own setting `weights` is `random`.
 """
 
 import importlib
+import os
 import re
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from spar_bench import registry
 from spar_bench.components.backbone import read_data
@@ -24,7 +26,8 @@ from spar_bench.components.weights import (
     find,
     readable,
 )
-from spar_bench.errors import SparBenchError
+from spar_bench.errors import NotReady, SparBenchError
+from spar_bench.modules import digests
 from spar_bench.sources import arithmetic, constant
 from spar_bench.spec.plugins import PluginSpec
 
@@ -62,13 +65,19 @@ def refiner_weights(spec: PluginSpec) -> Weights | None:
 
     Raises:
         UnknownName: no refiner of that name.
-        NotReady: its weights are not found.
+        NotReady: its weights are not found, or nothing says where they are.
         SparBenchError: its setting `weights` is neither `find` nor `random`.
     """
     card, stated = refiner_card(spec.name), spec.settings.get("path")
-    path = str(stated) if stated else None
-    if path is None and not (card.hub or card.source or card.folder):
-        return None
+    path = os.path.expanduser(str(stated)) if stated else None
+    is_random = has_random_weights(spec)
+    if path is None and not (is_random or card.hub or card.source or card.folder):
+        if constant(registry.source("refiners", spec.name), "TENSORS") is None:
+            return None
+        raise NotReady(
+            f"refiner {spec.name}: must have weights, but its data file states no source; name "
+            f"them as {_PATH}"
+        )
     wanted = Wanted(
         f"refiner {spec.name}",
         _PATH,
@@ -76,7 +85,7 @@ def refiner_weights(spec: PluginSpec) -> Weights | None:
         path,
         card,
         registry.data_file("refiners", spec.name),
-        is_random=has_random_weights(spec),
+        is_random=is_random,
     )
     with readable(wanted.what):
         return find(wanted)
@@ -97,7 +106,7 @@ def has_random_weights(spec: PluginSpec) -> bool:
 
 
 def refiner_identity(spec: PluginSpec) -> ComponentIdentity:
-    """Return what decides a refiner's numbers: plug-in, settings, weights by content.
+    """Return what decides a refiner's numbers: plug-in, settings, weights by content, cost.
 
     Raises:
         UnknownName: no refiner of that name.
@@ -108,7 +117,15 @@ def refiner_identity(spec: PluginSpec) -> ComponentIdentity:
         if weights is not None:
             files = checksums(weights, key=_PATH)
             require_tensors(registry.source("refiners", spec.name), weights)
-        return identify("refiners", spec.name, settings=spec.settings, files=files)
+        known = identify("refiners", spec.name, settings=spec.settings, files=files)
+    return known.model_copy(update={"sources": known.sources | _cost_sources(spec.name)})
+
+
+def _cost_sources(name: str) -> dict[str, str]:
+    """Return the SHA-256 of the modules of another package that state what a refiner costs."""
+    module, separator, _ = str(constant(registry.source("refiners", name), "FLOPS")).partition(":")
+    is_ours = module.partition(".")[0] == __name__.partition(".")[0]
+    return digests(module) if separator and not is_ours else {}
 
 
 def refining_flops(spec: PluginSpec, refined: RefinedSizes) -> int | None:
@@ -116,7 +133,7 @@ def refining_flops(spec: PluginSpec, refined: RefinedSizes) -> int | None:
 
     Raises:
         SparBenchError: it is no arithmetic in those sizes and the refiner's settings, and no
-            function of them.
+            function of them; or the function refuses a setting.
     """
     path = registry.source("refiners", spec.name)
     stated = constant(path, "FLOPS")
@@ -124,7 +141,7 @@ def refining_flops(spec: PluginSpec, refined: RefinedSizes) -> int | None:
         return None
     settings = registry.parameters("refiners", spec.name) | spec.settings
     if isinstance(stated, str) and _DOTTED.fullmatch(stated):
-        return _function(stated, path)(refined, **settings)
+        return _by_function(stated, path, refined, settings)
     (h, w), (height, width), (t, u) = refined.grid_hw, refined.seen_hw, refined.out_hw
     known = {"C": refined.channels, "Q": refined.n_queries, "h": h, "w": w}
     known |= {"H": height, "W": width, "T": t, "U": u}
@@ -137,18 +154,22 @@ def refining_flops(spec: PluginSpec, refined: RefinedSizes) -> int | None:
         ) from error
 
 
-def _function(stated: str, path: Path) -> Callable[..., int]:
-    """Return the function that a refiner states in its file, `module:function`.
+def _by_function(
+    stated: str, path: Path, refined: RefinedSizes, settings: Mapping[str, Any]
+) -> int:
+    """Return what the function gives that a refiner states in its file, `module:function`.
 
     Raises:
-        SparBenchError: there is none.
+        SparBenchError: it does, or there is no function of sizes and settings.
     """
     module, _, name = stated.partition(":")
     try:
-        found: Callable[..., int] = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
+        return round(getattr(importlib.import_module(module), name)(refined, **settings))
+    except SparBenchError:
+        raise
+    except Exception as error:  # another package's module may raise anything
+        reason = " ".join(str(error).split())
         raise SparBenchError(
-            f"{path}: FLOPS: must name a function that can be imported, but got {stated!r}: "
-            f"{error}; correct it"
+            f"{path}: FLOPS: must name a function of sizes and settings, but {stated!r} gives "
+            f"{type(error).__name__}: {reason}; correct it"
         ) from error
-    return found

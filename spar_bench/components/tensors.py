@@ -8,7 +8,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from spar_bench.components.fits import lone_file, require_listed
 from spar_bench.components.header import Shape, header_shapes
+from spar_bench.components.weights import Weights
 from spar_bench.errors import NotReady
 
 
@@ -39,6 +41,22 @@ def read_tensors(
     if not found:
         raise NotReady(f"{path}: must hold a state dict, but has no tensors; name another file")
     return found
+
+
+def read_listed(plugin: Path, weights: Weights, *, under: str = "state_dict") -> dict[str, Tensor]:
+    """Return the tensors of one file of weights: all that a plug-in lists (`TENSORS`), no others.
+
+    Raises:
+        NotReady: there are several files, or this one cannot be read, lacks a tensor, has another,
+            or has a value that is not finite.
+    """
+    path = lone_file(weights)
+    state = read_tensors(path, under=under)
+    require_listed(plugin, path, shapes_of(state))
+    unfit = next((name for name, one in state.items() if not one.isfinite().all()), None)
+    if unfit is not None:
+        raise NotReady(f"{path}: {unfit} must be finite, but is not; get it again")
+    return state
 
 
 def shapes_of(tensors: Mapping[str, Tensor]) -> dict[str, Shape]:

@@ -34,7 +34,10 @@ class Tile(NamedTuple):
 
 
 def cells_hw(seen_hw: tuple[int, int], cell_px: int) -> tuple[int, int]:
-    """Return how many cells of a side in pixels cover an image; the last may be cut off."""
+    """Return how many equal cells, at most `cell_px` on a side, cover an image.
+
+    Where a side is no multiple of `cell_px`, cells share the pixels that lie across their borders.
+    """
     return -(-seen_hw[0] // cell_px), -(-seen_hw[1] // cell_px)
 
 

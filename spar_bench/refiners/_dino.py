@@ -3,17 +3,19 @@
 Shape legend: H x W pixels, h x w patches, N = 1 + h * w tokens, D width.
 """
 
+from pathlib import Path
+
 import timm
 import torch
 import torch.nn.functional as F
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-from torch import Tensor, nn
+from torch import Tensor
 
-from spar_bench.components.fits import require_exactly
-from spar_bench.components.tensors import read_tensors, shapes_of
+from spar_bench.components.tensors import read_listed
 from spar_bench.components.weights import Weights
 from spar_bench.refiners.base import Guidance
 
+_PLUGIN = Path(__file__).with_name("lposs.py")
 _MODEL = "vit_base_patch16_224.dino"
 PATCH_PX = 16
 
@@ -32,7 +34,7 @@ class Dino:
             torch.manual_seed(weights.seed)
             self._vit = timm.create_model(_MODEL, num_classes=0)
         if not weights.is_random:
-            _load(self._vit, weights)
+            self._vit.load_state_dict(read_listed(_PLUGIN, weights), assign=True)
         self._vit.eval().float().requires_grad_(False).to(device)
         self.n_params = sum(parameter.numel() for parameter in self._vit.parameters())
 
@@ -77,17 +79,3 @@ def _positions(table: Tensor, grid_hw: tuple[int, int]) -> Tensor:
     maps = F.interpolate(native, scale_factor=factor, mode="bicubic")
     assert tuple(maps.shape[-2:]) == grid_hw, "0.1 keeps the floor at the grid"
     return torch.cat([table[:, :1], maps.flatten(2).transpose(1, 2)], dim=1)
-
-
-def _load(vit: nn.Module, weights: Weights) -> None:
-    """Load weights whose names and shapes match exactly, from a file or all those of a folder.
-
-    Raises:
-        NotReady: one is missing, unexpected, or of another shape; the first is named.
-    """
-    state: dict[str, Tensor] = {}
-    for path in weights.files:
-        state |= read_tensors(path)
-    way_out = f"use the published weights of {_MODEL}"
-    require_exactly(shapes_of(vit.state_dict()), shapes_of(state), weights.place, way_out)
-    vit.load_state_dict(state, strict=True, assign=True)

@@ -6,11 +6,13 @@ Source: Stojnic et al., LPOSS, CVPR 2025, arXiv 2503.19777; vladan-stojnic/LPOSS
 """
 
 from dataclasses import dataclass
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from spar_bench.refiners._lposs_cost import require_settings
 from spar_bench.refiners._patch_graph import PatchGraph
 from spar_bench.refiners._pixel_graph import PixelGraph
 from spar_bench.refiners._propagation import Propagation
@@ -27,6 +29,37 @@ class Lposs:
     patches: PatchGraph
     pixels: PixelGraph | None
     propagation: Propagation
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        pixels: bool,
+        k: int,
+        gamma: float,
+        sigma: float,
+        neighbourhood_px: int,
+        tau: float,
+        **propagation: Any,
+    ) -> Self:
+        """Return LPOSS with its settings.
+
+        Raises:
+            SparBenchError: one is out of range.
+        """
+        require_settings(
+            k=k,
+            gamma=gamma,
+            sigma=sigma,
+            neighbourhood_px=neighbourhood_px,
+            tau=tau,
+            **propagation,
+        )
+        return cls(
+            patches=PatchGraph(k=k, gamma=gamma, sigma=sigma),
+            pixels=PixelGraph(neighbourhood_px=neighbourhood_px, tau=tau) if pixels else None,
+            propagation=Propagation(**propagation),
+        )
 
     def refined(
         self, scores: Tensor, vectors: Tensor, guidance: Guidance, *, patch_px: int

@@ -8,7 +8,6 @@ Shape legend: C channels, h x w patch grid, H x W pixels as the backbone saw the
 the output, P of them in a patch, K patches that a cell sees.
 """
 
-import json
 import math
 from pathlib import Path
 
@@ -16,17 +15,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from spar_bench.components.fits import require_exactly
-from spar_bench.components.tensors import read_tensors, shapes_of
+from spar_bench.components.tensors import read_listed
 from spar_bench.components.weights import Weights
-from spar_bench.errors import NotReady
 from spar_bench.refiners._naf_cost import BRANCH_WIDTH, HEAD_WIDTH, HEADS, SIDE, Hw
 
 TILE_BYTES = 64 * 2**20
 """What the attention of the patches that are mixed at once may take."""
 _GROUPS = 8
 _LONGEST_PERIOD = 100.0
-_KEYS = Path(__file__).with_name("naf_keys.json")
+_PLUGIN = Path(__file__).with_name("naf.py")
 
 
 class Naf(nn.Module):
@@ -110,7 +107,7 @@ def load(weights: Weights) -> Naf:
         torch.manual_seed(weights.seed)
         network = Naf()
     if not weights.is_random:
-        network.load_state_dict(_published(weights))
+        network.load_state_dict(read_listed(_PLUGIN, weights))
     return network.eval().requires_grad_(False)
 
 
@@ -176,22 +173,3 @@ def _convolution(channels: int, side: int) -> nn.Conv2d:
     if side == 1:  # there is no border, and reflecting it would copy the maps
         return nn.Conv2d(channels, BRANCH_WIDTH, 1)
     return nn.Conv2d(channels, BRANCH_WIDTH, side, padding=side // 2, padding_mode="reflect")
-
-
-def _published(weights: Weights) -> dict[str, Tensor]:
-    """Read weights whose names and shapes are exactly those of `naf_keys.json`.
-
-    Raises:
-        NotReady: one is missing, unexpected, or of another shape; the first is named.
-    """
-    if len(weights.files) != 1:
-        raise NotReady(
-            f"{weights.place}: must hold one file of NAF's weights, but has {len(weights.files)}; "
-            "name the file as evaluate.refiner.path"
-        )
-    path = weights.files[0]
-    state = read_tensors(path)
-    listed = json.loads(_KEYS.read_text(encoding="utf-8"))
-    wanted = {name: tuple(shape) for name, shape in listed.items()}
-    require_exactly(wanted, shapes_of(state), str(path), "use NAF's published weights")
-    return state

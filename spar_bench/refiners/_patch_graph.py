@@ -12,28 +12,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from spar_bench.refiners._propagation import require
-
 _ROWS = 1024
 """Patches that are compared with all others at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PatchGraph:
-    """Which patches are neighbours, and how near.
-
-    Raises:
-        SparBenchError: a setting is out of range.
-    """
+    """Which patches are neighbours, and how near."""
 
     k: int
     gamma: float
     sigma: float
-
-    def __post_init__(self) -> None:
-        require(self.k >= 1, "k", "at least 1", self.k)
-        require(self.gamma > 0, "gamma", "more than 0", self.gamma)
-        require(self.sigma >= 0, "sigma", "at least 0", self.sigma)
 
     def of(self, vectors: Tensor, patch_px: int) -> Tensor:
         """Return the normalised graph `(n, n)` of vectors `(C, h, w)`, patches `patch_px` apart.

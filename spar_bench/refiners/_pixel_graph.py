@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from spar_bench.refiners._patch_graph import inverse_root
-from spar_bench.refiners._propagation import Graph, require
+from spar_bench.refiners._propagation import Graph
 
 _TO_XYZ = (
     (0.412453, 0.357580, 0.180423),
@@ -35,19 +35,10 @@ class Edges(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class PixelGraph:
-    """Which pixels are neighbours, and how near: those of a square, by colour.
-
-    Raises:
-        SparBenchError: a setting is out of range.
-    """
+    """Which pixels are neighbours, and how near: those of a square, by colour."""
 
     neighbourhood_px: int
     tau: float
-
-    def __post_init__(self) -> None:
-        side = self.neighbourhood_px
-        require(side >= 1 and side % 2 == 1, "neighbourhood_px", "odd and at least 1", side)
-        require(self.tau > 0, "tau", "more than 0", self.tau)
 
     def of(self, rgb: Tensor) -> Graph:
         """Return the normalised graph of an image `(3, H, W)`, 0 to 1.

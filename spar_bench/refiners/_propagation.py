@@ -9,29 +9,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from spar_bench.errors import SparBenchError
-
 Graph = Callable[[Tensor], Tensor]
 """The product of a symmetric graph, its degrees normalised away, with values `(Q, n)`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Propagation:
-    """How far scores are propagated, and whether they then get the magnitude that they had.
-
-    Raises:
-        SparBenchError: a setting is out of range.
-    """
+    """How far scores are propagated, and whether they then get the magnitude that they had."""
 
     alpha: float
     max_iterations: int
     tolerance: float
     rescale: bool
-
-    def __post_init__(self) -> None:
-        require(0 <= self.alpha < 1, "alpha", "at least 0 and less than 1", self.alpha)
-        require(self.max_iterations >= 1, "max_iterations", "at least 1", self.max_iterations)
-        require(self.tolerance >= 0, "tolerance", "at least 0", self.tolerance)
 
     def __call__(self, graph: Graph, scores: Tensor, *, at_once: int | None = None) -> Tensor:
         """Return the scores `(Q, n)` that solve `z - alpha * graph(z) = scores`, nearly.
@@ -67,15 +56,3 @@ class Propagation:
             direction = residual + turn * direction
             is_left &= square > enough
         return solution
-
-
-def require(is_met: bool, setting: str, rule: str, value: object) -> None:
-    """Refuse a setting that breaks a rule.
-
-    Raises:
-        SparBenchError: it does.
-    """
-    if not is_met:
-        raise SparBenchError(
-            f"evaluate.refiner.{setting}: must be {rule}, but got {value}; correct it"
-        )

@@ -13,10 +13,9 @@ import torch
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
 
-from spar_bench.components.fits import lone_file, require_listed
-from spar_bench.components.tensors import read_tensors, shapes_of
+from spar_bench.components.tensors import read_listed
 from spar_bench.components.weights import Weights
-from spar_bench.errors import NotReady, SparBenchError
+from spar_bench.errors import SparBenchError
 from spar_bench.refiners._anyup_cost import require_settings
 from spar_bench.refiners._anyup_geometry import cells_hw
 from spar_bench.refiners._anyup_network import Network
@@ -49,20 +48,14 @@ class Refiner:
     def __init__(
         self,
         device: torch.device,
-        found: Weights | None,
+        found: Weights,
         *,
         path: str = "",
         weights: str = "find",
         of: str = "features",
         cell_px: int = 1,
     ) -> None:
-        if found is None:
-            raise NotReady(
-                "evaluate.refiner: must have weights, but its data file states no source; name "
-                "them as evaluate.refiner.path"
-            )
-        self._network = _drawn(found.seed) if found.is_random else _read(found)
-        self._network.to(device)
+        self._network = _network(found).to(device)
         self._cell_px = cell_px
         self.n_params = sum(parameter.numel() for parameter in self._network.parameters())
 
@@ -110,25 +103,15 @@ class OfScores(Refiner):
         return self._upsampled(scores, features, guidance)
 
 
-def _drawn(seed: int) -> Network:
-    """Return a network with random weights."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return Network()
-
-
-def _read(found: Weights) -> Network:
-    """Return a network with the weights of a file, as published or as AnyUp's training saves it.
+def _network(found: Weights) -> Network:
+    """Return a network with random weights, or those of a file as published or from its training.
 
     Raises:
         NotReady: it cannot be read without running what it holds, or is not AnyUp's.
     """
-    path = lone_file(found)
-    state = read_tensors(path, under="anyup")
-    require_listed(Path(__file__), path, shapes_of(state))
-    unfit = next((name for name, one in state.items() if not one.isfinite().all()), None)
-    if unfit is not None:
-        raise NotReady(f"{path}: {unfit} must be finite, but is not; get it again")
-    network = Network()
-    network.load_state_dict(state)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(found.seed)
+        network = Network()
+    if not found.is_random:
+        network.load_state_dict(read_listed(Path(__file__), found, under="anyup"))
     return network

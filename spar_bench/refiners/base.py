@@ -3,8 +3,8 @@
 Shape legend: C channels, Q queries, h x w patch grid, H x W pixels as the backbone saw them, T x U
 pixels of the labels.
 
-It is constructed as `Refiner(device, weights, **settings)`, `weights` being where they lie if the
-data file of its name says where they come from, else None.
+It is constructed as `Refiner(device, weights, **settings)`, `weights` being where they lie if it
+states `TENSORS`, or the data file of its name says where they come from, else None.
 
 If it has weights, it may have the settings `path: str = ""` and `weights: str = "find"`, of which
 the rest of the code makes `Weights`: they lie at the path, or are random.
@@ -15,6 +15,8 @@ A module may state, as literals that are read without running it, since plans ne
     FLOPS = "my_package.cost:flops"   the same by a function of a module without torch
     NEEDS_FEATURES = True             it cannot work where windows are averaged as scores
     TENSORS = "keys.json"             a file beside it that maps its weights' names to shapes
+    COSINES_AT_PATCH_PX = 16          it resamples scores to a grid of such patches as cosines, and
+                                      a linear probe's are none
 
 A formula is in the sizes of the legend and in settings, with `+ - * // **`; a function receives
 `components.refiner.RefinedSizes`, and all settings by keyword. Products of refined features with

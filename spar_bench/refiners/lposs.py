@@ -10,13 +10,12 @@ from torch import Tensor
 from spar_bench.components.weights import Weights
 from spar_bench.refiners._dino import PATCH_PX, Dino
 from spar_bench.refiners._lposs import Lposs, on_grid
-from spar_bench.refiners._patch_graph import PatchGraph
-from spar_bench.refiners._pixel_graph import PixelGraph
-from spar_bench.refiners._propagation import Propagation
 from spar_bench.refiners.base import Guidance, Hw
 
 VERSION = 1
 FLOPS = "spar_bench.refiners._lposs_cost:flops"
+TENSORS = "lposs_keys.json"
+COSINES_AT_PATCH_PX = 16
 
 
 class Refiner:
@@ -30,7 +29,7 @@ class Refiner:
     def __init__(
         self,
         device: torch.device,
-        found: Weights | None,
+        found: Weights,
         *,
         path: str = "",
         weights: str = "find",
@@ -45,13 +44,17 @@ class Refiner:
         neighbourhood_px: int = 13,
         tau: float = 0.01,
     ) -> None:
-        assert found is not None, "lposs.yaml says where weights come from"
-        self._lposs = Lposs(
-            patches=PatchGraph(k=k, gamma=gamma, sigma=sigma),
-            pixels=PixelGraph(neighbourhood_px=neighbourhood_px, tau=tau) if pixels else None,
-            propagation=Propagation(
-                alpha=alpha, max_iterations=max_iterations, tolerance=tolerance, rescale=rescale
-            ),
+        self._lposs = Lposs.of(
+            alpha=alpha,
+            gamma=gamma,
+            k=k,
+            sigma=sigma,
+            max_iterations=max_iterations,
+            tolerance=tolerance,
+            rescale=rescale,
+            pixels=pixels,
+            neighbourhood_px=neighbourhood_px,
+            tau=tau,
         )
         self._dino = Dino(found, device)
         self.n_params = self._dino.n_params

@@ -9,9 +9,6 @@ from torch import Tensor
 from spar_bench.components.weights import Weights
 from spar_bench.errors import SparBenchError
 from spar_bench.refiners._lposs import Lposs
-from spar_bench.refiners._patch_graph import PatchGraph
-from spar_bench.refiners._pixel_graph import PixelGraph
-from spar_bench.refiners._propagation import Propagation
 from spar_bench.refiners.base import Guidance, Hw
 
 VERSION = 1
@@ -45,12 +42,17 @@ class Refiner:
         neighbourhood_px: int = 13,
         tau: float = 0.01,
     ) -> None:
-        self._lposs = Lposs(
-            patches=PatchGraph(k=k, gamma=gamma, sigma=sigma),
-            pixels=PixelGraph(neighbourhood_px=neighbourhood_px, tau=tau) if pixels else None,
-            propagation=Propagation(
-                alpha=alpha, max_iterations=max_iterations, tolerance=tolerance, rescale=rescale
-            ),
+        self._lposs = Lposs.of(
+            alpha=alpha,
+            gamma=gamma,
+            k=k,
+            sigma=sigma,
+            max_iterations=max_iterations,
+            tolerance=tolerance,
+            rescale=rescale,
+            pixels=pixels,
+            neighbourhood_px=neighbourhood_px,
+            tau=tau,
         )
 
     def scores(

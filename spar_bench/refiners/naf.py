@@ -19,6 +19,7 @@ from spar_bench.refiners.base import Guidance
 VERSION = 1
 FLOPS = "spar_bench.refiners._naf_cost:flops"
 NEEDS_FEATURES = True
+TENSORS = "naf_keys.json"
 
 
 class Refiner:
@@ -27,13 +28,12 @@ class Refiner:
     def __init__(
         self,
         device: torch.device,
-        found: Weights | None,
+        found: Weights,
         *,
         path: str = "",
         weights: str = "find",
         cell_px: int = 1,
     ) -> None:
-        assert found is not None, "its data file says where its weights come from"
         self._network = load(found).to(device)
         self._cell_px = cell_px
         self.n_params = sum(parameter.numel() for parameter in self._network.parameters())

@@ -273,12 +273,34 @@ def test_refiner_may_state_a_function_of_the_sizes_and_settings(
     assert found == 8 * 16 * 128 + 64 * 128 * 5 + 70 * 140 * 25 + 1
 
 
-@pytest.mark.parametrize("stated", ["nowhere_at_all:flops", "math:flops"])
-def test_function_that_is_not_there_is_refused_in_one_line(tmp_path: Path, stated: str) -> None:
-    spec = refiner(tmp_path, f"FLOPS = {stated!r}")
+@pytest.mark.parametrize(
+    ("name", "code", "reason"),
+    [
+        ("absent", None, "ModuleNotFoundError: No module named 'absent'"),
+        ("without", "", "AttributeError: module 'without' has no attribute 'flops'"),
+        ("no_python", "def", "SyntaxError: "),
+        ("of_nothing", "def flops(): ...", "TypeError: flops() "),
+        ("no_number", "def flops(refined, **_):\n    return 'many'", "TypeError: type str "),
+    ],
+)
+def test_function_that_gives_no_cost_is_refused_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, code: str | None, reason: str
+) -> None:
+    if code is not None:
+        (tmp_path / f"{name}.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    spec = refiner(tmp_path, f'FLOPS = "{name}:flops"')
 
-    with pytest.raises(SparBenchError, match=r"FLOPS: must name a function that can be imported"):
+    with pytest.raises(SparBenchError) as refused:
         refining_flops(spec, PATCHWORK, (64, 96), (64, 96), n_queries=3)
+
+    line = str(refused.value)
+    assert line.startswith(
+        f"{spec.name}: FLOPS: must name a function of sizes and settings, but '{name}:flops' gives "
+        f"{reason}"
+    )
+    assert line.endswith("; correct it")
+    assert "\n" not in line
 
 
 @pytest.mark.parametrize(

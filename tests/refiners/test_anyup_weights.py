@@ -129,6 +129,19 @@ def test_a_file_that_is_cut_off_is_refused_before_it_is_loaded(
         refiner_identity(PluginSpec(name="anyup", path=str(cut)))
 
 
+def test_reading_weights_leaves_the_random_numbers_of_others_alone(
+    state: State, tmp_path: Path
+) -> None:
+    save_file(state, tmp_path / "w.safetensors")
+    torch.manual_seed(3)
+    expected = torch.rand(5)
+    torch.manual_seed(3)
+
+    loaded(tmp_path / "w.safetensors")
+
+    assert torch.equal(torch.rand(5), expected)
+
+
 def test_code_in_a_file_is_not_run(tmp_path: Path) -> None:
     class Touch:
         def __reduce__(self) -> tuple[object, tuple[Path]]:

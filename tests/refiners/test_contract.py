@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from spar_bench.components.refiner import refiner_identity, refiner_weights
+from spar_bench.components.weights import Weights
 from spar_bench.errors import NotReady, SparBenchError
 from spar_bench.refiners import none
 from spar_bench.refiners.base import Guidance, RefinesFeatures, RefinesScores
@@ -137,3 +138,49 @@ def test_random_weights_are_asked_for_by_its_setting(own: str) -> None:
 def test_weights_that_are_neither_found_nor_random_are_one_line(own: str) -> None:
     with pytest.raises(SparBenchError, match=r"weights: must be find or random, but got 'drawn'"):
         refiner_weights(PluginSpec(name=own, weights="drawn"))
+
+
+@pytest.mark.parametrize("plugin", ["anyup", "lposs", "naf"])
+def test_weights_that_a_data_file_says_nothing_about_are_one_line(
+    plugin: str, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.yaml").write_text(f"plugin: {plugin}\n")
+    mine = str(tmp_path / "mine.yaml")
+
+    with pytest.raises(NotReady) as caught:
+        refiner_identity(PluginSpec(name=mine))
+    found = refiner_weights(PluginSpec(name=mine, weights="random"))
+
+    assert str(caught.value) == (
+        f"refiner {mine}: must have weights, but its data file states no source; name them as "
+        "evaluate.refiner.path"
+    )
+    assert found == Weights(None, is_random=True)
+
+
+def test_path_of_weights_may_begin_with_the_home_folder(
+    own: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    place = write_weights(tmp_path / "w" / "scaled.safetensors", 2.0)
+
+    found = refiner_weights(PluginSpec(name=own, path="~/w/scaled.safetensors"))
+
+    assert found == Weights(place)
+
+
+def test_module_that_states_its_cost_is_part_of_its_identity(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cost, stated = tmp_path / "scaled_cost.py", 'VERSION = 1\nFLOPS = "scaled_cost:flops"\n'
+    (tmp_path / "plain.py").write_text(f"{stated}\n\nclass Refiner: ...\n")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    identities = []
+    for factor in (1, 2):
+        cost.write_text(f"def flops(refined):\n    return {factor * 10} * refined.channels\n")
+        identities.append(refiner_identity(PluginSpec(name=str(tmp_path / "plain.py"))))
+
+    assert [one.sources.keys() for one in identities] == [{"plain.py", "scaled_cost"}] * 2
+    assert identities[0] != identities[1]
+    assert refiner_identity(PluginSpec(name="lposs_self")).sources == {}

@@ -193,6 +193,7 @@ def test_weights_are_found_under_dinos_names_in_a_file_or_the_hubs_folder(
     folder = tmp_path / "download"
     folder.mkdir()
     save_file(state, folder / "model.safetensors")
+    torch.save(state, folder / "pytorch_model.bin")  # beside it on the Hub, and not read
     torch.save(state, tmp_path / "dino_vitbase16_pretrain.pth")
     in_hub_cache(tmp_path / "hub", "timm/vit_base_patch16_224.dino", folder)
     paths = {"path": str(tmp_path / "dino_vitbase16_pretrain.pth")}
@@ -222,13 +223,25 @@ def test_weights_of_another_model_are_refused_in_one_line(
     path = tmp_path / "other.safetensors"
     save_file(changed(dino._vit.state_dict(), name, value), path)
 
-    with pytest.raises(NotReady) as caught:
+    with pytest.raises(NotReady) as loading:
         Dino(Weights(path), CPU)
+    with pytest.raises(NotReady) as before:
+        refiner_identity(PluginSpec(name="lposs", path=str(path)))
 
-    line = str(caught.value)
+    line = str(loading.value)
+    assert line == str(before.value)
     assert line.startswith(f"{path}: {name} must be ")
     assert fault in line
-    assert line.endswith(f"; use the published weights of {MODEL}")
+    assert line.endswith("; use the published weights of lposs")
+
+
+def test_weights_that_are_not_finite_are_refused(dino: Dino, tmp_path: Path) -> None:
+    table = dino._vit.pos_embed.clone()
+    table[0, 3, 5] = torch.nan
+    save_file(changed(dino._vit.state_dict(), "pos_embed", table), tmp_path / "w.safetensors")
+
+    with pytest.raises(NotReady, match=r"w\.safetensors: pos_embed must be finite, but is not;"):
+        Dino(Weights(tmp_path / "w.safetensors"), CPU)
 
 
 def test_missing_weights_are_named_with_their_source_and_licence() -> None:

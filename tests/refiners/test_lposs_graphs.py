@@ -9,10 +9,13 @@ import torch.nn.functional as F
 from skimage.color import rgb2lab
 from torch import Tensor
 
+from spar_bench.components.refiner import RefinedSizes, refining_flops
 from spar_bench.errors import SparBenchError
+from spar_bench.refiners import lposs_self
 from spar_bench.refiners._patch_graph import PatchGraph
 from spar_bench.refiners._pixel_graph import PixelGraph, lab
 from spar_bench.refiners._propagation import Propagation
+from spar_bench.spec.plugins import PluginSpec
 
 CLOSE = 1e-5
 
@@ -251,19 +254,30 @@ def test_colours_are_scikit_images() -> None:
     assert torch.allclose(found, expected, atol=1e-2)
 
 
+@pytest.mark.parametrize("name", ["lposs", "lposs_self"])
 @pytest.mark.parametrize(
-    ("make", "line"),
+    ("setting", "value", "rule"),
     [
-        (lambda: propagation(alpha=1.0), "alpha: must be at least 0 and less than 1, but got 1.0"),
-        (lambda: propagation(max_iterations=0), "max_iterations: must be at least 1, but got 0"),
-        (lambda: propagation(tolerance=-1.0), "tolerance: must be at least 0, but got -1.0"),
-        (lambda: PatchGraph(k=0, gamma=3.0, sigma=0.01), "k: must be at least 1, but got 0"),
-        (lambda: PatchGraph(k=4, gamma=0.0, sigma=0.01), "gamma: must be more than 0"),
-        (lambda: PatchGraph(k=4, gamma=3.0, sigma=-0.1), "sigma: must be at least 0"),
-        (lambda: PixelGraph(neighbourhood_px=4, tau=0.1), "neighbourhood_px: must be odd"),
-        (lambda: PixelGraph(neighbourhood_px=3, tau=0.0), "tau: must be more than 0"),
+        ("alpha", 1.0, "at least 0 and less than 1"),
+        ("max_iterations", -5, "at least 1"),
+        ("tolerance", -1.0, "at least 0"),
+        ("k", 0, "at least 1"),
+        ("gamma", 0.0, "more than 0"),
+        ("sigma", -0.1, "at least 0"),
+        ("neighbourhood_px", 4, "odd and at least 1"),
+        ("tau", 0.0, "more than 0"),
     ],
 )
-def test_setting_out_of_range_is_one_line(make: object, line: str) -> None:
-    with pytest.raises(SparBenchError, match=rf"^evaluate\.refiner\.{line}.*; correct it$"):
-        make()  # type: ignore[operator]
+def test_setting_out_of_range_is_the_same_line_in_a_plan_and_before_any_work(
+    name: str, setting: str, value: float, rule: str
+) -> None:
+    spec = PluginSpec.model_validate({"name": name, setting: value})
+    sizes = RefinedSizes(12, 3, (4, 6), (64, 96), (64, 96))
+
+    with pytest.raises(SparBenchError) as planning:
+        refining_flops(spec, sizes)
+    with pytest.raises(SparBenchError) as making:
+        lposs_self.Refiner(torch.device("cpu"), None, **{setting: value})  # type: ignore[arg-type]
+
+    line = f"evaluate.refiner.{setting}: must be {rule}, but got {value}; correct it"
+    assert str(planning.value) == str(making.value) == line

@@ -1,6 +1,7 @@
 """NAF against plain loops in double precision; its weights, sizes, memory and cost."""
 
 import json
+import re
 from math import prod
 from pathlib import Path
 
@@ -10,14 +11,19 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from spar_bench.components.refiner import RefinedSizes, refiner_card, refiner_weights
+from spar_bench.components.refiner import (
+    RefinedSizes,
+    refiner_card,
+    refiner_identity,
+    refiner_weights,
+)
 from spar_bench.components.weights import Weights
 from spar_bench.errors import NotReady, SparBenchError
 from spar_bench.refiners import _naf, naf
 from spar_bench.refiners._naf_cost import flops
 from spar_bench.refiners.base import Guidance, RefinesFeatures
+from spar_bench.run.context import build_refiner
 from spar_bench.run.memory import MIB, peak_mib
-from spar_bench.run.segment import load_refiner
 from spar_bench.spec.plugins import PluginSpec
 from spar_bench.testing import RefinerContract
 from tests.components.hub import nowhere
@@ -240,18 +246,29 @@ def test_other_weights_are_refused_in_one_line(
 ) -> None:
     weights = {name: tensor for name, tensor in (drawn() | change).items() if tensor is not None}
 
-    with pytest.raises(NotReady) as caught:
+    with pytest.raises(NotReady) as loading:
         naf.Refiner(CPU, published(tmp_path, weights))
-
     place = tmp_path / "naf.safetensors"
-    assert str(caught.value) == f"{place}: {says}; use NAF's published weights"
+    with pytest.raises(NotReady) as before:
+        refiner_identity(PluginSpec(name="naf", path=str(place)))
+
+    line = f"{place}: {says}; use the published weights of naf"
+    assert str(loading.value) == str(before.value) == line
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    weights = drawn()
+    weights[PIXELS][1, 2] = torch.inf
+
+    with pytest.raises(NotReady, match=f"{re.escape(PIXELS)} must be finite, but is not; get it"):
+        naf.Refiner(CPU, published(tmp_path, weights))
 
 
 def test_folder_with_two_files_of_weights_is_refused(tmp_path: Path) -> None:
     for name in ("a", "b"):
         save_file({"x": torch.zeros(2)}, tmp_path / f"{name}.safetensors")
 
-    with pytest.raises(NotReady, match="must hold one file of NAF's weights, but has 2; name"):
+    with pytest.raises(NotReady, match=r"must hold one file of weights, but has a\.safetensors, b"):
         naf.Refiner(CPU, Weights(tmp_path))
 
 
@@ -286,7 +303,7 @@ def test_channels_that_four_heads_cannot_share_are_refused_in_one_line() -> None
 
 def test_spec_may_ask_for_random_weights_and_cells() -> None:
     features, guidance = inputs((2, 3), 8, channels=4)
-    refiner = load_refiner(PluginSpec(name="naf", weights="random", cell_px=4), CPU)
+    refiner = build_refiner(PluginSpec(name="naf", weights="random", cell_px=4), CPU)
 
     assert isinstance(refiner, RefinesFeatures)
     assert refiner.features(features, guidance, (1, 1)).shape == (4, 4, 6)
