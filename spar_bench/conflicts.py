@@ -104,6 +104,7 @@ class Conflicts:
             yield from _teacher(settings, sizes)
             yield from _student(settings, sizes)
             yield from _resolutions(settings, sizes)
+            yield from _regridded(settings, sizes)
         yield from self._evaluations[id(evaluate)][1]
 
     def _names(self, evaluate: EvaluateSpec) -> Iterator[Conflict]:
@@ -228,20 +229,41 @@ def _columns(evaluate: EvaluateSpec) -> Iterator[Conflict]:
 
 def _refiner(evaluate: EvaluateSpec) -> Iterator[Conflict]:
     """Yield a refiner that needs features where the teacher's windows are averaged as logits."""
-    from spar_bench import registry
-    from spar_bench.sources import constant
-
     if "teacher" not in evaluate.methods or evaluate.average != "logits":
         return
     name = evaluate.refiner.name
-    try:
-        needs_features = constant(registry.source("refiners", name), "NEEDS_FEATURES")
-    except SparBenchError:  # reported where the refiner is looked for
-        return
-    if needs_features:
+    if _stated_by_refiner(name, "NEEDS_FEATURES"):
         yield Conflict(
             ("evaluate.average", "evaluate.refiner"),
-            f"must be features where the teacher is refined by {registry.display_name(name)}, "
-            "which needs them, but got logits; set it, or leave the teacher out of "
-            "evaluate.methods",
+            f"must be features where the teacher is refined by {_shown(name)}, which needs them, "
+            "but got logits; set it, or leave the teacher out of evaluate.methods",
         )
+
+
+def _regridded(settings: Settings, sizes: "Sizes") -> Iterator[Conflict]:
+    """Yield a refiner that resamples scores as cosines, where they are a linear probe's."""
+    name, linear = settings.evaluate.refiner.name, settings.evaluate.classifier.is_linear
+    patch_px = _stated_by_refiner(name, "COSINES_AT_PATCH_PX") if linear else None
+    if patch_px not in (None, sizes.patch_px):
+        yield Conflict(
+            ("evaluate.refiner", "evaluate.classifier", "backbone.name", "backbone.path"),
+            f"must leave a linear probe's scores on the backbone's grid, of patches of "
+            f"{sizes.patch_px} px, but {_shown(name)} resamples them as cosines to patches of "
+            f"{patch_px}; use another refiner, or evaluate.classifier: text",
+        )
+
+
+def _stated_by_refiner(name: str, constant: str) -> object:
+    """Return a constant of a refiner's module, or None; one that is not found states nothing."""
+    from spar_bench import registry, sources
+
+    try:
+        return sources.constant(registry.source("refiners", name), constant)
+    except SparBenchError:  # reported where the refiner is looked for
+        return None
+
+
+def _shown(refiner: str) -> str:
+    from spar_bench import registry
+
+    return registry.display_name(refiner)

@@ -70,6 +70,35 @@ def test_a_refiner_that_needs_features_cannot_refine_averaged_logits(problems: P
     ]
 
 
+SQUARE = '"""Of patches."""\n\nVERSION = 1\nCOSINES_AT_PATCH_PX = 16\n\n\nclass Refiner: ...\n'
+
+
+def test_a_probe_cannot_be_refined_by_what_resamples_cosines(problems: Problems) -> None:
+    Path("square.py").write_text(SQUARE, encoding="utf-8")
+    text = "backbone: patchwork\nevaluate: {classifier: linear, refiner: square.py}\n"
+
+    assert problems(text) == [
+        "spec.yaml:2:41: evaluate.refiner: must leave a linear probe's scores on the backbone's "
+        "grid, of patches of 8 px, but square resamples them as cosines to patches of 16; use "
+        "another refiner, or evaluate.classifier: text"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("patch_px", "classifier", "refiner"),
+    [(8, "text", "square.py"), (8, "linear", "none"), (16, "linear", "square.py")],
+)
+def test_scores_may_be_refined_on_their_own_grid_and_cosines_on_another(
+    read: Read, patch_px: int, classifier: str, refiner: str
+) -> None:
+    Path("square.py").write_text(SQUARE, encoding="utf-8")
+    sizes = ROTARY.replace("patch_px: 8", f"patch_px: {patch_px}")
+    Path("own.yaml").write_text(sizes, encoding="utf-8")
+
+    evaluate = f"{{classifier: {classifier}, refiner: {refiner}}}"
+    read(f"backbone: {{name: own.yaml}}\nevaluate: {evaluate}\n")
+
+
 @pytest.mark.parametrize(("average", "method"), [("features", "teacher"), ("logits", "student")])
 def test_a_refiner_that_needs_features_may_refine_them(
     read: Read, average: str, method: str
