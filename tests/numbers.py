@@ -1,4 +1,4 @@
-"""Numbers of small stages and losses with the versions that stand for them.
+"""Numbers of small stages, losses and refiners with the versions that stand for them.
 
 `python -m tests.numbers` writes those of new versions into `tests/golden/numbers.json`; it refuses
 numbers that moved while no version did. It then notes the present code of each plug-in in
@@ -13,19 +13,23 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 from spar_bench import plugin_code, registry
+from spar_bench.refiners.base import RefinesFeatures, RefinesScores
+from spar_bench.run.context import build_refiner
 from spar_bench.run.linear import read_weights
 from spar_bench.run.text import read_queries
+from spar_bench.spec.plugins import PluginSpec
 from spar_bench.spec.schema import Settings
 from spar_bench.stage import Finished
 from spar_bench.stages import evaluate, images, student, targets
 from spar_bench.stages.base import Stage
 from spar_bench.store import Store
-from spar_bench.testing import features
-from tests.run.tiny import finished, plan_of, scheduler
+from spar_bench.testing import features, guidance_of
+from tests.run.tiny import CPU, finished, plan_of, scheduler
 
 TABLE = Path(__file__).parent / "golden" / "numbers.json"
 RELATIVE, ABSOLUTE = 2e-3, 1e-4
@@ -52,6 +56,18 @@ PROBE = {
 LOSSES = {"smooth_l1": {"beta": 0.5}}
 """Settings of a loss other than its defaults, whose value is kept too."""
 
+REFINERS: dict[str, dict[str, Any]] = {
+    "lposs_self": {"name": "lposs_self", "k": 8},
+    "lposs_self of pixels": {
+        "name": "lposs_self", "k": 8, "pixels": True, "neighbourhood_px": 3, "rescale": True,
+    },
+    "anyup of features": {"name": "anyup", "weights": "random", "cell_px": 2},
+    "anyup of scores": {"name": "anyup", "weights": "random", "of": "scores"},
+    "naf": {"name": "naf", "weights": "random", "cell_px": 2},
+    "lposs": {"name": "lposs", "weights": "random", "k": 6},
+}  # fmt: skip
+"""Refiners whose maps are kept, by what they are called here."""
+
 
 class Numbers(NamedTuple):
     """What stands for a piece of work: the versions of all code that it names, and its values."""
@@ -61,8 +77,8 @@ class Numbers(NamedTuple):
 
 
 def measure() -> dict[str, Numbers]:
-    """Make each kind of stage on scenes that are not square, and each loss; by name."""
-    return dict(_losses()) | dict(_stages())
+    """Make each kind of stage on scenes that are not square, each loss and refiner; by name."""
+    return dict(_losses()) | dict(_refiners()) | dict(_stages())
 
 
 def moved(table: dict[str, Numbers], found: dict[str, Numbers]) -> list[str]:
@@ -137,6 +153,23 @@ def _losses() -> Iterator[tuple[str, Numbers]]:
             for settings in given
         ]
         yield f"loss {name}", Numbers(registry.identity("losses", name).versions, _rounded(values))
+
+
+def _refiners() -> Iterator[tuple[str, Numbers]]:
+    """Refine maps of 5 x 7 patches of 8 px, of 8 channels and 3 queries."""
+    guidance, out_hw = guidance_of((5, 7))
+    generator = torch.Generator().manual_seed(0)
+    maps = torch.randn(8, 5, 7, generator=generator)
+    cosines = 2 * torch.rand(3, 5, 7, generator=generator) - 1
+    for name, settings in REFINERS.items():
+        refiner = build_refiner(PluginSpec.model_validate(settings), CPU)
+        if isinstance(refiner, RefinesFeatures):
+            refined = refiner.features(maps, guidance, out_hw)
+        else:
+            assert isinstance(refiner, RefinesScores), f"{name} refines nothing"
+            refined = refiner.scores(cosines, maps, guidance, out_hw)
+        versions = registry.identity("refiners", settings["name"]).versions
+        yield f"refiner {name}", Numbers(versions, _rounded(_sample(refined.numpy())))
 
 
 def _stages() -> Iterator[tuple[str, Numbers]]:

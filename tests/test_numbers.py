@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from spar_bench import registry
 from tests.numbers import Numbers, measure, moved, new, read_table, write_table
 
 MSE = Numbers({"mse": 1}, [1.5, 0.25])
@@ -23,13 +24,14 @@ def test_table_has_the_numbers_of_the_present_versions(measured: dict[str, Numbe
     assert new(read_table(), measured) == []
 
 
-def test_table_has_each_kind_of_stage_but_timings_and_each_loss(
+def test_table_has_each_kind_of_stage_but_timings_each_loss_and_each_refiner(
     measured: dict[str, Numbers],
 ) -> None:
     versions = {key for numbers in measured.values() for key in numbers.versions}
 
     assert {"images", "targets", "student", "text", "evaluate", "cost"} <= versions
     assert {"mse", "l1", "cosine", "smooth_l1", "normalized_mse"} <= versions
+    assert set(registry.modules("refiners")) - {"none"} <= versions
     assert {"loss mse", "refiner none", "dataset patchwork", "source patchwork"} <= versions
     assert {"backbone patchwork", "backbone openclip", "text_tower openclip"} <= versions
 
