@@ -3,24 +3,35 @@
 import threading
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file
 
 import spar_bench as sb
 from spar_bench.engine.events import Emit, Event
 from spar_bench.errors import SparBenchError
 from spar_bench.plan.trials import Plan
+from spar_bench.refiners.base import Guidance, RefinesFeatures, RefinesScores
 from spar_bench.results import Results, Row
-from spar_bench.run.context import Context, Interrupted, build_backbone, prepare_device
+from spar_bench.run.context import (
+    Context,
+    Interrupted,
+    build_backbone,
+    build_refiner,
+    prepare_device,
+)
 from spar_bench.run.inference import WINDOW_BATCH, WindowBatch, single_pass, sliding_window
 from spar_bench.run.latency import Stopwatch
 from spar_bench.run.memory import MIB
 from spar_bench.session.sweep import Options, sweep
+from spar_bench.spec.plugins import PluginSpec
 from spar_bench.spec.schema import BackboneSpec
 from spar_bench.stage import Finished
 from spar_bench.stages.student import TRAINED_FILE
+from spar_bench.stages.targets import file_of
 from spar_bench.store import Store
 from tests.run.conftest import clip, photographs
 from tests.run.test_distributed import student
@@ -209,6 +220,75 @@ def test_windows_that_do_not_fit_into_the_memory_are_halved_until_they_do(
     assert batch.used < WINDOW_BATCH[CUDA]
     assert "do not fit into the memory of cuda" in caplog.text
     assert torch.allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"name": "lposs_self", "k": 9},
+        {"name": "lposs_self", "k": 9, "pixels": True, "neighbourhood_px": 5},
+        {"name": "lposs", "weights": "random", "k": 9},
+        {"name": "anyup", "weights": "random", "of": "features", "cell_px": 2},
+        {"name": "anyup", "weights": "random", "of": "scores"},
+        {"name": "naf", "weights": "random", "cell_px": 2},
+    ],
+)
+def test_refiner_gives_the_maps_of_the_cpu_within_a_thousandth(settings: dict[str, Any]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    maps = torch.randn(8, 6, 9, generator=generator)
+    queries = F.normalize(torch.randn(3, 8, generator=generator), dim=1)
+    cosines = torch.einsum("qc,chw->qhw", queries, F.normalize(maps, dim=0))
+    pixels = torch.rand(3, 96, 144, generator=generator)
+    refined = []
+    for device in (torch.device("cpu"), prepare_device(CUDA, threads=None)):
+        guidance = Guidance(pixels.to(device), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+        refiner = build_refiner(PluginSpec.model_validate(settings), device)
+        features, scores = maps.to(device), cosines.to(device)
+        with torch.inference_mode():
+            if isinstance(refiner, RefinesFeatures):
+                refined.append(refiner.features(features, guidance, (90, 140)).cpu())
+            if isinstance(refiner, RefinesScores):
+                refined.append(refiner.scores(scores, features, guidance, (90, 140)).cpu())
+
+    expected, found = refined
+    assert found.shape == expected.shape
+    assert (found - expected).abs().max() < 1e-3 * expected.abs().max()
+
+
+def test_probe_scores_as_on_the_cpu(here: Path) -> None:
+    text = (
+        SCENES
+        + """\
+sweep:
+  - cases:
+      - evaluate.methods: [pretrained]
+        evaluate.classifier: {name: linear, count: 4, epochs: 2, batch: 2, learning_rate: 0.02}
+"""
+    )
+
+    [expected], [found] = swept_on("cpu", text), swept_on(CUDA, text)
+
+    assert found.miou == pytest.approx(expected.miou, abs=1e-3)
+
+
+def test_targets_in_half_precision_are_those_in_float32_but_for_rounding(
+    clip: Path, photographs: Path, tmp_path: Path
+) -> None:
+    device, features = prepare_device(CUDA, threads=None), {}
+    for precision in ("float32", "float16", "bfloat16"):
+        plan = plan_of(settings(clip, photographs, teacher__precision=precision))
+        [stage] = of_kind(plan, "targets")
+        store = Store(tmp_path / precision)
+        making, _ = scheduler(plan, store, context=Context(store, device))
+        making.make([stage.fingerprint])
+        finished = store.find(stage)
+        assert finished is not None
+        features[precision] = load_file(finished.path(file_of(0)))["features"].double()
+
+    exact = features["float32"]
+    for precision, tolerance in (("float16", 0.01), ("bfloat16", 0.05)):
+        difference = (features[precision] - exact).norm() / exact.norm()
+        assert 0 < difference < tolerance
 
 
 def test_real_experiment_runs_with_random_weights_in_half_precision(spec: str) -> None:
