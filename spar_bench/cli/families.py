@@ -14,7 +14,7 @@ def losses() -> None:
 
 @click.command()
 def refiners() -> None:
-    """List refiners of class scores and what each does."""
+    """List refiners of features or class scores and what each does."""
     click.echo(_family("refiners"))
 
 
