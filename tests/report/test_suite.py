@@ -104,7 +104,7 @@ def test_a_trial_of_each_experiment_has_its_own_run() -> None:
         for name in links
     ]
 
-    origins = suite_page("pair", both, []).origins
+    origins = suite_page("pair", both, [], lacking=[]).origins
 
     assert [row["run"]["id"] for row in origins["rows"]] == ["one", "two"]
 
