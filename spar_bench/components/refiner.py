@@ -164,7 +164,8 @@ def _by_function(
     """
     module, _, name = stated.partition(":")
     try:
-        return round(getattr(importlib.import_module(module), name)(refined, **settings))
+        flops: int = round(getattr(importlib.import_module(module), name)(refined, **settings))
+        return flops
     except SparBenchError:
         raise
     except Exception as error:  # another package's module may raise anything

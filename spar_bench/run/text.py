@@ -43,7 +43,7 @@ class TextClassifier(Classifier):
         rows = max(1, CHUNK // features[0, :, :1].numel())
         parts = [
             torch.einsum("bchw,qc->bqhw", F.normalize(part.float(), dim=1), self.queries)
-            for part in features.split(rows, dim=2)
+            for part in torch.split(features, rows, dim=2)
         ]
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
 

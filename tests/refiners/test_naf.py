@@ -211,6 +211,7 @@ def test_file_as_torch_saves_it_is_read(tmp_path: Path) -> None:
     torch.save(drawn(), tmp_path / "naf_release.pth")
     features, guidance = inputs((4, 5), 4, channels=4)
     found = refiner_weights(PluginSpec(name="naf", path=str(tmp_path / "naf_release.pth")))
+    assert found is not None
 
     refined, wanted = (
         naf.Refiner(CPU, weights).features(features, guidance, (1, 1))
