@@ -10,11 +10,8 @@ from spar_bench.components.refiner import RefinedSizes
 from spar_bench.errors import SparBenchError
 from spar_bench.refiners._anyup_geometry import TAPS_PX, WIDTH, cells_hw, tiles
 
-_BLOCK = 2 * WIDTH**2
-"""Multiply-adds of a residual block, for one pixel or patch."""
 
-
-def flops(refined: RefinedSizes, *, of: str, cell_px: int, **_: object) -> int:
+def flops(refined: RefinedSizes, *, of: str, cell_px: int, width: int = WIDTH, **_: object) -> int:
     """Return the FLOPs of refining one image; without those on the patch grid if it refines scores.
 
     Raises:
@@ -28,12 +25,13 @@ def flops(refined: RefinedSizes, *, of: str, cell_px: int, **_: object) -> int:
         for cells, patches in zip(n_cells_hw, refined.grid_hw, strict=True)
     )
     channels = refined.channels if of == "features" else refined.n_queries
+    block = 2 * width**2  # a residual block, for one pixel or patch
     products = (
-        prod(refined.seen_hw) * (3 * WIDTH + 2 * WIDTH**2 + 6 * _BLOCK)  # three encoders
-        + n_patches * (TAPS_PX**2 * WIDTH * refined.channels + 2 * _BLOCK)  # summary of features
-        + n_patches * (9 * 2 * WIDTH**2 + 2 * _BLOCK + WIDTH**2)  # keys
-        + n_cells * (9 * WIDTH**2 + WIDTH**2)  # queries
-        + pairs * (WIDTH + channels)
+        prod(refined.seen_hw) * (3 * width + 2 * width**2 + 6 * block)  # three encoders
+        + n_patches * (TAPS_PX**2 * width * refined.channels + 2 * block)  # summary of features
+        + n_patches * (9 * 2 * width**2 + 2 * block + width**2)  # keys
+        + n_cells * (9 * width**2 + width**2)  # queries
+        + pairs * (width + channels)
     )
     if of == "features":
         products += (n_cells - n_patches) * refined.channels * refined.n_queries

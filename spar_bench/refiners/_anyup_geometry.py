@@ -10,6 +10,8 @@ from itertools import pairwise
 from typing import NamedTuple
 
 WIDTH = 128
+PATCHWORK_WIDTH = 64
+"""That of the network trained by `recipes/anyup_patchwork`."""
 HEADS = 4
 TAPS_PX = 5
 """Side of the learned kernels that summarise features, in patches."""

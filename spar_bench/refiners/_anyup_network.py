@@ -34,20 +34,31 @@ _GROUPS = 8
 
 
 class Network(nn.Module):
-    """AnyUp; how many pixels are computed at once, and the side of a tile, change no result."""
+    """AnyUp; how many pixels are computed at once, and the side of a tile, change no result.
 
-    def __init__(self, *, chunk_px: int = CHUNK_PX, tile_patches: int = TILE_PATCHES) -> None:
+    Its width is the published 128, or another multiple of the groups and of the heads.
+    """
+
+    def __init__(
+        self,
+        width: int = WIDTH,
+        *,
+        chunk_px: int = CHUNK_PX,
+        tile_patches: int = TILE_PATCHES,
+    ) -> None:
         super().__init__()
-        self.image_encoder = Encoder(3, chunk_px)
-        self.key_encoder, self.query_encoder = (Encoder(WIDTH, chunk_px) for _ in range(2))
-        self.key_features_encoder = nn.Sequential(Summary(chunk_px), Residual(), Residual())
-        self.aggregation = nn.Sequential(
-            nn.Conv2d(2 * WIDTH, WIDTH, 3, padding=1, padding_mode="reflect", bias=False),
-            Residual(),
-            Residual(),
+        self.image_encoder = Encoder(3, width, chunk_px)
+        self.key_encoder, self.query_encoder = (Encoder(width, width, chunk_px) for _ in range(2))
+        self.key_features_encoder = nn.Sequential(
+            Summary(width, chunk_px), Residual(width), Residual(width)
         )
-        self.cross_decode = CrossDecode(tile_patches)
-        self.rope = Rotation(chunk_px)
+        self.aggregation = nn.Sequential(
+            nn.Conv2d(2 * width, width, 3, padding=1, padding_mode="reflect", bias=False),
+            Residual(width),
+            Residual(width),
+        )
+        self.cross_decode = CrossDecode(width, tile_patches)
+        self.rope = Rotation(width, chunk_px)
         self.requires_grad_(False)
 
     def forward(
@@ -77,16 +88,19 @@ class Network(nn.Module):
 class Encoder(nn.Sequential):
     """A product with weights and two residual blocks, for each pixel alone but for the norms."""
 
-    def __init__(self, channels: int, chunk_px: int) -> None:
+    def __init__(self, channels: int, width: int, chunk_px: int) -> None:
         super().__init__(
-            nn.Conv2d(channels, WIDTH, 1, bias=False), Residual(chunk_px), Residual(chunk_px)
+            nn.Conv2d(channels, width, 1, bias=False),
+            Residual(width, chunk_px),
+            Residual(width, chunk_px),
         )
         self._chunk_px = chunk_px
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Map pixels `(channels, H, W)` to `(D, H, W)`."""
         first: Any = self[0]
-        weight, encoded = first.weight.flatten(1), pixels.new_empty(WIDTH, *pixels.shape[1:])
+        weight: Tensor = first.weight.flatten(1)
+        encoded = pixels.new_empty(len(weight), *pixels.shape[1:])
         for where in _chunks(pixels[0].numel(), self._chunk_px):
             encoded.flatten(1)[:, where] = weight @ pixels.flatten(1)[:, where]
         refined: Tensor = self[2](self[1](encoded))
@@ -96,9 +110,9 @@ class Encoder(nn.Sequential):
 class Residual(nn.Module):
     """Twice a group norm, SiLU and a product with weights, added to what goes in."""
 
-    def __init__(self, chunk_px: int = CHUNK_PX) -> None:
+    def __init__(self, width: int, chunk_px: int = CHUNK_PX) -> None:
         super().__init__()
-        layers = (nn.GroupNorm(_GROUPS, WIDTH), nn.SiLU(), nn.Conv2d(WIDTH, WIDTH, 1, bias=False))
+        layers = (nn.GroupNorm(_GROUPS, width), nn.SiLU(), nn.Conv2d(width, width, 1, bias=False))
         self.block = nn.Sequential(*layers, *deepcopy(layers))
         self._chunk_px = chunk_px
 
@@ -117,8 +131,8 @@ class Residual(nn.Module):
         norm, _, product = layers
         variance, mean = torch.var_mean(x.reshape(_GROUPS, -1), dim=1, correction=0)
         deviation = (variance + norm.eps).sqrt()
-        scale = norm.weight / deviation.repeat_interleave(WIDTH // _GROUPS)
-        shift = norm.bias - mean.repeat_interleave(WIDTH // _GROUPS) * scale
+        scale = norm.weight / deviation.repeat_interleave(len(x) // _GROUPS)
+        shift = norm.bias - mean.repeat_interleave(len(x) // _GROUPS) * scale
         for where in _chunks(x.shape[1], self._chunk_px):
             normed = torch.addcmul(shift[:, None], scale[:, None], x[:, where])
             yield where, product.weight.flatten(1) @ F.silu(normed, inplace=True)
@@ -127,9 +141,9 @@ class Residual(nn.Module):
 class Summary(nn.Module):
     """A description of features of any number of channels: which kernels each channel resembles."""
 
-    def __init__(self, chunk_px: int) -> None:
+    def __init__(self, width: int, chunk_px: int) -> None:
         super().__init__()
-        self.basis = nn.Parameter(torch.randn(WIDTH, 1, TAPS_PX, TAPS_PX) / TAPS_PX)
+        self.basis = nn.Parameter(torch.randn(width, 1, TAPS_PX, TAPS_PX) / TAPS_PX)
         self._chunk_px = chunk_px
 
     def forward(self, features: Tensor) -> Tensor:
@@ -141,7 +155,7 @@ class Summary(nn.Module):
         channels, *grid_hw = features.shape
         ones = features.new_ones(1, 1, *grid_hw)
         n_inside = F.conv2d(ones, torch.ones_like(self.basis[:1]), padding=TAPS_PX // 2)
-        summary = features.new_zeros(WIDTH, *grid_hw)
+        summary = features.new_zeros(len(self.basis), *grid_hw)
         normalised = F.normalize(features, dim=0)[:, None]
         for where in _chunks(channels, max(1, self._chunk_px // ones.numel())):
             compared = F.conv2d(normalised[where], self.basis, padding=TAPS_PX // 2)
@@ -152,9 +166,9 @@ class Summary(nn.Module):
 class Rotation(nn.Module):
     """Rotary positions: the first half of channels is paired with the second."""
 
-    def __init__(self, chunk_px: int) -> None:
+    def __init__(self, width: int, chunk_px: int) -> None:
         super().__init__()
-        self.freqs = nn.Parameter(torch.randn(2, WIDTH))
+        self.freqs = nn.Parameter(torch.randn(2, width))
         self._chunk_px = chunk_px
 
     def forward(self, x: Tensor) -> None:
@@ -172,10 +186,10 @@ class Rotation(nn.Module):
 class CrossDecode(nn.Module):
     """Attention of cells to the patches in their windows, each head's weights averaged."""
 
-    def __init__(self, tile_patches: int) -> None:
+    def __init__(self, width: int, tile_patches: int) -> None:
         super().__init__()
-        self.conv2d = nn.Conv2d(WIDTH, WIDTH, 3, bias=False)
-        self.cross_attn = CrossAttention()
+        self.conv2d = nn.Conv2d(width, width, 3, bias=False)
+        self.cross_attn = CrossAttention(width)
         self._tile_patches = tile_patches
 
     def forward(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
@@ -213,14 +227,14 @@ class CrossDecode(nn.Module):
 class CrossAttention(nn.Module):
     """The norms and projections of attention; the published values' and output's go unused."""
 
-    def __init__(self) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
-        self.norm_q, self.norm_k = nn.RMSNorm(WIDTH), nn.RMSNorm(WIDTH)
-        self.attention = nn.MultiheadAttention(WIDTH, HEADS)
+        self.norm_q, self.norm_k = nn.RMSNorm(width), nn.RMSNorm(width)
+        self.attention = nn.MultiheadAttention(width, HEADS)
 
     def project_queries(self, queries: Tensor) -> Tensor:
         """Map `(D, rows, columns)` to `(heads, rows, columns, D / heads)`, scaled."""
-        scaled: Tensor = self._projected(self.norm_q, queries, 0) / (WIDTH // HEADS) ** 0.5
+        scaled: Tensor = self._projected(self.norm_q, queries, 0) / (len(queries) // HEADS) ** 0.5
         return scaled
 
     def project_keys(self, keys: Tensor) -> Tensor:

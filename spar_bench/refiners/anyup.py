@@ -8,6 +8,7 @@ Shape legend: C channels, Q queries, h x w patch grid, h' x w' cells of the outp
 """
 
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
@@ -17,7 +18,7 @@ from spar_bench.components.tensors import read_listed
 from spar_bench.components.weights import Weights
 from spar_bench.errors import SparBenchError
 from spar_bench.refiners._anyup_cost import require_settings
-from spar_bench.refiners._anyup_geometry import cells_hw
+from spar_bench.refiners._anyup_geometry import WIDTH, cells_hw
 from spar_bench.refiners._anyup_network import Network
 from spar_bench.refiners.base import Guidance, Hw
 
@@ -40,6 +41,10 @@ class Refiner:
         NotReady: the weights are not AnyUp's.
     """
 
+    plugin: ClassVar[Path] = Path(__file__)
+    """The plug-in that lists the weights."""
+    width: ClassVar[int] = WIDTH
+
     def __new__(cls, *_: object, of: str = "features", cell_px: int = 1, **__: object) -> "Refiner":
         """Choose by the settings what it refines: an object has no other hook."""
         require_settings(of, cell_px)
@@ -55,7 +60,7 @@ class Refiner:
         of: str = "features",
         cell_px: int = 1,
     ) -> None:
-        self._network = _network(found).to(device)
+        self._network = _network(found, self.plugin, self.width).to(device)
         self._cell_px = cell_px
         self.n_params = sum(parameter.numel() for parameter in self._network.parameters())
 
@@ -103,15 +108,15 @@ class OfScores(Refiner):
         return self._upsampled(scores, features, guidance)
 
 
-def _network(found: Weights) -> Network:
+def _network(found: Weights, plugin: Path, width: int) -> Network:
     """Return a network with random weights, or those of a file as published or from its training.
 
     Raises:
-        NotReady: it cannot be read without running what it holds, or is not AnyUp's.
+        NotReady: it cannot be read without running what it holds, or is not what the plug-in lists.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(found.seed)
-        network = Network()
+        network = Network(width)
     if not found.is_random:
-        network.load_state_dict(read_listed(Path(__file__), found, under="anyup"))
+        network.load_state_dict(read_listed(plugin, found, under="anyup"))
     return network

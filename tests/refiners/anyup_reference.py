@@ -1,6 +1,6 @@
 """AnyUp by the book: every cell against every patch under a mask, in float64, with numpy alone.
 
-Shape legend: D = 128, H x W pixels, h x w patches, H' x W' cells, C channels, V channels of values.
+Shape legend: D width, H x W pixels, h x w patches, H' x W' cells, C channels, V channels of values.
 """
 
 from collections.abc import Mapping
@@ -65,7 +65,8 @@ def rotate(freqs: Array, x: Array) -> Array:
         freqs[0][:, None, None] * rows[None, :, None]
         + freqs[1][:, None, None] * columns[None, None, :]
     )
-    rotated: Array = x * np.cos(angle) + np.concatenate([-x[64:], x[:64]]) * np.sin(angle)
+    half = len(x) // 2
+    rotated: Array = x * np.cos(angle) + np.concatenate([-x[half:], x[:half]]) * np.sin(angle)
     return rotated
 
 
@@ -133,13 +134,14 @@ def attend(state: State, queries: Array, keys: Array, seen: NDArray[np.bool_]) -
     prefix = "cross_decode.cross_attn"
     weight = state[f"{prefix}.attention.in_proj_weight"]
     bias = state[f"{prefix}.attention.in_proj_bias"]
-    q = rms_norm(queries.reshape(128, -1).T) * state[f"{prefix}.norm_q.weight"]
-    k = rms_norm(keys.reshape(128, -1).T) * state[f"{prefix}.norm_k.weight"]
-    q, k = q @ weight[:128].T + bias[:128], k @ weight[128:256].T + bias[128:256]
-    heads = []
+    q = rms_norm(queries.reshape(len(queries), -1).T) * state[f"{prefix}.norm_q.weight"]
+    k = rms_norm(keys.reshape(len(keys), -1).T) * state[f"{prefix}.norm_k.weight"]
+    (of_q, of_k, _), (to_q, to_k, _) = np.split(weight, 3), np.split(bias, 3)
+    q, k = q @ of_q.T + to_q, k @ of_k.T + to_k
+    heads, size = [], len(queries) // 4
     for head in range(4):
-        own = slice(32 * head, 32 * head + 32)
-        products = q[:, own] @ k[:, own].T / np.sqrt(32)
+        own = slice(size * head, size * head + size)
+        products = q[:, own] @ k[:, own].T / np.sqrt(size)
         heads.append(softmax(np.where(seen, products, -np.inf)))
     found: Array = np.mean(heads, axis=0)
     return found
