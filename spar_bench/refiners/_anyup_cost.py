@@ -8,7 +8,13 @@ from math import prod
 
 from spar_bench.components.refiner import RefinedSizes
 from spar_bench.errors import SparBenchError
-from spar_bench.refiners._anyup_geometry import TAPS_PX, WIDTH, cells_hw, tiles
+from spar_bench.refiners._anyup_geometry import (
+    PATCHWORK_WIDTH,
+    TAPS_PX,
+    WIDTH,
+    cells_hw,
+    tiles,
+)
 
 
 def flops(refined: RefinedSizes, *, of: str, cell_px: int, width: int = WIDTH, **_: object) -> int:
@@ -36,6 +42,15 @@ def flops(refined: RefinedSizes, *, of: str, cell_px: int, width: int = WIDTH, *
     if of == "features":
         products += (n_cells - n_patches) * refined.channels * refined.n_queries
     return 2 * products
+
+
+def flops_patchwork(refined: RefinedSizes, *, of: str, cell_px: int, **_: object) -> int:
+    """Return the FLOPs of refining one image with the smaller network, trained on `patchwork`.
+
+    Raises:
+        SparBenchError: a setting has no such value.
+    """
+    return flops(refined, of=of, cell_px=cell_px, width=PATCHWORK_WIDTH)
 
 
 def require_settings(of: str, cell_px: int) -> None:

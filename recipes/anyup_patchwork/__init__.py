@@ -1,0 +1,1 @@
+"""A recipe of a small AnyUp for `patchwork`."""
