@@ -63,6 +63,7 @@ REFINERS: dict[str, dict[str, Any]] = {
     },
     "anyup of features": {"name": "anyup", "weights": "random", "cell_px": 2},
     "anyup of scores": {"name": "anyup", "weights": "random", "of": "scores"},
+    "anyup_patchwork": {"name": "anyup_patchwork", "cell_px": 2},
     "naf": {"name": "naf", "weights": "random", "cell_px": 2},
     "lposs": {"name": "lposs", "weights": "random", "k": 6},
 }  # fmt: skip
