@@ -70,11 +70,10 @@ class Aggregate:
     """One point of a figure, one line of a table: rows that differ only in their seed.
 
     `mious` holds a fraction for each finished evaluation, `evaluations` its fingerprint, `seeds`
-    its seed, and
-    `unfinished` the status of each other one. `training` is what a student took, the mean over
-    seeds. `classes` is a key of `Results.classes`. `varying` names the settings in which this
-    method's aggregates differ, which a label must show. `rows` are the indices of the finished ones
-    in the results, `cost_row` that of the one with `cost`.
+    its seed, and `unfinished` the status of each other one. `training` is what a student took, the
+    mean over seeds. `classes` is a key of `Results.classes`. `varying` names the settings in which
+    this method's aggregates differ, which a label must show. `rows` are the indices of the finished
+    ones in the results, `cost_row` that of the one with `cost`.
     """
 
     method: str

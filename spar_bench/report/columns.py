@@ -1,8 +1,8 @@
 """The quantities that tables have columns for: accuracy, cost of reading, cost of training."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 
 from spar_bench.errors import UnknownName
 from spar_bench.report import text
@@ -58,6 +58,13 @@ def _miou_cell(aggregate: Aggregate) -> Cell:
         value=aggregate.miou,
         source=Source("miou", aggregate.rows),
     )
+
+
+def with_best(cells: Iterable[Cell], mious: Iterable[float | None]) -> list[Cell]:
+    """Return cells of mIoU with those marked that show the best of `mious`, None where none is."""
+    known = [miou for miou in mious if miou is not None]
+    best = text.percent(max(known)) if known else None
+    return [replace(cell, is_best=cell.text == best) for cell in cells]
 
 
 def _cost_column(

@@ -4,11 +4,9 @@ Only our numbers; how they compare with the paper's is told elsewhere (`comparin
 """
 
 from collections.abc import Iterable
-from dataclasses import replace
 
-from spar_bench.report import text
 from spar_bench.report.aggregates import Aggregate, Panel
-from spar_bench.report.columns import MIOU, NOT_PART
+from spar_bench.report.columns import MIOU, NOT_PART, with_best
 from spar_bench.report.means import over_panels, summed_panels
 from spar_bench.report.page import Cell, Table
 from spar_bench.results import Results
@@ -84,10 +82,8 @@ def _name(aggregate: Aggregate) -> str:
 
 def _marked(column: list[Aggregate | None]) -> list[Cell]:
     """Return the cells of a column within a backbone, the best in bold."""
-    known = [each.miou for each in column if each is not None and each.miou is not None]
-    best = text.percent(max(known)) if known else None
     cells = [NOT_PART if each is None or _is_not_run(each) else MIOU.cell(each) for each in column]
-    return [replace(cell, is_best=cell.text == best) for cell in cells]
+    return with_best(cells, [None if each is None else each.miou for each in column])
 
 
 def _is_not_run(aggregate: Aggregate) -> bool:

@@ -17,6 +17,7 @@ from spar_bench.report.columns import (
     READING,
     TRAINING,
     Column,
+    with_best,
 )
 from spar_bench.report.means import over_panels
 from spar_bench.report.names import value_text
@@ -176,8 +177,7 @@ def _texts(aggregate: Aggregate, settings: list[str]) -> list[Cell]:
 def _slot(column: Column, panel: Panel, group: str, lines: list[Line]) -> _Slot:
     cells = [column.cell(line[panel]) if panel in line else NOT_PART for line in lines]
     if column is MIOU:
-        best = _best([line[panel].miou for line in lines if panel in line])
-        cells = [replace(cell, is_best=cell.text == best) for cell in cells]
+        cells = with_best(cells, [line[panel].miou for line in lines if panel in line])
     if column in OF_DEVICE and not of_one_device(each for line in lines for each in line.values()):
         cells = [
             replace(cell, text=f"{cell.text} ({line[panel].device})") if cell.source else cell
@@ -205,8 +205,8 @@ def _mean_slots(columns: list[Column], panels: list[Panel], lines: list[Line]) -
 def _mean_slot(title: str, panels: list[Panel], lines: list[Line]) -> _Slot:
     means = [next(iter(over_panels(line.values(), panels)), None) for line in lines]
     cells = [NOT_PART if mean is None else MIOU.cell(mean) for mean in means]
-    best = _best([None if mean is None else mean.miou for mean in means])
-    return _Slot(title, MIOU, [replace(cell, is_best=cell.text == best) for cell in cells])
+    mious = [None if mean is None else mean.miou for mean in means]
+    return _Slot(title, MIOU, with_best(cells, mious))
 
 
 def _groups(slots: list[_Slot]) -> list[tuple[str, int]]:
@@ -274,10 +274,6 @@ def _setting_cell(aggregate: Aggregate, name: str) -> Cell:
         return NOT_PART
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return Cell(value_text(value), value=value if is_number else None)
-
-
-def _best(mious: list[float | None]) -> str | None:
-    return text.percent(max(known)) if (known := [m for m in mious if m is not None]) else None
 
 
 def _costs(aggregates: list[Aggregate]) -> list[Column]:
