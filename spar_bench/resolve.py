@@ -32,8 +32,9 @@ from spar_bench.errors import DataError, DataFileError, NotReady
 from spar_bench.inference import SINGLE_PASS, ImageSizes, Inference
 from spar_bench.registry import PluginIdentity
 from spar_bench.spec import Point
+from spar_bench.spec.images import SourceSpec
 from spar_bench.spec.plugins import PluginSpec
-from spar_bench.spec.schema import BackboneSpec, DatasetSpec, Settings, SourceSpec
+from spar_bench.spec.schema import BackboneSpec, DatasetSpec, Settings
 from spar_bench.stages.base import Identity
 from spar_bench.values import Method
 from spar_bench.windows import upsample_factor
@@ -352,7 +353,8 @@ def _typical(spec: DatasetSpec | SourceSpec, split: Split) -> tuple[tuple[int, i
     """Return the size and number of a data set's images as its data file states them."""
     facts = datasets.facts(spec)
     published = facts.files.get(split, {}).get("n_images", ASSUMED_IMAGES)
-    count = spec.count if isinstance(spec, DatasetSpec) and split == "val" else None
+    is_limited = isinstance(spec, SourceSpec) or split == "val"
+    count = spec.count if is_limited else None
     return facts.image_hw or ASSUMED_HW, count or published
 
 

@@ -16,6 +16,8 @@ import torch
 import spar_bench
 from tests.places import bare, database, here, in_swept, swept
 
+torch.set_num_threads(1)  # for fixtures, too: on small tensors, a second thread only waits
+
 __all__ = ["bare", "database", "here", "in_swept", "swept"]
 
 
@@ -25,7 +27,7 @@ def _fixed_seeds() -> None:
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
-    torch.set_num_threads(1)  # small tensors: a second thread only waits
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True, scope="session")

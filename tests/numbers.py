@@ -25,7 +25,7 @@ from spar_bench.run.text import read_queries
 from spar_bench.spec.plugins import PluginSpec
 from spar_bench.spec.schema import Settings
 from spar_bench.stage import Finished
-from spar_bench.stages import evaluate, images, student, targets
+from spar_bench.stages import cost, evaluate, images, student, targets
 from spar_bench.stages.base import Stage
 from spar_bench.store import Store
 from spar_bench.testing import features, guidance_of
@@ -195,6 +195,8 @@ def _rounded(values: Iterable[float]) -> list[float]:
 def _name(stage: Stage) -> str:
     """Return what a stage is, with what its title leaves out."""
     average = stage.settings.inference.average if isinstance(stage, evaluate.Stage) else None
+    if isinstance(stage, cost.Stage):
+        return f"{stage.title}, {stage.settings.n_queries} queries"
     return f"{stage.title}, average of {average}" if average else stage.title
 
 
@@ -218,7 +220,8 @@ def _stated(value: Any, role: str) -> Iterator[tuple[str, int]]:
 
 
 def _values(stage: Stage, made: Finished) -> list[float]:
-    summary = [float(v) for v in made.summary.values() if isinstance(v, int | float)]
+    told = {key: value for key, value in made.summary.items() if not key.endswith("seconds")}
+    summary = [float(v) for v in told.values() if isinstance(v, int | float)]
     match stage.kind:
         case "images":
             drawn = images.read_list(made)

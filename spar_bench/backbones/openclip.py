@@ -5,7 +5,7 @@ from spar_bench.components.open_clip_io import OpenClipModel, load_open_clip, re
 from spar_bench.errors import NotReady
 from spar_bench.spec.schema import BackboneSpec
 
-VERSION = 1
+VERSION = 2
 MODELS_OF = "open_clip"
 SHAPES = {
     "visual.conv1.weight": "width 3 patch_px patch_px",

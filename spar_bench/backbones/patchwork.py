@@ -11,7 +11,7 @@ from spar_bench.errors import SparBenchError
 from spar_bench.patchwork import weights
 from spar_bench.spec.schema import BackboneSpec
 
-VERSION = 1
+VERSION = 2
 BUILDS_ON = "openclip"
 
 

@@ -39,8 +39,8 @@ class Backend(Protocol):
         """Take the plan whose stages are submitted from now on; a search has one a trial."""
         ...
 
-    def has_room(self, stage: Stage) -> bool:
-        """Return whether a batch of this stage can be submitted now."""
+    def room(self, stage: Stage) -> int:
+        """Return how many batches of such stages can be submitted now, 0 if none."""
         ...
 
     def submit(self, batch: list[Stage], emit: Emit) -> None:

@@ -19,9 +19,9 @@ class Backend:
         """Take the plan of what is submitted."""
         self._plan = plan
 
-    def has_room(self, stage: Stage) -> bool:
-        """Return True."""
-        return True
+    def room(self, stage: Stage) -> int:
+        """Return 1."""
+        return 1
 
     def submit(self, batch: list[Stage], emit: Emit) -> None:
         """Make a batch now."""

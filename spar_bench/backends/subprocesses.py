@@ -67,10 +67,10 @@ class Backend:
         self._here.use(plan)
         self._plan = plan.save(self._setup.store.root / "plans")
 
-    def has_room(self, stage: Stage) -> bool:
-        """Return whether a worker is idle; for a stage that takes the machine, whether all are."""
+    def room(self, stage: Stage) -> int:
+        """Return how many workers are idle; for a stage that takes the machine, 1 if all are."""
         n_busy = sum(bool(worker.open) for worker in self._workers)
-        return n_busy == 0 if stage.alone else n_busy < len(self._setup.devices)
+        return int(n_busy == 0) if stage.alone else len(self._setup.devices) - n_busy
 
     def submit(self, batch: list[Stage], emit: Emit) -> None:
         """Give a batch to an idle worker, started if need be; or make it here, alone."""

@@ -109,6 +109,19 @@ def training_flops(sizes: Sizes, image_hw: tuple[int, int], trainable: str) -> i
     return encoder_flops(sizes, image_hw) + backward
 
 
+def n_frozen_blocks(sizes: Sizes, trainable: str) -> int | None:
+    """Return how many blocks come before the first that trains; None if an embedding trains."""
+    n_blocks = parse_trainable(trainable).n_blocks
+    return sizes.depth - n_blocks if n_blocks else None
+
+
+def prefix_flops(sizes: Sizes, image_hw: tuple[int, int], n_blocks: int) -> int:
+    """Return the FLOPs of the patch embedding and the first blocks, for one image."""
+    n = _n_patches(sizes, image_hw)
+    blocks = _read_out(sizes.read_out).flops(sizes, n).blocks[:n_blocks]
+    return _patch_embedding(sizes, n) + sum(block.forward for block in blocks)
+
+
 def trained_params(sizes: Sizes, trainable: str) -> int:
     """Return how many weights a student trains, without biases, norms and single tokens."""
     asked = parse_trainable(trainable)

@@ -7,7 +7,8 @@ from spar_bench import registry
 from spar_bench.datasets._facts import Facts, read
 from spar_bench.datasets.base import Dataset, DatasetSettings
 from spar_bench.errors import DataError, SpecError
-from spar_bench.spec.schema import DatasetPart, DatasetSpec
+from spar_bench.spec.images import DatasetPart, SourceSpec
+from spar_bench.spec.schema import DatasetSpec
 
 
 def facts(spec: DatasetPart) -> Facts:
@@ -32,6 +33,8 @@ def settings(spec: DatasetPart, *, labelled: bool = False) -> DatasetSettings:
     """
     stated = facts(spec)
     count, classes = None, None
+    if isinstance(spec, SourceSpec):
+        count = spec.count
     if isinstance(spec, DatasetSpec):
         count, classes = None if labelled else spec.count, spec.classes
     if classes and stated.classes and len(classes) != len(stated.classes):

@@ -9,7 +9,7 @@ from spar_bench import datasets, registry
 from spar_bench.datasets._files import FileDataset
 from spar_bench.datasets.base import Dataset, Split
 from spar_bench.errors import NotReady, SparBenchError
-from spar_bench.spec.schema import DatasetPart
+from spar_bench.spec.images import DatasetPart
 
 SAMPLE = 32
 """Images opened when not all are, evenly spaced."""

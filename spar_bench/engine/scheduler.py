@@ -81,9 +81,9 @@ class Scheduler:
             stage = queue.first
             if stage is not None and self._settles(stage):
                 self._settled.append(stage.fingerprint)
-            elif stage is not None and self.backend.has_room(stage):
+            elif stage is not None and (room := self.backend.room(stage)):
                 self.check()
-                self._submit(stage, queue)
+                self._submit(stage, queue, room)
             else:
                 self.backend.wait()
             while self._settled:
@@ -93,9 +93,15 @@ class Scheduler:
                     ended(fingerprint)
         return any(self.outcomes.get(fingerprint, "found") != "found" for fingerprint in needed)
 
-    def _submit(self, stage: Stage, queue: "_Queue") -> None:
-        """Give a ready stage to the backend, with those that are made together with it."""
+    def _submit(self, stage: Stage, queue: "_Queue", room: int) -> None:
+        """Give a ready stage to the backend, with those that are made together with it.
+
+        What may be divided is, evenly, if the backend has room for several batches.
+        """
         batch = self._batch(stage)
+        if stage.divisible:
+            batch.sort(key=lambda one: one is not stage)
+            batch = batch[: -(-len(batch) // room)]
         for one in batch:
             queue.take(one.fingerprint)
         self._running.update(one.fingerprint for one in batch)

@@ -114,7 +114,7 @@ class _Planner:
         listed = images.Stage.of(point, point.source, seed)
         taught = targets.Stage.of(point, listed)
         self.plan.add(listed)
-        if point.settings.teacher.keep:
+        if point.settings.keeps_targets:
             self.plan.add(taught)
         return self.plan.add(student.Stage.of(point, listed, taught, seed))
 

@@ -20,7 +20,6 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from spar_bench.backbones.base import Backbone
 from spar_bench.errors import SparBenchError
 from spar_bench.processes import is_launched, local_rank, n_processes, rank
 from spar_bench.stage import Damaged
@@ -31,7 +30,8 @@ _FOR_EVER = timedelta(days=365)
 """How long the others wait for the first, which may evaluate for days between students."""
 
 T = TypeVar("T")
-Encode = Callable[[Tensor], Tensor]
+Trained = Callable[[Tensor, tuple[int, int]], Tensor]
+"""Maps where an image enters a student, and its patch grid, to features `(1, C, h, w)`."""
 
 
 class LeftOff(Exception):
@@ -95,14 +95,14 @@ class Ranks:
             dist.all_reduce(numbers, group=self.group)
         return numbers
 
-    def joined(self, backbone: Backbone) -> "Encode":
-        """Return what encodes images `(B, 3, H, W)` such that gradients are averaged over all."""
+    def joined(self, visual: nn.Module, trained: Trained) -> Trained:
+        """Return what `trained` does with an image tower, but with gradients averaged over all."""
         if self.group is None:
-            return backbone.features
+            return trained
         # Parts that a read-out does not use have no gradient, such as MaskCLIP's last query and
         # key.
         return DistributedDataParallel(
-            _Features(backbone), find_unused_parameters=True, broadcast_buffers=False
+            _Features(visual, trained), find_unused_parameters=True, broadcast_buffers=False
         )
 
     @contextmanager
@@ -144,19 +144,19 @@ class Ranks:
 
 
 class _Features(nn.Module):
-    """A backbone's features as a module with the parameters of the image tower."""
+    """What trains of a backbone as a module with the parameters of the image tower."""
 
-    def __init__(self, backbone: Backbone) -> None:
+    def __init__(self, visual: nn.Module, trained: Trained) -> None:
         super().__init__()
-        self.visual = backbone.visual
-        self._features = backbone.features
+        self.visual = visual
+        self._trained = trained
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Encode `(B, 3, H, W)` to `(B, C, h, w)`."""
-        return self._features(images)
+    def forward(self, values: Tensor, grid_hw: tuple[int, int]) -> Tensor:
+        """Return features `(B, C, h, w)`."""
+        return self._trained(values, grid_hw)
 
 
-def only_here(encode: Encode) -> AbstractContextManager[None]:
+def only_here(encode: Trained) -> AbstractContextManager[None]:
     """Return the context in which gradients accumulate in this process without averaging."""
     if isinstance(encode, DistributedDataParallel):
         context: AbstractContextManager[None] = encode.no_sync()

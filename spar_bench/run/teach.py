@@ -17,7 +17,7 @@ from spar_bench.files import replace_text
 from spar_bench.plan.cost import windows_flops
 from spar_bench.resolve import open_dataset
 from spar_bench.run.context import Context
-from spar_bench.run.images import Pictures, normalise
+from spar_bench.run.images import CACHE_BYTES, Pictures, normalise
 from spar_bench.run.inference import WindowBatch, sliding_window
 from spar_bench.run.resume import is_whole
 from spar_bench.run.writer import Writer
@@ -50,8 +50,13 @@ def open_images(stage: targets.Stage | student.Stage, context: Context) -> Pictu
             open_dataset(stage.places.images.source, "train"),
             images.read_list(listed),
             settings.drawing,
+            cache_bytes=0 if _is_read_once(stage) else CACHE_BYTES,
         ),
     )
+
+
+def _is_read_once(stage: targets.Stage | student.Stage) -> bool:
+    return isinstance(stage, student.Stage) and stage.settings.n_lists > 1
 
 
 def make_targets(stages: list[targets.Stage], context: Context) -> list[targets.Summary]:
@@ -120,10 +125,13 @@ class Teacher:
                 f"targets: the teacher's features must be finite in half precision, but those of "
                 f"image {position} are not; {way_out}"
             )
-        image_hw = picture.shape[-2], picture.shape[-1]
-        context.flops += windows_flops(backbone.sizes, inference, image_hw)
+        context.flops += self.flops((picture.shape[-2], picture.shape[-1]))
         context.window_batch = self._batch.used
         return features.contiguous()
+
+    def flops(self, image_hw: tuple[int, int]) -> int:
+        """Return the FLOPs of reading an image."""
+        return windows_flops(self.backbone.sizes, self._settings.teacher, image_hw)
 
 
 class Targets:
@@ -142,19 +150,22 @@ class Targets:
             with suppress(Damaged):
                 self._kept = context.store.find_by_fingerprint(stage.inputs["targets"])
 
-    def read(self, position: int, picture: Tensor) -> Tensor:
+    def read(self, position: int, picture: Tensor) -> tuple[Tensor, int]:
         """Return the features on an image, `(C, h, w)` in float32 on the device.
+
+        With them, the FLOPs that they took: 0 if they are kept.
 
         Raises:
             Damaged: they are kept, but their file was altered.
         """
         if self._kept is not None:
             try:
-                return read_target(self._kept, position).to(self._context.device)
+                return read_target(self._kept, position).to(self._context.device), 0
             except Damaged:
                 if self._stage.places.keeps_targets:
                     raise
-        return self._teacher.features(picture, position).float()
+        features = self._teacher.features(picture, position).float()
+        return features, self._teacher.flops((picture.shape[-2], picture.shape[-1]))
 
     @cached_property
     def _teacher(self) -> Teacher:

@@ -62,15 +62,20 @@ def order(n_images: int, seed: int, epoch: int) -> tuple[int, ...]:
 class Training:
     """A student's state: everything that the next step depends on, so that resuming is exact.
 
-    `curve` holds (step, loss, milliseconds since the epoch).
+    `n_images` are read in an epoch: those of the next of `n_lists` lists, or of the only one.
+    `gflops` and `seconds` are what training has taken so far, `teach_gflops` what the teacher took
+    meanwhile. `curve` holds (step, loss, milliseconds since the epoch).
     """
 
     backbone: Backbone
     spec: StudentSpec
     seed: int
     n_images: int
+    n_lists: int = 1
     step: int = 0
     gflops: float = 0.0
+    teach_gflops: float = 0.0
+    seconds: float = 0.0
     curve: list[tuple[int, float, int]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -100,11 +105,13 @@ class Training:
         """Return the images that make up a step, by their positions in the drawn list."""
         epoch, within = divmod(step, self.steps_an_epoch)
         first = within * self.spec.accumulate
-        return order(self.n_images, self.seed, epoch)[first : first + self.spec.accumulate]
+        chosen = order(self.n_images, self.seed, epoch)[first : first + self.spec.accumulate]
+        before = epoch % self.n_lists * self.n_images
+        return tuple(before + position for position in chosen)
 
-    def upcoming(self, own: Callable[[int], range]) -> Iterator[int]:
-        """Yield the images of all remaining steps; of each step, those that `own` selects."""
-        for step in range(self.step, self.n_steps):
+    def upcoming(self, first: int, own: Callable[[int], range]) -> Iterator[int]:
+        """Yield the images of all steps from the first; of each step, those that `own` selects."""
+        for step in range(first, self.n_steps):
             positions = self.positions(step)
             yield from (positions[place] for place in own(len(positions)))
 
@@ -130,6 +137,8 @@ class Training:
         state = {
             "step": self.step,
             "gflops": self.gflops,
+            "teach_gflops": self.teach_gflops,
+            "seconds": self.seconds,
             "curve": self.curve,
             "scaler": self.scaler.state_dict(),
         }
@@ -149,6 +158,7 @@ class Training:
         restore_optimiser(self.optimiser, tensors, "optimiser")
         self.scaler.load_state_dict(state["scaler"])
         self.step, self.gflops = state["step"], state["gflops"]
+        self.teach_gflops, self.seconds = state["teach_gflops"], state["seconds"]
         self.curve = [tuple(point) for point in state["curve"]]
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from spar_bench.run.context import Context, ignore, prepare_device, resolve_workers
 from spar_bench.run.distributed import joined, own_device
-from spar_bench.run.student import join_student
+from spar_bench.run.student import join_students
 from spar_bench.session.sweep import Options
 from spar_bench.store import Store
 
@@ -26,4 +26,4 @@ def follow(options: Options, *, on_joined: Callable[[], None] = ignore) -> None:
             ranks=ranks,
         )
         while (message := ranks.hear()) is not None:
-            join_student(message, context)
+            join_students(message, context)

@@ -23,7 +23,8 @@ from spar_bench.protocol import resizes
 from spar_bench.resolve import Resolver
 from spar_bench.session.selection import initial_points
 from spar_bench.spec import LoadedSpec
-from spar_bench.spec.schema import DatasetSpec, Settings, SourceSpec
+from spar_bench.spec.images import SourceSpec
+from spar_bench.spec.schema import DatasetSpec, Settings
 
 
 def missing(loaded: LoadedSpec, resolver: Resolver) -> list[str]:

@@ -8,9 +8,6 @@ from spar_bench.stages import images, student, targets
 from spar_bench.stages.base import Stage
 from spar_bench.store import Store
 
-_ROUNDING = 1e-6
-"""Relative difference of two sums of the same FLOPs that rounding may make."""
-
 
 def training_of(
     stage: Stage, finished: Finished, stages: Mapping[str, Stage], store: Store
@@ -23,39 +20,19 @@ def training_of(
         return Training()
     listed = stages[stage.inputs["images"]]
     assert isinstance(listed, images.Stage), "the role says which kind fills it"
-    summary, made = finished.summary_as(student.Summary), finished.manifest["made"]
-    whole = made.get("seconds") is not None and not _was_resumed(finished)
-    teacher_within = made["gflops"] - summary.train_gflops if whole else None
+    summary = finished.summary_as(student.Summary)
     return Training(
         train_images=listed.settings.drawing.count,
-        epochs=stage.settings.recipe.epochs,
+        epochs=stage.settings.recipe.epochs // stage.settings.n_lists,
         trained_params_m=summary.trained_params / 1e6,
-        teach_gflops=_teach_gflops(stage, teacher_within, summary.train_gflops, store),
+        teach_gflops=summary.teach_gflops or _of_kept_targets(stage, store),
         train_gflops=summary.train_gflops,
-        train_seconds=made["seconds"] if whole else None,
+        train_seconds=summary.train_seconds,
     )
 
 
-def _was_resumed(finished: Finished) -> bool:
-    """Tell whether steps were taken before the attempt whose time and work the manifest has."""
-    try:
-        curve = student.read_curve(finished)
-    except Damaged:
-        return True  # it cannot be told; the student itself is whole
-    return curve[0][2] < int(finished.manifest["made"]["started_ms"])
-
-
-def _teach_gflops(
-    stage: student.Stage, within: float | None, train_gflops: float, store: Store
-) -> float | None:
-    """Return the teacher's part, by how it was done: `within` the training, or before it.
-
-    `within` is None for a resumed student, whose last attempt says too little.
-    """
-    if within is not None and within > _ROUNDING * train_gflops:
-        return within
-    if within is None and not stage.places.keeps_targets:
-        return None
+def _of_kept_targets(stage: student.Stage, store: Store) -> float | None:
+    """Return the work of the teacher whose features a student read from the store."""
     try:
         kept = store.opened("targets", stage.inputs["targets"])
     except Damaged:

@@ -10,6 +10,7 @@ from spar_bench import registry
 from spar_bench.published import tables
 from spar_bench.spec.blocks import BlockSpec
 from spar_bench.spec.claims import ClaimSpec
+from spar_bench.spec.images import DatasetPart, ImagesSpec
 from spar_bench.spec.plugins import (
     PluginSpec,
     named_once,
@@ -37,7 +38,6 @@ from spar_bench.values import (
     PositiveNumber,
     Precision,
     Probability,
-    Ratio,
     Resolution,
     Schedule,
     Seconds,
@@ -96,63 +96,6 @@ class BackboneSpec(Part):
     )
 
 
-class DatasetPart(Part):
-    """Which data set, by plug-in and folder."""
-
-    name: Annotated[str, plugin_name("datasets")] = Field(
-        "folder", description="A data set plug-in; `spar-bench datasets` lists them."
-    )
-    path: FolderPath = Field(None, description="The plug-in's folder; `patchwork` needs none.")
-
-    @model_validator(mode="after")
-    def _a_folder_is_named(self) -> Self:
-        if self.name == "folder" and self.path is None:
-            raise mistake("must be given for a folder, but got none; name it", "path", "name")
-        return self
-
-
-class SourceSpec(DatasetPart):
-    """Where distillation images are drawn from; labels are never read."""
-
-
-class ImagesSpec(Part):
-    """The distillation images: each drawn once from the seed."""
-
-    source: Annotated[SourceSpec, named(str | SourceSpec)] = Field(
-        SourceSpec(name="patchwork"), description="Where images come from: a name, or name, path."
-    )
-    count: Images = Field(200, description="Images drawn; a small source is used repeatedly.")
-    short_side_px: tuple[Side, Side] = Field(
-        (128, 320), description="Range that the short side after resizing is drawn from, uniformly."
-    )
-    long_side_ratio: Ratio | None = Field(
-        None,
-        description="The long side is at most this many times the drawn short side, which shrinks "
-        "if needed; default: no cap.",
-    )
-    smallest_side_px: Side | None = Field(
-        None,
-        description="Neither cap nor crop makes a side shorter; default: the backbone's native "
-        "image side.",
-    )
-    crop: Probability = Field(0.5, description="Share of the images that are cropped.")
-    flip: Probability = Field(0.5, description="Share of the images that are mirrored.")
-
-    @model_validator(mode="after")
-    def _range_is_in_order(self) -> "ImagesSpec":
-        low, high = self.short_side_px
-        if low > high:
-            text = f"must be [lowest, highest], but got [{low}, {high}]; write [{high}, {low}]"
-            raise mistake(text, "short_side_px")
-        if self.smallest_side_px is not None and self.smallest_side_px > low:
-            text = (
-                f"must not exceed the shortest short_side_px ({low}), but got "
-                f"{self.smallest_side_px}; lower it, or raise short_side_px"
-            )
-            raise mistake(text, "smallest_side_px", "short_side_px")
-        return self
-
-
 class TeacherSpec(Part):
     """Sliding-window inference with the frozen backbone."""
 
@@ -179,7 +122,7 @@ class TeacherSpec(Part):
     keep: bool = Field(
         True,
         description="Keep the features of the distillation images in the store; off: compute them "
-        "again in every epoch, which changes no number.",
+        "again in every epoch, which changes no number. They are never kept with images.fresh.",
     )
 
     @model_validator(mode="after")
@@ -373,6 +316,16 @@ class Settings(Part):
     def distils(self) -> bool:
         """Whether a student is trained: one is evaluated, and no checkpoint replaces it."""
         return "student" in self.evaluate.methods and self.student.checkpoint is None
+
+    @property
+    def keeps_targets(self) -> bool:
+        """Whether the teacher's features are kept in the store, or computed as a student trains."""
+        return self.teacher.keep and not self.images.fresh
+
+    @property
+    def n_lists(self) -> int:
+        """How many lists of images a student reads: one in every epoch, or the same in all."""
+        return self.student.epochs if self.images.fresh else 1
 
 
 class Spec(Settings):

@@ -86,6 +86,11 @@ class Stage(Part):
         return self.fingerprint
 
     @property
+    def divisible(self) -> bool:
+        """Whether a batch may be divided among devices: by default not, since it shares work."""
+        return False
+
+    @property
     def title(self) -> str:
         """What the stage is, in a few words for a reader."""
         return self.kind

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Self
 
 from spar_bench.drawing import Drawing, Drawn, drawn_sizes
 from spar_bench.resolve import ResolvedPoint, ResolvedSource, Resolver
-from spar_bench.spec.schema import SourceSpec
+from spar_bench.spec.images import SourceSpec
 from spar_bench.stage import Finished
 from spar_bench.stages import base
 from spar_bench.stages.base import Estimate, Identity
@@ -52,7 +52,8 @@ class Stage(base.Stage):
         """Return the list that a point's student is trained on."""
         images = point.settings.images
         drawing = Drawing(
-            **images.model_dump(exclude={"source", "smallest_side_px"}),
+            **images.model_dump(exclude={"source", "count", "smallest_side_px", "fresh"}),
+            count=images.count * point.settings.n_lists,
             seed=seed,
             patch_px=point.backbone.sizes.patch_px,
             shortest_px=point.shortest_px,

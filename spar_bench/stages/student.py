@@ -1,32 +1,45 @@
 """A student: the weights that were distilled from a teacher, and its training curve."""
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar, Self
 
+from pydantic import Field
+
 from spar_bench import registry
-from spar_bench.components.flops import trained_params, training_flops
+from spar_bench.components.flops import (
+    n_frozen_blocks,
+    prefix_flops,
+    trained_params,
+    training_flops,
+)
 from spar_bench.components.sizes import Sizes
 from spar_bench.registry import PluginIdentity
 from spar_bench.resolve import ResolvedPoint, Resolver
 from spar_bench.spec.plugins import PluginSpec
 from spar_bench.spec.schema import BackboneSpec, StudentSpec
-from spar_bench.stage import Finished
+from spar_bench.stage import Finished, digest
 from spar_bench.stages import base, images, targets
 from spar_bench.stages.base import Estimate, Identity
 
-VERSION = 2
+VERSION = 3
 TRAINED_FILE = "trained.safetensors"
 """The trained tensors, by their names in the image tower."""
 CURVE_FILE = "curve.json"
 """Step, loss, and milliseconds since the epoch, for each step."""
 BYTES_A_WEIGHT = 4
+KEPT_BYTES = 1 << 30
+"""Memory for what frozen blocks give for images that are read again, of students made together."""
 
 
 class Settings(base.Settings):
     """The backbone, the recipe, and the seed of the order of images.
 
-    The read-out states the closed form of the FLOPs that training takes.
+    The read-out states the closed form of the FLOPs that training takes. Of `n_lists` equal parts
+    of the drawn images, each epoch reads one, or if it is 1, every epoch reads all.
     """
 
     backbone: Identity
@@ -34,6 +47,7 @@ class Settings(base.Settings):
     recipe: StudentSpec
     loss: PluginIdentity
     seed: int
+    n_lists: int = Field(1, exclude_if=lambda n_lists: n_lists == 1)
 
 
 class Places(base.Places):
@@ -48,12 +62,19 @@ class Places(base.Places):
 
 
 class Summary(base.Summary):
-    """What was trained, for how long, and the mean loss of the last epoch."""
+    """What was trained, and the mean loss of the last epoch.
+
+    `train_gflops` is the student's own part, as if it were trained alone and ran its frozen blocks
+    for every image; `teach_gflops` the teacher's, 0 if its targets are kept. `train_seconds` is
+    this student's time, with its share of what several trained side by side have in common.
+    """
 
     n_steps: int
     trained_params: int
     final_loss: float
     train_gflops: float
+    teach_gflops: float
+    train_seconds: float
     backbone: BackboneSpec
 
 
@@ -83,6 +104,7 @@ class Stage(base.Stage):
                 recipe=recipe.model_copy(update={"loss": PluginSpec(name=point.loss.name)}),
                 loss=point.loss,
                 seed=seed,
+                n_lists=point.settings.n_lists,
             ),
             inputs={"images": listed.fingerprint, "targets": taught.fingerprint},
             places=Places(
@@ -91,9 +113,25 @@ class Stage(base.Stage):
                 loss=recipe.loss,
                 images=listed.places,
                 teaching=taught.settings,
-                keeps_targets=point.settings.teacher.keep,
+                keeps_targets=point.settings.keeps_targets,
             ),
         )
+
+    @cached_property
+    def batch_key(self) -> str:
+        """A key that students share if one stream of images and targets can serve them all.
+
+        They start from the same weights, and take as many steps on the same images in the same
+        order, in one precision.
+        """
+        settings, recipe = self.settings, self.settings.recipe
+        order = [settings.seed, settings.n_lists, recipe.epochs, recipe.accumulate]
+        return digest([self.kind, settings.backbone, self.inputs, *order, recipe.precision])
+
+    @property
+    def divisible(self) -> bool:
+        """Whether several devices may each train some: not if each would have its own teacher."""
+        return self.places.keeps_targets
 
     @property
     def title(self) -> str:
@@ -104,13 +142,32 @@ class Stage(base.Stage):
 
     def estimate(self, stages: Mapping[str, base.Stage]) -> Estimate:
         """Return the work of training, targets included if they are not kept; bytes of weights."""
-        recipe, sizes = self.settings.recipe, self.places.sizes
+        n_params = trained_params(self.places.sizes, self.settings.recipe.trainable)
+        return Estimate(self.gflops_of_batch([self], stages), n_params * BYTES_A_WEIGHT)
+
+    def gflops_of_batch(
+        self, batch: Sequence[base.Stage], stages: Mapping[str, base.Stage]
+    ) -> float:
+        """Return the work of training students side by side, frozen blocks and teacher shared."""
         counted = targets.drawn(self, stages)
-        flops = sum(n * training_flops(sizes, hw, recipe.trainable) for hw, n in counted.items())
+        n_times = self.settings.recipe.epochs // self.settings.n_lists  # that each image is read
+        flops = 0.0
+        for one in batch:
+            assert isinstance(one, Stage), "a batch is of one kind"
+            flops += n_times * sum(n * one.own_flops(hw) for hw, n in counted.items())
+        frozen = frozen_of(batch, stages)
+        flops += frozen.flops * (1 + (n_times - 1) * (1 - frozen.kept_share))
         if not self.places.keeps_targets:
-            flops += targets.teaching(sizes, self.places.teaching.teacher, counted)[0]
-        n_bytes = trained_params(sizes, recipe.trainable) * BYTES_A_WEIGHT
-        return Estimate(recipe.epochs * flops / 1e9, n_bytes)
+            teacher = self.places.teaching.teacher
+            flops += n_times * targets.teaching(self.places.sizes, teacher, counted)[0]
+        return flops / 1e9
+
+    def own_flops(self, image_hw: tuple[int, int]) -> int:
+        """Return the FLOPs of a forward and backward pass behind the frozen blocks."""
+        sizes, trainable = self.places.sizes, self.settings.recipe.trainable
+        n_frozen = n_frozen_blocks(sizes, trainable)
+        before = 0 if n_frozen is None else prefix_flops(sizes, image_hw, n_frozen)
+        return training_flops(sizes, image_hw, trainable) - before
 
     def identities(self, resolver: Resolver) -> Mapping[str, Any]:
         """Return the identities of backbone and loss now."""
@@ -118,6 +175,38 @@ class Stage(base.Stage):
             "backbone": resolver.backbone(self.places.backbone).identity,
             "loss": resolver.plugin("losses", self.places.loss),
         }
+
+
+@dataclass(frozen=True)
+class FrozenWork:
+    """What frozen blocks of students take for all images once, and what they give: its bytes."""
+
+    flops: int
+    n_bytes: int
+
+    @property
+    def kept_share(self) -> float:
+        """Which share of it is kept in memory, for images that are read again."""
+        return min(1.0, KEPT_BYTES / self.n_bytes) if self.n_bytes else 1.0
+
+
+def frozen_of(batch: Sequence[base.Stage], stages: Mapping[str, base.Stage]) -> FrozenWork:
+    """Return the work of the frozen blocks of students that are made side by side."""
+    depths, lead = set[int](), batch[0]
+    for one in batch:
+        assert isinstance(one, Stage), "a batch is of one kind"
+        depth = n_frozen_blocks(one.places.sizes, one.settings.recipe.trainable)
+        depths |= set() if depth is None else {depth}
+    assert isinstance(lead, Stage), "a batch is of one kind"
+    if not depths:
+        return FrozenWork(0, 0)
+    sizes, flops, n_bytes = lead.places.sizes, 0, 0
+    a_value = 4 if lead.settings.recipe.precision == "float32" else 2
+    for image_hw, n in targets.drawn(lead, stages).items():
+        tokens = math.prod(sizes.grid_hw(image_hw)) + sizes.prefix_tokens
+        flops += n * prefix_flops(sizes, image_hw, max(depths))
+        n_bytes += n * tokens * sizes.width * a_value * len(depths)
+    return FrozenWork(flops, n_bytes)
 
 
 def read_curve(finished: Finished) -> list[tuple[int, float, int]]:

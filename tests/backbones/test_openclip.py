@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor
 
+from spar_bench.backbones._plain_vit import attention_path
 from spar_bench.backbones.base import Backbone
 from spar_bench.backbones.openclip import Backbone as OpenClip
 from spar_bench.components.backbone import identity, known_sizes
@@ -151,8 +152,11 @@ def test_with_attention_left_in_the_class_token_is_open_clips_own_output(
         kept.append(block(kept.pop()))
         return kept[0][:, 1:]
 
-    blocks = backbone.visual.transformer.resblocks  # type: ignore[union-attr]
-    blocks[1].register_forward_hook(lambda *args: kept.append(args[2]))  # type: ignore
+    def keep(block: Any, x: Tensor) -> Tensor:
+        kept[:] = [attention_path(block, x)]
+        return kept[0]
+
+    monkeypatch.setattr("spar_bench.backbones._plain_vit.attention_path", keep)
     monkeypatch.setattr("spar_bench.backbones._plain_vit.value_path", whole)
     with torch.no_grad():
         features = backbone.features(images)

@@ -9,7 +9,7 @@ from PIL import Image
 from spar_bench.datasets.base import Dataset
 from spar_bench.errors import DataError
 from spar_bench.resolve import open_dataset
-from spar_bench.spec.schema import SourceSpec
+from spar_bench.spec.images import SourceSpec
 from tests.datasets import trees
 from tests.datasets.trees import make, read
 

@@ -10,7 +10,8 @@ from torchvision.datasets import Cityscapes, VOCSegmentation
 from spar_bench.datasets._files import Labels
 from spar_bench.errors import DataError, NotReady
 from spar_bench.resolve import open_dataset
-from spar_bench.spec.schema import DatasetSpec, SourceSpec
+from spar_bench.spec.images import SourceSpec
+from spar_bench.spec.schema import DatasetSpec
 from tests.datasets import trees
 from tests.datasets.trees import make, read, write_grey, write_palette
 

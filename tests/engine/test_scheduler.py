@@ -11,6 +11,7 @@ from spar_bench.engine.workplan import WorkPlan
 from spar_bench.plan.trials import Plan
 from spar_bench.stages.base import Stage
 from spar_bench.store import Store
+from tests.toy import Stage as Toy
 from tests.toy import Summary, toy
 
 
@@ -24,8 +25,8 @@ class Slots:
     def use(self, plan: WorkPlan) -> None:
         """Do nothing."""
 
-    def has_room(self, stage: Stage) -> bool:
-        return len(self._open) < self.n_slots
+    def room(self, stage: Stage) -> int:
+        return self.n_slots - len(self._open)
 
     def submit(self, batch: list[Stage], emit: Emit) -> None:
         for stage in batch:
@@ -138,3 +139,32 @@ def test_time_is_linear_in_the_plan(tmp_path: Path, n_slots: int) -> None:
 
     # Four times the stages; a scan of all that wait, for each event, takes sixteen times as long.
     assert seconds[4000] < 9 * seconds[1000]
+
+
+@pytest.mark.parametrize(
+    ("n_slots", "divisible", "sizes"),
+    [(1, True, [5]), (2, True, [3, 2]), (3, True, [2, 2, 1]), (9, True, [1] * 5), (3, False, [5])],
+)
+def test_what_may_be_divided_is_divided_evenly_over_slots(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_slots: int, divisible: bool, sizes: list[int]
+) -> None:
+    monkeypatch.setattr(Toy, "batch_key", "one")
+    monkeypatch.setattr(Toy, "divisible", divisible)
+    plan, keys = plan_of(*[()] * 5)
+    found = list[int]()
+
+    class Counting(Slots):
+        def room(self, stage: Stage) -> int:
+            return self.n_slots - len(found)
+
+        def submit(self, batch: list[Stage], emit: Emit) -> None:
+            found.append(len(batch))
+            super().submit(batch, emit)
+
+    making = Scheduler(
+        plan, Store(tmp_path), Counting(n_slots, []), set(keys), notify=lambda _: None
+    )
+    making.make(keys)
+
+    assert found == sizes
+    assert set(making.outcomes.values()) == {"made"}

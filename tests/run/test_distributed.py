@@ -18,7 +18,7 @@ from spar_bench import processes
 from spar_bench.errors import SparBenchError
 from spar_bench.run.context import Context
 from spar_bench.run.distributed import OutOfStep, Ranks, _error, _report, own_device
-from spar_bench.run.student import _begin, _read_images
+from spar_bench.run.lockstep import begin, read_step
 from spar_bench.run.training import Training
 from spar_bench.stage import Damaged
 from spar_bench.stages.base import stage_from_json
@@ -30,9 +30,9 @@ from tests.run.tiny import CPU, of_type, plan_of, scheduler, settings
 class Apart(Ranks):
     """One of several processes, whose gradients the test averages itself."""
 
-    def joined(self, backbone: Any) -> Any:
-        """Return an encoder for this process alone."""
-        return backbone.features
+    def joined(self, visual: Any, trained: Any) -> Any:
+        """Return what this process does alone."""
+        return trained
 
 
 @pytest.fixture(scope="module")
@@ -51,12 +51,13 @@ def taught(
 def gradients(stage: Stage, store: Store, step: int, ranks: Ranks) -> tuple[Training, list[float]]:
     """Read one process's images of a step, and leave its gradients in its weights."""
     context = Context(store, CPU, ranks=ranks)
-    run, images = _begin(stage, context, context.store.scratch(stage))
-    run.step = step
-    images.stream = images.pictures.stream(run.upcoming(ranks.own))
-    read = _read_images(run, images, context, ranks.joined(run.backbone))
-    read.last.backward()  # type: ignore[no-untyped-call]
-    return run, [loss.item() for loss in read.losses]
+    group = begin([stage], context, [context.store.scratch(stage)])
+    group.step = group.schedule.step = step
+    group.stream = group.pictures.stream(group.schedule.upcoming(step, ranks.own))
+    [part] = read_step(group)
+    if part.last is not None:
+        part.last.backward()  # type: ignore[no-untyped-call]
+    return group.schedule, [loss.item() for loss in part.losses]
 
 
 @pytest.mark.parametrize("n_ranks", [2, 3, 4])

@@ -44,7 +44,10 @@ def test_targets_that_are_not_kept_make_the_same_student(
     assert kept.fingerprint == computed.fingerprint
     assert losses(kept.folder) == losses(computed.folder)
     assert kept.path(TRAINED_FILE).read_bytes() == computed.path(TRAINED_FILE).read_bytes()
-    assert kept.summary == computed.summary
+    taken = ("teach_gflops", "train_seconds")
+    same = [{k: v for k, v in one.summary.items() if k not in taken} for one in made]
+    assert same[0] == same[1]
+    assert kept.summary["teach_gflops"] == 0 < computed.summary["teach_gflops"]
     assert computed.manifest["made"]["gflops"] > kept.manifest["made"]["gflops"]
 
 

@@ -56,6 +56,8 @@ def train(stage: Stage, store: Store, **options: Any) -> tuple[Summary, Path]:
     context = Context(store, CPU, **options)
     store.discard_unfinished(stage.fingerprint)
     [summary] = make_students([stage], context)
+    if isinstance(summary, Exception):
+        raise summary
     return summary, store.output(stage)
 
 

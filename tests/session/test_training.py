@@ -1,6 +1,5 @@
 """What a student took to be made, against closed forms of its windows and passes."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -8,14 +7,14 @@ import pytest
 
 from spar_bench.components.flops import encoder_flops, training_flops
 from spar_bench.results import Training
+from spar_bench.run.context import Context, Interrupted
+from spar_bench.run.student import make_students
 from spar_bench.session.collect import Collector
-from spar_bench.stage import digest
 from spar_bench.stages import images, student, targets
-from spar_bench.stages.student import CURVE_FILE
 from spar_bench.store import Store
 from spar_bench.windows import n_windows
 from tests.run.conftest import clip, photographs, store
-from tests.run.tiny import finished, of_type, plan_of, scheduler, settings, write_photographs
+from tests.run.tiny import CPU, finished, of_type, plan_of, scheduler, settings, write_photographs
 
 __all__ = ["clip", "photographs", "store"]
 
@@ -85,19 +84,32 @@ def test_targets_that_are_not_kept_count_once_an_epoch(
 
 
 @pytest.mark.parametrize("keep", [True, False])
-def test_a_student_that_was_resumed_has_no_time_and_only_what_is_known_of_its_targets(
-    clip: Path, photographs: Path, store: Store, keep: bool
+def test_a_student_that_was_resumed_took_what_all_attempts_took(
+    clip: Path, photographs: Path, store: Store, tmp_path: Path, keep: bool
 ) -> None:
     one = settings(clip, photographs, **DRAWN, teacher__keep=keep)
-    collector, whole = collected(one, store)
-    [stage] = of_type(collector.plan, student.Stage)
-    _rewrite_start(finished(store, stage).folder)
+    _, whole = collected(one, Store(tmp_path / "whole"))
+    [stage] = of_type(plan_of(one), student.Stage)
+    looks = iter([False, False, False])
 
-    [row] = Collector("x", collector.plan, Store(store.root)).rows(collector.plan.trials[0])
+    def check(self: Context) -> None:
+        if self.store is store and next(looks, True):
+            raise Interrupted
 
-    assert row.training.train_seconds is None
-    assert row.training.teach_gflops == (whole.teach_gflops if keep else None)
-    assert row.training.train_gflops == whole.train_gflops
+    scheduler(plan_of(one), store)[0].make(stage.inputs.values())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Context, "check", check)
+        with pytest.raises(Interrupted):
+            make_students([stage], Context(store, CPU))
+
+    _, resumed = collected(one, store)
+
+    assert (resumed.teach_gflops, resumed.train_gflops) == pytest.approx(
+        (whole.teach_gflops, whole.train_gflops), rel=1e-9
+    )
+    assert resumed.train_seconds is not None
+    curve = student.read_curve(finished(store, stage))
+    assert curve[2][2] < finished(store, stage).manifest["made"]["started_ms"]
 
 
 def test_without_a_student_of_our_own_nothing_is_known_of_training(
@@ -118,13 +130,3 @@ def test_a_student_that_is_not_trained_yet_has_empty_cells(
     [row] = Collector("x", plan, store).rows(plan.trials[0])
 
     assert row.training == Training()
-
-
-def _rewrite_start(folder: Path) -> None:
-    """Make a manifest say that the last attempt began after the first step of the curve."""
-    [_, (_, _, second_ms)] = json.loads((folder / CURVE_FILE).read_text())[:2]
-    path = folder / "manifest.json"
-    manifest = json.loads(path.read_text())
-    manifest["made"]["started_ms"] = second_ms + 1
-    del manifest["sha256"]
-    path.write_text(json.dumps({**manifest, "sha256": digest(manifest)}))

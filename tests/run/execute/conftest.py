@@ -48,7 +48,7 @@ def contents(store: Store, plan: Plan) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for fingerprint, stage in plan.stages.items():
         one = finished(store, stage)
-        found[fingerprint] = one.summary
+        found[fingerprint] = {k: v for k, v in one.summary.items() if k != "train_seconds"}
         for name, entry in one.manifest["files"].items():
             content: object = entry["sha256"]
             if name == "curve.json":

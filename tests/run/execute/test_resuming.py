@@ -94,7 +94,7 @@ def test_killed_anywhere_and_called_again_it_ends_with_the_same_bytes(
     monkeypatch: pytest.MonkeyPatch,
     n_writes: int,
 ) -> None:
-    monkeypatch.setattr("spar_bench.run.student.SAVE_EVERY_S", 0)
+    monkeypatch.setattr("spar_bench.run.lockstep.SAVE_EVERY_S", 0)
     monkeypatch.setattr("spar_bench.run.evaluate.SAVE_EVERY_S", 0)
     with monkeypatch.context() as patch:
         killed_at(patch, n_writes)
