@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
-from spar_bench.files import file_sha256
+from spar_bench.files import cache_folder, file_sha256
 
 log = logging.getLogger(__name__)
 
@@ -95,8 +95,6 @@ def _remember(fresh: dict[Stamp, str]) -> None:
 
 
 def _memory() -> sqlite3.Connection:
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "spar-bench"
-    folder.mkdir(parents=True, exist_ok=True)
-    connection = sqlite3.connect(folder / "digests.sqlite3", timeout=_TIMEOUT_S)
+    connection = sqlite3.connect(cache_folder() / "digests.sqlite3", timeout=_TIMEOUT_S)
     connection.execute(_TABLE)
     return connection

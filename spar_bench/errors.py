@@ -99,3 +99,11 @@ class MixedProtocols(SparBenchError):
 
 class Diverged(SparBenchError):
     """A student's loss is no longer finite."""
+
+
+class Interrupted(Exception):
+    """The user asked to stop; raised only where nothing is half-written."""
+
+
+class Pruned(Exception):
+    """A search stopped a student whose loss lags behind the others'."""

@@ -126,3 +126,15 @@ def file_sha256(path: Path) -> str:
     """
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def cache_folder() -> Path:
+    """Return the folder for what is only remembered to save time; created if need be.
+
+    Raises:
+        OSError: it cannot be created.
+        RuntimeError: there is no home folder.
+    """
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "spar-bench"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

@@ -12,13 +12,12 @@ from safetensors.torch import load_file
 
 import spar_bench as sb
 from spar_bench.engine.events import Emit, Event
-from spar_bench.errors import SparBenchError
+from spar_bench.errors import Interrupted, SparBenchError
 from spar_bench.plan.trials import Plan
 from spar_bench.refiners.base import Guidance, RefinesFeatures, RefinesScores
 from spar_bench.results import Results, Row
 from spar_bench.run.context import (
     Context,
-    Interrupted,
     build_backbone,
     build_refiner,
     prepare_device,

@@ -96,7 +96,7 @@ def _sweep(spec: Path, stopper: Stopper, **options: Any) -> "Outcome":
     click.echo(f"reading {spec}", err=True)  # what follows takes seconds before its next message
     read_specs(spec)  # a mistake in the spec is reported before torch is imported
     from spar_bench.cli.progress import watching
-    from spar_bench.run.context import Interrupted
+    from spar_bench.errors import Interrupted
     from spar_bench.session.sweep import Options
     from spar_bench.session.sweep import sweep as run
 

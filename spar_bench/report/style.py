@@ -238,7 +238,7 @@ def save_as(draw: Callable[[], Figure], *paths: Path, names: Iterable[str] = ())
         StoreError: the disk is full, or a folder cannot be written.
     """
     with house_style(names):
-        _write(draw(), paths)
+        _write(_laid_out(draw()), paths)
 
 
 def save_and_embed(draw: Callable[[], Figure], *paths: Path, names: Iterable[str] = ()) -> str:
@@ -248,10 +248,18 @@ def save_and_embed(draw: Callable[[], Figure], *paths: Path, names: Iterable[str
         StoreError: the disk is full, or a folder cannot be written.
     """
     with house_style(names):
-        figure = draw()
+        figure = _laid_out(draw())
         _write(figure, paths)
         with mpl.rc_context({"svg.fonttype": "none"}):
             return _as_bytes(figure, "svg").decode()
+
+
+def _laid_out(figure: Figure) -> Figure:
+    """Place all parts of a figure once, instead of twice for each format."""
+    if figure.get_layout_engine() is not None:
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
+    return figure
 
 
 def _write(figure: Figure, paths: Iterable[Path]) -> None:

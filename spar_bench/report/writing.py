@@ -1,8 +1,7 @@
 """Write a report into its folder: each file completely or not at all, none from an older one."""
 
-import json
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
@@ -14,6 +13,7 @@ from spar_bench.report.columns import chosen
 from spar_bench.report.differences import comparisons
 from spar_bench.report.figures import plan_figures
 from spar_bench.report.fonts import warning, without_letters
+from spar_bench.report.manifest import MANIFEST, note_files, read_manifest
 from spar_bench.report.measuring import Resampler
 from spar_bench.report.names import with_distinct_datasets
 from spar_bench.report.page import Figure, File, Page
@@ -28,7 +28,6 @@ from spar_bench.track import Runs
 
 log = logging.getLogger(__name__)
 
-MANIFEST = "manifest.json"
 FIGURE_ENDINGS = (".png", ".svg", ".pdf")
 
 
@@ -40,8 +39,11 @@ def write_report(
     mix_protocols: bool = False,
     columns: Sequence[str] = (),
     runs: Runs = MappingProxyType({}),
+    made_of: str = "",
 ) -> tuple[list[Path], Findings]:
     """Write all files of the report of `results` into `folder`; return them, and what they show.
+
+    `made_of` is noted as what decides them, for `unchanged`.
 
     Raises:
         MixedProtocols: rows of a data set have different protocols, and mixing is off.
@@ -66,11 +68,16 @@ def write_report(
         columns=asked,
         runs=runs,
     )
-    return _write(page_of(findings), drawn, folder), findings
+    return _write(page_of(findings), drawn, folder, made_of), findings
 
 
 def write_suite(
-    name: str, findings: list[Findings], folder: Path, *, lacking: Sequence[str]
+    name: str,
+    findings: list[Findings],
+    folder: Path,
+    *,
+    lacking: Sequence[str],
+    made_of: str = "",
 ) -> list[Path]:
     """Write the page of a suite into `folder`, given what the reports of its experiments show.
 
@@ -78,7 +85,7 @@ def write_suite(
     experiments without one.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    return _write(suite_page(name, findings, _links(), lacking=lacking), [], folder)
+    return _write(suite_page(name, findings, _links(), lacking=lacking), [], folder, made_of)
 
 
 def _links() -> list[File]:
@@ -86,7 +93,7 @@ def _links() -> list[File]:
     return [File(*file) for renderer in renderers() for file in renderer.FILES.items()]
 
 
-def _write(page: Page, drawn: list[Path], folder: Path) -> list[Path]:
+def _write(page: Page, drawn: list[Path], folder: Path, made_of: str) -> list[Path]:
     """Write a page by all renderers beside what is drawn; return all paths."""
     found = renderers()
     texts = {name: text for renderer in found for name, text in renderer.render(page).items()}
@@ -94,7 +101,7 @@ def _write(page: Page, drawn: list[Path], folder: Path) -> list[Path]:
         replace_text(folder / name, text)
     paths = [*(folder / name for name in texts), *drawn]
     _remove_stale(folder, {path.name for path in paths})
-    replace_text(folder / MANIFEST, json.dumps(_checksums(paths), indent=1) + "\n")
+    note_files(folder, paths, made_of)
     return [*paths, folder / MANIFEST]
 
 
@@ -123,13 +130,7 @@ def _names(results: Results, aggregates: list[Aggregate]) -> Iterator[str]:
 
 def _remove_stale(folder: Path, current: set[str]) -> None:
     """Remove what an earlier report wrote and this one does not, unless altered since."""
-    manifest = folder / MANIFEST
-    earlier = json.loads(manifest.read_text(encoding="utf-8")) if manifest.is_file() else {}
-    for name, checksum in earlier.items():
+    for name, checksum in read_manifest(folder).files.items():
         path = folder / Path(name).name
-        if name not in current and path.is_file() and _checksums([path])[path.name] == checksum:
+        if name not in current and path.is_file() and file_sha256(path) == checksum:
             path.unlink()
-
-
-def _checksums(paths: Iterable[Path]) -> dict[str, str]:
-    return {path.name: file_sha256(path) for path in sorted(paths)}

@@ -18,7 +18,7 @@ from spar_bench import plugin_code, registry
 from spar_bench.backbones.base import Backbone
 from spar_bench.components.backbone import identity
 from spar_bench.components.refiner import refiner_identity, refiner_weights
-from spar_bench.errors import NotReady, SparBenchError
+from spar_bench.errors import Interrupted, NotReady, SparBenchError
 from spar_bench.libraries import RECORDED, installed_version
 from spar_bench.run.distributed import Ranks
 from spar_bench.run.images import Pictures
@@ -36,14 +36,6 @@ THREADS_A_CORE = 4
 
 MOST_WORKERS, CORES_A_WORKER = 4, 4
 """A few workers suffice to render images faster than a GPU reads them."""
-
-
-class Interrupted(Exception):
-    """The user asked to stop; raised only where nothing is half-written."""
-
-
-class Pruned(Exception):
-    """A search stopped a student whose loss lags behind the others'."""
 
 
 def ignore(*_: Any) -> None:
@@ -97,6 +89,16 @@ class Context:
             folder = self.store.root / "stages" / role / fingerprint
             raise Damaged(folder, "was deleted", fingerprint=fingerprint)
         return found
+
+    @property
+    def machine(self) -> Machine:
+        """What timings depend on besides what is timed."""
+        return Machine(
+            host=platform.node(),
+            device=device_name(self.device),
+            threads=torch.get_num_threads(),
+            torch=torch.__version__,
+        )
 
     def pictures(self, fingerprint: str, build: Callable[[], Pictures]) -> Pictures:
         """Return the rendered images of an `images` stage; those of the latest stage are cached."""
@@ -253,16 +255,6 @@ def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return str(torch.cuda.get_device_name(device))
     return f"cpu {_processor()} x{torch.get_num_threads()}"
-
-
-def machine(device: torch.device) -> Machine:
-    """Return what timings depend on besides what is timed."""
-    return Machine(
-        host=platform.node(),
-        device=device_name(device),
-        threads=torch.get_num_threads(),
-        torch=torch.__version__,
-    )
 
 
 def _processor() -> str:

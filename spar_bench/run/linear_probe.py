@@ -21,11 +21,11 @@ from safetensors.torch import save
 from torch import Tensor
 
 from spar_bench.datasets.base import IGNORED, Mask, Sample, evenly_spaced
-from spar_bench.errors import DataError, SparBenchError
+from spar_bench.errors import DataError, Interrupted, SparBenchError
 from spar_bench.files import replace_bytes, replace_text
 from spar_bench.plan.cost import windows_flops
 from spar_bench.resolve import open_dataset
-from spar_bench.run.context import Context, Interrupted
+from spar_bench.run.context import Context
 from spar_bench.run.linear import Standard
 from spar_bench.run.pixel_counts import Skipped, read_samples
 from spar_bench.run.probe_training import Labelled, ProbeTraining, mirrored

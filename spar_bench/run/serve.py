@@ -12,8 +12,8 @@ from typing import IO
 from spar_bench.engine.events import Emit, Event
 from spar_bench.engine.parent import Parent, take_output
 from spar_bench.engine.workplan import read_work_plan
-from spar_bench.errors import NotReady, StoreError
-from spar_bench.run.context import Context, Interrupted, Pruned, prepare_device, resolve_workers
+from spar_bench.errors import Interrupted, NotReady, Pruned, StoreError
+from spar_bench.run.context import Context, prepare_device, resolve_workers
 from spar_bench.run.work import Worker
 from spar_bench.store import Store
 

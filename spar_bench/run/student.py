@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from safetensors.torch import save
 
-from spar_bench.errors import LeaseLost, StoreError
+from spar_bench.errors import Interrupted, LeaseLost, Pruned, StoreError
 from spar_bench.files import replace_bytes, replace_text
-from spar_bench.run.context import Context, Interrupted, Pruned
+from spar_bench.run.context import Context
 from spar_bench.run.distributed import LeftOff, OutOfStep
 from spar_bench.run.lockstep import Run, diverged, train
 from spar_bench.stages import student

@@ -15,14 +15,16 @@ from spar_bench.engine.workplan import WorkPlan
 from spar_bench.errors import (
     Diverged,
     FilesChanged,
+    Interrupted,
     LeaseLost,
+    Pruned,
     SparBenchError,
     StoreError,
     Unreadable,
 )
 from spar_bench.machine_lock import machine_lock
 from spar_bench.resolve import Resolver
-from spar_bench.run.context import Context, Interrupted, Pruned
+from spar_bench.run.context import Context
 from spar_bench.run.distributed import OutOfStep
 from spar_bench.stage import Damaged
 from spar_bench.stages.base import Stage, Summary

@@ -1,10 +1,10 @@
 """Show sweeps in MLflow from the store: while they run, when they end, and later by command."""
 
-import hashlib
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from spar_bench.session.per_class import per_class_csv
 from spar_bench.session.reports import read_results, swept_names
 from spar_bench.session.run_records import PER_CLASS_FILE, run_keys, run_records
 from spar_bench.store import DEFAULT_ROOT, Store
+from spar_bench.track.shown import Shown, sha256
 
 log = logging.getLogger(__name__)
 
@@ -30,19 +31,26 @@ class LiveMirror:
 
     def __init__(self, uri: str, store: Store, sweep: track.SweepRecord) -> None:
         self._store, self._experiment = store, sweep.experiment
-        self._mirror = track.Mirror(uri, sweep)
-        self._has_failed = False
+        self._mirror, self._uri = track.Mirror(uri, sweep), uri
+        self._has_failed, self._is_open = False, False
 
     def show(self, part: Results) -> None:
         """Show the results of trials that have ended."""
         if not self._has_failed:
+            self._is_open = True
             with self._warning():
                 self._mirror.record(run_records(part, self._store))
 
     def end(self, results: Results) -> None:
-        """Show all results, which are in the store, and end the sweep's run."""
+        """Show all results, which are in the store, and end the sweep's run.
+
+        Nothing is contacted if this sweep showed nothing new, and an earlier one all.
+        """
         with self._warning():
-            _show(self._mirror, results, self._store, ended_ms=time.time_ns() // 1_000_000)
+            shown = None if self._is_open else Shown.load(_folder(results, self._store))
+            if shown is None or not shown.has(self._uri, results.as_json()):
+                ended_ms = time.time_ns() // 1_000_000
+                _show(self._mirror, results, self._store, uri=self._uri, ended_ms=ended_ms)
 
     def interrupt(self) -> None:
         """Mark the sweep's run as KILLED."""
@@ -94,14 +102,18 @@ def mirror(
             started_ms=min((record["started_ms"] for record in made), default=0),
         )
         ended_ms = max((record["ended_ms"] for record in made), default=0)
-        is_shown = _show(track.Mirror(uri, sweep), results, opened, ended_ms=ended_ms)
+        is_shown = _show(track.Mirror(uri, sweep), results, opened, uri=uri, ended_ms=ended_ms)
         if on_mirrored is not None:
             on_mirrored(name, is_shown)
 
 
-def _show(mirror: track.Mirror, results: Results, store: Store, *, ended_ms: int) -> bool:
+def _folder(results: Results, store: Store) -> Path:
+    return store.root / "results" / results.experiment
+
+
+def _show(mirror: track.Mirror, results: Results, store: Store, *, uri: str, ended_ms: int) -> bool:
     """Show results and end the sweep's run; False if another process shows this sweep."""
-    folder = store.root / "results" / results.experiment
+    folder = _folder(results, store)
     while True:
         text = results.as_json()
         ending = track.Ending(
@@ -109,13 +121,13 @@ def _show(mirror: track.Mirror, results: Results, store: Store, *, ended_ms: int
             ended_ms=ended_ms,
             rows=results.rows,
             keys=run_keys(results),
-            digest=hashlib.sha256(text.encode()).hexdigest(),
+            digest=sha256(text),
             write=partial(_write_files, results, store),
         )
         shown = mirror.end(ending) if mirror.record(run_records(results, store)) else None
         if shown is None:
             return False
-        shown.save(folder)
+        replace(shown, uri_sha256=sha256(uri), results_sha256=sha256(text)).save(folder)
         # Another process of this sweep that ended meanwhile left its results to this one.
         latest = Results.load(folder)
         is_other = latest.provenance["spec_hash"] != results.provenance["spec_hash"]

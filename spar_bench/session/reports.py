@@ -10,10 +10,12 @@ from spar_bench import plugin_code, report
 from spar_bench.errors import MixedProtocols, NotReady, StoreError
 from spar_bench.evaluations import StoredEvaluations
 from spar_bench.files import YAML_ENDINGS, writing
+from spar_bench.report.manifest import code_digest, unchanged
 from spar_bench.results import RESULTS_FILE, Results
 from spar_bench.session.run_records import run_links
 from spar_bench.session.selection import swept_suites
 from spar_bench.spec.read import experiment_name
+from spar_bench.stage import Damaged, digest
 from spar_bench.store import DEFAULT_ROOT, Store
 from spar_bench.suggest import did_you_mean, nearest, suggest
 from spar_bench.track import Runs, Shown
@@ -80,37 +82,76 @@ class _Reports:
     _findings: "dict[str, Findings]" = field(default_factory=dict)
 
     def write(self, name: str, members: list[str]) -> None:
-        """Write the report of an experiment; or of a suite, after those of its members."""
-        for one in members or [name]:
-            self._experiment(one)
-        if members:
-            self._suite(name, members)
+        """Write the report of an experiment; or of a suite, after those of its members.
 
-    def _experiment(self, name: str) -> None:
+        One that was written of the same results in the same way, and not touched since, is kept. If
+        the page of a suite is written, so are its members' reports, whose findings it shows.
+        """
+        if not members:
+            self._experiment(name, may_keep=True)
+            return
+        parts = [self._made_of(one) for one in members]
+        made_of = digest([name, members, parts]) if all(parts) else ""
+        kept = unchanged(self.folder / name, made_of)
+        for one in members:
+            self._experiment(one, may_keep=kept is not None)
+        found = [self._findings[one] for one in members if one in self._findings]
+        if kept is None or found:
+            self._suite(name, members, made_of)
+        else:
+            self._wrote(name, [*self.written.get(name, []), *kept])
+
+    def _made_of(self, name: str) -> str:
+        """Return the digest of what decides an experiment's report; "" if anything is missing."""
+        try:
+            results = read_results(self.store, name)
+            runs = _runs(self.store, results)
+        except NotReady:
+            return ""
+        evaluations = {row.stages["evaluate"] for row in results.rows if "evaluate" in row.stages}
+        if not all(map(self._is_there, evaluations)):
+            return ""  # a warning says so, each time
+        links = [[*key, *link] for key, link in sorted(runs.items())]
+        way = [self.mix_protocols, *self.columns]
+        return digest([results.as_json(), links, way, code_digest()])
+
+    def _is_there(self, evaluation: str) -> bool:
+        try:
+            return self.store.opened("evaluate", evaluation) is not None
+        except Damaged:
+            return False
+
+    def _experiment(self, name: str, *, may_keep: bool) -> None:
         if name in self._findings or name in self.refused:
             return
+        folder, made_of = self.folder / name, self._made_of(name)
+        kept = unchanged(folder, made_of) if may_keep else None
+        if kept is not None:
+            if name not in self.written:
+                self._wrote(name, kept)
+            return
         try:
-            results = _results(self.store, name)
             paths, self._findings[name] = _write(
                 self.store,
-                results,
-                self.folder / name,
+                _results(self.store, name),
+                folder,
                 mix_protocols=self.mix_protocols,
                 columns=self.columns,
+                made_of=made_of,
             )
         except (NotReady, MixedProtocols) as error:  # the others are still written
             self.refused[name] = error
             return
         self._wrote(name, paths)
 
-    def _suite(self, name: str, members: list[str]) -> None:
+    def _suite(self, name: str, members: list[str], made_of: str) -> None:
         found = [self._findings[one] for one in members if one in self._findings]
         if not found:
             return
         lacking = [one for one in members if one in self.refused]
         folder = self.folder / name
         with writing(folder):
-            paths = report.write_suite(name, found, folder, lacking=lacking)
+            paths = report.write_suite(name, found, folder, lacking=lacking, made_of=made_of)
         self._wrote(name, [*self.written.get(name, []), *paths])
 
     def _wrote(self, name: str, paths: list[Path]) -> None:
@@ -223,12 +264,19 @@ def _write(
     *,
     mix_protocols: bool,
     columns: Sequence[str],
+    made_of: str,
 ) -> "tuple[list[Path], Findings]":
     """Write one report; warn of evaluations that it would show, but that the store lacks."""
     evaluations, runs = StoredEvaluations(store), _runs(store, results)
     with writing(folder):
         written = report.write(
-            results, evaluations, folder, mix_protocols=mix_protocols, columns=columns, runs=runs
+            results,
+            evaluations,
+            folder,
+            mix_protocols=mix_protocols,
+            columns=columns,
+            runs=runs,
+            made_of=made_of,
         )
     n_missing = len(evaluations.missing)
     if n_missing:

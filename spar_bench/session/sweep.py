@@ -1,35 +1,34 @@
-"""Run an experiment: plan it, make what is missing, mirror it to MLflow, return its results."""
+"""Run an experiment: plan it, make what is missing, mirror it to MLflow, return its results.
+
+Torch is imported when something must be made, or when nothing tells which machine this is.
+"""
 
 import logging
+import sys
 import threading
-from collections.abc import Callable, Iterable
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-
-from spar_bench import registry, track
+from spar_bench import machines, registry, track
 from spar_bench.backends.base import Backend, Setup
 from spar_bench.conflicts import read_specs
 from spar_bench.engine.events import Emit, Event
 from spar_bench.engine.scheduler import Outcome as StageOutcome
 from spar_bench.engine.scheduler import Scheduler
 from spar_bench.engine.workplan import Retries, WorkPlan
-from spar_bench.errors import SparBenchError
+from spar_bench.errors import Interrupted, Pruned, SparBenchError
 from spar_bench.plan.making import make_plan
 from spar_bench.plan.suite import SuitePlan
 from spar_bench.plan.trials import Plan, Trial
-from spar_bench.processes import n_processes
+from spar_bench.processes import is_launched, n_processes
 from spar_bench.results import Results, Row
-from spar_bench.run.context import Context, Pruned, machine, prepare_device, resolve_workers
-from spar_bench.run.distributed import joined, own_device
-from spar_bench.run.work import Worker
 from spar_bench.session.collect import Collector
 from spar_bench.session.experiment import Experiment
 from spar_bench.session.readiness import ready_remarks
-from spar_bench.session.search import Searcher, score, study_name
 from spar_bench.session.selection import (
     note_suite,
     require_unedited,
@@ -42,7 +41,14 @@ from spar_bench.session.selection import (
 from spar_bench.session.watcher import Silent, Watcher
 from spar_bench.spec import Point
 from spar_bench.spec.read import experiment_name
+from spar_bench.stages.base import Stage
+from spar_bench.stages.latency import Machine
 from spar_bench.store import DEFAULT_ROOT, Store
+
+if TYPE_CHECKING:
+    import torch
+
+    from spar_bench.run.context import Context
 
 log = logging.getLogger(__name__)
 
@@ -141,19 +147,26 @@ def sweep(
             was edited under its VERSION.
         Interrupted: `stop` was set; the same call resumes from there.
     """
-    running = _Sweep(path, options or Options(), watcher or Silent(), stop or threading.Event())
-    context = running.context
-    in_use = context.store.in_use(on_wait=_say_store_waits, poll=context.check)
-    with joined(context.device) as context.ranks, in_use:
-        return running.run()
+    asked = path, options or Options(), watcher or Silent(), stop or threading.Event()
+    try:
+        return _Sweep(*asked).run()
+    except _AnotherMachine:  # which is remembered from now on
+        return _Sweep(*asked).run()
 
 
-def _prepared_device(options: Options) -> torch.device:
+class _AnotherMachine(Exception):
+    """The plan was made for the machine that is remembered, but torch finds another."""
+
+
+def _prepared_device(options: Options) -> "torch.device":
     """Return the device of what no worker makes: the first of those named, which must all be there.
 
     Raises:
         NotReady: one is not.
     """
+    from spar_bench.run.context import prepare_device
+    from spar_bench.run.distributed import own_device
+
     named = options.devices or (own_device(options.device),)
     first, *_ = [prepare_device(name, options.threads) for name in named]
     return first
@@ -173,16 +186,10 @@ class _Sweep:
             )
         for line in dict.fromkeys(line for loaded in specs for line in ready_remarks(loaded)):
             log.warning("%s", line)
-        device = _prepared_device(options)
-        self._path, self._options, self._watcher = Path(path), options, watcher
+        self._path, self._options, self._watcher, self._stop = Path(path), options, watcher, stop
+        self._is_default = (options.device, options.devices, options.threads) == ("auto", (), None)
+        self._device = None if self._is_default else _prepared_device(options)
         self._store = Store(Path(options.store))
-        self.context = Context(
-            self._store,
-            device,
-            stop=stop,
-            workers=resolve_workers(options.workers, device),
-        )
-        self._machine = machine(device)
         uri = track.tracking_uri(options.tracking_uri)
         self._experiments = [
             Experiment(loaded, seeds_of(loaded, options.n_seeds), self._store, uri)
@@ -193,12 +200,63 @@ class _Sweep:
         self._reasons: dict[str, str] = {}
         self._n_made = 0
         self._prune: Callable[[int, float], str] = _keep
-        self.context.prune = self._raise_pruned
+
+    @cached_property
+    def _machine(self) -> Machine:
+        """The machine on which timings are made: as torch says, or as it said by default before.
+
+        What is remembered is looked at again as soon as torch is needed.
+        """
+        asks = "torch" in sys.modules or is_launched() or not self._is_default
+        return (None if asks else machines.remembered()) or self._context.machine
+
+    @cached_property
+    def _context(self) -> "Context":
+        """What stages are made with here."""
+        from spar_bench.run.context import Context, resolve_workers
+
+        device = self._device or _prepared_device(self._options)
+        context = Context(
+            self._store,
+            device,
+            prune=self._raise_pruned,
+            stop=self._stop,
+            workers=resolve_workers(self._options.workers, device),
+        )
+        if self._is_default:
+            machines.remember(context.machine)
+        if self.__dict__.get("_machine", context.machine) != context.machine:
+            raise _AnotherMachine
+        return context
+
+    def _check(self) -> None:
+        """Stop here if the user asked to, or if the work is another process's now."""
+        if self._stop.is_set():
+            raise Interrupted
+        self._store.leases.require_unbroken()
 
     def run(self) -> Outcome:
         """Run all trials, then time everything in one session; then searches, one by one."""
-        with closing(self._open_backend()) as self._backend:
+        in_use = self._store.in_use(on_wait=_say_store_waits, poll=self._check)
+        with self._joined(), in_use, closing(self._open_backend()) as self._backend:
             return self._run()
+
+    def _joined(self) -> AbstractContextManager[None]:
+        return self._with_others() if is_launched() else nullcontext()
+
+    @contextmanager
+    def _with_others(self) -> Iterator[None]:
+        """Join the processes that `torchrun` started."""
+        from spar_bench.run.distributed import joined
+
+        with joined(self._context.device) as self._context.ranks:
+            yield
+
+    def _work(self, plan: WorkPlan, batch: list[Stage], emit: Emit) -> None:
+        """Make stages in this process."""
+        from spar_bench.run.work import Worker
+
+        Worker(plan, self._context).make(batch, emit)
 
     def _run(self) -> Outcome:
         grids = [one for one in self._experiments if not one.loaded.search]
@@ -261,9 +319,9 @@ class _Sweep:
 
     def _search(self, one: Experiment) -> None:
         """Ask for one trial after another; all are timed at the end, in one session."""
-        with self._store.lock(
-            [study_name(one.loaded)], on_wait=_say_waiting, poll=self.context.check
-        ):
+        from spar_bench.session.search import Searcher, score, study_name
+
+        with self._store.lock([study_name(one.loaded)], on_wait=_say_waiting, poll=self._check):
             searcher = Searcher(one.loaded, self._store)
             points = searcher.past()
             for asked in searcher:
@@ -309,7 +367,7 @@ class _Sweep:
             stages_of_trials(plan, trials, timed=timed),
             notify=self._note(plan),
             retries=retries,
-            check=self.context.check,
+            check=self._check,
             fail_fast=self._options.fail_fast,
             outcomes=self._outcomes,
             reasons=self._reasons,
@@ -353,8 +411,8 @@ class _Sweep:
             devices=devices,
             threads=threads,
             workers=options.workers,
-            make=lambda plan, batch, emit: Worker(plan, self.context).make(batch, emit),
-            check=self.context.check,
+            make=self._work,
+            check=self._check,
             prune=lambda epoch, loss: self._prune(epoch, loss),
         )
         backend: Backend = registry.load("backends", name)(setup)

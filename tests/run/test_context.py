@@ -7,16 +7,14 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from spar_bench.errors import NotReady
+from spar_bench.errors import Interrupted, NotReady
 from spar_bench.libraries import RECORDED
 from spar_bench.run import context
 from spar_bench.run.context import (
     Context,
-    Interrupted,
     autocast,
     device_name,
     ignore,
-    machine,
     prepare_device,
 )
 from spar_bench.spec.plugins import PluginSpec
@@ -34,13 +32,13 @@ def test_device_that_is_not_there_is_told_in_one_line() -> None:
             prepare_device(option, None)
 
 
-def test_threads_are_set_and_tf32_is_off() -> None:
+def test_threads_are_set_and_tf32_is_off(store: Store) -> None:
     before = torch.get_num_threads()
     try:
         assert prepare_device("cpu", 3) == CPU
         assert torch.get_num_threads() == 3
         assert device_name(CPU).endswith(" x3")
-        assert machine(CPU).threads == 3
+        assert Context(store, CPU).machine.threads == 3
         assert not torch.backends.cuda.matmul.allow_tf32
         assert not torch.backends.cudnn.allow_tf32
     finally:

@@ -12,10 +12,10 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from spar_bench.backbones.openclip import Backbone as OpenClip
-from spar_bench.errors import DataError
+from spar_bench.errors import DataError, Interrupted
 from spar_bench.plan.trials import Plan
 from spar_bench.resolve import open_dataset
-from spar_bench.run.context import Context, Interrupted
+from spar_bench.run.context import Context
 from spar_bench.run.images import normalise, resize, to_tensor
 from spar_bench.run.inference import sliding_window
 from spar_bench.run.linear_probe import make_linear_probes

@@ -9,9 +9,9 @@ import torch
 from safetensors.torch import load_file
 
 from spar_bench.components.flops import prefix_flops
-from spar_bench.errors import Diverged, SparBenchError
+from spar_bench.errors import Diverged, Interrupted, SparBenchError
 from spar_bench.run import frozen
-from spar_bench.run.context import Context, Interrupted
+from spar_bench.run.context import Context
 from spar_bench.run.images import Pictures
 from spar_bench.run.student import make_students
 from spar_bench.run.teach import Targets

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from spar_bench.backbones.openclip import Backbone as OpenClip
 from spar_bench.components.flops import training_flops
-from spar_bench.errors import Diverged, SparBenchError
+from spar_bench.errors import Diverged, Interrupted, SparBenchError
 from spar_bench.plan.trials import Plan
-from spar_bench.run.context import Context, Interrupted
+from spar_bench.run.context import Context
 from spar_bench.run.images import normalise
 from spar_bench.run.student import make_students
 from spar_bench.run.teach import open_images, read_target

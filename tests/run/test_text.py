@@ -15,8 +15,9 @@ from torch import Tensor
 import spar_bench as sb
 from spar_bench.backbones.openclip import Backbone as OpenClip
 from spar_bench.engine.events import Event
+from spar_bench.errors import Interrupted
 from spar_bench.plan.trials import Plan
-from spar_bench.run.context import Context, Interrupted
+from spar_bench.run.context import Context
 from spar_bench.run.memory import MIB, peak_mib
 from spar_bench.run.text import TextClassifier, classifier_of, embed, read_queries
 from spar_bench.store import Store

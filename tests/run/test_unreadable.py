@@ -14,10 +14,10 @@ from spar_bench.accuracy import Counts, difference_of, miou, names_digest, resam
 from spar_bench.datasets._images import read_mask
 from spar_bench.datasets.base import Sample
 from spar_bench.datasets.folder import Dataset
-from spar_bench.errors import DataError
+from spar_bench.errors import DataError, Interrupted
 from spar_bench.plan.trials import Plan
 from spar_bench.run import evaluate
-from spar_bench.run.context import Context, Interrupted
+from spar_bench.run.context import Context
 from spar_bench.session.collect import Collector
 from spar_bench.stage import Finished
 from spar_bench.stages.evaluate import Stage, Summary, read_counts, read_preview

@@ -16,10 +16,11 @@ from spar_bench.backends.base import Setup
 from spar_bench.engine.events import Event
 from spar_bench.engine.scheduler import Scheduler
 from spar_bench.engine.workplan import Retries, WorkPlan
+from spar_bench.errors import Interrupted
 from spar_bench.plan.making import make_plan
 from spar_bench.plan.trials import Plan
 from spar_bench.protocol import Protocol
-from spar_bench.run.context import Context, Interrupted
+from spar_bench.run.context import Context
 from spar_bench.run.work import Worker
 from spar_bench.spec import Point
 from spar_bench.spec.schema import Settings

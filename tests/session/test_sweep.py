@@ -6,10 +6,9 @@ from pathlib import Path
 import pytest
 
 from spar_bench.engine.events import Event
-from spar_bench.errors import NotReady, SparBenchError, StoreError
+from spar_bench.errors import Interrupted, NotReady, SparBenchError, StoreError
 from spar_bench.plan.trials import Plan
 from spar_bench.results import Results, Row
-from spar_bench.run.context import Interrupted
 from spar_bench.session.sweep import Options, sweep
 from spar_bench.session.watcher import Silent
 from spar_bench.stages.base import Stage

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from spar_bench.components.flops import encoder_flops, training_flops
+from spar_bench.errors import Interrupted
 from spar_bench.results import Training
-from spar_bench.run.context import Context, Interrupted
+from spar_bench.run.context import Context
 from spar_bench.run.student import make_students
 from spar_bench.session.collect import Collector
 from spar_bench.stages import images, student, targets

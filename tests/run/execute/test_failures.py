@@ -6,9 +6,9 @@ from typing import NoReturn
 
 import pytest
 
-from spar_bench.errors import DataError
+from spar_bench.errors import DataError, Pruned
 from spar_bench.plan.trials import Plan
-from spar_bench.run.context import Context, Pruned
+from spar_bench.run.context import Context
 from spar_bench.run.work import Maker, maker_of
 from spar_bench.stages.base import Stage, Summary, kind_of
 from spar_bench.stages.evaluate import Stage as Evaluate

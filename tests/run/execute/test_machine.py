@@ -8,9 +8,10 @@ import pytest
 
 from spar_bench.engine.events import Event
 from spar_bench.engine.workplan import Retries, WorkPlan
+from spar_bench.errors import Interrupted
 from spar_bench.machine_lock import machine_lock
 from spar_bench.plan.trials import Plan
-from spar_bench.run.context import Context, Interrupted, ignore
+from spar_bench.run.context import Context, ignore
 from spar_bench.run.work import Worker
 from spar_bench.stages.base import Stage
 from spar_bench.store import Store

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from spar_bench.engine.events import Event
-from spar_bench.errors import StoreError
+from spar_bench.errors import Interrupted, StoreError
 from spar_bench.plan.trials import Plan
-from spar_bench.run.context import Context, Interrupted
+from spar_bench.run.context import Context
 from spar_bench.stage import Finished
 from spar_bench.stages import evaluate
 from spar_bench.stages.base import Stage

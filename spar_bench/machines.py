@@ -1,0 +1,58 @@
+"""Which machine this is, remembered from when torch was last asked.
+
+A sweep that finds everything finished need not import torch to know that its timings are from here.
+"""
+
+import json
+import logging
+import os
+import platform
+import sys
+from pathlib import Path
+
+from pydantic import JsonValue, ValidationError
+
+from spar_bench.errors import StoreError
+from spar_bench.files import cache_folder, replace_text
+from spar_bench.libraries import installed_version
+from spar_bench.stages.latency import Machine
+
+log = logging.getLogger(__name__)
+
+_FILE = "machine.json"
+_SETTINGS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
+"""Variables that torch heeds when it chooses device and threads by itself."""
+_UNUSABLE = (OSError, RuntimeError, ValueError, TypeError, ValidationError)
+
+
+def remembered() -> Machine | None:
+    """Return the machine as torch had it by default under the present circumstances, if known."""
+    try:
+        found = json.loads((cache_folder() / _FILE).read_text(encoding="utf-8"))
+        if found["circumstances"] == _circumstances():
+            return Machine.model_validate(found["machine"])
+    except (*_UNUSABLE, LookupError):  # nothing is lost: torch is asked
+        pass
+    return None
+
+
+def remember(machine: Machine) -> None:
+    """Note what torch says of this machine by default."""
+    document = {"circumstances": _circumstances(), "machine": machine.model_dump(mode="json")}
+    try:
+        replace_text(cache_folder() / _FILE, json.dumps(document))
+    except (*_UNUSABLE, StoreError) as error:
+        log.info("the machine is not remembered: %s", error)
+
+
+def _circumstances() -> dict[str, JsonValue]:
+    """Return what torch's answer depends on."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return {
+        "host": platform.node(),
+        "cores": [*sorted(affinity(0))] if affinity else os.cpu_count(),
+        "gpus": [*sorted(path.name for path in Path("/dev").glob("nvidia[0-9]*"))],
+        "environment": {name: os.environ.get(name) for name in _SETTINGS},
+        "torch": installed_version("torch"),
+        "python": sys.prefix,
+    }
