@@ -14,6 +14,7 @@ from rich.table import Table
 from spar_bench.cli.printing import span
 from spar_bench.cli.stopping import STOPPING, Stopper
 from spar_bench.engine.events import Event
+from spar_bench.plan.devices import STAGE_S, assumed_speed
 from spar_bench.plan.trials import Plan, Trial
 from spar_bench.session.collect import Collector
 from spar_bench.session.watcher import Watcher
@@ -25,9 +26,8 @@ LINE_EVERY_S = 30.0
 TROUBLES = ("failed", "damaged", "waiting", "pruned")
 BAR_CELLS, NARROW_CELLS = 20, 80
 """Width of the bar in characters, and the terminal width below which it is left out."""
-FEWEST_S = 5.0
-"""Seconds of arithmetic from which the time left is extrapolated."""
-_GFLOPS_A_STAGE = 60.0  # about a second: a stage's overhead besides its arithmetic
+PLAN_S = 60.0
+"""Seconds of work in which what was planned counts as much as how fast it goes."""
 
 
 @contextmanager
@@ -76,9 +76,9 @@ class Tally:
                 done.add(fingerprint)
             elif not state.final:
                 ahead.setdefault(stage.batch_key, []).append(stage)
-        gflops = {key: batch[0].gflops_of_batch(batch, plan.stages) for key, batch in ahead.items()}
-        work = {key: gflops[key] + len(ahead[key]) * _GFLOPS_A_STAGE for key in ahead}
-        self._computing = {key for key in ahead if gflops[key] > _GFLOPS_A_STAGE}
+        speed = assumed_speed(store.finished(), None)
+        work = {key: speed.seconds(batch, plan.stages) for key, batch in ahead.items()}
+        self._computing = {key for key, seconds in work.items() if seconds > 2 * STAGE_S}
         # In one assignment: another thread draws the live table.
         self.plan, self.done, self._work, self._key = plan, done, work, keys
         self._trials = plan.trials_by_stage()
@@ -108,20 +108,21 @@ class Tally:
             self._begun = time.monotonic(), self._worked()
 
     def seconds_left(self) -> float | None:
-        """Return the time left at the speed so far; None before a speed is known.
+        """Return the time left as planned, and more and more at the speed so far.
 
         The speed is that since a stage first reported arithmetic: what comes before is start-up.
+        None if nothing is ahead.
         """
-        if self._begun is None:
+        if not self._work:
             return None
-        when, worked_then = self._begun
-        seconds, worked = time.monotonic() - when, self._worked()
-        if seconds < FEWEST_S or worked <= worked_then:
-            return None
-        return seconds * (sum(self._work.values()) - worked) / (worked - worked_then)
+        worked, pace = self._worked(), 1.0
+        if self._begun is not None:
+            when, worked_then = self._begun
+            pace = (PLAN_S + time.monotonic() - when) / (PLAN_S + worked - worked_then)
+        return pace * (sum(self._work.values()) - worked)
 
     def _worked(self) -> float:
-        """Return how much of the work ahead is done, in GFLOPs."""
+        """Return how much of the work ahead is done, in planned seconds."""
         work, keys, current = self._work, self._key, self.current
         ended = self.done.union(*self.lost.values())
         ended = {keys[fingerprint] for fingerprint in ended if fingerprint in keys}

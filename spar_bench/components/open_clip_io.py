@@ -12,6 +12,7 @@ from typing import Any
 import open_clip
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from spar_bench.components.backbone import card, require_known_model, shapes_of, weights_of
 from spar_bench.components.fits import require_shapes
@@ -52,8 +53,27 @@ class OpenClipModel:
         """Embed prompts to `(T, C)`, normalised."""
         ids = self.tokenize(prompts).to(next(self.model.parameters()).device)
         with torch.no_grad():
-            embedded: Tensor = self.model.encode_text(ids, normalize=True)
+            return _embedded(self.model, ids)
+
+
+def _embedded(model: Any, ids: Tensor) -> Tensor:
+    """Embed token ids `(T, N)` to `(T, C)`, normalised; the longest prompt is the last thing read.
+
+    That is exact where each token sees only earlier ones, and a prompt is what its end holds, the
+    largest id: a model of CLIP's, whose prompts of 77 tokens are mostly padding.
+    """
+    is_clip = isinstance(model, open_clip.CLIP) and model.attn_mask is not None
+    if not is_clip or model.text_pool_type != "argmax":
+        embedded: Tensor = model.encode_text(ids, normalize=True)
         return embedded
+    n = int(ids.argmax(dim=1).max()) + 1
+    shorter = {
+        "positional_embedding": model.positional_embedding[:n],
+        "attn_mask": model.attn_mask[:n, :n],
+    }
+    found = functional_call(model, shorter, kwargs={"text": ids[:, :n]})
+    cut: Tensor = found["text_features"] if isinstance(found, dict) else found[1]
+    return cut
 
 
 def load_open_clip(spec: BackboneSpec, *, reads_config: bool = True) -> OpenClipModel:

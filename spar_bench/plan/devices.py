@@ -1,12 +1,18 @@
-"""How fast a device works: as measured in a store, or as its maker states it."""
+"""How fast a device works: as measured in a store, as probed, or as its maker states it."""
 
+import os
 import platform
-from collections.abc import Iterable, Mapping
+import subprocess
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
 from statistics import median
 
 from spar_bench.errors import UnknownName
 from spar_bench.stage import Finished
+from spar_bench.stages.base import Stage
 
 STARTUP_S, STAGE_S = 20.0, 1.0
 """Seconds that a sweep takes before its first stage (imports, mostly), and each stage besides its
@@ -16,13 +22,18 @@ TELLING_GFLOPS = 50.0
 SUSTAINED = 0.4
 """Share of a device's peak that a transformer is assumed to reach; in training, 0.21 to 0.46 is
 reported (PaLM, arXiv:2204.02311, table 3)."""
+_OF_A_PRODUCT = 0.45
+"""Share of the speed of a large matrix product that stages reach on a CPU: 0.4 to 0.6, measured
+with `patchwork` on two cores, what is no arithmetic included."""
+_PROBED_N, _PROBES = 768, 5
+"""Sides of the products of the probe, and their number: 50 ms on two cores."""
 
 
 @dataclass(frozen=True)
 class Speed:
     """GFLOP/s of a device: by kind of stage where measured, else by precision.
 
-    `float32` is without TF32; `is_here`: this host measured it.
+    `float32` is without TF32, and 0 if unknown; `is_here`: this host measured it.
     """
 
     device: str
@@ -33,9 +44,20 @@ class Speed:
 
     def of(self, kind: str, precision: str) -> float:
         """Return the speed at which stages of a kind are made."""
-        if self.measured:  # an unmeasured kind is assumed to be no faster than any other
-            return self.measured.get(kind, min(self.measured.values()))
-        return self.float32 if precision == "float32" else self.half
+        if kind in self.measured:
+            return self.measured[kind]
+        if self.float32:
+            return self.float32 if precision == "float32" else self.half
+        if self.is_here and self.device.startswith("cpu "):  # this kind was not made here yet
+            return probed_speed().of(kind, precision)
+        return min(self.measured.values())
+
+    def seconds(self, batch: Sequence[Stage], stages: Mapping[str, Stage]) -> float:
+        """Return how long stages that are made together take; `stages` are those of the plan."""
+        first, of_all = batch[0], [stage.estimate(stages) for stage in batch]
+        rate = self.of(first.kind, first.precision)
+        computed = first.gflops_of_batch(batch, stages) / rate
+        return max(computed, sum(one.seconds for one in of_all)) + STAGE_S * len(batch)
 
     def __str__(self) -> str:
         """Say what is assumed."""
@@ -60,8 +82,6 @@ DEVICES = {
     "rtx4090": _stated("rtx4090", 82.6, 165),
     "t4": _stated("t4", 8.1, 65),
 }
-LAPTOP = Speed("two cores of a laptop", 60.0, 60.0)
-"""Measured in float32 with `patchwork`; the guess where nothing was measured."""
 
 
 def measured_speeds(finished: Iterable[Finished]) -> dict[str, Speed]:
@@ -97,8 +117,48 @@ def assumed_speed(finished: Iterable[Finished], name: str | None) -> Speed:
     """
     measured = measured_speeds(finished)
     if name is None:
-        return next((speed for speed in measured.values() if speed.is_here), LAPTOP)
+        here = next((speed for speed in measured.values() if speed.is_here), None)
+        return here or probed_speed()
     known = DEVICES | measured
     if name not in known:
         raise UnknownName.among("device", name, known)
     return known[name]
+
+
+@cache
+def probed_speed() -> Speed:
+    """Return the speed of this machine where nothing was measured: its GPU's, or a short probe's.
+
+    The probe is a matrix product in float32, without torch, which takes seconds to import.
+    """
+    name = _gpu_name()
+    known = next((key for key in DEVICES if key in name.lower().replace(" ", "")), None)
+    if known is not None:
+        return DEVICES[known]
+    speed = _OF_A_PRODUCT * _product_gflops()
+    return Speed(f"{os.cpu_count() or 1} cores, as a probe found them", speed, speed)
+
+
+def _gpu_name() -> str:
+    """Return what the first NVIDIA GPU is called; "" without one."""
+    if not any(Path("/dev").glob("nvidia[0-9]*")):
+        return ""
+    command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    try:
+        told = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return told.stdout.partition("\n")[0]
+
+
+def _product_gflops() -> float:
+    """Return the speed of a matrix product: that of the fastest of a few."""
+    import numpy as np  # late: a plan of what was measured does without
+
+    factor = np.ones((_PROBED_N, _PROBED_N), np.float32)
+    seconds = list[float]()
+    for _ in range(_PROBES):
+        began = time.perf_counter()
+        factor @ factor
+        seconds.append(time.perf_counter() - began)
+    return 2 * _PROBED_N**3 / min(seconds) / 1e9

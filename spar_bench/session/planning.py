@@ -8,7 +8,7 @@ from pathlib import Path
 
 from spar_bench.conflicts import read_spec, read_specs
 from spar_bench.errors import naming
-from spar_bench.plan.devices import STAGE_S, STARTUP_S, Speed, assumed_speed
+from spar_bench.plan.devices import STARTUP_S, Speed, assumed_speed
 from spar_bench.plan.making import make_plan
 from spar_bench.plan.suite import SuitePlan
 from spar_bench.plan.trials import Plan, Trial
@@ -81,12 +81,10 @@ class PlanView:
     @property
     def seconds(self) -> float:
         """Time that the missing stages will take, start-up included."""
-        seconds = STARTUP_S if self.missing else 0.0
-        for batch in self._batches():
-            apart = sum(planned.estimate.gflops for planned in batch)
-            share = self._gflops(batch) / apart if apart else 1.0
-            seconds += sum(STAGE_S + share * (planned.seconds - STAGE_S) for planned in batch)
-        return seconds
+        batches = [[planned.stage for planned in batch] for batch in self._batches()]
+        return (STARTUP_S if batches else 0.0) + sum(
+            self.speed.seconds(batch, self.plan.stages) for batch in batches
+        )
 
     def _gflops(self, batch: list[PlannedStage]) -> float:
         stages = [planned.stage for planned in batch]
@@ -200,7 +198,6 @@ def _of_plan(collector: Collector, speed: Speed) -> Iterator[PlannedStage]:
         stage, state = plan.stages[fingerprint], collector.state(fingerprint)
         expected, first = stage.estimate(plan.stages), trials[fingerprint][0]
         to_do = state.status != "finished" and not state.final
-        rate = speed.of(stage.kind, _precision(stage, first))
         yield PlannedStage(
             stage=stage,
             title=f"{stage.title} ({first.name})",
@@ -208,18 +205,8 @@ def _of_plan(collector: Collector, speed: Speed) -> Iterator[PlannedStage]:
             to_do=to_do,
             n_trials=len(trials[fingerprint]),
             estimate=expected,
-            seconds=expected.gflops / rate + STAGE_S if to_do else 0.0,
+            seconds=speed.seconds([stage], plan.stages) if to_do else 0.0,
         )
-
-
-def _precision(stage: Stage, trial: Trial) -> str:
-    """Return the precision of a stage's arithmetic."""
-    if stage.kind == "student":
-        return trial.settings.student.precision
-    if stage.kind == "targets":
-        return trial.settings.teacher.precision
-    timed = stage.kind in ("evaluate", "latency")
-    return trial.settings.evaluate.precision if timed else "float32"
 
 
 def lay_out(

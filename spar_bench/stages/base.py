@@ -26,6 +26,7 @@ from spar_bench.errors import FilesChanged, SparBenchError
 from spar_bench.modules import digests
 from spar_bench.stage import digest
 from spar_bench.validation import Part
+from spar_bench.values import Precision
 
 if TYPE_CHECKING:
     from spar_bench.resolve import Resolver
@@ -48,11 +49,15 @@ class Summary(Part):
 
 @dataclass(frozen=True)
 class Estimate:
-    """Work and size of a stage; `n_windows` is per image, 1 without a sliding window."""
+    """Work and size of a stage; `n_windows` is per image, 1 without a sliding window.
+
+    `seconds` is how long it takes on any device, 0 if its arithmetic decides that.
+    """
 
     gflops: float
     n_bytes: int
     n_windows: int = 1
+    seconds: float = 0.0
 
 
 class Stage(Part):
@@ -84,6 +89,11 @@ class Stage(Part):
     def batch_key(self) -> str:
         """A key that stages share if they are made together; by default each is made alone."""
         return self.fingerprint
+
+    @property
+    def precision(self) -> Precision:
+        """The precision of most of its arithmetic."""
+        return "float32"
 
     @property
     def divisible(self) -> bool:

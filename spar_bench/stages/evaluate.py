@@ -30,7 +30,7 @@ from spar_bench.stage import Finished, digest
 from spar_bench.stages import base
 from spar_bench.stages.base import Estimate, Identity
 from spar_bench.stages.cost import method_of, reading
-from spar_bench.values import Method
+from spar_bench.values import Method, Precision
 
 VERSION = 5
 COUNTS_FILE = "counts.safetensors"
@@ -148,6 +148,11 @@ class Stage(base.Stage):
         """Number of scores of a pixel: every synonym's, or with a linear probe every class's."""
         classes = self.settings.classes
         return len(classes) if "linear_probe" in self.inputs else sum(map(len, classes))
+
+    @property
+    def precision(self) -> Precision:
+        """That of the backbone's forward pass."""
+        return self.settings.protocol.precision
 
     @property
     def title(self) -> str:

@@ -121,7 +121,8 @@ class Stage(base.Stage):
         flops = _PASSES * sum(
             one.reading.flops(places[key].refiner) or 0 for key, one in self.settings.timed.items()
         )
-        return Estimate(flops / 1e9, _BYTES_EACH * len(self.settings.timed))
+        n_timed = len(self.settings.timed)
+        return Estimate(flops / 1e9, _BYTES_EACH * n_timed, seconds=n_timed * self.settings.seconds)
 
 
 class Timing(Part):

@@ -24,6 +24,7 @@ from spar_bench.spec.schema import BackboneSpec, StudentSpec
 from spar_bench.stage import Finished, digest
 from spar_bench.stages import base, images, targets
 from spar_bench.stages.base import Estimate, Identity
+from spar_bench.values import Precision
 
 VERSION = 3
 TRAINED_FILE = "trained.safetensors"
@@ -127,6 +128,11 @@ class Stage(base.Stage):
         settings, recipe = self.settings, self.settings.recipe
         order = [settings.seed, settings.n_lists, recipe.epochs, recipe.accumulate]
         return digest([self.kind, settings.backbone, self.inputs, *order, recipe.precision])
+
+    @property
+    def precision(self) -> Precision:
+        """That of its forward pass."""
+        return self.settings.recipe.precision
 
     @property
     def divisible(self) -> bool:

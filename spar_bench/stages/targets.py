@@ -75,6 +75,11 @@ class Stage(base.Stage):
         )
 
     @property
+    def precision(self) -> Precision:
+        """That of the teacher's forward pass."""
+        return self.settings.precision
+
+    @property
     def title(self) -> str:
         """The teacher's stride and window, and what is unusual."""
         window_px, stride_px = self.settings.teacher.window_and_stride_px

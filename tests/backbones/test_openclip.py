@@ -181,6 +181,21 @@ def test_prompts_are_embedded_as_open_clip_does(clip: Path, backbone: OpenClip) 
     assert torch.allclose(backbone.encode_text(prompts), expected, atol=1e-6)
 
 
+def test_what_follows_the_longest_prompt_is_not_read(
+    backbone: OpenClip, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lengths = list[int]()
+    block: Any = backbone.model.transformer.resblocks[0]  # type: ignore[union-attr]
+    block.register_forward_hook(lambda module, given, out: lengths.append(given[0].shape[1]))
+    prompts = ["a photo of a cat.", "road"]
+    ids = backbone.clip.tokenize(prompts)
+
+    backbone.encode_text(prompts)
+
+    assert lengths == [int((ids != 0).sum(1).max())]
+    assert lengths[0] < ids.shape[1]
+
+
 def test_bfloat16_features_are_close_to_float32(backbone: OpenClip) -> None:
     images = torch.randn(1, 3, 32, 48)
 

@@ -7,7 +7,7 @@ import pytest
 
 from spar_bench.components.backbone import known_sizes
 from spar_bench.components.flops import encoder_flops
-from spar_bench.plan.devices import STAGE_S, STARTUP_S
+from spar_bench.plan.devices import STAGE_S, STARTUP_S, probed_speed
 from spar_bench.session.planning import PlanView, plan_sweep
 from spar_bench.spec.schema import BackboneSpec
 from tests.small import write_spec
@@ -58,4 +58,6 @@ def test_time_is_the_work_at_the_assumed_speed_with_start_up(
 
     view = planned([28, 24, 20])
 
-    assert view.seconds == pytest.approx(view.gflops / 60 + STARTUP_S + STAGE_S * len(view.stages))
+    assert view.seconds == pytest.approx(
+        view.gflops / probed_speed().float32 + STARTUP_S + STAGE_S * len(view.stages)
+    )
