@@ -1,0 +1,1 @@
+"""What spar-bench's speed is worth, as ratios within one run: `python -m benchmarks`."""
