@@ -45,13 +45,31 @@ def remember(machine: Machine) -> None:
         log.info("the machine is not remembered: %s", error)
 
 
+def has_gpu() -> bool:
+    """Return whether this machine has an NVIDIA GPU, as far as its devices tell."""
+    return bool(_gpus())
+
+
+def multiplies_16_bits(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Return whether the processor has instructions for products of bfloat16; True if unknown."""
+    try:
+        words = set(cpuinfo.read_text(encoding="utf-8").split())
+    except OSError:
+        return True
+    return "flags" not in words or bool(words & {"amx_bf16", "avx512_bf16"})
+
+
+def _gpus() -> list[str]:
+    return sorted(path.name for path in Path("/dev").glob("nvidia[0-9]*"))
+
+
 def _circumstances() -> dict[str, JsonValue]:
     """Return what torch's answer depends on."""
     affinity = getattr(os, "sched_getaffinity", None)
     return {
         "host": platform.node(),
         "cores": [*sorted(affinity(0))] if affinity else os.cpu_count(),
-        "gpus": [*sorted(path.name for path in Path("/dev").glob("nvidia[0-9]*"))],
+        "gpus": [*_gpus()],
         "environment": {name: os.environ.get(name) for name in _SETTINGS},
         "torch": installed_version("torch"),
         "python": sys.prefix,

@@ -52,7 +52,7 @@ def show_plan(
     head = f"{view.name}: {view.question}"
     lacking = [f"missing: {line}" for line in view.lacking]
     parts = [head, "", _trials(view), "", _stages(view, verbose=verbose), ""]
-    click.echo("\n".join([*parts, *lacking, *view.remarks, _total(view)]))
+    click.echo("\n".join([*parts, *lacking, *view.remarks, *_memory(view), _total(view)]))
 
 
 def _trials(view: "PlanView") -> str:
@@ -86,6 +86,16 @@ def _cells(planned: "PlannedStage") -> Iterator[str]:
     yield _shown(planned.estimate.gflops)
     yield decimal(planned.estimate.n_bytes)
     yield span(planned.seconds) if planned.to_do else ""
+
+
+def _memory(view: "PlanView") -> Iterator[str]:
+    """Yield a line for each group of students whose frozen blocks' results are kept in memory."""
+    for n_students, work in view.frozen:
+        limit = "" if work.kept_share == 1 else f", of which {work.kept_share:.0%} are kept"
+        yield (
+            f"{counted(n_students, 'student')} side by side: what frozen blocks give for all "
+            f"images takes {decimal(work.n_bytes)} of memory{limit}."
+        )
 
 
 def _total(view: "PlanView") -> str:

@@ -7,10 +7,10 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
 from statistics import median
 
 from spar_bench.errors import UnknownName
+from spar_bench.machines import has_gpu
 from spar_bench.stage import Finished
 from spar_bench.stages.base import Stage
 
@@ -141,7 +141,7 @@ def probed_speed() -> Speed:
 
 def _gpu_name() -> str:
     """Return what the first NVIDIA GPU is called; "" without one."""
-    if not any(Path("/dev").glob("nvidia[0-9]*")):
+    if not has_gpu():
         return ""
     command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
     try:

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
 from spar_bench import plugin_code, registry
 from spar_bench.backbones.base import Backbone
@@ -193,6 +194,13 @@ def open_student(folder: Path, device: torch.device) -> tuple[Backbone, Backbone
             "has changed since; put the old weights back"
         )
     return build_backbone(spec, device, student), spec
+
+
+def moved(tensor: Tensor, device: torch.device) -> Tensor:
+    """Return a tensor on a device; one from the CPU goes to a GPU while that goes on computing."""
+    if device.type == "cuda" and not tensor.is_cuda:
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[None]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from spar_bench.backbones.base import Backbone, fit_sides
 from spar_bench.components.flops import n_frozen_blocks, prefix_flops
-from spar_bench.run.context import autocast
+from spar_bench.run.context import autocast, moved
 from spar_bench.run.distributed import Trained
 from spar_bench.stages.student import KEPT_BYTES
 from spar_bench.values import Precision
@@ -87,7 +87,7 @@ class Frozen:
             self._keep(position, kept)
         tokens, grid_hw = kept
         device = image.device
-        return found | {n: Entry(one.to(device), grid_hw) for n, one in tokens.items()}
+        return found | {n: Entry(moved(one, device), grid_hw) for n, one in tokens.items()}
 
     def _run(self, images: Tensor) -> tuple[dict[int, Tensor], tuple[int, int]]:
         """Return the tokens after each depth, and their grid."""

@@ -139,7 +139,7 @@ class _Kept:
         """
         lacking = [place for place, states in enumerate(self._needed) if self._lacks(place, states)]
         indices = [self._indices[place] for place in lacking]
-        samples = read_samples(self._dataset, indices, self._context.workers)
+        samples = read_samples(self._dataset, indices, self._context.workers, lambda sample: sample)
         reader = self._reader() if lacking else None
         with Writer() as writer:
             for place, sample in zip(lacking, samples, strict=True):

@@ -21,7 +21,7 @@ from torch import Tensor
 from spar_bench import registry
 from spar_bench.components.flops import prefix_flops, training_flops
 from spar_bench.errors import Diverged, SparBenchError
-from spar_bench.run.context import Context, autocast, build_backbone
+from spar_bench.run.context import Context, autocast, build_backbone, moved
 from spar_bench.run.distributed import Trained, only_here
 from spar_bench.run.frozen import Entry, Frozen, frozen_depth, trained_part
 from spar_bench.run.images import Pictures, normalise
@@ -167,7 +167,7 @@ def begin(stages: list[student.Stage], context: Context, folders: list[Path]) ->
         deepest.training.backbone,
         [run.depth for run in runs],
         recipe.precision,
-        is_read_again=recipe.epochs > lead.settings.n_lists,
+        is_read_again=lead.settings.reads_again,
     )
     step = min(run.training.step for run in runs)
     return Group(runs, pictures, Targets(lead, context), frozen, context, step)
@@ -236,7 +236,7 @@ def read_step(group: Group) -> list[_Part]:
             continue
         target, taught = group.targets.read(positions[place], picture)
         backbone, device = group.schedule.backbone, group.context.device
-        image = normalise(picture, backbone.mean, backbone.std).to(device)
+        image = moved(normalise(picture, backbone.mean, backbone.std), device)
         entries = group.frozen.entries(positions[place], image)
         shared_s = (time.monotonic() - began) / len(active)
         for run, part in zip(active, parts, strict=True):

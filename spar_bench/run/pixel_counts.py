@@ -4,18 +4,22 @@ Shape legend: N images, K classes, M ways of reading an image.
 """
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from spar_bench.accuracy import Counts, names_digest
 from spar_bench.datasets.base import IGNORED, Dataset, Mask, Sample
 from spar_bench.errors import DataError, SparBenchError
 from spar_bench.inference import Inference, Resize
 from spar_bench.run.segment import Segmenter
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -110,38 +114,43 @@ def read_images(
 ) -> Iterator[ReadImage | DataError]:
     """Yield each image that `counts` lacks, read in all ways that have not failed; add it there.
 
-    Threads read files ahead. An image that cannot be read is yielded with `skips`, else raised.
+    Threads read, resize and normalise images ahead. One that cannot be read is yielded with
+    `skips`, else raised.
 
     Raises:
         DataError: an image or mask cannot be read.
     """
+
+    def ready(sample: Sample) -> tuple[Sample, Tensor]:
+        return sample, segmenter.prepare(sample.image, resize.of(sample.image.shape))
+
     left = range(counts.n_done, len(dataset))
-    for sample in read_samples(dataset, left, n_threads):
-        if isinstance(sample, DataError):
+    for one in read_samples(dataset, left, n_threads, ready):
+        if isinstance(one, DataError):
             if not skips:
-                raise sample
-            yield sample
+                raise one
+            yield one
             continue
+        sample, image = one
         places, (height, width) = counts.left, sample.mask.shape
         inferences = [counts.inferences[place] for place in places]
-        image_hw = resize.of(sample.image.shape)
-        labels = segmenter.read(sample.image, image_hw, (height, width), inferences)
+        labels = segmenter.read(image, (height, width), inferences)
         yield ReadImage(sample, dict(zip(places, labels, strict=True)))
         if not counts.left:
             return
 
 
 def read_samples(
-    dataset: Dataset, indices: Sequence[int], n_threads: int
-) -> Iterator[Sample | DataError]:
-    """Yield samples in the order of their indices, or why one cannot be read.
+    dataset: Dataset, indices: Sequence[int], n_threads: int, ready: Callable[[Sample], T]
+) -> Iterator[T | DataError]:
+    """Yield what `ready` makes of samples, in the order of their indices, or why one is unreadable.
 
-    Threads read files ahead.
+    Threads work ahead.
     """
 
-    def read(index: int) -> Sample | DataError:
+    def read(index: int) -> T | DataError:
         try:
-            return dataset.sample(index)
+            return ready(dataset.sample(index))
         except DataError as error:
             return error
 
@@ -149,7 +158,7 @@ def read_samples(
         yield from map(read, indices)
         return
     with ThreadPoolExecutor(n_threads) as pool:
-        ahead: deque[Future[Sample | DataError]] = deque()
+        ahead: deque[Future[T | DataError]] = deque()
         for index in indices:
             ahead.append(pool.submit(read, index))
             if len(ahead) > 2 * n_threads:

@@ -11,7 +11,7 @@ from torch import Tensor
 from spar_bench.backbones.base import Backbone, fit_sides
 from spar_bench.datasets.base import Image
 from spar_bench.inference import Inference
-from spar_bench.run.context import autocast
+from spar_bench.run.context import autocast, moved
 from spar_bench.run.images import normalise, resize, to_tensor
 from spar_bench.run.inference import WindowBatch, stitch
 from spar_bench.stitching import Axis, feature_axis
@@ -37,8 +37,8 @@ class Reader:
 
     def prepare(self, image: Image, image_hw: tuple[int, int]) -> Tensor:
         """Resize and normalise an 8-bit image to `(3, H, W)`, H x W being `image_hw`."""
-        resized = resize(to_tensor(image), image_hw, self._interpolation).to(self.device)
-        return normalise(resized, self.backbone.mean, self.backbone.std)
+        resized = resize(to_tensor(image), image_hw, self._interpolation)
+        return moved(normalise(resized, self.backbone.mean, self.backbone.std), self.device)
 
     def features(self, image: Tensor, inferences: Sequence[Inference]) -> list[Tensor]:
         """Encode a normalised image to features `(C, h, w)` in ways that share their window.

@@ -71,25 +71,23 @@ class Segmenter:
         self.batch = self._reader.batch
         self._way_out = way_out
 
-    def read(
-        self,
-        image: Image,
-        image_hw: tuple[int, int],
-        truth_hw: tuple[int, int],
-        inferences: Sequence[Inference],
-    ) -> list[Mask | SparBenchError]:
-        """Label an 8-bit image `(H, W, 3)` in ways that share window and average.
+    def prepare(self, image: Image, image_hw: tuple[int, int]) -> Tensor:
+        """Resize an 8-bit image `(H, W, 3)` to `image_hw` and normalise it, `(3, H, W)`."""
+        return self._reader.prepare(image, image_hw)
 
-        The image is resized to `image_hw`; the labels `(T, U)` of each have the truth's size.
-        One whose features or scores are not finite has the error instead: labels would be
-        meaningless.
+    def read(
+        self, image: Tensor, truth_hw: tuple[int, int], inferences: Sequence[Inference]
+    ) -> list[Mask | SparBenchError]:
+        """Label an image that `prepare` returned in ways that share window and average.
+
+        The labels `(T, U)` of each have the truth's size. One whose features or scores are not
+        finite has the error instead: labels would be meaningless.
         """
-        normalised = self._reader.prepare(image, image_hw)
         with torch.inference_mode():
-            guidance = self.guidance(normalised)
+            guidance = self.guidance(image)
             return [
                 self._mask(scores, guidance, truth_hw)
-                for scores in self.scores(normalised, inferences, guidance, truth_hw)
+                for scores in self.scores(image, inferences, guidance, truth_hw)
             ]
 
     def _mask(

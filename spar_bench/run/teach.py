@@ -16,7 +16,7 @@ from spar_bench.errors import SparBenchError
 from spar_bench.files import replace_text
 from spar_bench.plan.cost import windows_flops
 from spar_bench.resolve import open_dataset
-from spar_bench.run.context import Context
+from spar_bench.run.context import Context, moved
 from spar_bench.run.images import CACHE_BYTES, Pictures, normalise
 from spar_bench.run.inference import WindowBatch, sliding_window
 from spar_bench.run.resume import is_whole
@@ -106,7 +106,7 @@ class Teacher:
         window_px, stride_px = inference.window_and_stride_px
         features = sliding_window(
             backbone,
-            normalise(picture, backbone.mean, backbone.std).to(context.device)[None],
+            moved(normalise(picture, backbone.mean, backbone.std), context.device)[None],
             window_px=window_px,
             stride_px=stride_px,
             upsample=inference.upsample,
@@ -160,7 +160,7 @@ class Targets:
         """
         if self._kept is not None:
             try:
-                return read_target(self._kept, position).to(self._context.device), 0
+                return moved(read_target(self._kept, position), self._context.device), 0
             except Damaged:
                 if self._stage.places.keeps_targets:
                     raise

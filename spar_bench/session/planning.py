@@ -28,7 +28,7 @@ from spar_bench.session.selection import (
 from spar_bench.spec import LoadedSpec
 from spar_bench.spec.read import experiment_name
 from spar_bench.stage import Damaged
-from spar_bench.stages import latency
+from spar_bench.stages import latency, student
 from spar_bench.stages.base import Estimate, Stage
 from spar_bench.store import DEFAULT_ROOT, Store
 
@@ -85,6 +85,17 @@ class PlanView:
         return (STARTUP_S if batches else 0.0) + sum(
             self.speed.seconds(batch, self.plan.stages) for batch in batches
         )
+
+    @property
+    def frozen(self) -> list[tuple[int, student.FrozenWork]]:
+        """Missing students that share frozen blocks whose results are kept: how many, and what."""
+        found = list[tuple[int, student.FrozenWork]]()
+        for batch in self._batches():
+            first = batch[0].stage
+            if isinstance(first, student.Stage) and first.settings.reads_again:
+                work = student.frozen_of([one.stage for one in batch], self.plan.stages)
+                found += [(len(batch), work)] if work.n_bytes else []
+        return found
 
     def _gflops(self, batch: list[PlannedStage]) -> float:
         stages = [planned.stage for planned in batch]

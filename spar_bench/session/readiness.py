@@ -19,6 +19,7 @@ from spar_bench.components.weights import require_checkpoint
 from spar_bench.datasets.base import Split
 from spar_bench.drawing import rescaled_hw
 from spar_bench.errors import DataFileError, NotReady, SparBenchError, SpecError
+from spar_bench.machines import has_gpu, multiplies_16_bits
 from spar_bench.protocol import resizes
 from spar_bench.resolve import Resolver
 from spar_bench.session.selection import initial_points
@@ -126,8 +127,9 @@ def remarks(points: Iterable[Settings], resolver: Resolver) -> list[str]:
     """Return a line for each thing in a spec that is probably not intended.
 
     A window that holds all images whole, so that no stride moves it; a data set with another number
-    of images than published; more distillation images than their source has; a factor of upsampling
-    that no teacher is evaluated with; an export read in another way than its student was.
+    of images than published; more distillation images than their source has; 16-bit products on a
+    processor without them; a factor of upsampling that no teacher is evaluated with; an export read
+    in another way than its student was.
 
     What weights or data that are missing would decide is left out: `missing` lists them.
     """
@@ -148,17 +150,25 @@ def _looks(settings: Settings, resolver: Resolver) -> Iterator[Callable[[], Iter
             yield partial(_not_as_published, resolver, data, "train", labelled=True)
     yield partial(_whole, resolver, settings, "evaluated", _evaluated)
     if settings.distils:
-        yield partial(_not_as_published, resolver, settings.images.source, "train")
+        if settings.images.source.count is None:
+            yield partial(_not_as_published, resolver, settings.images.source, "train")
         yield partial(_drawn_again, resolver, settings)
         yield partial(_whole, resolver, settings, "distilled", _distilled)
+    yield partial(_slow_products, settings)
     yield partial(_upsampled, settings)
     yield partial(_exported, settings)
 
 
 def _drawn_again(resolver: Resolver, settings: Settings) -> Iterator[str]:
     source, count = settings.images.source, settings.images.count
-    n_images = len(resolver.opened(source, "train"))
-    if count > n_images and registry.plugin("datasets", source.name) != "patchwork":
+    n_images, is_drawn = len(resolver.opened(source, "train")), source.name == "patchwork"
+    if settings.images.fresh and count * settings.n_lists > n_images:
+        way_out = "; images.source.count draws more scenes" if is_drawn else ""
+        yield (
+            f"images.fresh: {count} images in each of {settings.n_lists} epochs are more than the "
+            f"{n_images} of {source.name}, so that some come again, sized and cropped anew{way_out}"
+        )
+    elif count > n_images and not is_drawn:
         yield (
             f"images.count: {count} is more than the {n_images} images of {source.name}, so that "
             "some are drawn several times"
@@ -191,6 +201,20 @@ def _whole(
                 f"teacher.window_px: {window} holds every {what} image whole (at most "
                 f"{height}x{width} px), so that the teacher is a single pass at any stride"
             )
+
+
+def _slow_products(settings: Settings) -> Iterator[str]:
+    asked = {
+        "teacher.precision": settings.teacher.precision if settings.distils else "float32",
+        "student.precision": settings.student.precision if settings.distils else "float32",
+        "evaluate.precision": settings.evaluate.precision,
+    }
+    slow = [f"{key}: {value}" for key, value in asked.items() if value != "float32"]
+    if slow and not has_gpu() and not multiplies_16_bits():
+        yield (
+            f"{', '.join(slow)}: this processor multiplies no 16-bit numbers, which takes it about "
+            "7 times as long as float32; leave it out, or use a GPU"
+        )
 
 
 def _upsampled(settings: Settings) -> Iterator[str]:

@@ -50,6 +50,11 @@ class Settings(base.Settings):
     seed: int
     n_lists: int = Field(1, exclude_if=lambda n_lists: n_lists == 1)
 
+    @property
+    def reads_again(self) -> bool:
+        """Whether an image is read in more than one epoch."""
+        return self.recipe.epochs > self.n_lists
+
 
 class Places(base.Places):
     """The backbone and its sizes, the loss, the images' source, and how their targets are made."""

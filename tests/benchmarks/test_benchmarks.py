@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 import benchmarks.__main__ as program
 import spar_bench as sb
-from benchmarks import figures, plain
+from benchmarks import plain
 from benchmarks.figures import Figure, in_turns
 from benchmarks.training import LOSSES, PARTS
 from spar_bench.backbones.base import Backbone
@@ -48,7 +48,7 @@ def test_ways_take_turns_and_the_first_time_does_not_count(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now, calls = [0.0], list[str]()
-    monkeypatch.setattr(figures.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr("benchmarks.figures.time.perf_counter", lambda: now[0])
 
     def way(name: str, seconds: float) -> Callable[[], None]:
         def take() -> None:

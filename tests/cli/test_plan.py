@@ -3,11 +3,13 @@
 import re
 from pathlib import Path
 
+import pytest
+
 from spar_bench.components.backbone import known_sizes
 from spar_bench.inference import SINGLE_PASS
 from spar_bench.plan.cost import image_flops
 from spar_bench.spec.schema import BackboneSpec
-from tests.small import HEAD, TIMED, TINY, one_line, spar_bench, write_spec
+from tests.small import HEAD, TIMED, TINY, UNTIMED, one_line, spar_bench, write_spec
 
 
 def rows(said: str) -> dict[str, list[str]]:
@@ -145,3 +147,19 @@ def test_plan_tells_the_mistakes_of_all_data_files_at_once(here: Path) -> None:
     first, second = sorted(result.stderr.splitlines())
     assert first.startswith("one.yaml: logit_scal: must be a known key")
     assert second.startswith("two.yaml: plugin: must name one of ")
+
+
+def test_plan_says_how_much_memory_frozen_blocks_of_students_take(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = UNTIMED + "sweep: [{grid: {student.loss: [mse, l1]}}]\n"
+    path = write_spec(text)
+
+    whole = spar_bench("plan", path).output
+    monkeypatch.setattr("spar_bench.stages.student.KEPT_BYTES", 1000)
+    part = spar_bench("plan", path).output
+    once = spar_bench("plan", write_spec(text.replace("epochs: 2", "epochs: 1"), "once")).output
+
+    assert re.search(r"\n2 students side by side: .* takes [\d.]+ kB of memory\.\n", whole)
+    assert re.search(r"memory, of which \d% are kept\.\n", part)
+    assert "side by side" not in once

@@ -184,10 +184,10 @@ def test_several_strides_at_once_label_as_each_alone(
     arms = [inference(window_px, stride, average) for stride in (28, 12, 16)]
     reader = segmenter(backbone)
 
-    together = masks(reader.read(image, (40, 60), (50, 75), arms))
+    together = masks(reader.read(reader.prepare(image, (40, 60)), (50, 75), arms))
 
     for arm, labels in zip(arms, together, strict=True):
-        [alone] = masks(reader.read(image, (40, 60), (50, 75), [arm]))
+        [alone] = masks(reader.read(reader.prepare(image, (40, 60)), (50, 75), [arm]))
         assert labels.shape == (50, 75)
         assert (labels != alone).mean() < 0.002
 
@@ -196,9 +196,9 @@ def test_window_as_large_as_the_image_labels_as_a_single_pass(backbone: OpenClip
     image = np.random.default_rng(0).integers(0, 256, (32, 48, 3), dtype=np.uint8)
     reader = segmenter(backbone)
 
-    [whole] = masks(reader.read(image, (32, 48), (32, 48), [SINGLE_PASS]))
+    [whole] = masks(reader.read(reader.prepare(image, (32, 48)), (32, 48), [SINGLE_PASS]))
     arm = Inference("sliding_window", 48, 48, "features", 1)  # r = 2 is a small blur by itself
-    [windows] = masks(reader.read(image, (32, 48), (32, 48), [arm]))
+    [windows] = masks(reader.read(reader.prepare(image, (32, 48)), (32, 48), [arm]))
 
     assert (whole != windows).mean() < 0.002
 
@@ -206,9 +206,10 @@ def test_window_as_large_as_the_image_labels_as_a_single_pass(backbone: OpenClip
 def test_bfloat16_labels_most_pixels_alike(backbone: OpenClip) -> None:
     image = np.random.default_rng(0).integers(0, 256, (40, 64, 3), dtype=np.uint8)
 
-    [exact] = masks(segmenter(backbone).read(image, (40, 64), (40, 64), [SINGLE_PASS]))
+    plain = segmenter(backbone)
+    [exact] = masks(plain.read(plain.prepare(image, (40, 64)), (40, 64), [SINGLE_PASS]))
     rounded = segmenter(backbone, precision="bfloat16")
-    [labels] = masks(rounded.read(image, (40, 64), (40, 64), [SINGLE_PASS]))
+    [labels] = masks(rounded.read(rounded.prepare(image, (40, 64)), (40, 64), [SINGLE_PASS]))
     [features] = rounded.features(image, (40, 64), [SINGLE_PASS])
 
     assert features.dtype == torch.bfloat16
@@ -224,7 +225,7 @@ def test_features_that_are_not_finite_are_an_error(clip: Path) -> None:
     ways_out = {"float32": "check the backbone's weights", "bfloat16": "use evaluate.precision"}
     for precision, way_out in ways_out.items():
         reader = segmenter(broken, precision=precision)
-        [error] = reader.read(image, (40, 64), (40, 64), [SINGLE_PASS])
+        [error] = reader.read(reader.prepare(image, (40, 64)), (40, 64), [SINGLE_PASS])
 
         assert isinstance(error, SparBenchError)
         assert f"finite, but are not in {precision}; {way_out}" in str(error)

@@ -94,7 +94,8 @@ def test_refiner_that_breaks_finite_values_is_named_in_one_line(
         device=CPU,
     )
 
-    [error] = reader.read(np.zeros((40, 56, 3), np.uint8), (40, 56), (40, 56), [SINGLE_PASS])
+    blank = reader.prepare(np.zeros((40, 56, 3), np.uint8), (40, 56))
+    [error] = reader.read(blank, (40, 56), [SINGLE_PASS])
 
     assert str(error) == (
         "evaluate.refiner: breaking must give finite values for finite ones, but does not; check "

@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 
 from spar_bench.conflicts import read_spec
+from spar_bench.machines import multiplies_16_bits
 from spar_bench.resolve import Resolver
 from spar_bench.session.readiness import remarks
+from spar_bench.spec.schema import Settings
 from tests.datasets.trees import make
 from tests.run.tiny import write_photographs
 from tests.small import TINY, UNTIMED, spar_bench, write_spec
@@ -158,3 +160,54 @@ def test_windows_are_remarked_though_weights_are_missing(here: Path) -> None:
     said = of(text.replace("window_px: 64", "window_px: 96"))
 
     assert said == [EVALUATED, DISTILLED]
+
+
+@pytest.mark.parametrize(
+    ("flags", "multiplies"),
+    [("fpu avx2 fma", False), ("avx512f avx512_bf16", True), ("amx_tile amx_bf16", True)],
+)
+def test_processor_tells_whether_it_multiplies_16_bits(
+    tmp_path: Path, flags: str, multiplies: bool
+) -> None:
+    (tmp_path / "cpuinfo").write_text(f"model name\t: X\nflags\t\t: {flags}\n")
+
+    assert multiplies_16_bits(tmp_path / "cpuinfo") is multiplies
+    assert multiplies_16_bits(tmp_path / "none")
+
+
+@pytest.mark.parametrize(("has_gpu", "multiplies"), [(False, False), (True, False), (False, True)])
+def test_16_bits_on_a_processor_without_them_are_remarked(
+    monkeypatch: pytest.MonkeyPatch, has_gpu: bool, multiplies: bool
+) -> None:
+    monkeypatch.setattr("spar_bench.session.readiness.has_gpu", lambda: has_gpu)
+    monkeypatch.setattr("spar_bench.session.readiness.multiplies_16_bits", lambda: multiplies)
+    settings = Settings.model_validate(
+        {"student": {"precision": "bfloat16"}, "evaluate": {"precision": "float16"}}
+    )
+
+    found = [line for line in remarks([settings], Resolver()) if "16-bit" in line]
+
+    assert len(found) == (not has_gpu and not multiplies)
+    for line in found:
+        assert line.startswith("student.precision: bfloat16, evaluate.precision: float16: ")
+
+
+def test_fresh_images_beyond_their_source_are_remarked() -> None:
+    images = {"source": {"name": "patchwork", "count": 100}, "count": 60, "fresh": True}
+
+    few, enough = (
+        [
+            line
+            for line in remarks(
+                [Settings.model_validate({"images": images, "student": {"epochs": epochs}})],
+                Resolver(),
+            )
+            if line.startswith("images.fresh")
+        ]
+        for epochs in (2, 1)
+    )
+
+    [line] = few
+    assert "60 images in each of 2 epochs are more than the 100 of patchwork" in line
+    assert line.endswith("images.source.count draws more scenes")
+    assert enough == []
