@@ -13,7 +13,7 @@ from spar_bench.datasets.base import Image
 from spar_bench.inference import Inference
 from spar_bench.run.context import autocast, moved
 from spar_bench.run.images import normalise, resize, to_tensor
-from spar_bench.run.inference import WindowBatch, stitch
+from spar_bench.run.inference import WindowBatch, stitch, usual_batch
 from spar_bench.stitching import Axis, feature_axis
 from spar_bench.values import Precision
 from spar_bench.windows import upsample_factor
@@ -31,7 +31,7 @@ class Reader:
         device: torch.device,
     ) -> None:
         self.backbone, self.device = backbone, device
-        self.batch = WindowBatch(device)
+        self.batch = WindowBatch(device, usual_batch(device, backbone.sizes))
         self.precision: Precision = precision
         self._interpolation = interpolation
 

@@ -18,7 +18,7 @@ from spar_bench.plan.cost import windows_flops
 from spar_bench.resolve import open_dataset
 from spar_bench.run.context import Context, moved
 from spar_bench.run.images import CACHE_BYTES, Pictures, normalise
-from spar_bench.run.inference import WindowBatch, sliding_window
+from spar_bench.run.inference import WindowBatch, sliding_window, usual_batch
 from spar_bench.run.resume import is_whole
 from spar_bench.run.writer import Writer
 from spar_bench.stage import Damaged, Finished
@@ -94,7 +94,7 @@ class Teacher:
     def __init__(self, backbone: Backbone, settings: targets.Settings, context: Context) -> None:
         self.backbone = backbone
         self._settings, self._context = settings, context
-        self._batch = WindowBatch(context.device)
+        self._batch = WindowBatch(context.device, usual_batch(context.device, backbone.sizes))
 
     def features(self, picture: Tensor, position: int) -> Tensor:
         """Return the features of one image, `(C, h, w)` in half precision, on the device.

@@ -11,8 +11,16 @@ from torch import Tensor
 
 from spar_bench.backbones.base import Backbone
 from spar_bench.backbones.openclip import Backbone as OpenClip
+from spar_bench.components.sizes import Sizes
 from spar_bench.errors import SparBenchError
-from spar_bench.run.inference import WINDOW_BATCH, WindowBatch, single_pass, sliding_window, stitch
+from spar_bench.run.inference import (
+    WINDOW_BATCH,
+    WindowBatch,
+    single_pass,
+    sliding_window,
+    stitch,
+    usual_batch,
+)
 from spar_bench.spec.schema import BackboneSpec
 from spar_bench.stitching import Axis, feature_axis, pixel_axis
 from spar_bench.windows import n_windows, origins, upsample_factor
@@ -279,3 +287,19 @@ def test_papers_windows_are_counted_and_taken_a_row_at_a_time(
         stitch(torch.zeros(1, 1024, 2048), encode, [(rows, columns)], WindowBatch(CPU))
 
         assert (sum(seen), max(seen)) == (1495, WINDOW_BATCH["cpu"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"patch_px": 16, "image_px": 224, "width": 768}, 5),
+        ({"patch_px": 16, "image_px": 512, "width": 768}, 1),
+        ({"patch_px": 14, "image_px": 518, "width": 1280}, 1),
+        ({"patch_px": 8, "image_px": 64, "width": 128}, 64),
+    ],
+)
+def test_as_many_windows_at_once_as_a_cpu_caches(changes: dict[str, int], expected: int) -> None:
+    sizes = Sizes(**changes, depth=2, heads=2, mlp_ratio=4, channels=8, read_out="maskclip")  # type: ignore[arg-type]
+
+    assert usual_batch(CPU, sizes) == expected
+    assert usual_batch(torch.device("cuda"), sizes) == WINDOW_BATCH["cuda"]
