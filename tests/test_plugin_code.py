@@ -94,7 +94,7 @@ def run(*lines: str) -> tuple[str, list[tuple[int, str, str]]]:
 def test_manifest_has_the_source_of_each_plug_in_that_made_the_stage(in_swept: Path) -> None:
     made = {stage.kind: stage.plugins for stage in Store(Path(".spar_bench")).finished()}
 
-    towers = ["backbones/openclip 1", "backbones/patchwork 1"]
+    towers = ["backbones/openclip 2", "backbones/patchwork 2"]
     assert {kind: sorted(plugins) for kind, plugins in made.items()} == {
         "images": ["datasets/patchwork 1"],
         "targets": towers,

@@ -186,7 +186,7 @@ def test_identity_of_a_plug_in_of_the_package_has_versions_alone() -> None:
     patchwork = registry.identity("backbones", "patchwork")
     naflex = registry.identity("backbones", "siglip2-b16-naflex")
 
-    assert patchwork.versions == {"patchwork": 1, "openclip": 1}
+    assert patchwork.versions == {"patchwork": 2, "openclip": 2}
     assert (naflex.name, list(naflex.versions)) == ("naflex", ["naflex", "siglip2", "openclip"])
     assert patchwork.sources == naflex.sources == {}
 

@@ -128,8 +128,7 @@ def sliding_window(
         precision: Of the backbone's forward pass; windows are averaged in float32.
 
     Raises:
-        ValueError: window, stride and upsample do not fit the patch, or the images have another
-            shape or are smaller than it.
+        ValueError: window, stride or upsample do not fit the patch, or the images' shape does not.
     """
     _require_images(backbone, images)
     patch_px = backbone.sizes.patch_px
@@ -140,9 +139,9 @@ def sliding_window(
         for length in whole.shape[-2:]
     )
     encode = partial(_encode, backbone, precision)
-    batch = batch or WindowBatch(images.device, usual_batch(images.device, backbone.sizes))
+    at = batch or WindowBatch(images.device, usual_batch(images.device, backbone.sizes))
     with torch.inference_mode():
-        return torch.stack([stitch(image, encode, [(rows, columns)], batch)[0] for image in whole])
+        return torch.stack([stitch(image, encode, [(rows, columns)], at)[0] for image in whole])
 
 
 def _encode(backbone: Backbone, precision: Precision, windows: Tensor) -> Tensor:

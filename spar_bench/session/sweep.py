@@ -8,7 +8,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,9 +24,10 @@ from spar_bench.plan.making import make_plan
 from spar_bench.plan.suite import SuitePlan
 from spar_bench.plan.trials import Plan, Trial
 from spar_bench.processes import is_launched, n_processes
-from spar_bench.results import Results, Row
+from spar_bench.results import Results
 from spar_bench.session.collect import Collector
 from spar_bench.session.experiment import Experiment
+from spar_bench.session.options import Options, Outcome
 from spar_bench.session.readiness import ready_remarks
 from spar_bench.session.selection import (
     note_suite,
@@ -43,89 +43,16 @@ from spar_bench.spec import Point
 from spar_bench.spec.read import experiment_name
 from spar_bench.stages.base import Stage
 from spar_bench.stages.latency import Machine
-from spar_bench.store import DEFAULT_ROOT, Store
+from spar_bench.store import Store
 
 if TYPE_CHECKING:
     import torch
 
     from spar_bench.run.context import Context
 
+__all__ = ["Options", "Outcome", "sweep"]
+
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """How a sweep runs; none of it affects a number.
-
-    `n_seeds` overrides the spec's seeds by 0, 1, ...; `only` names trials; `tracking_uri` is an
-    MLflow URI, by default the environment's, then `mlflow.db` in the working directory; `workers`
-    processes render distillation images in advance, by default some with a GPU. `retime` measures
-    latency though it was measured, as on a loaded machine. `devices` each get a worker process that
-    makes stages beside the others, or `jobs` on one device do; `backend` names another way to make
-    them.
-    """
-
-    store: str | Path = DEFAULT_ROOT
-    tracking_uri: str | None = None
-    device: str = "auto"
-    threads: int | None = None
-    n_seeds: int | None = None
-    only: str | tuple[str, ...] = ()
-    retry: bool = False
-    retime: bool = False
-    fail_fast: bool = False
-    workers: int | None = None
-    devices: tuple[str, ...] = ()
-    jobs: int = 1
-    backend: str | None = None
-
-    def __post_init__(self) -> None:
-        """Refuse counts that are too low.
-
-        Raises:
-            ValueError: a count is too low.
-        """
-        for name, least in (("n_seeds", 1), ("threads", 1), ("workers", 0), ("jobs", 1)):
-            count = getattr(self, name)
-            if count is not None and count < least:
-                raise ValueError(
-                    f"Options: {name}: must be at least {least}, but got {count}; leave it out for "
-                    "the default"
-                )
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a sweep ended: its rows, how many stages it made now, and what failed, by fingerprint.
-
-    A failure is the stage's kind and the reason; those of earlier sweeps that were not tried again
-    are among them.
-    """
-
-    experiment: str
-    rows: list[Row]
-    n_made: int
-    failures: dict[str, tuple[str, str]]
-
-    @property
-    def unfinished(self) -> list[Row]:
-        """The rows without a number."""
-        return [row for row in self.rows if row.status != "finished"]
-
-    @property
-    def trials(self) -> dict[str, bool]:
-        """Whether all rows of a trial have a number, by trial name."""
-        lacking = set(map(self.trial_of, self.unfinished))
-        names = map(self.trial_of, self.rows)
-        return {name: name not in lacking for name in names}
-
-    def trial_of(self, row: Row) -> str:
-        """Return the name of a row's trial, with its experiment where there are several."""
-        return f"{row.experiment}/{row.trial}" if self._has_several else row.trial
-
-    @cached_property
-    def _has_several(self) -> bool:
-        return len({row.experiment for row in self.rows}) > 1
 
 
 def sweep(
