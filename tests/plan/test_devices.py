@@ -60,7 +60,8 @@ def test_probe_is_a_share_of_what_numpy_multiplies() -> None:
 
     speed = probed_speed().of("student", "float32")
 
-    assert speed == pytest.approx(0.45 * 2 * 1500**3 / min(seconds) / 1e9, rel=0.5)
+    # Other work disturbs either; what must not be wrong is the unit, or the count.
+    assert 0.25 < speed / (0.45 * 2 * 1500**3 / min(seconds) / 1e9) < 4
     probed_speed.cache_clear()
 
 
