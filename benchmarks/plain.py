@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from spar_bench.backbones.base import Backbone
-from spar_bench.windows import upsample_factor
+from spar_bench.windows import origins, upsample_factor
 
 
 def window_by_window(backbone: Backbone, image: Tensor, window_px: int, stride_px: int) -> Tensor:
@@ -31,8 +31,8 @@ def _averaged(
     patch_px, (height, width) = backbone.sizes.patch_px, image.shape[-2:]
     places = [
         (top, left)
-        for top in _starts(height, window_px, stride_px)
-        for left in _starts(width, window_px, stride_px)
+        for top in origins(height, window_px, stride_px)
+        for left in origins(width, window_px, stride_px)
     ]
     cut = torch.stack(
         [image[:, top : top + window_px, left : left + window_px] for top, left in places]
@@ -52,8 +52,3 @@ def _averaged(
         count[rows, columns] += 1
     grid_hw = height // patch_px, width // patch_px
     return F.interpolate((total / count)[None], size=grid_hw, mode="bilinear")[0]
-
-
-def _starts(length_px: int, window_px: int, stride_px: int) -> list[int]:
-    last = length_px - window_px
-    return sorted({*range(0, last + 1, stride_px), last})

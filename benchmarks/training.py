@@ -8,9 +8,6 @@ from typing import Any
 import torch
 
 from benchmarks.figures import Figure, in_turns
-from spar_bench.backends import in_process
-from spar_bench.backends.base import Setup
-from spar_bench.engine.scheduler import Scheduler
 from spar_bench.engine.workplan import Retries, WorkPlan
 from spar_bench.plan.making import make_plan
 from spar_bench.plan.trials import Plan
@@ -84,19 +81,10 @@ def _together(
 
 def _make(needed: set[str], plan: Plan, context: Context) -> None:
     """Make what students are made from."""
-    backend = in_process.Backend(
-        Setup(
-            store=context.store,
-            devices=("cpu",),
-            threads=None,
-            workers=None,
-            make=lambda plan, batch, emit: Worker(plan, context).make(batch, emit),
-            check=context.check,
-            prune=lambda epoch, loss: "",
-        )
-    )
-    backend.use(WorkPlan(plan.stages, Retries()))
-    Scheduler(plan, context.store, backend, needed, notify=lambda _: None).make(needed)
+    worker, lacking = Worker(WorkPlan(plan.stages, Retries()), context), plan.needed_by(needed)
+    for key in plan.stages:  # each after its inputs
+        if key in lacking:
+            worker.make([plan.stages[key]], lambda _: None)
 
 
 def _settings(recipe: Mapping[str, Any]) -> Settings:

@@ -100,10 +100,16 @@ class Backbone(ABC):
 
         `h, w` is `sizes.grid_hw((H, W))`. Not normalised; gradient flows to `visual`.
         """
-        images = fit_sides(images, self.sizes)
-        grid_hw = self.sizes.grid_hw((images.shape[-2], images.shape[-1]))
-        tokens = self.embed(images)
-        for block in self.blocks(grid_hw):
+        return self.features_after(0, *self.embedded(images))
+
+    def embedded(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """Return the tokens of images before the first block, `(B, N, D)`, and their grid."""
+        whole = fit_sides(images, self.sizes)
+        return self.embed(whole), self.sizes.grid_hw((whole.shape[-2], whole.shape[-1]))
+
+    def features_after(self, depth: int, tokens: Tensor, grid_hw: tuple[int, int]) -> Tensor:
+        """Return the dense features of the tokens after the first `depth` blocks."""
+        for block in self.blocks(grid_hw)[depth:]:
             tokens = block(tokens)
         return self.read(tokens, grid_hw)
 

@@ -14,7 +14,7 @@ from rich.table import Table
 from spar_bench.cli.printing import span
 from spar_bench.cli.stopping import STOPPING, Stopper
 from spar_bench.engine.events import Event
-from spar_bench.plan.devices import STAGE_S, assumed_speed
+from spar_bench.plan.devices import STAGE_S, Speed, assumed_speed
 from spar_bench.plan.trials import Plan, Trial
 from spar_bench.session.collect import Collector
 from spar_bench.session.watcher import Watcher
@@ -65,6 +65,9 @@ class Tally:
         self._key: dict[str, str] = {}
         self._computing: set[str] = set()
         self._begun: tuple[float, float] | None = None
+        self._speed: Speed | None = (
+            None  # known with the first plan, and kept for those of a search
+        )
 
     def planned(self, plan: Plan, store: Store) -> None:
         """Take a plan and its finished stages; a search replaces it by its next plan."""
@@ -76,7 +79,7 @@ class Tally:
                 done.add(fingerprint)
             elif not state.final:
                 ahead.setdefault(stage.batch_key, []).append(stage)
-        speed = assumed_speed(store.finished(), None)
+        speed = self._speed = self._speed or assumed_speed(store.finished(), None)
         work = {key: speed.seconds(batch, plan.stages) for key, batch in ahead.items()}
         self._computing = {key for key, seconds in work.items() if seconds > 2 * STAGE_S}
         # In one assignment: another thread draws the live table.

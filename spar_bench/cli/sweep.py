@@ -17,6 +17,7 @@ from spar_bench.cli.options import (
 from spar_bench.cli.plan import show_plan
 from spar_bench.cli.printing import counted
 from spar_bench.cli.stopping import INTERRUPTED, Follower, Stopper
+from spar_bench.errors import Interrupted
 from spar_bench.processes import is_launched, rank
 
 if TYPE_CHECKING:
@@ -94,9 +95,8 @@ def _sweep(spec: Path, stopper: Stopper, **options: Any) -> "Outcome":
     from spar_bench.conflicts import read_specs
 
     click.echo(f"reading {spec}", err=True)  # what follows takes seconds before its next message
-    read_specs(spec)  # a mistake in the spec is reported before torch is imported
+    read_specs(spec)  # a mistake is reported, and Ctrl-C heeded, before there is a store
     from spar_bench.cli.progress import watching
-    from spar_bench.errors import Interrupted
     from spar_bench.session.sweep import Options
     from spar_bench.session.sweep import sweep as run
 

@@ -29,14 +29,12 @@ def write(
     mix_protocols: bool = False,
     columns: Sequence[str] = (),
     runs: Runs = MappingProxyType({}),
-    made_of: str = "",
 ) -> "tuple[list[Path], Findings]":
     """Write tables, figures, provenance and a page into `folder`; return paths, and what they show.
 
     `evaluations` has the counts and previews of the rows' evaluations, or some of them.
     `columns` are keys of those that tables of accuracy and cost have, in their order; none: all.
     `runs` are those that show the rows in MLflow, to link to.
-    `made_of` is noted as what decides the files, for `manifest.unchanged`.
     Figures of an earlier report that no longer apply are removed, unless they were altered since.
 
     Raises:
@@ -47,23 +45,12 @@ def write(
     from spar_bench.report.writing import write_report
 
     return write_report(
-        results,
-        evaluations,
-        folder,
-        mix_protocols=mix_protocols,
-        columns=columns,
-        runs=runs,
-        made_of=made_of,
+        results, evaluations, folder, mix_protocols=mix_protocols, columns=columns, runs=runs
     )
 
 
 def write_suite(
-    name: str,
-    findings: "list[Findings]",
-    folder: Path,
-    *,
-    lacking: Sequence[str],
-    made_of: str = "",
+    name: str, findings: "list[Findings]", folder: Path, *, lacking: Sequence[str]
 ) -> list[Path]:
     """Write the page of a suite into `folder`, given what its experiments' reports show.
 
@@ -72,7 +59,7 @@ def write_suite(
     """
     from spar_bench.report import writing
 
-    return writing.write_suite(name, findings, folder, lacking=lacking, made_of=made_of)
+    return writing.write_suite(name, findings, folder, lacking=lacking)
 
 
 def draw_panel(previews: Mapping[str, Preview], classes: list[str], path: Path) -> None:

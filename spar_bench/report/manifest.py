@@ -5,7 +5,7 @@ Nothing that draws is imported here.
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
@@ -37,11 +37,18 @@ def read_manifest(folder: Path) -> Manifest:
         return Manifest()
 
 
-def note_files(folder: Path, paths: Iterable[Path], made_of: str) -> None:
-    """Note a report's files."""
-    files = {path.name: file_sha256(path) for path in sorted(paths)}
-    document = {"files": files, "made_of": made_of}
-    replace_text(folder / MANIFEST, json.dumps(document, indent=1) + "\n")
+def note_files(folder: Path, paths: Iterable[Path]) -> None:
+    """Note a report's files; what decided them is not known yet."""
+    _save(folder, Manifest({path.name: file_sha256(path) for path in sorted(paths)}))
+
+
+def note_origin(folder: Path, made_of: str) -> None:
+    """Note what decided the files that a report has just written."""
+    _save(folder, replace(read_manifest(folder), made_of=made_of))
+
+
+def _save(folder: Path, manifest: Manifest) -> None:
+    replace_text(folder / MANIFEST, json.dumps(asdict(manifest), indent=1) + "\n")
 
 
 def unchanged(folder: Path, made_of: str) -> list[Path] | None:

@@ -39,11 +39,8 @@ def write_report(
     mix_protocols: bool = False,
     columns: Sequence[str] = (),
     runs: Runs = MappingProxyType({}),
-    made_of: str = "",
 ) -> tuple[list[Path], Findings]:
     """Write all files of the report of `results` into `folder`; return them, and what they show.
-
-    `made_of` is noted as what decides them, for `unchanged`.
 
     Raises:
         MixedProtocols: rows of a data set have different protocols, and mixing is off.
@@ -68,16 +65,11 @@ def write_report(
         columns=asked,
         runs=runs,
     )
-    return _write(page_of(findings), drawn, folder, made_of), findings
+    return _write(page_of(findings), drawn, folder), findings
 
 
 def write_suite(
-    name: str,
-    findings: list[Findings],
-    folder: Path,
-    *,
-    lacking: Sequence[str],
-    made_of: str = "",
+    name: str, findings: list[Findings], folder: Path, *, lacking: Sequence[str]
 ) -> list[Path]:
     """Write the page of a suite into `folder`, given what the reports of its experiments show.
 
@@ -85,7 +77,7 @@ def write_suite(
     experiments without one.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    return _write(suite_page(name, findings, _links(), lacking=lacking), [], folder, made_of)
+    return _write(suite_page(name, findings, _links(), lacking=lacking), [], folder)
 
 
 def _links() -> list[File]:
@@ -93,7 +85,7 @@ def _links() -> list[File]:
     return [File(*file) for renderer in renderers() for file in renderer.FILES.items()]
 
 
-def _write(page: Page, drawn: list[Path], folder: Path, made_of: str) -> list[Path]:
+def _write(page: Page, drawn: list[Path], folder: Path) -> list[Path]:
     """Write a page by all renderers beside what is drawn; return all paths."""
     found = renderers()
     texts = {name: text for renderer in found for name, text in renderer.render(page).items()}
@@ -101,7 +93,7 @@ def _write(page: Page, drawn: list[Path], folder: Path, made_of: str) -> list[Pa
         replace_text(folder / name, text)
     paths = [*(folder / name for name in texts), *drawn]
     _remove_stale(folder, {path.name for path in paths})
-    note_files(folder, paths, made_of)
+    note_files(folder, paths)
     return [*paths, folder / MANIFEST]
 
 

@@ -5,12 +5,13 @@ Shape legend: H x W pixels, h x w patch grid, N tokens, D width, C channels.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from spar_bench.backbones.base import Backbone, fit_sides
+from spar_bench.backbones.base import Backbone
 from spar_bench.components.flops import n_frozen_blocks, prefix_flops
 from spar_bench.run.context import autocast, moved
 from spar_bench.run.distributed import Trained
@@ -32,13 +33,7 @@ def trained_part(backbone: Backbone, depth: int | None) -> Trained:
     """Return a backbone behind its first `depth` blocks; all of it if that is None."""
     if depth is None:
         return lambda images, _: backbone.features(images)
-
-    def run(tokens: Tensor, grid_hw: tuple[int, int]) -> Tensor:
-        for block in backbone.blocks(grid_hw)[depth:]:
-            tokens = block(tokens)
-        return backbone.read(tokens, grid_hw)
-
-    return run
+    return partial(backbone.features_after, depth)
 
 
 def frozen_depth(backbone: Backbone, trainable: str) -> int | None:
@@ -65,48 +60,44 @@ class Frozen:
     is_read_again: bool
     budget: int = field(default_factory=lambda: KEPT_BYTES)
     flops: int = 0
-    _kept: dict[int, tuple[dict[int, Tensor], tuple[int, int]]] = field(default_factory=dict)
+    _kept: dict[int, dict[int, Entry]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Collect the depths at which tokens are taken."""
+        self._wanted = {depth for depth in self.depths if depth is not None}
 
     def entries(self, position: int, image: Tensor) -> dict[int | None, Entry]:
         """Return where an image `(3, H, W)`, normalised, enters students, by their depth.
 
         `position` is its place in the drawn list. Work done is added to `flops`.
         """
-        sizes, pixels = self.backbone.sizes, image[None]
-        image_hw = image.shape[-2], image.shape[-1]
+        sizes, image_hw = self.backbone.sizes, (image.shape[-2], image.shape[-1])
         found: dict[int | None, Entry] = {}
         if None in self.depths:
-            found[None] = Entry(pixels, sizes.grid_hw(image_hw))
-        deepest = max((depth for depth in self.depths if depth is not None), default=None)
-        if deepest is None:
+            found[None] = Entry(image[None], sizes.grid_hw(image_hw))
+        if not self._wanted:
             return found
-        kept = self._kept.get(position)
-        if kept is None:
-            kept = self._run(pixels)
-            self.flops += prefix_flops(sizes, image_hw, deepest)
-            self._keep(position, kept)
-        tokens, grid_hw = kept
-        device = image.device
-        return found | {n: Entry(moved(one, device), grid_hw) for n, one in tokens.items()}
+        taken = self._kept.get(position)
+        if taken is None:
+            taken = self._run(image[None])
+            self.flops += prefix_flops(sizes, image_hw, max(self._wanted))
+            self._keep(position, taken)
+        return found | {n: Entry(moved(t, image.device), hw) for n, (t, hw) in taken.items()}
 
-    def _run(self, images: Tensor) -> tuple[dict[int, Tensor], tuple[int, int]]:
-        """Return the tokens after each depth, and their grid."""
-        backbone, wanted = self.backbone, {depth for depth in self.depths if depth is not None}
-        whole, found = fit_sides(images, backbone.sizes), dict[int, Tensor]()
-        grid_hw = backbone.sizes.grid_hw((images.shape[-2], images.shape[-1]))
+    def _run(self, images: Tensor) -> dict[int, Entry]:
+        """Return the tokens after each depth."""
+        found = dict[int, Entry]()
         with torch.no_grad(), autocast(images.device, self.precision):
-            tokens = backbone.embed(whole)
-            for place, block in enumerate([*backbone.blocks(grid_hw)[: max(wanted)], None]):
-                if place in wanted:
-                    found[place] = tokens
-                if block is not None:
-                    tokens = block(tokens)
-        return found, grid_hw
+            tokens, grid_hw = self.backbone.embedded(images)
+            for place, block in enumerate(self.backbone.blocks(grid_hw)[: max(self._wanted)]):
+                if place in self._wanted:
+                    found[place] = Entry(tokens, grid_hw)
+                tokens = block(tokens)
+        return found | {max(self._wanted): Entry(tokens, grid_hw)}
 
-    def _keep(self, position: int, made: tuple[dict[int, Tensor], tuple[int, int]]) -> None:
-        tokens, grid_hw = made
-        n_bytes = sum(one.numel() * one.element_size() for one in tokens.values())
+    def _keep(self, position: int, taken: dict[int, Entry]) -> None:
+        n_bytes = sum(one.values.numel() * one.values.element_size() for one in taken.values())
         if not self.is_read_again or n_bytes > self.budget:
             return
         self.budget -= n_bytes
-        self._kept[position] = {n: one.cpu() for n, one in tokens.items()}, grid_hw
+        self._kept[position] = {n: Entry(t.cpu(), grid_hw) for n, (t, grid_hw) in taken.items()}

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from spar_bench import registry
-from spar_bench.components.flops import prefix_flops, training_flops
+from spar_bench.components.flops import training_flops
 from spar_bench.errors import Diverged, SparBenchError
 from spar_bench.run.context import Context, autocast, build_backbone, moved
 from spar_bench.run.distributed import Trained, only_here
@@ -56,11 +56,6 @@ class Run:
         """Return the FLOPs of a forward and backward pass over an image, frozen blocks included."""
         return training_flops(self.training.backbone.sizes, image_hw, self.training.spec.trainable)
 
-    def frozen_flops(self, image_hw: tuple[int, int]) -> int:
-        """Return the FLOPs of the frozen blocks alone."""
-        sizes = self.training.backbone.sizes
-        return 0 if self.depth is None else prefix_flops(sizes, image_hw, self.depth)
-
 
 @dataclass
 class _Part:
@@ -68,15 +63,15 @@ class _Part:
 
     `last` is the last image's share of the loss where processes train together: its backward pass
     averages the gradients of all, so it runs when all have read their images. `flops` are those of
-    each image for a student alone, `taught` the teacher's; `shared` is the part of the former that
-    was done for all, or before.
+    each image for a student alone, `taught` the teacher's; `done` is what was done for this student
+    here, without frozen blocks.
     """
 
     last: Tensor | None = None
     losses: list[Tensor] = field(default_factory=list)
     flops: list[int] = field(default_factory=list)
     taught: list[int] = field(default_factory=list)
-    shared: int = 0
+    done: int = 0
 
 
 @dataclass
@@ -244,20 +239,14 @@ def read_step(group: Group) -> list[_Part]:
             part.taught.append(taught)
             image_hw = picture.shape[-2], picture.shape[-1]
             part.flops.append(run.flops(image_hw))
-            part.shared += run.frozen_flops(image_hw)
+            part.done += run.stage.own_flops(image_hw)
             share, is_last = ranks.n / len(positions), ranks.n > 1 and place == own[-1]
             _read(run, part, entries[run.depth], target[None], share=share, is_last=is_last)
     return parts
 
 
 def _read(
-    run: Run,
-    part: _Part,
-    entry: Entry,
-    target: Tensor,
-    *,
-    share: float,
-    is_last: bool,
+    run: Run, part: _Part, entry: Entry, target: Tensor, *, share: float, is_last: bool
 ) -> None:
     """Read one image with a student, and go back through it unless it is the last.
 
@@ -300,7 +289,7 @@ def _update(run: Run, part: _Part, group: Group) -> None:
             told[1, own] = torch.tensor(part.flops, dtype=torch.float64)
             told[2, own] = torch.tensor(part.taught, dtype=torch.float64)
         losses, flops, taught = ranks.sum(told)
-    context.flops += sum(part.flops) - part.shared
+    context.flops += part.done
     for of_image in flops.tolist():
         training.gflops += of_image / 1e9
     for of_image in taught.tolist():

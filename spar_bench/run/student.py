@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from safetensors.torch import save
 
-from spar_bench.errors import Interrupted, LeaseLost, Pruned, StoreError
+from spar_bench.errors import Interrupted, Pruned, StoreError
 from spar_bench.files import replace_bytes, replace_text
 from spar_bench.run.context import Context
 from spar_bench.run.distributed import LeftOff, OutOfStep
@@ -23,7 +23,7 @@ from spar_bench.stages.base import stage_from_json
 
 log = logging.getLogger(__name__)
 
-_ENDS_ALL = (Interrupted, Pruned, StoreError, LeaseLost, OutOfStep)
+_ENDS_ALL = (Interrupted, Pruned, StoreError, OutOfStep)
 """Errors that are no student's own."""
 
 

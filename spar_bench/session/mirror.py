@@ -1,5 +1,6 @@
 """Show sweeps in MLflow from the store: while they run, when they end, and later by command."""
 
+import hashlib
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -16,8 +17,9 @@ from spar_bench.results import Results
 from spar_bench.session.per_class import per_class_csv
 from spar_bench.session.reports import read_results, swept_names
 from spar_bench.session.run_records import PER_CLASS_FILE, run_keys, run_records
+from spar_bench.stage import digest
 from spar_bench.store import DEFAULT_ROOT, Store
-from spar_bench.track.shown import Shown, sha256
+from spar_bench.track.shown import Shown
 
 log = logging.getLogger(__name__)
 
@@ -121,13 +123,13 @@ def _show(mirror: track.Mirror, results: Results, store: Store, *, uri: str, end
             ended_ms=ended_ms,
             rows=results.rows,
             keys=run_keys(results),
-            digest=sha256(text),
+            digest=hashlib.sha256(text.encode()).hexdigest(),
             write=partial(_write_files, results, store),
         )
         shown = mirror.end(ending) if mirror.record(run_records(results, store)) else None
         if shown is None:
             return False
-        replace(shown, uri_sha256=sha256(uri), results_sha256=sha256(text)).save(folder)
+        replace(shown, uri_sha256=digest(uri), results_sha256=digest(text)).save(folder)
         # Another process of this sweep that ended meanwhile left its results to this one.
         latest = Results.load(folder)
         is_other = latest.provenance["spec_hash"] != results.provenance["spec_hash"]

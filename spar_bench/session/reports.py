@@ -10,7 +10,7 @@ from spar_bench import plugin_code, report
 from spar_bench.errors import MixedProtocols, NotReady, StoreError
 from spar_bench.evaluations import StoredEvaluations
 from spar_bench.files import YAML_ENDINGS, writing
-from spar_bench.report.manifest import code_digest, unchanged
+from spar_bench.report.manifest import code_digest, note_origin, unchanged
 from spar_bench.results import RESULTS_FILE, Results
 from spar_bench.session.run_records import run_links
 from spar_bench.session.selection import swept_suites
@@ -80,6 +80,7 @@ class _Reports:
     written: dict[str, list[Path]] = field(default_factory=dict)
     refused: dict[str, NotReady | MixedProtocols] = field(default_factory=dict)
     _findings: "dict[str, Findings]" = field(default_factory=dict)
+    _results: dict[str, Results] = field(default_factory=dict)
 
     def write(self, name: str, members: list[str]) -> None:
         """Write the report of an experiment; or of a suite, after those of its members.
@@ -95,16 +96,21 @@ class _Reports:
         kept = unchanged(self.folder / name, made_of)
         for one in members:
             self._experiment(one, may_keep=kept is not None)
-        found = [self._findings[one] for one in members if one in self._findings]
-        if kept is None or found:
+        if kept is None:
             self._suite(name, members, made_of)
         else:
             self._wrote(name, [*self.written.get(name, []), *kept])
 
+    def _read(self, name: str) -> Results:
+        """Return the results of an experiment, read once; raises as `read_results`."""
+        if name not in self._results:
+            self._results[name] = read_results(self.store, name)
+        return self._results[name]
+
     def _made_of(self, name: str) -> str:
         """Return the digest of what decides an experiment's report; "" if anything is missing."""
         try:
-            results = read_results(self.store, name)
+            results = self._read(name)
             runs = _runs(self.store, results)
         except NotReady:
             return ""
@@ -131,14 +137,16 @@ class _Reports:
                 self._wrote(name, kept)
             return
         try:
+            results = self._read(name)
+            _require_finished(results)
             paths, self._findings[name] = _write(
                 self.store,
-                _results(self.store, name),
+                results,
                 folder,
                 mix_protocols=self.mix_protocols,
                 columns=self.columns,
-                made_of=made_of,
             )
+            note_origin(folder, made_of)
         except (NotReady, MixedProtocols) as error:  # the others are still written
             self.refused[name] = error
             return
@@ -151,7 +159,8 @@ class _Reports:
         lacking = [one for one in members if one in self.refused]
         folder = self.folder / name
         with writing(folder):
-            paths = report.write_suite(name, found, folder, lacking=lacking, made_of=made_of)
+            paths = report.write_suite(name, found, folder, lacking=lacking)
+            note_origin(folder, made_of)
         self._wrote(name, [*self.written.get(name, []), *paths])
 
     def _wrote(self, name: str, paths: list[Path]) -> None:
@@ -222,16 +231,14 @@ def read_results(store: Store, name: str) -> Results:
         raise NotReady(str(error)) from error
 
 
-def _results(store: Store, name: str) -> Results:
-    """Return the results of a sweep in which a trial finished; raises NotReady for any other."""
-    results = read_results(store, name)
+def _require_finished(results: Results) -> None:
+    """Refuse the results of a sweep in which no trial finished, with NotReady."""
     if not any(row.status == "finished" for row in results.rows):
         n_trials = len({row.trial for row in results.rows})
         raise NotReady(
-            f"{name}: must have a finished trial to report, but none of {n_trials} is; spar-bench "
-            "status says why: fix it, then run the sweep again"
+            f"{results.experiment}: must have a finished trial to report, but none of {n_trials} "
+            "is; spar-bench status says why: fix it, then run the sweep again"
         )
-    return results
 
 
 def _runs(store: Store, results: Results) -> Runs:
@@ -264,19 +271,12 @@ def _write(
     *,
     mix_protocols: bool,
     columns: Sequence[str],
-    made_of: str,
 ) -> "tuple[list[Path], Findings]":
     """Write one report; warn of evaluations that it would show, but that the store lacks."""
     evaluations, runs = StoredEvaluations(store), _runs(store, results)
     with writing(folder):
         written = report.write(
-            results,
-            evaluations,
-            folder,
-            mix_protocols=mix_protocols,
-            columns=columns,
-            runs=runs,
-            made_of=made_of,
+            results, evaluations, folder, mix_protocols=mix_protocols, columns=columns, runs=runs
         )
     n_missing = len(evaluations.missing)
     if n_missing:

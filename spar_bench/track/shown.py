@@ -1,6 +1,5 @@
 """Where MLflow shows a sweep: its runs' ids, kept beside its results, so that a report can link."""
 
-import hashlib
 import json
 import sqlite3
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from urllib.parse import urlsplit
 
 from spar_bench.errors import StoreError
 from spar_bench.files import read_json, replace_text
+from spar_bench.stage import digest
 from spar_bench.track.uri import sqlite_path
 
 HOST, PORT = "127.0.0.1", 5000
@@ -58,7 +58,7 @@ class Shown:
 
         A server is not asked; a database is, for its runs, in MLflow's own tables.
         """
-        if (self.uri_sha256, self.results_sha256) != (sha256(uri), sha256(results)):
+        if (self.uri_sha256, self.results_sha256) != (digest(uri), digest(results)):
             return False
         database = sqlite_path(uri)
         return bool(self.server) if database is None else self._is_in(database)
@@ -102,11 +102,6 @@ class Shown:
                 f"{path}: must hold the ids of a sweep's runs in MLflow, but has other keys; "
                 "delete it, and spar-bench mirror writes it again"
             ) from error
-
-
-def sha256(text: str) -> str:
-    """Return the SHA-256 of a text, in hex."""
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def address(host: str = HOST, port: int = PORT) -> str:

@@ -185,7 +185,8 @@ def test_what_follows_the_longest_prompt_is_not_read(
     backbone: OpenClip, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lengths = list[int]()
-    block: Any = backbone.model.transformer.resblocks[0]  # type: ignore
+    model: Any = backbone.model
+    block = model.transformer.resblocks[0]
     block.register_forward_hook(lambda module, given, out: lengths.append(given[0].shape[1]))
     prompts = ["a photo of a cat.", "road"]
     ids = backbone.clip.tokenize(prompts)

@@ -3,6 +3,7 @@
 import logging
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -298,8 +299,8 @@ def test_papers_windows_are_counted_and_taken_a_row_at_a_time(
         ({"patch_px": 8, "image_px": 64, "width": 128}, 64),
     ],
 )
-def test_as_many_windows_at_once_as_a_cpu_caches(changes: dict[str, int], expected: int) -> None:
-    sizes = Sizes(**changes, depth=2, heads=2, mlp_ratio=4, channels=8, read_out="maskclip")  # type: ignore[arg-type]
+def test_as_many_windows_at_once_as_a_cpu_caches(changes: dict[str, Any], expected: int) -> None:
+    sizes = Sizes(**changes, depth=2, heads=2, mlp_ratio=4, channels=8, read_out="maskclip")
 
     assert usual_batch(CPU, sizes) == expected
     assert usual_batch(torch.device("cuda"), sizes) == WINDOW_BATCH["cuda"]
