@@ -1,7 +1,7 @@
 """Students side by side against one alone."""
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,6 @@ import torch
 from benchmarks.figures import Figure, in_turns
 from spar_bench.engine.workplan import Retries, WorkPlan
 from spar_bench.plan.making import make_plan
-from spar_bench.plan.trials import Plan
 from spar_bench.run.context import Context
 from spar_bench.run.student import make_students
 from spar_bench.run.work import Worker
@@ -27,49 +26,65 @@ PARTS = [
 _EPOCHS, _IMAGES = 4, 6
 
 
-def training() -> Iterator[Figure]:
-    """Measure on the embedded world, as `loss.yaml` and `trainable.yaml` train."""
-    with tempfile.TemporaryDirectory() as folder:
-        yield from _together(
-            Store(Path(folder, "losses")),
-            [{"loss": loss, "trainable": "last_2_blocks"} for loss in LOSSES],
-            name="four losses against one",
-            bar=2.0,
-        )
-        yield from _together(
-            Store(Path(folder, "parts")),
-            [{"trainable": part} for part in PARTS],
-            name="six parts against the dearest",
-            bar=2.5,
-        )
+class Students:
+    """Students of the embedded world that share images and targets, which are made at once."""
 
+    def __init__(
+        self, folder: Path, recipes: Sequence[Mapping[str, Any]], *, n_images: int = _IMAGES
+    ) -> None:
+        points = [
+            Point(f"g{index}", _settings(recipe, n_images), swept={})
+            for index, recipe in enumerate(recipes)
+        ]
+        plan = make_plan(points, [0], None)
+        self.stages = [one for one in plan.stages.values() if isinstance(one, student.Stage)]
+        self._store = Store(folder)
+        self._context = Context(self._store, torch.device("cpu"))
+        needed = plan.needed_by({key for stage in self.stages for key in stage.inputs.values()})
+        worker = Worker(WorkPlan(plan.stages, Retries()), self._context)
+        for key in plan.stages:  # each after its inputs
+            if key in needed:
+                worker.make([plan.stages[key]], lambda _: None)
 
-def _together(
-    store: Store, recipes: list[Mapping[str, Any]], *, name: str, bar: float
-) -> Iterator[Figure]:
-    points = [
-        Point(f"g{index}", _settings(recipe), swept={}) for index, recipe in enumerate(recipes)
-    ]
-    plan = make_plan(points, [0], None)
-    students = [stage for stage in plan.stages.values() if isinstance(stage, student.Stage)]
-    context = Context(store, torch.device("cpu"))
-    _make({key for stage in students for key in stage.inputs.values()}, plan, context)
-
-    def train(stages: list[student.Stage]) -> None:
+    def train(self, stages: Sequence[student.Stage]) -> None:
+        """Train some of them side by side, from the beginning."""
         for stage in stages:
-            store.discard_unfinished(stage.fingerprint)
-        failed = [one for one in make_students(stages, context) if isinstance(one, Exception)]
+            self._store.discard_unfinished(stage.fingerprint)
+        made = make_students(list(stages), self._context)
+        failed = [one for one in made if isinstance(one, Exception)]
         if failed:
             raise failed[0]
 
-    each = {stage.title: (lambda stage=stage: train([stage])) for stage in students}
-    seconds = in_turns({"together": lambda: train(students), **each}, rounds=3)
+    def gflops(self, stages: Sequence[student.Stage]) -> float:
+        """Train some of them, and return what that takes, in the count that runs report."""
+        before = self._context.flops
+        self.train(stages)
+        return (self._context.flops - before) / 1e9
+
+
+def training() -> Iterator[Figure]:
+    """Measure on the embedded world, as `loss.yaml` and `trainable.yaml` train."""
+    with tempfile.TemporaryDirectory() as folder:
+        losses = [{"loss": loss, "trainable": "last_2_blocks"} for loss in LOSSES]
+        yield from _together(
+            Students(Path(folder, "losses"), losses), name="four losses against one", bar=2.0
+        )
+        parts = [{"trainable": part} for part in PARTS]
+        yield from _together(
+            Students(Path(folder, "parts"), parts), name="six parts against the dearest", bar=2.5
+        )
+
+
+def _together(students: Students, *, name: str, bar: float) -> Iterator[Figure]:
+    stages = students.stages
+    each = {stage.title: (lambda stage=stage: students.train([stage])) for stage in stages}
+    seconds = in_turns({"together": lambda: students.train(stages), **each}, rounds=3)
     alone = [seconds[title] for title in each]
     yield Figure(
         name=name,
         value=seconds["together"] / max(alone),
         bar=bar,
-        how=f"{len(students)} students side by side, over the slowest alone; "
+        how=f"{len(stages)} students side by side, over the slowest alone; "
         f"{_IMAGES} images, {_EPOCHS} epochs, targets made before",
     )
     yield Figure(
@@ -79,19 +94,11 @@ def _together(
     )
 
 
-def _make(needed: set[str], plan: Plan, context: Context) -> None:
-    """Make what students are made from."""
-    worker, lacking = Worker(WorkPlan(plan.stages, Retries()), context), plan.needed_by(needed)
-    for key in plan.stages:  # each after its inputs
-        if key in lacking:
-            worker.make([plan.stages[key]], lambda _: None)
-
-
-def _settings(recipe: Mapping[str, Any]) -> Settings:
+def _settings(recipe: Mapping[str, Any], n_images: int) -> Settings:
     return Settings.model_validate(
         {
             "backbone": "patchwork",
-            "images": {"source": "patchwork", "count": _IMAGES, "short_side_px": [128, 320]},
+            "images": {"source": "patchwork", "count": n_images, "short_side_px": [128, 320]},
             "teacher": {"window_px": 64, "stride_px": 28},
             "student": {"learning_rate": 1e-3, "epochs": _EPOCHS, **recipe},
             "measure": {"latency": False},

@@ -25,7 +25,7 @@ from spar_bench.components.backbone import (
 from spar_bench.components.identity import ComponentIdentity, identify
 from spar_bench.components.refiner import has_random_weights, refiner_identity
 from spar_bench.components.sizes import Sizes, TextSizes
-from spar_bench.components.weights import checkpoint_sha256
+from spar_bench.components.students import checkpoint_sha256
 from spar_bench.datasets._facts import Facts
 from spar_bench.datasets.base import IGNORED, Dataset, Split
 from spar_bench.errors import DataError, DataFileError, NotReady

@@ -5,6 +5,7 @@ Everything heavy is imported inside the command that needs it, so that `--help` 
 
 import atexit
 import gc
+import sys
 from importlib import import_module
 from typing import Any
 
@@ -75,6 +76,15 @@ def main() -> None:
 
     Begin with `spar-bench sweep experiments/stride.yaml`, then `spar-bench report`.
     """
-    atexit.register(gc.freeze)  # else Python looks through all objects before it frees them
+    atexit.register(_leave_at_once)
     quieten_libraries()
     show_our_log()
+
+
+def _leave_at_once() -> None:
+    """Keep Python from looking through all objects before it frees them, as it ends.
+
+    Not with Triton, which would tell the user that they leaked.
+    """
+    if "triton" not in sys.modules:
+        gc.freeze()

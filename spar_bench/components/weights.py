@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError
 
 from spar_bench.components.header import header_shapes
 from spar_bench.components.sizes import TextSizes
-from spar_bench.digests import remembered_sha256, remembered_sha256s
+from spar_bench.digests import remembered_sha256s
 from spar_bench.errors import NotReady
 from spar_bench.validation import dotted, mistakes
 
@@ -329,31 +329,6 @@ def _is_whole(path: Path) -> bool:
     with path.open("rb") as file:
         is_old = file.read(1) == b"\x80"  # a pickle, as torch wrote before 1.6
     return is_old or zipfile.is_zipfile(path)
-
-
-def checkpoint_sha256(path: str) -> str:
-    """Return the SHA-256 of the file that replaces training a student.
-
-    Raises:
-        NotReady: the file is missing or incomplete.
-    """
-    require_checkpoint(path)
-    return remembered_sha256(Path(path))
-
-
-def require_checkpoint(path: str) -> None:
-    """Refuse a file in place of a student that is no file of weights; only its header is read.
-
-    Raises:
-        NotReady: the file is missing or incomplete.
-    """
-    try:
-        require_whole(Path(path))
-    except OSError as error:
-        raise NotReady(
-            f"student.checkpoint: must be a file of weights, but {path} cannot be "
-            f"read ({error.strerror}); correct it"
-        ) from error
 
 
 def describe_read_error(error: Exception) -> str:

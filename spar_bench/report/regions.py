@@ -27,7 +27,8 @@ def number_places(labels: NDArray[np.uint8], radius_px: float) -> list[Place]:
     for label in (int(value) for value in np.unique(labels) if value != IGNORED):
         inside = np.pad(labels == label, 1)
         depth = ndimage.distance_transform_edt(inside)
-        pieces, n_pieces = ndimage.label(inside)
-        deepest = ndimage.maximum_position(depth, pieces, range(1, n_pieces + 1))
-        places += [Place(y - 1, x - 1, label) for y, x in deepest if depth[y, x] >= radius_px]
+        pieces, _ = ndimage.label(inside)
+        for piece in np.unique(pieces[depth >= radius_px]):
+            y, x = divmod(int(np.argmax(np.where(pieces == piece, depth, 0))), depth.shape[1])
+            places.append(Place(y - 1, x - 1, label))
     return places

@@ -13,6 +13,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 
 from spar_bench.files import replace_bytes
@@ -30,7 +31,6 @@ LIGHT = "#c4c4c4"
 _RC: dict[str, object] = {
     "figure.dpi": 200,
     "savefig.dpi": 200,
-    "figure.constrained_layout.use": True,
     "font.size": 7,
     "axes.titlesize": 7,
     "axes.labelsize": 7,
@@ -55,6 +55,7 @@ _RC: dict[str, object] = {
     "ytick.major.size": 2.5,
     "xtick.minor.size": 1.5,
     "lines.linewidth": 1.0,
+    "svg.fonttype": "none",  # letters stay letters: to be searched, read aloud and edited
     "svg.hashsalt": "spar-bench",
     "pdf.fonttype": 42,  # TrueType: publishers refuse Type 3
 }
@@ -124,7 +125,7 @@ def handle(
 
 def new_figure(width_in: float, height_in: float) -> Figure:
     """Return an empty figure outside pyplot's global state, with constrained layout."""
-    figure = Figure(figsize=(width_in, height_in))
+    figure = Figure(figsize=(width_in, height_in), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
@@ -242,29 +243,30 @@ def save_as(draw: Callable[[], Figure], *paths: Path, names: Iterable[str] = ())
 
 
 def save_and_embed(draw: Callable[[], Figure], *paths: Path, names: Iterable[str] = ()) -> str:
-    """Draw and write a figure as `save_as` does; return it as SVG with its letters as text.
+    """Draw and write a figure as `save_as` does; return it as SVG.
 
     Raises:
         StoreError: the disk is full, or a folder cannot be written.
     """
     with house_style(names):
-        figure = _laid_out(draw())
-        _write(figure, paths)
-        with mpl.rc_context({"svg.fonttype": "none"}):
-            return _as_bytes(figure, "svg").decode()
+        written = _write(_laid_out(draw()), paths)
+    return written[".svg"].decode()
 
 
 def _laid_out(figure: Figure) -> Figure:
     """Place all parts of a figure once, instead of twice for each format."""
-    if figure.get_layout_engine() is not None:
+    if isinstance(figure.get_layout_engine(), ConstrainedLayoutEngine):
         figure.draw_without_rendering()
-        figure.set_layout_engine("none")
+    figure.set_layout_engine(None)  # "none" would leave one for which each format draws twice
     return figure
 
 
-def _write(figure: Figure, paths: Iterable[Path]) -> None:
+def _write(figure: Figure, paths: Iterable[Path]) -> dict[str, bytes]:
+    """Write a figure in the formats of the paths' endings; return its bytes by ending."""
+    written = {path.suffix: _as_bytes(figure, path.suffix[1:]) for path in paths}
     for path in paths:
-        replace_bytes(path, _as_bytes(figure, path.suffix[1:]))
+        replace_bytes(path, written[path.suffix])
+    return written
 
 
 def _as_bytes(figure: Figure, kind: str) -> bytes:

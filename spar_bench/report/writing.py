@@ -1,5 +1,6 @@
 """Write a report into its folder: each file completely or not at all, none from an older one."""
 
+import itertools
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,11 +14,13 @@ from spar_bench.report.columns import chosen
 from spar_bench.report.differences import comparisons
 from spar_bench.report.figures import plan_figures
 from spar_bench.report.fonts import warning, without_letters
+from spar_bench.report.forks import in_forks, n_forks
 from spar_bench.report.manifest import MANIFEST, note_files, read_manifest
 from spar_bench.report.measuring import Resampler
 from spar_bench.report.names import with_distinct_datasets
 from spar_bench.report.page import Figure, File, Page
 from spar_bench.report.paper import beside_the_paper
+from spar_bench.report.plans import FigurePlan
 from spar_bench.report.protocols import mixed_datasets, require_unmixed
 from spar_bench.report.renderers import renderers
 from spar_bench.report.sections import Findings, page_of
@@ -29,6 +32,7 @@ from spar_bench.track import Runs
 log = logging.getLogger(__name__)
 
 FIGURE_ENDINGS = (".png", ".svg", ".pdf")
+_MOST_FORKS = 4  # there are seldom more than eight figures
 
 
 def write_report(
@@ -100,18 +104,31 @@ def _write(page: Page, drawn: list[Path], folder: Path) -> list[Path]:
 def _draw(
     results: Results, aggregates: list[Aggregate], evaluations: Evaluations, folder: Path
 ) -> tuple[list[Figure], list[Path]]:
-    """Draw the figures one after another; return their blocks and their files."""
-    figures, drawn = list[Figure](), list[Path]()
+    """Draw the figures, on all cores; return their blocks and their files."""
     names = list(_names(results, aggregates))
-    for plan in plan_figures(results, aggregates, evaluations):
-        paths = [folder / f"{plan.name}{ending}" for ending in FIGURE_ENDINGS]
-        svg = save_and_embed(plan.draw, *paths, names=names)
-        drawn += paths
-        figures.append(Figure(plan.name, plan.caption, svg, plan.numbers))
+    n = n_forks(most=_MOST_FORKS)
+
+    def share(first: int) -> list[Figure]:
+        plans = itertools.islice(plan_figures(results, aggregates, evaluations), first, None, n)
+        return [_drawn(plan, folder, names) for plan in plans]
+
+    shares = in_forks(share, n)
+    rounds = itertools.chain.from_iterable(itertools.zip_longest(*shares))
+    figures = [figure for figure in rounds if figure is not None]
     boxed = without_letters(names) if figures else []
     if boxed:
         log.warning("%s: %s", results.experiment, warning(boxed))
-    return figures, drawn
+    return figures, [path for figure in figures for path in _paths(folder, figure.name)]
+
+
+def _drawn(plan: FigurePlan, folder: Path, names: list[str]) -> Figure:
+    """Draw and write a figure; return its block."""
+    svg = save_and_embed(plan.draw, *_paths(folder, plan.name), names=names)
+    return Figure(plan.name, plan.caption, svg, plan.numbers)
+
+
+def _paths(folder: Path, name: str) -> list[Path]:
+    return [folder / f"{name}{ending}" for ending in FIGURE_ENDINGS]
 
 
 def _names(results: Results, aggregates: list[Aggregate]) -> Iterator[str]:

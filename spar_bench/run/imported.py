@@ -6,13 +6,13 @@ weights may have any prefix. Source: the released files' key prefixes, naomikomb
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 
 import torch
 from safetensors.torch import save
 from torch import Tensor
 
 from spar_bench.backbones.base import require_exchangeable
+from spar_bench.components.students import checkpoint_path
 from spar_bench.components.tensors import read_tensors
 from spar_bench.errors import NotReady
 from spar_bench.files import replace_bytes, replace_text
@@ -32,7 +32,7 @@ def make_imported(stages: list[imported.Stage], context: Context) -> list[import
 
 
 def _make_imported(stage: imported.Stage, context: Context) -> imported.Summary:
-    path, spec = Path(stage.places.checkpoint), stage.places.backbone
+    path, spec = checkpoint_path(stage.places.checkpoint), stage.places.backbone
     backbone = context.backbone(spec)
     pretrained = {name: value.cpu() for name, value in backbone.visual.state_dict().items()}
     try:

@@ -15,7 +15,7 @@ from spar_bench.components.backbone import (
     require_backbone_tokenizer,
     require_text,
 )
-from spar_bench.components.weights import require_checkpoint
+from spar_bench.components.students import require_checkpoint
 from spar_bench.datasets.base import Split
 from spar_bench.drawing import rescaled_hw
 from spar_bench.errors import DataFileError, NotReady, SparBenchError, SpecError

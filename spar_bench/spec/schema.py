@@ -156,7 +156,9 @@ class StudentSpec(Part):
     accumulate: Images = Field(2, description="Images whose gradients make one step.")
     precision: Precision = Field("float32", description="Of the forward pass; weights are float32.")
     checkpoint: FolderPath = Field(
-        None, description="A file of weights trained elsewhere, instead of training here."
+        None,
+        description="A file of weights trained elsewhere, or a student in the package "
+        "(patchwork-spar), instead of training here.",
     )
 
 

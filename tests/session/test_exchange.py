@@ -185,7 +185,7 @@ def test_checkpoint_that_would_run_code_is_refused(tmp_path: Path, bring: Bring)
 @pytest.mark.parametrize(
     ("name", "content", "told"),
     [
-        ("gone.pt", None, "student.checkpoint: must be a file of weights, but .*gone.pt cannot be"),
+        ("gone.pt", None, "checkpoint: must be a file of weights or .*, but .*gone.pt cannot be"),
         ("empty.pt", b"", "complete file of weights, but is empty, cut off or of another kind"),
         ("text.pt", b"weights: 1", "complete file of weights, but is empty, cut off or of another"),
         ("text.safetensors", b"weights", "complete file of weights, but is empty, cut off or of"),
@@ -468,14 +468,13 @@ def test_import_of_a_file_that_may_not_be_read_names_its_own_argument(
             raise PermissionError(13, "Permission denied", str(path))
 
     Path("empty.pt").touch()
-    monkeypatch.setattr("spar_bench.components.weights.require_whole", closed)
+    monkeypatch.setattr("spar_bench.components.students.require_whole", closed)
 
     result = spar_bench("import", "empty.pt", "--backbone", "patchwork", exits=2)
 
-    assert one_line(result) == (
-        "CHECKPOINT: must be a file of weights, but empty.pt cannot be read (Permission denied); "
-        "correct it"
-    )
+    told = one_line(result)
+    assert told.startswith("CHECKPOINT: must be a file of weights or one of the package's (")
+    assert told.endswith("), but empty.pt cannot be read (Permission denied); correct it")
 
 
 def test_two_models_that_agree_are_one(tmp_path: Path, clip: Path, bring: Bring) -> None:

@@ -1,0 +1,1 @@
+"""How the students of `patchwork` in the package were made; see README.md."""
