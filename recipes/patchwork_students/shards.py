@@ -27,7 +27,7 @@ from spar_bench.spec.schema import BackboneSpec
 from spar_bench.stitching import Axis, Matrix, resize_matrix
 from spar_bench.windows import origins
 
-N_SHARDS = 160
+N_SHARDS = 88
 SIZES_HW = (
     *((256, 320), (128, 160), (320, 256), (192, 192), (256, 320), (160, 128)),
     *((256, 256), (192, 240), (256, 320), (320, 400), (240, 192), (320, 320)),
@@ -149,10 +149,8 @@ def _to_patches(n: int) -> Matrix:
     """
     enlarge, average = resize_matrix(n, n * _CELLS), resize_matrix(n * _CELLS, n)
     weight = _BLUR * _CELLS
-    patches: Matrix = np.linalg.solve(
-        enlarge.T @ enlarge + weight * np.eye(n), enlarge.T + weight * average
-    )
-    return patches
+    fitted = enlarge.T @ enlarge + weight * np.eye(n)
+    return np.asarray(np.linalg.solve(fitted, enlarge.T + weight * average), np.float64)
 
 
 def main() -> None:

@@ -50,7 +50,7 @@ class Recipe:
     learning_rate: float = 1e-3
     weight_decay: float = 1e-4
     warm_up_steps: int = 200
-    decay_share: float = 0.5
+    decay_share: float = 0.409
     clip_norm: float = 1.0
     seed: int = 1
 
@@ -290,11 +290,17 @@ def main() -> None:
     parser.add_argument("output", type=Path, help="an interrupted attempt resumes in it")
     parser.add_argument("--trainable", default="all", help="default: %(default)s")
     parser.add_argument("--shards", type=Path, help="a folder of them; default: one in OUTPUT")
+    parser.add_argument("--times", type=int, default=_RECIPE.times, help="default: %(default)s")
     parser.add_argument("--threads", type=int, help="of the CPU; default: torch's choice")
     asked = parser.parse_args()
-    print(
-        train(asked.output, trainable=asked.trainable, shards=asked.shards, threads=asked.threads)
+    report = train(
+        asked.output,
+        trainable=asked.trainable,
+        shards=asked.shards,
+        threads=asked.threads,
+        recipe=Recipe(times=asked.times),
     )
+    print(report)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from safetensors.torch import save
 
-from spar_bench.errors import Interrupted, Pruned, StoreError
+from spar_bench.errors import Interrupted, Pruned, StoreError, Unreadable
 from spar_bench.files import replace_bytes, replace_text
 from spar_bench.run.context import Context
 from spar_bench.run.distributed import LeftOff, OutOfStep
@@ -22,9 +22,6 @@ from spar_bench.stages import student
 from spar_bench.stages.base import stage_from_json
 
 log = logging.getLogger(__name__)
-
-_ENDS_ALL = (Interrupted, Pruned, StoreError, OutOfStep)
-"""Errors that are no student's own."""
 
 
 def make_students(
@@ -37,13 +34,19 @@ def make_students(
     try:
         return _make_students(stages, context)
     except Exception as error:
-        if isinstance(error, _ENDS_ALL):
+        if _ends_all(error):
             raise
         if len(stages) == 1:
             return [error]
         reason = (str(error) or type(error).__name__).splitlines()[0]
         log.warning("%d students fail together (%s): each goes on alone", len(stages), reason)
     return [made for stage in stages for made in make_students([stage], context)]
+
+
+def _ends_all(error: Exception) -> bool:
+    """Return whether an error is no student's own; a file of one that cannot be read now is."""
+    is_shared = isinstance(error, (Interrupted, Pruned, StoreError, OutOfStep))
+    return is_shared and not isinstance(error, Unreadable)
 
 
 def _make_students(

@@ -205,7 +205,8 @@ def test_loss_that_is_not_finite_ends_the_training(tmp_path: Path) -> None:
 
 
 def test_learning_rate_rises_stays_and_falls() -> None:
-    state = Training("last_1_blocks", Recipe(shards=10, times=1, warm_up_steps=4))
+    recipe = Recipe(shards=10, times=1, warm_up_steps=4, decay_share=0.5)
+    state = Training("last_1_blocks", recipe)
     shares = []
     for state.step in range(160):
         shares.append(state.learning_rate_share())

@@ -9,12 +9,13 @@ import torch
 from safetensors.torch import load_file
 
 from spar_bench.components.flops import prefix_flops
-from spar_bench.errors import Diverged, Interrupted, SparBenchError
+from spar_bench.errors import Diverged, Interrupted, SparBenchError, Unreadable
 from spar_bench.run import frozen
 from spar_bench.run.context import Context
 from spar_bench.run.images import Pictures
 from spar_bench.run.student import make_students
 from spar_bench.run.teach import Targets
+from spar_bench.run.training import Training
 from spar_bench.stages.student import TRAINED_FILE, Stage, Summary
 from spar_bench.store import Store
 from tests.run.tiny import CPU, losses, of_kind, of_type, plan_of, scheduler, settings
@@ -216,6 +217,25 @@ def test_one_whose_loss_is_wrong_leaves_the_others(
     for place in (0, 2):
         title = stages[place].title
         require_same(outcome(stages[place], store), made([alone[place]], apart)[title])
+
+
+def test_one_whose_state_cannot_be_read_now_leaves_the_others(
+    stages_of: Any, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stages, _ = stages_of(store, RECIPES[:2])
+    closed, resume = store.scratch(stages[0]), Training.resume
+
+    def resumed(self: Training, path: Path) -> None:
+        if path.parent == closed:
+            raise Unreadable(f"{path}: cannot be read now")
+        resume(self, path)
+
+    monkeypatch.setattr(Training, "resume", resumed)
+
+    unread, other = make_students(stages, Context(store, CPU))
+
+    assert isinstance(unread, Unreadable)
+    assert isinstance(other, Summary)
 
 
 @pytest.mark.parametrize("ahead", [(0,), (1, 2)])
