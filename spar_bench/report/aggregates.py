@@ -6,7 +6,13 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 
-from spar_bench.report.names import RANDOM_WEIGHTS, backbone_name, setting_text, trained_part
+from spar_bench.report.names import (
+    IMPORTED,
+    RANDOM_WEIGHTS,
+    backbone_name,
+    setting_text,
+    trained_part,
+)
 from spar_bench.results import Cost, Results, Row, Status, Training
 from spar_bench.values import METHODS
 
@@ -21,6 +27,7 @@ SWEPT_COLUMNS = {
     "evaluate.refiner": "refiner",
     "evaluate.short_side_px": "eval_short_side_px",
     "images.short_side_px": "train_short_side_px",
+    "student.checkpoint": "trainable",
     "student.loss": "loss",
     "student.trainable": "trainable",
     "teacher.stride_px": "stride_px",
@@ -73,7 +80,8 @@ class Aggregate:
     its seed, and `unfinished` the status of each other one. `training` is what a student took, the
     mean over seeds. `classes` is a key of `Results.classes`. `varying` names the settings in which
     this method's aggregates differ, which a label must show. `rows` are the indices of the finished
-    ones in the results, `cost_row` that of the one with `cost`.
+    ones in the results, `cost_row` that of the one with `cost`. `is_imported` tells of a student
+    that was trained elsewhere: its settings are only those that are known.
     """
 
     method: str
@@ -92,6 +100,7 @@ class Aggregate:
     rows: tuple[int, ...]
     cost_row: int
     varying: tuple[str, ...] = ()
+    is_imported: bool = False
 
     @property
     def miou(self) -> float | None:
@@ -145,7 +154,8 @@ class Aggregate:
 
     def _texts(self, names: Iterable[str]) -> list[str]:
         values = [(name, self.settings.get(name)) for name in names]
-        return [setting_text(name, value) for name, value in values if value is not None]
+        texts = [setting_text(name, value) for name, value in values if value is not None]
+        return [each.removeprefix(IMPORTED) for each in texts]
 
 
 def read_aggregates(results: Results, *, mixed: Collection[str] = ()) -> list[Aggregate]:
@@ -248,6 +258,7 @@ def _join(
         training=_mean_training([row.training for row in finished]),
         rows=tuple(index[id(row)] for row in finished),
         cost_row=index[id(priced)],
+        is_imported=first.checkpoint is not None,
     )
 
 
@@ -266,6 +277,8 @@ def _settings(rows: list[Row]) -> dict[str, Any]:
     first = rows[0]
     values = {**vars(first), "backbone": backbone_name(first), "trainable": trained_part(first)}
     settings = {name: values[name] for name in _SETTINGS.get(first.method, _SINGLE_PASS)}
+    if first.checkpoint is not None:
+        settings = {name: value for name, value in settings.items() if value is not None}
     shortest, longest = first.train_short_side_px or (None, None)
     if shortest == longest and "train_short_side_px" in settings:
         settings["train_short_side_px"] = shortest
@@ -291,10 +304,14 @@ def _tell_apart(aggregates: list[Aggregate], rows: Iterable[list[Row]]) -> list[
 
 
 def _varying(aggregates: list[Aggregate]) -> tuple[str, ...]:
-    """Return the settings in which aggregates of one method differ."""
+    """Return the settings in which aggregates of one method differ, as far as they are known."""
     names = dict.fromkeys(name for each in aggregates for name in each.settings)
-    values = {name: {str(each.settings.get(name)) for each in aggregates} for name in names}
-    return tuple(name for name in names if len(values[name]) > 1)
+
+    def values(name: str) -> set[str]:
+        known = [each for each in aggregates if name in each.settings or not each.is_imported]
+        return {str(each.settings.get(name)) for each in known}
+
+    return tuple(name for name in names if len(values(name)) > 1)
 
 
 def _order(aggregate: Aggregate) -> tuple[int, int, int]:

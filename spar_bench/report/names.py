@@ -5,6 +5,7 @@ from typing import Any
 
 from spar_bench.results import Reading, Results, Row
 
+IMPORTED = "imported: "
 RANDOM_WEIGHTS = "random weights"
 
 
@@ -51,7 +52,7 @@ def backbone_name(row: Reading) -> str:
 
 def trained_part(row: Row) -> str | None:
     """Return the part that a row's student trained, or the file that it was imported from."""
-    return row.trainable if row.checkpoint is None else f"imported: {row.checkpoint}"
+    return row.trainable if row.checkpoint is None else f"{IMPORTED}{row.checkpoint}"
 
 
 def with_distinct_datasets(results: Results) -> Results:

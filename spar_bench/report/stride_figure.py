@@ -70,8 +70,9 @@ class Strides:
 
     @property
     def its_teacher(self) -> Aggregate | None:
-        """The teacher of the best student, where it is shown."""
-        return next((each for each in self.teachers if agrees(each, self.best)), None)
+        """The teacher of the best student, where it is shown; the best, if that is unknown."""
+        possible = [each for each in self.teachers if agrees(each, self.best)]
+        return max(possible, key=lambda each: each.miou or 0, default=None)
 
     def cost(self, aggregate: Aggregate) -> float:
         """Return the cost of one image: seconds, or GFLOPs where time was not measured."""

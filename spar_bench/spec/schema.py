@@ -158,7 +158,7 @@ class StudentSpec(Part):
     checkpoint: FolderPath = Field(
         None,
         description="A file of weights trained elsewhere, or a student in the package "
-        "(patchwork-spar), instead of training here.",
+        "(patchwork-spar, patchwork-spar-all), instead of training here.",
     )
 
 
