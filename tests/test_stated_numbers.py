@@ -1,6 +1,7 @@
 """Numbers that texts state about the shipped example, against its results."""
 
 import csv
+import json
 import re
 from pathlib import Path
 
@@ -24,7 +25,13 @@ def percent(method: str, **cells: str) -> str:
 
 PRETRAINED = percent("pretrained")
 TEACHERS = [percent("teacher", stride_px=str(stride)) for stride in STRIDES]
-LAST_2, ALL = (percent("student", trainable=part) for part in ("last_2_blocks", "all"))
+LAST_2, ALL, SPAR, SPAR_ALL = (
+    percent("student", trainable=part)
+    for part in (
+        *("last_2_blocks", "all"),
+        *("imported: patchwork-spar", "imported: patchwork-spar-all"),
+    )
+)
 
 
 def text(path: str) -> str:
@@ -33,14 +40,18 @@ def text(path: str) -> str:
 
 
 def test_readme_states_the_students_their_teacher_and_the_single_pass() -> None:
-    [stated] = re.findall(
-        r"the students reach ([\d.]+) \(last two blocks\) and ([\d.]+) % mIoU \(all weights\), "
-        r"up from ([\d.]+) for the undistilled single pass; their teacher, stride 12, has "
-        r"([\d.]+)\.",
+    [shipped] = re.findall(
+        r"stride 12, and has ([\d.]+) % mIoU, where the teacher has ([\d.]+) and the undistilled "
+        r"single pass ([\d.]+); that of the last two blocks has ([\d.]+)\.",
+        text("README.md"),
+    )
+    [trained] = re.findall(
+        r"the students reach ([\d.]+) \(last two blocks\) and ([\d.]+) % mIoU \(all weights\)\.",
         text("README.md"),
     )
 
-    assert stated == (LAST_2, ALL, PRETRAINED, TEACHERS[STRIDES.index(12)])
+    assert shipped == (SPAR_ALL, TEACHERS[STRIDES.index(12)], PRETRAINED, SPAR)
+    assert trained == (LAST_2, ALL)
 
 
 def test_students_cost_a_ninth_of_their_teacher() -> None:
@@ -54,13 +65,13 @@ def test_students_cost_a_ninth_of_their_teacher() -> None:
 def test_header_of_the_stride_experiment_states_what_came_of_it() -> None:
     stated = re.search(
         r"In mIoU %: ([\d.]+) pretrained; ([\d., ]+) at strides ([\d, ]+); students ([\d.]+) and "
-        r"([\d.]+)\.",
+        r"([\d.]+), of the package ([\d.]+) and ([\d.]+)\.",
         text("experiments/stride.yaml"),
     )
 
     assert stated is not None
-    pretrained, teachers, strides, last_2, both = stated.groups()
-    assert (pretrained, last_2, both) == (PRETRAINED, LAST_2, ALL)
+    pretrained, teachers, strides, *students = stated.groups()
+    assert (pretrained, students) == (PRETRAINED, [LAST_2, ALL, SPAR, SPAR_ALL])
     assert strides == ", ".join(map(str, STRIDES))
     assert teachers == ", ".join(TEACHERS)
 
@@ -72,3 +83,15 @@ def test_page_on_patchwork_states_the_same_numbers() -> None:
     assert table in page
     assert f"| last two blocks | 160 | 8 | 2 | {LAST_2} |" in page
     assert f"| all | 160 | 8 | 2 | {ALL} |" in page
+    assert f"| `patchwork-spar-all` | all | {SPAR_ALL} |" in page
+    assert f"| `patchwork-spar` | last two blocks | {SPAR} |" in page
+
+
+def test_recipe_of_the_students_states_what_they_give() -> None:
+    page = (ROOT / "recipes/patchwork_students/README.md").read_text(encoding="utf-8")
+
+    for trained, miou in (("all", SPAR_ALL), ("last_2_blocks", SPAR)):
+        report = json.loads((ROOT / f"recipes/patchwork_students/{trained}.json").read_text())
+        assert f"{100 * report['miou']:.1f}" == miou
+        assert f"| {report['images']:,} | {report['passes']:,} | {report['steps']:,} |" in page
+        assert re.search(rf"\| \**{miou}\**\s*\|", page)
