@@ -62,7 +62,12 @@ def test_the_stride_experiment_holds_the_papers_comparison() -> None:
     students = [point for point in points if point not in teachers]
     assert [point.settings.teacher.stride_px for point in teachers] == [64, 32, 28, 16, 12, 8]
     assert {point.settings.teacher.window_px for point in points} == {64}
-    assert [point.group for point in students] == ["trainable=last_2_blocks", "trainable=all"]
+    assert [point.group for point in students] == [
+        "trainable=last_2_blocks",
+        "trainable=all",
+        "trainable=last_2_blocks,checkpoint=patchwork-spar",
+        "trainable=all,checkpoint=patchwork-spar-all",
+    ]
     assert {point.settings.teacher.stride_px for point in students} == {12}
     assert all(point.settings.evaluate.datasets[0].count == 48 for point in points)
 
