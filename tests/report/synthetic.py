@@ -122,6 +122,21 @@ def students(trainable: str, percent: float, *, n_seeds: int = 3, **changes: Any
     return rows
 
 
+def imported(percent: float, file: str = "spar.ckpt") -> Row:
+    """Return the row of a student that was trained elsewhere: little of it is known."""
+    return row(
+        "student",
+        percent / 100,
+        checkpoint=file,
+        seed=None,
+        group=f"checkpoint={file}",
+        trial=f"checkpoint={file}",
+        swept={"student.checkpoint": f"weights/{file}"},
+        stages={"evaluate": f"imported {file}"},
+        **dict.fromkeys(("loss", "stride_px", "window_px", "train_short_side_px")),
+    )
+
+
 def baseline(percent: float, **changes: Any) -> Row:
     """Return the row of the pretrained single pass."""
     return row("pretrained", percent / 100, **{"stages": {"evaluate": "pretrained"}} | changes)

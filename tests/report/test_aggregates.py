@@ -9,6 +9,7 @@ from spar_bench.report.aggregates import read_aggregates, stride_series
 from spar_bench.report.names import setting_text, with_distinct_datasets
 from tests.report.synthetic import (
     baseline,
+    imported,
     paper_results,
     results_of,
     row,
@@ -61,6 +62,18 @@ def test_labels_say_what_varies_and_nothing_else() -> None:
     labels = [aggregate.label for aggregate in read_aggregates(results_of(rows))]
 
     assert labels == ["w = 64, s = 8", "w = 32, s = 8", "SPAR mse", "SPAR cosine"]
+
+
+def test_student_from_elsewhere_is_named_by_its_file_and_the_others_as_without_it() -> None:
+    trained = [*students("last_2_blocks", 44), *students("all", 45)]
+    rows = [*trained, imported(47), imported(48, "other.ckpt")]
+
+    aggregates = read_aggregates(results_of(rows))
+
+    expected = [each.label for each in read_aggregates(results_of(trained))]
+    assert [each.label for each in aggregates] == [*expected, "SPAR spar.ckpt", "SPAR other.ckpt"]
+    assert [each.is_imported for each in aggregates] == [False, False, True, True]
+    assert aggregates[-1].settings["trainable"] == "imported: other.ckpt"
 
 
 def test_a_label_leaves_out_what_an_axis_shows() -> None:

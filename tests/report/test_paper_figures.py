@@ -21,6 +21,7 @@ from tests.report.synthetic import (
     InMemory,
     baseline,
     cost,
+    imported,
     results_of,
     stride_results,
     students,
@@ -117,6 +118,18 @@ def test_the_arrows_are_the_best_students_gain_and_its_ratio_of_times() -> None:
     n_windows = (-(-192 // 12) + 1) * (-(-256 // 12) + 1)
     assert {"+6.9 mIoU", f"{0.13 * n_windows / 0.9:.0f}× faster"} <= words
     assert len([line for line in figure.axes[0].get_lines() if line.get_gid() == ARROW]) == 2
+
+
+def test_student_from_elsewhere_is_compared_with_the_best_teacher() -> None:
+    rows = [*stride_results().rows, imported(47)]
+    results = results_of(rows)
+
+    [strides] = stride_stories(results, read_aggregates(results))
+
+    assert strides.best.label == "SPAR spar.ckpt"
+    best = max(strides.teachers, key=lambda each: each.miou or 0)
+    assert strides.its_teacher == best
+    assert best != strides.teachers[0]
 
 
 def test_a_student_that_loses_is_said_to_lose() -> None:
