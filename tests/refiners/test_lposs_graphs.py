@@ -160,9 +160,11 @@ def test_query_that_is_near_enough_stays_as_it_is_while_others_go_on(graph: Tens
     scores = torch.stack([eigenvector, torch.zeros(54), drawn(54)])
 
     together = propagation(tolerance=1e-4)(lambda values: values @ graph, scores)
-    alone = propagation(max_iterations=1)(lambda values: values @ graph, scores[:1])
+    # Of the same shape: a product of other rows rounds in another way on some processors.
+    once = propagation(max_iterations=1)(lambda values: values @ graph, scores)
 
-    assert torch.equal(together[:1], alone)
+    assert torch.equal(together[0], once[0])
+    assert not torch.equal(together[2], once[2])
     assert not together[1].any()
     assert together.isfinite().all()
 
