@@ -32,11 +32,13 @@ _RESULTS = Path(__file__).parent / "results"
 _PICTURE = Path(__file__).parents[1] / "docs" / "performance.png"
 _IMAGE_HW = (256, 320)
 _WINDOW_PX, _PATCH_PX = 64, 8
+_WIDE = 12
+"""Values that differ by more than this factor are drawn on a log axis."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:
-    """Times along one axis, and what is counted there, both as ratios to those of the first."""
+    """Times along one axis, and what is counted there, both as ratios to those of the last."""
 
     title: str
     axis: str
@@ -122,13 +124,13 @@ def _curve(
 ) -> Curve:
     names = [str(place) for place in range(len(ways))]
     seconds = in_turns(dict(zip(names, ways, strict=True)), rounds=3)
-    measured = [seconds[name] / seconds[names[0]] for name in names]
+    measured = [seconds[name] / seconds[names[-1]] for name in names]
     return Curve(
         title=title,
         axis=axis,
         x=[float(value) for value in x],
         measured=[round(value, 4) for value in measured],
-        counted=[round(value / counted[0], 4) for value in counted],
+        counted=[round(value / counted[-1], 4) for value in counted],
     )
 
 
@@ -155,24 +157,32 @@ def _flops(backbone: Backbone, image_hw: tuple[int, int], window_px: int, stride
 
 
 def draw(curves: Sequence[Curve], path: Path) -> None:
-    """Draw each curve: what is counted as a line, what was measured as points, on log axes."""
+    """Draw each curve: what is counted as a line, what was measured as points."""
     save_as(partial(_figure, curves), path)
 
 
 def _figure(curves: Sequence[Curve]) -> Figure:
     figure, facets = facet_grid(len(curves), 1.6, above_in=0.2)
     for axes, curve in zip(facets, curves, strict=True):
-        axes.loglog(curve.x, curve.counted, color=DIVIDES.color)
-        axes.loglog(
+        axes.plot(curve.x, curve.counted, color=DIVIDES.color)
+        axes.plot(
             curve.x,
             curve.measured,
             color=DOES_NOT_DIVIDE.color,
             marker=DOES_NOT_DIVIDE.marker,
+            markersize=DOES_NOT_DIVIDE.size,
             linestyle="none",
+            clip_on=False,
         )
-        axes.set(title=curve.title, xlabel=curve.axis, ylabel="times the first")
+        every = [*curve.counted, *curve.measured]
+        axes.set_xscale("log")
+        if max(every) > _WIDE * min(every):
+            axes.set_yscale("log")
+        else:
+            axes.set_ylim(0, 1.1 * max(every))
+        axes.set(title=curve.title, xlabel=curve.axis, ylabel="times the last")
         axes.set_xticks(curve.x, [f"{value:g}" for value in curve.x])
-        axes.minorticks_off()
+        axes.xaxis.minorticks_off()
     counted, measured = facets[0].lines
     legend_above(figure, {"counted FLOPs": counted, "measured time": measured}, columns=2)
     return figure
