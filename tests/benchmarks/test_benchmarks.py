@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 import benchmarks.__main__ as program
 import spar_bench as sb
-from benchmarks import plain
+from benchmarks import growth, plain
 from benchmarks.figures import Figure, in_turns
 from benchmarks.training import LOSSES, PARTS
 from spar_bench.backbones.base import Backbone
@@ -84,3 +84,20 @@ def test_figures_are_printed_and_saved_with_the_machine(
 def test_students_that_are_measured_are_known() -> None:
     assert set(LOSSES) <= set(names("losses"))
     assert [parse_trainable(part).part for part in PARTS][-1] == "all"
+
+
+def test_curve_is_relative_to_its_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(growth, "in_turns", lambda ways, rounds: {"0": 1.0, "1": 4.0})
+
+    curve = growth._curve("More", "number", [1, 2], [print, print], [10.0, 20.0])
+
+    assert (curve.x, curve.measured, curve.counted) == ([1.0, 2.0], [0.25, 1.0], [0.5, 1.0])
+
+
+def test_saved_curves_can_be_drawn(tmp_path: Path) -> None:
+    for saved in (Path(program.__file__).parent / "results").glob("*.growth.json"):
+        curves = [growth.Curve(**one) for one in json.loads(saved.read_text())["curves"]]
+        growth.draw(curves, tmp_path / "performance.png")
+
+        assert (tmp_path / "performance.png").read_bytes().startswith(b"\x89PNG")
+        assert all(one.measured[-1] == one.counted[-1] == 1.0 for one in curves)
