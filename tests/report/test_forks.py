@@ -4,7 +4,6 @@ import os
 
 import pytest
 
-from spar_bench.report import forks
 from spar_bench.report.forks import in_forks, n_forks
 
 
@@ -53,7 +52,7 @@ def test_number_of_forks(
     expected: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(forks.multiprocessing, "get_all_start_methods", lambda: methods)
-    monkeypatch.setattr(forks.os, "cpu_count", lambda: cores)
+    monkeypatch.setattr("multiprocessing.get_all_start_methods", lambda: methods)
+    monkeypatch.setattr("os.cpu_count", lambda: cores)
 
     assert n_forks(most) == expected
