@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 import spar_bench as sb
 from benchmarks.figures import in_turns
-from benchmarks.training import LOSSES, Students
+from benchmarks.training import LOSS_RECIPES, Students
 from spar_bench.backbones.base import Backbone
 from spar_bench.components.flops import encoder_flops
 from spar_bench.files import replace_text
@@ -94,9 +94,8 @@ def growth() -> Iterator[Curve]:
 
 def _students() -> Iterator[Curve]:
     with tempfile.TemporaryDirectory() as folder:
-        recipes = [{"loss": loss, "trainable": "last_2_blocks"} for loss in LOSSES]
-        several = Students(Path(folder, "losses"), recipes)
-        numbers = range(1, len(LOSSES) + 1)
+        several = Students(Path(folder, "losses"), LOSS_RECIPES)
+        numbers = range(1, len(LOSS_RECIPES) + 1)
         yield _curve(
             "More losses of one stream of images",
             "students of the last two blocks, side by side",
@@ -105,7 +104,9 @@ def _students() -> Iterator[Curve]:
             [several.gflops(several.stages[:n]) for n in numbers],
         )
         counts = [2, 4, 8, 16]
-        of_images = {n: Students(Path(folder, str(n)), recipes[:1], n_images=n) for n in counts}
+        of_images = {
+            n: Students(Path(folder, str(n)), LOSS_RECIPES[:1], n_images=n) for n in counts
+        }
         yield _curve(
             "More images",
             "images, four epochs, last two blocks",

@@ -19,6 +19,7 @@ from spar_bench.stages import student
 from spar_bench.store import Store
 
 LOSSES = ["mse", "cosine", "smooth_l1", "l1"]
+LOSS_RECIPES = [{"loss": loss, "trainable": "last_2_blocks"} for loss in LOSSES]
 PARTS = [
     *("attention_of_last_2_blocks", "mlp_of_last_2_blocks", "last_1_blocks", "last_2_blocks"),
     *("last_3_blocks", "all"),
@@ -65,9 +66,8 @@ class Students:
 def training() -> Iterator[Figure]:
     """Measure on the embedded world, as `loss.yaml` and `trainable.yaml` train."""
     with tempfile.TemporaryDirectory() as folder:
-        losses = [{"loss": loss, "trainable": "last_2_blocks"} for loss in LOSSES]
         yield from _together(
-            Students(Path(folder, "losses"), losses), name="four losses against one", bar=2.0
+            Students(Path(folder, "losses"), LOSS_RECIPES), name="four losses against one", bar=2.0
         )
         parts = [{"trainable": part} for part in PARTS]
         yield from _together(

@@ -136,8 +136,14 @@ class Training:
 
     def learning_rate_share(self) -> float:
         """Return the learning rate as a share of its peak: up, constant, down to zero."""
-        falling = (self.steps - self.step) / (self.steps - self.level_until)
-        return min(1.0, (self.step + 1) / self.recipe.warm_up_steps, falling)
+        recipe = self.recipe
+        return learning_rate_share(self.step, self.steps, recipe.warm_up_steps, recipe.decay_share)
+
+
+def learning_rate_share(step: int, steps: int, warm_up_steps: int, decay_share: float) -> float:
+    """Return a learning rate as a share of its peak: up, constant, linear to zero at the end."""
+    falling = (steps - step) / (steps - (1 - decay_share) * steps)
+    return min(1.0, (step + 1) / warm_up_steps, falling)
 
 
 def _new_model(n_tokens: int) -> CLIP:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from recipes.patchwork.muon import Muon
 from recipes.patchwork.pretrain import validation_miou
+from recipes.patchwork.training import learning_rate_share
 from recipes.patchwork_students.shards import N_SHARDS, SIZES_HW, STEPS, n_scenes, posed, read_shard
 from spar_bench.backbones.patchwork import Backbone
 from spar_bench.errors import Diverged, SparBenchError
@@ -150,8 +151,9 @@ class Training:
     def learning_rate_share(self) -> float:
         """Return the learning rate as a share of its peak: up, constant, down to zero."""
         recipe = self.recipe
-        left = 1 - self.step / recipe.steps
-        return min(1.0, (self.step + 1) / recipe.warm_up_steps, left / recipe.decay_share)
+        return learning_rate_share(
+            self.step, recipe.steps, recipe.warm_up_steps, recipe.decay_share
+        )
 
     def save(self, path: Path) -> None:
         """Write everything that later steps depend on."""
