@@ -18,7 +18,8 @@ Average = Literal["logits", "features"]
 Precision = Literal["float32", "bfloat16", "float16"]
 PositionRule = Literal["scale_factor", "size", "rope"]
 OddSides = Literal["floor", "pad", "stretch"]
-Optimiser = Literal["adamw", "sgd"]
+LinearOptimiser = Literal["adamw", "sgd"]
+Optimiser = Literal["adamw", "muon", "sgd"]
 Schedule = Literal["constant", "one_cycle", "cosine"]
 TRAINABLE = (
     r"^(all|position_embedding|patch_embedding|((attention|mlp)_of_)?last_[1-9][0-9]{0,3}_blocks)$"

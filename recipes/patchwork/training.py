@@ -11,10 +11,10 @@ import torch
 from open_clip.model import CLIP
 from torch import nn
 
-from recipes.patchwork.muon import Muon
 from spar_bench.components.weights import CONFIG_FILE
 from spar_bench.errors import SparBenchError
 from spar_bench.patchwork import weights
+from spar_bench.run.muon import Muon
 from spar_bench.run.resume import (
     load_state,
     optimiser_tensors,
@@ -58,7 +58,10 @@ class Training:
             if weight.ndim == 2 and "resblocks" in name
         }
         self.muon = Muon(
-            matrices.values(), lr=recipe.matrix_learning_rate, weight_decay=recipe.weight_decay
+            matrices.values(),
+            lr=recipe.matrix_learning_rate,
+            weight_decay=recipe.weight_decay,
+            scale="original",
         )
         others = [(n, w) for n, w in self.model.named_parameters() if n not in matrices]
         scales = [w for n, w in others if n.startswith("logit_")]

@@ -18,7 +18,6 @@ import torch.nn.functional as F
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from recipes.patchwork.muon import Muon
 from recipes.patchwork.pretrain import validation_miou
 from recipes.patchwork.training import learning_rate_share
 from recipes.patchwork_students.shards import N_SHARDS, SIZES_HW, STEPS, n_scenes, posed, read_shard
@@ -27,6 +26,7 @@ from spar_bench.errors import Diverged, SparBenchError
 from spar_bench.files import replace_bytes, replace_text
 from spar_bench.run.context import autocast, device_name, set_threads
 from spar_bench.run.images import normalise
+from spar_bench.run.muon import Muon
 from spar_bench.run.resume import load_state, optimiser_tensors, restore_optimiser, save_state
 from spar_bench.run.trainable import set_trainable
 from spar_bench.spec.schema import BackboneSpec
@@ -114,7 +114,10 @@ class Training:
         decay = recipe.weight_decay
         self.peaks = {
             Muon(
-                matrices.values(), lr=recipe.matrix_learning_rate, weight_decay=decay
+                matrices.values(),
+                lr=recipe.matrix_learning_rate,
+                weight_decay=decay,
+                scale="original",
             ): recipe.matrix_learning_rate,
             torch.optim.AdamW(
                 others, lr=recipe.learning_rate, weight_decay=decay

@@ -15,7 +15,9 @@ from functools import cache
 
 from spar_bench import registry
 from spar_bench.components.sizes import Sizes, TextSizes
-from spar_bench.values import parse_trainable
+from spar_bench.values import Optimiser, parse_trainable
+
+MUON_ITERATIONS = 5
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,25 @@ def training_flops(sizes: Sizes, image_hw: tuple[int, int], trainable: str) -> i
         backward += block.linear * (2 if asked.part in ("all", "blocks", "attention") else 1)
         backward += block.mixing * 5 // 2
     return encoder_flops(sizes, image_hw) + backward
+
+
+def step_flops(sizes: Sizes, optimiser: Optimiser, trainable: str) -> int:
+    """Return the FLOPs of updating weights once: Muon's products, of all matrices it is for."""
+    asked = parse_trainable(trainable)
+    if optimiser != "muon":
+        return 0
+    width, hidden = sizes.width, int(sizes.width * sizes.mlp_ratio)
+    attention = [(3 * width, width), (width, width)]
+    both_layers = [(hidden, width), (width, hidden)]
+    shapes = {"attention": attention, "mlp": both_layers}.get(asked.part, attention + both_layers)
+    n_blocks = min(asked.n_blocks or sizes.depth, sizes.depth)
+    return n_blocks * sum(muon_flops(*shape) for shape in shapes)
+
+
+def muon_flops(rows: int, columns: int) -> int:
+    """Return the FLOPs of Muon's iterations on a matrix: three products each, one of a square."""
+    short, long = sorted((rows, columns))
+    return MUON_ITERATIONS * (4 * short**2 * long + 2 * short**3)
 
 
 def n_frozen_blocks(sizes: Sizes, trainable: str) -> int | None:

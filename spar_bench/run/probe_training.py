@@ -19,13 +19,14 @@ from torch import Tensor, nn
 from spar_bench.datasets.base import IGNORED
 from spar_bench.errors import Diverged
 from spar_bench.run.linear import Weights
+from spar_bench.run.optimisers import optimiser_of
 from spar_bench.run.resume import (
     load_state,
     optimiser_tensors,
     restore_optimiser,
     save_state,
 )
-from spar_bench.run.training import learning_rate_factor, optimiser_of, order
+from spar_bench.run.training import learning_rate_factor, order
 from spar_bench.spec.schema import ClassifierSpec
 
 _MIRRORING = 1

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from spar_bench.backbones.base import Backbone
+from spar_bench.run.optimisers import optimisers_of
 from spar_bench.run.resume import (
     load_state,
     optimiser_tensors,
@@ -20,7 +21,7 @@ from spar_bench.run.resume import (
     save_state,
 )
 from spar_bench.run.trainable import set_trainable
-from spar_bench.spec.schema import ClassifierSpec, StudentSpec
+from spar_bench.spec.schema import StudentSpec
 from spar_bench.values import Schedule
 
 ONE_CYCLE_RISE = 0.3
@@ -80,7 +81,7 @@ class Training:
 
     def __post_init__(self) -> None:
         self.parameters = set_trainable(self.backbone, self.spec.trainable)
-        self.optimiser = optimiser_of(self.spec, self.parameters)
+        self.optimisers = optimisers_of(self.spec, self.backbone, self.parameters)
         device = self.parameters[0].device.type
         self.scaler = torch.amp.GradScaler(device, enabled=self.spec.precision == "float16")
 
@@ -117,11 +118,12 @@ class Training:
 
     def update(self, loss: float) -> None:
         factor = learning_rate_factor(self.spec.schedule, self.step, self.n_steps)
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.spec.learning_rate * factor
-        self.scaler.step(self.optimiser)
+        for optimiser in self.optimisers.values():
+            for group in optimiser.param_groups:
+                group["lr"] = self.spec.learning_rate * factor
+            self.scaler.step(optimiser)
+            optimiser.zero_grad(set_to_none=True)
         self.scaler.update()
-        self.optimiser.zero_grad(set_to_none=True)
         self.curve.append((self.step, loss, time.time_ns() // 1_000_000))
         self.step += 1
 
@@ -133,7 +135,8 @@ class Training:
     def save(self, path: Path) -> None:
         """Write weights, optimiser state and place in the order as one safetensors file."""
         tensors = {f"weight/{name}": value for name, value in self.trained().items()}
-        tensors |= optimiser_tensors(self.optimiser, "optimiser")
+        for name, optimiser in self.optimisers.items():
+            tensors |= optimiser_tensors(optimiser, name)
         state = {
             "step": self.step,
             "gflops": self.gflops,
@@ -155,22 +158,9 @@ class Training:
             for name, tensor in tensors.items():
                 if name.startswith("weight/"):
                     named[name.removeprefix("weight/")].copy_(tensor)
-        restore_optimiser(self.optimiser, tensors, "optimiser")
+        for name, optimiser in self.optimisers.items():
+            restore_optimiser(optimiser, tensors, name)
         self.scaler.load_state_dict(state["scaler"])
         self.step, self.gflops = state["step"], state["gflops"]
         self.teach_gflops, self.seconds = state["teach_gflops"], state["seconds"]
         self.curve = [tuple(point) for point in state["curve"]]
-
-
-def optimiser_of(
-    spec: StudentSpec | ClassifierSpec, parameters: list[nn.Parameter]
-) -> torch.optim.Optimizer:
-    """Return the optimiser of a recipe, at the peak of its schedule."""
-    rate, decay = spec.learning_rate, spec.weight_decay
-    match spec.optimiser:
-        case "adamw":
-            return torch.optim.AdamW(parameters, lr=rate, weight_decay=decay)
-        case "sgd":
-            return torch.optim.SGD(parameters, lr=rate, momentum=0.9, weight_decay=decay)
-        case _:
-            assert_never(spec.optimiser)

@@ -29,6 +29,7 @@ from spar_bench.values import (
     FolderPath,
     ImageHW,
     Images,
+    LinearOptimiser,
     Method,
     OddSides,
     Optimiser,
@@ -148,7 +149,10 @@ class StudentSpec(Part):
         description="What is trained: all, position_embedding, patch_embedding, last_N_blocks, "
         "attention_of_last_N_blocks or mlp_of_last_N_blocks.",
     )
-    optimiser: Optimiser = "adamw"
+    optimiser: Optimiser = Field(
+        "adamw",
+        description="muon: AdamW for all but the matrices of blocks, at the same learning rate.",
+    )
     learning_rate: PositiveNumber = Field(2.0e-5, description="The peak of the schedule.")
     weight_decay: Weight = 1.0e-4
     epochs: Epochs = Field(10, description="Passes over the distillation images.")
@@ -160,6 +164,13 @@ class StudentSpec(Part):
         description="A file of weights trained elsewhere, or a student in the package "
         "(patchwork-spar, patchwork-spar-all), instead of training here.",
     )
+
+    @model_validator(mode="after")
+    def _muon_has_matrices(self) -> Self:
+        if self.optimiser == "muon" and self.trainable.endswith("_embedding"):
+            text = f"must be adamw or sgd where no block trains ({self.trainable}), but got muon"
+            raise mistake(f"{text}; use adamw", "optimiser", "trainable")
+        return self
 
 
 class DatasetSpec(DatasetPart):
@@ -214,7 +225,7 @@ class ClassifierSpec(Part):
         None, description="Training images used, evenly spaced, where there are more; default: all."
     )
     flip: Probability = Field(0.5, description="Share of the training images that are mirrored.")
-    optimiser: Optimiser = "adamw"
+    optimiser: LinearOptimiser = "adamw"
     learning_rate: PositiveNumber = Field(1.0e-3, description="The peak of the schedule.")
     weight_decay: Weight = 1.0e-4
     epochs: Epochs = Field(10, description="Passes over the training images.")

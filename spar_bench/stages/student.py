@@ -13,6 +13,7 @@ from spar_bench import registry
 from spar_bench.components.flops import (
     n_frozen_blocks,
     prefix_flops,
+    step_flops,
     trained_params,
     training_flops,
 )
@@ -161,11 +162,14 @@ class Stage(base.Stage):
     ) -> float:
         """Return the work of training students side by side, frozen blocks and teacher shared."""
         counted = targets.drawn(self, stages)
-        n_times = self.settings.recipe.epochs // self.settings.n_lists  # that each image is read
+        recipe, n_lists = self.settings.recipe, self.settings.n_lists
+        n_times = recipe.epochs // n_lists  # that each image is read
+        n_steps = recipe.epochs * -(-(sum(counted.values()) // n_lists) // recipe.accumulate)
         flops = 0.0
         for one in batch:
             assert isinstance(one, Stage), "a batch is of one kind"
             flops += n_times * sum(n * one.own_flops(hw) for hw, n in counted.items())
+            flops += n_steps * one.step_flops
         frozen = frozen_of(batch, stages)
         flops += frozen.flops * (1 + (n_times - 1) * (1 - frozen.kept_share))
         if not self.places.keeps_targets:
@@ -179,6 +183,12 @@ class Stage(base.Stage):
         n_frozen = n_frozen_blocks(sizes, trainable)
         before = 0 if n_frozen is None else prefix_flops(sizes, image_hw, n_frozen)
         return training_flops(sizes, image_hw, trainable) - before
+
+    @property
+    def step_flops(self) -> int:
+        """FLOPs of a step, apart from those of its images."""
+        recipe = self.settings.recipe
+        return step_flops(self.places.sizes, recipe.optimiser, recipe.trainable)
 
     def identities(self, resolver: Resolver) -> Mapping[str, Any]:
         """Return the identities of backbone and loss now."""

@@ -9,9 +9,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from spar_bench import registry
-from spar_bench.components.flops import trained_params, training_flops
+from spar_bench.components.flops import step_flops, trained_params, training_flops
+from spar_bench.run.optimisers import optimisers_of
 from spar_bench.run.trainable import set_trainable
-from spar_bench.spec.schema import BackboneSpec
+from spar_bench.spec.schema import BackboneSpec, StudentSpec
 from tests.backbones.dinov3 import tiny
 from tests.backbones.tiny_siglip import write_data_file, write_folder
 from tests.run.tiny import write_clip
@@ -80,3 +81,30 @@ def test_what_trains_is_every_matrix_of_a_part(build: Build, read_out: str, part
         if not name.endswith(("token", "latent"))
     ]
     assert trained_params(backbone.sizes, part) == sum(matrices)
+
+
+@pytest.mark.parametrize("part", ["all", "last_2_blocks", "mlp_of_last_1_blocks"])
+@pytest.mark.parametrize(
+    "read_out", ["maskclip", "attention_pool_values", "patch_tokens", "head_patch_tokens"]
+)
+def test_steps_of_muon_cost_what_torch_counts(build: Build, read_out: str, part: str) -> None:
+    backbone = build(read_out)
+    trained = set_trainable(backbone, part)
+    recipe = StudentSpec(optimiser="muon", trainable=part)
+    optimisers = optimisers_of(recipe, backbone, trained)
+    for parameter in trained:
+        parameter.grad = torch.ones_like(parameter)
+
+    with FlopCounterMode(display=False) as counter:
+        for optimiser in optimisers.values():
+            optimiser.step()
+
+    assert step_flops(backbone.sizes, "muon", part) == counter.get_total_flops() > 0
+    assert step_flops(backbone.sizes, "adamw", part) == 0
+    in_groups = [
+        one
+        for each in optimisers.values()
+        for group in each.param_groups
+        for one in group["params"]
+    ]
+    assert sorted(map(id, in_groups)) == sorted(map(id, trained))

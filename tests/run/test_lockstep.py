@@ -26,6 +26,7 @@ RECIPES: list[dict[str, Any]] = [
     {"trainable": "last_2_blocks", "optimiser": "sgd", "learning_rate": 1e-2},
     {"trainable": "mlp_of_last_2_blocks", "loss": "smooth_l1", "weight_decay": 0.1},
     {"trainable": "patch_embedding"},
+    {"trainable": "attention_of_last_2_blocks", "optimiser": "muon"},
 ]
 """What students that train side by side may differ in."""
 

@@ -157,6 +157,7 @@ def stopping_at(step: int) -> Iterator[bool]:
     [
         {"trainable": "all", "schedule": "one_cycle"},
         {"optimiser": "sgd", "schedule": "cosine", "learning_rate": 0.1},
+        {"trainable": "all", "optimiser": "muon"},
         {"precision": "bfloat16", "accumulate": 1},
         {"precision": "float16"},
     ],

@@ -1,5 +1,6 @@
 """What a student took to be made, against closed forms of its windows and passes."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,29 @@ def test_targets_that_are_not_kept_count_once_an_epoch(
     assert of_type(collector.plan, targets.Stage) == []
     assert took.teach_gflops == pytest.approx(2 * teach, rel=1e-9)
     assert took.train_gflops == pytest.approx(2 * passes, rel=1e-9)
+
+
+@pytest.mark.parametrize("n_images", [1, 2, 3])
+def test_muons_products_count_once_a_step(
+    clip: Path, store: Store, tmp_path: Path, n_images: int
+) -> None:
+    one = settings(
+        clip,
+        same_size(tmp_path / "noise"),
+        **DRAWN,
+        student__trainable="all",  # so that no frozen block is run once for both epochs
+        student__optimiser="muon",
+        student__accumulate=n_images,
+    )
+
+    collector, took = collected(one, store)
+
+    [stage] = of_type(collector.plan, student.Stage)
+    _, passes = expected_gflops(collector, store)
+    n_steps = 2 * math.ceil(3 / n_images)
+    expected = 2 * passes + n_steps * stage.step_flops / 1e9
+    assert took.train_gflops == pytest.approx(expected, rel=1e-9)
+    assert stage.estimate(collector.plan.stages).gflops == pytest.approx(expected, rel=1e-9)
 
 
 @pytest.mark.parametrize("keep", [True, False])
