@@ -75,5 +75,6 @@ def orthogonalise(matrix: Tensor) -> Tensor:
         x = x.bfloat16()
     for _ in range(MUON_ITERATIONS):
         gram = x @ x.T
-        x = a * x + (b * gram + c * gram @ gram) @ x
+        polynomial = torch.addmm(gram, gram, gram, beta=b, alpha=c)
+        x = torch.addmm(x, polynomial, x, beta=a)
     return (x.T if is_tall else x).to(matrix.dtype)
