@@ -286,6 +286,7 @@ def _settings(rows: list[Row]) -> dict[str, Any]:
         affects = not name.startswith(
             _WITHOUT_EFFECT_ON.get(first.method, ())
             + _WITHOUT_EFFECT_WITH.get(first.classifier, ())
+            + (("student.",) if first.checkpoint is not None else ())  # of a recipe, not of its own
         )
         if name not in SWEPT_COLUMNS and affects and all(r.swept.get(name) == value for r in rows):
             settings[name] = value

@@ -11,6 +11,20 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
+class Turns:
+    """Numbers from 0 on, each taken by one process alone: of this one and its forks."""
+
+    def __init__(self) -> None:
+        self._next = multiprocessing.Value("i", 0)
+
+    def take(self) -> int:
+        """Return the next number."""
+        with self._next:
+            taken = self._next.value
+            self._next.value += 1
+        return taken
+
+
 def n_forks(most: int) -> int:
     """Return how many processes share work of `most` parts: one where processes cannot fork."""
     can_fork = "fork" in multiprocessing.get_all_start_methods()

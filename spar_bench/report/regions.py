@@ -24,11 +24,16 @@ def number_places(labels: NDArray[np.uint8], radius_px: float) -> list[Place]:
     the map bounds it, and ignored pixels have none.
     """
     places = []
-    for label in (int(value) for value in np.unique(labels) if value != IGNORED):
-        inside = np.pad(labels == label, 1)
-        depth = ndimage.distance_transform_edt(inside)
-        pieces, _ = ndimage.label(inside)
-        for piece in np.unique(pieces[depth >= radius_px]):
-            y, x = divmod(int(np.argmax(np.where(pieces == piece, depth, 0))), depth.shape[1])
-            places.append(Place(y - 1, x - 1, label))
+    for label, around in enumerate(ndimage.find_objects(labels.astype(np.int32) + 1)):
+        if around is None or label == IGNORED:
+            continue
+        pieces, _ = ndimage.label(labels[around] == label)
+        for piece, within in enumerate(ndimage.find_objects(pieces), start=1):
+            if min(side.stop - side.start for side in within) + 1 < 2 * radius_px:
+                continue  # too narrow
+            depth = ndimage.distance_transform_edt(np.pad(pieces[within] == piece, 1))
+            y, x = divmod(int(depth.argmax()), depth.shape[1])
+            if depth[y, x] >= radius_px:
+                top, left = (a.start + w.start for a, w in zip(around, within, strict=True))
+                places.append(Place(top + y - 1, left + x - 1, label))
     return places

@@ -14,7 +14,7 @@ from spar_bench.report.columns import chosen
 from spar_bench.report.differences import comparisons
 from spar_bench.report.figures import plan_figures
 from spar_bench.report.fonts import warning, without_letters
-from spar_bench.report.forks import in_forks, n_forks
+from spar_bench.report.forks import Turns, in_forks, n_forks
 from spar_bench.report.manifest import MANIFEST, note_files, read_manifest
 from spar_bench.report.measuring import Resampler
 from spar_bench.report.names import with_distinct_datasets
@@ -105,16 +105,19 @@ def _draw(
     results: Results, aggregates: list[Aggregate], evaluations: Evaluations, folder: Path
 ) -> tuple[list[Figure], list[Path]]:
     """Draw the figures, on all cores; return their blocks and their files."""
-    names = list(_names(results, aggregates))
-    n = n_forks(most=_MOST_FORKS)
+    names, turns = list(_names(results, aggregates)), Turns()
 
-    def share(first: int) -> list[Figure]:
-        plans = itertools.islice(plan_figures(results, aggregates, evaluations), first, None, n)
-        return [_drawn(plan, folder, names) for plan in plans]
+    def share(_: int) -> dict[int, Figure]:
+        drawn, mine = dict[int, Figure](), turns.take()
+        for place, plan in enumerate(plan_figures(results, aggregates, evaluations)):
+            if place == mine:
+                drawn[place] = _drawn(plan, folder, names)
+                mine = turns.take()
+        return drawn
 
-    shares = in_forks(share, n)
-    rounds = itertools.chain.from_iterable(itertools.zip_longest(*shares))
-    figures = [figure for figure in rounds if figure is not None]
+    shares = in_forks(share, n_forks(most=_MOST_FORKS))
+    by_place = dict(itertools.chain.from_iterable(drawn.items() for drawn in shares))
+    figures = [by_place[place] for place in sorted(by_place)]
     boxed = without_letters(names) if figures else []
     if boxed:
         log.warning("%s: %s", results.experiment, warning(boxed))

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from spar_bench.report.forks import in_forks, n_forks
+from spar_bench.report.forks import Turns, in_forks, n_forks
 
 
 def test_each_share_has_a_process_of_its_own_and_the_first_is_this_one() -> None:
@@ -24,6 +24,15 @@ def test_fork_has_what_this_process_has_and_changes_only_its_own() -> None:
 
     assert in_forks(work, 2) == [["here", "share 0"], ["here", "share 1"]]
     assert seen == ["here", "share 0"]
+
+
+def test_each_number_is_taken_by_one_process() -> None:
+    turns = Turns()
+
+    found = in_forks(lambda _: [turns.take() for _ in range(200)], 3)
+
+    assert sorted(number for numbers in found for number in numbers) == list(range(600))
+    assert all(numbers == sorted(numbers) for numbers in found)
 
 
 def test_what_a_fork_raises_is_raised_with_its_traceback() -> None:

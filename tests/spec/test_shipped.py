@@ -60,7 +60,7 @@ def test_the_stride_experiment_holds_the_papers_comparison() -> None:
 
     teachers = [point for point in points if point.settings.evaluate.methods == ["teacher"]]
     students = [point for point in points if point not in teachers]
-    assert [point.settings.teacher.stride_px for point in teachers] == [64, 32, 28, 16, 12, 8]
+    assert [point.settings.teacher.stride_px for point in teachers] == [64, 32, 28, 18, 16, 12, 8]
     assert {point.settings.teacher.window_px for point in points} == {64}
     assert [point.group for point in students] == [
         "trainable=last_2_blocks",
@@ -68,7 +68,7 @@ def test_the_stride_experiment_holds_the_papers_comparison() -> None:
         "trainable=last_2_blocks,checkpoint=patchwork-spar",
         "trainable=all,checkpoint=patchwork-spar-all",
     ]
-    assert {point.settings.teacher.stride_px for point in students} == {12}
+    assert {point.settings.teacher.stride_px for point in students} == {18}
     assert all(point.settings.evaluate.datasets[0].count == 48 for point in points)
 
 
