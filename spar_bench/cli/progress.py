@@ -74,10 +74,11 @@ class Tally:
         collector, ahead = Collector("", plan, store), dict[str, list[Stage]]()
         done, keys = set[str](), dict[str, str]()
         for fingerprint, stage in plan.stages.items():
-            keys[fingerprint], state = stage.batch_key, collector.state(fingerprint)
+            state = collector.state(fingerprint)
             if state.status == "finished":
                 done.add(fingerprint)
             elif not state.final:
+                keys[fingerprint] = stage.batch_key
                 ahead.setdefault(stage.batch_key, []).append(stage)
         speed = self._speed = self._speed or assumed_speed(store.finished(), None)
         work = {key: speed.seconds(batch, plan.stages) for key, batch in ahead.items()}

@@ -20,7 +20,7 @@ class Turns:
     def take(self) -> int:
         """Return the next number."""
         with self._next:
-            taken = self._next.value
+            taken: int = self._next.value
             self._next.value += 1
         return taken
 

@@ -15,6 +15,7 @@ from spar_bench.engine.events import Event
 from spar_bench.plan.devices import STAGE_S, Speed
 from spar_bench.plan.making import make_plan
 from spar_bench.plan.trials import Plan
+from spar_bench.session.collect import Collector, State
 from spar_bench.stages.base import Stage
 from spar_bench.store import Store
 from tests.small import DIVERGING, TINY, write_spec
@@ -153,6 +154,32 @@ def test_time_left_is_as_planned_then_follows_the_work_done_and_leaves_out_the_s
     pace = (PLAN_S + took) / (PLAN_S + took / 2)
     assert halfway == pytest.approx(pace * (took / 2 + others))
     assert at_end == pytest.approx(0)
+
+
+def test_students_left_of_those_that_go_together_are_work_ahead(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = TINY.replace("learning_rate: [1.0e-3]", "learning_rate: [1.0e-3, 2.0e-3]")
+    plan = make_plan(read_spec(Path(write_spec(text))).points, [0], None)
+    first, second = (one for one in plan.stages.values() if one.kind == "student")
+    assert first.batch_key == second.batch_key
+    look = Collector.state
+
+    def state(self: Collector, fingerprint: str) -> State:
+        return State("finished") if fingerprint == first.fingerprint else look(self, fingerprint)
+
+    monkeypatch.setattr(Collector, "state", state)
+    tally = Tally()
+    tally.planned(plan, store)
+
+    before = tally.seconds_left()
+    tell(tally, "started", second)
+    begun = tally.seconds_left()
+    tell(tally, "made", second)
+
+    assert before == begun == sum(tally._work.values())
+    assert tally.seconds_left() == pytest.approx(before - tally._work[second.batch_key])
 
 
 def test_stage_that_failed_for_good_is_no_work_ahead(
