@@ -18,8 +18,8 @@ move it by a third at most, another process on the same cores doubles it."""
 BUSY = 0.1
 """Others disturb if, of the cores that are not idle beside us, they want more than this share."""
 _BYTES_EACH = 4_000
-_PASSES = 5
-"""Passes that an estimate counts: warm-up, three rounds and one for memory."""
+_PASSES = 8
+"""Passes that an estimate counts: two of the warm-up, five that are timed, and one for memory."""
 
 
 class Machine(base.Settings):
