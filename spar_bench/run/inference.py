@@ -5,8 +5,9 @@ cosines with each query), K windows side by side, n x m patches of a window.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,7 +23,7 @@ from spar_bench.windows import upsample_factor
 log = logging.getLogger(__name__)
 
 Encode = Callable[[Tensor], Tensor]
-WINDOW_BATCH = {"cpu": 64, "cuda": 256}
+WINDOW_BATCH = {"cpu": 48, "cuda": 256}
 """The most windows encoded at once, by kind of device: bounds memory for images of any size."""
 HIDDEN_BYTES = 12 << 20
 """What an MLP's hidden values of all windows at once may take on a CPU, so that they stay in its
@@ -41,31 +42,45 @@ class WindowBatch:
         self.size = size or WINDOW_BATCH.get(device.type, WINDOW_BATCH["cpu"])
         self.used: int | None = None
 
-    def encode_row(self, strip: Tensor, encode: Encode, lefts: list[int], width: int) -> Tensor:
-        """Encode the windows of one row of an image `(3, eh, W)` to `(K, D, n, m)` in float32.
+    def encode(
+        self,
+        image: Tensor,
+        encode: Encode,
+        corners: list[tuple[int, int]],
+        extent_hw: tuple[int, int],
+    ) -> Tensor:
+        """Encode the windows of an image `(3, H, W)` at some corners to `(K, D, n, m)` in float32.
 
         Raises:
             SparBenchError: the device has no memory for a single window.
         """
-        maps, first = list[Tensor](), 0
-        while first < len(lefts):
-            chunk = lefts[first : first + self.size]
+        maps, first, (height, width) = list[Tensor](), 0, extent_hw
+        while first < len(corners):
+            chunk = corners[first : first + self.size]
             try:
-                windows = torch.stack([strip[:, :, left : left + width] for left in chunk])
+                windows = torch.stack(
+                    [image[:, top : top + height, left : left + width] for top, left in chunk]
+                )
                 maps.append(encode(windows).float())
             except torch.OutOfMemoryError as error:
-                self._halve(len(chunk), strip[:, :, :width], error)
+                self._halve(len(chunk), extent_hw, image.device, error)
             else:
                 first += len(chunk)
                 self.used = self.size
                 continue
             del windows
-            if strip.is_cuda:  # only here: while the error is handled, its frames hold tensors
+            if image.is_cuda:  # only here: while the error is handled, its frames hold tensors
                 torch.cuda.empty_cache()
         return torch.cat(maps)
 
-    def _halve(self, n_windows: int, window: Tensor, error: torch.OutOfMemoryError) -> None:
-        (height, width), device = window.shape[-2:], window.device
+    def _halve(
+        self,
+        n_windows: int,
+        extent_hw: tuple[int, int],
+        device: torch.device,
+        error: torch.OutOfMemoryError,
+    ) -> None:
+        height, width = extent_hw
         if n_windows == 1:
             raise SparBenchError(
                 f"{device}: must have memory for one window of {height}x{width} px, but "
@@ -164,8 +179,8 @@ def stitch(
 ) -> list[Tensor]:
     """Stitch the outputs of `encode` for windows, for several strides at once.
 
-    A window that several strides share is encoded once. Windows are processed row by row, so memory
-    grows with the image's width, not its area.
+    A window that several strides share is encoded once. Windows are processed a few rows at a time,
+    as many as are encoded at once: memory grows with the image's width, not its area.
 
     Args:
         image: Normalised, `(3, H, W)`.
@@ -183,19 +198,45 @@ def stitch(
     matrices = [
         (_matrix(rows, image.device), _matrix(columns, image.device)) for rows, columns in axes
     ]
+    extent_hw = axes[0][0].extent_px, axes[0][1].extent_px
+    for together in _packed(_rows(axes), batch.size):
+        corners = [(row.top, left) for row in together for left in row.lefts]
+        maps = batch.encode(image, encode, corners, extent_hw)
+        of_rows = maps.split_with_sizes([len(row.lefts) for row in together])
+        for row, of_row in zip(together, of_rows, strict=True):
+            for i in row.present:
+                rows, columns = axes[i]
+                chosen = of_row[[row.lefts.index(left) for left in columns.origins]]
+                part = _place(chosen, *matrices[i], rows.origins.index(row.top))
+                total = totals[i]
+                totals[i] = part if total is None else total.add_(part)
+    return [total for total in totals if total is not None]
+
+
+class _Row(NamedTuple):
+    """A row of windows: its top, the strides that have it, and the lefts of their windows."""
+
+    top: int
+    present: list[int]
+    lefts: list[int]
+
+
+def _rows(axes: Sequence[tuple[Axis, Axis]]) -> Iterator[_Row]:
+    """Yield all rows of windows, from the top."""
     for top in sorted({top for rows, _ in axes for top in rows.origins}):
         present = [i for i, (rows, _) in enumerate(axes) if top in rows.origins]
-        lefts = sorted({left for i in present for left in axes[i][1].origins})
-        extent_hw = axes[present[0]][0].extent_px, axes[present[0]][1].extent_px
-        strip = image[:, top : top + extent_hw[0]]
-        maps = batch.encode_row(strip, encode, lefts, extent_hw[1])
-        for i in present:
-            rows, columns = axes[i]
-            chosen = maps[[lefts.index(left) for left in columns.origins]]
-            part = _place(chosen, *matrices[i], rows.origins.index(top))
-            total = totals[i]
-            totals[i] = part if total is None else total.add_(part)
-    return [total for total in totals if total is not None]
+        yield _Row(top, present, sorted({left for i in present for left in axes[i][1].origins}))
+
+
+def _packed(rows: Iterable[_Row], n_windows: int) -> Iterator[list[_Row]]:
+    """Yield rows together that have at most `n_windows`, and those with more alone."""
+    together = list[_Row]()
+    for row in rows:
+        if together and sum(len(one.lefts) for one in (*together, row)) > n_windows:
+            yield together
+            together = []
+        together.append(row)
+    yield together
 
 
 def _place(maps: Tensor, down: Tensor, across: Tensor, row: int) -> Tensor:

@@ -213,13 +213,14 @@ def test_windows_that_do_not_fit_are_encoded_fewer_at_once_from_then_on(
     with caplog.at_level(logging.WARNING):
         [found] = stitch(image, memory.encode, [axes(image)], batch)
 
-    # Three rows of 13 windows: 13 are too many, half of them too, then 3 fit: 13 = 4 * 3 + 1.
-    assert memory.asked == [13, 6, 3, 3, 3, 3, 1] + 2 * [3, 3, 3, 3, 1]
-    assert (batch.size, batch.used) == (3, 3)
+    # Three rows of 13 windows: 39 are too many, half of them too, then 4 fit: 39 = 9 * 4 + 3.
+    assert memory.asked == [39, 19, 9, *[4] * 9, 3]
+    assert (batch.size, batch.used) == (4, 4)
     assert torch.allclose(found, expected, atol=1e-6)
     assert [record.getMessage() for record in caplog.records] == [
-        "13 windows of 16x16 px do not fit into the memory of cpu; 6 at once from now on",
-        "6 windows of 16x16 px do not fit into the memory of cpu; 3 at once from now on",
+        "39 windows of 16x16 px do not fit into the memory of cpu; 19 at once from now on",
+        "19 windows of 16x16 px do not fit into the memory of cpu; 9 at once from now on",
+        "9 windows of 16x16 px do not fit into the memory of cpu; 4 at once from now on",
     ]
 
 
@@ -263,12 +264,26 @@ def test_batch_moves_no_more_than_rounding(batch: int) -> None:
 
 
 @pytest.mark.parametrize(
+    ("batch", "expected"),
+    [(1, [1] * 39), (5, 3 * [5, 5, 3]), (13, 3 * [13]), (25, 3 * [13]), (26, [26, 13]), (39, [39])],
+)
+def test_whole_rows_are_encoded_together_as_far_as_they_fit(
+    batch: int, expected: list[int]
+) -> None:
+    image, memory = torch.randn(3, 24, 64), Memory(holds=99)
+
+    stitch(image, memory.encode, [axes(image)], WindowBatch(CPU, batch))
+
+    assert memory.asked == expected
+
+
+@pytest.mark.parametrize(
     ("stride_px", "expected"),
     # The paper's figure: windows of 512 px on an image of 2048x1024.
     [(512, 8), (256, 21), (128, 65), (64, 225), (56, 319), (40, 560), (32, 833), (24, 1495),
      (16, 3201), (8, 12545)],
 )  # fmt: skip
-def test_papers_windows_are_counted_and_taken_a_row_at_a_time(
+def test_papers_windows_are_counted_and_taken_a_few_at_a_time(
     stride_px: int, expected: int
 ) -> None:
     rows, columns = (
@@ -296,7 +311,7 @@ def test_papers_windows_are_counted_and_taken_a_row_at_a_time(
         ({"patch_px": 16, "image_px": 224, "width": 768}, 5),
         ({"patch_px": 16, "image_px": 512, "width": 768}, 1),
         ({"patch_px": 14, "image_px": 518, "width": 1280}, 1),
-        ({"patch_px": 8, "image_px": 64, "width": 128}, 64),
+        ({"patch_px": 8, "image_px": 64, "width": 128}, 48),
     ],
 )
 def test_as_many_windows_at_once_as_a_cpu_caches(changes: dict[str, Any], expected: int) -> None:
