@@ -147,9 +147,9 @@ def test_encoder_is_timed_inside_the_whole_pass(clock: Clock) -> None:
     timed.sample()
     found = timed.summary()
 
-    # Windows of 16 px at stride 4 on 24 x 32: three rows, each encoded in one batch.
-    assert found.encoder_p50_ms == pytest.approx(30)
-    assert found.latency_p50_ms == pytest.approx(37)
+    # Windows of 16 px at stride 4 on 24 x 32: three rows of five, encoded in one batch.
+    assert found.encoder_p50_ms == pytest.approx(10)
+    assert found.latency_p50_ms == pytest.approx(17)
 
 
 class Small(Slow):
@@ -171,8 +171,8 @@ def test_summary_has_the_window_batch_of_its_own_passes_alone(clock: Clock) -> N
         one.warm_up(1.0)
         one.sample()
 
-    # 16 px at stride 4 on 24 x 32: five windows in each of three rows, of which two fit at once.
-    assert [one.summary().window_batch for one in timed] == [2, WINDOW_BATCH["cpu"], None]
+    # 16 px at stride 4 on 24 x 32: 15 windows, of which seven do not fit at once, but three do.
+    assert [one.summary().window_batch for one in timed] == [3, WINDOW_BATCH["cpu"], None]
 
 
 def test_readings_take_turns_in_an_order_that_changes(clock: Clock) -> None:

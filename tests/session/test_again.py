@@ -23,13 +23,33 @@ print(outcome.n_made, all(outcome.trials.values()), sorted(heavy))
 """
 
 
+@pytest.fixture(scope="module")
+def timed(database: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Finish a sweep with timings in a process of its own; return its folder, and a copy."""
+    above = tmp_path_factory.mktemp("timed")
+    folder, copy = above / "folder", above / "copy"
+    folder.mkdir()
+    shutil.copy(database, folder / "mlflow.db")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+        patch.chdir(folder)
+        write_spec(TIMED)
+        assert printed(AGAIN, cwd=folder, may_warn=True).startswith("15 True")
+    shutil.copytree(folder, copy)
+    return folder, copy
+
+
 @pytest.fixture
-def finished(here: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder in which a sweep with timings has finished, in a process of its own."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(here / "cache"))
-    write_spec(TIMED)
-    assert printed(AGAIN, cwd=here, may_warn=True).startswith("15 True")
-    return here
+def finished(timed: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder in which a sweep with timings has finished, as it was then."""
+    folder, copy = timed
+    shutil.rmtree(folder)
+    shutil.copytree(copy, folder)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+    monkeypatch.chdir(folder)
+    return folder
 
 
 def test_it_needs_neither_torch_nor_mlflow(finished: Path) -> None:
