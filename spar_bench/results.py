@@ -54,9 +54,10 @@ class Training:
     """What it took to make a student; None where that is not known, as for an imported one.
 
     `train_images` is how many images were drawn, each read `epochs` times. `train_gflops` is the
-    student's own part, forward and backward passes; `teach_gflops` is the teacher's: all images
-    once if the targets are kept, which students of one teacher share, else once an epoch. A student
-    alone costs their sum. `train_seconds` includes the teacher's part unless targets are kept.
+    student's own part, passes and its optimiser's products; `teach_gflops` is the teacher's: all
+    images once if the targets are kept, which students of one teacher share, else once an epoch. A
+    student alone costs their sum. `train_seconds` includes the teacher's part unless targets are
+    kept.
     """
 
     train_images: int | None = None

@@ -53,6 +53,8 @@ _WITHOUT_EFFECT_ON = {
     "student": ("teacher.keep", "measure.", "evaluate.probes"),
 }
 """Parts of a spec that cannot affect a method's numbers."""
+_WITHOUT_EFFECT_ON_IMPORTED = (*_OF_TARGETS, "student.", "images.")
+"""Those that cannot affect a student which was trained elsewhere."""
 _WITHOUT_EFFECT_WITH = {
     "text": ("evaluate.classifier.",),
     "linear": ("evaluate.templates", "evaluate.logit_scale"),
@@ -286,7 +288,7 @@ def _settings(rows: list[Row]) -> dict[str, Any]:
         affects = not name.startswith(
             _WITHOUT_EFFECT_ON.get(first.method, ())
             + _WITHOUT_EFFECT_WITH.get(first.classifier, ())
-            + (("student.",) if first.checkpoint is not None else ())  # of a recipe, not of its own
+            + (_WITHOUT_EFFECT_ON_IMPORTED if first.checkpoint is not None else ())
         )
         if name not in SWEPT_COLUMNS and affects and all(r.swept.get(name) == value for r in rows):
             settings[name] = value

@@ -5,6 +5,7 @@ import os
 import traceback
 import warnings
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
@@ -14,12 +15,14 @@ T = TypeVar("T")
 class Turns:
     """Numbers from 0 on, each taken by one process alone: of this one and its forks."""
 
-    def __init__(self) -> None:
-        self._next = multiprocessing.Value("i", 0)
+    def __init__(self, n_forks: int) -> None:
+        shared: Any = multiprocessing.Value("i", 0, lock=n_forks > 1)
+        self._next = shared
+        self._lock: AbstractContextManager[Any] = shared if n_forks > 1 else nullcontext()
 
     def take(self) -> int:
         """Return the next number."""
-        with self._next:
+        with self._lock:
             taken: int = self._next.value
             self._next.value += 1
         return taken

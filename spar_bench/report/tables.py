@@ -31,8 +31,8 @@ _NOTE = (
 )
 _TRAINING_NOTE = (
     "Training is the mean over seeds. A student costs its targets, which are the teacher's part "
-    "and count once for all students of one teacher if they are kept, plus its own passes; time "
-    "includes targets only if they are not kept."
+    "and count once for all students of one teacher if they are kept, plus its own passes and "
+    "the products of its optimiser; time includes targets only if they are not kept."
 )
 _HEADERS = {
     "window_px": "Window (px)",

@@ -105,7 +105,8 @@ def _draw(
     results: Results, aggregates: list[Aggregate], evaluations: Evaluations, folder: Path
 ) -> tuple[list[Figure], list[Path]]:
     """Draw the figures, on all cores; return their blocks and their files."""
-    names, turns = list(_names(results, aggregates)), Turns()
+    names, n = list(_names(results, aggregates)), n_forks(most=_MOST_FORKS)
+    turns = Turns(n)
 
     def share(_: int) -> dict[int, Figure]:
         drawn, mine = dict[int, Figure](), turns.take()
@@ -115,7 +116,7 @@ def _draw(
                 mine = turns.take()
         return drawn
 
-    shares = in_forks(share, n_forks(most=_MOST_FORKS))
+    shares = in_forks(share, n)
     by_place = dict(itertools.chain.from_iterable(drawn.items() for drawn in shares))
     figures = [by_place[place] for place in sorted(by_place)]
     boxed = without_letters(names) if figures else []

@@ -5,7 +5,8 @@ cosines with each query), K windows side by side, n x m patches of a window.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -24,7 +25,8 @@ log = logging.getLogger(__name__)
 
 Encode = Callable[[Tensor], Tensor]
 WINDOW_BATCH = {"cpu": 48, "cuda": 256}
-"""The most windows encoded at once, by kind of device: bounds memory for images of any size."""
+"""The most windows encoded at once, by kind of device: bounds memory for images of any size. On
+a CPU, 64 of `patchwork` were slower than 48."""
 HIDDEN_BYTES = 12 << 20
 """What an MLP's hidden values of all windows at once may take on a CPU, so that they stay in its
 caches: five windows of 224 px of a ViT-B/16, which are a sixth faster than 25."""
@@ -71,7 +73,7 @@ class WindowBatch:
             del windows
             if image.is_cuda:  # only here: while the error is handled, its frames hold tensors
                 torch.cuda.empty_cache()
-        return torch.cat(maps)
+        return torch.cat(maps) if len(maps) > 1 else maps[0]
 
     def _halve(
         self,
@@ -199,7 +201,9 @@ def stitch(
         (_matrix(rows, image.device), _matrix(columns, image.device)) for rows, columns in axes
     ]
     extent_hw = axes[0][0].extent_px, axes[0][1].extent_px
-    for together in _packed(_rows(axes), batch.size):
+    waiting = deque(_rows(axes))
+    while waiting:
+        together = _taken(waiting, batch.size)
         corners = [(row.top, left) for row in together for left in row.lefts]
         maps = batch.encode(image, encode, corners, extent_hw)
         of_rows = maps.split_with_sizes([len(row.lefts) for row in together])
@@ -228,15 +232,14 @@ def _rows(axes: Sequence[tuple[Axis, Axis]]) -> Iterator[_Row]:
         yield _Row(top, present, sorted({left for i in present for left in axes[i][1].origins}))
 
 
-def _packed(rows: Iterable[_Row], n_windows: int) -> Iterator[list[_Row]]:
-    """Yield rows together that have at most `n_windows`, and those with more alone."""
-    together = list[_Row]()
-    for row in rows:
-        if together and sum(len(one.lefts) for one in (*together, row)) > n_windows:
-            yield together
-            together = []
-        together.append(row)
-    yield together
+def _taken(waiting: deque[_Row], n_windows: int) -> list[_Row]:
+    """Take the first rows, with at most `n_windows`, or one alone that has more."""
+    together = [waiting.popleft()]
+    left = n_windows - len(together[0].lefts)
+    while waiting and len(waiting[0].lefts) <= left:
+        together.append(waiting.popleft())
+        left -= len(together[-1].lefts)
+    return together
 
 
 def _place(maps: Tensor, down: Tensor, across: Tensor, row: int) -> Tensor:

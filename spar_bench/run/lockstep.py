@@ -294,11 +294,11 @@ def _update(run: Run, part: _Part, group: Group) -> None:
         training.gflops += of_image / 1e9
     for of_image in taught.tolist():
         training.teach_gflops += of_image / 1e9
-    training.gflops += run.stage.step_flops / 1e9
-    context.flops += run.stage.step_flops if ranks.rank == 0 else 0  # the same in all processes
     mean_loss = float(losses.float().mean())
     if math.isfinite(mean_loss):
         training.update(mean_loss)
+        training.gflops += run.stage.update_flops / 1e9
+        context.flops += run.stage.update_flops if ranks.rank == 0 else 0  # each process does it
     else:
         run.failure = diverged("loss", mean_loss, training)
     training.seconds += time.monotonic() - began

@@ -65,13 +65,13 @@ def _factor(shape: torch.Size, scale: Scale) -> float:
 def orthogonalise(matrix: Tensor) -> Tensor:
     """Return `matrix` with all singular values brought near 1, by Newton-Schulz iteration.
 
-    In float32 on the CPU, in bfloat16 elsewhere.
+    In bfloat16 on a GPU that multiplies it, else in float32.
     """
     a, b, c = _COEFFICIENTS
     is_tall = matrix.shape[0] > matrix.shape[1]
     x: Tensor = (matrix.T if is_tall else matrix).float()
     x = x / (x.norm() + 1e-7)
-    if x.device.type != "cpu":
+    if x.is_cuda and torch.cuda.is_bf16_supported(including_emulation=False):
         x = x.bfloat16()
     for _ in range(MUON_ITERATIONS):
         gram = x @ x.T

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from spar_bench.backbones.base import Backbone
+from spar_bench.errors import SpecError
 from spar_bench.run.muon import Muon
 from spar_bench.spec.schema import ClassifierSpec, StudentSpec
 from spar_bench.values import LinearOptimiser
@@ -18,13 +19,22 @@ def optimisers_of(
 ) -> dict[str, torch.optim.Optimizer]:
     """Return the optimisers of a student by name, at the peak of its schedule.
 
-    Muon is for the matrices of blocks; what else trains is AdamW's, at the same learning rate.
+    Muon is for the matrices of blocks, in which queries, keys and values may be one; what else
+    trains is AdamW's, at the same learning rate. Resume state has the names.
+
+    Raises:
+        SpecError: Muon is asked for, but no block that trains has a matrix.
     """
     if recipe.optimiser != "muon":
         return {"optimiser": _plain(recipe, recipe.optimiser, parameters)}
     of_blocks = {id(one) for block in backbone.parts().blocks for one in block if one.ndim == 2}
     matrices = [one for one in parameters if id(one) in of_blocks]
     others = [one for one in parameters if id(one) not in of_blocks]
+    if not matrices:
+        raise SpecError(
+            f"student.optimiser: must be adamw or sgd where {recipe.trainable} has no matrix of a "
+            "block, but got muon; use adamw"
+        )
     rate, decay = recipe.learning_rate, recipe.weight_decay
     optimisers: dict[str, torch.optim.Optimizer] = {
         "muon": Muon(matrices, lr=rate, weight_decay=decay)

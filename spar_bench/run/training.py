@@ -121,7 +121,7 @@ class Training:
         for optimiser in self.optimisers.values():
             for group in optimiser.param_groups:
                 group["lr"] = self.spec.learning_rate * factor
-            self.scaler.step(optimiser)
+            self.scaler.step(optimiser)  # in float16, not if a gradient of its own overflowed
             optimiser.zero_grad(set_to_none=True)
         self.scaler.update()
         self.curve.append((self.step, loss, time.time_ns() // 1_000_000))

@@ -151,7 +151,7 @@ class StudentSpec(Part):
     )
     optimiser: Optimiser = Field(
         "adamw",
-        description="muon: AdamW for all but the matrices of blocks, at the same learning rate.",
+        description="muon: Muon for the matrices of the blocks, AdamW for everything else.",
     )
     learning_rate: PositiveNumber = Field(2.0e-5, description="The peak of the schedule.")
     weight_decay: Weight = 1.0e-4

@@ -10,7 +10,7 @@ from spar_bench.stages import base, cost
 from spar_bench.stages.base import Estimate
 from spar_bench.validation import Part
 
-VERSION = 8
+VERSION = 9
 LATENCY_FILE = "latency.json"
 SLOW = 1.5
 """A median this many times the fastest pass was disturbed: clocks that change with load and heat
@@ -18,8 +18,8 @@ move it by a third at most, another process on the same cores doubles it."""
 BUSY = 0.1
 """Others disturb if, of the cores that are not idle beside us, they want more than this share."""
 _BYTES_EACH = 4_000
-_PASSES = 8
-"""Passes that an estimate counts: two of the warm-up, five that are timed, and one for memory."""
+_PASSES = 5
+"""Passes of a long reading, which an estimate counts: warm-up, three that are timed, memory."""
 
 
 class Machine(base.Settings):

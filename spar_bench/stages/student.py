@@ -13,9 +13,9 @@ from spar_bench import registry
 from spar_bench.components.flops import (
     n_frozen_blocks,
     prefix_flops,
-    step_flops,
     trained_params,
     training_flops,
+    update_flops,
 )
 from spar_bench.components.sizes import Sizes
 from spar_bench.registry import PluginIdentity
@@ -169,7 +169,7 @@ class Stage(base.Stage):
         for one in batch:
             assert isinstance(one, Stage), "a batch is of one kind"
             flops += n_times * sum(n * one.own_flops(hw) for hw, n in counted.items())
-            flops += n_steps * one.step_flops
+            flops += n_steps * one.update_flops
         frozen = frozen_of(batch, stages)
         flops += frozen.flops * (1 + (n_times - 1) * (1 - frozen.kept_share))
         if not self.places.keeps_targets:
@@ -185,10 +185,10 @@ class Stage(base.Stage):
         return training_flops(sizes, image_hw, trainable) - before
 
     @property
-    def step_flops(self) -> int:
-        """FLOPs of a step, apart from those of its images."""
+    def update_flops(self) -> int:
+        """FLOPs of updating the weights once."""
         recipe = self.settings.recipe
-        return step_flops(self.places.sizes, recipe.optimiser, recipe.trainable)
+        return update_flops(self.places.sizes, recipe.optimiser, recipe.trainable)
 
     def identities(self, resolver: Resolver) -> Mapping[str, Any]:
         """Return the identities of backbone and loss now."""

@@ -93,9 +93,9 @@ def test_plan_for_another_device_states_its_speed_and_takes_less_time(here: Path
                     for more in ([], ["--assume", "h100"]))  # fmt: skip
     unknown = spar_bench("plan", spec, "--assume", "h10", exits=2)
 
-    probed = r"23.1 PFLOP, about .* with start-up \(assuming \d+ cores, as a probe found them"
+    probed = r"22.4 PFLOP, about .* with start-up \(assuming \d+ cores, as a probe found them"
     assert re.search(probed, here_)
-    assert re.search(r"23.1 PFLOP, about \d+ min with start-up \(assuming h100", there)
+    assert re.search(r"22.4 PFLOP, about \d+ min with start-up \(assuming h100", there)
     assert "with start-up (assuming h100: 26,800 GFLOP/s, 395,600 in 16 bits)" in there
     assert "device: must be a known name, but got 'h10'; did you mean 'h100'?" in one_line(unknown)
 

@@ -9,7 +9,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from spar_bench import registry
-from spar_bench.components.flops import step_flops, trained_params, training_flops
+from spar_bench.components.flops import trained_params, training_flops, update_flops
 from spar_bench.run.optimisers import optimisers_of
 from spar_bench.run.trainable import set_trainable
 from spar_bench.spec.schema import BackboneSpec, StudentSpec
@@ -99,8 +99,8 @@ def test_steps_of_muon_cost_what_torch_counts(build: Build, read_out: str, part:
         for optimiser in optimisers.values():
             optimiser.step()
 
-    assert step_flops(backbone.sizes, "muon", part) == counter.get_total_flops() > 0
-    assert step_flops(backbone.sizes, "adamw", part) == 0
+    assert update_flops(backbone.sizes, "muon", part) == counter.get_total_flops() > 0
+    assert update_flops(backbone.sizes, "adamw", part) == 0
     in_groups = [
         one
         for each in optimisers.values()

@@ -206,14 +206,14 @@ def test_swept_settings_are_in_the_label_of_the_classifier_that_has_them() -> No
 
 
 def test_a_swept_recipe_is_not_that_of_an_imported_student() -> None:
-    rates = {"student.learning_rate": 2e-5, "images.crop": 0.5}
+    rates: dict[str, object] = {"student.learning_rate": 2e-5, "images.crop": 0.5}
     rows = [
-        *students("all", 45, n_seeds=1, swept={"student.trainable": "all"} | rates),
-        replace(imported(46), swept={"student.checkpoint": "spar.ckpt"} | rates),
+        *students("all", 45, n_seeds=1, swept={"student.trainable": "all", **rates}),
+        replace(imported(46), swept={"student.checkpoint": "spar.ckpt", **rates}),
     ]
 
     trained, other = read_aggregates(results_of(rows))
 
     assert trained.settings["student.learning_rate"] == 2e-5
     assert "student.learning_rate" not in other.settings
-    assert other.settings["images.crop"] == 0.5
+    assert "images.crop" not in other.settings

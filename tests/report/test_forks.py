@@ -26,12 +26,13 @@ def test_fork_has_what_this_process_has_and_changes_only_its_own() -> None:
     assert seen == ["here", "share 0"]
 
 
-def test_each_number_is_taken_by_one_process() -> None:
-    turns = Turns()
+@pytest.mark.parametrize("n", [1, 3])
+def test_each_number_is_taken_by_one_process(n: int) -> None:
+    turns = Turns(n)
 
-    found = in_forks(lambda _: [turns.take() for _ in range(200)], 3)
+    found = in_forks(lambda _: [turns.take() for _ in range(200)], n)
 
-    assert sorted(number for numbers in found for number in numbers) == list(range(600))
+    assert sorted(number for numbers in found for number in numbers) == list(range(200 * n))
     assert all(numbers == sorted(numbers) for numbers in found)
 
 

@@ -111,6 +111,19 @@ def test_a_region_has_a_number_in_its_middle_where_there_is_room() -> None:
     assert places == [Place(4, 5, 3), Place(4, 14, 3)]
 
 
+def test_pieces_of_a_label_have_their_own_numbers_and_narrow_ones_none() -> None:
+    labels = np.full((40, 60), 7, np.uint8)
+    labels[5:16, 30:41] = 2
+    labels[16:27, 41:52] = 2  # touches the other at a corner only
+    labels[30:34, 5:45] = 2
+
+    places = number_places(labels, radius_px=4)
+
+    assert [place for place in places if place.label == 2] == [Place(10, 35, 2), Place(21, 46, 2)]
+    for radius_px, n in ((2.5, 2), (2, 3)):  # the third is four pixels wide
+        assert [place.label for place in number_places(labels, radius_px)].count(2) == n
+
+
 def test_title_of_a_column_is_whole_however_many_lines_it_takes() -> None:
     title = "SPAR mlp of last 2 blocks, cosine, learning rate = 0.0001, train 128–320 px"
 

@@ -158,6 +158,7 @@ def stopping_at(step: int) -> Iterator[bool]:
         {"trainable": "all", "schedule": "one_cycle"},
         {"optimiser": "sgd", "schedule": "cosine", "learning_rate": 0.1},
         {"trainable": "all", "optimiser": "muon"},
+        {"optimiser": "muon", "precision": "float16"},
         {"precision": "bfloat16", "accumulate": 1},
         {"precision": "float16"},
     ],

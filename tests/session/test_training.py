@@ -103,7 +103,7 @@ def test_muons_products_count_once_a_step(
     [stage] = of_type(collector.plan, student.Stage)
     _, passes = expected_gflops(collector, store)
     n_steps = 2 * math.ceil(3 / n_images)
-    expected = 2 * passes + n_steps * stage.step_flops / 1e9
+    expected = 2 * passes + n_steps * stage.update_flops / 1e9
     assert took.train_gflops == pytest.approx(expected, rel=1e-9)
     assert stage.estimate(collector.plan.stages).gflops == pytest.approx(expected, rel=1e-9)
 
