@@ -224,6 +224,15 @@ def test_windows_that_do_not_fit_are_encoded_fewer_at_once_from_then_on(
     ]
 
 
+def test_fewer_rows_are_together_once_their_windows_did_not_fit() -> None:
+    image, memory = torch.randn(3, 32, 64), Memory(holds=20)
+
+    stitch(image, memory.encode, [axes(image)], WindowBatch(CPU, 30))
+
+    # Five rows of 13 windows: two are too many, then each is alone.
+    assert memory.asked == [26, 13, 13, 13, 13, 13]
+
+
 def test_memory_that_runs_out_in_one_reading_leaves_others_at_the_default() -> None:
     image, memory = torch.randn(3, 16, 64), Memory(holds=99)
     stitch(image, Memory(holds=4).encode, [axes(image)], WindowBatch(CPU))
