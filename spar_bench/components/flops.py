@@ -126,10 +126,10 @@ def update_flops(sizes: Sizes, optimiser: Optimiser, trainable: str) -> int:
     both_layers = [(hidden, width), (width, hidden)]
     shapes = {"attention": attention, "mlp": both_layers}.get(asked.part, attention + both_layers)
     n_blocks = min(asked.n_blocks or sizes.depth, sizes.depth)
-    return n_blocks * sum(muon_flops(*shape) for shape in shapes)
+    return n_blocks * sum(_muon_flops(*shape) for shape in shapes)
 
 
-def muon_flops(rows: int, columns: int) -> int:
+def _muon_flops(rows: int, columns: int) -> int:
     """Return the FLOPs of Muon's iterations on a matrix: three products each, one of a square."""
     short, long = sorted((rows, columns))
     return MUON_ITERATIONS * (4 * short**2 * long + 2 * short**3)

@@ -1,6 +1,5 @@
 """Write a report into its folder: each file completely or not at all, none from an older one."""
 
-import itertools
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -116,8 +115,7 @@ def _draw(
                 mine = turns.take()
         return drawn
 
-    shares = in_forks(share, n)
-    by_place = dict(itertools.chain.from_iterable(drawn.items() for drawn in shares))
+    by_place = {place: figure for drawn in in_forks(share, n) for place, figure in drawn.items()}
     figures = [by_place[place] for place in sorted(by_place)]
     boxed = without_letters(names) if figures else []
     if boxed:

@@ -87,7 +87,7 @@ class Training:
 
     @property
     def steps_an_epoch(self) -> int:
-        return -(-self.n_images // self.spec.accumulate)
+        return self.spec.steps_an_epoch(self.n_images)
 
     @property
     def n_steps(self) -> int:

@@ -165,6 +165,10 @@ class StudentSpec(Part):
         "(patchwork-spar, patchwork-spar-all), instead of training here.",
     )
 
+    def steps_an_epoch(self, n_images: int) -> int:
+        """Return the steps in which each of an epoch's images is read once."""
+        return -(-n_images // self.accumulate)
+
     @model_validator(mode="after")
     def _muon_has_matrices(self) -> Self:
         if self.optimiser == "muon" and self.trainable.endswith("_embedding"):

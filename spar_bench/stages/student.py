@@ -164,7 +164,7 @@ class Stage(base.Stage):
         counted = targets.drawn(self, stages)
         recipe, n_lists = self.settings.recipe, self.settings.n_lists
         n_times = recipe.epochs // n_lists  # that each image is read
-        n_steps = recipe.epochs * -(-(sum(counted.values()) // n_lists) // recipe.accumulate)
+        n_steps = recipe.epochs * recipe.steps_an_epoch(sum(counted.values()) // n_lists)
         flops = 0.0
         for one in batch:
             assert isinstance(one, Stage), "a batch is of one kind"

@@ -101,10 +101,6 @@ def test_steps_of_muon_cost_what_torch_counts(build: Build, read_out: str, part:
 
     assert update_flops(backbone.sizes, "muon", part) == counter.get_total_flops() > 0
     assert update_flops(backbone.sizes, "adamw", part) == 0
-    in_groups = [
-        one
-        for each in optimisers.values()
-        for group in each.param_groups
-        for one in group["params"]
-    ]
-    assert sorted(map(id, in_groups)) == sorted(map(id, trained))
+    groups = [group for optimiser in optimisers.values() for group in optimiser.param_groups]
+    updated = [id(parameter) for group in groups for parameter in group["params"]]
+    assert sorted(updated) == sorted(map(id, trained))

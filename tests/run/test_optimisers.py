@@ -1,5 +1,7 @@
 """Which optimiser trains which weights."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -18,7 +20,7 @@ MATRICES = ("in_proj_weight", "out_proj.weight", "c_fc.weight", "c_proj.weight")
 
 
 @pytest.fixture
-def backbone(clip: str) -> OpenClip:
+def backbone(clip: Path) -> OpenClip:
     """Return a small backbone."""
     return OpenClip(BackboneSpec(name="openclip", path=str(clip)))
 

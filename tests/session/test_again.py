@@ -31,9 +31,7 @@ def timed(database: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
     folder.mkdir()
     shutil.copy(database, folder / "mlflow.db")
     with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
-        patch.chdir(folder)
+        _work_in(folder, patch)
         write_spec(TIMED)
         assert printed(AGAIN, cwd=folder, may_warn=True).startswith("15 True")
     shutil.copytree(folder, copy)
@@ -46,10 +44,14 @@ def finished(timed: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> Path:
     folder, copy = timed
     shutil.rmtree(folder)
     shutil.copytree(copy, folder)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
-    monkeypatch.chdir(folder)
+    _work_in(folder, monkeypatch)
     return folder
+
+
+def _work_in(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+    patch.chdir(folder)
 
 
 def test_it_needs_neither_torch_nor_mlflow(finished: Path) -> None:
