@@ -16,6 +16,7 @@ from spar_bench.errors import Interrupted, SparBenchError
 from spar_bench.plan.trials import Plan
 from spar_bench.refiners.base import Guidance, RefinesFeatures, RefinesScores
 from spar_bench.results import Results, Row
+from spar_bench.run import lockstep
 from spar_bench.run.context import (
     Context,
     build_backbone,
@@ -152,6 +153,28 @@ def test_student_stopped_midway_ends_with_the_weights_of_an_undisturbed_one(
     assert found.keys() == expected.keys()
     assert all(torch.equal(found[name], expected[name]) for name in expected)
     assert resumed.summary == undisturbed.summary
+
+
+def test_steps_between_two_readings_of_losses_do_not_wait_for_the_device(
+    clip: Path, photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = plan_of(settings(clip, photographs, student__epochs=4, student__trainable="all"))
+    take, unwaited = lockstep._step, list[int]()
+
+    def step(group: lockstep.Group, first: int) -> None:
+        n_steps = group.schedule.steps_an_epoch
+        waits = group.step < n_steps or (group.step + 1) % n_steps == 0  # the first warm up
+        torch.cuda.set_sync_debug_mode("default" if waits else "error")
+        try:
+            take(group, first)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        unwaited.extend([] if waits else [group.step])
+
+    monkeypatch.setattr(lockstep, "_step", step)
+    made(plan, Context(Store(tmp_path / "store"), prepare_device(CUDA, threads=None)))
+
+    assert len(unwaited) > 2
 
 
 def test_worker_process_makes_what_this_process_makes(here: Path) -> None:

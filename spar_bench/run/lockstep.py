@@ -13,7 +13,7 @@ from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ from spar_bench import registry
 from spar_bench.components.flops import training_flops
 from spar_bench.errors import Diverged, SparBenchError
 from spar_bench.run.context import Context, autocast, build_backbone, moved
-from spar_bench.run.distributed import Trained, only_here
+from spar_bench.run.distributed import Ranks, Trained, only_here
 from spar_bench.run.frozen import Entry, Frozen, frozen_depth, trained_part
 from spar_bench.run.images import Pictures, normalise
 from spar_bench.run.resume import RESUME_FILE, SAVE_EVERY_S
@@ -31,12 +31,31 @@ from spar_bench.run.training import Training
 from spar_bench.spec.plugins import PluginSpec
 from spar_bench.stages import student
 
+SETTLE_EVERY = 16
+"""Steps after which losses are read, and at an epoch's end: until then a GPU need not wait for the
+host that asks for them."""
+
+
+class _Step(NamedTuple):
+    """A step that a student took, and is not settled: its losses are still on the device.
+
+    `losses`, `flops` and `taught` are as in `_Part`, of this process's images; `at_ms` is when it
+    was taken, in milliseconds since the epoch.
+    """
+
+    number: int
+    n_images: int
+    losses: list[Tensor]
+    flops: list[int]
+    taught: list[int]
+    at_ms: int
+
 
 @dataclass(eq=False)
 class Run:
     """A student in training; `trained` maps an entry to features, with gradients of all processes.
 
-    `failure` is why it is given up.
+    `unsettled` are its latest steps; `failure` is why it is given up.
     """
 
     stage: student.Stage
@@ -45,10 +64,11 @@ class Run:
     resume: Path
     depth: int | None
     trained: Trained
+    unsettled: list[_Step] = field(default_factory=list)
     failure: Exception | None = None
 
     def save(self) -> None:
-        """Save what the next attempt resumes from."""
+        """Save what the next attempt resumes from; all its steps are settled."""
         if self.failure is None:
             self.training.save(self.resume)
 
@@ -190,11 +210,15 @@ def _step(group: Group, first: int) -> None:
         for run, part in zip(group.active, parts, strict=True):
             _update(run, part, group)
     except Exception:
-        if ranks.rank == 0 and not ranks.is_out_of_step:
-            for run in group.left:
-                run.save()
+        if not ranks.is_out_of_step:
+            _settle(group)
+            if ranks.rank == 0:
+                for run in group.left:
+                    run.save()
         raise
     group.step += 1
+    if group.step % SETTLE_EVERY == 0 or group.step % group.schedule.steps_an_epoch == 0:
+        _settle(group)
 
 
 def _between_steps(group: Group, first: int) -> None:
@@ -210,7 +234,8 @@ def _between_steps(group: Group, first: int) -> None:
             context.prune(*run.training.epoch_loss)
     context.check()
     context.report(group.runs[0].stage, group.step / schedule.n_steps)
-    if time.monotonic() - group.saved_at > SAVE_EVERY_S:
+    is_settled = not any(run.unsettled for run in group.left)
+    if is_settled and time.monotonic() - group.saved_at > SAVE_EVERY_S:
         for run in group.left:
             run.save()
         group.saved_at = time.monotonic()
@@ -276,32 +301,55 @@ def _nothing(run: Run, group: Group) -> Tensor:
 
 
 def _update(run: Run, part: _Part, group: Group) -> None:
-    """Average the gradients of a step's images and update a student once, or give it up."""
+    """Average the gradients of a step's images and update a student once."""
     training, context, began = run.training, group.context, time.monotonic()
-    ranks, n_images = context.ranks, len(training.positions(training.step))
-    told = torch.zeros(3, n_images, dtype=torch.float64)
-    with ranks.in_step():
+    with context.ranks.in_step():
         if part.last is not None:
             part.last.backward()  # type: ignore[no-untyped-call]
-        if part.losses:
-            own = ranks.own(n_images)
-            told[0, own] = torch.stack(part.losses).cpu().double()
-            told[1, own] = torch.tensor(part.flops, dtype=torch.float64)
-            told[2, own] = torch.tensor(part.taught, dtype=torch.float64)
-        losses, flops, taught = ranks.sum(told)
+        number, n_images = training.step, len(training.positions(training.step))
+        taken = part.losses, part.flops, part.taught
+        run.unsettled.append(_Step(number, n_images, *taken, time.time_ns() // 1_000_000))
+        training.update()
     context.flops += part.done
-    for of_image in flops.tolist():
-        training.gflops += of_image / 1e9
-    for of_image in taught.tolist():
-        training.teach_gflops += of_image / 1e9
-    mean_loss = float(losses.float().mean())
-    if math.isfinite(mean_loss):
-        training.update(mean_loss)
-        training.gflops += run.stage.update_flops / 1e9
-        context.flops += run.stage.update_flops if ranks.rank == 0 else 0  # each process does it
-    else:
-        run.failure = diverged("loss", mean_loss, training)
+    if context.ranks.rank == 0:  # each process does it
+        context.flops += run.stage.update_flops
     training.seconds += time.monotonic() - began
+
+
+def _settle(group: Group) -> None:
+    """Note the losses of all unsettled steps; give up a student whose loss is not finite."""
+    ranks = group.context.ranks
+    for run in group.left:
+        began, training = time.monotonic(), run.training
+        steps, run.unsettled = run.unsettled, []
+        if not steps:
+            continue
+        with ranks.in_step():
+            told = ranks.sum(torch.cat([_told(step, ranks) for step in steps], dim=1))
+        of_steps = told.split_with_sizes([step.n_images for step in steps], dim=1)
+        for step, (losses, flops, taught) in zip(steps, of_steps, strict=True):
+            for of_image in flops.tolist():
+                training.gflops += of_image / 1e9
+            for of_image in taught.tolist():
+                training.teach_gflops += of_image / 1e9
+            mean_loss = float(losses.float().mean())
+            if not math.isfinite(mean_loss):
+                run.failure = diverged("loss", mean_loss, training, step.number)
+                break
+            training.gflops += run.stage.update_flops / 1e9
+            training.curve.append((step.number, mean_loss, step.at_ms))
+        training.seconds += time.monotonic() - began
+
+
+def _told(step: _Step, ranks: Ranks) -> Tensor:
+    """Return losses, FLOPs and the teacher's, `(3, images)`; 0 for other processes' images."""
+    told = torch.zeros(3, step.n_images, dtype=torch.float64)
+    if step.losses:
+        own = ranks.own(step.n_images)
+        told[0, own] = torch.stack(step.losses).cpu().double()
+        told[1, own] = torch.tensor(step.flops, dtype=torch.float64)
+        told[2, own] = torch.tensor(step.taught, dtype=torch.float64)
+    return told
 
 
 class _CheckedLoss:
@@ -329,9 +377,9 @@ class _CheckedLoss:
         )
 
 
-def diverged(what: str, value: float, run: Training) -> Diverged:
-    """Return the error of a student whose loss or weights are not finite."""
+def diverged(what: str, value: float, run: Training, step: int) -> Diverged:
+    """Return the error of a student whose loss or weights are not finite at a step."""
     return Diverged(
-        f"student: the {what} must stay finite, but is {value} at step {run.step} of "
+        f"student: the {what} must stay finite, but is {value} at step {step} of "
         f"{run.n_steps}; lower student.learning_rate ({run.spec.learning_rate})"
     )

@@ -68,7 +68,8 @@ def _finish(run: Run, context: Context) -> student.Summary | Exception:
     """Write what a student learnt, or return why it has learnt nothing."""
     training, stage = run.training, run.stage
     if run.failure is None and not all(one.isfinite().all() for one in training.trained().values()):
-        run.failure = diverged("weights", math.nan, training)  # by the last step: no loss shows it
+        # By the last step: no loss shows it.
+        run.failure = diverged("weights", math.nan, training, training.step)
     if run.failure is not None:
         return run.failure
     output = context.store.output(stage)

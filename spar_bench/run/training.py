@@ -1,7 +1,6 @@
 """A student in training: its schedule, its order of images, and all that resuming needs."""
 
 import math
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -116,7 +115,8 @@ class Training:
             positions = self.positions(step)
             yield from (positions[place] for place in own(len(positions)))
 
-    def update(self, loss: float) -> None:
+    def update(self) -> None:
+        """Update the weights once, by the gradients that they have."""
         factor = learning_rate_factor(self.spec.schedule, self.step, self.n_steps)
         for optimiser in self.optimisers.values():
             for group in optimiser.param_groups:
@@ -124,7 +124,6 @@ class Training:
             self.scaler.step(optimiser)  # in float16, not if a gradient of its own overflowed
             optimiser.zero_grad(set_to_none=True)
         self.scaler.update()
-        self.curve.append((self.step, loss, time.time_ns() // 1_000_000))
         self.step += 1
 
     def trained(self) -> dict[str, Tensor]:

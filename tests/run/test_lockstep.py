@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from spar_bench.components.flops import prefix_flops
 from spar_bench.errors import Diverged, Interrupted, SparBenchError, Unreadable
-from spar_bench.run import frozen
+from spar_bench.run import frozen, lockstep
 from spar_bench.run.context import Context
 from spar_bench.run.images import Pictures
 from spar_bench.run.student import make_students
@@ -170,6 +170,28 @@ def test_frozen_blocks_run_once_for_each_image(stages_of: Any, store: Store) -> 
     every_time = (first.train_gflops + second.train_gflops) * 1e9
     assert often.flops == pytest.approx(every_time - 5 * (blocks[1] + blocks[2]) + blocks[2])
     assert once.flops == pytest.approx(every_time / 5 - blocks[1])
+
+
+def test_losses_are_read_every_few_steps_and_at_an_epochs_end(
+    stages_of: Any, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stages, _ = stages_of(store, RECIPES[:1])
+    apart = Store(tmp_path / "apart")
+    alone, _ = stages_of(apart, RECIPES[:1])
+    settle, read = lockstep._settle, list[list[int]]()
+
+    def settled(group: lockstep.Group) -> None:
+        read.append([step.number for step in group.runs[0].unsettled])
+        settle(group)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(lockstep, "SETTLE_EVERY", 3)
+        patch.setattr(lockstep, "_settle", settled)
+        [found] = made(stages, store).values()
+
+    assert read == [[0, 1], [2], [3], [4, 5]]
+    [expected] = made(alone, apart).values()
+    require_same(found, expected)
 
 
 def _pictures(stage: Stage, store: Store) -> list[torch.Tensor]:

@@ -51,7 +51,7 @@ def test_both_follow_one_schedule(backbone: OpenClip) -> None:
     run = Training(backbone, recipe, seed=0, n_images=4)
 
     for step in range(run.n_steps):
-        run.update(0.0)
+        run.update()
         expected = recipe.learning_rate * learning_rate_factor("one_cycle", step, run.n_steps)
         rates = {g["lr"] for o in run.optimisers.values() for g in o.param_groups}
         assert rates == {expected}
