@@ -19,6 +19,8 @@ from spar_bench.stages.latency import Machine
 
 log = logging.getLogger(__name__)
 
+CPUINFO = Path("/proc/cpuinfo")
+
 _FILE = "machine.json"
 _SETTINGS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
 """Variables that torch heeds when it chooses device and threads by itself."""
@@ -50,13 +52,23 @@ def has_gpu() -> bool:
     return bool(_gpus())
 
 
-def multiplies_16_bits(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+def multiplies_16_bits(cpuinfo: Path = CPUINFO) -> bool:
     """Return whether the processor has instructions for products of bfloat16; True if unknown."""
-    try:
-        words = set(cpuinfo.read_text(encoding="utf-8").split())
-    except OSError:
-        return True
+    words = _words(cpuinfo)
     return "flags" not in words or bool(words & {"amx_bf16", "avx512_bf16"})
+
+
+def mkl_lacks_avx512(cpuinfo: Path = CPUINFO) -> bool:
+    """Return whether the processor has AVX-512 that Intel's library, MKL, leaves unused: AMD's."""
+    return {"AuthenticAMD", "avx512f"} <= _words(cpuinfo)
+
+
+def _words(cpuinfo: Path) -> set[str]:
+    """Return the words in which the system describes the processor; none if it does not."""
+    try:
+        return set(cpuinfo.read_text(encoding="utf-8").split())
+    except OSError:
+        return set()
 
 
 def _gpus() -> list[str]:

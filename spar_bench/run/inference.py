@@ -17,6 +17,7 @@ from spar_bench.backbones.base import Backbone, fit_sides
 from spar_bench.components.sizes import Sizes
 from spar_bench.errors import SparBenchError
 from spar_bench.run.context import autocast
+from spar_bench.run.products import wide_products
 from spar_bench.stitching import Axis, feature_axis
 from spar_bench.values import Precision
 from spar_bench.windows import upsample_factor
@@ -115,7 +116,7 @@ def single_pass(backbone: Backbone, images: Tensor) -> Tensor:
         ValueError: the images have another shape, or are smaller than a patch.
     """
     _require_images(backbone, images)
-    with torch.inference_mode():
+    with torch.inference_mode(), wide_products(images.device):
         return backbone.features(images)
 
 
@@ -157,7 +158,7 @@ def sliding_window(
     )
     encode = partial(_encode, backbone, precision)
     at = batch or WindowBatch(images.device, usual_batch(images.device, backbone.sizes))
-    with torch.inference_mode():
+    with torch.inference_mode(), wide_products(images.device):
         return torch.stack([stitch(image, encode, [(rows, columns)], at)[0] for image in whole])
 
 

@@ -26,6 +26,7 @@ from spar_bench.machine_lock import machine_lock
 from spar_bench.resolve import Resolver
 from spar_bench.run.context import Context
 from spar_bench.run.distributed import OutOfStep
+from spar_bench.run.products import wide_products
 from spar_bench.stage import Damaged
 from spar_bench.stages.base import Stage, Summary
 
@@ -139,7 +140,8 @@ class Worker:
             started, begun = time.time_ns(), time.monotonic()
             context.flops, context.window_batch = 0.0, None
             try:
-                results = maker_of(type(stages[0]))(stages, context)
+                with wide_products(context.device):
+                    results = maker_of(type(stages[0]))(stages, context)
             except Damaged as damage:
                 return damage
             made = context.made(

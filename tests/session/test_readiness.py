@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from spar_bench.conflicts import read_spec
-from spar_bench.machines import multiplies_16_bits
+from spar_bench.machines import mkl_lacks_avx512, multiplies_16_bits
 from spar_bench.resolve import Resolver
 from spar_bench.session.readiness import remarks
 from spar_bench.spec.schema import Settings
@@ -173,6 +173,23 @@ def test_processor_tells_whether_it_multiplies_16_bits(
 
     assert multiplies_16_bits(tmp_path / "cpuinfo") is multiplies
     assert multiplies_16_bits(tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("vendor", "flags", "lacks"),
+    [
+        ("AuthenticAMD", "avx2 avx512f", True),
+        ("AuthenticAMD", "avx2", False),
+        ("GenuineIntel", "avx2 avx512f", False),
+    ],
+)
+def test_processor_tells_whether_mkl_leaves_its_avx512_unused(
+    tmp_path: Path, vendor: str, flags: str, lacks: bool
+) -> None:
+    (tmp_path / "cpuinfo").write_text(f"vendor_id\t: {vendor}\nflags\t\t: {flags}\n")
+
+    assert mkl_lacks_avx512(tmp_path / "cpuinfo") is lacks
+    assert not mkl_lacks_avx512(tmp_path / "none")
 
 
 @pytest.mark.parametrize(("has_gpu", "multiplies"), [(False, False), (True, False), (False, True)])
