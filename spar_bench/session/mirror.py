@@ -4,6 +4,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -25,37 +26,61 @@ log = logging.getLogger(__name__)
 
 
 class LiveMirror:
-    """Shows a sweep in MLflow while it runs; a tracking store that fails costs one warning.
+    """Shows a sweep in MLflow while it runs, in a thread of its own: no work waits for a server.
 
-    After a failure no further trial waits for the store: all are shown at the sweep's end, or by
-    the next sweep, or by `mirror`.
+    A tracking store that fails costs one warning. After a failure no further trial is shown: all
+    are at the sweep's end, or by the next sweep, or by `mirror`.
     """
 
     def __init__(self, uri: str, store: Store, sweep: track.SweepRecord) -> None:
         self._store, self._experiment = store, sweep.experiment
         self._mirror, self._uri = track.Mirror(uri, sweep), uri
         self._has_failed, self._is_open = False, False
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="mirror")
+        self._jobs = list[Future[None]]()
 
     def show(self, part: Results) -> None:
-        """Show the results of trials that have ended."""
-        if not self._has_failed:
-            self._is_open = True
-            with self._warning():
-                self._mirror.record(run_records(part, self._store))
+        """Begin to show the results of trials that have ended."""
+        self._is_open = True
+        self._jobs.append(self._thread.submit(self._show, part))
+
+    def settle(self) -> None:
+        """Wait until all that was given is shown."""
+        jobs, self._jobs = self._jobs, []
+        for job in jobs:
+            job.result()
 
     def end(self, results: Results) -> None:
         """Show all results, which are in the store, and end the sweep's run.
 
         Nothing is contacted if this sweep showed nothing new, and an earlier one all.
         """
+        self._finish(self._end, results)
+
+    def interrupt(self) -> None:
+        """Mark the sweep's run as KILLED."""
+        if self._is_open:
+            self._finish(self._kill)
+
+    def _finish(self, last: Callable[..., None], *given: Results) -> None:
+        """Do the last that is to be done, and wait for it."""
+        with self._thread:
+            self._jobs.append(self._thread.submit(last, *given))
+        self.settle()
+
+    def _show(self, part: Results) -> None:
+        if not self._has_failed:
+            with self._warning():
+                self._mirror.record(run_records(part, self._store))
+
+    def _end(self, results: Results) -> None:
         with self._warning():
             shown = None if self._is_open else Shown.load(_folder(results, self._store))
             if shown is None or not shown.has(self._uri, results.as_json()):
                 ended_ms = time.time_ns() // 1_000_000
                 _show(self._mirror, results, self._store, uri=self._uri, ended_ms=ended_ms)
 
-    def interrupt(self) -> None:
-        """Mark the sweep's run as KILLED."""
+    def _kill(self) -> None:
         with self._warning():
             self._mirror.interrupt()
 

@@ -314,6 +314,8 @@ class _Sweep:
         scheduler.make(waiting, ended=ended)
         if self._options.retime and timed and plan.latency and plan.latency not in self._outcomes:
             self._store.discard(plan.latency)
+        for one in self._experiments:
+            one.mirror.settle()  # what is timed has the machine for itself
         scheduler.make(stages_after_trials(plan, trials, timed=timed))
 
     def _is_new(self, plan: Plan, trial: Trial) -> bool:

@@ -2,6 +2,8 @@
 
 import dataclasses
 import shutil
+import threading
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,8 @@ from spar_bench.results import Results
 from spar_bench.session.mirror import LiveMirror
 from spar_bench.session.run_records import run_links
 from spar_bench.store import Store
-from spar_bench.track import Shown, tracking_uri
+from spar_bench.track import Mirror, Shown, tracking_uri
+from spar_bench.track.entry import RunRecord
 from tests.small import copy_store, one_line, runs, spar_bench
 from tests.track.conftest import dump, make_sweep, query
 
@@ -74,9 +77,11 @@ def test_store_that_fails_for_a_while_is_tried_again_at_the_end_alone(
     Path("mlflow.db").write_text("no database\n" * 100)
 
     live.show(first)
+    live.settle()
     shutil.move("good.db", "mlflow.db")
     for part in others:
         live.show(part)
+    live.settle()
     meanwhile = runs()
     live.end(results)
 
@@ -85,6 +90,40 @@ def test_store_that_fails_for_a_while_is_tried_again_at_the_end_alone(
     assert meanwhile == []
     assert [name for name, _ in runs()] == [*SHOWN, "tiny 5bec5bec"]
     assert {status for _, status in runs()} == {"FINISHED"}
+
+
+def test_work_goes_on_while_a_trial_is_being_shown(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second, *_ = parts_of(Results.load(store.root / "results" / "tiny"))
+    live = LiveMirror(tracking_uri(None), store, make_sweep("tiny"))
+    record, answered = Mirror.record, threading.Event()
+
+    def slow(self: Mirror, records: Iterable[RunRecord]) -> bool:
+        assert answered.wait(timeout=60)
+        return record(self, records)
+
+    monkeypatch.setattr(Mirror, "record", slow)
+
+    live.show(first)
+    live.show(second)
+    answered.set()
+    live.settle()
+
+    assert [name for name, _ in runs()] == ["stride_px=32", "stride_px=64", "tiny 5bec5bec"]
+    live.interrupt()
+
+
+def test_mistake_of_ours_in_showing_a_trial_is_no_warning(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, *_ = parts_of(Results.load(store.root / "results" / "tiny"))
+    live = LiveMirror(tracking_uri(None), store, make_sweep("tiny"))
+    monkeypatch.setattr(Mirror, "record", lambda *_: 1 / 0)
+    live.show(first)
+
+    with pytest.raises(ZeroDivisionError):
+        live.interrupt()
 
 
 def test_interrupted_sweep_shows_what_had_ended(store: Store) -> None:
@@ -138,6 +177,7 @@ def test_end_of_a_sweep_that_cannot_be_shown_is_a_warning(
     first, *_ = parts_of(Results.load(store.root / "results" / "tiny"))
     live = LiveMirror(tracking_uri(None), store, make_sweep("tiny"))
     live.show(first)
+    live.settle()
     query("sqlite:///mlflow.db", "DROP TABLE runs")
 
     live.interrupt()
@@ -152,6 +192,7 @@ def test_sweep_that_another_process_mirrors_leaves_its_results_to_it(store: Stor
     sweep = make_sweep("tiny", spec_hash)
     leader, other = (LiveMirror(tracking_uri(None), store, sweep) for _ in range(2))
     leader.show(early)
+    leader.settle()
 
     other.end(results)
     left = runs()
