@@ -25,6 +25,7 @@ from spar_bench.run.context import Context, autocast, build_backbone, moved
 from spar_bench.run.distributed import Ranks, Trained, only_here
 from spar_bench.run.frozen import Entry, Frozen, frozen_depth, trained_part
 from spar_bench.run.images import Pictures, normalise
+from spar_bench.run.products import wide_products
 from spar_bench.run.resume import RESUME_FILE, SAVE_EVERY_S
 from spar_bench.run.teach import Targets, open_images
 from spar_bench.run.training import Training
@@ -143,7 +144,7 @@ def train(stages: list[student.Stage], context: Context, folders: list[Path]) ->
         run.trained = ranks.joined(run.training.backbone.visual, run.trained)
     first = group.step
     stream = group.pictures.stream(group.schedule.upcoming(first, ranks.own), context.workers)
-    with closing(stream) as group.stream:
+    with closing(stream) as group.stream, wide_products(context.device):
         while group.step < group.schedule.n_steps and group.left:
             _step(group, first)
     context.flops += group.frozen.flops

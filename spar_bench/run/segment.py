@@ -20,6 +20,7 @@ from spar_bench.refiners.base import Guidance, RefinesFeatures, RefinesScores
 from spar_bench.run.classifier import Classifier
 from spar_bench.run.context import build_refiner
 from spar_bench.run.inference import stitch
+from spar_bench.run.products import wide_products
 from spar_bench.run.reader import Reader
 from spar_bench.spec.plugins import PluginSpec
 from spar_bench.stitching import Axis, pixel_axis
@@ -83,7 +84,7 @@ class Segmenter:
         The labels `(T, U)` of each have the truth's size. One whose features or scores are not
         finite has the error instead: labels would be meaningless.
         """
-        with torch.inference_mode():
+        with torch.inference_mode(), wide_products(image.device):
             guidance = self.guidance(image)
             return [
                 self._mask(scores, guidance, truth_hw)
@@ -111,7 +112,7 @@ class Segmenter:
 
         Where logits are averaged, features are averaged too, upsampled by the paper's r.
         """
-        with torch.inference_mode():
+        with torch.inference_mode(), wide_products(self._reader.device):
             return self._reader.features(self._reader.prepare(image, image_hw), inferences)
 
     def guidance(self, image: Tensor) -> Guidance:

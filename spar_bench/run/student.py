@@ -18,7 +18,6 @@ from spar_bench.files import replace_bytes, replace_text
 from spar_bench.run.context import Context
 from spar_bench.run.distributed import LeftOff, OutOfStep
 from spar_bench.run.lockstep import Run, diverged, train
-from spar_bench.run.products import wide_products
 from spar_bench.stages import student
 from spar_bench.stages.base import stage_from_json
 
@@ -96,5 +95,5 @@ def join_students(value: Mapping[str, Any], context: Context) -> None:
         stage = stage_from_json(one)
         assert isinstance(stage, student.Stage), "only students are trained together"
         stages.append(stage)
-    with suppress(LeftOff), wide_products(context.device):
+    with suppress(LeftOff):
         train(stages, context, [context.store.root / folder for folder in value["scratch"]])
