@@ -19,6 +19,7 @@ class Setup:
     `make` makes a batch in this process; `check` is to be called while waiting and may raise;
     `prune` takes a student's epoch and mean loss, and returns why it is given up, or "". `devices`
     has one name for each worker, `threads` and `workers` are those of each, None for its default.
+    `on` is the address of a cluster, for a backend that has one.
     """
 
     store: Store
@@ -28,6 +29,7 @@ class Setup:
     make: Make
     check: Callable[[], None]
     prune: Callable[[int, float], str]
+    on: str | None = None
 
 
 class Backend(Protocol):

@@ -48,6 +48,11 @@ def _listed(_: click.Context, __: click.Parameter, value: str | None) -> tuple[s
     show_default=True,
     help="Worker processes that share the device.",
 )
+@click.option(
+    "--on",
+    metavar="ADDRESS",
+    help="A Ray cluster, by its address, or ray: all GPUs of this machine.",
+)
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads  [default: torch's]")
 @click.option(
     "--workers",

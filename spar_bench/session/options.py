@@ -16,8 +16,8 @@ class Options:
     MLflow URI, by default the environment's, then `mlflow.db` in the working directory; `workers`
     processes render distillation images in advance, by default some with a GPU. `retime` measures
     latency though it was measured, as on a loaded machine. `devices` each get a worker process that
-    makes stages beside the others, or `jobs` on one device do; `backend` names another way to make
-    them.
+    makes stages beside the others, or `jobs` on one device do; `on` is a Ray cluster whose GPUs do,
+    by its address, or `ray` for one of this machine; `backend` names another way to make them.
     """
 
     store: str | Path = DEFAULT_ROOT
@@ -32,6 +32,7 @@ class Options:
     workers: int | None = None
     devices: tuple[str, ...] = ()
     jobs: int = 1
+    on: str | None = None
     backend: str | None = None
 
     def __post_init__(self) -> None:

@@ -326,14 +326,20 @@ class _Sweep:
         """Return what makes stages: this process, or a worker process a device or job."""
         options = self._options
         devices = options.devices or (options.device,) * options.jobs
-        name = options.backend or ("in_process" if len(devices) == 1 else "subprocesses")
+        by_number = "in_process" if len(devices) == 1 else "subprocesses"
+        name = options.backend or ("ray" if options.on else by_number)
         if n_processes() > 1 and name != "in_process":
             raise SparBenchError(
-                "--devices, --jobs: must be left out where processes train a student together, but "
-                "are given; drop them, or torchrun"
+                "--devices, --jobs, --on: must be left out where processes train a student "
+                "together, but are given; drop them, or torchrun"
+            )
+        if options.on and (options.devices or options.device != "auto"):
+            raise SparBenchError(
+                "--device, --devices: must be left out with --on, since Ray says which device a "
+                "worker has, but are given; drop them"
             )
         threads = options.threads
-        if threads is None and options.jobs > 1:
+        if threads is None and options.jobs > 1 and not options.on:
             threads = max(1, self._machine.threads // options.jobs)
         setup = Setup(
             store=self._store,
@@ -343,6 +349,7 @@ class _Sweep:
             make=self._work,
             check=self._check,
             prune=lambda epoch, loss: self._prune(epoch, loss),
+            on=options.on,
         )
         backend: Backend = registry.load("backends", name)(setup)
         return backend

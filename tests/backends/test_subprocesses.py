@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from spar_bench.backends import subprocesses
+from spar_bench.backends._pool import Worker
 from spar_bench.backends.base import Setup
 from spar_bench.engine.events import Event
 from spar_bench.engine.scheduler import Scheduler
@@ -56,17 +57,14 @@ def test_worker_that_writes_what_is_no_event_is_ended(
     with two_workers(plan, store) as (making, _):
         backend = making.backend
         assert isinstance(backend, subprocesses.Backend)
-        process = subprocess.Popen(
-            [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        worker = subprocesses._Worker(0, process)
+        process = subprocesses.Process([sys.executable, "-c", code])
+        worker = Worker(0, process)
 
         backend._read(worker)
 
         assert backend._events.get_nowait() == (worker, None)
-        assert process.returncode == -signal.SIGKILL
-        assert process.stdin is not None
-        process.stdin.close()
+        assert process.ending == f"its worker ended with code {-signal.SIGKILL}"
+        process.close()
     assert "wrote a line that is no event" in caplog.text
 
 

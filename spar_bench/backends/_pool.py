@@ -1,0 +1,206 @@
+"""Workers that take one batch at a time, wherever they run; those that die are replaced.
+
+A worker is `spar-bench work PLAN -`. It reads a line for each batch, `{"plan": PATH, "make":
+[FINGERPRINT, ...]}`, and an answer to each event `epoch`, `{"reason": ""}`; it writes its events.
+It stops in its own time after `{"stop": true}`, and soon when its input ends, so none outlives this
+process.
+"""
+
+import json
+import logging
+import queue
+import sys
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from pydantic import ValidationError
+
+from spar_bench.backends import in_process
+from spar_bench.backends.base import Setup
+from spar_bench.engine.events import ENDINGS, Emit, Event
+from spar_bench.engine.parent import STOP
+from spar_bench.engine.workplan import WorkPlan
+from spar_bench.errors import StoreError
+from spar_bench.stages.base import Stage
+
+log = logging.getLogger(__name__)
+
+TRIES = 2
+"""How often a batch is given to a worker, if workers die while making it."""
+POLL_S = 0.5
+GRACE_S = 20.0
+"""Seconds that workers get, once told to stop, to reach a point where nothing is lost."""
+
+
+class Link(Protocol):
+    """A worker process, here or elsewhere, as this process reaches it."""
+
+    def tell(self, line: str) -> None:
+        """Write a line to its input; nothing happens if it has ended."""
+        ...
+
+    def lines(self) -> Iterator[str]:
+        """Yield the lines of its output, until it ends."""
+        ...
+
+    def has_ended(self, timeout_s: float) -> bool:
+        """Wait for its end, for at most that long; return whether it has ended."""
+        ...
+
+    def kill(self) -> None:
+        """End it at once."""
+        ...
+
+    def close(self) -> None:
+        """Close its input, which ends it soon if it still runs."""
+        ...
+
+    @property
+    def ending(self) -> str:
+        """How it ended, as in `its worker ended with code 1`."""
+        ...
+
+
+@dataclass(eq=False)
+class Worker:
+    """A worker in the slot of its index, and the batch that it is making."""
+
+    index: int
+    link: Link
+    batch: list[Stage] = field(default_factory=list)
+    open: set[str] = field(default_factory=set)
+    emit: Emit = lambda _: None
+
+    def tell(self, message: dict[str, object]) -> None:
+        """Send it a message."""
+        self.link.tell(json.dumps(message))
+
+
+class Pool(ABC):
+    """A backend of workers, each started in a slot of its own when a batch needs it.
+
+    A stage that takes the whole machine is made in this process, once no worker is busy.
+    """
+
+    def __init__(self, setup: Setup) -> None:
+        self.setup = setup
+        self._here = in_process.Backend(setup)
+        self._plan = Path()
+        self._workers: list[Worker] = []
+        self._events: queue.Queue[tuple[Worker, Event | None]] = queue.Queue()
+        self._tries: dict[str, int] = {}
+
+    @abstractmethod
+    def n_slots(self) -> int:
+        """Return how many workers there can be at once, at least 1."""
+
+    @abstractmethod
+    def start(self, index: int, command: list[str]) -> Link:
+        """Start a worker in a free slot.
+
+        `command` is that of a worker but for `--device` and `--threads`.
+        """
+
+    def use(self, plan: WorkPlan) -> None:
+        """Write the plan where workers read it."""
+        self._here.use(plan)
+        self._plan = plan.save(self.setup.store.root / "plans")
+
+    def room(self, stage: Stage) -> int:
+        """Return how many workers are idle; for a stage that takes the machine, 1 if all are."""
+        n_busy = sum(bool(worker.open) for worker in self._workers)
+        return int(n_busy == 0) if stage.alone else max(self.n_slots() - n_busy, 0)
+
+    def submit(self, batch: list[Stage], emit: Emit) -> None:
+        """Give a batch to an idle worker, started if need be; or make it here, alone."""
+        if batch[0].alone:
+            self._here.submit(batch, emit)
+            return
+        worker = next((one for one in self._workers if not one.open), None) or self._start()
+        worker.batch, worker.emit = batch, emit
+        worker.open = {stage.fingerprint for stage in batch}
+        for stage in batch:
+            self._tries[stage.fingerprint] = self._tries.get(stage.fingerprint, 0) + 1
+        names = [stage.fingerprint for stage in batch]
+        worker.tell({"plan": str(self._plan), "make": names})
+
+    def wait(self) -> None:
+        """Emit the next thing that a worker says.
+
+        Raises:
+            StoreError: a worker cannot use the store.
+        """
+        while any(worker.open for worker in self._workers):
+            self.setup.check()
+            with suppress(queue.Empty):
+                self._take(*self._events.get(timeout=POLL_S))
+                return
+
+    def close(self) -> None:
+        """End all workers where nothing is lost; kill those that take too long."""
+        for worker in self._workers:
+            worker.tell(dict(STOP))
+        ends_at = time.monotonic() + GRACE_S
+        for worker in self._workers:
+            if not worker.link.has_ended(max(ends_at - time.monotonic(), 0)):
+                worker.link.kill()
+            worker.link.close()
+        self._workers.clear()
+
+    def _start(self) -> Worker:
+        """Start a worker in the first slot that has none."""
+        taken = {worker.index for worker in self._workers}
+        index = next(i for i in range(len(taken) + 1) if i not in taken)
+        command = [
+            *(sys.executable, "-m", "spar_bench", "work", str(self._plan), "-"),
+            *("--store", str(self.setup.store.root)),
+        ]
+        if self.setup.workers is not None:
+            command += ["--workers", str(self.setup.workers)]
+        worker = Worker(index, self.start(index, command))
+        self._workers.append(worker)
+        threading.Thread(target=self._read, args=(worker,), daemon=True).start()
+        return worker
+
+    def _read(self, worker: Worker) -> None:
+        try:
+            for line in worker.link.lines():
+                self._events.put((worker, Event.model_validate_json(line)))
+        except ValidationError:  # half a line of one that ended, or what a library printed
+            log.exception("a worker wrote a line that is no event, and is replaced")
+            worker.link.kill()
+        worker.link.has_ended(GRACE_S)
+        self._events.put((worker, None))
+
+    def _take(self, worker: Worker, event: Event | None) -> None:
+        if event is None:
+            self._replace(worker)
+        elif event.kind == "stopped":
+            raise StoreError(event.text)
+        elif event.kind == "epoch":
+            worker.tell({"reason": self.setup.prune(event.epoch, event.loss)})
+        else:
+            if event.kind in ENDINGS:
+                worker.open.discard(event.fingerprint)
+            worker.emit(event)
+
+    def _replace(self, worker: Worker) -> None:
+        """Drop a worker that died; try its batch again, or give it up."""
+        if worker not in self._workers:  # closed
+            return
+        worker.link.close()
+        self._workers.remove(worker)
+        left = [stage for stage in worker.batch if stage.fingerprint in worker.open]
+        again = [stage for stage in left if self._tries[stage.fingerprint] < TRIES]
+        for stage in left:
+            if stage not in again:
+                text = f"{worker.link.ending}, {TRIES} times"
+                worker.emit(Event(kind="failed", fingerprint=stage.fingerprint, text=text))
+        if again:
+            self.submit(again, worker.emit)

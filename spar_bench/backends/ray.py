@@ -1,0 +1,289 @@
+"""Ray: one worker a GPU, or a share of the CPUs, of this machine or of a cluster's.
+
+Each slot is a Ray actor that keeps a worker process, the same as `subprocesses` starts. Messages
+and events go through its methods as short strings: what is made lies in the store, which all nodes
+see under one path, and never in Ray's object store. An actor dies with its owner, this process, and
+its worker with it. Nothing is retried by Ray: what died is tried again here, and resumes from the
+store.
+"""
+
+import contextlib
+import os
+import queue
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from spar_bench.backends._pool import Pool
+from spar_bench.backends.base import Setup
+from spar_bench.errors import NotReady
+
+VERSION = 1
+LOCAL = "ray"
+"""The address of a cluster of this machine alone, which ends with this process."""
+LOCALHOST = "127.0.0.1"
+OBJECT_STORE_BYTES = 100 << 20
+"""Of the local cluster: nothing but short strings is in it. Less than 75 MiB, Ray refuses."""
+CONNECT_S = 5.0
+HEAR_S = 10.0
+"""Longest time that a call for a worker's lines waits for one."""
+GROUPS = {"tell": 1, "hear": 1}
+"""Calls of an actor that do not wait for each other; those of one group keep their order."""
+SETTINGS = {
+    "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent anywhere
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # else `uv run` uploads the working folder, store and all
+}
+"""What Ray must find in its environment before it is imported, unless the user has set it."""
+LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+"""With this, too, a local cluster listens on 127.0.0.1 alone. Else it replaces that address by the
+network's, on all systems but the two in the name."""
+PASSED_ON = ("HF_", "SPAR_BENCH_", "PYTHON", "XDG_")
+"""Beginnings of the variables that workers on other nodes need: Ray passes none on."""
+
+
+class Backend(Pool):
+    """Makes batches in workers that Ray places; connects when the first is to be made."""
+
+    def __init__(self, setup: Setup) -> None:
+        super().__init__(setup)
+        self._cluster: _Cluster | None = None
+
+    def n_slots(self) -> int:
+        """Return how many workers the cluster has resources for now, at least 1."""
+        return self.cluster.n_slots()
+
+    def start(self, index: int, command: list[str]) -> "Actor":
+        """Ask Ray for a worker."""
+        return Actor(self.cluster.place(command))
+
+    @property
+    def cluster(self) -> "_Cluster":
+        """The cluster, connected to when it is first asked for."""
+        if self._cluster is None:
+            self._cluster = _Cluster(self.setup)
+        return self._cluster
+
+    def close(self) -> None:
+        """End all workers, and leave the cluster; a local one ends."""
+        super().close()
+        if self._cluster is not None:
+            self._cluster.leave()
+            self._cluster = None
+
+
+class _Cluster:
+    """Ray as this process is connected to it, and what a worker takes of it."""
+
+    def __init__(self, setup: Setup) -> None:
+        is_local = setup.on in (None, LOCAL)
+        for name, value in (SETTINGS | (LOOPBACK if is_local else {})).items():
+            os.environ.setdefault(name, value)
+        try:
+            import ray
+        except ModuleNotFoundError as error:
+            raise NotReady(
+                "--on: must have Ray, but it is not installed; pip install 'spar-bench[ray]'"
+            ) from error
+        self._ray: Any = ray
+        if setup.on is not None and not is_local:
+            _require_answer(setup.on)
+        self._folder = tempfile.mkdtemp("", "spar-", "/tmp") if is_local else None  # a short path
+        before = signal.getsignal(signal.SIGTERM)
+        try:
+            ray.init(**self._connection(setup.on), log_to_driver=False, logging_level="ERROR")
+        except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise NotReady(
+                f"--on {setup.on}: must be a Ray cluster that answers, but does not: {reason}; "
+                "start one with ray start --head, or use --on ray for this machine alone"
+            ) from error
+        finally:
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGTERM, before)  # which ray.init has replaced
+        if self._folder and ray.util.get_node_ip_address() != LOCALHOST:
+            self.leave()
+            raise NotReady(
+                f"--on {LOCAL}: must listen on {LOCALHOST} alone, but Ray was imported before it "
+                "could be told; import it after the sweep"
+            )
+        self._has_gpus = ray.cluster_resources().get("GPU", 0) > 0
+        self._cpus = setup.threads or self._share_of_cpus(len(setup.devices))
+
+    def _share_of_cpus(self, n_jobs: int) -> int:
+        """Return the CPUs of a worker: a node's by its GPUs, or by the jobs that share it."""
+        nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        shares = [int(one.get("CPU", 1) // max(one.get("GPU", n_jobs), 1)) for one in nodes]
+        return max(min(shares, default=1), 1)
+
+    def n_slots(self) -> int:
+        """Return how many workers there can be; nodes may come and go."""
+        total = self._ray.cluster_resources()
+        n_gpus, n_cpus = total.get("GPU", 0), total.get("CPU", 0)
+        return max(int(n_gpus if self._has_gpus else n_cpus // self._cpus), 1)
+
+    def place(self, command: list[str]) -> Any:
+        """Return the actor of a worker, which Ray starts where there is room."""
+        device = "cuda" if self._has_gpus else "cpu"
+        command = [*command[1:], "--device", device, "--threads", str(self._cpus)]
+        actor = self._ray.remote(max_restarts=0, max_task_retries=0, concurrency_groups=GROUPS)(
+            Slot
+        )
+        passed = {k: v for k, v in os.environ.items() if k.startswith(PASSED_ON)}
+        return actor.options(
+            num_cpus=self._cpus, num_gpus=int(self._has_gpus), runtime_env={"env_vars": passed}
+        ).remote(command, os.getcwd(), has_gpu=self._has_gpus)
+
+    def leave(self) -> None:
+        """Disconnect; what this process has started ends."""
+        self._ray.shutdown()
+        if self._folder:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _connection(self, address: str | None) -> dict[str, Any]:
+        """Return how `ray.init` reaches the user's cluster, or starts one of this machine alone."""
+        if self._folder is None:
+            return {"address": address}
+        return {
+            "address": "local",  # else it would join whatever Ray it finds
+            "include_dashboard": False,
+            "_node_ip_address": LOCALHOST,
+            "_temp_dir": self._folder,  # one of all users' belongs to whoever came first
+            "object_store_memory": OBJECT_STORE_BYTES,
+        }
+
+
+def _require_answer(address: str) -> None:
+    """Look whether anybody listens, which Ray takes two minutes for, and then ends this process.
+
+    Raises:
+        NotReady: nobody does, or it is no address.
+    """
+    where = urlsplit(address if "://" in address else f"ray://{address}")
+    try:
+        if address != "auto":
+            socket.create_connection((where.hostname or "", where.port or 0), CONNECT_S).close()
+    except (OSError, ValueError) as error:
+        raise NotReady(
+            f"--on {address}: must be a Ray cluster that answers, as HOST:PORT, but does not: "
+            f"{error}; start one with ray start --head, or use --on ray for this machine alone"
+        ) from error
+
+
+class Slot:
+    """The actor: keeps a worker process on its node; runs there without torch."""
+
+    def __init__(self, command: list[str], folder: str, *, has_gpu: bool) -> None:
+        if not Path(folder).is_dir():
+            raise FileNotFoundError(f"{folder} must be seen by every node, but is not by this one")
+        environment = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
+        if not has_gpu:
+            environment["CUDA_VISIBLE_DEVICES"] = ""
+        self._lines: queue.Queue[str | None] = queue.Queue()
+        self._process = subprocess.Popen(
+            [sys.executable, *command],
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def _listen(self) -> None:
+        assert self._process.stdout is not None, "it is started with a pipe"
+        for line in self._process.stdout:
+            self._lines.put(line)
+        self._process.wait()
+        self._lines.put(None)
+
+    def tell(self, line: str) -> None:
+        """Write a line to the worker's input."""
+        assert self._process.stdin is not None, "it is started with a pipe"
+        with contextlib.suppress(
+            BrokenPipeError, ValueError
+        ):  # it has ended, or its input is closed
+            self._process.stdin.write(line + "\n")
+            self._process.stdin.flush()
+
+    def hear(self) -> list[str | None]:
+        """Return the lines since the last call, at most after HEAR_S; None at the end."""
+        found = list[str | None]()
+        with contextlib.suppress(queue.Empty):
+            found.append(self._lines.get(timeout=HEAR_S))
+            while True:
+                found.append(self._lines.get_nowait())
+        return found
+
+    def hang_up(self) -> None:
+        """Close the worker's input, which ends it soon."""
+        assert self._process.stdin is not None, "it is started with a pipe"
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
+
+    def code(self) -> int | None:
+        """Return the code with which the worker ended, or None."""
+        return self._process.poll()
+
+
+class Actor:
+    """A worker behind a Ray actor; whatever ends the actor has ended the worker."""
+
+    def __init__(self, slot: Any) -> None:
+        self._slot = slot
+        self._ended = threading.Event()
+        self._how = "its worker ended"
+
+    def tell(self, line: str) -> None:
+        """Write a line to its input."""
+        self._call("tell", line)
+
+    def _call(self, name: str, *given: str) -> None:
+        """Call a method in the order of such calls, without waiting for it."""
+        getattr(self._slot, name).options(concurrency_group="tell").remote(*given)
+
+    def lines(self) -> Iterator[str]:
+        """Yield the lines of its output, until it ends."""
+        import ray
+
+        try:
+            while True:
+                for line in ray.get(self._slot.hear.options(concurrency_group="hear").remote()):
+                    if line is None:
+                        self._how = (
+                            f"its worker ended with code {ray.get(self._slot.code.remote())}"
+                        )
+                        return
+                    yield line
+        except ray.exceptions.RayError as error:
+            self._how = f"Ray lost its worker ({str(error).strip().splitlines()[0]})"
+        finally:
+            self._ended.set()
+
+    def has_ended(self, timeout_s: float) -> bool:
+        """Wait for its end."""
+        return self._ended.wait(timeout_s)
+
+    def kill(self) -> None:
+        """End it at once."""
+        import ray
+
+        ray.kill(self._slot)
+
+    def close(self) -> None:
+        """Close its input, and give its resources back."""
+        self._call("hang_up")
+        if self._ended.is_set():
+            self.kill()
+
+    @property
+    def ending(self) -> str:
+        """How it ended."""
+        return self._how
