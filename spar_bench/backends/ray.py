@@ -103,7 +103,7 @@ class _Cluster:
             reason = " ".join(str(error).split())[:200]
             raise NotReady(
                 f"--on {setup.on}: must be a Ray cluster that answers, but does not: {reason}; "
-                "start one with ray start --head, or use --on ray for this machine alone"
+                "if it asks for a token, set RAY_AUTH_MODE=token, or use --on ray for this machine"
             ) from error
         finally:
             if threading.current_thread() is threading.main_thread():
