@@ -101,8 +101,8 @@ class Pool(ABC):
         """Return how many workers there can be at once, at least 1."""
 
     @abstractmethod
-    def start(self, index: int, command: list[str]) -> Link:
-        """Start a worker in a free slot.
+    def launch(self, index: int, command: list[str]) -> Link:
+        """Launch a worker in a free slot.
 
         `command` is that of a worker but for `--device` and `--threads`.
         """
@@ -163,7 +163,7 @@ class Pool(ABC):
         ]
         if self.setup.workers is not None:
             command += ["--workers", str(self.setup.workers)]
-        worker = Worker(index, self.start(index, command))
+        worker = Worker(index, self.launch(index, command))
         self._workers.append(worker)
         threading.Thread(target=self._read, args=(worker,), daemon=True).start()
         return worker
@@ -175,8 +175,12 @@ class Pool(ABC):
         except ValidationError:  # half a line of one that ended, or what a library printed
             log.exception("a worker wrote a line that is no event, and is replaced")
             worker.link.kill()
-        worker.link.has_ended(GRACE_S)
-        self._events.put((worker, None))
+        except Exception:
+            log.exception("a worker cannot be heard, and is replaced")
+            worker.link.kill()
+        finally:
+            worker.link.has_ended(GRACE_S)
+            self._events.put((worker, None))
 
     def _take(self, worker: Worker, event: Event | None) -> None:
         if event is None:

@@ -8,12 +8,13 @@ store.
 """
 
 import contextlib
+import math
 import os
+import platform
 import queue
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import tempfile
 import threading
@@ -24,6 +25,7 @@ from urllib.parse import urlsplit
 
 from spar_bench.backends._pool import Pool
 from spar_bench.backends.base import Setup
+from spar_bench.backends.subprocesses import Process
 from spar_bench.errors import NotReady
 
 VERSION = 1
@@ -39,6 +41,7 @@ GROUPS = {"tell": 1, "hear": 1}
 """Calls of an actor that do not wait for each other; those of one group keep their order."""
 SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent anywhere
+    "RAY_ENABLE_AUTO_CONNECT": "0",  # else a late call after the end starts a cluster anew
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # else `uv run` uploads the working folder, store and all
 }
 """What Ray must find in its environment before it is imported, unless the user has set it."""
@@ -46,7 +49,9 @@ LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 """With this, too, a local cluster listens on 127.0.0.1 alone. Else it replaces that address by the
 network's, on all systems but the two in the name."""
 PASSED_ON = ("HF_", "SPAR_BENCH_", "PYTHON", "XDG_")
-"""Beginnings of the variables that workers on other nodes need: Ray passes none on."""
+SECRET = ("TOKEN", "KEY", "SECRET", "PASSWORD")
+"""Beginnings of the variables that workers on other nodes need, since Ray passes none on; and what
+is in the names of those that it must not show to all of a cluster."""
 
 
 class Backend(Pool):
@@ -60,7 +65,7 @@ class Backend(Pool):
         """Return how many workers the cluster has resources for now, at least 1."""
         return self.cluster.n_slots()
 
-    def start(self, index: int, command: list[str]) -> "Actor":
+    def launch(self, index: int, command: list[str]) -> "Actor":
         """Ask Ray for a worker."""
         return Actor(self.cluster.place(command))
 
@@ -73,10 +78,12 @@ class Backend(Pool):
 
     def close(self) -> None:
         """End all workers, and leave the cluster; a local one ends."""
-        super().close()
-        if self._cluster is not None:
-            self._cluster.leave()
-            self._cluster = None
+        try:
+            super().close()
+        finally:
+            if self._cluster is not None:
+                self._cluster.leave()
+                self._cluster = None
 
 
 class _Cluster:
@@ -90,7 +97,7 @@ class _Cluster:
             import ray
         except ModuleNotFoundError as error:
             raise NotReady(
-                "--on: must have Ray, but it is not installed; pip install 'spar-bench[ray]'"
+                "--on: must have Ray, but it is not installed; pip install 'ray>=2.60'"
             ) from error
         self._ray: Any = ray
         if setup.on is not None and not is_local:
@@ -99,35 +106,70 @@ class _Cluster:
         before = signal.getsignal(signal.SIGTERM)
         try:
             ray.init(**self._connection(setup.on), log_to_driver=False, logging_level="ERROR")
-        except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
-            reason = " ".join(str(error).split())[:200]
+            self._has_gpus = ray.cluster_resources().get("GPU", 0) > 0
+            self._cpus = setup.threads or self._share_of_cpus(len(setup.devices))
+            self._require_use(setup)
+        except (ray.exceptions.RayError, OSError, RuntimeError, ValueError) as error:
+            self.leave()
             raise NotReady(
-                f"--on {setup.on}: must be a Ray cluster that answers, but does not: {reason}; "
-                "if it asks for a token, set RAY_AUTH_MODE=token, or use --on ray for this machine"
+                f"--on {setup.on}: must be a Ray cluster that answers, but does not: "
+                f"{_reason(error)}; if it asks for a token, set RAY_AUTH_MODE=token, or use --on "
+                "ray for this machine"
             ) from error
+        except NotReady:
+            self.leave()
+            raise
         finally:
             if threading.current_thread() is threading.main_thread():
                 signal.signal(signal.SIGTERM, before)  # which ray.init has replaced
-        if self._folder and ray.util.get_node_ip_address() != LOCALHOST:
-            self.leave()
+
+    def _nodes(self) -> list[dict[str, float]]:
+        """Return the resources of each node that may have workers: with GPUs, if any has."""
+        nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        return [one for one in nodes if one.get("GPU" if self._has_gpus else "CPU", 0) > 0]
+
+    def _share_of_cpus(self, n_jobs: int) -> int:
+        """Return the CPUs of a worker: a node's by its GPUs, or by the jobs that share it.
+
+        Of several nodes, that with the smallest share decides.
+        """
+        shares = [one.get("CPU", 0) // one.get("GPU", n_jobs) for one in self._nodes()]
+        return max(int(min(shares, default=1)), 1)
+
+    def _require_use(self, setup: Setup) -> None:
+        """Refuse a cluster that cannot have a worker, or is not on the loopback though local.
+
+        Raises:
+            NotReady: why.
+        """
+        if self._folder and self._ray.util.get_node_ip_address() != LOCALHOST:
             raise NotReady(
                 f"--on {LOCAL}: must listen on {LOCALHOST} alone, but Ray was imported before it "
                 "could be told; import it after the sweep"
             )
-        self._has_gpus = ray.cluster_resources().get("GPU", 0) > 0
-        self._cpus = setup.threads or self._share_of_cpus(len(setup.devices))
-
-    def _share_of_cpus(self, n_jobs: int) -> int:
-        """Return the CPUs of a worker: a node's by its GPUs, or by the jobs that share it."""
-        nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
-        shares = [int(one.get("CPU", 1) // max(one.get("GPU", n_jobs), 1)) for one in nodes]
-        return max(min(shares, default=1), 1)
+        if self._n_fitting() == 0:
+            most = int(max((one.get("CPU", 0) for one in self._nodes()), default=0))
+            raise NotReady(
+                f"--threads: must be what a node has, at most {most} CPUs, but got {self._cpus}; "
+                "leave it out"
+            )
+        if self._has_gpus and len(setup.devices) > 1:
+            raise NotReady(
+                "--jobs: must be left out on a cluster with GPUs, where each has one worker, but "
+                f"got {len(setup.devices)}; leave it out"
+            )
 
     def n_slots(self) -> int:
-        """Return how many workers there can be; nodes may come and go."""
-        total = self._ray.cluster_resources()
-        n_gpus, n_cpus = total.get("GPU", 0), total.get("CPU", 0)
-        return max(int(n_gpus if self._has_gpus else n_cpus // self._cpus), 1)
+        """Return how many workers there can be now, at least 1; nodes may come and go."""
+        return max(self._n_fitting(), 1)
+
+    def _n_fitting(self) -> int:
+        """Return how many workers fit into the nodes."""
+        return sum(
+            int(min(one.get("GPU", 0) if self._has_gpus else math.inf, one["CPU"] // self._cpus))
+            for one in self._nodes()
+            if one.get("CPU", 0) > 0
+        )
 
     def place(self, command: list[str]) -> Any:
         """Return the actor of a worker, which Ray starts where there is room."""
@@ -136,7 +178,11 @@ class _Cluster:
         actor = self._ray.remote(max_restarts=0, max_task_retries=0, concurrency_groups=GROUPS)(
             Slot
         )
-        passed = {k: v for k, v in os.environ.items() if k.startswith(PASSED_ON)}
+        passed = {
+            name: value
+            for name, value in os.environ.items()
+            if name.startswith(PASSED_ON) and not any(word in name for word in SECRET)
+        }
         return actor.options(
             num_cpus=self._cpus, num_gpus=int(self._has_gpus), runtime_env={"env_vars": passed}
         ).remote(command, os.getcwd(), has_gpu=self._has_gpus)
@@ -158,6 +204,12 @@ class _Cluster:
             "_temp_dir": self._folder,  # one of all users' belongs to whoever came first
             "object_store_memory": OBJECT_STORE_BYTES,
         }
+
+
+def _reason(error: BaseException) -> str:
+    """Return the last line of an error, which Ray begins with what it did itself."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1][:200] if lines else type(error).__name__
 
 
 def _require_answer(address: str) -> None:
@@ -186,32 +238,20 @@ class Slot:
         environment = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
         if not has_gpu:
             environment["CUDA_VISIBLE_DEVICES"] = ""
+        self._process = Process([sys.executable, *command], folder=folder, environment=environment)
         self._lines: queue.Queue[str | None] = queue.Queue()
-        self._process = subprocess.Popen(
-            [sys.executable, *command],
-            cwd=folder,
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
         threading.Thread(target=self._listen, daemon=True).start()
 
     def _listen(self) -> None:
-        assert self._process.stdout is not None, "it is started with a pipe"
-        for line in self._process.stdout:
-            self._lines.put(line)
-        self._process.wait()
-        self._lines.put(None)
+        try:
+            for line in self._process.lines():
+                self._lines.put(line)
+        finally:
+            self._lines.put(None)
 
     def tell(self, line: str) -> None:
         """Write a line to the worker's input."""
-        assert self._process.stdin is not None, "it is started with a pipe"
-        with contextlib.suppress(
-            BrokenPipeError, ValueError
-        ):  # it has ended, or its input is closed
-            self._process.stdin.write(line + "\n")
-            self._process.stdin.flush()
+        self._process.tell(line)
 
     def hear(self) -> list[str | None]:
         """Return the lines since the last call, at most after HEAR_S; None at the end."""
@@ -224,17 +264,16 @@ class Slot:
 
     def hang_up(self) -> None:
         """Close the worker's input, which ends it soon."""
-        assert self._process.stdin is not None, "it is started with a pipe"
-        with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.close()
+        self._process.close()
 
-    def code(self) -> int | None:
-        """Return the code with which the worker ended, or None."""
-        return self._process.poll()
+    def ending(self) -> str:
+        """Wait for the worker's end, and return how it ended."""
+        self._process.has_ended(HEAR_S)
+        return f"{self._process.ending} on {platform.node()}"
 
 
 class Actor:
-    """A worker behind a Ray actor; whatever ends the actor has ended the worker."""
+    """A worker behind a Ray actor; whatever ends the actor ends the worker, within seconds."""
 
     def __init__(self, slot: Any) -> None:
         self._slot = slot
@@ -263,7 +302,7 @@ class Actor:
                         return
                     yield line
         except ray.exceptions.RayError as error:
-            self._how = f"Ray lost its worker ({str(error).strip().splitlines()[0]})"
+            self._how = f"Ray lost its worker ({_reason(error)})"
         finally:
             self._ended.set()
 
@@ -272,10 +311,11 @@ class Actor:
         return self._ended.wait(timeout_s)
 
     def kill(self) -> None:
-        """End it at once."""
+        """End it; the worker itself, whose input ends with the actor, within seconds."""
         import ray
 
         ray.kill(self._slot)
+        self._ended.wait(CONNECT_S)
 
     def close(self) -> None:
         """Close its input, and give its resources back."""

@@ -1,7 +1,7 @@
 """One worker process a device, or several on the CPU: JSON lines in and out by pipes."""
 
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 
 from spar_bench.backends._pool import Pool
@@ -16,8 +16,8 @@ class Backend(Pool):
         """Return how many devices are named."""
         return len(self.setup.devices)
 
-    def start(self, index: int, command: list[str]) -> "Process":
-        """Start a worker on the device of a slot."""
+    def launch(self, index: int, command: list[str]) -> "Process":
+        """Launch a worker on the device of a slot."""
         command = [*command, "--device", self.setup.devices[index]]
         if self.setup.threads is not None:
             command += ["--threads", str(self.setup.threads)]
@@ -25,21 +25,31 @@ class Backend(Pool):
 
 
 class Process:
-    """A child process; its pipes end with it, and it ends with this process."""
+    """A child process; its pipes end with it, and it ends soon after this process."""
 
-    def __init__(self, command: list[str]) -> None:
+    def __init__(
+        self,
+        command: list[str],
+        *,
+        folder: str | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        """Start a command, by default in this process's folder and environment."""
         self._process = subprocess.Popen(
             command,
+            cwd=folder,
+            env=environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            errors="replace",
             start_new_session=True,  # Ctrl-C reaches this process alone, which then ends them
         )
 
     def tell(self, line: str) -> None:
         """Write a line to its input."""
         assert self._process.stdin is not None, "it is started with a pipe"
-        with suppress(BrokenPipeError):  # it has died, which its reader reports
+        with suppress(BrokenPipeError, ValueError):  # it has died, which its reader reports
             self._process.stdin.write(line + "\n")
             self._process.stdin.flush()
 

@@ -256,8 +256,11 @@ def _chunks(length: int, at_once: int) -> Iterator[slice]:
 def _moments(groups: Tensor) -> tuple[Tensor, Tensor]:
     """Return mean and variance of each row.
 
-    In two passes, a row at a time: on a CPU, `torch.var_mean` takes 14 times as long.
+    On a CPU in two passes, a row at a time: `torch.var_mean` takes 14 times as long there.
     """
+    if groups.is_cuda:
+        variance, mean = torch.var_mean(groups, dim=1, correction=0)
+        return mean, variance
     mean = groups.mean(dim=1)
     variances = [(row - its).square_().mean() for row, its in zip(groups, mean, strict=True)]
     return mean, torch.stack(variances)

@@ -32,9 +32,10 @@ from spar_bench.run.training import Training
 from spar_bench.spec.plugins import PluginSpec
 from spar_bench.stages import student
 
-SETTLE_EVERY = 16
-"""Steps after which losses are read, and at an epoch's end: until then a GPU need not wait for the
-host that asks for them."""
+SETTLE_EVERY = {"cuda": 16}
+"""Steps after which losses are read, by kind of device, else 1; and at an epoch's end. Until then a
+GPU need not wait for the host that asks for them; in float16, it waits for the scaler all the same.
+"""
 
 
 class _Step(NamedTuple):
@@ -213,12 +214,15 @@ def _step(group: Group, first: int) -> None:
     except Exception:
         if not ranks.is_out_of_step:
             _settle(group)
+            if not group.left:
+                return  # a student that has diverged may fail in any way until that is seen
             if ranks.rank == 0:
                 for run in group.left:
                     run.save()
         raise
     group.step += 1
-    if group.step % SETTLE_EVERY == 0 or group.step % group.schedule.steps_an_epoch == 0:
+    every = SETTLE_EVERY.get(group.context.device.type, 1)
+    if group.step % every == 0 or group.step % group.schedule.steps_an_epoch == 0:
         _settle(group)
 
 
@@ -308,9 +312,9 @@ def _update(run: Run, part: _Part, group: Group) -> None:
         if part.last is not None:
             part.last.backward()  # type: ignore[no-untyped-call]
         number, n_images = training.step, len(training.positions(training.step))
-        taken = part.losses, part.flops, part.taught
-        run.unsettled.append(_Step(number, n_images, *taken, time.time_ns() // 1_000_000))
         training.update()
+    taken = part.losses, part.flops, part.taught
+    run.unsettled.append(_Step(number, n_images, *taken, time.time_ns() // 1_000_000))
     context.flops += part.done
     if context.ranks.rank == 0:  # each process does it
         context.flops += run.stage.update_flops

@@ -7,10 +7,11 @@ by the operation that its compiler uses; sums are rounded in another order.
 Shape legend: N rows, K inputs, M outputs.
 """
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
-from typing import Any
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -27,7 +28,12 @@ anew, which takes as long as a product, and images have many sizes."""
 
 def wide_products(device: torch.device) -> AbstractContextManager[object]:
     """Return the context in which `F.linear` on a device is by oneDNN, if that is faster."""
-    return _Wide() if device.type == "cpu" and _is_faster() else nullcontext()
+    is_needed = device.type == "cpu" and _is_faster() and not getattr(_here, "is_on", False)
+    return _Wide() if is_needed else nullcontext()
+
+
+_here = threading.local()
+"""Whether this thread is in that context: a second one would only slow torch down."""
 
 
 @cache
@@ -37,6 +43,16 @@ def _is_faster() -> bool:
 
 class _Wide(TorchFunctionMode):
     """Replaces `F.linear`, which libraries' modules call too; leaves all else to torch."""
+
+    def __enter__(self) -> Self:
+        """Begin."""
+        _here.is_on = True
+        return super().__enter__()  # type: ignore[no-any-return, no-untyped-call]
+
+    def __exit__(self, *error: object) -> None:
+        """End."""
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
+        _here.is_on = False
 
     def __torch_function__(
         self,
@@ -69,20 +85,20 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Return `x @ weight.T + bias` by oneDNN: `(..., K)` and `(M, K)` give `(..., M)`."""
     learns = any(one is not None and one.requires_grad for one in (x, weight, bias))
     if learns and torch.is_grad_enabled():
-        found: Tensor = _Linear.apply(x, weight, bias)
-        return found
+        # Filled and cut outside: torch forbids changing a view in place that a function has made.
+        found: Tensor = _Linear.apply(_filled(x), weight, bias)
+        return _cut(found, x.shape)
     return _product(x.contiguous(), weight, bias)
 
 
 class _Linear(torch.autograd.Function):
-    """`F.linear` with its gradients."""
+    """`F.linear` of contiguous rows, with its gradients, which have none themselves."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """Return the product, and keep what its gradients need."""
-        rows = _filled(x)
-        ctx.save_for_backward(rows, weight)
-        return _cut(_product(rows, weight, bias), x.shape)
+        """Return the product `(N, M)`, and keep what its gradients need."""
+        ctx.save_for_backward(x, weight)
+        return _product(x, weight, bias)
 
     @staticmethod
     @once_differentiable
@@ -90,11 +106,11 @@ class _Linear(torch.autograd.Function):
         """Return the gradients of those inputs that have one, given that of the output."""
         x, weight = ctx.saved_tensors
         needs_x, needs_weight, needs_bias = ctx.needs_input_grad
-        rows = _filled(slope)
+        slope = slope.contiguous()
         return (
-            _cut(_product(rows, weight.T), slope.shape) if needs_x else None,
-            _of_weight(rows, x) if needs_weight else None,
-            rows.sum(dim=0) if needs_bias else None,
+            _product(slope, weight.T) if needs_x else None,
+            _of_weight(slope, x) if needs_weight else None,
+            slope.sum(dim=0) if needs_bias else None,
         )
 
 

@@ -1,7 +1,7 @@
 """A worker process: makes batches that another process names, and says how they went.
 
 Messages come in on standard input and events go out on standard output, both JSON; see
-`backends.subprocesses`. Whatever else is printed goes to standard error.
+`backends._pool`. Whatever else is printed goes to standard error.
 """
 
 import threading

@@ -55,17 +55,18 @@ class LiveMirror:
 
         Nothing is contacted if this sweep showed nothing new, and an earlier one all.
         """
-        self._finish(self._end, results)
+        self._finish(partial(self._end, results, was_open=self._is_open))
 
     def interrupt(self) -> None:
-        """Mark the sweep's run as KILLED."""
+        """Show what was given, and mark the sweep's run as KILLED."""
         if self._is_open:
             self._finish(self._kill)
 
-    def _finish(self, last: Callable[..., None], *given: Results) -> None:
-        """Do the last that is to be done, and wait for it."""
+    def _finish(self, last: Callable[[], None]) -> None:
+        """Do the last that is to be done, and wait for it and all before."""
         with self._thread:
-            self._jobs.append(self._thread.submit(last, *given))
+            self._is_open = False
+            self._jobs.append(self._thread.submit(last))
         self.settle()
 
     def _show(self, part: Results) -> None:
@@ -73,9 +74,9 @@ class LiveMirror:
             with self._warning():
                 self._mirror.record(run_records(part, self._store))
 
-    def _end(self, results: Results) -> None:
+    def _end(self, results: Results, *, was_open: bool) -> None:
         with self._warning():
-            shown = None if self._is_open else Shown.load(_folder(results, self._store))
+            shown = None if was_open else Shown.load(_folder(results, self._store))
             if shown is None or not shown.has(self._uri, results.as_json()):
                 ended_ms = time.time_ns() // 1_000_000
                 _show(self._mirror, results, self._store, uri=self._uri, ended_ms=ended_ms)

@@ -210,7 +210,10 @@ class _Sweep:
                 running.remove(one)
         except BaseException:
             for one in running:
-                one.mirror.interrupt()
+                try:
+                    one.mirror.interrupt()
+                except Exception:  # what ended the sweep is told, not what follows from it
+                    log.exception("%s: MLflow still shows it as running", one.name)
             raise
         rows = [row for one in self._experiments for row in found[one.name].rows]
         return Outcome(experiment_name(self._path), rows, self._n_made, self._failures)
@@ -314,9 +317,11 @@ class _Sweep:
         scheduler.make(waiting, ended=ended)
         if self._options.retime and timed and plan.latency and plan.latency not in self._outcomes:
             self._store.discard(plan.latency)
-        for one in self._experiments:
-            one.mirror.settle()  # what is timed has the machine for itself
-        scheduler.make(stages_after_trials(plan, trials, timed=timed))
+        last = stages_after_trials(plan, trials, timed=timed)
+        if plan.latency in last:
+            for one in self._experiments:
+                one.mirror.settle()  # what is timed has the machine for itself
+        scheduler.make(last)
 
     def _is_new(self, plan: Plan, trial: Trial) -> bool:
         """Return whether this sweep made anything of a trial, or failed to."""

@@ -10,7 +10,7 @@ from spar_bench.stages import base, cost
 from spar_bench.stages.base import Estimate
 from spar_bench.validation import Part
 
-VERSION = 9
+VERSION = 10
 LATENCY_FILE = "latency.json"
 SLOW = 1.5
 """A median this many times the fastest pass was disturbed: clocks that change with load and heat

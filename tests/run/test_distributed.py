@@ -243,21 +243,21 @@ def test_failure_in_a_step_is_its_own_alone_and_ends_all_of_several() -> None:
 FULL = """
 import torch
 from spar_bench.processes import rank
-from spar_bench.run import student
+from spar_bench.run import lockstep
 
 class Full:
     def backward(self):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-take_step = student._take_step
+update = lockstep._update
 
-def take(run, read, context):
-    if run.step == 1:
-        read.last = Full()
-    take_step(run, read, context)
+def failing(run, part, group):
+    if group.step == 1:
+        part.last = Full()
+    update(run, part, group)
 
 if rank() == 0:
-    student._take_step = take
+    lockstep._update = failing
 
 from spar_bench.cli import main
 

@@ -185,7 +185,7 @@ def test_losses_are_read_every_few_steps_and_at_an_epochs_end(
         settle(group)
 
     with monkeypatch.context() as patch:
-        patch.setattr(lockstep, "SETTLE_EVERY", 3)
+        patch.setattr(lockstep, "SETTLE_EVERY", {"cpu": 3})
         patch.setattr(lockstep, "_settle", settled)
         [found] = made(stages, store).values()
 

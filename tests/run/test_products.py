@@ -66,6 +66,37 @@ def test_only_what_learns_has_a_gradient(learning: str) -> None:
     assert [name for name, one in given.items() if one.grad is not None] == [learning]
 
 
+@pytest.mark.parametrize("shape", [(7,), (5, 7), (2, 65, 7)])
+def test_product_that_nothing_learns_from_is_the_exact_one_to_rounding(
+    shape: tuple[int, ...],
+) -> None:
+    whole, weight, bias = drawn(*shape[:-1], 14), drawn(3, 7), drawn(3)
+    for x in (whole[..., ::2], whole[..., :7], whole[..., :7].contiguous()):
+        with torch.inference_mode():
+            found = linear(x, weight, bias)
+        exact = F.linear(x.double(), weight.double(), bias.double())
+        torch.testing.assert_close(found.double(), exact, rtol=1e-5, atol=1e-5)
+
+
+def test_result_may_be_changed_in_place_and_still_has_gradients() -> None:
+    x, weight = drawn(4, 7), drawn(3, 7, learns=True)
+
+    linear(x, weight).mul_(2).sum().backward()  # type: ignore[no-untyped-call]
+
+    assert weight.grad is not None
+    torch.testing.assert_close(weight.grad, 2 * x.sum(dim=0).expand(3, 7), rtol=1e-5, atol=1e-6)
+
+
+def test_one_context_within_another_changes_nothing(faster: list[torch.Size]) -> None:
+    with wide_products(CPU):
+        with wide_products(CPU):
+            F.linear(drawn(4, 7), drawn(3, 7))
+        F.linear(drawn(5, 7), drawn(3, 7))
+    F.linear(drawn(6, 7), drawn(3, 7))
+
+    assert [shape[0] for shape in faster] == [4, 5]
+
+
 def test_nothing_is_kept_where_nothing_learns() -> None:
     layer = nn.Linear(7, 3)
 
