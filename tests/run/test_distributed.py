@@ -190,7 +190,9 @@ def test_processes_of_torchrun_train_the_student_of_one_process(tmp_path: Path, 
             two[1][name], weight, rtol=1e-6, atol=1e-6 * float(weight.abs().max())
         )
     assert two[3]["summary"]["train_gflops"] == one[3]["summary"]["train_gflops"]
-    assert two[3]["made"]["gflops"] == pytest.approx(one[3]["made"]["gflops"])
+    # What frozen blocks give is kept by each process; an image may go to another in the next epoch.
+    least, most = one[3]["made"]["gflops"], one[3]["summary"]["train_gflops"]
+    assert least <= two[3]["made"]["gflops"] <= most
     assert (one[3]["made"]["processes"], two[3]["made"]["processes"]) == (1, n)
 
 
