@@ -6,8 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -15,12 +14,11 @@ from typing import Any
 import pytest
 
 from spar_bench.backends import ray as backend
-from spar_bench.backends.base import Setup
-from spar_bench.engine.events import Event
 from spar_bench.engine.scheduler import Scheduler
 from spar_bench.engine.workplan import Retries, WorkPlan
 from spar_bench.plan.trials import Plan
 from spar_bench.store import Store
+from tests.backends.pools import kill_once, two_workers
 from tests.run.conftest import clip, photographs, store
 from tests.run.execute.conftest import contents, plan, undisturbed, whole
 from tests.run.tiny import Notes
@@ -35,28 +33,9 @@ NOBODY = "127.0.0.1:9"
 """The discard port, on which nobody listens."""
 
 
-def setup_of(store: Store, on: str = "ray") -> Setup:
-    return Setup(
-        store=store,
-        devices=["auto", "auto"],
-        threads=1,
-        workers=None,
-        make=lambda *_: None,
-        check=lambda: None,
-        prune=lambda epoch, loss: "",
-        on=on,
-    )
-
-
-@contextmanager
-def on_ray(plan: Plan, store: Store) -> Iterator[tuple[Scheduler, Notes]]:
+def on_ray(plan: Plan, store: Store) -> AbstractContextManager[tuple[Scheduler, Notes]]:
     """Schedule a plan over workers with a CPU each."""
-    notes, made = Notes(plan), backend.Backend(setup_of(store))
-    made.use(WorkPlan(plan.stages, Retries()))
-    try:
-        yield Scheduler(plan, store, made, set(plan.stages), notify=notes), notes
-    finally:
-        made.close()
+    return two_workers(backend.Backend, plan, store, on="ray", devices=["auto", "auto"])
 
 
 def processes(pattern: str) -> list[int]:
@@ -141,19 +120,11 @@ def numbers(results: str) -> list[tuple[Any, ...]]:
 def test_worker_or_actor_that_is_killed_is_replaced_and_its_work_resumed(
     plan: Plan, store: Store, undisturbed: dict[str, Any], pattern: str
 ) -> None:
-    killed = list[int]()
+    def found() -> list[int]:
+        return workers_on(str(store.root)) if "work" in pattern else processes(pattern)
 
     with on_ray(plan, store) as (making, notes):
-
-        def kill_once(event: Event) -> None:
-            notes(event)
-            if event.kind == "progress" and not killed:
-                found = workers_on(str(store.root)) if "work" in pattern else processes(pattern)
-                killed.extend(found)
-                for pid in killed:
-                    os.kill(pid, signal.SIGKILL)
-
-        making.notify = kill_once
+        killed = kill_once(making, notes, found)
         making.make(plan.stages)
 
     assert killed

@@ -1,12 +1,9 @@
 """Worker processes: the same files as one process makes, whoever is killed meanwhile."""
 
-import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,39 +11,15 @@ import pytest
 
 from spar_bench.backends import subprocesses
 from spar_bench.backends._pool import Worker
-from spar_bench.backends.base import Setup
-from spar_bench.engine.events import Event
-from spar_bench.engine.scheduler import Scheduler
 from spar_bench.engine.workplan import Retries, WorkPlan
 from spar_bench.plan.trials import Plan
 from spar_bench.store import Store
+from tests.backends.pools import kill_once, two_workers
 from tests.run.conftest import clip, photographs, store
 from tests.run.execute.conftest import contents, plan, undisturbed, whole
-from tests.run.tiny import Notes
 from tests.small import workers_on
 
 __all__ = ["clip", "photographs", "plan", "store", "undisturbed", "whole"]
-
-
-@contextmanager
-def two_workers(plan: Plan, store: Store) -> Iterator[tuple[Scheduler, Notes]]:
-    """Schedule a plan over two workers on the CPU."""
-    notes = Notes(plan)
-    setup = Setup(
-        store=store,
-        devices=["cpu", "cpu"],
-        threads=1,
-        workers=None,
-        make=lambda *_: None,
-        check=lambda: None,
-        prune=lambda epoch, loss: "",
-    )
-    backend = subprocesses.Backend(setup)
-    backend.use(WorkPlan(plan.stages, Retries()))
-    try:
-        yield Scheduler(plan, store, backend, set(plan.stages), notify=notes), notes
-    finally:
-        backend.close()
 
 
 @pytest.mark.parametrize("line", ['{"kind": "ma', "a library's greeting"])
@@ -54,7 +27,7 @@ def test_worker_that_writes_what_is_no_event_is_ended(
     plan: Plan, store: Store, line: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     code = f"import time; print({line!r}, flush=True); time.sleep(60)"
-    with two_workers(plan, store) as (making, _):
+    with two_workers(subprocesses.Backend, plan, store) as (making, _):
         backend = making.backend
         assert isinstance(backend, subprocesses.Backend)
         process = subprocesses.Process([sys.executable, "-c", code])
@@ -72,7 +45,7 @@ def test_worker_that_writes_what_is_no_event_is_ended(
 def test_two_workers_make_what_one_process_makes(
     plan: Plan, store: Store, undisturbed: dict[str, Any]
 ) -> None:
-    with two_workers(plan, store) as (making, notes):
+    with two_workers(subprocesses.Backend, plan, store) as (making, notes):
         assert making.make(plan.stages)
         n_workers = len(workers_on(str(store.root)))
 
@@ -87,18 +60,8 @@ def test_two_workers_make_what_one_process_makes(
 def test_worker_that_is_killed_is_replaced_and_its_work_resumed(
     plan: Plan, store: Store, undisturbed: dict[str, Any]
 ) -> None:
-    killed = list[int]()
-
-    with two_workers(plan, store) as (making, notes):
-
-        def kill_once(event: Event) -> None:
-            notes(event)
-            if event.kind == "progress" and not killed:
-                killed.extend(workers_on(str(store.root)))
-                for pid in killed:
-                    os.kill(pid, signal.SIGKILL)
-
-        making.notify = kill_once
+    with two_workers(subprocesses.Backend, plan, store) as (making, notes):
+        killed = kill_once(making, notes, lambda: workers_on(str(store.root)))
         making.make(plan.stages)
 
     assert killed
