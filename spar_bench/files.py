@@ -39,6 +39,35 @@ def replace_bytes(path: Path, content: bytes) -> None:
             raise
 
 
+def publish(folder: Path, name: Path) -> bool:
+    """Rename a folder that is complete; return False if another has that name, and keeps it.
+
+    Raises as `writing`.
+    """
+    with writing(name.parent):
+        name.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.rename(folder, name)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            return False
+    return True
+
+
+def link(path: Path, name: Path) -> None:
+    """Give a complete file a second name, or copy it where the file system cannot.
+
+    Another file of that name is replaced; raises as `writing`.
+    """
+    with writing(name.parent):
+        name.unlink(missing_ok=True)
+        try:
+            os.link(path, name)
+        except OSError:
+            replace_bytes(name, path.read_bytes())
+
+
 def delete_temporary(folder: Path) -> None:
     """Delete what killed writers left below a folder that no one else is writing to."""
     for path in folder.rglob(_TEMPORARY):

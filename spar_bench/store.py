@@ -3,6 +3,7 @@
     <root>/store.json                     the format of the store
     <root>/stages/<kind>/<fingerprint>/   files of a finished stage, and manifest.json
     <root>/scratch/<fingerprint>/<owner>/ unfinished work; survives a kill: the next owner adopts it
+    <root>/scratch/<fingerprint>/parts-*/ parts of it that any process may make (`run/parts.py`)
     <root>/failures/<fingerprint>.json    why the last attempt failed
     <root>/leases/                        who makes which stage, and who uses the store
     <root>/results/<experiment>/          what its report is written from; a sweep rewrites it
@@ -16,7 +17,6 @@ so that of two processes which make one stage, on whatever hosts, one publishes 
 it (`leases.py` says when that may happen). Nothing is pickled.
 """
 
-import errno
 import json
 import os
 import shutil
@@ -32,6 +32,7 @@ from spar_bench.errors import LeaseLost, StoreError, Unreadable
 from spar_bench.files import (
     delete_temporary,
     file_sha256,
+    publish,
     read_json,
     reading,
     replace_text,
@@ -49,6 +50,7 @@ _MOST_FILES_OPEN = 200_000
 """Files of the stages whose manifests are kept in memory: about 100 MB."""
 _MARKER, _OUTPUT = "store.json", "output"
 _GATE, _USE = "gate", "use-"
+_PARTS = "parts-"
 
 
 @dataclass(frozen=True)
@@ -209,14 +211,9 @@ class Store:
         replace_text(output / MANIFEST, json.dumps(manifest, indent=1, allow_nan=False))
         folder = self.root / "stages" / stage.kind / stage.fingerprint
         self.leases.require(stage.fingerprint)
+        if not publish(output, folder):
+            manifest = read_manifest(folder)
         with writing(self.root):
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                os.rename(output, folder)
-            except OSError as error:
-                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                    raise
-                manifest = read_manifest(folder)
             self.discard_unfinished(stage.fingerprint)
             self._failure_path(stage).unlink(missing_ok=True)
         return Finished(folder, manifest)
@@ -392,9 +389,14 @@ def _adopt(folder: Path) -> None:
     def changed_ns(other: Path) -> int:
         return max(path.stat().st_mtime_ns for path in (other, *other.iterdir()))
 
-    left = _subfolders(folder.parent)
+    left = [one for one in _subfolders(folder.parent) if not one.name.startswith(_PARTS)]
     if left:
         os.rename(max(left, key=changed_ns), folder)
+
+
+def parts_folder(root: Path, fingerprint: str, name: str) -> Path:
+    """Return the folder of what several processes make of a stage together, part by part."""
+    return root / "scratch" / fingerprint / f"{_PARTS}{name}"
 
 
 def _subfolders(folder: Path) -> list[Path]:

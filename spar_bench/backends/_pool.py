@@ -1,9 +1,9 @@
 """Workers that take one batch at a time, wherever they run; those that die are replaced.
 
 A worker is `spar-bench work PLAN -`. It reads a line for each batch, `{"plan": PATH, "make":
-[FINGERPRINT, ...]}`, and an answer to each event `epoch`, `{"reason": ""}`; it writes its events.
-It stops in its own time after `{"stop": true}`, and soon when its input ends, so none outlives this
-process.
+[FINGERPRINT, ...]}`, or `"help"` if another makes it and its parts are to be done, and an answer to
+each event `epoch`, `{"reason": ""}`; it writes its events. It stops in its own time after `{"stop":
+true}`, and soon when its input ends, so none outlives this process.
 """
 
 import json
@@ -69,13 +69,14 @@ class Link(Protocol):
 
 @dataclass(eq=False)
 class Worker:
-    """A worker in the slot of its index, and the batch that it is making."""
+    """A worker in the slot of its index, and the batch that it is making, or helps with."""
 
     index: int
     link: Link
     batch: list[Stage] = field(default_factory=list)
     open: set[str] = field(default_factory=set)
     emit: Emit = lambda _: None
+    helps: bool = False
 
     def tell(self, message: dict[str, object]) -> None:
         """Send it a message."""
@@ -122,25 +123,30 @@ class Pool(ABC):
         if batch[0].alone:
             self._here.submit(batch, emit)
             return
-        worker = next((one for one in self._workers if not one.open), None) or self._start()
-        worker.batch, worker.emit = batch, emit
-        worker.open = {stage.fingerprint for stage in batch}
         for stage in batch:
             self._tries[stage.fingerprint] = self._tries.get(stage.fingerprint, 0) + 1
+        self._give(batch, emit)
+
+    def help(self, batch: list[Stage], emit: Emit) -> None:
+        """Have an idle worker, started if need be, do parts of a batch."""
+        self._give(batch, emit, helps=True)
+
+    def _give(self, batch: list[Stage], emit: Emit, *, helps: bool = False) -> None:
+        worker = next((one for one in self._workers if not one.open), None) or self._start()
+        worker.batch, worker.emit, worker.helps = batch, emit, helps
         names = [stage.fingerprint for stage in batch]
-        worker.tell({"plan": str(self._plan), "make": names})
+        worker.open = set(names)
+        worker.tell({"plan": str(self._plan), "help" if helps else "make": names})
 
     def wait(self) -> None:
-        """Emit the next thing that a worker says.
+        """Emit the next thing that a worker says, if it says something soon.
 
         Raises:
             StoreError: a worker cannot use the store.
         """
-        while any(worker.open for worker in self._workers):
-            self.setup.check()
-            with suppress(queue.Empty):
-                self._take(*self._events.get(timeout=POLL_S))
-                return
+        self.setup.check()
+        with suppress(queue.Empty):
+            self._take(*self._events.get(timeout=POLL_S))
 
     def close(self) -> None:
         """End all workers where nothing is lost; kill those that take too long."""
@@ -190,7 +196,7 @@ class Pool(ABC):
         elif event.kind == "epoch":
             worker.tell({"reason": self.setup.prune(event.epoch, event.loss)})
         else:
-            if event.kind in ENDINGS:
+            if event.kind in (*ENDINGS, "helped"):
                 worker.open.discard(event.fingerprint)
             worker.emit(event)
 
@@ -201,6 +207,10 @@ class Pool(ABC):
         worker.link.close()
         self._workers.remove(worker)
         left = [stage for stage in worker.batch if stage.fingerprint in worker.open]
+        if worker.helps:  # others do the rest
+            for stage in left:
+                worker.emit(Event(kind="helped", fingerprint=stage.fingerprint))
+            return
         again = [stage for stage in left if self._tries[stage.fingerprint] < TRIES]
         for stage in left:
             if stage not in again:

@@ -16,10 +16,11 @@ Make = Callable[[WorkPlan, list[Stage], Emit], None]
 class Setup:
     """What a backend may use.
 
-    `make` makes a batch in this process; `check` is to be called while waiting and may raise;
-    `prune` takes a student's epoch and mean loss, and returns why it is given up, or "". `devices`
-    has one name for each worker, `threads` and `workers` are those of each, None for its default.
-    `on` is the address of a cluster, for a backend that has one.
+    `make` makes a batch in this process, `help` does parts of one that another makes; `check` is to
+    be called while waiting and may raise; `prune` takes a student's epoch and mean loss, and
+    returns why it is given up, or "". `devices` has one name for each worker, `threads` and
+    `workers` are those of each, None for its default. `on` is the address of a cluster, for a
+    backend that has one.
     """
 
     store: Store
@@ -27,6 +28,7 @@ class Setup:
     threads: int | None
     workers: int | None
     make: Make
+    help: Make
     check: Callable[[], None]
     prune: Callable[[int, float], str]
     on: str | None = None
@@ -49,8 +51,15 @@ class Backend(Protocol):
         """Make stages together, now or in the background; each gets an event that ends it."""
         ...
 
+    def help(self, batch: list[Stage], emit: Emit) -> None:
+        """Do parts of stages that another process makes, until none is free; then `helped` ends it.
+
+        Only asked for where there is room.
+        """
+        ...
+
     def wait(self) -> None:
-        """Wait until something has happened to a submitted batch, and emit it.
+        """Wait a moment until something has happened to a submitted batch, and emit it.
 
         Raises:
             StoreError: a worker cannot use the store.

@@ -12,7 +12,7 @@ class Backend:
     """Makes a batch when it is submitted: there is always room, and never anything to wait for."""
 
     def __init__(self, setup: Setup) -> None:
-        self._make = setup.make
+        self._make, self._help = setup.make, setup.help
         self._plan: WorkPlan | None = None
 
     def use(self, plan: WorkPlan) -> None:
@@ -27,6 +27,11 @@ class Backend:
         """Make a batch now."""
         assert self._plan is not None, "a backend is given a plan first"
         self._make(self._plan, batch, emit)
+
+    def help(self, batch: list[Stage], emit: Emit) -> None:
+        """Do parts of a batch now."""
+        assert self._plan is not None, "a backend is given a plan first"
+        self._help(self._plan, batch, emit)
 
     def wait(self) -> None:
         """Do nothing: what was submitted has ended."""

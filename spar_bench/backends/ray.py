@@ -296,9 +296,7 @@ class Actor:
             while True:
                 for line in ray.get(self._slot.hear.options(concurrency_group="hear").remote()):
                     if line is None:
-                        self._how = (
-                            f"its worker ended with code {ray.get(self._slot.code.remote())}"
-                        )
+                        self._how = ray.get(self._slot.ending.remote())
                         return
                     yield line
         except ray.exceptions.RayError as error:

@@ -64,12 +64,15 @@ def _made(stage: "Finished") -> list[str]:
     ended = datetime.fromtimestamp(made["ended_ms"] / 1000).astimezone()
     sources = ", ".join(f"{role} {key[:12]}" for role, key in inputs.items())
     versions = ", ".join(f"{name} {number}" for name, number in made["versions"].items())
+    helpers = ", ".join(made.get("helped_by", []))
     batch = made.get("window_batch")  # None without windows; older manifests do not have it
     return [
         f"  {stage.manifest['kind']} {stage.fingerprint[:12]}"
         + (f" from {sources}" if sources else ""),
         f"    made {ended.isoformat(timespec='seconds')} in {span(made['seconds'])} on "
-        f"{made['device']} ({made['host']})" + (f", {batch} windows at once" if batch else ""),
+        f"{made['device']} ({made['host']})"
+        + (f", helped by {helpers}" if helpers else "")
+        + (f", {batch} windows at once" if batch else ""),
         f"    commit {made['commit'] or 'not known'}; {versions}",
         f"    {stage.folder}",
     ]

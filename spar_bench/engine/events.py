@@ -14,12 +14,15 @@ class Event(Part):
     """One thing that happened to a stage.
 
     `text` explains it; `share` is how much of the stage is done, 0 to 1, in `progress`. A worker
-    that says `epoch` waits to hear whether its student, with this mean loss, is to be given up.
+    that says `epoch` waits to hear whether its student, with this mean loss, is to be given up; one
+    that says `helped` has found no part free of what another makes.
     `stopped` ends a worker whatever it was making: its store cannot be used, or it was asked to.
     """
 
     kind: (
-        Ending | Literal["started", "progress", "waiting", "damaged", "blocked", "epoch", "stopped"]
+        Ending
+        | Literal["started", "progress", "waiting", "damaged", "blocked"]
+        | Literal["epoch", "helped", "stopped"]
     )
     fingerprint: str
     text: str = ""

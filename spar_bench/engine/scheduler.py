@@ -1,14 +1,22 @@
-"""Make the missing stages of a plan: the ready ones go to a backend, in the order of the plan."""
+"""Make the missing stages of a plan: the ready ones go to a backend, in the order of the plan.
 
+What another sweep on the store is making is left to it; others go first. A slot that has nothing to
+do helps with what takes long, there or here.
+"""
+
+import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
+from contextlib import closing
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
 from typing import Literal
 
 from spar_bench.backends.base import Backend
 from spar_bench.engine.events import ENDINGS, Emit, Event
+from spar_bench.engine.helping import Helping
 from spar_bench.engine.workplan import Retries
+from spar_bench.leases import POLL_S
 from spar_bench.plan.trials import Plan
 from spar_bench.stage import Damaged
 from spar_bench.stages.base import Stage
@@ -52,6 +60,8 @@ class Scheduler:
             self._sharing.setdefault(stage.batch_key, []).append(stage)
         self._running: set[str] = set()
         self._settled: deque[str] = deque()
+        self._left: set[str] = set()
+        self._helping = Helping(self.backend)
         self._has_failed = "failed" in self.outcomes.values()
 
     def make(
@@ -77,38 +87,80 @@ class Scheduler:
         )
         for fingerprint in asked - queue.waiting.keys():
             ended(fingerprint)
-        while queue.waiting or self._running:
-            stage = queue.first
-            if stage is not None and self._settles(stage):
-                self._settled.append(stage.fingerprint)
-            elif stage is not None and (room := self.backend.room(stage)):
+        while queue.waiting or self._running or self._helping.n_helpers:
+            stage = self._next(queue)
+            if stage is not None and (room := self.backend.room(stage)):
                 self.check()
                 self._submit(stage, queue, room)
-            else:
-                self.backend.wait()
+            elif not (self._settled or self._helping.help()):
+                self._wait()
             while self._settled:
                 fingerprint = self._settled.popleft()
                 queue.settle(fingerprint)
+                self._helping.end([fingerprint])
                 if fingerprint in asked:
                     ended(fingerprint)
         return any(self.outcomes.get(fingerprint, "found") != "found" for fingerprint in needed)
+
+    def _next(self, queue: "_Queue") -> Stage | None:
+        """Return the first stage that is ready and not made by another sweep now.
+
+        One that comes before and needs no work is settled instead, and None returned.
+        """
+        with closing(queue.in_order()) as ready:
+            for stage in ready:
+                if self._settles(stage):
+                    self._settled.append(stage.fingerprint)
+                    return None
+                if not self._is_elsewhere(stage.fingerprint):
+                    return stage
+                self._leave(stage)
+        return None
+
+    def _is_elsewhere(self, fingerprint: str) -> bool:
+        return self.store.leases.is_held(fingerprint)
+
+    def _leave(self, stage: Stage) -> None:
+        """Leave a stage to another sweep, but help that once it takes long."""
+        if stage.fingerprint not in self._left:
+            self._left.add(stage.fingerprint)
+            text = "another sweep is making it"
+            self.notify(Event(kind="waiting", fingerprint=stage.fingerprint, text=text))
+        batch = [one for one in self._together(stage) if self._is_elsewhere(one.fingerprint)]
+        self._helping.begin(batch)
+
+    def _wait(self) -> None:
+        """Wait until something may have happened: here, or if nothing is made here, elsewhere."""
+        if self._running or self._helping.n_helpers:
+            self.backend.wait()
+        else:
+            self.check()
+            time.sleep(POLL_S)
 
     def _submit(self, stage: Stage, queue: "_Queue", room: int) -> None:
         """Give a ready stage to the backend, with those that are made together with it.
 
         What may be divided is, evenly, if the backend has room for several batches.
         """
-        batch = self._batch(stage)
+        batch = [
+            one
+            for one in self._together(stage)
+            if one is stage or not self._is_elsewhere(one.fingerprint)
+        ]
         if stage.divisible:
             batch.sort(key=lambda one: one is not stage)
             batch = batch[: -(-len(batch) // room)]
         for one in batch:
             queue.take(one.fingerprint)
         self._running.update(one.fingerprint for one in batch)
+        self._helping.end(one.fingerprint for one in batch)
+        self._helping.begin(batch)
         self.backend.submit(batch, self._receive)
 
     def _receive(self, event: Event) -> None:
         """Take what happened to a submitted stage."""
+        if event.kind == "progress":
+            self._helping.go_on(event.fingerprint, event.share)
         if event.kind in ENDINGS:
             self._running.discard(event.fingerprint)
             self._settled.append(event.fingerprint)
@@ -167,7 +219,7 @@ class Scheduler:
         self._has_failed |= outcome == "failed"
         self.notify(Event(kind=outcome, fingerprint=stage.fingerprint, text=reason))
 
-    def _batch(self, stage: Stage) -> list[Stage]:
+    def _together(self, stage: Stage) -> list[Stage]:
         """Return the missing stages made together with one, such as those that share windows."""
         return [
             other
@@ -197,12 +249,18 @@ class _Queue:
         self._ready = [(i, key) for key, i in self._position.items() if not self._n_open[key]]
         heapify(self._ready)
 
-    @property
-    def first(self) -> Stage | None:
-        """The first stage that waits and could be made now, or None."""
-        while self._ready and self._ready[0][1] not in self.waiting:
-            heappop(self._ready)
-        return self.waiting[self._ready[0][1]] if self._ready else None
+    def in_order(self) -> Generator[Stage]:
+        """Yield the stages that could be made now, in the plan's order; close it before changes."""
+        seen = list[tuple[int, str]]()
+        try:
+            while self._ready:
+                place, key = heappop(self._ready)
+                if key in self.waiting:
+                    seen.append((place, key))
+                    yield self.waiting[key]
+        finally:
+            for item in seen:
+                heappush(self._ready, item)
 
     def take(self, fingerprint: str) -> None:
         """Take a stage out that is being made; what is made from it goes on waiting."""

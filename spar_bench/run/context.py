@@ -50,8 +50,10 @@ class Context:
     `report` takes a stage and the share of it that is done; `prune` takes a student's epoch and its
     mean loss, and may raise Pruned; `stop` is set when the user asks to stop. `workers` is the
     number of processes that render images in advance; `ranks` are those that train a student
-    together. `flops` counts the work done since it was last set to zero, from which later plans
-    estimate time; `window_batch` is how many windows were encoded at once, None if none were.
+    together. `flops` counts the work done since `begin`, from which later plans estimate time, also
+    that of processes that took parts of it; `elsewhere_s` are theirs and those of earlier attempts,
+    less those for which they were waited for, and `helped_by` says on which other devices they ran.
+    `window_batch` is how many windows were encoded at once, None if none were.
     """
 
     store: Store
@@ -62,10 +64,17 @@ class Context:
     workers: int = 0
     ranks: Ranks = field(default_factory=Ranks)
     flops: float = 0.0
+    elsewhere_s: float = 0.0
+    helped_by: set[str] = field(default_factory=set)
     window_batch: int | None = None
     _backbones: dict[tuple[str, str | None], Backbone] = field(default_factory=dict)
     _refiners: dict[str, object] = field(default_factory=dict)
     _pictures: dict[str, Pictures] = field(default_factory=dict)
+
+    def begin(self) -> None:
+        """Count work from here."""
+        self.flops, self.elsewhere_s, self.window_batch = 0.0, 0.0, None
+        self.helped_by.clear()
 
     def check(self) -> None:
         """Stop here if the user asked to, or if the work is another process's now.
@@ -101,6 +110,11 @@ class Context:
             torch=torch.__version__,
         )
 
+    @property
+    def where(self) -> str:
+        """The device and the host, for a reader."""
+        return f"{device_name(self.device)} ({platform.node()})"
+
     def pictures(self, fingerprint: str, build: Callable[[], Pictures]) -> Pictures:
         """Return the rendered images of an `images` stage; those of the latest stage are cached."""
         if fingerprint not in self._pictures:
@@ -132,7 +146,8 @@ class Context:
         return self._refiners[key]
 
     def made(self, **more: Any) -> dict[str, Any]:
-        """Return how stages are made here, for a manifest."""
+        """Return how stages were made here since `begin`, for a manifest."""
+        helpers = sorted(self.helped_by - {self.where})
         return {
             "device": device_name(self.device),
             "host": platform.node(),
@@ -141,6 +156,7 @@ class Context:
             "processes": self.ranks.n,
             "versions": {name: installed_version(name) for name in RECORDED},
             "commit": _commit(),
+            **({"helped_by": helpers} if helpers else {}),
             **more,
         }
 

@@ -4,7 +4,7 @@ Shape legend: N images, K classes, M ways of reading an image.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
@@ -43,11 +43,13 @@ class PixelCounts:
 
     `confusion` is `(M, K, K)` and `pixels` `(M, 3, N, K)`: correct, predicted and true. `names` are
     the images counted so far, `skipped` those left out. `failures` has why an inference cannot go
-    on, by its place.
+    on, by its place. `first` is the index in the data set of the first image.
     """
 
-    def __init__(self, inferences: Sequence[Inference], n_images: int, n_classes: int) -> None:
-        self.inferences = inferences
+    def __init__(
+        self, inferences: Sequence[Inference], n_images: int, n_classes: int, *, first: int = 0
+    ) -> None:
+        self.inferences, self.first = inferences, first
         self.confusion = np.zeros((len(inferences), n_classes, n_classes), np.int64)
         self.pixels = np.zeros((len(inferences), 3, n_images, n_classes), np.int64)
         self.names: list[str] = []
@@ -67,7 +69,7 @@ class PixelCounts:
     def add(self, image: ReadImage | DataError) -> None:
         """Count the next image, or leave it out."""
         if isinstance(image, DataError):
-            self.skipped.append(Skipped(self.n_done, str(image)))
+            self.skipped.append(Skipped(self.first + self.n_done, str(image)))
             return
         for place, labels in image.labels.items():
             if isinstance(labels, SparBenchError):
@@ -104,44 +106,46 @@ class PixelCounts:
 
 
 def read_images(
-    segmenter: Segmenter,
-    dataset: Dataset,
-    resize: Resize,
-    counts: PixelCounts,
-    *,
-    skips: bool = False,
-    n_threads: int = 0,
-) -> Iterator[ReadImage | DataError]:
+    segmenter: Segmenter, dataset: Dataset, resize: Resize, counts: PixelCounts
+) -> Iterator[ReadImage]:
     """Yield each image that `counts` lacks, read in all ways that have not failed; add it there.
-
-    Threads read, resize and normalise images ahead. One that cannot be read is yielded with
-    `skips`, else raised.
 
     Raises:
         DataError: an image or mask cannot be read.
     """
-
-    def ready(sample: Sample) -> tuple[Sample, Tensor]:
-        return sample, segmenter.prepare(sample.image, resize.of(sample.image.shape))
-
-    left = range(counts.n_done, len(dataset))
-    for one in read_samples(dataset, left, n_threads, ready):
+    for one in prepared(segmenter, dataset, resize, range(counts.n_done, len(dataset))):
         if isinstance(one, DataError):
-            if not skips:
-                raise one
-            yield one
-            continue
-        sample, image = one
-        places, (height, width) = counts.left, sample.mask.shape
-        inferences = [counts.inferences[place] for place in places]
-        labels = segmenter.read(image, (height, width), inferences)
-        yield ReadImage(sample, dict(zip(places, labels, strict=True)))
+            raise one
+        yield labelled(segmenter, *one, counts)
         if not counts.left:
             return
 
 
+def prepared(
+    segmenter: Segmenter,
+    dataset: Dataset,
+    resize: Resize,
+    indices: Iterable[int],
+    n_threads: int = 0,
+) -> Iterator[tuple[Sample, Tensor] | DataError]:
+    """Yield samples and their images, resized and normalised, or why one is unreadable."""
+
+    def ready(sample: Sample) -> tuple[Sample, Tensor]:
+        return sample, segmenter.prepare(sample.image, resize.of(sample.image.shape))
+
+    return read_samples(dataset, indices, n_threads, ready)
+
+
+def labelled(segmenter: Segmenter, sample: Sample, image: Tensor, counts: PixelCounts) -> ReadImage:
+    """Label a prepared image in all ways that have not failed."""
+    places, (height, width) = counts.left, sample.mask.shape
+    inferences = [counts.inferences[place] for place in places]
+    labels = segmenter.read(image, (height, width), inferences)
+    return ReadImage(sample, dict(zip(places, labels, strict=True)))
+
+
 def read_samples(
-    dataset: Dataset, indices: Sequence[int], n_threads: int, ready: Callable[[Sample], T]
+    dataset: Dataset, indices: Iterable[int], n_threads: int, ready: Callable[[Sample], T]
 ) -> Iterator[T | DataError]:
     """Yield what `ready` makes of samples, in the order of their indices, or why one is unreadable.
 

@@ -74,7 +74,9 @@ def _serve(parent: Parent, plans: dict[str, Worker], context: Context, emit: Emi
             if message["plan"] not in plans:  # a search has a plan for each of its trials
                 plans = {message["plan"]: Worker(read_work_plan(Path(message["plan"])), context)}
             worker = plans[message["plan"]]
-            worker.make([worker.plan.stages[name] for name in message["make"]], emit)
+            for do, told in ((worker.make, "make"), (worker.help, "help")):
+                if told in message:
+                    do([worker.plan.stages[name] for name in message[told]], emit)
     except Interrupted:
         return
     except StoreError as error:

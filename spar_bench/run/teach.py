@@ -1,6 +1,7 @@
 """The first two stages: the list of distillation images, and the teacher's features on them."""
 
 import json
+from collections.abc import Iterator
 from contextlib import closing, suppress
 from functools import cached_property
 from pathlib import Path
@@ -13,12 +14,13 @@ from torch import Tensor
 from spar_bench.backbones.base import Backbone
 from spar_bench.drawing import draw
 from spar_bench.errors import SparBenchError
-from spar_bench.files import replace_text
+from spar_bench.files import link, replace_text
 from spar_bench.plan.cost import windows_flops
 from spar_bench.resolve import open_dataset
 from spar_bench.run.context import Context, moved
 from spar_bench.run.images import CACHE_BYTES, Pictures, normalise
 from spar_bench.run.inference import WindowBatch, sliding_window, usual_batch
+from spar_bench.run.parts import Line, Part, Parts
 from spar_bench.run.resume import is_whole
 from spar_bench.run.writer import Writer
 from spar_bench.stage import Damaged, Finished
@@ -62,30 +64,84 @@ def _is_read_once(stage: targets.Stage | student.Stage) -> bool:
 def make_targets(stages: list[targets.Stage], context: Context) -> list[targets.Summary]:
     """Write the teacher's features on each image, `(C, h, w)` in half precision.
 
-    An interrupted attempt resumes after the last file it wrote.
+    An interrupted attempt resumes after the last file it wrote; other processes may help.
     """
     return [_make_targets(stage, context) for stage in stages]
 
 
+def help_targets(stages: list[targets.Stage], context: Context) -> None:
+    """Write parts of what another process makes, until none is free."""
+    for stage in stages:
+        teaching = _Teaching(stage, context)
+        with closing(teaching.parts(helps=True)) as parts:
+            teaching.write(parts)
+
+
 def _make_targets(stage: targets.Stage, context: Context) -> targets.Summary:
-    pictures = open_images(stage, context)
-    teacher = Teacher(context.backbone(stage.places.backbone), stage.settings, context)
-    output, patch_px = context.store.output(stage), teacher.backbone.sizes.patch_px
-    written = [_grid_hw(output / file_of(position)) for position in range(len(pictures))]
-    lacking = (position for position, grid_hw in enumerate(written) if grid_hw is None)
-    n_passes, flops = 0, 0  # of earlier attempts, too
-    with closing(pictures.stream(lacking, context.workers)) as stream, Writer() as writer:
-        for position, grid_hw in enumerate(written):
-            context.check()
-            context.report(stage, position / len(written))
-            if grid_hw is None:
-                features = teacher.features(next(stream), position)
-                writer.put(output / file_of(position), {"features": features.cpu()})
-                grid_hw = features.shape[-2], features.shape[-1]
-            image_hw = grid_hw[0] * patch_px, grid_hw[1] * patch_px
-            n_passes += n_windows(image_hw, *stage.settings.teacher.window_and_stride_px)
-            flops += windows_flops(teacher.backbone.sizes, stage.settings.teacher, image_hw)
-    return targets.Summary(n_images=len(written), n_windows=n_passes, gflops=flops / 1e9)
+    teaching = _Teaching(stage, context)
+    with closing(teaching.parts()) as parts:
+        while not parts.are_done():
+            if not teaching.write(parts):
+                parts.wait()
+        return teaching.gathered(parts)
+
+
+class _Teaching:
+    """What writes the targets of a stage, image by image."""
+
+    def __init__(self, stage: targets.Stage, context: Context) -> None:
+        self._stage, self._context = stage, context
+        self._pictures = open_images(stage, context)
+        self._teacher = Teacher(context.backbone(stage.places.backbone), stage.settings, context)
+        self._output: Path | None = None
+
+    def parts(self, *, helps: bool = False) -> Parts:
+        """Return the parts of the images; the owner may have files left from a damaged stage."""
+        if not helps:
+            self._output = self._context.store.output(self._stage)
+        return Parts([self._stage], len(self._pictures), self._context, helps=helps)
+
+    def write(self, parts: Parts) -> bool:
+        """Write the files of all parts that are free; return False if none was."""
+        line, context = Line(parts, self._lacking), self._context
+        if line.is_empty:
+            return False
+        with closing(self._pictures.stream(line, context.workers)) as stream, Writer() as writer:
+            for picture in stream:
+                part, position, is_last = line.next()
+                context.check()
+                context.report(self._stage, parts.share(position - part.images.start))
+                features = self._teacher.features(picture, position).cpu()
+                writer.put(part.folder / file_of(position), {"features": features})
+                if is_last:
+                    writer.flush()
+                    parts.finish(part)
+        return True
+
+    def gathered(self, parts: Parts) -> targets.Summary:
+        """Put the files of all parts into the stage's output."""
+        output, teacher = self._context.store.output(self._stage), self._stage.settings.teacher
+        sizes, n_passes, flops = self._teacher.backbone.sizes, 0, 0
+        patch_px = sizes.patch_px
+        for folder, positions in parts.gathered():
+            for name in map(file_of, positions):
+                if not is_whole(output / name):
+                    link(folder / name, output / name)
+                rows, columns = _grid_hw(output / name)
+                image_hw = rows * patch_px, columns * patch_px
+                n_passes += n_windows(image_hw, *teacher.window_and_stride_px)
+                flops += windows_flops(sizes, teacher, image_hw)
+        return targets.Summary(n_images=len(self._pictures), n_windows=n_passes, gflops=flops / 1e9)
+
+    def _lacking(self, part: Part) -> Iterator[int]:
+        """Yield the positions whose files are still to be written, once those left are linked."""
+        for position in part.images:
+            name = file_of(position)
+            if not is_whole(part.folder / name):
+                if self._output is not None and is_whole(self._output / name):
+                    link(self._output / name, part.folder / name)
+                else:
+                    yield position
 
 
 class Teacher:
@@ -181,10 +237,8 @@ def read_target(targets: Finished, position: int) -> Tensor:
         return features.float()
 
 
-def _grid_hw(path: Path) -> tuple[int, int] | None:
-    """Return the grid of features that an earlier attempt wrote completely, or None."""
-    if not is_whole(path):
-        return None
+def _grid_hw(path: Path) -> tuple[int, int]:
+    """Return the grid of the features in a file."""
     with safe_open(path, framework="pt") as file:
         _, rows, columns = file.get_slice("features").get_shape()
         return rows, columns

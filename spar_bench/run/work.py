@@ -24,7 +24,7 @@ from spar_bench.errors import (
 )
 from spar_bench.machine_lock import machine_lock
 from spar_bench.resolve import Resolver
-from spar_bench.run.context import Context
+from spar_bench.run.context import Context, ignore
 from spar_bench.run.distributed import OutOfStep
 from spar_bench.run.products import wide_products
 from spar_bench.stage import Damaged
@@ -39,9 +39,14 @@ Maker = Callable[[list[Stage], Context], list[Summary | Exception]]
 
 def maker_of(kind: type[Stage]) -> Maker:
     """Return the function that makes stages of a kind."""
-    module, _, name = kind.maker.partition(":")
-    maker: Maker = getattr(import_module(module), name)
+    maker: Maker = _named(kind.maker)
     return maker
+
+
+def _named(place: str) -> Any:
+    """Return what a dotted name stands for."""
+    module, _, name = place.partition(":")
+    return getattr(import_module(module), name)
 
 
 @dataclass
@@ -73,6 +78,31 @@ class Worker:
                 self._make_leased(left, watch)
             except LeaseLost as lost:  # another process has taken over: wait for what it makes
                 log.warning("%s", lost)
+
+    def help(self, batch: list[Stage], emit: Emit) -> None:
+        """Do parts of stages that another process makes, until none is free.
+
+        What fails here fails there too, where it is recorded.
+
+        Raises:
+            Interrupted: the user asked to stop; parts that are not done are given back.
+            StoreError: the store is not writable.
+        """
+        context = self.context
+        context.report = ignore
+        context.begin()
+        try:
+            with self._machine(batch[0], emit), wide_products(context.device):
+                _named(batch[0].helper)(batch, context)
+        except LeaseLost as lost:
+            log.warning("%s", lost)
+        except Exception as error:
+            of_one = isinstance(error, (Damaged, Unreadable))
+            if isinstance(error, Interrupted) or (isinstance(error, StoreError) and not of_one):
+                raise
+            log.debug("helped in vain", exc_info=error)
+        for stage in batch:
+            emit(Event(kind="helped", fingerprint=stage.fingerprint))
 
     def _make_leased(self, batch: list[Stage], emit: Emit) -> None:
         with self._leased(batch, emit):
@@ -138,7 +168,7 @@ class Worker:
         # No lease is waited for meanwhile: its owner may wait for this machine.
         with self._machine(stages[0], emit):
             started, begun = time.time_ns(), time.monotonic()
-            context.flops, context.window_batch = 0.0, None
+            context.begin()
             try:
                 with wide_products(context.device):
                     results = maker_of(type(stages[0]))(stages, context)
@@ -147,7 +177,7 @@ class Worker:
             made = context.made(
                 started_ms=started // 1_000_000,
                 ended_ms=time.time_ns() // 1_000_000,
-                seconds=(time.monotonic() - begun) / len(stages),
+                seconds=(time.monotonic() - begun + context.elsewhere_s) / len(stages),
                 gflops=context.flops / 1e9 / len(stages),
                 window_batch=context.window_batch,
             )

@@ -36,6 +36,11 @@ class Writer:
         while len(self._pending) > AHEAD:
             self._pending.popleft().result()
 
+    def flush(self) -> None:
+        """Wait until everything is written; raises as `put`."""
+        while self._pending:
+            self._pending.popleft().result()
+
     def __enter__(self) -> Self:
         return self
 
@@ -44,8 +49,7 @@ class Writer:
     ) -> None:
         self._thread.shutdown(cancel_futures=kind is not None)
         if kind is None:
-            for pending in self._pending:
-                pending.result()
+            self.flush()
 
 
 def _write(path: Path, tensors: dict[str, Tensor]) -> None:

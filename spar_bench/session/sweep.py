@@ -185,6 +185,12 @@ class _Sweep:
 
         Worker(plan, self._context).make(batch, emit)
 
+    def _help(self, plan: WorkPlan, batch: list[Stage], emit: Emit) -> None:
+        """Do parts of stages that another process makes."""
+        from spar_bench.run.work import Worker
+
+        Worker(plan, self._context).help(batch, emit)
+
     def _run(self) -> Outcome:
         grids = [one for one in self._experiments if not one.loaded.search]
         suite = SuitePlan({one.name: self._planned(one) for one in grids}) if grids else None
@@ -352,6 +358,7 @@ class _Sweep:
             threads=threads,
             workers=options.workers,
             make=self._work,
+            help=self._help,
             check=self._check,
             prune=lambda epoch, loss: self._prune(epoch, loss),
             on=options.on,

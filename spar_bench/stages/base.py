@@ -64,13 +64,15 @@ class Stage(Part):
     """A piece of work, decided entirely by its kind, version, settings and inputs.
 
     `inputs` maps a role to the fingerprint of the stage that fills it. `maker` is the dotted name
-    of a function `(stages, context) -> list[Summary | Exception]`, one for each stage; `alone` says
-    that nothing else may run on the machine meanwhile.
+    of a function `(stages, context) -> list[Summary | Exception]`, one for each stage; `helper`,
+    if there is one, of a function `(stages, context) -> None` that does parts of what another
+    process makes. `alone` says that nothing else may run on the machine meanwhile.
     """
 
     kind: ClassVar[str]
     version: ClassVar[int]
     maker: ClassVar[str]
+    helper: ClassVar[str] = ""
     alone: ClassVar[bool] = False
 
     settings: Settings

@@ -92,6 +92,7 @@ class Stage(base.Stage):
     kind: ClassVar[str] = "evaluate"
     version: ClassVar[int] = VERSION
     maker: ClassVar[str] = "spar_bench.run.evaluate:make_evaluations"
+    helper: ClassVar[str] = "spar_bench.run.evaluate:help_evaluations"
 
     settings: Settings
     places: Places

@@ -54,6 +54,7 @@ class Stage(base.Stage):
     kind: ClassVar[str] = "targets"
     version: ClassVar[int] = VERSION
     maker: ClassVar[str] = "spar_bench.run.teach:make_targets"
+    helper: ClassVar[str] = "spar_bench.run.teach:help_targets"
 
     settings: Settings
     places: Places

@@ -26,6 +26,7 @@ def two_workers(
         workers=None,
         threads=1,
         make=lambda *_: None,
+        help=lambda *_: None,
         check=lambda: None,
         prune=lambda epoch, loss: "",
         **{"devices": ["cpu", "cpu"], **further},

@@ -162,7 +162,7 @@ from spar_bench.store import Store
 path, root = sys.argv[1:]
 plan = read_work_plan(Path(path))
 made = Backend(Setup(store=Store(Path(root)), devices=["auto"], threads=1, workers=None,
-    make=lambda *_: None, check=lambda: None, prune=lambda e, l: "", on="ray"))
+    make=lambda *_: None, help=lambda *_: None, check=lambda: None, prune=lambda *_: "", on="ray"))
 made.use(plan)
 first = next(iter(plan.stages.values()))
 begun = []

@@ -33,6 +33,11 @@ class Slots:
             self.journal.append(f"start {name(stage)}")
             self._open.append((stage, emit))
 
+    def help(self, batch: list[Stage], emit: Emit) -> None:
+        for stage in batch:
+            self.journal.append(f"help {name(stage)}")
+            emit(Event(kind="helped", fingerprint=stage.fingerprint))
+
     def wait(self) -> None:
         stage, emit = self._open.pop()
         kind = "failed" if name(stage) in self._fails else "made"

@@ -174,6 +174,7 @@ def scheduler(plan: Plan, store: Store, **options: Any) -> tuple[Scheduler, Note
             threads=None,
             workers=None,
             make=lambda work, batch, emit: Worker(work, context).make(batch, emit),
+            help=lambda work, batch, emit: Worker(work, context).help(batch, emit),
             check=context.check,
             prune=lambda epoch, loss: "",
         )
