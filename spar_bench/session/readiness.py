@@ -20,6 +20,7 @@ from spar_bench.datasets.base import Split
 from spar_bench.drawing import rescaled_hw
 from spar_bench.errors import DataFileError, NotReady, SparBenchError, SpecError
 from spar_bench.machines import has_gpu, multiplies_16_bits
+from spar_bench.processes import n_processes
 from spar_bench.protocol import resizes
 from spar_bench.resolve import Resolver
 from spar_bench.session.selection import initial_points
@@ -129,7 +130,7 @@ def remarks(points: Iterable[Settings], resolver: Resolver) -> list[str]:
     A window that holds all images whole, so that no stride moves it; a data set with another number
     of images than published; more distillation images than their source has; 16-bit products on a
     processor without them; a factor of upsampling that no teacher is evaluated with; an export read
-    in another way than its student was.
+    in another way than its student was; processes without an image in a step.
 
     What weights or data that are missing would decide is left out: `missing` lists them.
     """
@@ -153,6 +154,7 @@ def _looks(settings: Settings, resolver: Resolver) -> Iterator[Callable[[], Iter
         if settings.images.source.count is None:
             yield partial(_not_as_published, resolver, settings.images.source, "train")
         yield partial(_drawn_again, resolver, settings)
+        yield partial(_idle_processes, settings)
         yield partial(_whole, resolver, settings, "distilled", _distilled)
     yield partial(_slow_products, settings)
     yield partial(_upsampled, settings)
@@ -214,6 +216,17 @@ def _slow_products(settings: Settings) -> Iterator[str]:
         yield (
             f"{', '.join(slow)}: this processor multiplies no 16-bit numbers, which takes it about "
             "7 times as long as float32; leave it out, or use a GPU"
+        )
+
+
+def _idle_processes(settings: Settings) -> Iterator[str]:
+    n_images, n = settings.student.accumulate, n_processes()
+    n_turns = -(-n_images // n) * n
+    if n_turns > n_images:
+        yield (
+            f"student.accumulate: {n_images} images a step on {n} processes leave "
+            f"{(n_turns - n_images) / n_turns:.0%} of their time idle; start as many processes as "
+            "divide it, since another accumulate is another recipe"
         )
 
 
