@@ -95,11 +95,11 @@ class Tally:
             self._go_on(stage, event.share)
         elif note in ("started", "waiting"):
             self._turn_to(stage)
-        elif note == "made":
+        elif note in ("made", "found"):
             self.done = self.done | {stage.fingerprint}
         elif note in self.lost:
             self.lost[note] |= {stage.fingerprint}
-        if note in ("made", "failed", "pruned"):
+        if note in ("made", "found", "failed", "pruned") and self.current is stage:
             self.current = None
 
     def _go_on(self, stage: Stage, share: float) -> None:

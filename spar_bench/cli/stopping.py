@@ -8,6 +8,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import click
+
+from spar_bench.errors import Interrupted
+
 INTERRUPTED = 130
 """Exit code of a command that Ctrl-C ended."""
 STOPPING = "Stopping once current writes finish; Ctrl-C again exits immediately."
@@ -59,6 +63,18 @@ class Stopper:
         self.event.set()
         if not self.is_shown:
             os.write(2, f"{STOPPING}\n".encode())
+
+
+@contextmanager
+def interruptible() -> Iterator[Stopper]:
+    """Run a block that Ctrl-C or SIGTERM ends where nothing is lost: a line, and exit code 130."""
+    stopper = Stopper()
+    with stopper.listening():
+        try:
+            yield stopper
+        except Interrupted:
+            click.echo("Stopped. Finished work is kept; run the same command to resume.", err=True)
+            raise SystemExit(INTERRUPTED) from None
 
 
 class Follower:

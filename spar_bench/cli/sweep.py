@@ -16,7 +16,7 @@ from spar_bench.cli.options import (
 )
 from spar_bench.cli.plan import show_plan
 from spar_bench.cli.printing import counted
-from spar_bench.cli.stopping import INTERRUPTED, Follower, Stopper
+from spar_bench.cli.stopping import Follower, Stopper, interruptible
 from spar_bench.errors import Interrupted
 from spar_bench.processes import is_launched, rank
 
@@ -81,8 +81,7 @@ def sweep(spec: Path, dry_run: bool, **options: Any) -> None:
     if dry_run:
         show_plan(spec, options["store"], options["n_seeds"], only=options["only"])
         return
-    stopper = Stopper()
-    with stopper.listening():
+    with interruptible() as stopper:
         outcome = _sweep(spec, stopper, **options)
     _say_how_it_went(outcome, spec)
 
@@ -105,14 +104,10 @@ def _sweep(spec: Path, stopper: Stopper, **options: Any) -> "Outcome":
     from spar_bench.session.sweep import Options
     from spar_bench.session.sweep import sweep as run
 
-    try:
-        if stopper.event.is_set():
-            raise Interrupted
-        with watching(stopper) as watcher:
-            return run(spec, Options(**options), watcher=watcher, stop=stopper.event)
-    except Interrupted:
-        click.echo("Stopped. Finished work is kept; run the same command to resume.", err=True)
-        raise SystemExit(INTERRUPTED) from None
+    if stopper.event.is_set():
+        raise Interrupted
+    with watching(stopper) as watcher:
+        return run(spec, Options(**options), watcher=watcher, stop=stopper.event)
 
 
 def _say_how_it_went(outcome: "Outcome", spec: Path) -> None:

@@ -61,6 +61,7 @@ class Scheduler:
         self._running: set[str] = set()
         self._settled: deque[str] = deque()
         self._left: set[str] = set()
+        self._absent: set[str] = set()
         self._helping = Helping(self.backend)
         self._has_failed = "failed" in self.outcomes.values()
 
@@ -168,8 +169,7 @@ class Scheduler:
             self._has_failed |= event.kind == "failed"
             if event.text and event.kind != "made":
                 self.reasons[event.fingerprint] = event.text
-        if event.kind != "found":
-            self.notify(event)
+        self.notify(event)
 
     def _is_open(self, fingerprint: str) -> bool:
         return self.outcomes.get(fingerprint) in (None, "skipped")
@@ -185,6 +185,8 @@ class Scheduler:
             except Damaged:
                 is_there = False
                 lacking.add(fingerprint)
+            if not is_there:
+                self._absent.add(fingerprint)
             if fingerprint in lacking and not is_there and not self._given_up(stage):
                 lacking.update(stage.inputs.values())
         return lacking
@@ -197,6 +199,9 @@ class Scheduler:
         lost = [i for i in stage.inputs.values() if self.outcomes.get(i) in _NOT_THERE]
         if self.store.has(stage):
             self.outcomes[stage.fingerprint] = "found"
+            if stage.fingerprint in self._absent:
+                text = "another sweep made it"
+                self.notify(Event(kind="found", fingerprint=stage.fingerprint, text=text))
         elif (past := self.retries.given_up(self.store, stage)) is not None:
             self._end(stage, past.outcome, past.reason)
         elif any(self.outcomes[i] != "skipped" for i in lost):

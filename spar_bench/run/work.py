@@ -125,7 +125,7 @@ class Worker:
         key = stage.fingerprint
         try:
             if self.context.store.find(stage) is not None:
-                emit(Event(kind="found", fingerprint=key))
+                emit(Event(kind="found", fingerprint=key, text="another sweep made it"))
                 return True
         except Damaged:
             pass

@@ -4,29 +4,20 @@ Torch is imported when something must be made, or when nothing tells which machi
 """
 
 import logging
-import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
-from functools import cached_property
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from spar_bench import machines, registry, track
-from spar_bench.backends.base import Backend, Setup
+from spar_bench import track
 from spar_bench.conflicts import read_specs
-from spar_bench.engine.events import Emit, Event
-from spar_bench.engine.scheduler import Outcome as StageOutcome
-from spar_bench.engine.scheduler import Scheduler
-from spar_bench.engine.workplan import Retries, WorkPlan
-from spar_bench.errors import Interrupted, Pruned, SparBenchError
+from spar_bench.errors import SparBenchError
 from spar_bench.plan.making import make_plan
 from spar_bench.plan.suite import SuitePlan
 from spar_bench.plan.trials import Plan, Trial
-from spar_bench.processes import is_launched, n_processes
 from spar_bench.results import Results
 from spar_bench.session.collect import Collector
 from spar_bench.session.experiment import Experiment
+from spar_bench.session.making import AnotherMachine, Making, keep
 from spar_bench.session.options import Options, Outcome
 from spar_bench.session.readiness import ready_remarks
 from spar_bench.session.selection import (
@@ -41,14 +32,7 @@ from spar_bench.session.selection import (
 from spar_bench.session.watcher import Silent, Watcher
 from spar_bench.spec import Point
 from spar_bench.spec.read import experiment_name
-from spar_bench.stages.base import Stage
-from spar_bench.stages.latency import Machine
 from spar_bench.store import Store
-
-if TYPE_CHECKING:
-    import torch
-
-    from spar_bench.run.context import Context
 
 __all__ = ["Options", "Outcome", "sweep"]
 
@@ -77,26 +61,8 @@ def sweep(
     asked = path, options or Options(), watcher or Silent(), stop or threading.Event()
     try:
         return _Sweep(*asked).run()
-    except _AnotherMachine:  # which is remembered from now on
+    except AnotherMachine:  # which is remembered from now on
         return _Sweep(*asked).run()
-
-
-class _AnotherMachine(Exception):
-    """The plan was made for the machine that is remembered, but torch finds another."""
-
-
-def _prepared_device(options: Options) -> "torch.device":
-    """Return the device of what no worker makes: the first of those named, which must all be there.
-
-    Raises:
-        NotReady: one is not.
-    """
-    from spar_bench.run.context import prepare_device
-    from spar_bench.run.distributed import own_device
-
-    named = options.devices or (own_device(options.device),)
-    first, *_ = [prepare_device(name, options.threads) for name in named]
-    return first
 
 
 class _Sweep:
@@ -113,83 +79,19 @@ class _Sweep:
             )
         for line in dict.fromkeys(line for loaded in specs for line in ready_remarks(loaded)):
             log.warning("%s", line)
-        self._path, self._options, self._watcher, self._stop = Path(path), options, watcher, stop
-        self._is_default = (options.device, options.devices, options.threads) == ("auto", (), None)
-        self._device = None if self._is_default else _prepared_device(options)
+        self._path, self._options, self._watcher = Path(path), options, watcher
         self._store = Store(Path(options.store))
+        self._making = Making(self._store, options, watcher, stop)
         uri = track.tracking_uri(options.tracking_uri)
         self._experiments = [
             Experiment(loaded, seeds_of(loaded, options.n_seeds), self._store, uri)
             for loaded in specs
         ]
-        self._failures: dict[str, tuple[str, str]] = {}
-        self._outcomes: dict[str, StageOutcome] = {}
-        self._reasons: dict[str, str] = {}
-        self._n_made = 0
-        self._prune: Callable[[int, float], str] = _keep
-
-    @cached_property
-    def _machine(self) -> Machine:
-        """The machine on which timings are made: as torch says, or as it said by default before.
-
-        What is remembered is looked at again as soon as torch is needed.
-        """
-        asks = "torch" in sys.modules or is_launched() or not self._is_default
-        return (None if asks else machines.remembered()) or self._context.machine
-
-    @cached_property
-    def _context(self) -> "Context":
-        """What stages are made with here."""
-        from spar_bench.run.context import Context, resolve_workers
-
-        device = self._device or _prepared_device(self._options)
-        context = Context(
-            self._store,
-            device,
-            prune=self._raise_pruned,
-            stop=self._stop,
-            workers=resolve_workers(self._options.workers, device),
-        )
-        if self._is_default:
-            machines.remember(context.machine)
-        if self.__dict__.get("_machine", context.machine) != context.machine:
-            raise _AnotherMachine
-        return context
-
-    def _check(self) -> None:
-        """Stop here if the user asked to, or if the work is another process's now."""
-        if self._stop.is_set():
-            raise Interrupted
-        self._store.leases.require_unbroken()
 
     def run(self) -> Outcome:
         """Run all trials, then time everything in one session; then searches, one by one."""
-        in_use = self._store.in_use(on_wait=_say_store_waits, poll=self._check)
-        with self._joined(), in_use, closing(self._open_backend()) as self._backend:
+        with self._making.open():
             return self._run()
-
-    def _joined(self) -> AbstractContextManager[None]:
-        return self._with_others() if is_launched() else nullcontext()
-
-    @contextmanager
-    def _with_others(self) -> Iterator[None]:
-        """Join the processes that `torchrun` started."""
-        from spar_bench.run.distributed import joined
-
-        with joined(self._context.device) as self._context.ranks:
-            yield
-
-    def _work(self, plan: WorkPlan, batch: list[Stage], emit: Emit) -> None:
-        """Make stages in this process."""
-        from spar_bench.run.work import Worker
-
-        Worker(plan, self._context).make(batch, emit)
-
-    def _help(self, plan: WorkPlan, batch: list[Stage], emit: Emit) -> None:
-        """Do parts of stages that another process makes."""
-        from spar_bench.run.work import Worker
-
-        Worker(plan, self._context).help(batch, emit)
 
     def _run(self) -> Outcome:
         grids = [one for one in self._experiments if not one.loaded.search]
@@ -222,16 +124,13 @@ class _Sweep:
                     log.exception("%s: MLflow still shows it as running", one.name)
             raise
         rows = [row for one in self._experiments for row in found[one.name].rows]
-        return Outcome(experiment_name(self._path), rows, self._n_made, self._failures)
-
-    def _raise_pruned(self, epoch: int, loss: float) -> None:
-        reason = self._prune(epoch, loss)
-        if reason:
-            raise Pruned(reason)
+        return Outcome(
+            experiment_name(self._path), rows, self._making.n_made, self._making.failures
+        )
 
     def _planned(self, one: Experiment) -> Plan:
         """Plan a grid, whose plan is then a part of the suite's."""
-        one.plan = make_plan(one.loaded.points, one.seeds, self._machine)
+        one.plan = make_plan(one.loaded.points, one.seeds, self._making.machine)
         return one.plan
 
     def _trials(self, suite: SuitePlan) -> list[Trial]:
@@ -257,7 +156,9 @@ class _Sweep:
         """Ask for one trial after another; all are timed at the end, in one session."""
         from spar_bench.session.search import Searcher, score, study_name
 
-        with self._store.lock([study_name(one.loaded)], on_wait=_say_waiting, poll=self._check):
+        with self._store.lock(
+            [study_name(one.loaded)], on_wait=_say_waiting, poll=self._making.check
+        ):
             searcher = Searcher(one.loaded, self._store)
             points = searcher.past()
             for asked in searcher:
@@ -269,11 +170,11 @@ class _Sweep:
                     asked.point.group,
                 )
                 self._plan(one, [asked.point])
-                self._prune = asked.prune_reason
+                self._making.prune = asked.prune_reason
                 self._execute_all(one, timed="latency_p50_ms" in searcher.objectives)
-                self._prune = _keep
+                self._making.prune = keep
                 asked.tell(Collector(one.name, one.plan, self._store))
-                if self._options.fail_fast and self._failures:
+                if self._options.fail_fast and self._making.failures:
                     break
             self._plan(one, {point.group: point for point in points}.values())
             self._execute_all(one, timed=True)
@@ -283,7 +184,7 @@ class _Sweep:
 
     def _plan(self, one: Experiment, points: Iterable[Point]) -> None:
         """Plan points that a search has asked for."""
-        one.plan = make_plan(points, one.seeds, self._machine, keep_pruned=one.loaded.prunes)
+        one.plan = make_plan(points, one.seeds, self._making.machine, keep_pruned=one.loaded.prunes)
         require_unedited(one.plan, one.plan.trials, self._store)
         self._watcher.planned(one.plan, self._store)
 
@@ -294,20 +195,8 @@ class _Sweep:
         self, plan: Plan, trials: list[Trial], *, timed: bool, show: Callable[[Trial], None]
     ) -> None:
         """Make the stages of trials; show each trial when it ends, though not timed yet."""
-        retries = Retries(retry=self._options.retry, keep_pruned=plan.keep_pruned)
-        self._backend.use(WorkPlan(plan.stages, retries))
-        scheduler = Scheduler(
-            plan,
-            self._store,
-            self._backend,
-            stages_of_trials(plan, trials, timed=timed),
-            notify=self._note(plan),
-            retries=retries,
-            check=self._check,
-            fail_fast=self._options.fail_fast,
-            outcomes=self._outcomes,
-            reasons=self._reasons,
-        )
+        wanted = stages_of_trials(plan, trials, timed=timed)
+        scheduler = self._making.scheduler(plan, wanted)
         left = {trial.name: {f for row in trial.rows for f in row.stages} for trial in trials}
         waiting: dict[str, list[Trial]] = {}
         for trial in trials:
@@ -321,7 +210,12 @@ class _Sweep:
                     show(trial)
 
         scheduler.make(waiting, ended=ended)
-        if self._options.retime and timed and plan.latency and plan.latency not in self._outcomes:
+        if (
+            self._options.retime
+            and timed
+            and plan.latency
+            and plan.latency not in scheduler.outcomes
+        ):
             self._store.discard(plan.latency)
         last = stages_after_trials(plan, trials, timed=timed)
         if plan.latency in last:
@@ -331,59 +225,9 @@ class _Sweep:
 
     def _is_new(self, plan: Plan, trial: Trial) -> bool:
         """Return whether this sweep made anything of a trial, or failed to."""
-        return any(self._outcomes.get(key, "found") != "found" for key in plan.of_trial(trial))
-
-    def _open_backend(self) -> Backend:
-        """Return what makes stages: this process, or a worker process a device or job."""
-        options = self._options
-        devices = options.devices or (options.device,) * options.jobs
-        by_number = "in_process" if len(devices) == 1 else "subprocesses"
-        name = options.backend or ("ray" if options.on else by_number)
-        if n_processes() > 1 and name != "in_process":
-            raise SparBenchError(
-                "--devices, --jobs, --on: must be left out where processes train a student "
-                "together, but are given; drop them, or torchrun"
-            )
-        if options.on and (options.devices or options.device != "auto"):
-            raise SparBenchError(
-                "--device, --devices: must be left out with --on, since Ray says which device a "
-                "worker has, but are given; drop them"
-            )
-        threads = options.threads
-        if threads is None and options.jobs > 1 and not options.on:
-            threads = max(1, self._machine.threads // options.jobs)
-        setup = Setup(
-            store=self._store,
-            devices=devices,
-            threads=threads,
-            workers=options.workers,
-            make=self._work,
-            help=self._help,
-            check=self._check,
-            prune=lambda epoch, loss: self._prune(epoch, loss),
-            on=options.on,
+        return any(
+            self._making.outcomes.get(key, "found") != "found" for key in plan.of_trial(trial)
         )
-        backend: Backend = registry.load("backends", name)(setup)
-        return backend
-
-    def _note(self, plan: Plan) -> Emit:
-        def note(event: Event) -> None:
-            stage = plan.stages[event.fingerprint]
-            self._n_made += event.kind == "made"
-            if event.kind == "failed":
-                self._failures[stage.fingerprint] = stage.kind, event.text
-            self._watcher.note(event, stage)
-
-        return note
-
-
-def _keep(epoch: int, loss: float) -> str:
-    """Give up no student."""
-    return ""
-
-
-def _say_store_waits(_: str) -> None:
-    log.info("another process starts on this store or cleans it up; waiting for it")
 
 
 def _say_waiting(_: str) -> None:

@@ -70,7 +70,7 @@ def test_ctrl_c_before_the_first_stage_exits_130_and_makes_nothing(
         os.kill(os.getpid(), signal.SIGINT)
         assert stopper.event.wait(60)
 
-    monkeypatch.setattr("spar_bench.cli.sweep.Stopper", lambda: stopper)
+    monkeypatch.setattr("spar_bench.cli.stopping.Stopper", lambda: stopper)
     monkeypatch.setattr("spar_bench.conflicts.read_spec", stopped)
     result = spar_bench("sweep", spec, exits=130)
 

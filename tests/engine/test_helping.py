@@ -130,7 +130,7 @@ def test_what_another_sweep_makes_is_left_to_it_helped_and_found(tmp_path: Path)
 
     assert journal == [
         *("waiting 0", "start 1", "made 1"),  # the second first, since the first is being made
-        *("help 0", "start 2", "made 2"),
+        *("help 0", "found 0", "start 2", "made 2"),
     ]
     assert making.outcomes[keys[0]] == "found"
 
