@@ -4,12 +4,15 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel
 
 from spar_bench.errors import StoreError, Unreadable
-from spar_bench.files import file_sha256, read_json, reading
+from spar_bench.files import delete_temporary, file_sha256, read_json, reading
+
+if TYPE_CHECKING:
+    from spar_bench.stages.base import Stage, Summary
 
 MANIFEST = "manifest.json"
 
@@ -110,6 +113,28 @@ class Finished:
             if sha256 != expected["sha256"]:
                 raise Damaged(path, "differs from its checksum", fingerprint=self.fingerprint)
             self._verified.add(name)
+
+
+def manifest_of(
+    stage: "Stage", output: Path, *, summary: "Summary", made: dict[str, Any]
+) -> dict[str, Any]:
+    """Return what describes the files of a stage that is complete."""
+    delete_temporary(output)
+    files = {
+        str(path.relative_to(output)): {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
+        for path in sorted(output.rglob("*"))
+        if path.is_file() and path.name != MANIFEST
+    }
+    manifest = {
+        "kind": stage.kind,
+        "version": stage.version,
+        "settings": stage.settings.model_dump(mode="json"),
+        "inputs": stage.inputs,
+        "files": files,
+        "summary": summary.model_dump(mode="json"),
+        "made": made,
+    }
+    return {**manifest, "sha256": digest(manifest)}
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

@@ -4,7 +4,7 @@
     <root>/stages/<kind>/<fingerprint>/   files of a finished stage, and manifest.json
     <root>/scratch/<fingerprint>/<owner>/ unfinished work; survives a kill: the next owner adopts it
     <root>/scratch/<fingerprint>/parts-*/ parts of it that any process may make (`run/parts.py`)
-    <root>/failures/<fingerprint>.json    why the last attempt failed
+    <root>/failures/<fingerprint>.json    why the last attempt failed; in .log, what it said
     <root>/leases/                        who makes which stage, and who uses the store
     <root>/results/<experiment>/          what its report is written from; a sweep rewrites it
     <root>/studies/<hash>.journal         what a search has tried
@@ -20,17 +20,15 @@ it (`leases.py` says when that may happen). Nothing is pickled.
 import json
 import os
 import shutil
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 from uuid import uuid4
 
 from spar_bench.errors import LeaseLost, StoreError, Unreadable
+from spar_bench.failures import Failure, Failures, failure_now
 from spar_bench.files import (
-    delete_temporary,
     file_sha256,
     publish,
     read_json,
@@ -39,7 +37,14 @@ from spar_bench.files import (
     writing,
 )
 from spar_bench.leases import LEASE_S, Host, Leases
-from spar_bench.stage import MANIFEST, Damaged, Finished, canonical, digest, read_manifest
+from spar_bench.stage import (
+    MANIFEST,
+    Damaged,
+    Finished,
+    canonical,
+    manifest_of,
+    read_manifest,
+)
 from spar_bench.stages.base import Stage, Summary
 
 FORMAT = 2
@@ -51,16 +56,6 @@ _MOST_FILES_OPEN = 200_000
 _MARKER, _OUTPUT = "store.json", "output"
 _GATE, _USE = "gate", "use-"
 _PARTS = "parts-"
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Why the last attempt at a stage failed; if `final`, it would fail again."""
-
-    reason: str
-    outcome: Literal["failed", "pruned"]
-    final: bool
-    at_ms: int
 
 
 class Store:
@@ -83,6 +78,7 @@ class Store:
     ) -> None:
         self.root = root.absolute()
         self.leases = Leases(self.root / "leases", lease_s, host)
+        self.failures = Failures(self.root / "failures")
         self._opened: dict[Path, tuple[tuple[int, int], Finished]] = {}
         marker = self.root / _MARKER
         with writing(self.root):
@@ -207,7 +203,7 @@ class Store:
             LeaseLost: another process has taken over, and publishes it.
         """
         output = self.output(stage)
-        manifest = _manifest(stage, output, summary=summary, made=made)
+        manifest = manifest_of(stage, output, summary=summary, made=made)
         replace_text(output / MANIFEST, json.dumps(manifest, indent=1, allow_nan=False))
         folder = self.root / "stages" / stage.kind / stage.fingerprint
         self.leases.require(stage.fingerprint)
@@ -215,7 +211,7 @@ class Store:
             manifest = read_manifest(folder)
         with writing(self.root):
             self.discard_unfinished(stage.fingerprint)
-            self._failure_path(stage).unlink(missing_ok=True)
+            self.failures.forget(stage.fingerprint)
         return Finished(folder, manifest)
 
     def discard(self, fingerprint: str) -> None:
@@ -250,9 +246,15 @@ class Store:
             return str(damage)
 
     def fail(
-        self, stage: Stage, reason: str, *, outcome: Literal["failed", "pruned"], final: bool
+        self,
+        stage: Stage,
+        reason: str,
+        *,
+        outcome: Literal["failed", "pruned"],
+        final: bool,
+        where: str = "",
     ) -> None:
-        """Record why a stage failed, under its lock.
+        """Record why and where a stage failed, under its lock.
 
         `final`: it would fail again, so only `--retry` repeats it.
 
@@ -260,27 +262,12 @@ class Store:
             LeaseLost: another process has taken over.
         """
         self.leases.require(stage.fingerprint)
-        failure = Failure(reason, outcome, final, time.time_ns() // 1_000_000)
-        replace_text(self._failure_path(stage), canonical(asdict(failure)))
+        failure = failure_now(reason, outcome=outcome, final=final, where=where)
+        self.failures.write(stage.fingerprint, failure)
 
     def failure(self, stage: Stage) -> Failure | None:
-        """Return why a stage's last attempt failed, or None.
-
-        Raises:
-            StoreError: there is a record, but it cannot be read: if it was taken for none, a
-                student that diverged would be trained again.
-        """
-        path = self._failure_path(stage)
-        with reading(path):
-            if not path.exists():
-                return None
-        try:
-            return Failure(**read_json(path))
-        except TypeError as error:
-            raise StoreError(
-                f"{path}: must be the record of a failure, but has other keys; delete it, and the "
-                "stage is tried again"
-            ) from error
+        """Return why a stage's last attempt failed, or None; raises as `Failures.read`."""
+        return self.failures.read(stage.fingerprint)
 
     @contextmanager
     def lock(
@@ -356,31 +343,6 @@ class Store:
         with reading(self.root):
             kinds = _subfolders(self.root / "stages")
             return [folder for kind in kinds for folder in _subfolders(kind)]
-
-    def _failure_path(self, stage: Stage) -> Path:
-        return self.root / "failures" / f"{stage.fingerprint}.json"
-
-
-def _manifest(
-    stage: Stage, output: Path, *, summary: Summary, made: dict[str, Any]
-) -> dict[str, Any]:
-    """Return what describes the files of a stage that is complete."""
-    delete_temporary(output)
-    files = {
-        str(path.relative_to(output)): {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
-        for path in sorted(output.rglob("*"))
-        if path.is_file() and path.name != MANIFEST
-    }
-    manifest = {
-        "kind": stage.kind,
-        "version": stage.version,
-        "settings": stage.settings.model_dump(mode="json"),
-        "inputs": stage.inputs,
-        "files": files,
-        "summary": summary.model_dump(mode="json"),
-        "made": made,
-    }
-    return {**manifest, "sha256": digest(manifest)}
 
 
 def _adopt(folder: Path) -> None:

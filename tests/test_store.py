@@ -18,12 +18,13 @@ import pytest
 
 import tests.toy as toys
 from spar_bench.errors import LeaseLost, StoreError
+from spar_bench.failures import Failure
 from spar_bench.files import replace_text
 from spar_bench.leases import Host
 from spar_bench.run.context import ignore
 from spar_bench.stage import MANIFEST, Damaged, Finished, canonical, digest
 from spar_bench.stages.base import Stage
-from spar_bench.store import FORMAT, Failure, Store
+from spar_bench.store import FORMAT, Store
 from tests.small import printed
 from tests.toy import Stage as Toy
 from tests.toy import Summary, toy

@@ -193,6 +193,8 @@ class Pool(ABC):
             self._replace(worker)
         elif event.kind == "stopped":
             raise StoreError(event.text)
+        elif event.kind == "log":
+            log.warning("%s", event.text)
         elif event.kind == "epoch":
             worker.tell({"reason": self.setup.prune(event.epoch, event.loss)})
         else:
@@ -214,7 +216,14 @@ class Pool(ABC):
         again = [stage for stage in left if self._tries[stage.fingerprint] < TRIES]
         for stage in left:
             if stage not in again:
-                text = f"{worker.link.ending}, {TRIES} times"
-                worker.emit(Event(kind="failed", fingerprint=stage.fingerprint, text=text))
+                self._give_up(stage, f"{worker.link.ending}, {TRIES} times", worker.emit)
         if again:
             self.submit(again, worker.emit)
+
+    def _give_up(self, stage: Stage, reason: str, emit: Emit) -> None:
+        """Record that a stage's workers died, unless another sweep makes it now."""
+        store = self.setup.store
+        with store.leases.hold_if_free(stage.fingerprint) as is_own:
+            if is_own:
+                store.fail(stage, reason, outcome="failed", final=False)
+        emit(Event(kind="failed", fingerprint=stage.fingerprint, text=reason))

@@ -11,7 +11,7 @@ from spar_bench.cli.options import store_option
 from spar_bench.cli.printing import span, table
 
 if TYPE_CHECKING:
-    from spar_bench.session.provenance import Explained
+    from spar_bench.session.provenance import Explained, Told
     from spar_bench.stage import Finished
 
 
@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 @click.argument("trial", shell_complete=swept_trials)
 @store_option
 def explain(trial: str, store: Path) -> None:
-    """Show where every number of TRIAL comes from: stages, machine, versions, commit."""
+    """Show where every number of TRIAL comes from: stages, machine, versions, commit.
+
+    Of a stage that failed, the last lines of its log are shown, whoever made it.
+    """
     from spar_bench.session.provenance import explain as trace
 
     click.echo("\n\n".join(_explanation(explained) for explained in trace(trial, store=store)))
@@ -50,12 +53,28 @@ def _explanation(explained: "Explained") -> str:
     lines.append(table(["  number", "value", "stage"], cells))
     if row.cost.latency_note:
         lines.append(f"  latency is as on a loaded machine: {row.cost.latency_note}")
+    for key, told in explained.failed.items():
+        lines += _failed(key, told)
     for stage in explained.stages.values():
         lines += _made(stage)
     if row.status == "finished":
         gone = [key for key in row.stages.values() if key not in explained.stages]
         lines += [f"  {key[:12]}  is no longer in the store" for key in gone]
     return "\n".join(lines)
+
+
+def _failed(fingerprint: str, told: "Told") -> list[str]:
+    """Describe when and where a stage failed, and what was said meanwhile."""
+    failure = told.failure
+    at = datetime.fromtimestamp(failure.at_ms / 1000).astimezone().isoformat(timespec="seconds")
+    lines = [
+        f"  {told.kind} {fingerprint[:12]}",
+        f"    {failure.outcome} {at}" + (f" on {failure.where}" if failure.where else ""),
+        f"    {failure.reason}",
+    ]
+    if told.lines:
+        lines += [f"    the end of {told.log}:", *(f"    | {line}" for line in told.lines)]
+    return lines
 
 
 def _made(stage: "Finished") -> list[str]:

@@ -1,5 +1,6 @@
 """`work`: make stages that a sweep names to its worker processes, or whatever is free of a spec."""
 
+import faulthandler
 import sys
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ def work(plan: Path, fingerprints: tuple[str, ...], is_any: bool, **options: Any
 def _serve(plan: Path, fingerprints: tuple[str, ...], **options: Any) -> None:
     from spar_bench.engine.parent import Parent, take_output
 
+    faulthandler.enable()  # a crash of compiled code says where
     # Before torch is imported, which takes seconds and may print.
     out = take_output()
     parent = Parent(sys.stdin) if "-" in fingerprints else None

@@ -15,14 +15,15 @@ class Event(Part):
 
     `text` explains it; `share` is how much of the stage is done, 0 to 1, in `progress`. A worker
     that says `epoch` waits to hear whether its student, with this mean loss, is to be given up; one
-    that says `helped` has found no part free of what another makes.
+    that says `helped` has found no part free of what another makes. `log` is a line of a worker's
+    log, which the parent repeats.
     `stopped` ends a worker whatever it was making: its store cannot be used, or it was asked to.
     """
 
     kind: (
         Ending
         | Literal["started", "progress", "waiting", "damaged", "blocked"]
-        | Literal["epoch", "helped", "stopped"]
+        | Literal["epoch", "helped", "log", "stopped"]
     )
     fingerprint: str
     text: str = ""

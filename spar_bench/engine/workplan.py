@@ -9,10 +9,11 @@ from typing import Literal
 from pydantic import JsonValue, ValidationError
 
 from spar_bench.errors import NotReady
+from spar_bench.failures import Failure
 from spar_bench.files import replace_text
 from spar_bench.stage import digest
 from spar_bench.stages.base import Stage, stage_from_json
-from spar_bench.store import Failure, Store
+from spar_bench.store import Store
 from spar_bench.validation import Part
 
 FORMAT = 1

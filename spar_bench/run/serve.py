@@ -1,11 +1,15 @@
 """A worker process: makes batches that another process names, and says how they went.
 
 Messages come in on standard input and events go out on standard output, both JSON; see
-`backends._pool`. Whatever else is printed goes to standard error.
+`backends._pool`. Our own log goes out as events, too; whatever else is printed while a batch is
+made goes to the log of its first stage in the store.
 """
 
+import logging
+import os
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -68,6 +72,7 @@ def _writer(out: IO[str]) -> Emit:
 
 def _serve(parent: Parent, plans: dict[str, Worker], context: Context, emit: Emit) -> None:
     """Make what the parent names until its messages end."""
+    logging.getLogger("spar_bench").handlers[:] = [_Told(emit)]
     context.prune = lambda epoch, loss: _ask(parent, emit, epoch, loss)
     try:
         while (message := parent.hear()) is not None:
@@ -75,12 +80,46 @@ def _serve(parent: Parent, plans: dict[str, Worker], context: Context, emit: Emi
                 plans = {message["plan"]: Worker(read_work_plan(Path(message["plan"])), context)}
             worker = plans[message["plan"]]
             for do, told in ((worker.make, "make"), (worker.help, "help")):
-                if told in message:
-                    do([worker.plan.stages[name] for name in message[told]], emit)
+                if names := message.get(told):
+                    with _printing_to(context.store.failures.log(names[0])):
+                        do([worker.plan.stages[name] for name in names], emit)
     except Interrupted:
         return
     except StoreError as error:
         emit(Event(kind="stopped", fingerprint="", text=str(error)))
+
+
+class _Told(logging.Handler):
+    """Has the parent repeat what is logged."""
+
+    def __init__(self, emit: Emit) -> None:
+        super().__init__()
+        self._emit = emit
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Emit a record as an event."""
+        self._emit(Event(kind="log", fingerprint="", text=self.format(record)))
+
+
+@contextmanager
+def _printing_to(path: Path) -> Iterator[None]:
+    """Append what this process and its children write to standard error to a file meanwhile."""
+    before = os.dup(2)
+    try:
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    except OSError:  # what is made will fail with a better message
+        yield
+        return
+    try:
+        os.dup2(file, 2)
+        yield
+    finally:
+        os.dup2(before, 2)
+        os.close(file)
+        os.close(before)
+        with suppress(OSError):
+            if path.stat().st_size == 0:
+                path.unlink()
 
 
 def _ask(parent: Parent, emit: Emit, epoch: int, loss: float) -> None:

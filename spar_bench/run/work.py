@@ -66,6 +66,14 @@ class Worker:
             StoreError: the store is not writable.
             OutOfStep: a process failed while others train with it.
         """
+        with self._logging(batch):
+            self._make_all(batch, emit)
+
+    def _logging(self, batch: list[Stage]) -> AbstractContextManager[None]:
+        """Keep what is said meanwhile with the first stage, until that is finished."""
+        return self.context.store.failures.logging(batch[0].fingerprint, self.context.where)
+
+    def _make_all(self, batch: list[Stage], emit: Emit) -> None:
         ended = set[str]()
 
         def watch(event: Event) -> None:
@@ -266,7 +274,7 @@ class Worker:
             case SparBenchError():
                 self._record(stages, "failed", str(error), emit)
             case _:  # in one trial, ours or a plug-in's: it must not stop the others
-                trace = "".join(traceback.format_exception(error))
+                trace = "".join(traceback.format_exception(error)).rstrip()
                 log.error("stage %s failed\n%s", stages[0].fingerprint[:12], trace)
                 self._record(stages, "failed", f"{type(error).__name__}: {error}", emit)
 
@@ -283,7 +291,9 @@ class Worker:
         for stage in stages:
             if self.context.store.has(stage):  # finished before a later one of the batch failed
                 continue
-            self.context.store.fail(stage, reason, outcome=outcome, final=final)
+            self.context.store.fail(
+                stage, reason, outcome=outcome, final=final, where=self.context.where
+            )
             if final and outcome == "failed":
                 self.context.store.discard_unfinished(stage.fingerprint)
             emit(Event(kind=outcome, fingerprint=stage.fingerprint, text=reason))

@@ -189,7 +189,7 @@ class Collector:
         return "; ".join(filter(None, [clipped(window_px, planned.image_hw), *skipped, *failed]))
 
     def _stages(self, planned: PlannedRow) -> dict[str, str]:
-        """Return the stages of a row's numbers, by role."""
+        """Return the stages of a row's numbers, by role; those that it lacks, by kind."""
         stages = {
             "evaluate": planned.evaluate,
             "cost": planned.cost,
@@ -198,6 +198,9 @@ class Collector:
         }
         if self.plan.latency and self._timings and planned.timed in self._timings.by_key:
             stages["latency"] = self.plan.latency
+        if self.state(planned.evaluate).finished is None:
+            for key in self.plan.needed_by({planned.evaluate}):
+                stages.setdefault(self.plan.stages[key].kind, key)
         return stages
 
     def _look(self, stage: Stage) -> State:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spar_bench.errors import NotReady, StoreError, UnknownName
+from spar_bench.failures import Failure
 from spar_bench.results import RESULTS_FILE, Results, Row
 from spar_bench.stage import Finished
 from spar_bench.store import DEFAULT_ROOT, Store
@@ -11,11 +12,22 @@ from spar_bench.suggest import nearest
 
 
 @dataclass(frozen=True)
+class Told:
+    """Why a stage of some kind failed, the end of what was said meanwhile, and the file of it."""
+
+    kind: str
+    failure: Failure
+    lines: list[str]
+    log: Path
+
+
+@dataclass(frozen=True)
 class Explained:
-    """A row of a finished sweep, and the manifests of the stages that its numbers come from."""
+    """A row of a sweep, the manifests of the stages that its numbers come from, and what failed."""
 
     row: Row
     stages: dict[str, Finished]
+    failed: dict[str, Told]
 
 
 def explain(name: str, *, store: Path = DEFAULT_ROOT) -> list[Explained]:
@@ -48,7 +60,18 @@ def explain(name: str, *, store: Path = DEFAULT_ROOT) -> list[Explained]:
             f"write {experiments[0]}/{name}"
         )
     kept = {stage.fingerprint: stage for stage in opened.finished()}
-    return [Explained(row, _lineage(kept, row)) for row in found]
+    return [Explained(row, _lineage(kept, row), _failed(opened, row)) for row in found]
+
+
+def _failed(store: Store, row: Row) -> dict[str, Told]:
+    """Return those of a row's stages whose last attempt failed, by fingerprint."""
+    found = dict[str, Told]()
+    for kind, key in row.stages.items():
+        failure = store.failures.read(key)
+        if failure is not None:
+            failures = store.failures
+            found[key] = Told(kind, failure, failures.said(key), failures.log(key))
+    return found
 
 
 def _alike(name: str, rows: list[Row]) -> set[str]:

@@ -17,6 +17,7 @@ from spar_bench.store import Store
 from tests.backends.pools import kill_once, two_workers
 from tests.run.conftest import clip, photographs, store
 from tests.run.execute.conftest import contents, plan, undisturbed, whole
+from tests.run.tiny import of_kind
 from tests.small import workers_on
 
 __all__ = ["clip", "photographs", "plan", "store", "undisturbed", "whole"]
@@ -39,6 +40,26 @@ def test_worker_that_writes_what_is_no_event_is_ended(
         assert process.ending == f"its worker ended with code {-signal.SIGKILL}"
         process.close()
     assert "wrote a line that is no event" in caplog.text
+
+
+def test_batch_whose_workers_die_is_recorded_as_failed_and_may_be_tried_again(
+    plan: Plan, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        subprocesses.Backend,
+        "launch",
+        lambda *_: subprocesses.Process([sys.executable, "-c", "raise SystemExit(3)"]),
+    )
+    [stage] = of_kind(plan, "images")
+
+    with two_workers(subprocesses.Backend, plan, store) as (making, notes):
+        making.make([stage.fingerprint])
+
+    reason = "its worker ended with code 3, 2 times"
+    assert notes.all == [("failed", "images", reason)]
+    failure = store.failure(stage)
+    assert failure is not None
+    assert (failure.reason, failure.final) == (reason, False)
 
 
 @pytest.mark.slow

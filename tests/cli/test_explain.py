@@ -9,7 +9,8 @@ import pytest
 
 from spar_bench.run.inference import WINDOW_BATCH
 from tests.cli.test_completion import completed
-from tests.small import copy_store, one_line, spar_bench
+from tests.run.execute.test_failures import broken
+from tests.small import TINY, copy_store, one_line, spar_bench, write_spec
 
 
 def test_explain_tells_the_stage_of_every_number(in_swept: Path) -> None:
@@ -107,3 +108,35 @@ def test_rows_that_cannot_be_read_are_one_line_and_leave_the_others_alone(
     assert "the next sweep of other rewrites it" in one_line(unknown)
     assert "tiny/stride_px=32" in spar_bench("explain", "stride_px=32").stdout
     assert completed("explain", "stride") == ["stride_px=32", "stride_px=64"]
+
+
+def test_explain_shows_the_log_of_a_stage_that_failed(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken(monkeypatch, "targets", MemoryError("too much"))
+    spar_bench("sweep", write_spec(TINY), exits=1)
+
+    said = spar_bench("explain", "learning_rate=0.001").stdout
+
+    blocked = said.split("\n\n")[1]  # the student, whose targets failed
+    [key] = [path.stem for path in Path(".spar_bench/failures").glob("*.log")]
+    lines = blocked.splitlines()
+    at = lines.index(f"  targets {key[:12]}")
+    assert re.fullmatch(r"    failed \S+ on cpu .+ \(.+\)", lines[at + 1])
+    assert lines[at + 2] == "    MemoryError: too much"
+    assert lines[at + 3].endswith(f"failures/{key}.log:")
+    assert re.fullmatch(r"    \| .*: stage .* failed", lines[at + 4])
+    assert "    | Traceback (most recent call last):" in lines
+    assert "    | MemoryError: too much" in lines
+
+
+def test_log_of_a_stage_is_gone_once_it_is_finished(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        broken(patch, "targets", MemoryError("too much"))
+        spar_bench("sweep", write_spec(TINY), exits=1)
+    spar_bench("sweep", write_spec(TINY))
+
+    assert list(Path(".spar_bench/failures").iterdir()) == []
+    assert "MemoryError" not in spar_bench("explain", "learning_rate=0.001").stdout
