@@ -10,6 +10,7 @@
     <root>/studies/<hash>.journal         what a search has tried
     <root>/pictures/<key>/                drawn for MLflow; redrawn if missing
     <root>/plans/<hash>.json              what worker processes read; `cache gc` deletes them
+    <root>/progress/<owner>.json          what a sweep does now, for `status`
 
 A finished stage is renamed into place after its manifest (files, sizes, SHA-256, and its own) is
 written, so a folder under `stages/` means complete. Such a rename never replaces a finished stage,
@@ -24,7 +25,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
-from uuid import uuid4
 
 from spar_bench.errors import LeaseLost, StoreError, Unreadable
 from spar_bench.failures import Failure, Failures, failure_now
@@ -297,8 +297,12 @@ class Store:
         """Keep `unused` from being entered while this block runs, on whatever host."""
         with ExitStack() as shown:
             with self.leases.hold([_GATE], on_wait=on_wait, poll=poll):
-                shown.enter_context(self.leases.show(f"{_USE}{uuid4().hex}"))
+                shown.enter_context(self.leases.show(f"{_USE}{self.leases.owner}"))
             yield
+
+    def is_used_by(self, owner: str) -> bool:
+        """Return whether an owner of leases is in a block of `in_use`, and not known to be dead."""
+        return self.leases.is_held(f"{_USE}{owner}")
 
     @contextmanager
     def unused(self) -> Iterator[None]:

@@ -78,6 +78,10 @@ class Worker:
     emit: Emit = lambda _: None
     helps: bool = False
 
+    def say(self, event: Event) -> None:
+        """Pass on what it says, with the number of its slot."""
+        self.emit(event.model_copy(update={"slot": self.index}))
+
     def tell(self, message: dict[str, object]) -> None:
         """Send it a message."""
         self.link.tell(json.dumps(message))
@@ -200,7 +204,7 @@ class Pool(ABC):
         else:
             if event.kind in (*ENDINGS, "helped"):
                 worker.open.discard(event.fingerprint)
-            worker.emit(event)
+            worker.say(event)
 
     def _replace(self, worker: Worker) -> None:
         """Drop a worker that died; try its batch again, or give it up."""
@@ -211,12 +215,12 @@ class Pool(ABC):
         left = [stage for stage in worker.batch if stage.fingerprint in worker.open]
         if worker.helps:  # others do the rest
             for stage in left:
-                worker.emit(Event(kind="helped", fingerprint=stage.fingerprint))
+                worker.say(Event(kind="helped", fingerprint=stage.fingerprint))
             return
         again = [stage for stage in left if self._tries[stage.fingerprint] < TRIES]
         for stage in left:
             if stage not in again:
-                self._give_up(stage, f"{worker.link.ending}, {TRIES} times", worker.emit)
+                self._give_up(stage, f"{worker.link.ending}, {TRIES} times", worker.say)
         if again:
             self.submit(again, worker.emit)
 

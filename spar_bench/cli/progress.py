@@ -14,9 +14,9 @@ from rich.table import Table
 from spar_bench.cli.printing import span
 from spar_bench.cli.stopping import STOPPING, Stopper
 from spar_bench.engine.events import Event
-from spar_bench.plan.devices import STAGE_S, Speed, assumed_speed
-from spar_bench.plan.trials import Plan, Trial
-from spar_bench.session.collect import Collector
+from spar_bench.plan.trials import Plan
+from spar_bench.session.beacon import Beacon
+from spar_bench.session.tally import Doing, Tally
 from spar_bench.session.watcher import Watcher
 from spar_bench.stages.base import Stage
 from spar_bench.store import Store
@@ -26,18 +26,29 @@ LINE_EVERY_S = 30.0
 TROUBLES = ("failed", "damaged", "waiting", "pruned")
 BAR_CELLS, NARROW_CELLS = 20, 80
 """Width of the bar in characters, and the terminal width below which it is left out."""
-PLAN_S = 60.0
-"""Seconds of work in which what was planned counts as much as how fast it goes."""
 
 
 @contextmanager
-def watching(stopper: Stopper) -> Iterator[Watcher]:
-    """Show a sweep until it ends: in place on a terminal, line by line elsewhere."""
+def watching(name: str, stopper: Stopper) -> Iterator[Watcher]:
+    """Show a sweep until it ends: in place on a terminal, line by line elsewhere.
+
+    Other terminals see it by its name in `status`.
+    """
+    beacon = Beacon(name)
+    try:
+        with _shown(beacon, stopper) as watcher:
+            yield watcher
+    finally:
+        beacon.end()
+
+
+@contextmanager
+def _shown(beacon: Beacon, stopper: Stopper) -> Iterator[Watcher]:
     console = Console(stderr=True, highlight=False)
     if not sys.stderr.isatty() or console.is_dumb_terminal:
-        yield Lines()
+        yield Lines(beacon)
         return
-    board = Board(console, stopper)
+    board = Board(console, stopper, beacon)
     # It replaces the streams that commands and logs print to: their lines stay above the table.
     with Live(console=console, refresh_per_second=4, get_renderable=board.render):
         stopper.is_shown = True
@@ -47,114 +58,29 @@ def watching(stopper: Stopper) -> Iterator[Watcher]:
             stopper.is_shown = False
 
 
-class Tally:
-    """The state of a sweep's stages, and how long the rest may take.
+class _Shown(Tally):
+    """A tally that other terminals see."""
 
-    `lost` has the stages that are not made, by how they ended.
-    """
-
-    def __init__(self) -> None:
-        self.plan = Plan()
-        self.done: set[str] = set()
-        self.lost = {outcome: frozenset[str]() for outcome in ("failed", "blocked", "pruned")}
-        self.current: Stage | None = None
-        self.current_trials = ""
-        self.share = 0.0
-        self._trials: dict[str, list[Trial]] = {}
-        self._work: dict[str, float] = {}
-        self._key: dict[str, str] = {}
-        self._computing: set[str] = set()
-        self._begun: tuple[float, float] | None = None
-        self._speed: Speed | None = (
-            None  # known with the first plan, and kept for those of a search
-        )
+    def __init__(self, beacon: Beacon | None = None) -> None:
+        super().__init__()
+        self._beacon = beacon or Beacon("")
 
     def planned(self, plan: Plan, store: Store) -> None:
-        """Take a plan and its finished stages; a search replaces it by its next plan."""
-        collector, ahead = Collector("", plan, store), dict[str, list[Stage]]()
-        done, keys = set[str](), dict[str, str]()
-        for fingerprint, stage in plan.stages.items():
-            state = collector.state(fingerprint)
-            if state.status == "finished":
-                done.add(fingerprint)
-            elif not state.final:
-                keys[fingerprint] = stage.batch_key
-                ahead.setdefault(stage.batch_key, []).append(stage)
-        speed = self._speed = self._speed or assumed_speed(store.finished(), None)
-        work = {key: speed.seconds(batch, plan.stages) for key, batch in ahead.items()}
-        self._computing = {key for key, seconds in work.items() if seconds > 2 * STAGE_S}
-        # In one assignment: another thread draws the live table.
-        self.plan, self.done, self._work, self._key = plan, done, work, keys
-        self._trials = plan.trials_by_stage()
-        self._begun = None
+        """Take a plan."""
+        super().planned(plan, store)
+        self._beacon.begin(store)
 
     def note(self, event: Event, stage: Stage) -> None:
         """Record what happened to a stage."""
-        note = event.kind
-        if note == "progress":
-            self._go_on(stage, event.share)
-        elif note in ("started", "waiting"):
-            self._turn_to(stage)
-        elif note in ("made", "found"):
-            self.done = self.done | {stage.fingerprint}
-        elif note in self.lost:
-            self.lost[note] |= {stage.fingerprint}
-        if note in ("made", "found", "failed", "pruned") and self.current is stage:
-            self.current = None
-
-    def _go_on(self, stage: Stage, share: float) -> None:
-        if self.current is not stage:
-            self._turn_to(stage)
-        self.share = share
-        computes = self._key.get(stage.fingerprint) in self._computing
-        # Imports and the loading of weights end before the first report of a stage that computes.
-        if self._begun is None and computes:
-            self._begun = time.monotonic(), self._worked()
-
-    def seconds_left(self) -> float | None:
-        """Return the time left as planned, and more and more at the speed so far.
-
-        The speed is that since a stage first reported arithmetic: what comes before is start-up.
-        None if nothing is ahead.
-        """
-        if not self._work:
-            return None
-        worked, pace = self._worked(), 1.0
-        if self._begun is not None:
-            when, worked_then = self._begun
-            pace = (PLAN_S + time.monotonic() - when) / (PLAN_S + worked - worked_then)
-        return pace * (sum(self._work.values()) - worked)
-
-    def _worked(self) -> float:
-        """Return how much of the work ahead is done, in planned seconds."""
-        work, keys, current = self._work, self._key, self.current
-        ended = self.done.union(*self.lost.values())
-        ended = {keys[fingerprint] for fingerprint in ended if fingerprint in keys}
-        worked = sum(ahead for key, ahead in work.items() if key in ended)
-        if current is not None and (key := keys.get(current.fingerprint, "")) not in ended:
-            worked += self.share * work.get(key, 0.0)
-        return worked
-
-    def n_done(self) -> str:
-        """Return how many stages are finished, out of how many."""
-        return f"{len(self.done)}/{len(self.plan.stages)}"
-
-    def trials_of(self, stage: Stage) -> str:
-        """Return the trials that a stage is made for, shortened."""
-        names = [trial.name for trial in self._trials.get(stage.fingerprint, [])]
-        if stage.kind == "latency" or not names:
-            return "all"
-        return names[0] + (f" and {len(names) - 1} more" if names[1:] else "")
-
-    def _turn_to(self, stage: Stage) -> None:
-        self.current, self.current_trials, self.share = stage, self.trials_of(stage), 0.0
+        super().note(event, stage)
+        self._beacon.show(self)
 
 
-class Lines(Tally):
+class Lines(_Shown):
     """Prints a line when a stage starts, ends or fails, and occasionally in between."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, beacon: Beacon | None = None) -> None:
+        super().__init__(beacon)
         self._said_at = time.monotonic()
 
     def note(self, event: Event, stage: Stage) -> None:
@@ -182,11 +108,11 @@ class Lines(Tally):
         self._said_at = time.monotonic()
 
 
-class Board(Tally):
+class Board(_Shown):
     """A table that is redrawn in place; failures are printed above it and stay."""
 
-    def __init__(self, console: Console, stopper: Stopper) -> None:
-        super().__init__()
+    def __init__(self, console: Console, stopper: Stopper, beacon: Beacon | None = None) -> None:
+        super().__init__(beacon)
         self._console, self._stopper = console, stopper
         self._trouble = ""
 
@@ -201,25 +127,57 @@ class Board(Tally):
             self._console.print(escape(line), soft_wrap=True)
 
     def render(self) -> Table:
-        """Draw the current stage and the numbers of the sweep, in three lines at most."""
-        board = Table(show_header=True, box=None, pad_edge=False, header_style="bold", expand=True)
+        """Draw what is made: one worker with the numbers of the sweep, or a line for each."""
+        board = Table(box=None, pad_edge=False, header_style="bold", expand=True)
         board.add_column("stage", no_wrap=True, min_width=8)
         board.add_column("trial", no_wrap=True, overflow="ellipsis", ratio=1)
+        if len(self.doing) > 1:
+            self._draw_workers(board)
+        else:
+            self._draw_one(board)
+        if self._stopper.event.is_set():
+            board.caption = f"{board.caption}\n{STOPPING}" if board.caption else STOPPING
+        board.caption_justify = "left"
+        return board
+
+    def _draw_one(self, board: Table) -> None:
         for name in ("progress", "done", "failed", "left"):
             board.add_column(name, no_wrap=True, justify="left" if name == "progress" else "right")
-        stage, left = self.current, self.seconds_left()
-        bar = f"{_bar(self.share)} " if self._console.width >= NARROW_CELLS else ""
+        doing = next(iter(self.doing.values()), None)
         board.add_row(
-            stage.kind if stage else "" if self.plan.stages else "starting",
-            escape(self.current_trials) if stage else "",
-            f"{bar}{self.share:4.0%}" if stage else "",
+            _named(doing) if doing else "" if self.plan.stages else "starting",
+            escape(doing.trials) if doing else "",
+            self._progress(doing) if doing else "",
             self.n_done(),
             str(len(self.lost["failed"])),
-            "" if left is None else span(left),
+            _span(self.seconds_left()),
         )
-        if self._stopper.event.is_set():
-            board.caption, board.caption_justify = STOPPING, "left"
-        return board
+
+    def _draw_workers(self, board: Table) -> None:
+        for name in ("node", "device", "progress", "left"):
+            board.add_column(name, no_wrap=True, justify="right" if name == "left" else "left")
+        for one in self.doing.values():
+            where = escape(one.node), escape(one.device)
+            left = _span(one.seconds_left)
+            board.add_row(_named(one), escape(one.trials), *where, self._progress(one), left)
+        lost = "".join(f", {len(them)} {how}" for how, them in self.lost.items() if them)
+        of_all = self.seconds_left()
+        about = "" if of_all is None else f", about {span(of_all)} left"
+        board.caption = f"{self.n_done()} stages{lost}{about}"
+
+    def _progress(self, doing: Doing) -> str:
+        if doing.helps:
+            return ""
+        bar = f"{_bar(doing.share)} " if self._console.width >= NARROW_CELLS else ""
+        return f"{bar}{doing.share:4.0%}"
+
+
+def _named(doing: Doing) -> str:
+    return f"helps {doing.stage.kind}" if doing.helps else doing.stage.kind
+
+
+def _span(seconds: float | None) -> str:
+    return "" if seconds is None else span(seconds)
 
 
 def _bar(share: float) -> str:

@@ -8,7 +8,7 @@ import click
 
 from spar_bench.cli.completion import specs_here
 from spar_bench.cli.options import specs_argument, store_option
-from spar_bench.cli.printing import table
+from spar_bench.cli.printing import counted, span, table
 from spar_bench.errors import NotReady, SparBenchError, SpecError
 
 if TYPE_CHECKING:
@@ -32,8 +32,9 @@ def status(specs: tuple[Path, ...], store: Path) -> None:
     """Show the progress of each SPEC (default: all in experiments/), and why trials failed.
 
     SPEC is a file, the name of an experiment, or a folder of specs. What a spec lacks is counted;
-    it is no failure.
+    it is no failure. What sweeps on the store do now, on whatever hosts, comes first.
     """
+    _show_running(store)
     from spar_bench.conflicts import spec_files
     from spar_bench.session.planning import standing
     from spar_bench.spec.read import experiment_name
@@ -58,6 +59,35 @@ def status(specs: tuple[Path, ...], store: Path) -> None:
         click.echo("\n".join([table(header, rows, "lrrrrr"), *remarks]))
     if problems:
         raise SparBenchError("\n".join(problems))
+
+
+def _show_running(store: Path) -> None:
+    """Print what sweeps do now; nothing if none runs."""
+    from spar_bench.session.beacon import running
+    from spar_bench.store import Store
+
+    for one in running(Store(store, make=False)):
+        left = "" if one.seconds_left is None else f", about {span(one.seconds_left)} left"
+        failed = f", {one.n_failed} failed" if one.n_failed else ""
+        click.echo(
+            f"{one.sweep}, swept by process {one.pid} on {one.host}: {one.n_done} of "
+            f"{counted(one.n_stages, 'stage')}{failed}{left}"
+        )
+        rows = [
+            [
+                f"  {'helps ' if work.helps else ''}{work.kind}",
+                work.node,
+                work.device,
+                "" if work.helps else f"{work.share:.0%}",
+                "" if work.seconds_left is None else span(work.seconds_left),
+                work.trials,
+            ]
+            for work in one.work
+        ]
+        if rows:
+            header = ["  stage", "node", "device", "progress", "left", "trial"]
+            click.echo(table(header, rows, "lllrrl"))
+        click.echo()
 
 
 def _row(found: "Standing") -> list[str]:

@@ -103,10 +103,11 @@ def _sweep(spec: Path, stopper: Stopper, **options: Any) -> "Outcome":
     from spar_bench.cli.progress import watching
     from spar_bench.session.sweep import Options
     from spar_bench.session.sweep import sweep as run
+    from spar_bench.spec.read import experiment_name
 
     if stopper.event.is_set():
         raise Interrupted
-    with watching(stopper) as watcher:
+    with watching(experiment_name(spec), stopper) as watcher:
         return run(spec, Options(**options), watcher=watcher, stop=stopper.event)
 
 

@@ -61,8 +61,9 @@ def _join(spec: Path, **options: Any) -> None:
         from spar_bench.cli.progress import watching
         from spar_bench.session.join import join
         from spar_bench.session.options import Options
+        from spar_bench.spec.read import experiment_name
 
-        with watching(stopper) as watcher:
+        with watching(experiment_name(spec), stopper) as watcher:
             made = join(spec, Options(**options), watcher=watcher, stop=stopper.event)
     end = "some failed" if made.failures else "none is left but timings"
     click.echo(f"{spec}: {counted(made.n_made, 'stage')} made here, {end}")

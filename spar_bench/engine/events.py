@@ -7,7 +7,15 @@ from spar_bench.validation import Part
 
 Ending = Literal["found", "made", "failed", "pruned"]
 """How a worker is done with a stage; `found`: another process has made it meanwhile."""
+NO_SLOT = -1
 ENDINGS: tuple[Ending, ...] = ("found", "made", "failed", "pruned")
+
+
+Kind = (
+    Ending
+    | Literal["started", "progress", "waiting", "damaged", "blocked"]
+    | Literal["epoch", "helping", "helped", "log", "stopped"]
+)
 
 
 class Event(Part):
@@ -15,21 +23,23 @@ class Event(Part):
 
     `text` explains it; `share` is how much of the stage is done, 0 to 1, in `progress`. A worker
     that says `epoch` waits to hear whether its student, with this mean loss, is to be given up; one
-    that says `helped` has found no part free of what another makes. `log` is a line of a worker's
-    log, which the parent repeats.
-    `stopped` ends a worker whatever it was making: its store cannot be used, or it was asked to.
+    that says `helping` does parts of what another makes, and `helped` has found none free. `log` is
+    a line of a worker's log, which the parent repeats. `stopped` ends a worker whatever it was
+    making: its store cannot be used, or it was asked to.
+
+    `slot` is the number of the worker that says it, NO_SLOT if none does; `node` and `device` are
+    where it works, said when it begins.
     """
 
-    kind: (
-        Ending
-        | Literal["started", "progress", "waiting", "damaged", "blocked"]
-        | Literal["epoch", "helped", "log", "stopped"]
-    )
+    kind: Kind
     fingerprint: str
     text: str = ""
     share: float = 0.0
     epoch: int = 0
     loss: float = 0.0
+    slot: int = 0
+    node: str = ""
+    device: str = ""
 
 
 Emit = Callable[[Event], None]

@@ -1,11 +1,11 @@
 """Whom idle slots help: stages that take long, and whose images several processes can share."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from spar_bench.backends.base import Backend
-from spar_bench.engine.events import Event
+from spar_bench.engine.events import Emit, Event
 from spar_bench.stages.base import Stage
 
 WORTH_S = 15.0
@@ -17,6 +17,7 @@ class Helping:
     """The batches that are being made, by whomever, by their first stage; and who helps them."""
 
     backend: Backend
+    notify: Emit
     n_helpers: int = 0
     _known: dict[str, "_Making"] = field(default_factory=dict)
 
@@ -48,10 +49,11 @@ class Helping:
         self.backend.help(chosen.batch, self._ended(chosen))
         return True
 
-    def _ended(self, made: "_Making") -> Callable[[Event], None]:
+    def _ended(self, made: "_Making") -> Emit:
         left = {stage.fingerprint for stage in made.batch}
 
         def receive(event: Event) -> None:
+            self.notify(event)
             if event.kind == "helped":
                 left.discard(event.fingerprint)
                 if not left:

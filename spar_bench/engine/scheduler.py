@@ -13,7 +13,7 @@ from heapq import heapify, heappop, heappush
 from typing import Literal
 
 from spar_bench.backends.base import Backend
-from spar_bench.engine.events import ENDINGS, Emit, Event
+from spar_bench.engine.events import ENDINGS, NO_SLOT, Emit, Event, Kind
 from spar_bench.engine.helping import Helping
 from spar_bench.engine.workplan import Retries
 from spar_bench.leases import POLL_S
@@ -62,7 +62,7 @@ class Scheduler:
         self._settled: deque[str] = deque()
         self._left: set[str] = set()
         self._absent: set[str] = set()
-        self._helping = Helping(self.backend)
+        self._helping = Helping(self.backend, self.notify)
         self._has_failed = "failed" in self.outcomes.values()
 
     def make(
@@ -126,7 +126,7 @@ class Scheduler:
         if stage.fingerprint not in self._left:
             self._left.add(stage.fingerprint)
             text = "another sweep is making it"
-            self.notify(Event(kind="waiting", fingerprint=stage.fingerprint, text=text))
+            self._tell("waiting", stage.fingerprint, text)
         batch = [one for one in self._together(stage) if self._is_elsewhere(one.fingerprint)]
         self._helping.begin(batch)
 
@@ -141,7 +141,8 @@ class Scheduler:
     def _submit(self, stage: Stage, queue: "_Queue", room: int) -> None:
         """Give a ready stage to the backend, with those that are made together with it.
 
-        What may be divided is, evenly, if the backend has room for several batches.
+        What may be divided is, evenly, among the slots that have room, and those that will while
+        nothing else is ready for them.
         """
         batch = [
             one
@@ -150,7 +151,10 @@ class Scheduler:
         ]
         if stage.divisible:
             batch.sort(key=lambda one: one is not stage)
-            batch = batch[: -(-len(batch) // room)]
+            busy = {self.plan.stages[key].batch_key for key in self._running}
+            n_busy = len(busy - {stage.batch_key})  # the others have their share
+            n_others = queue.n_batches_besides(stage.batch_key, most=n_busy)
+            batch = batch[: -(-len(batch) // (room + n_busy - n_others))]
         for one in batch:
             queue.take(one.fingerprint)
         self._running.update(one.fingerprint for one in batch)
@@ -200,8 +204,7 @@ class Scheduler:
         if self.store.has(stage):
             self.outcomes[stage.fingerprint] = "found"
             if stage.fingerprint in self._absent:
-                text = "another sweep made it"
-                self.notify(Event(kind="found", fingerprint=stage.fingerprint, text=text))
+                self._tell("found", stage.fingerprint, "another sweep made it")
         elif (past := self.retries.given_up(self.store, stage)) is not None:
             self._end(stage, past.outcome, past.reason)
         elif any(self.outcomes[i] != "skipped" for i in lost):
@@ -222,7 +225,11 @@ class Scheduler:
         self.outcomes[stage.fingerprint] = outcome
         self.reasons[stage.fingerprint] = reason
         self._has_failed |= outcome == "failed"
-        self.notify(Event(kind=outcome, fingerprint=stage.fingerprint, text=reason))
+        self._tell(outcome, stage.fingerprint, reason)
+
+    def _tell(self, kind: Kind, fingerprint: str, text: str) -> None:
+        """Tell what no worker says."""
+        self.notify(Event(kind=kind, fingerprint=fingerprint, text=text, slot=NO_SLOT))
 
     def _together(self, stage: Stage) -> list[Stage]:
         """Return the missing stages made together with one, such as those that share windows."""
@@ -266,6 +273,17 @@ class _Queue:
         finally:
             for item in seen:
                 heappush(self._ready, item)
+
+    def n_batches_besides(self, batch_key: str, *, most: int) -> int:
+        """Return how many batches could be made now besides one, counted as far as `most`."""
+        found = set[str]()
+        with closing(self.in_order()) as ready:
+            for stage in ready:
+                if len(found) == most:
+                    break
+                if stage.batch_key != batch_key:
+                    found.add(stage.batch_key)
+        return len(found)
 
     def take(self, fingerprint: str) -> None:
         """Take a stage out that is being made; what is made from it goes on waiting."""

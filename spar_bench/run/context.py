@@ -281,6 +281,15 @@ def device_name(device: torch.device) -> str:
     return f"cpu {_processor()} x{torch.get_num_threads()}"
 
 
+def device_number(device: torch.device) -> str:
+    """Return the device by its number on this machine, where Ray or Slurm shows some GPUs alone."""
+    if device.type != "cuda":
+        return str(device)
+    shown = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    index = device.index or 0
+    return f"cuda:{shown[index] if index < len(shown) else index}"
+
+
 def _processor() -> str:
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as lines:

@@ -1,6 +1,7 @@
 """Make a batch of stages under their leases, and leave results or failures in the store."""
 
 import logging
+import platform
 import time
 import traceback
 from collections.abc import Callable, Iterable
@@ -24,7 +25,7 @@ from spar_bench.errors import (
 )
 from spar_bench.machine_lock import machine_lock
 from spar_bench.resolve import Resolver
-from spar_bench.run.context import Context, ignore
+from spar_bench.run.context import Context, device_number, ignore
 from spar_bench.run.distributed import OutOfStep
 from spar_bench.run.products import wide_products
 from spar_bench.stage import Damaged
@@ -99,6 +100,7 @@ class Worker:
         context = self.context
         context.report = ignore
         context.begin()
+        self._begin("helping", batch[0], "", emit)
         try:
             with self._machine(batch[0], emit), wide_products(context.device):
                 _named(batch[0].helper)(batch, context)
@@ -117,8 +119,15 @@ class Worker:
             missing = [stage for stage in batch if not self._is_settled(stage, emit)]
             if missing:
                 text = f"{len(missing)} in one go" if missing[1:] else ""
-                emit(Event(kind="started", fingerprint=missing[0].fingerprint, text=text))
+                self._begin("started", missing[0], text, emit)
                 self._try(missing, emit)
+
+    def _begin(
+        self, kind: Literal["started", "helping"], stage: Stage, text: str, emit: Emit
+    ) -> None:
+        """Say what is begun, and where."""
+        node, device = platform.node(), device_number(self.context.device)
+        emit(Event(kind=kind, fingerprint=stage.fingerprint, text=text, node=node, device=device))
 
     def _leased(self, stages: list[Stage], emit: Emit) -> AbstractContextManager[None]:
         def tell(_: str) -> None:

@@ -8,14 +8,15 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from spar_bench.cli.progress import PLAN_S, Board, Lines, Tally
+from spar_bench.cli.progress import Board, Lines
 from spar_bench.cli.stopping import STOPPING, Stopper
 from spar_bench.conflicts import read_spec
-from spar_bench.engine.events import Event
+from spar_bench.engine.events import NO_SLOT, Event
 from spar_bench.plan.devices import STAGE_S, Speed
 from spar_bench.plan.making import make_plan
 from spar_bench.plan.trials import Plan
 from spar_bench.session.collect import Collector, State
+from spar_bench.session.tally import PLAN_S, Tally
 from spar_bench.stages.base import Stage
 from spar_bench.store import Store
 from tests.small import DIVERGING, TINY, write_spec
@@ -73,6 +74,39 @@ def test_table_has_two_lines_of_the_terminals_width_at_most(
     assert ("█████░" in lines[1]) == (width >= 80)
 
 
+def test_several_workers_have_a_line_each_and_the_sweep_a_caption(plan: Plan, store: Store) -> None:
+    board, _ = board_of(120)
+    board.planned(plan, store)
+    by_kind = {stage.kind: stage for stage in plan.stages.values()}
+    targets, text = by_kind["targets"], by_kind["text"]
+
+    def say(kind: Any, stage: Stage, slot: int, **more: Any) -> None:
+        board.note(Event(kind=kind, fingerprint=stage.fingerprint, slot=slot, **more), stage)
+
+    say("started", targets, 1, node="n2", device="cuda:0")
+    say("started", text, 0, node="n1", device="cuda:3")
+    say("progress", targets, 1, share=0.5)
+    say("waiting", text, NO_SLOT, text="another sweep is making it")
+    both = drawn(board, 120)
+    say("made", text, 0)
+    say("helping", targets, 0, node="n1", device="cuda:3")
+    helped = drawn(board, 120)
+    say("helped", targets, 0)
+    one = drawn(board, 120)
+
+    assert both[0].split() == ["stage", "trial", "node", "device", "progress", "left"]
+    assert both[1].split()[0] == "text"
+    assert both[1].split()[5:8] == ["n1", "cuda:3", "░" * 20]
+    assert both[2].split()[0] == "targets"
+    assert "n2" in both[2]
+    assert " 50% " in both[2]
+    assert both[3].startswith("0/11 stages, about ")
+    assert helped[1].split()[:2] == ["helps", "targets"]
+    assert helped[3].startswith("1/11 stages, about ")
+    assert len(one) == 2
+    assert one[1].split()[0] == "targets"
+
+
 def test_table_before_the_plan_is_known_says_that_it_starts() -> None:
     board, _ = board_of(100)
 
@@ -128,8 +162,8 @@ def test_time_left_is_as_planned_then_follows_the_work_done_and_leaves_out_the_s
     computing: Plan, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [100.0]
-    monkeypatch.setattr("spar_bench.cli.progress.time.monotonic", lambda: now[0])
-    monkeypatch.setattr("spar_bench.cli.progress.assumed_speed", lambda *_: Speed("x", 10.0, 10.0))
+    monkeypatch.setattr("spar_bench.session.tally.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("spar_bench.session.tally.assumed_speed", lambda *_: Speed("x", 10.0, 10.0))
     tally, stages = Tally(), list(computing.stages.values())
     tally.planned(computing, store)
     images = next(stage for stage in stages if stage.kind == "images")

@@ -99,7 +99,7 @@ def test_scheduler_ends_once_its_helpers_have(tmp_path: Path) -> None:
 
     making_of(plan, Store(tmp_path), backend).make(keys)
 
-    assert backend.journal[-2:] == ["made 0", "its helper ended"]
+    assert backend.journal[-3:] == ["made 0", "its helper ended", "helped 0"]
 
 
 def test_what_another_sweep_makes_is_left_to_it_helped_and_found(tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ def test_what_another_sweep_makes_is_left_to_it_helped_and_found(tmp_path: Path)
 
     assert journal == [
         *("waiting 0", "start 1", "made 1"),  # the second first, since the first is being made
-        *("help 0", "found 0", "start 2", "made 2"),
+        *("help 0", "helped 0", "found 0", "start 2", "made 2"),
     ]
     assert making.outcomes[keys[0]] == "found"
 
