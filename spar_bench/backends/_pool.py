@@ -14,7 +14,6 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -34,6 +33,8 @@ log = logging.getLogger(__name__)
 TRIES = 2
 """How often a batch is given to a worker, if workers die while making it."""
 POLL_S = 0.5
+SILENT_S = 30.0
+"""Seconds after which a worker that has not said anything yet is reported to wait."""
 GRACE_S = 20.0
 """Seconds that workers get, once told to stop, to reach a point where nothing is lost."""
 
@@ -77,6 +78,7 @@ class Worker:
     open: set[str] = field(default_factory=set)
     emit: Emit = lambda _: None
     helps: bool = False
+    silent_since: float | None = field(default_factory=time.monotonic)
 
     def say(self, event: Event) -> None:
         """Pass on what it says, with the number of its slot."""
@@ -90,8 +92,11 @@ class Worker:
 class Pool(ABC):
     """A backend of workers, each started in a slot of its own when a batch needs it.
 
-    A stage that takes the whole machine is made in this process, once no worker is busy.
+    A stage that takes the whole machine is made in this process, once no worker is busy. WAITS_FOR
+    says what a worker that has not started has waited for.
     """
+
+    WAITS_FOR = "a worker has been starting"
 
     def __init__(self, setup: Setup) -> None:
         self.setup = setup
@@ -149,10 +154,16 @@ class Pool(ABC):
             StoreError: a worker cannot use the store.
         """
         self.setup.check()
-        with suppress(queue.Empty):
+        try:
             self._take(*self._events.get(timeout=POLL_S))
+        except queue.Empty:
+            self._report_silent()
 
     def close(self) -> None:
+        """End all workers."""
+        self.end_workers()
+
+    def end_workers(self) -> None:
         """End all workers where nothing is lost; kill those that take too long."""
         for worker in self._workers:
             worker.tell(dict(STOP))
@@ -192,7 +203,18 @@ class Pool(ABC):
             worker.link.has_ended(GRACE_S)
             self._events.put((worker, None))
 
+    def _report_silent(self) -> None:
+        """Say once of each worker that waits for its start, as where others hold the devices."""
+        now = time.monotonic()
+        for worker in self._workers:
+            if worker.silent_since is not None and now - worker.silent_since > SILENT_S:
+                worker.silent_since = None
+                text = f"{self.WAITS_FOR} for {SILENT_S:.0f} s"
+                first = worker.batch[0].fingerprint
+                worker.say(Event(kind="waiting", fingerprint=first, text=text))
+
     def _take(self, worker: Worker, event: Event | None) -> None:
+        worker.silent_since = None
         if event is None:
             self._replace(worker)
         elif event.kind == "stopped":

@@ -18,15 +18,20 @@ import socket
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from spar_bench.backends._pool import Pool
+from spar_bench.backends._pool import POLL_S, Pool
 from spar_bench.backends.base import Setup
 from spar_bench.backends.subprocesses import Process
+from spar_bench.engine.events import Emit, Event
 from spar_bench.errors import NotReady
+from spar_bench.stages.base import Stage
 
 VERSION = 1
 LOCAL = "ray"
@@ -64,6 +69,21 @@ class Backend(Pool):
     def n_slots(self) -> int:
         """Return how many workers the cluster has resources for now, at least 1."""
         return self.cluster.n_slots()
+
+    WAITS_FOR = "Ray has been asked for a worker, but others may hold its GPUs or CPUs,"
+
+    def submit(self, batch: list[Stage], emit: Emit) -> None:
+        """Give a batch to a worker; one that takes the machine has this node to itself, in Ray too.
+
+        Workers of this sweep are ended first, since those that idle hold what Ray must reserve.
+        """
+        if batch[0].alone and self._cluster is not None:
+            self.end_workers()
+            tell = partial(Event, kind="waiting", fingerprint=batch[0].fingerprint)
+            with self._cluster.whole_node(self.setup.check, lambda text: emit(tell(text=text))):
+                super().submit(batch, emit)
+        else:
+            super().submit(batch, emit)
 
     def launch(self, index: int, command: list[str]) -> "Actor":
         """Ask Ray for a worker."""
@@ -187,6 +207,40 @@ class _Cluster:
             num_cpus=self._cpus, num_gpus=int(self._has_gpus), runtime_env={"env_vars": passed}
         ).remote(command, os.getcwd(), has_gpu=self._has_gpus)
 
+    @contextmanager
+    def whole_node(
+        self, check: Callable[[], None], on_wait: Callable[[str], None]
+    ) -> Iterator[None]:
+        """Hold all GPUs and CPUs of this node, so that Ray starts nothing else on it meanwhile.
+
+        A node that offers nothing to Ray, such as a head kept free, has nothing to hold.
+        """
+        node_id = self._ray.get_runtime_context().get_node_id()
+        node = next(node["Resources"] for node in self._ray.nodes() if node["NodeID"] == node_id)
+        if not node.get("CPU") and not node.get("GPU"):
+            yield
+            return
+        strategy = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
+        holder = (
+            self._ray.remote(max_restarts=0)(Holder)
+            .options(
+                num_cpus=node.get("CPU", 0),
+                num_gpus=node.get("GPU", 0),
+                scheduling_strategy=strategy(node_id, soft=False),
+            )
+            .remote()
+        )
+        try:
+            held, told_at = holder.hold.remote(), time.monotonic() + CONNECT_S
+            while not self._ray.wait([held], timeout=POLL_S)[0]:
+                check()
+                if time.monotonic() > told_at:
+                    on_wait("others hold GPUs or CPUs of this node in Ray")
+                    told_at = math.inf
+            yield
+        finally:
+            self._ray.kill(holder)
+
     def leave(self) -> None:
         """Disconnect; what this process has started ends."""
         self._ray.shutdown()
@@ -270,6 +324,13 @@ class Slot:
         """Wait for the worker's end, and return how it ended."""
         self._process.has_ended(HEAR_S)
         return f"{self._process.ending} on {platform.node()}"
+
+
+class Holder:
+    """The actor that holds a node while something is timed there."""
+
+    def hold(self) -> None:
+        """Return once it is held."""
 
 
 class Actor:

@@ -4,6 +4,7 @@ What another sweep on the store is making is left to it; others go first. A slot
 do helps with what takes long, there or here.
 """
 
+import math
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable
@@ -141,8 +142,7 @@ class Scheduler:
     def _submit(self, stage: Stage, queue: "_Queue", room: int) -> None:
         """Give a ready stage to the backend, with those that are made together with it.
 
-        What may be divided is, evenly, among the slots that have room, and those that will while
-        nothing else is ready for them.
+        What may be divided is, evenly, among as many slots as its share of the work that is ready.
         """
         batch = [
             one
@@ -151,16 +151,32 @@ class Scheduler:
         ]
         if stage.divisible:
             batch.sort(key=lambda one: one is not stage)
-            busy = {self.plan.stages[key].batch_key for key in self._running}
-            n_busy = len(busy - {stage.batch_key})  # the others have their share
-            n_others = queue.n_batches_besides(stage.batch_key, most=n_busy)
-            batch = batch[: -(-len(batch) // (room + n_busy - n_others))]
+            batch = batch[: -(-len(batch) // self._fair(batch, queue, room))]
         for one in batch:
             queue.take(one.fingerprint)
         self._running.update(one.fingerprint for one in batch)
         self._helping.end(one.fingerprint for one in batch)
         self._helping.begin(batch)
         self.backend.submit(batch, self._receive)
+
+    def _fair(self, batch: list[Stage], queue: "_Queue", room: int) -> int:
+        """Return among how many slots a batch is divided: those with room, or more that will have.
+
+        Slots that make others now will be free for it, if little else is ready for them.
+        """
+        stages = self.plan.stages
+        busy = {stages[key].batch_key for key in self._running} - {batch[0].batch_key}
+        if not busy:
+            return room
+        work = batch[0].gflops_of_batch(batch, stages)
+        others = sum(
+            other.estimate(stages).gflops
+            for other in queue.ready()
+            if other.batch_key != batch[0].batch_key
+        )
+        n_slots = room + len(busy)
+        share = math.ceil(n_slots * work / (work + others)) if work else n_slots
+        return max(share, room)
 
     def _receive(self, event: Event) -> None:
         """Take what happened to a submitted stage."""
@@ -274,16 +290,9 @@ class _Queue:
             for item in seen:
                 heappush(self._ready, item)
 
-    def n_batches_besides(self, batch_key: str, *, most: int) -> int:
-        """Return how many batches could be made now besides one, counted as far as `most`."""
-        found = set[str]()
-        with closing(self.in_order()) as ready:
-            for stage in ready:
-                if len(found) == most:
-                    break
-                if stage.batch_key != batch_key:
-                    found.add(stage.batch_key)
-        return len(found)
+    def ready(self) -> list[Stage]:
+        """Return the stages that could be made now."""
+        return [self.waiting[key] for _, key in self._ready if key in self.waiting]
 
     def take(self, fingerprint: str) -> None:
         """Take a stage out that is being made; what is made from it goes on waiting."""

@@ -10,7 +10,7 @@ from spar_bench.engine.events import Emit, Event
 from spar_bench.engine.scheduler import Scheduler
 from spar_bench.engine.workplan import WorkPlan
 from spar_bench.plan.trials import Plan
-from spar_bench.stages.base import Stage
+from spar_bench.stages.base import Estimate, Stage
 from spar_bench.store import Store
 from tests.toy import Stage as Toy
 from tests.toy import Summary, toy
@@ -178,17 +178,27 @@ def test_what_may_be_divided_is_divided_evenly_over_slots(
 
 
 @pytest.mark.parametrize(
-    ("others", "starts"),
+    ("others", "gflops", "starts"),
     [
-        ([0], ["0", "1 2 3", "4", "5"]),  # the slot of 0 will have nothing else to do
-        ([0, 5], ["0", "1 2 3 4", "5"]),
+        ([0], 1.0, ["0", "1 2 3", "4", "5"]),  # the slot of 0 will have nothing else to do
+        ([0, 5], 1.0, ["0", "1 2", "3", "4", "5"]),  # ... or little
+        ([0, 5], 10.0, ["0", "1 2 3 4", "5"]),
     ],
 )
 def test_what_may_be_divided_is_kept_for_slots_that_have_nothing_else(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, others: list[int], starts: list[str]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    others: list[int],
+    gflops: float,
+    starts: list[str],
 ) -> None:
     plan, keys = plan_of(*[()] * 6)
     alone = {keys[place] for place in others}
+    monkeypatch.setattr(
+        Toy,
+        "estimate",
+        lambda one, _: Estimate(gflops if one.fingerprint in alone else 1.0, 0),
+    )
     monkeypatch.setattr(
         Toy,
         "batch_key",
