@@ -42,6 +42,12 @@ def slow(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend="none")
+def soak(session: nox.Session) -> None:
+    """Half an hour of faults at random; needs root and PostgreSQL."""
+    session.run(f"{OWN}/python", "-m", "tests.soak", *session.posargs)
+
+
+@nox.session(venv_backend="none")
 def browser(session: nox.Session) -> None:
     """Run the tests of the HTML page in headless Chromium."""
     session.run(f"{OWN}/pytest", "-m", "browser", *session.posargs)

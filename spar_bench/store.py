@@ -61,8 +61,7 @@ _PARTS = "parts-"
 class Store:
     """The store under one folder; created if missing, unless it is only read.
 
-    `lease_s` is how long a process that is not heard of keeps what it holds; `host` is given by
-    tests that play several hosts.
+    A process that is not heard of for `lease_s` keeps nothing; tests play several hosts by `host`.
 
     Raises:
         StoreError: the folder is not writable, or is a store of another format.
@@ -114,6 +113,10 @@ class Store:
             return self.find(stage) is not None
         except Damaged:
             return False
+
+    def is_being_made(self, fingerprint: str) -> bool:
+        """Return whether a process makes a stage now, on whatever host."""
+        return self.leases.is_held(fingerprint)
 
     def find_by_fingerprint(self, fingerprint: str) -> Finished | None:
         """Return a finished stage of any kind, or None; raises as `find` does."""
@@ -308,8 +311,7 @@ class Store:
     def unused(self) -> Iterator[None]:
         """Keep others from starting to use the store, so that what they read can be deleted.
 
-        Raises:
-            StoreError: a process uses it now.
+        Raises StoreError if a process uses it now.
         """
         with self.leases.hold([_GATE], on_wait=lambda _: None, poll=lambda: None):
             for name in self.leases.names(_USE):

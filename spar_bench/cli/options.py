@@ -62,6 +62,16 @@ class SpecFile(HomePath):
         return specs(incomplete)
 
 
+def numbers(_: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, ...]:
+    """Split positive whole numbers at commas."""
+    parts = [part.strip() for part in (value or "").split(",") if part.strip()]
+    if any(not part.isdecimal() or int(part) < 1 for part in parts):
+        raise click.BadParameter(
+            f"must be whole numbers from 1, separated by commas, but got {value!r}; write 1,8,64"
+        )
+    return tuple(map(int, parts))
+
+
 spec_argument = click.argument("spec", type=SpecFile())
 specs_argument = click.argument("specs", nargs=-1, type=SpecFile(), metavar="[SPEC]...")
 store_option = click.option(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.filesize import decimal
 
-from spar_bench.cli.options import only_option, seeds_option, spec_argument, store_option
+from spar_bench.cli.options import numbers, only_option, seeds_option, spec_argument, store_option
 from spar_bench.cli.printing import counted, span, table
 
 if TYPE_CHECKING:
@@ -26,6 +26,12 @@ if TYPE_CHECKING:
     metavar="DEVICE",
     help="Plan for another device, such as h100  [default: the one used here last].",
 )
+@click.option(
+    "--jobs",
+    metavar="N,...",
+    callback=numbers,
+    help="Also simulate it on so many workers, such as 1,8,64.",
+)
 @click.option("--verbose", is_flag=True, help="Also show the stages' fingerprints.")  # fmt: skip
 def plan(spec: Path, **options: Any) -> None:
     """Show what sweeping SPEC would do: trials, shared stages, windows, FLOPs, bytes and time.
@@ -42,6 +48,7 @@ def show_plan(
     *,
     only: tuple[str, ...],
     device: str | None = None,
+    jobs: tuple[int, ...] = (),
     verbose: bool = False,
 ) -> None:
     """Print the plan of a spec."""
@@ -53,6 +60,8 @@ def show_plan(
     lacking = [f"missing: {line}" for line in view.lacking]
     parts = [head, "", _trials(view), "", _stages(view, verbose=verbose), ""]
     click.echo("\n".join([*parts, *lacking, *view.remarks, *_memory(view), _total(view)]))
+    if jobs:
+        click.echo(f"\n{_simulated(view, jobs)}")
 
 
 def _trials(view: "PlanView") -> str:
@@ -113,6 +122,24 @@ def _total(view: "PlanView") -> str:
         f"{counts}: {_flops(view.gflops)}, about {span(view.seconds)} with start-up "
         f"({view.speed}), {decimal(n_bytes)} in the store.{more}"
     )
+
+
+def _simulated(view: "PlanView", jobs: tuple[int, ...]) -> str:
+    """Return how long the plan takes on numbers of workers, as the scheduler would deal it out."""
+    found = [view.simulated(n_workers) for n_workers in jobs]
+    header = ["workers", "time", "longest chain", "idle", "written", "read"]
+    rows = [
+        [
+            str(one.n_workers),
+            span(one.seconds),
+            span(one.chain_s),
+            f"{one.idle_share:.0%}",
+            decimal(one.bytes_written),
+            decimal(one.bytes_read),
+        ]
+        for one in found
+    ]
+    return table(header, rows, "rrrrrr")
 
 
 def _flops(gflops: float) -> str:

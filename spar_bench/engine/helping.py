@@ -1,7 +1,7 @@
 """Whom idle slots help: stages that take long, and whose images several processes can share."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from spar_bench.backends.base import Backend
@@ -18,13 +18,14 @@ class Helping:
 
     backend: Backend
     notify: Emit
+    clock: Callable[[], float] = time.monotonic
     n_helpers: int = 0
     _known: dict[str, "_Making"] = field(default_factory=dict)
 
     def begin(self, batch: list[Stage]) -> None:
         """Note that a batch is made from now on; one that is known, as another sweep's, stays."""
         if batch[0].helper:
-            self._known.setdefault(batch[0].fingerprint, _Making(batch))
+            self._known.setdefault(batch[0].fingerprint, _Making(batch, self.clock()))
 
     def go_on(self, fingerprint: str, share: float) -> None:
         """Note how much of a stage is done."""
@@ -38,7 +39,7 @@ class Helping:
 
     def help(self) -> bool:
         """Have an idle slot help the batch that has the fewest helpers; return whether one does."""
-        worth = [one for one in self._known.values() if one.is_worth_it]
+        worth = [one for one in self._known.values() if one.is_worth_it(self.clock())]
         if not worth:
             return False
         chosen = min(worth, key=lambda one: one.n_helpers)
@@ -69,14 +70,13 @@ class _Making:
     """A batch that is being made; `is_shared_out` once a helper found no part that is free."""
 
     batch: list[Stage]
-    since: float = field(default_factory=time.monotonic)
+    since: float
     share: float = 0.0
     n_helpers: int = 0
     is_shared_out: bool = False
 
-    @property
-    def is_worth_it(self) -> bool:
-        """Whether it has gone on for a while, and would for another."""
-        passed_s = time.monotonic() - self.since
+    def is_worth_it(self, now: float) -> bool:
+        """Return whether it has gone on for a while, and would for another."""
+        passed_s = now - self.since
         left_s = passed_s * (1 - self.share) / self.share if self.share else WORTH_S
         return not self.is_shared_out and passed_s >= WORTH_S / 3 and left_s >= WORTH_S

@@ -11,20 +11,40 @@ from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
-from typing import Literal
+from typing import Literal, Protocol
 
 from spar_bench.backends.base import Backend
 from spar_bench.engine.events import ENDINGS, NO_SLOT, Emit, Event, Kind
 from spar_bench.engine.helping import Helping
 from spar_bench.engine.workplan import Retries
+from spar_bench.failures import Failure
 from spar_bench.leases import POLL_S
 from spar_bench.plan.trials import Plan
 from spar_bench.stage import Damaged
 from spar_bench.stages.base import Stage
-from spar_bench.store import Store
 
 Outcome = Literal["found", "made", "failed", "blocked", "pruned", "skipped"]
 _NOT_THERE = ("failed", "blocked", "pruned", "skipped")
+
+
+class Shelf(Protocol):
+    """What a scheduler asks a store."""
+
+    def find(self, stage: Stage) -> object | None:
+        """Return a finished stage, or None; raises Damaged."""
+        ...
+
+    def has(self, stage: Stage) -> bool:
+        """Return whether a stage is finished and intact."""
+        ...
+
+    def failure(self, stage: Stage) -> Failure | None:
+        """Return why the last attempt at a stage failed, or None."""
+        ...
+
+    def is_being_made(self, fingerprint: str) -> bool:
+        """Return whether a process makes a stage now."""
+        ...
 
 
 @dataclass
@@ -41,16 +61,18 @@ class Scheduler:
         retries: Which past failures are final.
         check: Called between stages; may raise to stop.
         fail_fast: Make nothing more after the first failure.
+        clock: Returns the time in seconds.
     """
 
     plan: Plan
-    store: Store
+    store: Shelf
     backend: Backend
     wanted: set[str]
     notify: Emit
     retries: Retries = field(default_factory=Retries)
     check: Callable[[], None] = lambda: None
     fail_fast: bool = False
+    clock: Callable[[], float] = time.monotonic
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
 
@@ -63,7 +85,7 @@ class Scheduler:
         self._settled: deque[str] = deque()
         self._left: set[str] = set()
         self._absent: set[str] = set()
-        self._helping = Helping(self.backend, self.notify)
+        self._helping = Helping(self.backend, self.notify, self.clock)
         self._has_failed = "failed" in self.outcomes.values()
 
     def make(
@@ -114,13 +136,10 @@ class Scheduler:
                 if self._settles(stage):
                     self._settled.append(stage.fingerprint)
                     return None
-                if not self._is_elsewhere(stage.fingerprint):
+                if not self.store.is_being_made(stage.fingerprint):
                     return stage
                 self._leave(stage)
         return None
-
-    def _is_elsewhere(self, fingerprint: str) -> bool:
-        return self.store.leases.is_held(fingerprint)
 
     def _leave(self, stage: Stage) -> None:
         """Leave a stage to another sweep, but help that once it takes long."""
@@ -128,7 +147,8 @@ class Scheduler:
             self._left.add(stage.fingerprint)
             text = "another sweep is making it"
             self._tell("waiting", stage.fingerprint, text)
-        batch = [one for one in self._together(stage) if self._is_elsewhere(one.fingerprint)]
+        together = self._together(stage)
+        batch = [one for one in together if self.store.is_being_made(one.fingerprint)]
         self._helping.begin(batch)
 
     def _wait(self) -> None:
@@ -147,7 +167,7 @@ class Scheduler:
         batch = [
             one
             for one in self._together(stage)
-            if one is stage or not self._is_elsewhere(one.fingerprint)
+            if one is stage or not self.store.is_being_made(one.fingerprint)
         ]
         if stage.divisible:
             batch.sort(key=lambda one: one is not stage)
@@ -212,7 +232,7 @@ class Scheduler:
         return lacking
 
     def _given_up(self, stage: Stage) -> bool:
-        return self.retries.given_up(self.store, stage) is not None
+        return self.retries.given_up(self.store.failure(stage)) is not None
 
     def _settles(self, stage: Stage) -> bool:
         """Settle a stage that needs no work, or cannot be made; return whether it is settled."""
@@ -221,7 +241,7 @@ class Scheduler:
             self.outcomes[stage.fingerprint] = "found"
             if stage.fingerprint in self._absent:
                 self._tell("found", stage.fingerprint, "another sweep made it")
-        elif (past := self.retries.given_up(self.store, stage)) is not None:
+        elif (past := self.retries.given_up(self.store.failure(stage))) is not None:
             self._end(stage, past.outcome, past.reason)
         elif any(self.outcomes[i] != "skipped" for i in lost):
             reason = next(self.reasons[i] for i in lost if i in self.reasons)

@@ -13,7 +13,6 @@ from spar_bench.failures import Failure
 from spar_bench.files import replace_text
 from spar_bench.stage import digest
 from spar_bench.stages.base import Stage, stage_from_json
-from spar_bench.store import Store
 from spar_bench.validation import Part
 
 FORMAT = 1
@@ -25,9 +24,8 @@ class Retries(Part):
     retry: bool = False
     keep_pruned: bool = False
 
-    def given_up(self, store: Store, stage: Stage) -> Failure | None:
-        """Return the failure of a stage that is not tried again, or None."""
-        past = store.failure(stage)
+    def given_up(self, past: Failure | None) -> Failure | None:
+        """Return a stage's last failure if it is not tried again, else None."""
         if past is None or not past.final:
             return None
         tries_again = not self.keep_pruned if past.outcome == "pruned" else self.retry

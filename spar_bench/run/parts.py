@@ -26,11 +26,11 @@ from spar_bench.files import publish, read_json, replace_text, writing
 from spar_bench.leases import POLL_S
 from spar_bench.run.context import Context
 from spar_bench.stage import digest
-from spar_bench.stages.base import Stage
+from spar_bench.stages.base import MOST_PARTS, Stage
 from spar_bench.store import parts_folder
 
-MOST, LEAST_IMAGES = 64, 4
-"""Parts of a stage, and images of a part unless the stage has fewer."""
+LEAST_IMAGES = 4
+"""Images of a part, unless the stage has fewer."""
 _TOOK_FILE = "took.json"
 
 
@@ -57,7 +57,7 @@ class Parts:
         self._first, self._context, self._helps = stages[0], context, helps
         self._name = digest([stage.fingerprint for stage in stages])[:16]
         self.folder = parts_folder(context.store.root, self._first.fingerprint, self._name)
-        n_each = max(-(-n_images // MOST), LEAST_IMAGES)
+        n_each = max(-(-n_images // MOST_PARTS), LEAST_IMAGES)
         self._images = [
             range(start, min(start + n_each, n_images)) for start in range(0, n_images, n_each)
         ]

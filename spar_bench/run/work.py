@@ -146,7 +146,7 @@ class Worker:
                 return True
         except Damaged:
             pass
-        past = self.plan.retries.given_up(self.context.store, stage)
+        past = self.plan.retries.given_up(self.context.store.failure(stage))
         if past is not None:
             emit(Event(kind=past.outcome, fingerprint=key, text=past.reason))
             return True

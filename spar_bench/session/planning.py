@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from spar_bench.conflicts import read_spec, read_specs
+from spar_bench.engine.simulation import Simulated, simulate
 from spar_bench.errors import naming
 from spar_bench.plan.devices import STARTUP_S, Speed, assumed_speed
 from spar_bench.plan.making import make_plan
@@ -85,6 +86,11 @@ class PlanView:
         return (STARTUP_S if batches else 0.0) + sum(
             self.speed.seconds(batch, self.plan.stages) for batch in batches
         )
+
+    def simulated(self, n_workers: int) -> Simulated:
+        """Return how the missing stages go on a number of workers of the assumed speed."""
+        to_do = {planned.stage.fingerprint for planned in self.missing}
+        return simulate(self.plan, to_do, self.speed, n_workers)
 
     @property
     def frozen(self) -> list[tuple[int, student.FrozenWork]]:

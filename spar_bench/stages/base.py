@@ -31,6 +31,9 @@ from spar_bench.values import Precision
 if TYPE_CHECKING:
     from spar_bench.resolve import Resolver
 
+MOST_PARTS = 64
+"""Parts into which the images of a stage that has a helper are divided."""
+
 Identity = dict[str, JsonValue]
 """What stands for files or plug-ins in a fingerprint: their checksums and versions, as JSON."""
 
@@ -110,6 +113,11 @@ class Stage(Part):
     def estimate(self, stages: Mapping[str, "Stage"]) -> Estimate:
         """Return the work and size from closed forms; `stages` are those of the plan."""
         raise NotImplementedError
+
+    def bytes_read(self, stages: Mapping[str, "Stage"]) -> int:
+        """Return the bytes of other stages that it reads; `stages` are those of the plan."""
+        read = [stages[key] for key in self.inputs.values() if key in stages]
+        return sum(one.estimate(stages).n_bytes for one in read)
 
     def gflops_of_batch(self, batch: Sequence["Stage"], stages: Mapping[str, "Stage"]) -> float:
         """Return the work of stages of one `batch_key`, in 1e9 FLOPs, if they are made together."""

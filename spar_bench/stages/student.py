@@ -152,6 +152,13 @@ class Stage(base.Stage):
         part = recipe.trainable.replace("_", " ")
         return f"student {part}, {recipe.loss.name}, seed {self.settings.seed}"
 
+    def bytes_read(self, stages: Mapping[str, base.Stage]) -> int:
+        """Return the bytes of its inputs, kept targets read once an epoch."""
+        n_targets = self.settings.recipe.epochs - 1 if self.places.keeps_targets else 0
+        taught = stages.get(self.inputs["targets"])
+        again = n_targets * taught.estimate(stages).n_bytes if taught else 0
+        return super().bytes_read(stages) + again
+
     def estimate(self, stages: Mapping[str, base.Stage]) -> Estimate:
         """Return the work of training, targets included if they are not kept; bytes of weights."""
         n_params = trained_params(self.places.sizes, self.settings.recipe.trainable)

@@ -1,0 +1,121 @@
+"""The faults: each takes the ground and the processes of a round, and returns what undoes it."""
+
+import os
+import random
+import signal
+import subprocess
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from spar_bench.leases import LEASE_S
+from tests.soak.ground import Database, Disk
+
+Undo = Callable[[], None]
+
+
+@dataclass
+class Ground:
+    """What faults are made on; `started` are the processes that the round has started itself."""
+
+    disk: Disk
+    database: Database
+    drawn: random.Random
+    started: list[subprocess.Popen[str]] = field(default_factory=list)
+
+    def drivers(self) -> list[int]:
+        """Return the processes that were started and run."""
+        return [process.pid for process in self.started if process.poll() is None]
+
+    def workers(self) -> list[int]:
+        """Return the worker processes on the disk, whoever has started them."""
+        return [pid for pid, text in listed() if " work " in text and str(self.disk.folder) in text]
+
+    def raylets(self) -> list[int]:
+        """Return Ray's own servants."""
+        return [pid for pid, text in listed() if "raylet/raylet " in text]
+
+
+def listed() -> list[tuple[int, str]]:
+    """Return the numbers and commands of all processes."""
+    lines = subprocess.run(
+        ["ps", "-ewwo", "pid=,args="], capture_output=True, text=True
+    ).stdout.splitlines()
+    return [(int(line.split()[0]), line) for line in lines]
+
+
+def _kill(pids: list[int], drawn: random.Random) -> tuple[Undo, float] | None:
+    if not pids:
+        return None
+    with suppress(ProcessLookupError):
+        os.kill(drawn.choice(pids), signal.SIGKILL)
+    return _nothing, 0.0
+
+
+def kill_worker(ground: Ground) -> tuple[Undo, float] | None:
+    """Kill a worker process."""
+    return _kill(ground.workers(), ground.drawn)
+
+
+def kill_driver(ground: Ground) -> tuple[Undo, float] | None:
+    """Kill a sweep, or what works along."""
+    return _kill(ground.drivers(), ground.drawn)
+
+
+def kill_raylet(ground: Ground) -> tuple[Undo, float] | None:
+    """Kill Ray's node."""
+    return _kill(ground.raylets(), ground.drawn)
+
+
+def stop_holder(ground: Ground) -> tuple[Undo, float] | None:
+    """Stop a process for longer than its leases last; then it goes on."""
+    pids = ground.workers() + ground.drivers()
+    if not pids:
+        return None
+    pid = ground.drawn.choice(pids)
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGSTOP)
+
+    def go_on() -> None:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+
+    return go_on, LEASE_S + 10.0
+
+
+def fill_disk(ground: Ground) -> tuple[Undo, float] | None:
+    """Leave no space for some seconds."""
+    ground.disk.fill()
+    return ground.disk.empty, ground.drawn.uniform(1, 5)
+
+
+def lock_store(ground: Ground) -> tuple[Undo, float] | None:
+    """Let nothing be written for some seconds."""
+    ground.disk.lock()
+    return ground.disk.unlock, ground.drawn.uniform(1, 5)
+
+
+def stop_database(ground: Ground) -> tuple[Undo, float] | None:
+    """End the database of MLflow for a while."""
+    ground.database.stop()
+    return ground.database.start, ground.drawn.uniform(5, 60)
+
+
+def _nothing() -> None:
+    """Undo nothing."""
+
+
+FAULTS: dict[str, Callable[[Ground], tuple[Undo, float] | None]] = {
+    "kill -9 of a worker": kill_worker,
+    "kill -9 of a sweep": kill_driver,
+    "kill -9 of a raylet": kill_raylet,
+    "a holder of leases stopped for longer than they last": stop_holder,
+    "disk full": fill_disk,
+    "store read-only": lock_store,
+    "PostgreSQL of MLflow down": stop_database,
+}
+"""Those that last return what undoes them, and after how many seconds; None if nothing is there."""
+WEIGHTS = [6, 4, 3, 1, 3, 3, 1]
+CLOCK = "clock two hours off in one process"
+"""Made by how a process is started, for its whole life."""
+FAULTS_COUNTED = [*FAULTS, CLOCK]

@@ -1,0 +1,96 @@
+"""What the soak stands on: a small disk that can be filled and locked, and a database."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+DISK_MIB = 96
+PORT = 54399
+
+
+class Disk:
+    """A file system in memory."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._ballast = folder / "ballast"
+
+    def __enter__(self) -> Self:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        size = f"size={DISK_MIB}m"
+        subprocess.run(["mount", "-t", "tmpfs", "-o", size, "tmpfs", self.folder], check=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.unlock()
+        subprocess.run(["umount", "-l", self.folder], check=True)
+
+    def fill(self) -> None:
+        """Leave no byte free."""
+        with self._ballast.open("wb") as file:
+            try:
+                while True:
+                    file.write(bytes(1 << 20))
+                    file.flush()
+            except OSError:
+                pass
+
+    def empty(self) -> None:
+        """Give the space back."""
+        self._ballast.unlink(missing_ok=True)
+
+    def lock(self) -> None:
+        """Let nothing be created, renamed or deleted in any folder."""
+        self._change("+i")
+
+    def unlock(self) -> None:
+        """Undo `lock`."""
+        self._change("-i")
+
+    def _change(self, flag: str) -> None:
+        folders = [path for path, _, _ in os.walk(self.folder)]
+        subprocess.run(["chattr", flag, *folders], stderr=subprocess.DEVNULL)
+
+
+class Database:
+    """A PostgreSQL server on the loopback, run by the user `postgres`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._data, self._log = folder / "data", folder / "log"
+        self._folder = folder
+        self.uri = f"postgresql+psycopg2://postgres:s3cret@127.0.0.1:{PORT}/postgres"
+
+    def __enter__(self) -> Self:
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder.mkdir(parents=True)
+        shutil.chown(self._folder, "postgres")
+        password = self._folder / "password"
+        password.write_text("s3cret")
+        self._as_postgres("initdb", "-D", self._data, "-A", "scram-sha-256", f"--pwfile={password}")
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, _: object, __: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start the server, and wait until it answers."""
+        options = f"-p {PORT} -c listen_addresses=127.0.0.1 -c unix_socket_directories="
+        self._as_postgres("pg_ctl", "-D", self._data, "-l", self._log, "-o", options, "-w", "start")
+
+    def stop(self) -> None:
+        """End the server as a crash does."""
+        self._as_postgres("pg_ctl", "-D", self._data, "-m", "immediate", "-w", "stop")
+
+    def _as_postgres(self, *command: str | Path) -> None:
+        subprocess.run(
+            ["runuser", "-u", "postgres", "--", *map(str, command)],
+            check=True,
+            stdout=subprocess.DEVNULL,
+            cwd="/",
+        )

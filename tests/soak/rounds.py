@@ -1,0 +1,206 @@
+"""One round: a plan in a new store, made by several processes that are disturbed until it ends."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from spar_bench.store import Store
+from tests.soak.faults import CLOCK, FAULTS, WEIGHTS, Ground, Undo, listed
+
+SPEC = """\
+question: Does it end as if nothing had happened?
+backbone: patchwork
+images: {source: patchwork, count: 96, short_side_px: [96, 128], crop: 0.5, flip: 0.5}
+teacher: {window_px: 64, stride_px: 12}
+student: {epochs: 2, trainable: last_1_blocks, learning_rate: 1.0e-3}
+evaluate:
+  datasets: [{name: patchwork, count: 48}]
+  short_side_px: [160]
+  templates: ["a photo of a {}."]
+measure: {seconds: 0.05}
+sweep:
+  - grid: {teacher.stride_px: [20, 12]}
+    set: {evaluate.methods: [teacher]}
+  - grid: {student.learning_rate: [1.0e-3, 2.0e-3]}
+    set: {evaluate.methods: [pretrained, student]}
+  - grid: {student.checkpoint: [patchwork-spar]}
+    set: {evaluate.methods: [student]}
+  - grid: {evaluate.classifier: [{name: linear, count: 12, batch: 4, learning_rate: 0.02}]}
+    set: {evaluate.methods: [pretrained]}
+"""
+"""Every kind of stage, some of which take long enough to be shared."""
+SWEEP = [sys.executable, "-m", "spar_bench", "sweep", "soak.yaml", "--threads", "1"]
+ANY = [sys.executable, "-m", "spar_bench", "work", "--any", "soak.yaml", "--threads", "1"]
+WAYS = [
+    [[*SWEEP, "--jobs", "2"], ANY],
+    [[*SWEEP, "--on", "ray", "--jobs", "2"]],
+    [SWEEP, SWEEP],
+]
+"""The processes of a round; each is started again until it ends well."""
+LEFTOVER_BYTES = 1 << 20
+SHIFTED = (
+    "import time as _t; _n, _s = _t.time_ns, _t.time\n"
+    "_t.time_ns = lambda: _n() + 7_200_000_000_000\n_t.time = lambda: _s() + 7200.0\n"
+)
+
+
+def undisturbed(folder: Path) -> dict[str, Any]:
+    """Make the plan once in peace; return what its stages hold."""
+    here = folder / "undisturbed"
+    shutil.rmtree(here, ignore_errors=True)
+    here.mkdir(parents=True)
+    (here / "soak.yaml").write_text(SPEC)
+    subprocess.run([*SWEEP, "--store", "store"], cwd=here, check=True, capture_output=True)
+    return contents(here / "store")
+
+
+def contents(store: Path) -> dict[str, Any]:
+    """Return all that the stages of a store hold but times: files by content, and summaries."""
+    found = dict[str, Any]()
+    for stage in Store(store, make=False).finished():
+        if stage.kind == "latency":
+            found[stage.fingerprint] = sorted(stage.manifest["settings"]["timed"])
+            continue
+        stage.check(hashed=True)
+        summary = {k: v for k, v in stage.summary.items() if k != "train_seconds"}
+        files = {name: entry["sha256"] for name, entry in stage.manifest["files"].items()}
+        if "curve.json" in files:
+            points = json.loads(stage.path("curve.json").read_text())
+            files["curve.json"] = [point[:2] for point in points]
+        found[stage.fingerprint] = [stage.kind, summary, files]
+    return found
+
+
+class Round:
+    """A store in which a plan is made; `broken` has the promises that were not kept."""
+
+    def __init__(self, number: int, folder: Path, ground: Ground) -> None:
+        self.number, self.faults, self.broken = number, list[str](), list[str]()
+        self._ground, self._folder = ground, folder / f"round-{number}"
+        self._store = ground.disk.folder / f"store-{number}"
+        self._commands = [[*one, "--store", str(self._store)] for one in WAYS[number % len(WAYS)]]
+        self._said = list[str]()
+        self._undo = list[tuple[float, Undo]]()
+        self._seconds = 0.0
+
+    def run(self, expected: dict[str, Any], *, until: float) -> None:
+        """Start all processes, disturb them, and look at what is left."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        (self._folder / "soak.yaml").write_text(SPEC)
+        begun = time.monotonic()
+        left = [self._start(command) for command in self._commands]
+        next_fault = begun + self._ground.drawn.uniform(4, 10)
+        while any(process is not None for process, _ in left):
+            now = time.monotonic()
+            self._undo_due(now)
+            if now > next_fault and now < until:
+                self._disturb(now)
+                next_fault = now + self._ground.drawn.uniform(1.5, 7)
+            left = [self._again(process, command) for process, command in left]
+            time.sleep(0.2)
+            if now - begun > 1200:
+                self.broken.append("it did not end within 20 minutes")
+                break
+        self._undo_due(float("inf"))
+        self._seconds = time.monotonic() - begun
+        self._look(expected)
+        shutil.rmtree(self._store, ignore_errors=True)
+
+    def line(self) -> str:
+        """Return what happened, in one line."""
+        broken = "; ".join(self.broken) or "as undisturbed"
+        way = " and ".join(" ".join(one[3:5]) for one in self._commands)
+        took = f"{len(self.faults)} faults, {self._seconds:.0f} s"
+        return f"round {self.number}: {took}, {way}: {broken}"
+
+    def _start(self, command: list[str]) -> tuple[subprocess.Popen[str] | None, list[str]]:
+        environment = os.environ | {"MLFLOW_TRACKING_URI": self._ground.database.uri}
+        if "--any" in command:
+            if CLOCK not in self.faults:
+                self.faults.append(CLOCK)
+            site = self._folder / "site"
+            site.mkdir(exist_ok=True)
+            (site / "sitecustomize.py").write_text(SHIFTED)
+            environment["PYTHONPATH"] = os.pathsep.join(
+                filter(None, [str(site), os.environ.get("PYTHONPATH", "")])
+            )
+        process = subprocess.Popen(
+            command,
+            cwd=self._folder,
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        self._ground.started.append(process)
+        threading.Thread(target=self._listen, args=(process,), daemon=True).start()
+        return process, command
+
+    def _listen(self, process: subprocess.Popen[str]) -> None:
+        assert process.stderr is not None
+        for line in process.stderr:
+            self._said.append(f"{process.pid} {line.rstrip()}")
+
+    def _again(
+        self, process: subprocess.Popen[str] | None, command: list[str]
+    ) -> tuple[subprocess.Popen[str] | None, list[str]]:
+        if process is None or process.poll() is None:
+            return process, command
+        return (None, command) if process.returncode == 0 else self._start(command)
+
+    def _disturb(self, now: float) -> None:
+        [name] = self._ground.drawn.choices(list(FAULTS), WEIGHTS)
+        if self._undo and name not in ("kill -9 of a worker", "kill -9 of a sweep"):
+            return  # one lasting fault at a time
+        made = FAULTS[name](self._ground)
+        if made is not None:
+            self.faults.append(name)
+            self._said.append(f"FAULT {name}")
+            undo, after_s = made
+            if after_s:
+                self._undo.append((now + after_s, undo))
+
+    def _undo_due(self, now: float) -> None:
+        for at, undo in list(self._undo):
+            if now >= at:
+                undo()
+                self._undo.remove((at, undo))
+
+    def _look(self, expected: dict[str, Any]) -> None:
+        """Note each promise that was not kept."""
+        found = contents(self._store)
+        if found != expected:
+            differing = {key for key in found | expected if found.get(key) != expected.get(key)}
+            kinds = sorted(str((found.get(key) or expected[key])[0])[:12] for key in differing)
+            self.broken.append(f"differs from undisturbed: {kinds}")
+        made = Counter(
+            tuple(line.split()[2:4]) for line in self._said if line.split()[1:2] == ["made"]
+        )
+        self.broken += [
+            f"{kind} {key} was made {n} times"
+            for (kind, key), n in made.items()
+            if n > 1 + len(self.faults)
+        ]
+        time.sleep(3)
+        left = [text for pid, text in listed() if str(self._store) in text and " ps " not in text]
+        if left:
+            self.broken.append(f"processes are left: {left}")
+        n_bytes = sum(
+            path.stat().st_size
+            for path in self._store.rglob("*")
+            if path.is_file()
+            and not path.is_relative_to(self._store / "stages")
+            and not path.is_relative_to(self._store / "pictures")
+            and not path.is_relative_to(self._store / "results")
+        )
+        if n_bytes > LEFTOVER_BYTES:
+            self.broken.append(f"{n_bytes} bytes are left besides finished work")
+        (self._folder / "said.log").write_text("\n".join(self._said))
