@@ -53,7 +53,7 @@ HASH_WHOLE_BYTES = 64 << 20
 """A stage up to this size is hashed when first opened; a larger one file by file when read."""
 _MOST_FILES_OPEN = 200_000
 """Files of the stages whose manifests are kept in memory: about 100 MB."""
-_MARKER, _OUTPUT = "store.json", "output"
+MARKER, _OUTPUT = "store.json", "output"
 _GATE, _USE = "gate", "use-"
 _PARTS = "parts-"
 
@@ -79,7 +79,7 @@ class Store:
         self.leases = Leases(self.root / "leases", lease_s, host)
         self.failures = Failures(self.root / "failures")
         self._opened: dict[Path, tuple[tuple[int, int], Finished]] = {}
-        marker = self.root / _MARKER
+        marker = self.root / MARKER
         with writing(self.root):
             found = read_json(marker).get("format") if is_store(self.root) else FORMAT
         if found != FORMAT:  # before anything is written there
@@ -382,7 +382,7 @@ def _n_bytes(folder: Path) -> int:
 def is_store(root: Path) -> bool:
     """Tell whether a folder is a store, of whatever format; raise if it is a file."""
     try:
-        (root / _MARKER).stat()
+        (root / MARKER).stat()
     except FileNotFoundError:
         return False
     return True

@@ -20,11 +20,13 @@ from spar_bench.errors import SparBenchError
 COMMANDS = (
     *("init", "check", "plan", "sweep", "report", "mirror", "ui", "work", "status", "explain"),
     *("cache", "import", "export", "doctor", "backbones", "datasets", "losses", "refiners"),
-    "completion",
+    *("pull", "push", "completion"),
 )
 _ELSEWHERE = {
     "import": "import_:import_",
     "losses": "families:losses",
+    "pull": "transfer:pull",
+    "push": "transfer:push",
     "refiners": "families:refiners",
 }
 """Modules and names of commands that are not named after themselves."""

@@ -9,7 +9,7 @@ from spar_bench.errors import SparBenchError
 from spar_bench.track.client import ENVIRONMENT, answering, connect
 from spar_bench.track.mirror import end_dead_runs
 from spar_bench.track.shown import HOST, PORT
-from spar_bench.track.uri import artifact_root, sqlite_path
+from spar_bench.track.uri import artifact_root, shown, sqlite_path
 
 
 def ui_command(uri: str, host: str = HOST, port: int = PORT) -> tuple[list[str], dict[str, str]]:
@@ -29,18 +29,20 @@ def ui_command(uri: str, host: str = HOST, port: int = PORT) -> tuple[list[str],
         )
     if uri.startswith(("http://", "https://")):
         raise SparBenchError(
-            f"--tracking-uri: must be a database, but got a server, {uri!r}; open it in a browser"
+            f"--tracking-uri: must be a database, but got a server, {shown(uri)!r}; open "
+            "it in a browser"
         )
     _require_free(host, port)
     client = connect(uri)
     with answering(uri):
         end_dead_runs(client, uri)
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri]
+    command = [sys.executable, "-m", "mlflow", "server"]
     database = sqlite_path(uri)
     if database is not None:
         command += ["--default-artifact-root", artifact_root(database).as_uri()]
     command += ["--host", host, "--port", str(port), "--workers", "1"]
-    return command, {**os.environ, **ENVIRONMENT}
+    # All users see a command, and the URI may hold a password.
+    return command, {**os.environ, **ENVIRONMENT, "MLFLOW_BACKEND_STORE_URI": uri}
 
 
 def _require_free(host: str, port: int) -> None:

@@ -1,12 +1,16 @@
 """Where the MLflow mirror is: the tracking URI, and for SQLite the files that belong to it."""
 
 import os
+import re
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from spar_bench.errors import SparBenchError
 
 _SQLITE = "sqlite:///"
+_OF_A_USER = re.compile(r"(://[^:/?#]*:)([^/?#]*)(?=@)")
+_OF_AN_OPTION = re.compile(r"([?&][^=&]*(?:pass|token|secret|key)[^=&]*=)([^&#]*)", re.IGNORECASE)
+"""Where a URI has passwords: what comes before one, and the password."""
 
 
 def tracking_uri(option: str | None) -> str:
@@ -32,15 +36,30 @@ def tracking_uri(option: str | None) -> str:
     scheme = uri.partition("://")[0]
     if uri.startswith("file:") or (scheme == uri and not uri.startswith("databricks")):
         raise SparBenchError(
-            f"{place}: must be a database or a server, but got {uri!r}; "
+            f"{place}: must be a database or a server, but got {shown(uri)!r}; "
             "use sqlite:///mlflow.db or http://host:port"
         )
     if scheme in ("http", "https") and not _has_host(uri):
         raise SparBenchError(
-            f"{place}: a server must have a host, and a port must be a number, but got {uri!r}; "
-            "use http://host:port"
+            f"{place}: a server must have a host, and a port must be a number, but got "
+            f"{shown(uri)!r}; use http://host:port"
         )
     return uri
+
+
+def shown(uri: str) -> str:
+    """Return a URI as it may be printed: its passwords as `***`."""
+    for pattern in (_OF_A_USER, _OF_AN_OPTION):
+        uri = pattern.sub(lambda found: f"{found[1]}***", uri)
+    return uri
+
+
+def without_passwords(text: str, uri: str) -> str:
+    """Return a text in which the passwords of a URI are `***`, as it has them, or decoded."""
+    found = [one[2] for pattern in (_OF_A_USER, _OF_AN_OPTION) for one in pattern.finditer(uri)]
+    for one in sorted({*found, *map(unquote, found)} - {""}, key=len, reverse=True):
+        text = text.replace(one, "***")
+    return text
 
 
 def _has_host(uri: str) -> bool:

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from spar_bench.errors import SparBenchError
-from spar_bench.track import tracking_uri
+from spar_bench.track import shown, tracking_uri
+from spar_bench.track.uri import without_passwords
 
 
 def test_default_is_a_file_in_the_working_directory(
@@ -44,3 +45,30 @@ def test_sqlite_path_may_begin_at_home(tmp_path: Path, monkeypatch: pytest.Monke
 def test_what_mlflow_cannot_write_is_refused_in_one_line(uri: str) -> None:
     with pytest.raises(SparBenchError, match=r"^--tracking-uri: .*, but got '.*'; .*[^.]$"):
         tracking_uri(uri)
+
+
+@pytest.mark.parametrize(
+    ("uri", "expected"),
+    [
+        ("postgresql://lab:s3cret@db:5432/x", "postgresql://lab:***@db:5432/x"),
+        (
+            "postgresql://lab:a%40b:c@d@db/x?sslmode=require",
+            "postgresql://lab:***@db/x?sslmode=require",
+        ),
+        ("https://lab:s3cret@host/path?token=abc&x=1", "https://lab:***@host/path?token=***&x=1"),
+        ("mysql+pymysql://db/x?password=a%20b", "mysql+pymysql://db/x?password=***"),
+        ("http://host:5000/a@b", "http://host:5000/a@b"),
+        ("postgresql://lab@db/x", "postgresql://lab@db/x"),
+        ("sqlite:////tmp/a:b@c/mlflow.db", "sqlite:////tmp/a:b@c/mlflow.db"),
+    ],
+)
+def test_passwords_are_never_shown(uri: str, expected: str) -> None:
+    assert shown(uri) == expected
+
+
+def test_passwords_are_taken_out_of_what_libraries_say() -> None:
+    uri = "postgresql://lab:a%40b@db/x?sslpassword=s3cret"
+
+    told = without_passwords("no a@b, no a%40b, and no s3cret for lab", uri)
+
+    assert told == "no ***, no ***, and no *** for lab"

@@ -1,0 +1,171 @@
+"""Finished stages between stores: whole, verified, once, and nothing outside of the store."""
+
+import json
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from spar_bench.errors import StoreError
+from spar_bench.stage import digest
+from spar_bench.store import Store
+from spar_bench.transfer import Elsewhere, pull, push
+from tests.small import copy_store, one_line, spar_bench
+
+BUCKET = "memory://bucket/store"
+
+
+@pytest.fixture
+def own(here: Path, swept: Path) -> Store:
+    """The store of a sweep."""
+    copy_store(swept)
+    return Store(Path(".spar_bench"))
+
+
+@pytest.fixture(autouse=True)
+def _empty_bucket() -> Iterator[None]:
+    yield
+    fsspec.filesystem("memory").store.clear()
+
+
+@pytest.fixture(params=[BUCKET, "other"])
+def url(request: pytest.FixtureRequest, here: Path) -> str:
+    """A bucket, or a folder."""
+    return str(request.param)
+
+
+def files(store: Store) -> dict[str, bytes]:
+    """Return all finished files."""
+    folder = store.root / "stages"
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_all_stages_go_there_and_back_and_are_copied_once(own: Store, url: str) -> None:
+    n_stages, back = len(list(own.finished())), Store(Path("back"))
+
+    there, again = push(own, Elsewhere(url)), push(own, Elsewhere(url))
+    here, once_more = pull(back, Elsewhere(url)), pull(back, Elsewhere(url))
+
+    assert (there.n_stages, there.n_there) == (here.n_stages, here.n_there) == (n_stages, 0)
+    assert (again.n_stages, again.n_there) == (once_more.n_stages, once_more.n_there)
+    assert (again.n_stages, again.n_there) == (0, n_stages)
+    assert there.n_bytes == here.n_bytes == sum(stage.n_bytes for stage in own.finished())
+    assert files(back) == files(own)
+    assert list((back.root / "scratch").iterdir()) == list((back.root / "leases").iterdir()) == []
+
+
+def test_experiment_comes_with_its_results_and_can_be_reported(own: Store, url: str) -> None:
+    spar_bench("push", url, "tiny")
+    shutil.rmtree(own.root)
+
+    result = spar_bench("pull", url, "tiny")
+    spar_bench("report", "tiny")
+
+    counts = Counter(stage.kind for stage in Store(Path(".spar_bench")).finished())
+    kinds = set(counts)
+    assert "student" in kinds
+    assert "targets" not in kinds  # which no number of a row is read from
+    assert result.stdout.startswith(f"copied {len(list(Store(Path('.spar_bench')).finished()))} ")
+    assert Path("reports/tiny/table.md").exists()
+    spar_bench("sweep", "experiments/tiny.yaml")
+    later = [stage.kind for stage in Store(Path(".spar_bench")).finished()]
+    assert {kind for kind in kinds if later.count(kind) > counts[kind]} <= {"cost"}
+
+
+def test_damaged_file_is_not_taken_and_told(own: Store, url: str) -> None:
+    push(own, Elsewhere(url))
+    [student] = [stage for stage in own.finished() if stage.kind == "student"]
+    name = next(iter(student.manifest["files"]))
+    system, root = fsspec.core.url_to_fs(url)
+    at = f"{root}/stages/student/{student.fingerprint}/{name}"
+    system.pipe_file(at, system.cat_file(at)[:-1] + b"?")
+
+    result = spar_bench("pull", url, "--store", "back", exits=1)
+
+    assert one_line(result).endswith(
+        f"{student.fingerprint}/{name}: must be as it was written, but differs from its checksum; "
+        "a sweep makes it again"
+    )
+    back = Store(Path("back"))
+    assert student.fingerprint not in {stage.fingerprint for stage in back.finished()}
+    assert list((back.root / "scratch").iterdir()) == []
+
+
+def test_damaged_stage_here_is_replaced_by_an_intact_one(own: Store, url: str) -> None:
+    push(own, Elsewhere(url))
+    before = files(own)
+    [student] = [stage for stage in own.finished() if stage.kind == "student"]
+    (student.folder / next(iter(student.manifest["files"]))).write_bytes(b"")
+
+    moved = pull(own, Elsewhere(url))
+
+    assert moved.n_stages == 1
+    assert files(own) == before
+    damaged = next(iter(student.manifest["files"]))
+    (student.folder / damaged).write_bytes(b"")
+    if url == BUCKET:
+        told = push(own, Elsewhere("memory://other")).damaged
+        assert [line.split(": ")[0].endswith(damaged) for line in told] == [True]
+
+
+def test_upload_that_was_cut_off_is_no_stage_yet(own: Store) -> None:
+    push(own, Elsewhere(BUCKET))
+    system, root = fsspec.core.url_to_fs(BUCKET)
+    [student] = [stage for stage in own.finished() if stage.kind == "student"]
+    system.rm_file(f"{root}/stages/student/{student.fingerprint}/manifest.json")
+
+    moved = pull(Store(Path("back")), Elsewhere(BUCKET))
+    again = push(own, Elsewhere(BUCKET))
+
+    assert moved.n_stages == len(list(own.finished())) - 1
+    assert moved.damaged == []
+    assert again.n_stages == 1
+
+
+@pytest.mark.parametrize("name", ["../../../outside", "/outside"])
+def test_file_outside_of_its_stage_is_refused(own: Store, name: str) -> None:
+    push(own, Elsewhere(BUCKET))
+    system, root = fsspec.core.url_to_fs(BUCKET)
+    [student] = [stage for stage in own.finished() if stage.kind == "student"]
+    manifest = dict(student.manifest)
+    manifest["files"] = {name: next(iter(manifest["files"].values()))}
+    del manifest["sha256"]
+    manifest["sha256"] = digest(manifest)
+    at = f"{root}/stages/student/{student.fingerprint}/manifest.json"
+    system.pipe_file(at, json.dumps(manifest).encode())
+
+    [told] = pull(Store(Path("back")), Elsewhere(BUCKET)).damaged
+
+    assert f"names a file {name!r} outside of it" in told
+    assert not Path("outside").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["pull", "nowhere"], "nowhere: must be a store of format 2, but is none"),
+        (["pull", "foo://x"], "foo://x: must be a folder, or an address that fsspec knows"),
+        (["push", "other", "none"], "must have results of none, but has none"),
+        (["push", "memory://b", "none"], "must have results of none, but has none"),
+        (["push", "memory://b", "../x"], "../x: must be the name of an experiment, but is a path"),
+    ],
+)
+def test_what_cannot_be_copied_is_one_line(own: Store, arguments: list[str], said: str) -> None:
+    assert said in one_line(spar_bench(*arguments, exits=2))
+
+
+def test_store_that_fails_is_one_line(own: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise PermissionError("the key has expired")
+
+    monkeypatch.setattr("fsspec.implementations.memory.MemoryFileSystem.put_file", fail)
+
+    with pytest.raises(StoreError, match=r"^memory://.*but got the key has expired; what was"):
+        push(own, Elsewhere(BUCKET))
