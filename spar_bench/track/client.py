@@ -50,8 +50,10 @@ def connect(uri: str, *, patience_s: int = 5) -> Any:
         if database is not None:
             _create(database)
             _probe(database)
-        else:
+        elif urlsplit(uri).scheme in _PORTS:
             _probe_server(uri, patience_s)
+        else:
+            _probe_other(uri)
         from mlflow.tracking import MlflowClient
 
         client = MlflowClient(tracking_uri=uri, registry_uri=uri)
@@ -164,13 +166,29 @@ def _probe(database: Path) -> None:
 def _probe_server(uri: str, timeout_s: int) -> None:
     """Fail now if nothing listens: MLflow would try for 15 seconds."""
     parts = urlsplit(uri)
-    if parts.scheme not in _PORTS or parts.hostname is None:
+    if parts.hostname is None:
         return
     if parts.scheme in getproxies() and not proxy_bypass(parts.hostname):
         return
     address = parts.hostname, parts.port or _PORTS[parts.scheme]
     with socket.create_connection(address, timeout=timeout_s):
         pass
+
+
+def _probe_other(uri: str) -> None:
+    """Fail now if another database refuses to be connected to: MLflow would try for 100 seconds."""
+    if "://" not in uri or uri.startswith("databricks"):
+        return
+    import sqlalchemy
+
+    try:
+        engine = sqlalchemy.create_engine(uri)
+    except sqlalchemy.exc.NoSuchModuleError:  # no database: MLflow says what it knows
+        return
+    try:
+        engine.connect().close()
+    finally:
+        engine.dispose()
 
 
 def _is_stores_fault(error: Exception) -> bool:

@@ -56,12 +56,13 @@ class Disk:
 
 
 class Database:
-    """A PostgreSQL server on the loopback, run by the user `postgres`."""
+    """A PostgreSQL server on the loopback, run by the user `postgres`; needs root."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, port: int = PORT) -> None:
+        self._port = port
         self._data, self._log = folder / "data", folder / "log"
         self._folder = folder
-        self.uri = f"postgresql+psycopg2://postgres:s3cret@127.0.0.1:{PORT}/postgres"
+        self.uri = f"postgresql+psycopg2://postgres:s3cret@127.0.0.1:{port}/postgres"
 
     def __enter__(self) -> Self:
         shutil.rmtree(self._folder, ignore_errors=True)
@@ -80,7 +81,7 @@ class Database:
 
     def start(self) -> None:
         """Start the server, and wait until it answers."""
-        options = f"-p {PORT} -c listen_addresses=127.0.0.1 -c unix_socket_directories="
+        options = f"-p {self._port} -c listen_addresses=127.0.0.1 -c unix_socket_directories="
         self._as_postgres("pg_ctl", "-D", self._data, "-l", self._log, "-o", options, "-w", "start")
 
     def stop(self) -> None:
