@@ -79,14 +79,24 @@ class Failures:
 
     @contextmanager
     def logging(self, fingerprint: str, where: str) -> Iterator[None]:
-        """Append this package's log, and what `where` this is, to a stage's while a block runs."""
+        """Append this package's log, and what `where` this is, to a stage's while a block runs.
+
+        If nothing of it has failed then, the log is deleted.
+        """
         handler = _Log(self.log(fingerprint), where)
         logger = logging.getLogger("spar_bench")
         logger.addHandler(handler)
         try:
             yield
+            if not self._path(fingerprint).exists():
+                self.log(fingerprint).unlink(missing_ok=True)
         finally:
             logger.removeHandler(handler)
+
+    def say(self, fingerprint: str, where: str, text: str) -> None:
+        """Append a text to a stage's log; a full disk costs the log."""
+        record = logging.LogRecord("spar_bench", logging.ERROR, "", 0, text, None, None)
+        _Log(self.log(fingerprint), where).emit(record)
 
     def _path(self, fingerprint: str) -> Path:
         return self.folder / f"{fingerprint}.json"

@@ -145,11 +145,14 @@ class Scheduler:
         """Leave a stage to another sweep, but help that once it takes long."""
         if stage.fingerprint not in self._left:
             self._left.add(stage.fingerprint)
-            text = "another sweep is making it"
-            self._tell("waiting", stage.fingerprint, text)
-        together = self._together(stage)
-        batch = [one for one in together if self.store.is_being_made(one.fingerprint)]
-        self._helping.begin(batch)
+            self._tell("waiting", stage.fingerprint, "another sweep is making it")
+        self._helping.begin(
+            [
+                one
+                for one in self._together(stage)
+                if one is stage or self.store.is_being_made(one.fingerprint)
+            ]
+        )
 
     def _wait(self) -> None:
         """Wait until something may have happened: here, or if nothing is made here, elsewhere."""

@@ -56,6 +56,7 @@ class Worker:
 
     plan: WorkPlan
     context: Context
+    _logs_to: str = ""
 
     def make(self, batch: list[Stage], emit: Emit) -> None:
         """Make stages under their leases; accept what another process has made or given up.
@@ -71,7 +72,8 @@ class Worker:
             self._make_all(batch, emit)
 
     def _logging(self, batch: list[Stage]) -> AbstractContextManager[None]:
-        """Keep what is said meanwhile with the first stage, until that is finished."""
+        """Keep what is said meanwhile with the first stage, if that fails."""
+        self._logs_to = batch[0].fingerprint
         return self.context.store.failures.logging(batch[0].fingerprint, self.context.where)
 
     def _make_all(self, batch: list[Stage], emit: Emit) -> None:
@@ -285,6 +287,10 @@ class Worker:
             case _:  # in one trial, ours or a plug-in's: it must not stop the others
                 trace = "".join(traceback.format_exception(error)).rstrip()
                 log.error("stage %s failed\n%s", stages[0].fingerprint[:12], trace)
+                for stage in stages:
+                    if stage.fingerprint != self._logs_to:
+                        failures = self.context.store.failures
+                        failures.say(stage.fingerprint, self.context.where, trace)
                 self._record(stages, "failed", f"{type(error).__name__}: {error}", emit)
 
     def _record(

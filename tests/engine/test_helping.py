@@ -148,3 +148,19 @@ def test_what_a_sweep_that_died_was_making_is_made(tmp_path: Path) -> None:
 
     assert backend.journal[-2:] == ["start 0", "made 0"]
     assert making.outcomes == {keys[0]: "made"}
+
+
+def test_lease_that_is_given_back_between_two_looks_is_no_trouble(tmp_path: Path) -> None:
+    class Flickering(Store):
+        n_looks = 0
+
+        def is_being_made(self, fingerprint: str) -> bool:
+            self.n_looks += 1
+            return self.n_looks == 1
+
+    plan, keys = plan_of(())
+    backend = Slots(1, [])
+
+    making_of(plan, Flickering(tmp_path), backend).make(keys)
+
+    assert backend.journal == ["waiting 0", "start 0", "made 0"]

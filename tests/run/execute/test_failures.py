@@ -108,6 +108,9 @@ def test_failure_of_one_stage_of_a_batch_neither_repeats_nor_loses_the_others(
     making.make(plan.stages)
 
     assert notes.kinds("failed") == ["evaluate"]
+    [key] = [path.stem for path in store.failures.folder.glob("*.json")]
+    assert [path.stem for path in store.failures.folder.glob("*.log")] == [key]  # its own, no other
+    assert store.failures.said(key)[-1].endswith("MemoryError: too much at once")
     assert notes.kinds("made").count("evaluate") == len(of_kind(plan, "evaluate")) - 1
     assert sorted(calls) == [1, 1, 3]  # single passes, and three strides once
 
