@@ -303,9 +303,9 @@ class Store:
                 shown.enter_context(self.leases.show(f"{_USE}{self.leases.owner}"))
             yield
 
-    def is_used_by(self, owner: str) -> bool:
-        """Return whether an owner of leases is in a block of `in_use`, and not known to be dead."""
-        return self.leases.is_held(f"{_USE}{owner}")
+    def lease_of_use(self, owner: str) -> Path:
+        """Return the lease that an owner of leases holds in a block of `in_use`."""
+        return self.root / "leases" / f"{_USE}{owner}"
 
     @contextmanager
     def unused(self) -> Iterator[None]:

@@ -5,13 +5,16 @@ checked against its manifest on the way. A stage is there whole or not at all: i
 renamed into place, and in a bucket its manifest, by which it is found, comes last.
 """
 
+import glob
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from spar_bench import stages
 from spar_bench.errors import NotReady, SparBenchError, StoreError
 from spar_bench.files import publish, replace_bytes, writing
 from spar_bench.results import RESULTS_FILE
@@ -19,6 +22,8 @@ from spar_bench.stage import MANIFEST, Damaged, Finished, canonical, digest, rea
 from spar_bench.store import FORMAT, MARKER, Store
 
 _CHUNK_BYTES = 4 << 20
+
+_KIND, _FINGERPRINT = re.compile(r"[A-Za-z]\w*"), re.compile(r"[0-9a-f]{64}")
 
 Key = tuple[str, str]
 """Kind and fingerprint of a stage."""
@@ -89,8 +94,9 @@ class Elsewhere:
     def stages(self) -> set[Key]:
         """Return the stages that are there; raises as `answering`."""
         with self._answering():
-            found = self._fs.glob(f"{self._root}/stages/*/*/{MANIFEST}")
-        return {(str(path).split("/")[-3], str(path).split("/")[-2]) for path in found}
+            found = self._fs.glob(f"{glob.escape(self._root)}/stages/*/*/{MANIFEST}")
+        keys = ((str(path).split("/")[-3], str(path).split("/")[-2]) for path in found)
+        return {key for key in keys if _KIND.fullmatch(key[0]) and _FINGERPRINT.fullmatch(key[1])}
 
     def manifest(self, key: Key) -> dict[str, Any]:
         """Return the manifest of a stage, checked against its own checksum.
@@ -106,6 +112,8 @@ class Elsewhere:
             raise Damaged(name, "is no JSON", fingerprint=key[1]) from error
         if manifest.get("sha256") != stated:
             raise Damaged(name, "differs from its checksum", fingerprint=key[1])
+        if not _is_of(key, manifest):
+            raise Damaged(name, "is of another stage", fingerprint=key[1])
         return manifest
 
     def chunks(self, key: Key, name: str) -> Iterator[bytes]:
@@ -237,10 +245,24 @@ def _take(store: Store, other: Elsewhere, key: Key, moved: Moved) -> None:
             raise Damaged(where, "differs from its checksum", fingerprint=key[1])
     replace_bytes(output / MANIFEST, json.dumps(manifest, indent=1).encode())
     store.leases.require(key[1])
-    publish(output, store.root / "stages" / key[0] / key[1])
+    folder = store.root / "stages" / key[0] / key[1]
+    with writing(store.root):
+        if folder.exists():  # damaged
+            folder.rename(output.with_name("damaged"))
+    publish(output, folder)
     store.discard_unfinished(key[1])
     moved.n_stages += 1
     moved.n_bytes += sum(entry["bytes"] for entry in manifest["files"].values())
+
+
+def _is_of(key: Key, manifest: dict[str, Any]) -> bool:
+    """Return whether a manifest is that of a stage; of a kind of another package, if it says so.
+
+    The fingerprint of the latter contains sources that a manifest does not have.
+    """
+    stated = [manifest.get(name) for name in ("kind", "version", "settings", "inputs")]
+    is_ours = Path(stages.__file__).with_name(f"{key[0]}.py").exists()
+    return stated[0] == key[0] and (not is_ours or digest(stated) == key[1])
 
 
 def _require_inside(names: Iterable[str], folder: Path, key: Key) -> None:
@@ -255,20 +277,13 @@ def _require_inside(names: Iterable[str], folder: Path, key: Key) -> None:
 
 
 def _is_here(store: Store, key: Key) -> bool:
-    """Return whether a stage is here; a damaged one is deleted, to be copied anew."""
+    """Return whether a stage is here, and intact."""
     folder = store.root / "stages" / key[0] / key[1]
     try:
         if not folder.is_dir():
             return False
         Finished(folder, read_manifest(folder)).check(hashed=True)
     except Damaged:
-        store.leases.require(key[1])
-        store.discard_unfinished(key[1])
-        with writing(store.root):
-            aside = store.root / "scratch" / key[1] / "damaged"
-            aside.parent.mkdir(parents=True, exist_ok=True)
-            folder.rename(aside)
-        store.discard_unfinished(key[1])
         return False
     return True
 

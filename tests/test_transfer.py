@@ -147,6 +147,42 @@ def test_file_outside_of_its_stage_is_refused(own: Store, name: str) -> None:
     assert not Path("outside").exists()
 
 
+def test_stage_under_the_name_of_another_is_refused(own: Store) -> None:
+    push(own, Elsewhere(BUCKET))
+    system, root = fsspec.core.url_to_fs(BUCKET)
+    cost, other = [stage for stage in own.finished() if stage.kind == "cost"][:2]
+    at = f"{root}/stages/cost/{cost.fingerprint}/manifest.json"
+    system.pipe_file(at, json.dumps(other.manifest).encode())
+
+    [told] = pull(Store(Path("back")), Elsewhere(BUCKET)).damaged
+
+    assert "is of another stage" in told
+
+
+@pytest.mark.parametrize("folder", ["stages/../stages", "stages/cost/../../results"])
+def test_names_that_are_no_stages_are_not_looked_at(
+    own: Store, folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    push(own, Elsewhere(BUCKET))
+    n_stages = len(list(own.finished()))
+    listed = [f"/bucket/store/{folder}/manifest.json"]
+    found = fsspec.filesystem("memory").glob
+    monkeypatch.setattr(
+        "fsspec.implementations.memory.MemoryFileSystem.glob", lambda _, at: found(at) + listed
+    )
+
+    assert len(Elsewhere(BUCKET).stages()) == n_stages
+
+
+def test_folder_with_brackets_in_its_name_is_read(own: Store) -> None:
+    n_stages = len(list(own.finished()))
+
+    there = push(own, Elsewhere("run[1]/store"))
+    back = pull(Store(Path("back")), Elsewhere("run[1]/store"))
+
+    assert (there.n_stages, back.n_stages) == (n_stages, n_stages)
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

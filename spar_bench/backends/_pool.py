@@ -26,6 +26,7 @@ from spar_bench.engine.events import ENDINGS, Emit, Event
 from spar_bench.engine.parent import STOP
 from spar_bench.engine.workplan import WorkPlan
 from spar_bench.errors import StoreError
+from spar_bench.leases import LEASE_S
 from spar_bench.stages.base import Stage
 
 log = logging.getLogger(__name__)
@@ -247,9 +248,17 @@ class Pool(ABC):
             self.submit(again, worker.emit)
 
     def _give_up(self, stage: Stage, reason: str, emit: Emit) -> None:
-        """Record that a stage's workers died, unless another sweep makes it now."""
-        store = self.setup.store
-        with store.leases.hold_if_free(stage.fingerprint) as is_own:
-            if is_own:
-                store.fail(stage, reason, outcome="failed", final=False)
+        """Record that a stage's workers died, unless another sweep makes it now.
+
+        That of a worker on another node is known to be dead once its lease has not been renewed.
+        """
+        store, ends_at = self.setup.store, time.monotonic() + 1.5 * LEASE_S
+        is_recorded = False
+        while not is_recorded and time.monotonic() < ends_at:
+            with store.leases.hold_if_free(stage.fingerprint) as is_recorded:
+                if is_recorded and not store.has(stage):
+                    store.fail(stage, reason, outcome="failed", final=False)
+            if not is_recorded:
+                self.setup.check()
+                time.sleep(POLL_S)
         emit(Event(kind="failed", fingerprint=stage.fingerprint, text=reason))

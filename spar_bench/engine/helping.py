@@ -23,9 +23,12 @@ class Helping:
     _known: dict[str, "_Making"] = field(default_factory=dict)
 
     def begin(self, batch: list[Stage]) -> None:
-        """Note that a batch is made from now on; one that is known, as another sweep's, stays."""
+        """Note that a batch is made from now on; of another sweep's, more may be known later."""
         if batch[0].helper:
-            self._known.setdefault(batch[0].fingerprint, _Making(batch, self.clock()))
+            making = _Making(batch, self.clock())
+            known = self._known.setdefault(batch[0].fingerprint, making)
+            if not known.n_helpers:
+                known.batch = batch
 
     def go_on(self, fingerprint: str, share: float) -> None:
         """Note how much of a stage is done."""

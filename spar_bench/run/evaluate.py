@@ -14,7 +14,7 @@ from torch import Tensor
 
 from spar_bench.accuracy import miou
 from spar_bench.datasets.base import Sample
-from spar_bench.errors import DataError, SparBenchError
+from spar_bench.errors import DataError, LeaseLost, SparBenchError
 from spar_bench.files import link, replace_bytes, replace_text
 from spar_bench.plan.cost import shared_flops
 from spar_bench.resolve import open_dataset
@@ -142,7 +142,7 @@ class _Evaluation:
                     parts.finish(part)
                 context.check()
         except Exception as error:  # interrupted, or failed: the next attempt resumes here
-            if counted is not None and not isinstance(error, _Failed):
+            if counted is not None and not isinstance(error, (_Failed, LeaseLost)):
                 counted.save()
             raise
         return True

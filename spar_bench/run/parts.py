@@ -17,7 +17,7 @@ import shutil
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -61,7 +61,10 @@ class Parts:
         self._images = [
             range(start, min(start + n_each, n_images)) for start in range(0, n_images, n_each)
         ]
-        self._done, self._taken = set[int](), dict[int, Part]()
+        self._done, self._own, self._taken = set[int](), set[int](), dict[int, Part]()
+        if not helps:
+            with writing(context.store.root):
+                self.folder.mkdir(parents=True, exist_ok=True)
         self._since = time.monotonic(), context.flops
 
     def take(self) -> Part | None:
@@ -71,7 +74,8 @@ class Parts:
             StoreError: the store is not writable.
         """
         store = self._context.store
-        if self._helps and not store.leases.is_held(self._first.fingerprint):
+        is_owned = store.is_being_made(self._first.fingerprint) and self.folder.is_dir()
+        if self._helps and not is_owned:
             return None  # all is done, or its owner has ended: the next one asks for help again
         for index in range(len(self._images)):
             if not self._is_done(index) and index not in self._taken:
@@ -94,18 +98,18 @@ class Parts:
         took = {
             "seconds": self._since[0] - begun,
             "flops": context.flops - flops,
-            "owner": context.store.leases.owner,
             "where": context.where,
         }
-        replace_text(part.folder / _TOOK_FILE, json.dumps(took))
         try:
             context.store.leases.require(self._lease(part.index))
         except LeaseLost:
             shutil.rmtree(part.folder, ignore_errors=True)
             raise
+        replace_text(part.folder / _TOOK_FILE, json.dumps(took))
         if not publish(part.folder, self.folder / _named(part.index)):
             shutil.rmtree(part.folder, ignore_errors=True)
         self._done.add(part.index)
+        self._own.add(part.index)
         del self._taken[part.index]
         part.lease.close()
 
@@ -132,11 +136,11 @@ class Parts:
 
     def gathered(self) -> list[tuple[Path, range]]:
         """Return folder and images of each part in order, once the work of others is counted."""
-        context, own = self._context, self._context.store.leases.owner
+        context = self._context
         folders = [self.folder / _named(index) for index in range(len(self._images))]
-        for folder in folders:
-            took = read_json(folder / _TOOK_FILE)
-            if took["owner"] != own:
+        for index, folder in enumerate(folders):
+            if index not in self._own:
+                took = read_json(folder / _TOOK_FILE)
                 context.flops += took["flops"]
                 context.elsewhere_s += took["seconds"]
                 context.helped_by.add(took["where"])
@@ -163,20 +167,17 @@ class Parts:
     def _open(self, index: int, lease: ExitStack) -> Part | None:
         """Return a part with the folder of its files so far: this process's, or the newest left.
 
-        None, and nothing is left, if the owner has published all meanwhile.
+        None if the owner has published all meanwhile.
         """
         own = self.folder / f"{_named(index)}.{self._context.store.leases.owner}"
-        with writing(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
+        with writing(self.folder), suppress(FileNotFoundError):
             left = [one for one in self.folder.glob(f"{_named(index)}.*") if one != own]
             if left and not own.exists():
                 os.rename(max(left, key=lambda one: one.stat().st_mtime_ns), own)
             own.mkdir(exist_ok=True)
-        if self._helps and self._context.store.has(self._first):
-            self._context.store.discard_unfinished(self._first.fingerprint)
-            return None
-        part = self._taken[index] = Part(index, self._images[index], own, lease)
-        return part
+            part = self._taken[index] = Part(index, self._images[index], own, lease)
+            return part
+        return None
 
 
 class Line:

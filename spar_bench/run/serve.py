@@ -79,10 +79,11 @@ def _serve(parent: Parent, plans: dict[str, Worker], context: Context, emit: Emi
             if message["plan"] not in plans:  # a search has a plan for each of its trials
                 plans = {message["plan"]: Worker(read_work_plan(Path(message["plan"])), context)}
             worker = plans[message["plan"]]
-            for do, told in ((worker.make, "make"), (worker.help, "help")):
-                if names := message.get(told):
-                    with _printing_to(context.store.failures.log(names[0])):
-                        do([worker.plan.stages[name] for name in names], emit)
+            if names := message.get("make"):
+                with _printing_to(context.store.failures.log(names[0])):
+                    worker.make([worker.plan.stages[name] for name in names], emit)
+            elif names := message.get("help"):
+                worker.help([worker.plan.stages[name] for name in names], emit)
     except Interrupted:
         return
     except StoreError as error:

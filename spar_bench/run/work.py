@@ -104,15 +104,19 @@ class Worker:
         context.begin()
         self._begin("helping", batch[0], "", emit)
         try:
+            self._require_unchanged(batch[0])
             with self._machine(batch[0], emit), wide_products(context.device):
                 _named(batch[0].helper)(batch, context)
         except LeaseLost as lost:
             log.warning("%s", lost)
         except Exception as error:
-            of_one = isinstance(error, (Damaged, Unreadable))
+            is_wanted = context.store.is_being_made(batch[0].fingerprint)
+            of_one = isinstance(error, (Damaged, Unreadable)) or not is_wanted
             if isinstance(error, Interrupted) or (isinstance(error, StoreError) and not of_one):
                 raise
             log.debug("helped in vain", exc_info=error)
+        if context.store.has(batch[0]):  # its owner has ended, and cleaned up before this did
+            context.store.discard_unfinished(batch[0].fingerprint)
         for stage in batch:
             emit(Event(kind="helped", fingerprint=stage.fingerprint))
 

@@ -1,7 +1,7 @@
 """What sweeps do now, for other terminals: each writes a file into its store every few seconds.
 
-It is `<store>/progress/<owner>.json`, there as long as the sweep uses the store; what a killed one
-leaves is known by its lease, and deleted by the next.
+It is `<store>/progress/<owner>.json`, there as long as the sweep uses the store. What a killed one
+leaves is known by its lease, on another host after minutes, and deleted by the next sweep.
 """
 
 import os
@@ -14,11 +14,14 @@ from pydantic import ValidationError
 
 from spar_bench.errors import SparBenchError
 from spar_bench.files import read_json, replace_text
+from spar_bench.leases import LEASE_S
 from spar_bench.session.tally import Tally
 from spar_bench.store import Store
 from spar_bench.validation import Part
 
 EVERY_S = 3.0
+SILENT_S = 3 * LEASE_S
+"""Age of a file whose sweep counts as dead, if it ran on another host; clocks differ little."""
 
 
 class Work(Part):
@@ -59,7 +62,7 @@ class Beacon:
         self._path = _folder(store) / f"{store.leases.owner}.json"
         with suppress(OSError, SparBenchError):
             for path in _folder(store).glob("*.json"):
-                if path != self._path and not store.is_used_by(path.stem):
+                if path != self._path and not _is_alive(store, path):
                     path.unlink()
 
     def show(self, tally: Tally) -> None:
@@ -104,9 +107,19 @@ def running(store: Store) -> list[Progress]:
     found = list[Progress]()
     for path in sorted(_folder(store).glob("*.json")):
         with suppress(SparBenchError, ValidationError):
-            if store.is_used_by(path.stem):
+            if _is_alive(store, path):
                 found.append(Progress.model_validate(read_json(path)))
     return found
+
+
+def _is_alive(store: Store, path: Path) -> bool:
+    """Return whether the sweep that wrote a file uses the store, as far as is seen now."""
+    lease = store.lease_of_use(path.stem)
+    if not store.leases.is_held(lease.name):
+        return False
+    with suppress(FileNotFoundError):
+        return time.time() - lease.stat().st_mtime < SILENT_S
+    return False
 
 
 def _folder(store: Store) -> Path:

@@ -205,13 +205,13 @@ def _is_of_scheme(error: Exception) -> bool:
 
 
 def _line(uri: str, error: Exception) -> str:
-    reason = " ".join(str(error).split())
+    reason = without_passwords(" ".join(str(error).split()), uri)
     if _is_of_scheme(error):
         reason = "a scheme that it does not know"
     _, from_below, cause = reason.partition("(Caused by ")  # requests reports everything it tried
     reason = re.sub(r"<[^>]*>[:,]? ?", "", cause.removesuffix(")") if from_below else reason)[:200]
     return (
         f"tracking URI {shown(uri)}: must be a store that MLflow can read and write, but got "
-        f"{without_passwords(reason, uri)}; "
+        f"{reason}; "
         "make it so, or give another with --tracking-uri"
     )

@@ -8,8 +8,10 @@ from urllib.parse import unquote, urlsplit
 from spar_bench.errors import SparBenchError
 
 _SQLITE = "sqlite:///"
-_OF_A_USER = re.compile(r"(://[^:/?#]*:)([^/?#]*)(?=@)")
+_OF_A_SERVER = re.compile(r"(https?://(?:[^:/?#@]*:)?)([^/?#@]+)(?=@)")
+_OF_A_DATABASE = re.compile(r"((?!https?:)\b[\w+]+://[^:/?#@]*:)(.*)(?=@)")
 _OF_AN_OPTION = re.compile(r"([?&][^=&]*(?:pass|token|secret|key)[^=&]*=)([^&#]*)", re.IGNORECASE)
+_PASSWORDS = (_OF_A_SERVER, _OF_A_DATABASE, _OF_AN_OPTION)
 """Where a URI has passwords: what comes before one, and the password."""
 
 
@@ -49,14 +51,14 @@ def tracking_uri(option: str | None) -> str:
 
 def shown(uri: str) -> str:
     """Return a URI as it may be printed: its passwords as `***`."""
-    for pattern in (_OF_A_USER, _OF_AN_OPTION):
+    for pattern in _PASSWORDS:
         uri = pattern.sub(lambda found: f"{found[1]}***", uri)
     return uri
 
 
 def without_passwords(text: str, uri: str) -> str:
     """Return a text in which the passwords of a URI are `***`, as it has them, or decoded."""
-    found = [one[2] for pattern in (_OF_A_USER, _OF_AN_OPTION) for one in pattern.finditer(uri)]
+    found = [one[2] for pattern in _PASSWORDS for one in pattern.finditer(uri)]
     for one in sorted({*found, *map(unquote, found)} - {""}, key=len, reverse=True):
         text = text.replace(one, "***")
     return text

@@ -47,9 +47,11 @@ class Visited(Context):
 
 
 def batch_of(plan: Plan, kind: str) -> list[Stage]:
-    """Return the first stages of a kind that are made together."""
-    first = of_kind(plan, kind)[0]
-    return [stage for stage in plan.stages.values() if stage.batch_key == first.batch_key]
+    """Return the most stages of a kind that are made together."""
+    alike = dict[str, list[Stage]]()
+    for stage in of_kind(plan, kind):
+        alike.setdefault(stage.batch_key, []).append(stage)
+    return max(alike.values(), key=len)
 
 
 def with_inputs(plan: Plan, store: Store, batch: list[Stage]) -> None:
@@ -76,7 +78,7 @@ def test_helper_does_what_is_free_and_the_owner_gathers_all(
 
     Worker(WorkPlan(plan.stages, Retries()), context).make(batch, events.append)
 
-    assert [event.kind for event in told] == ["helped"] * len(batch)
+    assert [event.kind for event in told] == ["helping", *["helped"] * len(batch)]
     assert helper.context.flops > 0
     assert [event.kind for event in events if event.kind == "made"] == ["made"] * len(batch)
     for stage in batch:
@@ -86,6 +88,43 @@ def test_helper_does_what_is_free_and_the_owner_gathers_all(
         assert not (store.root / "scratch" / stage.fingerprint).exists()
     scheduler(plan, store)[0].make(plan.stages)
     assert contents(store, plan) == undisturbed
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_owner_that_has_helped_before_counts_that_work_too(
+    plan: Plan, store: Store, whole: Store, kind: str
+) -> None:
+    batch = batch_of(plan, kind)
+    with_inputs(plan, store, batch)
+    dying, worker = Visited(store, CPU), helper_on(store, plan)[0]
+
+    def helped_then_killed() -> None:
+        worker.help(batch, lambda _: None)
+        raise Killed
+
+    dying.visit(1, helped_then_killed)
+    with pytest.raises(Killed):
+        Worker(WorkPlan(plan.stages, Retries()), dying).make(batch, lambda _: None)
+
+    worker.make(batch, lambda _: None)
+
+    for stage in batch:
+        made, alone = (finished(one, stage).manifest["made"] for one in (store, whole))
+        assert made["gflops"] == pytest.approx(alone["gflops"])
+
+
+def test_helper_that_thinks_of_another_batch_leaves_nothing(plan: Plan, store: Store) -> None:
+    batch, context = batch_of(plan, "evaluate"), Visited(store, CPU)
+    assert len(batch) > 1
+    with_inputs(plan, store, batch)
+    helper, told = helper_on(store, plan)
+    context.visit(1, lambda: helper.help(batch[:1], told.append))
+
+    Worker(WorkPlan(plan.stages, Retries()), context).make(batch, lambda _: None)
+
+    assert [event.kind for event in told] == ["helping", "helped"]
+    assert helper.context.flops == 0
+    assert list((store.root / "scratch").iterdir()) == []
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -120,7 +159,7 @@ def test_helper_that_comes_too_late_leaves_nothing(
     with whole.lock([batch[0].fingerprint], on_wait=lambda _: None, poll=lambda: None):
         helper.help(batch, told.append)  # it is published, and its owner has yet to go
 
-    assert [event.kind for event in told] == ["helped"] * 2 * len(batch)
+    assert [event.kind for event in told] == 2 * ["helping", *["helped"] * len(batch)]
     assert list((whole.root / "scratch").iterdir()) == []
 
 
@@ -146,7 +185,7 @@ def test_what_fails_in_a_helper_is_the_owners_to_tell(
 
     Worker(WorkPlan(plan.stages, Retries()), context).make(batch, lambda _: None)
 
-    assert [event.kind for event in told] == ["helped"] * len(batch)
+    assert [event.kind for event in told] == ["helping", *["helped"] * len(batch)]
     scheduler(plan, store)[0].make(plan.stages)
     assert contents(store, plan) == undisturbed
 

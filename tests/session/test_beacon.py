@@ -1,11 +1,14 @@
 """What other terminals see of a sweep: while it runs, and not once it is dead."""
 
+import os
+import time
 from pathlib import Path
 
 import pytest
 
 from spar_bench.conflicts import read_spec
 from spar_bench.engine.events import Event
+from spar_bench.leases import Host
 from spar_bench.plan.making import make_plan
 from spar_bench.plan.trials import Plan
 from spar_bench.session import beacon
@@ -93,3 +96,19 @@ def test_sweep_leaves_no_progress_behind(here: Path) -> None:
     spar_bench("sweep", write_spec(TINY))
 
     assert list(Path(".spar_bench/progress").iterdir()) == []
+
+
+def test_sweep_that_was_killed_on_another_host_is_shown_no_more_after_minutes(plan: Plan) -> None:
+    there, here = (
+        Store(Path(".spar_bench"), host=Host("there", "kernel")),
+        Store(Path(".spar_bench")),
+    )
+    with there.in_use(on_wait=lambda _: None, poll=lambda: None):
+        shown_by(there, plan)
+        alive = running(here)
+        lease = here.root / "leases" / f"use-{there.leases.owner}"
+        os.utime(lease, (time.time() - 600, time.time() - 600))
+        dead = running(here)
+
+    assert len(alive) == 1
+    assert dead == []

@@ -57,6 +57,8 @@ def test_what_mlflow_cannot_write_is_refused_in_one_line(uri: str) -> None:
         ),
         ("https://lab:s3cret@host/path?token=abc&x=1", "https://lab:***@host/path?token=***&x=1"),
         ("mysql+pymysql://db/x?password=a%20b", "mysql+pymysql://db/x?password=***"),
+        ("postgresql://lab:pa/s?s#@db/x", "postgresql://lab:***@db/x"),
+        ("https://t0ken@host/path", "https://***@host/path"),
         ("http://host:5000/a@b", "http://host:5000/a@b"),
         ("postgresql://lab@db/x", "postgresql://lab@db/x"),
         ("sqlite:////tmp/a:b@c/mlflow.db", "sqlite:////tmp/a:b@c/mlflow.db"),
