@@ -63,7 +63,7 @@ def _tracking(option: str | None) -> str:
 
     try:
         uri = track.tracking_uri(option)
-        return f"{track.shown(uri)} ({'answers' if track.answers(uri) else 'will be created'})"
+        return f"{track.masked(uri)} ({'answers' if track.answers(uri) else 'will be created'})"
     except SparBenchError as error:
         return f"cannot be used: {error}"
 

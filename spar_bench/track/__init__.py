@@ -6,7 +6,7 @@ from spar_bench.track.mirror import Mirror
 from spar_bench.track.runs import Ending, SweepRecord
 from spar_bench.track.shown import RunLink, Runs, Shown
 from spar_bench.track.ui import ui_command
-from spar_bench.track.uri import shown, tracking_uri
+from spar_bench.track.uri import masked, tracking_uri
 from spar_bench.track.view import view_urls
 
 __all__ = [
@@ -19,7 +19,7 @@ __all__ = [
     "Shown",
     "SweepRecord",
     "answers",
-    "shown",
+    "masked",
     "tracking_uri",
     "ui_command",
     "view_urls",

@@ -14,7 +14,7 @@ from urllib.request import getproxies, proxy_bypass
 from filelock import FileLock
 
 from spar_bench.errors import StoreError
-from spar_bench.track.uri import artifact_root, shown, sqlite_path, without_passwords
+from spar_bench.track.uri import artifact_root, masked, sqlite_path, without_passwords
 
 ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -211,7 +211,7 @@ def _line(uri: str, error: Exception) -> str:
     _, from_below, cause = reason.partition("(Caused by ")  # requests reports everything it tried
     reason = re.sub(r"<[^>]*>[:,]? ?", "", cause.removesuffix(")") if from_below else reason)[:200]
     return (
-        f"tracking URI {shown(uri)}: must be a store that MLflow can read and write, but got "
+        f"tracking URI {masked(uri)}: must be a store that MLflow can read and write, but got "
         f"{reason}; "
         "make it so, or give another with --tracking-uri"
     )

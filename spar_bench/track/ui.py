@@ -9,7 +9,7 @@ from spar_bench.errors import SparBenchError
 from spar_bench.track.client import ENVIRONMENT, answering, connect
 from spar_bench.track.mirror import end_dead_runs
 from spar_bench.track.shown import HOST, PORT
-from spar_bench.track.uri import artifact_root, shown, sqlite_path
+from spar_bench.track.uri import artifact_root, masked, sqlite_path
 
 
 def ui_command(uri: str, host: str = HOST, port: int = PORT) -> tuple[list[str], dict[str, str]]:
@@ -29,7 +29,7 @@ def ui_command(uri: str, host: str = HOST, port: int = PORT) -> tuple[list[str],
         )
     if uri.startswith(("http://", "https://")):
         raise SparBenchError(
-            f"--tracking-uri: must be a database, but got a server, {shown(uri)!r}; open "
+            f"--tracking-uri: must be a database, but got a server, {masked(uri)!r}; open "
             "it in a browser"
         )
     _require_free(host, port)

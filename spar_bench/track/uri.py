@@ -38,18 +38,18 @@ def tracking_uri(option: str | None) -> str:
     scheme = uri.partition("://")[0]
     if uri.startswith("file:") or (scheme == uri and not uri.startswith("databricks")):
         raise SparBenchError(
-            f"{place}: must be a database or a server, but got {shown(uri)!r}; "
+            f"{place}: must be a database or a server, but got {masked(uri)!r}; "
             "use sqlite:///mlflow.db or http://host:port"
         )
     if scheme in ("http", "https") and not _has_host(uri):
         raise SparBenchError(
             f"{place}: a server must have a host, and a port must be a number, but got "
-            f"{shown(uri)!r}; use http://host:port"
+            f"{masked(uri)!r}; use http://host:port"
         )
     return uri
 
 
-def shown(uri: str) -> str:
+def masked(uri: str) -> str:
     """Return a URI as it may be printed: its passwords as `***`."""
     for pattern in _PASSWORDS:
         uri = pattern.sub(lambda found: f"{found[1]}***", uri)

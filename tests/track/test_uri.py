@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from spar_bench.errors import SparBenchError
-from spar_bench.track import shown, tracking_uri
+from spar_bench.track import masked, tracking_uri
 from spar_bench.track.uri import without_passwords
 
 
@@ -65,7 +65,7 @@ def test_what_mlflow_cannot_write_is_refused_in_one_line(uri: str) -> None:
     ],
 )
 def test_passwords_are_never_shown(uri: str, expected: str) -> None:
-    assert shown(uri) == expected
+    assert masked(uri) == expected
 
 
 def test_passwords_are_taken_out_of_what_libraries_say() -> None:
