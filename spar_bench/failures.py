@@ -54,8 +54,17 @@ class Failures:
                 "stage is tried again"
             ) from error
 
-    def write(self, fingerprint: str, failure: Failure) -> None:
-        """Record a failure."""
+    def write(
+        self,
+        fingerprint: str,
+        reason: str,
+        *,
+        outcome: Literal["failed", "pruned"],
+        final: bool,
+        where: str = "",
+    ) -> None:
+        """Record a failure of this moment."""
+        failure = Failure(reason, outcome, final, time.time_ns() // 1_000_000, where)
         replace_text(self._path(fingerprint), json.dumps(asdict(failure), allow_nan=False))
 
     def forget(self, fingerprint: str) -> None:
@@ -114,10 +123,3 @@ class _Log(logging.Handler):
         """Append a record."""
         with suppress(OSError), self._path.open("a", encoding="utf-8") as file:
             file.write(self.format(record) + "\n")
-
-
-def failure_now(
-    reason: str, *, outcome: Literal["failed", "pruned"], final: bool, where: str = ""
-) -> Failure:
-    """Return a failure of this moment."""
-    return Failure(reason, outcome, final, time.time_ns() // 1_000_000, where)

@@ -147,11 +147,17 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     try:
         manifest = read_json(path)
-        stated = digest({key: value for key, value in manifest.items() if key != "sha256"})
+        is_intact = has_own_checksum(manifest)
     except Unreadable:
         raise
     except (StoreError, ValueError) as error:  # JSON has no NaN, but Python reads one
         raise Damaged(path, "is missing or no JSON", fingerprint=folder.name) from error
-    if manifest.get("sha256") != stated:
+    if not is_intact:
         raise Damaged(path, "differs from its checksum", fingerprint=folder.name)
     return manifest
+
+
+def has_own_checksum(manifest: dict[str, Any]) -> bool:
+    """Return whether a manifest is as it was written; raise ValueError if it holds a NaN."""
+    stated = digest({key: value for key, value in manifest.items() if key != "sha256"})
+    return manifest.get("sha256") == stated

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from spar_bench.errors import LeaseLost, StoreError, Unreadable
-from spar_bench.failures import Failure, Failures, failure_now
+from spar_bench.failures import Failure, Failures
 from spar_bench.files import (
     file_sha256,
     publish,
@@ -265,8 +265,7 @@ class Store:
             LeaseLost: another process has taken over.
         """
         self.leases.require(stage.fingerprint)
-        failure = failure_now(reason, outcome=outcome, final=final, where=where)
-        self.failures.write(stage.fingerprint, failure)
+        self.failures.write(stage.fingerprint, reason, outcome=outcome, final=final, where=where)
 
     def failure(self, stage: Stage) -> Failure | None:
         """Return why a stage's last attempt failed, or None; raises as `Failures.read`."""

@@ -10,6 +10,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,15 @@ from spar_bench import stages
 from spar_bench.errors import NotReady, SparBenchError, StoreError
 from spar_bench.files import publish, replace_bytes, writing
 from spar_bench.results import RESULTS_FILE
-from spar_bench.stage import MANIFEST, Damaged, Finished, canonical, digest, read_manifest
+from spar_bench.stage import (
+    MANIFEST,
+    Damaged,
+    Finished,
+    canonical,
+    digest,
+    has_own_checksum,
+    read_manifest,
+)
 from spar_bench.store import FORMAT, MARKER, Store
 
 _CHUNK_BYTES = 4 << 20
@@ -107,10 +116,10 @@ class Elsewhere:
         name = Path(self._at(key, MANIFEST))
         try:
             manifest: dict[str, Any] = json.loads(self.read(f"stages/{key[0]}/{key[1]}/{MANIFEST}"))
-            stated = digest({name: value for name, value in manifest.items() if name != "sha256"})
+            is_intact = has_own_checksum(manifest)
         except ValueError as error:
             raise Damaged(name, "is no JSON", fingerprint=key[1]) from error
-        if manifest.get("sha256") != stated:
+        if not is_intact:
             raise Damaged(name, "differs from its checksum", fingerprint=key[1])
         if not _is_of(key, manifest):
             raise Damaged(name, "is of another stage", fingerprint=key[1])
@@ -147,29 +156,19 @@ class Elsewhere:
     def _at(self, key: Key, name: str) -> str:
         return f"{self._root}/stages/{key[0]}/{key[1]}/{name}"
 
-    def _answering(self) -> "_Answering":
-        return _Answering(self.url)
-
-
-class _Answering:
-    """Turns every error of a file system into one line; a file that is missing stays that."""
-
-    def __init__(self, url: str) -> None:
-        self._url = url
-
-    def __enter__(self) -> None:
-        """Do nothing."""
-
-    def __exit__(self, kind: type[BaseException] | None, error: Any, _: object) -> None:
-        if isinstance(error, FileNotFoundError | SparBenchError) or not isinstance(
-            error, Exception
-        ):
-            return
-        reason = " ".join(str(error).split())[:200]
-        raise StoreError(
-            f"{self._url}: must be a store that can be read and written, but got {reason}; what "
-            "was copied stays: run the same command again"
-        ) from error
+    @contextmanager
+    def _answering(self) -> Iterator[None]:
+        """Turn every error of a file system into one line; a file that is missing stays that."""
+        try:
+            yield
+        except (FileNotFoundError, SparBenchError):
+            raise
+        except Exception as error:
+            reason = " ".join(str(error).split())[:200]
+            raise StoreError(
+                f"{self.url}: must be a store that can be read and written, but got {reason}; what "
+                "was copied stays: run the same command again"
+            ) from error
 
 
 def pull(store: Store, other: Elsewhere, experiments: Iterable[str] = ()) -> Moved:
@@ -177,7 +176,7 @@ def pull(store: Store, other: Elsewhere, experiments: Iterable[str] = ()) -> Mov
     other.require_store()
     moved, names = Moved(), list(experiments)
     there = other.stages()
-    wanted = there & _named(lambda name: _results_of(other, name), names) if names else there
+    wanted = there & _of_results(other, names) if names else there
     for key in sorted(wanted):
         with store.lock([key[1]], on_wait=lambda _: None, poll=lambda: None):
             if _is_here(store, key):
@@ -203,7 +202,7 @@ def push(store: Store, other: Elsewhere, experiments: Iterable[str] = ()) -> Mov
     here = {(one.kind, one.fingerprint): one for one in store.finished()}
     wanted = set(here)
     if names:
-        wanted &= _named(lambda name: _own_results(store, name), names)
+        wanted &= _of_results(Elsewhere(str(store.root)), names)
     there = other.stages()
     for key in sorted(wanted):
         if key in there:
@@ -288,33 +287,19 @@ def _is_here(store: Store, key: Key) -> bool:
     return True
 
 
-def _named(rows_of: Any, names: list[str]) -> set[Key]:
+def _of_results(store: Elsewhere, names: list[str]) -> set[Key]:
     """Return the stages that experiments' rows are made of; a role is a kind, but for students.
 
     An imported student fills the same role as one that was trained.
     """
     found = set[Key]()
     for name in names:
-        for row in rows_of(name):
+        for row in _rows(store, name):
             for role, fingerprint in row["stages"].items():
                 found.add((role, fingerprint))
                 if role == "student":
                     found.add(("imported", fingerprint))
     return found
-
-
-def _results_of(other: Elsewhere, name: str) -> list[dict[str, Any]]:
-    try:
-        return _rows(other.read(f"{_results(name)}/{RESULTS_FILE}"))
-    except FileNotFoundError as error:
-        raise _unknown(other.url, name) from error
-
-
-def _own_results(store: Store, name: str) -> list[dict[str, Any]]:
-    try:
-        return _rows((store.root / _results(name) / RESULTS_FILE).read_bytes())
-    except FileNotFoundError as error:
-        raise _unknown(str(store.root), name) from error
 
 
 def _results(name: str) -> str:
@@ -324,13 +309,14 @@ def _results(name: str) -> str:
     return f"results/{name}"
 
 
-def _rows(content: bytes) -> list[dict[str, Any]]:
+def _rows(store: Elsewhere, name: str) -> list[dict[str, Any]]:
+    """Return the rows of an experiment's results."""
+    try:
+        content = store.read(f"{_results(name)}/{RESULTS_FILE}")
+    except FileNotFoundError as error:
+        raise NotReady(
+            f"{store.url}: must have results of {name}, but has none; name an experiment that was "
+            "swept there, or leave it out for all stages"
+        ) from error
     rows: list[dict[str, Any]] = json.loads(content)["rows"]
     return rows
-
-
-def _unknown(where: str, name: str) -> NotReady:
-    return NotReady(
-        f"{where}: must have results of {name}, but has none; name an experiment that was swept "
-        "there, or leave it out for all stages"
-    )

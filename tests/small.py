@@ -1,5 +1,6 @@
 """Experiments that run in a second or two, and a place to run them in."""
 
+import json
 import os
 import shutil
 import sqlite3
@@ -7,10 +8,12 @@ import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from click.testing import CliRunner, Result
 
 from spar_bench.cli import main
+from spar_bench.stage import Finished
 
 HEAD = """\
 question: Does it run?
@@ -105,6 +108,16 @@ def copy_store(swept: Path) -> str:
     shutil.copytree(swept / ".spar_bench", ".spar_bench", dirs_exist_ok=True)
     shutil.copytree(swept / "experiments", "experiments", dirs_exist_ok=True)
     return "experiments/tiny.yaml"
+
+
+def lasting(stage: Finished) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what a stage holds but times: its summary, and its files by content."""
+    summary = {k: v for k, v in stage.summary.items() if k != "train_seconds"}
+    files: dict[str, Any] = {n: entry["sha256"] for n, entry in stage.manifest["files"].items()}
+    if "curve.json" in files:
+        points = json.loads(stage.path("curve.json").read_text())
+        files["curve.json"] = [point[:2] for point in points]
+    return summary, files
 
 
 def workers_on(store: str) -> list[int]:

@@ -161,10 +161,6 @@ class Pool(ABC):
             self._report_silent()
 
     def close(self) -> None:
-        """End all workers."""
-        self.end_workers()
-
-    def end_workers(self) -> None:
         """End all workers where nothing is lost; kill those that take too long."""
         for worker in self._workers:
             worker.tell(dict(STOP))

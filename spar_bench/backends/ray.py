@@ -78,7 +78,7 @@ class Backend(Pool):
         Workers of this sweep are ended first, since those that idle hold what Ray must reserve.
         """
         if batch[0].alone and self._cluster is not None:
-            self.end_workers()
+            super().close()
             tell = partial(Event, kind="waiting", fingerprint=batch[0].fingerprint)
             with self._cluster.whole_node(self.setup.check, lambda text: emit(tell(text=text))):
                 super().submit(batch, emit)

@@ -62,9 +62,14 @@ class SpecFile(HomePath):
         return specs(incomplete)
 
 
+def listed(value: str | None) -> tuple[str, ...]:
+    """Split names at commas."""
+    return tuple(name.strip() for name in (value or "").split(",") if name.strip())
+
+
 def numbers(_: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, ...]:
     """Split positive whole numbers at commas."""
-    parts = [part.strip() for part in (value or "").split(",") if part.strip()]
+    parts = listed(value)
     if any(not part.isdecimal() or int(part) < 1 for part in parts):
         raise click.BadParameter(
             f"must be whole numbers from 1, separated by commas, but got {value!r}; write 1,8,64"

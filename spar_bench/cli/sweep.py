@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from spar_bench.cli.options import (
+    listed,
     only_option,
     seeds_option,
     spec_argument,
@@ -24,11 +25,6 @@ if TYPE_CHECKING:
     from spar_bench.session.sweep import Outcome
 
 
-def _listed(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str, ...]:
-    """Split names at commas."""
-    return tuple(name.strip() for name in (value or "").split(",") if name.strip())
-
-
 @click.command()
 @spec_argument
 @store_option
@@ -38,7 +34,7 @@ def _listed(_: click.Context, __: click.Parameter, value: str | None) -> tuple[s
 @click.option(
     "--devices",
     metavar="NAME,...",
-    callback=_listed,
+    callback=lambda _, __, value: listed(value),
     help="One worker process on each, such as cuda:0,cuda:1.",
 )
 @click.option(

@@ -108,12 +108,13 @@ class _Evaluation:
     ) -> None:
         first = stages[0]
         self._stages, self._segmenter, self._context = stages, segmenter, context
+        self._inferences = [stage.settings.inference for stage in stages]
         self._resize, self._pictured = first.settings.resize, first.settings.pictured
         self._skips = first.settings.protocol.unreadable == "skip"
         self._dataset = open_dataset(first.places.dataset, "val")
         self.n_images = len(self._dataset)
         self._counted = dict[int, _CountedPart]()
-        self._whole = self._counts(range(self.n_images))
+        self._whole = self._counts(range(0))  # until all parts are gathered
 
     def count(self, parts: Parts) -> bool:
         """Count the images of all parts that are free; return False if none was.
@@ -153,7 +154,8 @@ class _Evaluation:
         Raises:
             SparBenchError: the counts of a part were altered.
         """
-        whole, kept = self._whole, set[int]()
+        whole, kept = self._counts(range(self.n_images)), set[int]()
+        self._whole = whole
         for folder, images in parts.gathered():
             counted, n_before = _CountedPart(folder, self._counts(images)), len(whole.names)
             if counted.counts.n_done != len(images):
@@ -163,7 +165,7 @@ class _Evaluation:
                     "is deleted; run the same command again"
                 )
             if not whole.skipped:  # else its images have other places than its maker thought
-                kept |= self._take_kept(folder)
+                kept |= self._take_kept(counted)
             n_read = len(counted.counts.names)
             whole.confusion += counted.counts.confusion
             whole.pixels[:, :, n_before : n_before + n_read] = counted.counts.pixels[:, :, :n_read]
@@ -194,9 +196,8 @@ class _Evaluation:
         return evaluate.Summary(miou=miou(counts), n_images=counts.n_images, n_skipped=len(skipped))
 
     def _counts(self, images: range) -> PixelCounts:
-        inferences = [stage.settings.inference for stage in self._stages]
         n_classes = len(self._stages[0].settings.classes)
-        return PixelCounts(inferences, len(images), n_classes, first=images.start)
+        return PixelCounts(self._inferences, len(images), n_classes, first=images.start)
 
     def _lacking(self, part: Part) -> range:
         """Return the positions of a part that are not counted yet."""
@@ -230,7 +231,7 @@ class _Evaluation:
         `path` takes the place of a stage and a file name. Features are kept of the first image.
         """
         sample, features = image.sample, list[Tensor]()
-        inferences = [stage.settings.inference for stage in self._stages]
+        inferences = self._inferences
         image_hw = self._resize.of(sample.image.shape)
         if place == self._pictured[0]:
             features = self._segmenter.features(sample.image, image_hw, inferences)
@@ -249,14 +250,14 @@ class _Evaluation:
                 arrays["features"] = features[i].to(torch.float16).cpu().numpy()
             replace_bytes(path(i, preview_file(self._pictured.index(place))), _saved(arrays))
 
-    def _take_kept(self, folder: Path) -> set[int]:
+    def _take_kept(self, counted: "_CountedPart") -> set[int]:
         """Put what a part's maker has kept into the outputs; return the places of its images."""
         found = set[int]()
         for index, place in enumerate(self._pictured):
             for i in range(len(self._stages)):
                 name = preview_file(index)
-                if is_whole(kept_file(folder, i, name)):
-                    link(kept_file(folder, i, name), self._output(i, name))
+                if is_whole(counted.kept(i, name)):
+                    link(counted.kept(i, name), self._output(i, name))
                     found.add(place)
         return found
 
@@ -279,7 +280,7 @@ class _CountedPart:
 
     def kept(self, place: int, name: str) -> Path:
         """Return the file of what is kept of an image for a stage, by its place."""
-        return kept_file(self._folder, place, name)
+        return self._folder / f"{place}-{name}"
 
     def save(self) -> None:
         """Save the counts so far."""
@@ -290,11 +291,6 @@ class _CountedPart:
             "counts": torch.from_numpy(counts.pixels),
         }
         save_state(self._folder / RESUME_FILE, tensors, state)
-
-
-def kept_file(folder: Path, place: int, name: str) -> Path:
-    """Return where a part has what is kept of an image for the stage of a place."""
-    return folder / f"{place}-{name}"
 
 
 def _saved(arrays: dict[str, np.ndarray]) -> bytes:

@@ -74,8 +74,10 @@ class Parts:
             StoreError: the store is not writable.
         """
         store = self._context.store
-        is_owned = store.is_being_made(self._first.fingerprint) and self.folder.is_dir()
-        if self._helps and not is_owned:
+        is_owned = not self._helps or (
+            store.is_being_made(self._first.fingerprint) and self.folder.is_dir()
+        )
+        if not is_owned:
             return None  # all is done, or its owner has ended: the next one asks for help again
         for index in range(len(self._images)):
             if not self._is_done(index) and index not in self._taken:

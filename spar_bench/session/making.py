@@ -18,7 +18,6 @@ from spar_bench.plan.trials import Plan
 from spar_bench.processes import is_launched, n_processes
 from spar_bench.session.options import Options
 from spar_bench.session.watcher import Watcher
-from spar_bench.stages.base import Stage
 from spar_bench.stages.latency import Machine
 from spar_bench.store import Store
 
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     import torch
 
     from spar_bench.run.context import Context
+    from spar_bench.run.work import Worker
 
 log = logging.getLogger(__name__)
 
@@ -133,17 +133,11 @@ class Making:
         with joined(self._context.device) as self._context.ranks:
             yield
 
-    def _work(self, plan: WorkPlan, batch: list[Stage], emit: Emit) -> None:
-        """Make stages in this process."""
+    def _worker(self, plan: WorkPlan) -> "Worker":
+        """Return what makes stages in this process."""
         from spar_bench.run.work import Worker
 
-        Worker(plan, self._context).make(batch, emit)
-
-    def _help(self, plan: WorkPlan, batch: list[Stage], emit: Emit) -> None:
-        """Do parts of stages that another process makes."""
-        from spar_bench.run.work import Worker
-
-        Worker(plan, self._context).help(batch, emit)
+        return Worker(plan, self._context)
 
     def _open_backend(self) -> Backend:
         """Return what makes stages: this process, or a worker process a device or job."""
@@ -169,8 +163,8 @@ class Making:
             devices=devices,
             threads=threads,
             workers=options.workers,
-            make=self._work,
-            help=self._help,
+            make=lambda plan, batch, emit: self._worker(plan).make(batch, emit),
+            help=lambda plan, batch, emit: self._worker(plan).help(batch, emit),
             check=self.check,
             prune=lambda epoch, loss: self.prune(epoch, loss),
             on=options.on,

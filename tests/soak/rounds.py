@@ -1,6 +1,5 @@
 """One round: a plan in a new store, made by several processes that are disturbed until it ends."""
 
-import json
 import os
 import shutil
 import subprocess
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from spar_bench.store import Store
+from tests.small import lasting
 from tests.soak.faults import CLOCK, FAULTS, WEIGHTS, Ground, Undo, listed
 
 SPEC = """\
@@ -69,12 +69,7 @@ def contents(store: Path) -> dict[str, Any]:
             found[stage.fingerprint] = sorted(stage.manifest["settings"]["timed"])
             continue
         stage.check(hashed=True)
-        summary = {k: v for k, v in stage.summary.items() if k != "train_seconds"}
-        files = {name: entry["sha256"] for name, entry in stage.manifest["files"].items()}
-        if "curve.json" in files:
-            points = json.loads(stage.path("curve.json").read_text())
-            files["curve.json"] = [point[:2] for point in points]
-        found[stage.fingerprint] = [stage.kind, summary, files]
+        found[stage.fingerprint] = [stage.kind, *lasting(stage)]
     return found
 
 

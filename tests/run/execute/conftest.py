@@ -1,6 +1,5 @@
 """Shared by tests of executing: a plan, and stores in which it was made without errors."""
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ import pytest
 from spar_bench.plan.trials import Plan
 from spar_bench.store import Store
 from tests.run.tiny import finished, plan_of, scheduler, settings
+from tests.small import lasting
 
 
 @pytest.fixture(scope="session")
@@ -47,11 +47,6 @@ def contents(store: Store, plan: Plan) -> dict[str, Any]:
     """Return all that a plan's stages hold except times: files by content, summaries."""
     found: dict[str, Any] = {}
     for fingerprint, stage in plan.stages.items():
-        one = finished(store, stage)
-        found[fingerprint] = {k: v for k, v in one.summary.items() if k != "train_seconds"}
-        for name, entry in one.manifest["files"].items():
-            content: object = entry["sha256"]
-            if name == "curve.json":
-                content = [point[:2] for point in json.loads(one.path(name).read_text())]
-            found[f"{fingerprint}/{name}"] = content
+        found[fingerprint], files = lasting(finished(store, stage))
+        found |= {f"{fingerprint}/{name}": content for name, content in files.items()}
     return found
