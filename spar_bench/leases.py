@@ -24,7 +24,7 @@ import platform
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -155,7 +155,7 @@ class Leases:
         with ExitStack() as held:
             for index, name in enumerate(wanted):
                 is_waiting = False
-                while (lease := self._take(name)) is None:
+                while not self._take(name, held):
                     # All are watched at once: several leases of one dead owner cost one wait.
                     if any([self._remove_dead(other) for other in wanted[index:]]):
                         continue
@@ -164,33 +164,38 @@ class Leases:
                     is_waiting = True
                     poll()
                     self._pause()
-                self._held[name] = lease
-                held.callback(self._release, name)
-            try:
+            with self._guarded(wanted):
                 yield
-            except Exception:
-                self.require(*wanted)
-                raise
 
     @contextmanager
-    def hold_if_free(self, name: str) -> Iterator[bool]:
-        """Hold a lease unless another owner has it; yields whether it is held."""
-        lease = self._take(name)
-        if lease is None and self._remove_dead(name):
-            lease = self._take(name)
-        if lease is None:
-            yield False
-            return
-        self._held[name] = lease
+    def hold_free(self, names: Iterable[str]) -> Iterator[set[str]]:
+        """Hold those leases that no other owner has, without waiting; yields their names.
+
+        Raises:
+            As `hold`.
+        """
+        with ExitStack() as held:
+            own = {
+                name
+                for name in sorted(set(names))
+                if self._take(name, held) or (self._remove_dead(name) and self._take(name, held))
+            }
+            with self._guarded(own):
+                yield own
+
+    @contextmanager
+    def _guarded(self, names: Collection[str]) -> Iterator[None]:
+        """Say of a block that fails after one of its leases was lost that this is why."""
         try:
-            yield True
-        finally:
-            self._release(name)
+            yield
+        except Exception:
+            self.require(*names)
+            raise
 
     @contextmanager
     def show(self, name: str) -> Iterator[None]:
         """Hold a lease whose name is this owner's own; it may be lost without being missed."""
-        lease = self._take(name)
+        lease = self._create(name)
         try:
             yield
         finally:
@@ -251,7 +256,15 @@ class Leases:
         with reading(self._folder):
             return sorted(name for name in os.listdir(self._folder) if name.startswith(prefix))
 
-    def _take(self, name: str) -> Lease | None:
+    def _take(self, name: str, held: ExitStack) -> bool:
+        """Take a lease until a block ends, if there is none; return whether it is taken."""
+        lease = self._create(name)
+        if lease is not None:
+            self._held[name] = lease
+            held.callback(self._release, name)
+        return lease is not None
+
+    def _create(self, name: str) -> Lease | None:
         """Create a lease, or return None if there is one."""
         path = self._folder / name
         with writing(self._folder):

@@ -28,23 +28,9 @@ from typing import Any, Literal
 
 from spar_bench.errors import LeaseLost, StoreError, Unreadable
 from spar_bench.failures import Failure, Failures
-from spar_bench.files import (
-    file_sha256,
-    publish,
-    read_json,
-    reading,
-    replace_text,
-    writing,
-)
+from spar_bench.files import file_sha256, publish, read_json, reading, replace_text, writing
 from spar_bench.leases import LEASE_S, Host, Leases
-from spar_bench.stage import (
-    MANIFEST,
-    Damaged,
-    Finished,
-    canonical,
-    manifest_of,
-    read_manifest,
-)
+from spar_bench.stage import MANIFEST, Damaged, Finished, canonical, manifest_of, read_manifest
 from spar_bench.stages.base import Stage, Summary
 
 FORMAT = 2
@@ -221,8 +207,8 @@ class Store:
         """Delete a finished stage, so that the next look finds it missing; not one being made."""
         for folder in self._folders():
             if folder.name == fingerprint:
-                with self.leases.hold_if_free(fingerprint) as is_own, writing(self.root):
-                    if is_own:
+                with self.leases.hold_free([fingerprint]) as own, writing(self.root):
+                    if own:
                         shutil.rmtree(folder)
 
     def reopen(self, stage: Stage) -> str:
@@ -285,11 +271,22 @@ class Store:
                 this one's unfinished work on them is deleted.
         """
         held = sorted(set(names))
+        with self._tidying(held), self.leases.hold(held, on_wait=on_wait, poll=poll):
+            yield
+
+    @contextmanager
+    def lock_free(self, names: Iterable[str]) -> Iterator[set[str]]:
+        """Hold the leases of those stages that no other has; yields them, raises as `lock`."""
+        wanted = sorted(set(names))
+        with self._tidying(wanted), self.leases.hold_free(wanted) as own:
+            yield own
+
+    @contextmanager
+    def _tidying(self, names: list[str]) -> Iterator[None]:
         try:
-            with self.leases.hold(held, on_wait=on_wait, poll=poll):
-                yield
+            yield
         except LeaseLost:
-            for name in held:
+            for name in names:
                 own = self.root / "scratch" / name / self.leases.owner
                 shutil.rmtree(own, ignore_errors=True)
             raise

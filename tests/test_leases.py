@@ -131,16 +131,16 @@ def test_lease_is_held_by_one_at_a_time_and_leaves_nothing_behind(tmp_path: Path
     assert list(tmp_path.iterdir()) == []
 
 
-def test_lease_that_is_not_free_is_not_waited_for_if_so_asked(tmp_path: Path) -> None:
+def test_leases_that_are_not_free_are_not_waited_for_if_so_asked(tmp_path: Path) -> None:
     first, second = Waiter(tmp_path, HERE), Waiter(tmp_path, THERE)
 
-    with first.hold("a"), second.leases.hold_if_free("a") as is_own:
-        assert not is_own
-    with second.leases.hold_if_free("a") as is_own:
-        assert is_own
+    with first.hold("b"), second.leases.hold_free(["b", "a"]) as own:
+        assert own == {"a"}
         assert first.leases.is_held("a")
+    with second.leases.hold_free(["b", "a"]) as own:
+        assert own == {"a", "b"}
 
-    assert not first.leases.is_held("a")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_error_while_waiting_gives_back_what_is_held(tmp_path: Path) -> None:

@@ -22,20 +22,21 @@ from pydantic import ValidationError
 
 from spar_bench.backends import in_process
 from spar_bench.backends.base import Setup
-from spar_bench.engine.events import ENDINGS, Emit, Event
+from spar_bench.engine.events import NO_SLOT, RELEASES, Emit, Event
 from spar_bench.engine.parent import STOP
 from spar_bench.engine.workplan import WorkPlan
 from spar_bench.errors import StoreError
-from spar_bench.leases import LEASE_S
 from spar_bench.stages.base import Stage
 
 log = logging.getLogger(__name__)
 
 TRIES = 2
-"""How often a batch is given to a worker, if workers die while making it."""
+"""How many workers may die while making a stage; then it is given up."""
 POLL_S = 0.5
 SILENT_S = 30.0
 """Seconds after which a worker that has not said anything yet is reported to wait."""
+IDLE_S = 60.0
+"""Seconds after which an idle worker is ended, which gives back what it holds of its device."""
 GRACE_S = 20.0
 """Seconds that workers get, once told to stop, to reach a point where nothing is lost."""
 
@@ -79,6 +80,7 @@ class Worker:
     open: set[str] = field(default_factory=set)
     emit: Emit = lambda _: None
     helps: bool = False
+    idle_since: float = 0.0
     silent_since: float | None = field(default_factory=time.monotonic)
 
     def say(self, event: Event) -> None:
@@ -105,7 +107,7 @@ class Pool(ABC):
         self._plan = Path()
         self._workers: list[Worker] = []
         self._events: queue.Queue[tuple[Worker, Event | None]] = queue.Queue()
-        self._tries: dict[str, int] = {}
+        self._deaths: dict[str, list[str]] = {}
 
     @abstractmethod
     def n_slots(self) -> int:
@@ -133,9 +135,9 @@ class Pool(ABC):
         if batch[0].alone:
             self._here.submit(batch, emit)
             return
-        for stage in batch:
-            self._tries[stage.fingerprint] = self._tries.get(stage.fingerprint, 0) + 1
-        self._give(batch, emit)
+        batch = self._without_deadly(batch, emit)
+        if batch:
+            self._give(batch, emit)
 
     def help(self, batch: list[Stage], emit: Emit) -> None:
         """Have an idle worker, started if need be, do parts of a batch."""
@@ -159,17 +161,23 @@ class Pool(ABC):
             self._take(*self._events.get(timeout=POLL_S))
         except queue.Empty:
             self._report_silent()
+        idle_before = time.monotonic() - IDLE_S
+        self._end([one for one in self._workers if not one.open and one.idle_since < idle_before])
 
     def close(self) -> None:
-        """End all workers where nothing is lost; kill those that take too long."""
-        for worker in self._workers:
+        """End all workers."""
+        self._end(list(self._workers))
+
+    def _end(self, workers: list[Worker]) -> None:
+        """End workers where nothing is lost; kill those that take too long."""
+        for worker in workers:
             worker.tell(dict(STOP))
         ends_at = time.monotonic() + GRACE_S
-        for worker in self._workers:
+        for worker in workers:
             if not worker.link.has_ended(max(ends_at - time.monotonic(), 0)):
                 worker.link.kill()
             worker.link.close()
-        self._workers.clear()
+            self._workers.remove(worker)
 
     def _start(self) -> Worker:
         """Start a worker in the first slot that has none."""
@@ -221,8 +229,9 @@ class Pool(ABC):
         elif event.kind == "epoch":
             worker.tell({"reason": self.setup.prune(event.epoch, event.loss)})
         else:
-            if event.kind in (*ENDINGS, "helped"):
+            if event.kind in RELEASES:
                 worker.open.discard(event.fingerprint)
+                worker.idle_since = time.monotonic()
             worker.say(event)
 
     def _replace(self, worker: Worker) -> None:
@@ -236,25 +245,28 @@ class Pool(ABC):
             for stage in left:
                 worker.say(Event(kind="helped", fingerprint=stage.fingerprint))
             return
-        again = [stage for stage in left if self._tries[stage.fingerprint] < TRIES]
         for stage in left:
-            if stage not in again:
-                self._give_up(stage, f"{worker.link.ending}, {TRIES} times", worker.say)
-        if again:
-            self.submit(again, worker.emit)
+            self._deaths.setdefault(stage.fingerprint, []).append(worker.link.ending)
+        left = self._without_deadly(left, worker.say)
+        if left:
+            self._give(left, worker.emit)
 
-    def _give_up(self, stage: Stage, reason: str, emit: Emit) -> None:
-        """Record that a stage's workers died, unless another sweep makes it now.
+    def _without_deadly(self, batch: list[Stage], emit: Emit) -> list[Stage]:
+        """Give up the stages of a batch with which too many workers have died; return the others.
 
-        That of a worker on another node is known to be dead once its lease has not been renewed.
+        The last worker's lease may outlive it for a minute, if it was on another node.
         """
-        store, ends_at = self.setup.store, time.monotonic() + 1.5 * LEASE_S
-        is_recorded = False
-        while not is_recorded and time.monotonic() < ends_at:
-            with store.leases.hold_if_free(stage.fingerprint) as is_recorded:
-                if is_recorded and not store.has(stage):
+        store = self.setup.store
+        for stage in batch:
+            deaths = self._deaths.get(stage.fingerprint, [])
+            if len(deaths) < TRIES:
+                continue
+            text = "its last worker may not have ended, or another sweep is making it"
+            told = Event(kind="left", fingerprint=stage.fingerprint, text=text, slot=NO_SLOT)
+            with store.leases.hold_free([stage.fingerprint]) as own:
+                if own and not store.has(stage):
+                    reason = f"{deaths[-1]}, {TRIES} times"
                     store.fail(stage, reason, outcome="failed", final=False)
-            if not is_recorded:
-                self.setup.check()
-                time.sleep(POLL_S)
-        emit(Event(kind="failed", fingerprint=stage.fingerprint, text=reason))
+                    told = told.model_copy(update={"kind": "failed", "text": reason})
+            emit(told)
+        return [one for one in batch if len(self._deaths.get(one.fingerprint, [])) < TRIES]

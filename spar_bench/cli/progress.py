@@ -23,7 +23,7 @@ from spar_bench.store import Store
 
 LINE_EVERY_S = 30.0
 """Seconds between progress lines of one stage where there is no terminal."""
-TROUBLES = ("failed", "damaged", "waiting", "pruned")
+TROUBLES = ("failed", "damaged", "waiting", "left", "pruned")
 BAR_CELLS, NARROW_CELLS = 20, 80
 """Width of the bar in characters, and the terminal width below which it is left out."""
 

@@ -7,25 +7,28 @@ from spar_bench.validation import Part
 
 Ending = Literal["found", "made", "failed", "pruned"]
 """How a worker is done with a stage; `found`: another process has made it meanwhile."""
-NO_SLOT = -1
 ENDINGS: tuple[Ending, ...] = ("found", "made", "failed", "pruned")
-
+RELEASES = (*ENDINGS, "left", "helped")
+"""Events after which a worker does nothing more for a stage."""
+NO_SLOT = -1
+ELSEWHERE = "another sweep is making it"
 
 Kind = (
     Ending
     | Literal["started", "progress", "waiting", "damaged", "blocked"]
-    | Literal["epoch", "helping", "helped", "log", "stopped"]
+    | Literal["left", "epoch", "helping", "helped", "log", "stopped"]
 )
 
 
 class Event(Part):
     """One thing that happened to a stage.
 
-    `text` explains it; `share` is how much of the stage is done, 0 to 1, in `progress`. A worker
-    that says `epoch` waits to hear whether its student, with this mean loss, is to be given up; one
-    that says `helping` does parts of what another makes, and `helped` has found none free. `log` is
-    a line of a worker's log, which the parent repeats. `stopped` ends a worker whatever it was
-    making: its store cannot be used, or it was asked to.
+    `text` explains it; `share` is how much of the stage is done, 0 to 1, in `progress`. A stage is
+    `left` to another process that has its lease. A worker that says `epoch` waits to hear whether
+    its student, with this mean loss, is to be given up; one that says `helping` does parts of what
+    another makes, and `helped` has found none free. `log` is a line of a worker's log, which the
+    parent repeats. `stopped` ends a worker whatever it was making: its store cannot be used, or it
+    was asked to.
 
     `slot` is the number of the worker that says it, NO_SLOT if none does; `node` and `device` are
     where it works, said when it begins.

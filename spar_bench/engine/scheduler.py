@@ -14,7 +14,7 @@ from heapq import heapify, heappop, heappush
 from typing import Literal, Protocol
 
 from spar_bench.backends.base import Backend
-from spar_bench.engine.events import ENDINGS, NO_SLOT, Emit, Event, Kind
+from spar_bench.engine.events import ELSEWHERE, ENDINGS, NO_SLOT, RELEASES, Emit, Event, Kind
 from spar_bench.engine.helping import Helping
 from spar_bench.engine.workplan import Retries
 from spar_bench.failures import Failure
@@ -24,6 +24,9 @@ from spar_bench.stage import Damaged
 from spar_bench.stages.base import Stage
 
 Outcome = Literal["found", "made", "failed", "blocked", "pruned", "skipped"]
+AGAIN_S = 10.0
+"""Seconds until a stage is given again that its worker has left to another sweep: hosts may see at
+different times that this one has died."""
 _NOT_THERE = ("failed", "blocked", "pruned", "skipped")
 
 
@@ -83,7 +86,8 @@ class Scheduler:
             self._sharing.setdefault(stage.batch_key, []).append(stage)
         self._running: set[str] = set()
         self._settled: deque[str] = deque()
-        self._left: set[str] = set()
+        self._returned: deque[str] = deque()
+        self._left: dict[str, float] = {}
         self._absent: set[str] = set()
         self._helping = Helping(self.backend, self.notify, self.clock)
         self._has_failed = "failed" in self.outcomes.values()
@@ -118,6 +122,8 @@ class Scheduler:
                 self._submit(stage, queue, room)
             elif not (self._settled or self._helping.help()):
                 self._wait()
+            while self._returned:
+                queue.put_back(self.plan.stages[self._returned.popleft()])
             while self._settled:
                 fingerprint = self._settled.popleft()
                 queue.settle(fingerprint)
@@ -136,16 +142,21 @@ class Scheduler:
                 if self._settles(stage):
                     self._settled.append(stage.fingerprint)
                     return None
-                if not self.store.is_being_made(stage.fingerprint):
+                if not self._is_others(stage):
                     return stage
                 self._leave(stage)
         return None
 
+    def _is_others(self, stage: Stage) -> bool:
+        """Return whether another sweep makes a stage, as is seen here or a worker has just seen."""
+        seen_at = self._left.get(stage.fingerprint, -math.inf)
+        return self.store.is_being_made(stage.fingerprint) or self.clock() - seen_at < AGAIN_S
+
     def _leave(self, stage: Stage) -> None:
         """Leave a stage to another sweep, but help that once it takes long."""
         if stage.fingerprint not in self._left:
-            self._left.add(stage.fingerprint)
-            self._tell("waiting", stage.fingerprint, "another sweep is making it")
+            self._left[stage.fingerprint] = -math.inf
+            self._tell("waiting", stage.fingerprint, ELSEWHERE)
         self._helping.begin(
             [
                 one
@@ -156,11 +167,10 @@ class Scheduler:
 
     def _wait(self) -> None:
         """Wait until something may have happened: here, or if nothing is made here, elsewhere."""
-        if self._running or self._helping.n_helpers:
-            self.backend.wait()
-        else:
-            self.check()
+        self.check()
+        if not (self._running or self._helping.n_helpers):
             time.sleep(POLL_S)
+        self.backend.wait()
 
     def _submit(self, stage: Stage, queue: "_Queue", room: int) -> None:
         """Give a ready stage to the backend, with those that are made together with it.
@@ -205,8 +215,13 @@ class Scheduler:
         """Take what happened to a submitted stage."""
         if event.kind == "progress":
             self._helping.go_on(event.fingerprint, event.share)
-        if event.kind in ENDINGS:
+        if event.kind in RELEASES:
             self._running.discard(event.fingerprint)
+        if event.kind == "left":
+            self._left[event.fingerprint] = self.clock()
+            self._helping.end([event.fingerprint])
+            self._returned.append(event.fingerprint)
+        if event.kind in ENDINGS:
             self._settled.append(event.fingerprint)
             self.outcomes[event.fingerprint] = event.kind
             self._has_failed |= event.kind == "failed"
@@ -320,6 +335,11 @@ class _Queue:
     def take(self, fingerprint: str) -> None:
         """Take a stage out that is being made; what is made from it goes on waiting."""
         self.waiting.pop(fingerprint, None)
+
+    def put_back(self, stage: Stage) -> None:
+        """Let a stage be made that was taken out."""
+        self.waiting[stage.fingerprint] = stage
+        heappush(self._ready, (self._position[stage.fingerprint], stage.fingerprint))
 
     def settle(self, fingerprint: str) -> None:
         """Take a stage out; what waited for it alone is ready."""

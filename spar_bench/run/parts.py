@@ -82,8 +82,8 @@ class Parts:
         for index in range(len(self._images)):
             if not self._is_done(index) and index not in self._taken:
                 lease = ExitStack()
-                is_own = lease.enter_context(store.leases.hold_if_free(self._lease(index)))
-                part = None if self._is_done(index) or not is_own else self._open(index, lease)
+                own = lease.enter_context(store.leases.hold_free([self._lease(index)]))
+                part = None if self._is_done(index) or not own else self._open(index, lease)
                 if part is not None:
                     return part
                 lease.close()

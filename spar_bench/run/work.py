@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import Any, Literal
 
 from spar_bench import plugin_code
-from spar_bench.engine.events import ENDINGS, Emit, Event
+from spar_bench.engine.events import ELSEWHERE, ENDINGS, Emit, Event
 from spar_bench.engine.workplan import WorkPlan
 from spar_bench.errors import (
     Diverged,
@@ -61,34 +61,34 @@ class Worker:
     def make(self, batch: list[Stage], emit: Emit) -> None:
         """Make stages under their leases; accept what another process has made or given up.
 
-        Every stage gets an event that ends it, unless an exception ends all work.
+        Every stage gets an event that ends it, or `left` if another process has its lease, unless
+        an exception ends all work.
 
         Raises:
             Interrupted: the user asked to stop; unfinished work resumes where it stopped.
             StoreError: the store is not writable.
             OutOfStep: a process failed while others train with it.
         """
+        left = {stage.fingerprint: stage for stage in batch}
+
+        def watch(event: Event) -> None:
+            if event.kind in ENDINGS:
+                left.pop(event.fingerprint, None)
+            emit(event)
+
         with self._logging(batch):
-            self._make_all(batch, emit)
+            try:
+                with self.context.store.lock_free(list(left)) as own:
+                    self._make_missing([one for one in batch if one.fingerprint in own], watch)
+            except LeaseLost as lost:
+                log.warning("%s", lost)
+        for fingerprint in left:
+            emit(Event(kind="left", fingerprint=fingerprint, text=ELSEWHERE))
 
     def _logging(self, batch: list[Stage]) -> AbstractContextManager[None]:
         """Keep what is said meanwhile with the first stage, if that fails."""
         self._logs_to = batch[0].fingerprint
         return self.context.store.failures.logging(batch[0].fingerprint, self.context.where)
-
-    def _make_all(self, batch: list[Stage], emit: Emit) -> None:
-        ended = set[str]()
-
-        def watch(event: Event) -> None:
-            if event.kind in ENDINGS:
-                ended.add(event.fingerprint)
-            emit(event)
-
-        while left := [stage for stage in batch if stage.fingerprint not in ended]:
-            try:
-                self._make_leased(left, watch)
-            except LeaseLost as lost:  # another process has taken over: wait for what it makes
-                log.warning("%s", lost)
 
     def help(self, batch: list[Stage], emit: Emit) -> None:
         """Do parts of stages that another process makes, until none is free.
@@ -120,13 +120,13 @@ class Worker:
         for stage in batch:
             emit(Event(kind="helped", fingerprint=stage.fingerprint))
 
-    def _make_leased(self, batch: list[Stage], emit: Emit) -> None:
-        with self._leased(batch, emit):
-            missing = [stage for stage in batch if not self._is_settled(stage, emit)]
-            if missing:
-                text = f"{len(missing)} in one go" if missing[1:] else ""
-                self._begin("started", missing[0], text, emit)
-                self._try(missing, emit)
+    def _make_missing(self, batch: list[Stage], emit: Emit) -> None:
+        """Make stages whose leases are held, but for those that are settled."""
+        missing = [stage for stage in batch if not self._is_settled(stage, emit)]
+        if missing:
+            text = f"{len(missing)} in one go" if missing[1:] else ""
+            self._begin("started", missing[0], text, emit)
+            self._try(missing, emit)
 
     def _begin(
         self, kind: Literal["started", "helping"], stage: Stage, text: str, emit: Emit
@@ -135,12 +135,13 @@ class Worker:
         node, device = platform.node(), device_number(self.context.device)
         emit(Event(kind=kind, fingerprint=stage.fingerprint, text=text, node=node, device=device))
 
-    def _leased(self, stages: list[Stage], emit: Emit) -> AbstractContextManager[None]:
-        def tell(_: str) -> None:
-            text = "another sweep is making it"
-            emit(Event(kind="waiting", fingerprint=stages[0].fingerprint, text=text))
+    def _leased(self, stage: Stage, emit: Emit) -> AbstractContextManager[None]:
+        """Wait for the lease of a stage that this process cannot go on without, and hold it."""
 
-        names = [stage.fingerprint for stage in stages]
+        def tell(_: str) -> None:
+            emit(Event(kind="waiting", fingerprint=stage.fingerprint, text=ELSEWHERE))
+
+        names = [stage.fingerprint]
         return self.context.store.lock(names, on_wait=tell, poll=self.context.check)
 
     def _is_settled(self, stage: Stage, emit: Emit) -> bool:
@@ -258,7 +259,7 @@ class Worker:
             SparBenchError: it could not be made.
         """
         stage = self.plan.stages[fingerprint]
-        with self._leased([stage], emit):
+        with self._leased(stage, emit):
             damage = self.context.store.reopen(stage)
         if damage:
             emit(Event(kind="damaged", fingerprint=fingerprint, text=damage))
@@ -271,13 +272,22 @@ class Worker:
                 continue
             inputs = [self.plan.stages.get(key) for key in stage.inputs.values()]
             self._ensure(filter(None, inputs), emit)  # targets that are not kept are not planned
-            self.make([stage], emit)
+            self._make_waiting(stage, emit)
             if not self.context.store.has(stage):
                 failure = self.context.store.failure(stage)
                 raise SparBenchError(
                     f"{stage.kind} was damaged and could not be made again: "
                     f"{failure.reason if failure else 'it was deleted meanwhile'}"
                 )
+
+    def _make_waiting(self, stage: Stage, emit: Emit) -> None:
+        """Make a stage, or wait for who makes it."""
+        while True:
+            try:
+                with self._leased(stage, emit):
+                    return self._make_missing([stage], emit)
+            except LeaseLost as lost:
+                log.warning("%s", lost)
 
     def _fail(self, stages: list[Stage], error: Exception, emit: Emit) -> None:
         """Record an error; what is neither a mistake nor expected is a bug: log its traceback."""

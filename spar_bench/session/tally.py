@@ -3,7 +3,7 @@
 import time
 from dataclasses import dataclass, field
 
-from spar_bench.engine.events import NO_SLOT, Event
+from spar_bench.engine.events import NO_SLOT, RELEASES, Event
 from spar_bench.plan.devices import STAGE_S, Speed, assumed_speed
 from spar_bench.plan.trials import Plan, Trial
 from spar_bench.session.collect import Collector
@@ -92,7 +92,7 @@ class Tally:
             self.done = self.done | {stage.fingerprint}
         elif kind in self.lost:
             self.lost[kind] |= {stage.fingerprint}
-        if kind in ("made", "found", "failed", "pruned", "helped") and event.slot in self.doing:
+        if kind in RELEASES and event.slot in self.doing:
             self.doing = {slot: one for slot, one in self.doing.items() if slot != event.slot}
 
     def seconds_left(self) -> float | None:

@@ -4,13 +4,16 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from spar_bench.backends import _pool as pool_module
 from spar_bench.backends import subprocesses
 from spar_bench.backends._pool import Worker
+from spar_bench.engine.events import Event
 from spar_bench.engine.workplan import Retries, WorkPlan
 from spar_bench.plan.trials import Plan
 from spar_bench.store import Store
@@ -19,6 +22,7 @@ from tests.run.conftest import clip, photographs, store
 from tests.run.execute.conftest import contents, plan, undisturbed, whole
 from tests.run.tiny import of_kind
 from tests.small import workers_on
+from tests.toy import Summary
 
 __all__ = ["clip", "photographs", "plan", "store", "undisturbed", "whole"]
 
@@ -60,6 +64,69 @@ def test_batch_whose_workers_die_is_recorded_as_failed_and_may_be_tried_again(
     failure = store.failure(stage)
     assert failure is not None
     assert (failure.reason, failure.final) == (reason, False)
+
+
+def test_stage_that_another_sweep_has_taken_is_left_to_it_though_its_workers_died(
+    plan: Plan, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage, other, held = of_kind(plan, "cost")[0], Store(store.root), ExitStack()
+
+    def take_and_die(*_: object) -> subprocesses.Process:
+        if not other.leases.is_own(stage.fingerprint):
+            held.enter_context(other.lock([stage.fingerprint], on_wait=print, poll=lambda: None))
+        return subprocesses.Process([sys.executable, "-c", "raise SystemExit(3)"])
+
+    monkeypatch.setattr(subprocesses.Backend, "launch", take_and_die)
+    with two_workers(subprocesses.Backend, plan, store) as (making, notes):
+
+        def finish_once_left(event: Event) -> None:
+            notes(event)
+            if event.kind == "left":
+                (other.output(stage) / "cost.json").write_text("{}")
+                other.finish(stage, summary=Summary(), made={})
+                held.close()
+
+        making.notify = finish_once_left
+        making.make([stage.fingerprint])
+
+    assert [kind for kind, *_ in notes.all] == ["left", "found"]
+    assert store.failure(stage) is None
+
+
+OBEDIENT = """
+import json, sys
+for line in sys.stdin:
+    message = json.loads(line)
+    if "stop" in message:
+        break
+    for name in message["make"]:
+        print(json.dumps({"kind": "made", "fingerprint": name}), flush=True)
+"""
+
+
+def test_idle_worker_is_ended_and_started_again_when_needed(
+    plan: Plan, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        subprocesses.Backend,
+        "launch",
+        lambda *_: subprocesses.Process([sys.executable, "-c", OBEDIENT]),
+    )
+    with two_workers(subprocesses.Backend, plan, store) as (making, notes):
+        backend = making.backend
+        assert isinstance(backend, subprocesses.Backend)
+        making.make([of_kind(plan, "images")[0].fingerprint])
+        [kept] = backend._workers
+        backend.wait()
+        assert backend._workers == [kept]
+
+        monkeypatch.setattr(pool_module, "IDLE_S", 0.0)
+        backend.wait()
+        assert backend._workers == []
+        assert kept.link.ending == "its worker ended with code 0"
+        making.make([of_kind(plan, "text")[0].fingerprint])
+
+    assert notes.kinds("made") == ["images", "text"]
 
 
 @pytest.mark.slow

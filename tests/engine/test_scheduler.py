@@ -40,6 +40,8 @@ class Slots:
             emit(Event(kind="helped", fingerprint=stage.fingerprint))
 
     def wait(self) -> None:
+        if not self._open:
+            return
         stage, emit = self._open.pop()
         kind = "failed" if name(stage) in self._fails else "made"
         emit(Event.model_validate({"kind": kind, "fingerprint": stage.fingerprint, "text": "-"}))
@@ -131,6 +133,39 @@ def test_finished_stage_is_not_made_again(tmp_path: Path) -> None:
 
     assert journal == ["ended 1"]
     assert making.outcomes == {keys[1]: "found"}
+
+
+class Leaving(Slots):
+    """Slots of which the first finds that another process has its stage, for a while."""
+
+    def wait(self) -> None:
+        if self._open and name(self._open[-1][0]) == "0" and self.journal.count("start 0") == 1:
+            stage, emit = self._open.pop()
+            emit(Event(kind="left", fingerprint=stage.fingerprint, text="-"))
+        else:
+            super().wait()
+
+
+def test_stage_that_another_process_has_is_left_and_asked_for_again(tmp_path: Path) -> None:
+    plan, keys = plan_of((), (0,), (), ())
+    journal: list[str] = []
+    now = iter(range(10**6))
+
+    making = Scheduler(
+        plan,
+        Store(tmp_path),
+        Leaving(1, journal),
+        set(),
+        notify=lambda event: journal.append(f"{event.kind} {name(plan.stages[event.fingerprint])}"),
+        clock=lambda: float(next(now)),
+    )
+    making.make(keys)
+
+    assert set(making.outcomes.values()) == {"made"}
+    assert journal == [
+        *("start 0", "left 0", "start 2", "made 2", "start 3", "made 3"),
+        *("start 0", "made 0", "start 1", "made 1"),
+    ]
 
 
 @pytest.mark.parametrize("n_slots", [1, 500])

@@ -10,13 +10,26 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file
 
+from spar_bench.engine.events import RELEASES, Event
 from spar_bench.engine.scheduler import Scheduler
+from spar_bench.engine.workplan import Retries, WorkPlan
 from spar_bench.errors import NotReady
 from spar_bench.plan.trials import Plan
+from spar_bench.run.context import Context
+from spar_bench.run.work import Worker
 from spar_bench.stages.base import Stage
 from spar_bench.stages.student import TRAINED_FILE
 from spar_bench.store import Store
-from tests.run.tiny import Notes, finished, of_kind, plan_of, scheduler, settings, write_photographs
+from tests.run.tiny import (
+    CPU,
+    Notes,
+    finished,
+    of_kind,
+    plan_of,
+    scheduler,
+    settings,
+    write_photographs,
+)
 from tests.toy import Summary
 
 
@@ -91,6 +104,21 @@ def test_what_another_sweep_is_making_is_waited_for_and_found(plan: Plan, store:
     assert making.outcomes == {stage.fingerprint: "found"}
     assert notes.kinds("made") == []
     assert other.make([stage.fingerprint]) is False
+
+
+def test_stage_whose_lease_another_process_has_is_left_and_the_others_are_made(
+    plan: Plan, store: Store
+) -> None:
+    stages, events = of_kind(plan, "evaluate")[:2], list[Event]()
+    scheduler(plan, store)[0].make({key for one in stages for key in one.inputs.values()})
+    worker = Worker(WorkPlan(plan.stages, Retries()), Context(store, CPU))
+
+    with Store(store.root).lock([stages[0].fingerprint], on_wait=print, poll=lambda: None):
+        worker.make(stages, events.append)
+
+    ends = [(one.kind, one.fingerprint) for one in events if one.kind in RELEASES]
+    assert ends == [("made", stages[1].fingerprint), ("left", stages[0].fingerprint)]
+    assert store.find(stages[0]) is None
 
 
 def test_what_another_sweep_gave_up_meanwhile_is_not_tried_again(plan: Plan, store: Store) -> None:
