@@ -22,22 +22,20 @@ import json
 import os
 import platform
 import random
-import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 from spar_bench.errors import LeaseLost
 from spar_bench.files import reading, writing
+from spar_bench.lease_files import RENEWALS, Lease, Seen, give_back, keep, lock, look, remove
 
 LEASE_S = 60.0
 POLL_S = 0.5
 """Longest time between two looks at a lease that is waited for."""
-_RENEWALS = 6
 
 
 def _boot_id() -> str:
@@ -55,75 +53,6 @@ class Host:
     boot_id: str = field(default_factory=_boot_id)
 
 
-@dataclass(eq=False)
-class Lease:
-    """A lease that this process took; `is_lost` once a renewal found another in its place."""
-
-    path: Path
-    content: bytes
-    length_s: float
-    file: int
-    renewed_at: float = field(default_factory=time.monotonic)
-    is_lost: bool = False
-
-    def is_own(self) -> bool:
-        """Return whether the file is still the one that was created."""
-        seen = _look(self.path)
-        return seen is not None and seen.content == self.content
-
-    @property
-    def is_due(self) -> bool:
-        """Whether it is time to renew it."""
-        return time.monotonic() - self.renewed_at >= self.length_s / _RENEWALS / 2
-
-    def renew(self) -> None:
-        """Show the others that the owner is alive; after an error the next renewal tries again."""
-        with suppress(OSError):
-            self.is_lost = not self.is_own()
-            os.utime(self.file)
-            self.renewed_at = time.monotonic()
-
-
-@dataclass(frozen=True)
-class _Seen:
-    """A lease's file as it was found: equal as long as nobody renewed or replaced it."""
-
-    content: bytes
-    changed_ns: int
-    is_unlocked: bool = field(compare=False)
-
-    @property
-    def owner(self) -> dict[str, Any]:
-        """Who holds the lease; empty in the instant between its creation and its first write."""
-        with suppress(ValueError):
-            owner = json.loads(self.content)
-            return owner if isinstance(owner, dict) else {}
-        return {}
-
-
-def _look(path: Path) -> _Seen | None:
-    """Return a lease's file, or None if there is none; opened, since NFS caches what stat sees."""
-    try:
-        file = os.open(path, os.O_RDONLY)
-    except FileNotFoundError:
-        return None
-    try:
-        content, changed_ns = os.read(file, 4096), os.fstat(file).st_mtime_ns
-        is_unlocked = _lock(file, fcntl.LOCK_SH)
-    finally:
-        os.close(file)  # and with it the lock
-    return _Seen(content, changed_ns, is_unlocked)
-
-
-def _lock(file: int, kind: int) -> bool:
-    """Try to lock an open file; return whether it worked."""
-    try:
-        fcntl.flock(file, kind | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
-
-
 class Leases:
     """The leases under one folder, as one owner takes them.
 
@@ -136,7 +65,7 @@ class Leases:
         name = "".join(c if c.isalnum() and c.isascii() else "-" for c in self._host.name)
         self.owner = f"{name[:64]}-{os.getpid()}-{uuid4().hex[:8]}"
         self._held: dict[str, Lease] = {}
-        self._watched: dict[str, tuple[_Seen, float]] = {}
+        self._watched: dict[str, tuple[Seen, float]] = {}
 
     @contextmanager
     def hold(
@@ -200,7 +129,7 @@ class Leases:
             yield
         finally:
             if lease is not None:
-                _give_back(lease)
+                give_back(lease)
 
     def require(self, *names: str) -> None:
         """Look whether leases are still held.
@@ -277,7 +206,7 @@ class Leases:
             # kernel an unlocked lease is a dead owner's: unlike a process number, the lock cannot
             # pass to another process, and it is seen from other containers too. Where locks do not
             # work, and between kernels, only time tells.
-            boot_id = self._host.boot_id if _lock(file, fcntl.LOCK_EX) else ""
+            boot_id = self._host.boot_id if lock(file, fcntl.LOCK_EX) else ""
             owner = {
                 "host": self._host.name,
                 "boot_id": boot_id,
@@ -293,17 +222,17 @@ class Leases:
                 os.close(file)
                 path.unlink(missing_ok=True)
                 raise
-        _renewer.add(lease)
+        keep(lease)
         return lease
 
     def _release(self, name: str) -> None:
-        _give_back(self._held.pop(name))
+        give_back(self._held.pop(name))
 
-    def _look(self, name: str) -> _Seen | None:
+    def _look(self, name: str) -> Seen | None:
         with reading(self._folder):
-            return _look(self._folder / name)
+            return look(self._folder / name)
 
-    def _dead(self, name: str) -> _Seen | None:
+    def _dead(self, name: str) -> Seen | None:
         """Return a lease whose owner is known to be dead, or None."""
         seen = self._look(name)
         if seen is None:
@@ -324,85 +253,13 @@ class Leases:
         if dead is None:
             return False
         with writing(self._folder):
-            _remove(self._folder / name, lambda found: found == dead)
+            remove(self._folder / name, lambda found: found == dead)
         return True
 
-    def _is_here(self, seen: _Seen) -> bool:
+    def _is_here(self, seen: Seen) -> bool:
         own, owner = self._host, seen.owner
         is_same = (owner.get("host"), owner.get("boot_id")) == (own.name, own.boot_id)
         return is_same and own.boot_id != ""
 
     def _pause(self) -> None:
-        time.sleep(random.uniform(0.5, 1.0) * min(POLL_S, self._length_s / _RENEWALS))
-
-
-def _give_back(lease: Lease) -> None:
-    if _renewer.remove(lease):
-        with suppress(OSError):
-            if lease.is_own():
-                _remove(lease.path, lambda seen: seen.content == lease.content)
-        os.close(lease.file)
-
-
-def _remove(path: Path, is_meant: Callable[[_Seen], bool]) -> None:
-    """Delete the lease that is meant; one that has taken its place is put back."""
-    # No file system deletes a name only if it still stands for a given file. So it is renamed to a
-    # name of our own first, looked at, and put back by a link, which replaces nothing.
-    aside = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
-    try:
-        os.rename(path, aside)
-    except FileNotFoundError:
-        return
-    found = _look(aside)
-    if found is not None and not is_meant(found):
-        with suppress(OSError):
-            os.link(aside, path)
-    aside.unlink(missing_ok=True)
-
-
-class _Renewer:
-    """The thread that renews all leases of this process."""
-
-    def __init__(self) -> None:
-        self.leases: set[Lease] = set()
-        self._changed = threading.Condition()
-        self._thread: threading.Thread | None = None
-
-    def add(self, lease: Lease) -> None:
-        with self._changed:
-            self.leases.add(lease)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="leases", daemon=True)
-                self._thread.start()
-            self._changed.notify()
-
-    def remove(self, lease: Lease) -> bool:
-        """Stop renewing a lease; return whether it was being renewed, which a child's is not."""
-        with self._changed:
-            is_known = lease in self.leases
-            self.leases.discard(lease)
-            return is_known
-
-    def _run(self) -> None:
-        with self._changed:
-            while True:
-                for lease in self.leases:
-                    if lease.is_due:
-                        lease.renew()
-                every_s = min((lease.length_s for lease in self.leases), default=None)
-                self._changed.wait(every_s and every_s / _RENEWALS)
-
-
-_renewer = _Renewer()
-
-
-def _forget_parents_leases() -> None:
-    """Close them in a forked child, so that their locks end with the parent."""
-    global _renewer
-    for lease in _renewer.leases:
-        os.close(lease.file)
-        lease.is_lost = True
-    _renewer = _Renewer()  # the thread stayed in the parent
-
-
-os.register_at_fork(after_in_child=_forget_parents_leases)
+        time.sleep(random.uniform(0.5, 1.0) * min(POLL_S, self._length_s / RENEWALS))

@@ -1,14 +1,33 @@
-"""Find out which of `torchrun`'s processes this one is, without torch."""
+"""Find out which of several processes that train together this one is, without torch.
+
+`torchrun` has started them, or a sweep that has workers.
+"""
 
 import os
+from collections.abc import Mapping
+from pathlib import Path
 
+MEETING = "SPAR_BENCH_MEETING"
+"""Names the file by which the processes of a worker find each other; on a file system of all."""
 _STATED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 """What `torchrun` sets; a scheduler may set some of them for other purposes."""
 
 
 def is_launched() -> bool:
-    """Return whether `torchrun` started this process, alone or with others."""
-    return all(name in os.environ for name in _STATED)
+    """Return whether this process was started to train with others, or by `torchrun` alone."""
+    return meeting() is not None or all(name in os.environ for name in _STATED)
+
+
+def meeting() -> Path | None:
+    """Return the file by which a worker's processes meet; None elsewhere, also with `torchrun`."""
+    path = os.environ.get(MEETING)
+    return Path(path) if path else None
+
+
+def places(n: int, meeting: Path) -> list[Mapping[str, str]]:
+    """Return what tells each of n processes its place, as variables of its environment."""
+    shared = {MEETING: str(meeting), "WORLD_SIZE": str(n)}
+    return [{**shared, "RANK": str(i), "LOCAL_RANK": str(i)} for i in range(n)]
 
 
 def n_processes() -> int:

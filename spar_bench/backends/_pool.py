@@ -1,5 +1,7 @@
 """Workers that take one batch at a time, wherever they run; those that die are replaced.
 
+A worker takes a slot, or several where processes train a student together.
+
 A worker is `spar-bench work PLAN -`. It reads a line for each batch, `{"plan": PATH, "make":
 [FINGERPRINT, ...]}`, or `"help"` if another makes it and its parts are to be done, and an answer to
 each event `epoch`, `{"reason": ""}`; it writes its events. It stops in its own time after `{"stop":
@@ -13,14 +15,17 @@ import sys
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from uuid import uuid4
 
 from pydantic import ValidationError
 
+from spar_bench import processes
 from spar_bench.backends import in_process
+from spar_bench.backends._link import Link
 from spar_bench.backends.base import Setup
 from spar_bench.engine.events import NO_SLOT, RELEASES, Emit, Event
 from spar_bench.engine.parent import STOP
@@ -41,41 +46,16 @@ GRACE_S = 20.0
 """Seconds that workers get, once told to stop, to reach a point where nothing is lost."""
 
 
-class Link(Protocol):
-    """A worker process, here or elsewhere, as this process reaches it."""
-
-    def tell(self, line: str) -> None:
-        """Write a line to its input; nothing happens if it has ended."""
-        ...
-
-    def lines(self) -> Iterator[str]:
-        """Yield the lines of its output, until it ends."""
-        ...
-
-    def has_ended(self, timeout_s: float) -> bool:
-        """Wait for its end, for at most that long; return whether it has ended."""
-        ...
-
-    def kill(self) -> None:
-        """End it at once."""
-        ...
-
-    def close(self) -> None:
-        """Close its input, which ends it soon if it still runs."""
-        ...
-
-    @property
-    def ending(self) -> str:
-        """How it ended, as in `its worker ended with code 1`."""
-        ...
-
-
 @dataclass(eq=False)
 class Worker:
-    """A worker in the slot of its index, and the batch that it is making, or helps with."""
+    """A worker and its slots, and the batch that it is making, or helps with.
 
-    index: int
+    `meeting` is the file by which its processes find each other, if it has several.
+    """
+
+    slots: Sequence[int]
     link: Link
+    meeting: Path | None = None
     batch: list[Stage] = field(default_factory=list)
     open: set[str] = field(default_factory=set)
     emit: Emit = lambda _: None
@@ -84,12 +64,19 @@ class Worker:
     silent_since: float | None = field(default_factory=time.monotonic)
 
     def say(self, event: Event) -> None:
-        """Pass on what it says, with the number of its slot."""
-        self.emit(event.model_copy(update={"slot": self.index}))
+        """Pass on what it says, with the number of its first slot."""
+        self.emit(event.model_copy(update={"slot": self.slots[0]}))
 
     def tell(self, message: dict[str, object]) -> None:
         """Send it a message."""
         self.link.tell(json.dumps(message))
+
+    def forget(self) -> None:
+        """Give back what it used, once it has ended."""
+        self.link.close()
+        if self.meeting is not None:
+            with suppress(OSError):
+                self.meeting.unlink(missing_ok=True)
 
 
 class Pool(ABC):
@@ -114,10 +101,13 @@ class Pool(ABC):
         """Return how many workers there can be at once, at least 1."""
 
     @abstractmethod
-    def launch(self, index: int, command: list[str]) -> Link:
-        """Launch a worker in a free slot.
+    def launch(
+        self, slots: Sequence[int], command: list[str], places: Sequence[Mapping[str, str]]
+    ) -> Link:
+        """Launch a worker in free slots, with a process in each.
 
-        `command` is that of a worker but for `--device` and `--threads`.
+        `command` is that of a worker but for `--device` and `--threads`; `places` has variables of
+        each process's environment, by which they find each other.
         """
 
     def use(self, plan: WorkPlan) -> None:
@@ -126,9 +116,14 @@ class Pool(ABC):
         self._plan = plan.save(self.setup.store.root / "plans")
 
     def room(self, stage: Stage) -> int:
-        """Return how many workers are idle; for a stage that takes the machine, 1 if all are."""
-        n_busy = sum(bool(worker.open) for worker in self._workers)
-        return int(n_busy == 0) if stage.alone else max(self.n_slots() - n_busy, 0)
+        """Return for how many batches slots are idle; for one that takes the machine, 1 if all."""
+        n_busy = sum(len(worker.slots) for worker in self._workers if worker.open)
+        if stage.alone:
+            return int(n_busy == 0)
+        return max(self.n_slots() - n_busy, 0) // self._slots_for(stage)
+
+    def _slots_for(self, stage: Stage) -> int:
+        return self.setup.processes if stage.joint else 1
 
     def submit(self, batch: list[Stage], emit: Emit) -> None:
         """Give a batch to an idle worker, started if need be; or make it here, alone."""
@@ -144,7 +139,9 @@ class Pool(ABC):
         self._give(batch, emit, helps=True)
 
     def _give(self, batch: list[Stage], emit: Emit, *, helps: bool = False) -> None:
-        worker = next((one for one in self._workers if not one.open), None) or self._start()
+        n_slots = 1 if helps else self._slots_for(batch[0])
+        idle = (one for one in self._workers if not one.open and len(one.slots) == n_slots)
+        worker = next(idle, None) or self._start(n_slots)
         worker.batch, worker.emit, worker.helps = batch, emit, helps
         names = [stage.fingerprint for stage in batch]
         worker.open = set(names)
@@ -176,20 +173,25 @@ class Pool(ABC):
         for worker in workers:
             if not worker.link.has_ended(max(ends_at - time.monotonic(), 0)):
                 worker.link.kill()
-            worker.link.close()
+            worker.forget()
             self._workers.remove(worker)
 
-    def _start(self) -> Worker:
-        """Start a worker in the first slot that has none."""
-        taken = {worker.index for worker in self._workers}
-        index = next(i for i in range(len(taken) + 1) if i not in taken)
+    def _start(self, n: int) -> Worker:
+        """Start a worker in the first n free slots; idle ones are ended if there are too few."""
+        taken = sum(len(one.slots) for one in self._workers)
+        if taken + n > self.n_slots():
+            self._end([one for one in self._workers if not one.open])
+        used = {slot for one in self._workers for slot in one.slots}
+        slots = [i for i in range(len(used) + n) if i not in used][:n]
         command = [
             *(sys.executable, "-m", "spar_bench", "work", str(self._plan), "-"),
             *("--store", str(self.setup.store.root)),
         ]
         if self.setup.workers is not None:
             command += ["--workers", str(self.setup.workers)]
-        worker = Worker(index, self.launch(index, command))
+        meeting = self._plan.with_name(f"{uuid4().hex}.meeting") if n > 1 else None
+        places = [{}] if meeting is None else processes.places(n, meeting)
+        worker = Worker(slots, self.launch(slots, command, places), meeting)
         self._workers.append(worker)
         threading.Thread(target=self._read, args=(worker,), daemon=True).start()
         return worker
@@ -238,7 +240,7 @@ class Pool(ABC):
         """Drop a worker that died; try its batch again, or give it up."""
         if worker not in self._workers:  # closed
             return
-        worker.link.close()
+        worker.forget()
         self._workers.remove(worker)
         left = [stage for stage in worker.batch if stage.fingerprint in worker.open]
         if worker.helps:  # others do the rest

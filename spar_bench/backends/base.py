@@ -19,8 +19,8 @@ class Setup:
     `make` makes a batch in this process, `help` does parts of one that another makes; `check` is to
     be called while waiting and may raise; `prune` takes a student's epoch and mean loss, and
     returns why it is given up, or "". `devices` has one name for each worker, `threads` and
-    `workers` are those of each, None for its default. `on` is the address of a cluster, for a
-    backend that has one.
+    `workers` are those of each, None for its default; `processes` workers train a student together.
+    `on` is the address of a cluster, for a backend that has one.
     """
 
     store: Store
@@ -32,6 +32,7 @@ class Setup:
     check: Callable[[], None]
     prune: Callable[[int, float], str]
     on: str | None = None
+    processes: int = 1
 
 
 class Backend(Protocol):

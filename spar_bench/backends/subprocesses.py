@@ -1,12 +1,22 @@
 """One worker process a device, or several on the CPU: JSON lines in and out by pipes."""
 
+import os
+import socket
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 
+from spar_bench.backends._link import Link, Together
 from spar_bench.backends._pool import Pool
 
 VERSION = 1
+LOOPBACK = {
+    variable: name
+    for variable in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
+    for _, name in socket.if_nameindex()
+    if name == "lo"
+}
+"""By which processes of one machine that train together listen on 127.0.0.1 alone."""
 
 
 class Backend(Pool):
@@ -16,12 +26,20 @@ class Backend(Pool):
         """Return how many devices are named."""
         return len(self.setup.devices)
 
-    def launch(self, index: int, command: list[str]) -> "Process":
-        """Launch a worker on the device of a slot."""
-        command = [*command, "--device", self.setup.devices[index]]
+    def launch(
+        self, slots: Sequence[int], command: list[str], places: Sequence[Mapping[str, str]]
+    ) -> Link:
+        """Launch a worker on the devices of its slots."""
         if self.setup.threads is not None:
-            command += ["--threads", str(self.setup.threads)]
-        return Process(command)
+            command = [*command, "--threads", str(self.setup.threads)]
+        started = [
+            Process(
+                [*command, "--device", self.setup.devices[slot]],
+                environment={**LOOPBACK, **os.environ, **place} if place else None,
+            )
+            for slot, place in zip(slots, places, strict=True)
+        ]
+        return Together(started) if started[1:] else started[0]
 
 
 class Process:

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from spar_bench.session.sweep import Outcome
 
 
+FOLLOWED = ("store", "device", "threads", "workers")
+"""The options that count where a process trains along."""
+
+
 @click.command()
 @spec_argument
 @store_option
@@ -49,6 +53,13 @@ if TYPE_CHECKING:
     metavar="ADDRESS",
     help="A Ray cluster, by its address, or ray: all GPUs of this machine.",
 )
+@click.option(
+    "--processes",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Of --devices, --jobs or --on, those that train a student together.",
+)
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads  [default: torch's]")
 @click.option(
     "--workers",
@@ -72,7 +83,7 @@ def sweep(spec: Path, dry_run: bool, **options: Any) -> None:
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     if rank() > 0:
         if not dry_run:
-            _follow(**options)
+            _follow(**{name: options[name] for name in FOLLOWED})
         return
     if dry_run:
         show_plan(spec, options["store"], options["n_seeds"], only=options["only"])
@@ -86,9 +97,8 @@ def _follow(**options: Any) -> None:
     """Train along with the first process; only that one reports and handles Ctrl-C."""
     follower = Follower()  # before torch starts threads that would receive it
     from spar_bench.session.follow import follow
-    from spar_bench.session.sweep import Options
 
-    follow(Options(**options), on_joined=follower.joined.set)
+    follow(**options, on_joined=follower.joined.set)
 
 
 def _sweep(spec: Path, stopper: Stopper, **options: Any) -> "Outcome":

@@ -1,8 +1,8 @@
-"""Processes that train a student together, started by `torchrun`; the first does all else.
+"""Processes that train a student together, started by `torchrun` or as one worker of a sweep.
 
-The first process (rank 0) plans, makes the stages, and handles store, MLflow and screen. The others
-wait for it to name a student, train that with it, and end with it. They exchange JSON and numbers,
-never pickled objects.
+The first process (rank 0) does all else: with `torchrun` it plans and handles store, MLflow and
+screen, as a worker it makes stages. The others wait for it to name a student, train that with it,
+and end with it. They exchange JSON and numbers, never pickled objects.
 """
 
 import json
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from spar_bench.errors import SparBenchError
-from spar_bench.processes import is_launched, local_rank, n_processes, rank
+from spar_bench.processes import is_launched, local_rank, meeting, n_processes, rank
 from spar_bench.stage import Damaged
 
 log = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ class OutOfStep(SparBenchError):
 
 @dataclass
 class Ranks:
-    """The processes of a sweep.
+    """The processes that train together.
 
     `group` carries their messages, and is None in a process that `torchrun` did not start;
     gradients use torch's own group.
@@ -182,13 +182,19 @@ def own_device(option: str) -> str:
 
 @contextmanager
 def joined(device: torch.device) -> Iterator[Ranks]:
-    """Join the processes that `torchrun` started, and release the others at the end."""
+    """Join the processes started with this one, and release the others at the end."""
     if not is_launched():
         yield Ranks()
         return
     if device.index is not None:  # else the current one
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    path = meeting()
+    dist.init_process_group(
+        "nccl" if device.type == "cuda" else "gloo",
+        init_method="env://" if path is None else f"file://{path}",
+        rank=rank(),
+        world_size=n_processes(),
+    )
     group = dist.new_group(backend="gloo", timeout=_FOR_EVER)
     assert isinstance(group, dist.ProcessGroup), "every process is in it"
     ranks = Ranks(rank(), n_processes(), group)

@@ -9,7 +9,7 @@ import logging
 import os
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import IO
 
@@ -17,7 +17,9 @@ from spar_bench.engine.events import Emit, Event
 from spar_bench.engine.parent import Parent, take_output
 from spar_bench.engine.workplan import read_work_plan
 from spar_bench.errors import Interrupted, NotReady, Pruned, StoreError
+from spar_bench.processes import meeting
 from spar_bench.run.context import Context, prepare_device, resolve_workers
+from spar_bench.run.distributed import Ranks, joined
 from spar_bench.run.work import Worker
 from spar_bench.store import Store
 
@@ -50,10 +52,11 @@ def work(
     unknown = [name for name in named if name not in plan.stages]
     if unknown:
         raise NotReady(f"{path}: must have every stage named, but has no {unknown[0]}; correct it")
-    for name in named:
-        worker.make([plan.stages[name]], emit)
-    if parent is not None:
-        _serve(parent, {str(path): worker}, context, emit)
+    with joined(at) if meeting() else nullcontext(Ranks()) as context.ranks:
+        for name in named:
+            worker.make([plan.stages[name]], emit)
+        if parent is not None:
+            _serve(parent, {str(path): worker}, context, emit)
 
 
 def _writer(out: IO[str]) -> Emit:

@@ -3,7 +3,7 @@
 import logging
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -145,16 +145,7 @@ class Making:
         devices = options.devices or (options.device,) * options.jobs
         by_number = "in_process" if len(devices) == 1 else "subprocesses"
         name = options.backend or ("ray" if options.on else by_number)
-        if n_processes() > 1 and name != "in_process":
-            raise SparBenchError(
-                "--devices, --jobs, --on: must be left out where processes train a student "
-                "together, but are given; drop them, or torchrun"
-            )
-        if options.on and (options.devices or options.device != "auto"):
-            raise SparBenchError(
-                "--device, --devices: must be left out with --on, since Ray says which device a "
-                "worker has, but are given; drop them"
-            )
+        self._require_one_way(name, devices)
         threads = options.threads
         if threads is None and options.jobs > 1 and not options.on:
             threads = max(1, self.machine.threads // options.jobs)
@@ -168,9 +159,38 @@ class Making:
             check=self.check,
             prune=lambda epoch, loss: self.prune(epoch, loss),
             on=options.on,
+            processes=options.processes,
         )
         backend: Backend = registry.load("backends", name)(setup)
         return backend
+
+    def _require_one_way(self, backend: str, devices: Sequence[str]) -> None:
+        """Refuse options that do not go together.
+
+        Raises:
+            SparBenchError: which, and why.
+        """
+        options = self._options
+        if n_processes() > 1 and backend != "in_process":
+            raise SparBenchError(
+                "--devices, --jobs, --on: must be left out under torchrun, whose processes train "
+                "all students together, but are given; drop them, or torchrun"
+            )
+        if options.on and (options.devices or options.device != "auto"):
+            raise SparBenchError(
+                "--device, --devices: must be left out with --on, since Ray says which device a "
+                "worker has, but are given; drop them"
+            )
+        if not options.on and options.processes > len(devices):
+            raise SparBenchError(
+                f"--processes: must be at most the number of --devices or --jobs, {len(devices)}, "
+                f"but got {options.processes}; give more of these, or --on"
+            )
+        is_shared = not options.on and len(set(devices)) < len(devices)
+        if options.processes > 1 and is_shared and self._context.device.type == "cuda":
+            raise SparBenchError(
+                "--processes: must have a device each, but share one; name several by --devices"
+            )
 
     def _raise_pruned(self, epoch: int, loss: float) -> None:
         reason = self.prune(epoch, loss)

@@ -17,7 +17,8 @@ class Options:
     processes render distillation images in advance, by default some with a GPU. `retime` measures
     latency though it was measured, as on a loaded machine. `devices` each get a worker process that
     makes stages beside the others, or `jobs` on one device do; `on` is a Ray cluster whose GPUs do,
-    by its address, or `ray` for one of this machine; `backend` names another way to make them.
+    by its address, or `ray` for one of this machine; `processes` of them train a student together.
+    `backend` names another way to make stages.
     """
 
     store: str | Path = DEFAULT_ROOT
@@ -33,6 +34,7 @@ class Options:
     devices: tuple[str, ...] = ()
     jobs: int = 1
     on: str | None = None
+    processes: int = 1
     backend: str | None = None
 
     def __post_init__(self) -> None:
@@ -41,7 +43,8 @@ class Options:
         Raises:
             ValueError: a count is too low.
         """
-        for name, least in (("n_seeds", 1), ("threads", 1), ("workers", 0), ("jobs", 1)):
+        leasts = {"n_seeds": 1, "threads": 1, "workers": 0, "jobs": 1, "processes": 1}
+        for name, least in leasts.items():
             count = getattr(self, name)
             if count is not None and count < least:
                 raise ValueError(

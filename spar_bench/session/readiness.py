@@ -20,7 +20,6 @@ from spar_bench.datasets.base import Split
 from spar_bench.drawing import rescaled_hw
 from spar_bench.errors import DataFileError, NotReady, SparBenchError, SpecError
 from spar_bench.machines import has_gpu, multiplies_16_bits
-from spar_bench.processes import n_processes
 from spar_bench.protocol import resizes
 from spar_bench.resolve import Resolver
 from spar_bench.session.selection import initial_points
@@ -117,32 +116,35 @@ def require_ready(loaded: LoadedSpec, resolver: Resolver) -> None:
         raise NotReady("\n".join(problems))
 
 
-def ready_remarks(loaded: LoadedSpec) -> list[str]:
+def ready_remarks(loaded: LoadedSpec, n_processes: int) -> list[str]:
     """Return the remarks on a sweep's initial points; raises as `require_ready`."""
     resolver = Resolver()
     require_ready(loaded, resolver)
-    return remarks((point.settings for point in initial_points(loaded)), resolver)
+    return remarks((point.settings for point in initial_points(loaded)), resolver, n_processes)
 
 
-def remarks(points: Iterable[Settings], resolver: Resolver) -> list[str]:
+def remarks(points: Iterable[Settings], resolver: Resolver, n_processes: int = 1) -> list[str]:
     """Return a line for each thing in a spec that is probably not intended.
 
     A window that holds all images whole, so that no stride moves it; a data set with another number
     of images than published; more distillation images than their source has; 16-bit products on a
     processor without them; a factor of upsampling that no teacher is evaluated with; an export read
-    in another way than its student was; processes without an image in a step.
+    in another way than its student was; of the processes that train a student, some without an
+    image in a step.
 
     What weights or data that are missing would decide is left out: `missing` lists them.
     """
     lines: dict[str, None] = {}
     for settings in points:
-        for look in _looks(settings, resolver):
+        for look in _looks(settings, resolver, n_processes):
             with suppress(SparBenchError):
                 lines |= dict.fromkeys(look())
     return list(lines)
 
 
-def _looks(settings: Settings, resolver: Resolver) -> Iterator[Callable[[], Iterable[str]]]:
+def _looks(
+    settings: Settings, resolver: Resolver, n_processes: int
+) -> Iterator[Callable[[], Iterable[str]]]:
     """Yield what looks for remarks; each needs as little of weights and data as possible."""
     for data in settings.evaluate.datasets:
         if data.count is None:
@@ -154,7 +156,7 @@ def _looks(settings: Settings, resolver: Resolver) -> Iterator[Callable[[], Iter
         if settings.images.source.count is None:
             yield partial(_not_as_published, resolver, settings.images.source, "train")
         yield partial(_drawn_again, resolver, settings)
-        yield partial(_idle_processes, settings)
+        yield partial(_idle_processes, settings, n_processes)
         yield partial(_whole, resolver, settings, "distilled", _distilled)
     yield partial(_slow_products, settings)
     yield partial(_upsampled, settings)
@@ -219,8 +221,8 @@ def _slow_products(settings: Settings) -> Iterator[str]:
         )
 
 
-def _idle_processes(settings: Settings) -> Iterator[str]:
-    n_images, n = settings.student.accumulate, n_processes()
+def _idle_processes(settings: Settings, n: int) -> Iterator[str]:
+    n_images = settings.student.accumulate
     n_turns = -(-n_images // n) * n
     if n_turns > n_images:
         yield (

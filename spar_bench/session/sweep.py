@@ -14,6 +14,7 @@ from spar_bench.errors import SparBenchError
 from spar_bench.plan.making import make_plan
 from spar_bench.plan.suite import SuitePlan
 from spar_bench.plan.trials import Plan, Trial
+from spar_bench.processes import n_processes
 from spar_bench.results import Results
 from spar_bench.session.collect import Collector
 from spar_bench.session.experiment import Experiment
@@ -77,7 +78,8 @@ class _Sweep:
                 "only: must be left out where a search asks for its trials one by one, but is "
                 "given; leave it out"
             )
-        for line in dict.fromkeys(line for loaded in specs for line in ready_remarks(loaded)):
+        n = max(n_processes(), options.processes)
+        for line in dict.fromkeys(line for loaded in specs for line in ready_remarks(loaded, n)):
             log.warning("%s", line)
         self._path, self._options, self._watcher = Path(path), options, watcher
         self._store = Store(Path(options.store))

@@ -69,7 +69,8 @@ class Stage(Part):
     `inputs` maps a role to the fingerprint of the stage that fills it. `maker` is the dotted name
     of a function `(stages, context) -> list[Summary | Exception]`, one for each stage; `helper`,
     if there is one, of a function `(stages, context) -> None` that does parts of what another
-    process makes. `alone` says that nothing else may run on the machine meanwhile.
+    process makes. `alone` says that nothing else may run on the machine meanwhile, `joint` that
+    several processes may make it together (`run/distributed.py`).
     """
 
     kind: ClassVar[str]
@@ -77,6 +78,7 @@ class Stage(Part):
     maker: ClassVar[str]
     helper: ClassVar[str] = ""
     alone: ClassVar[bool] = False
+    joint: ClassVar[bool] = False
 
     settings: Settings
     inputs: dict[str, str] = Field({})

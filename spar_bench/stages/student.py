@@ -94,6 +94,7 @@ class Stage(base.Stage):
     kind: ClassVar[str] = "student"
     version: ClassVar[int] = VERSION
     maker: ClassVar[str] = "spar_bench.run.student:make_students"
+    joint: ClassVar[bool] = True
 
     settings: Settings
     places: Places

@@ -4,6 +4,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from spar_bench.backends._pool import Pool
@@ -12,6 +13,7 @@ from spar_bench.engine.events import Event
 from spar_bench.engine.scheduler import Scheduler
 from spar_bench.engine.workplan import Retries, WorkPlan
 from spar_bench.plan.trials import Plan
+from spar_bench.stages.base import Stage
 from spar_bench.store import Store
 from tests.run.tiny import Notes
 
@@ -37,6 +39,45 @@ def two_workers(
         yield Scheduler(plan, store, backend, set(plan.stages), notify=notes), notes
     finally:
         backend.close()
+
+
+def listening(word: str) -> dict[str, list[str]]:
+    """Return the addresses on which processes listen, in the kernel's notation, by command line.
+
+    Only of those whose command line has a word.
+    """
+    address_of = {}
+    for table in ("tcp", "tcp6"):
+        for line in Path("/proc/net", table).read_text().splitlines()[1:]:
+            cells = line.split()
+            if cells[3] == "0A":
+                address_of[f"socket:[{cells[9]}]"] = cells[1].partition(":")[0]
+    found: dict[str, list[str]] = {}
+    for folder in Path("/proc").glob("[0-9]*/fd"):
+        try:
+            command = (folder.parent / "cmdline").read_text()
+            sockets = [os.readlink(one) for one in folder.iterdir()]
+        except OSError:
+            continue
+        if word in command:
+            here = [address_of[one] for one in sockets if one in address_of]
+            found.setdefault(command.replace("\0", " "), []).extend(here)
+    return found
+
+
+def on_progress(
+    making: Scheduler, notes: Notes, stage: Stage, look: Callable[[], dict[str, list[str]]]
+) -> dict[str, list[str]]:
+    """Look once, at the first progress of a stage; return what is seen, once it is."""
+    seen = dict[str, list[str]]()
+
+    def note(event: Event) -> None:
+        notes(event)
+        if event.kind == "progress" and event.fingerprint == stage.fingerprint and not seen:
+            seen.update(look())
+
+    making.notify = note
+    return seen
 
 
 def kill_once(making: Scheduler, notes: Notes, found: Callable[[], list[int]]) -> list[int]:

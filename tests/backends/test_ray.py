@@ -11,17 +11,20 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from spar_bench.backends import ray as backend
 from spar_bench.engine.scheduler import Scheduler
 from spar_bench.engine.workplan import Retries, WorkPlan
 from spar_bench.plan.trials import Plan
+from spar_bench.stages.student import TRAINED_FILE
 from spar_bench.store import Store
-from tests.backends.pools import kill_once, two_workers
+from tests.backends.pools import kill_once, listening, on_progress, two_workers
 from tests.run.conftest import clip, photographs, store
 from tests.run.execute.conftest import contents, plan, undisturbed, whole
-from tests.run.tiny import Notes
+from tests.run.tiny import Notes, finished, of_kind
 from tests.small import UNTIMED, one_line, spar_bench, workers_on, write_spec
 
 __all__ = ["clip", "photographs", "plan", "store", "undisturbed", "whole"]
@@ -33,9 +36,11 @@ NOBODY = "127.0.0.1:9"
 """The discard port, on which nobody listens."""
 
 
-def on_ray(plan: Plan, store: Store) -> AbstractContextManager[tuple[Scheduler, Notes]]:
+def on_ray(
+    plan: Plan, store: Store, **further: Any
+) -> AbstractContextManager[tuple[Scheduler, Notes]]:
     """Schedule a plan over workers with a CPU each."""
-    return two_workers(backend.Backend, plan, store, on="ray", devices=["auto", "auto"])
+    return two_workers(backend.Backend, plan, store, on="ray", devices=["auto", "auto"], **further)
 
 
 def processes(pattern: str) -> list[int]:
@@ -43,27 +48,6 @@ def processes(pattern: str) -> list[int]:
     listed = subprocess.run(["ps", "-ewwo", "pid=,args="], capture_output=True, text=True).stdout
     found = [line.split(maxsplit=1) for line in listed.splitlines()]
     return [int(pid) for pid, line in found if pattern in line and int(pid) != os.getpid()]
-
-
-def listening() -> dict[str, list[str]]:
-    """Return the addresses on which each of Ray's processes listens, in the kernel's notation."""
-    address_of = {}
-    for table in ("tcp", "tcp6"):
-        for line in Path("/proc/net", table).read_text().splitlines()[1:]:
-            cells = line.split()
-            if cells[3] == "0A":
-                address_of[f"socket:[{cells[9]}]"] = cells[1].partition(":")[0]
-    found: dict[str, list[str]] = {}
-    for folder in Path("/proc").glob("[0-9]*/fd"):
-        try:
-            command = (folder.parent / "cmdline").read_text()
-            sockets = [os.readlink(one) for one in folder.iterdir()]
-        except OSError:
-            continue
-        if "ray" in command:
-            here = [address_of[one] for one in sockets if one in address_of]
-            found.setdefault(command.partition("\0")[0], []).extend(here)
-    return found
 
 
 def gone_within(pattern: str, seconds: float) -> bool:
@@ -82,7 +66,7 @@ def test_workers_make_what_one_process_makes_and_leave_nothing(
     with on_ray(plan, store) as (making, notes):
         assert making.make(plan.stages)
         n_workers = len(workers_on(str(store.root)))
-        at = listening()
+        at = listening("ray")
         assert isinstance(making.backend, backend.Backend)
         folder = making.backend.cluster._folder
 
@@ -113,6 +97,25 @@ def test_sweep_on_ray_has_the_rows_of_one_in_this_process(here: Path) -> None:
 
 def numbers(results: str) -> list[tuple[Any, ...]]:
     return [(row["trial"], row["method"], row["miou"]) for row in json.loads(results)["rows"]]
+
+
+@pytest.mark.slow
+def test_student_trained_by_two_workers_is_made_and_its_group_given_back(
+    plan: Plan, store: Store, whole: Store
+) -> None:
+    [student] = of_kind(plan, "student")
+    with on_ray(plan, store, processes=2) as (making, notes):
+        at = on_progress(making, notes, student, lambda: listening("spar_bench"))
+        making.make(plan.stages)
+
+    assert set(making.outcomes.values()) == {"made"}
+    assert {address for each in at.values() for address in each} == {"0100007F"}
+    made, alone = (finished(one, student) for one in (store, whole))
+    assert made.manifest["made"]["processes"] == 2
+    weights, expected = (load_file(one.path(TRAINED_FILE)) for one in (made, alone))
+    assert weights.keys() == expected.keys()
+    for name, value in expected.items():
+        assert np.allclose(weights[name], value, rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.slow
@@ -158,6 +161,7 @@ from pathlib import Path
 from spar_bench.backends.base import Setup
 from spar_bench.backends.ray import Backend
 from spar_bench.engine.workplan import read_work_plan
+from spar_bench.stages.student import TRAINED_FILE
 from spar_bench.store import Store
 path, root = sys.argv[1:]
 plan = read_work_plan(Path(path))

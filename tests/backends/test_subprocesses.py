@@ -1,26 +1,33 @@
 """Worker processes: the same files as one process makes, whoever is killed meanwhile."""
 
+import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from spar_bench.backends import _pool as pool_module
 from spar_bench.backends import subprocesses
+from spar_bench.backends._link import Together
 from spar_bench.backends._pool import Worker
 from spar_bench.engine.events import Event
 from spar_bench.engine.workplan import Retries, WorkPlan
 from spar_bench.plan.trials import Plan
+from spar_bench.processes import MEETING
+from spar_bench.stages.student import TRAINED_FILE
 from spar_bench.store import Store
-from tests.backends.pools import kill_once, two_workers
+from tests.backends.pools import kill_once, listening, on_progress, two_workers
 from tests.run.conftest import clip, photographs, store
 from tests.run.execute.conftest import contents, plan, undisturbed, whole
-from tests.run.tiny import of_kind
+from tests.run.tiny import finished, of_kind
 from tests.small import workers_on
 from tests.toy import Summary
 
@@ -36,7 +43,7 @@ def test_worker_that_writes_what_is_no_event_is_ended(
         backend = making.backend
         assert isinstance(backend, subprocesses.Backend)
         process = subprocesses.Process([sys.executable, "-c", code])
-        worker = Worker(0, process)
+        worker = Worker([0], process)
 
         backend._read(worker)
 
@@ -142,6 +149,84 @@ def test_two_workers_make_what_one_process_makes(
     assert sorted(notes.kinds("made")) == sorted(stage.kind for stage in plan.stages.values())
     assert contents(store, plan) == undisturbed
     assert workers_on(str(store.root)) == []
+
+
+def test_student_gets_the_slots_of_its_processes_and_idle_workers_make_room(
+    plan: Plan, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launched = list[tuple[list[int], list[dict[str, str]]]]()
+
+    def launch(
+        _: object, slots: Sequence[int], command: list[str], places: Sequence[Mapping[str, str]]
+    ) -> subprocesses.Process:
+        launched.append((list(slots), [dict(place) for place in places]))
+        return subprocesses.Process([sys.executable, "-c", OBEDIENT])
+
+    monkeypatch.setattr(subprocesses.Backend, "launch", launch)
+    [student] = of_kind(plan, "student")
+    with two_workers(subprocesses.Backend, plan, store, processes=2) as (making, notes):
+        backend = making.backend
+        assert isinstance(backend, subprocesses.Backend)
+        assert (backend.room(student), backend.room(of_kind(plan, "text")[0])) == (1, 2)
+        making.make([*student.inputs.values(), student.fingerprint])
+        [worker] = backend._workers
+        assert worker.meeting is not None
+        worker.meeting.touch()
+
+    assert notes.kinds("made") == ["images", "targets", "student"]
+    assert [slots for slots, _ in launched] == [[0], [0, 1]]
+    assert launched[0][1] == [{}]
+    assert [place["RANK"] for place in launched[1][1]] == ["0", "1"]
+    assert {place["WORLD_SIZE"] for place in launched[1][1]} == {"2"}
+    assert {place[MEETING] for place in launched[1][1]} == {str(worker.meeting)}
+    assert not worker.meeting.exists()
+
+
+@pytest.mark.parametrize("dies", [0, 1])
+def test_processes_that_train_together_end_together(dies: int) -> None:
+    released = list[str]()
+    started = [subprocesses.Process([sys.executable, "-c", OBEDIENT]) for _ in range(2)]
+    worker = Together(started, lambda: released.append("it"))
+
+    started[dies].kill()
+
+    assert worker.has_ended(10)
+    assert worker.ending == f"its worker ended with code {-signal.SIGKILL}"
+    assert list(worker.lines()) == []
+    worker.close()
+    assert released == ["it"]
+    assert all(one.has_ended(10) for one in started)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dies", [False, True])
+def test_student_trained_by_two_processes_is_that_of_one(
+    plan: Plan, store: Store, whole: Store, dies: bool
+) -> None:
+    killed = list[int]()
+
+    def look() -> dict[str, list[str]]:
+        if dies:
+            killed.append(max(workers_on(str(store.root))))
+            os.kill(killed[0], signal.SIGKILL)
+        return listening(str(store.root))
+
+    [student] = of_kind(plan, "student")
+    with two_workers(subprocesses.Backend, plan, store, processes=2) as (making, notes):
+        at = on_progress(making, notes, student, look)
+        making.make([student.fingerprint])
+
+    assert set(making.outcomes.values()) == {"made"}
+    assert len(killed) == dies
+    assert {address for each in at.values() for address in each} == {"0100007F"}  # 127.0.0.1
+    made, alone = (finished(one, student) for one in (store, whole))
+    assert made.manifest["made"]["processes"] == 2
+    weights, expected = (load_file(one.path(TRAINED_FILE)) for one in (made, alone))
+    assert weights.keys() == expected.keys()
+    for name, value in expected.items():
+        assert np.allclose(weights[name], value, rtol=1e-5, atol=1e-7)
+    assert workers_on(str(store.root)) == []
+    assert not list((store.root / "plans").glob("*.meeting"))
 
 
 @pytest.mark.slow

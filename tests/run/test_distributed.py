@@ -132,6 +132,18 @@ def test_process_is_one_of_several_only_as_torchrun_starts_it(
         own_device("cuda:0")
 
 
+def test_processes_of_a_worker_are_told_their_places(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert (processes.is_launched(), processes.meeting()) == (False, None)
+    for name, value in processes.places(3, tmp_path / "meeting")[2].items():
+        monkeypatch.setenv(name, value)
+
+    assert processes.is_launched()
+    assert processes.meeting() == tmp_path / "meeting"
+    assert (processes.n_processes(), processes.rank(), processes.local_rank()) == (3, 2, 2)
+
+
 SPEC = """\
 question: Does it run?
 backbone: patchwork

@@ -235,12 +235,12 @@ def test_fresh_images_beyond_their_source_are_remarked() -> None:
     [(2, 1, None), (2, 2, None), (4, 2, None), (2, 3, "33%"), (2, 4, "50%"), (5, 4, "38%")],
 )
 def test_processes_without_an_image_in_a_step_are_remarked(
-    monkeypatch: pytest.MonkeyPatch, n_images: int, n_processes: int, idle: str | None
+    n_images: int, n_processes: int, idle: str | None
 ) -> None:
-    monkeypatch.setattr("spar_bench.session.readiness.n_processes", lambda: n_processes)
     settings = Settings.model_validate({"student": {"accumulate": n_images}})
 
-    found = [line for line in remarks([settings], Resolver()) if "accumulate" in line]
+    lines = remarks([settings], Resolver(), n_processes)
+    found = [line for line in lines if "accumulate" in line]
 
     assert [line.split(" of their time idle")[0].split()[-1] for line in found] == (
         [idle] if idle else []

@@ -1,0 +1,166 @@
+"""A lease as a file: how it is looked at, renewed by a thread of this process, and deleted.
+
+`leases.py` says what it guarantees.
+"""
+
+import fcntl
+import json
+import os
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+RENEWALS = 6
+"""How often a lease is renewed while it lasts."""
+
+
+@dataclass(eq=False)
+class Lease:
+    """A lease that this process took; `is_lost` once a renewal found another in its place."""
+
+    path: Path
+    content: bytes
+    length_s: float
+    file: int
+    renewed_at: float = field(default_factory=time.monotonic)
+    is_lost: bool = False
+
+    def is_own(self) -> bool:
+        """Return whether the file is still the one that was created."""
+        seen = look(self.path)
+        return seen is not None and seen.content == self.content
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it is time to renew it."""
+        return time.monotonic() - self.renewed_at >= self.length_s / RENEWALS / 2
+
+    def renew(self) -> None:
+        """Show the others that the owner is alive; after an error the next renewal tries again."""
+        with suppress(OSError):
+            self.is_lost = not self.is_own()
+            os.utime(self.file)
+            self.renewed_at = time.monotonic()
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A lease's file as it was found: equal as long as nobody renewed or replaced it."""
+
+    content: bytes
+    changed_ns: int
+    is_unlocked: bool = field(compare=False)
+
+    @property
+    def owner(self) -> dict[str, Any]:
+        """Who holds the lease; empty in the instant between its creation and its first write."""
+        with suppress(ValueError):
+            owner = json.loads(self.content)
+            return owner if isinstance(owner, dict) else {}
+        return {}
+
+
+def look(path: Path) -> Seen | None:
+    """Return a lease's file, or None if there is none; opened, since NFS caches what stat sees."""
+    try:
+        file = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    try:
+        content, changed_ns = os.read(file, 4096), os.fstat(file).st_mtime_ns
+        is_unlocked = lock(file, fcntl.LOCK_SH)
+    finally:
+        os.close(file)  # and with it the lock
+    return Seen(content, changed_ns, is_unlocked)
+
+
+def lock(file: int, kind: int) -> bool:
+    """Try to lock an open file; return whether it worked."""
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def keep(lease: Lease) -> None:
+    """Renew a lease until it is given back."""
+    _renewer.add(lease)
+
+
+def give_back(lease: Lease) -> None:
+    """Stop renewing a lease, and delete it if it is still this process's."""
+    if _renewer.remove(lease):
+        with suppress(OSError):
+            if lease.is_own():
+                remove(lease.path, lambda seen: seen.content == lease.content)
+        os.close(lease.file)
+
+
+def remove(path: Path, is_meant: Callable[[Seen], bool]) -> None:
+    """Delete the lease that is meant; one that has taken its place is put back."""
+    # No file system deletes a name only if it still stands for a given file. So it is renamed to a
+    # name of our own first, looked at, and put back by a link, which replaces nothing.
+    aside = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
+    try:
+        os.rename(path, aside)
+    except FileNotFoundError:
+        return
+    found = look(aside)
+    if found is not None and not is_meant(found):
+        with suppress(OSError):
+            os.link(aside, path)
+    aside.unlink(missing_ok=True)
+
+
+class _Renewer:
+    """The thread that renews all leases of this process."""
+
+    def __init__(self) -> None:
+        self.leases: set[Lease] = set()
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+
+    def add(self, lease: Lease) -> None:
+        with self._changed:
+            self.leases.add(lease)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="leases", daemon=True)
+                self._thread.start()
+            self._changed.notify()
+
+    def remove(self, lease: Lease) -> bool:
+        """Stop renewing a lease; return whether it was being renewed, which a child's is not."""
+        with self._changed:
+            is_known = lease in self.leases
+            self.leases.discard(lease)
+            return is_known
+
+    def _run(self) -> None:
+        with self._changed:
+            while True:
+                for lease in self.leases:
+                    if lease.is_due:
+                        lease.renew()
+                every_s = min((lease.length_s for lease in self.leases), default=None)
+                self._changed.wait(every_s and every_s / RENEWALS)
+
+
+_renewer = _Renewer()
+
+
+def _forget_parents_leases() -> None:
+    """Close them in a forked child, so that their locks end with the parent."""
+    global _renewer
+    for lease in _renewer.leases:
+        os.close(lease.file)
+        lease.is_lost = True
+    _renewer = _Renewer()  # the thread stayed in the parent
+
+
+os.register_at_fork(after_in_child=_forget_parents_leases)
