@@ -7,7 +7,7 @@
     <root>/failures/<fingerprint>.json    why the last attempt failed; in .log, what it said
     <root>/leases/                        who makes which stage, and who uses the store
     <root>/results/<experiment>/          what its report is written from; a sweep rewrites it
-    <root>/studies/<hash>.journal         what a search has tried
+    <root>/studies/<hash>.journal         what a search has tried; .json: the database that knows
     <root>/pictures/<key>/                drawn for MLflow; redrawn if missing
     <root>/plans/<hash>.json              what worker processes read; `cache gc` deletes them
     <root>/progress/<owner>.json          what a sweep does now, for `status`

@@ -1,27 +1,30 @@
 """Optuna as an adviser: it suggests each point of a search, and is told its score.
 
-The study is a journal in the store. What is drawn depends on the trial's number, its key and
-earlier scores, so a search that was killed continues as if it had not been.
+What is drawn depends on the trial's number, its key and earlier scores, so a search that was killed
+continues as if it had not been. With several processes it depends on which was told first, too.
 """
 
-from collections.abc import Iterator, Sequence
+import logging
+import time
+from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from spar_bench.errors import SpecError
-from spar_bench.files import writing
+from spar_bench.leases import POLL_S
 from spar_bench.plan.trials import Trial
 from spar_bench.session.collect import Collector
+from spar_bench.session.study import StudyPlace
 from spar_bench.spec import LoadedSpec, Point, resolve_point
-from spar_bench.spec.blocks import ChoicesSpec, SearchSpec
+from spar_bench.spec.blocks import ChoicesSpec
 from spar_bench.stage import canonical, digest
 from spar_bench.store import Store
+
+log = logging.getLogger(__name__)
 
 VALUES, IMPOSSIBLE = "values", "impossible"
 """What a trial stores: the values drawn, and why they are incompatible if they are."""
@@ -33,103 +36,147 @@ class Asked:
 
     point: Point
     trial: optuna.trial.Trial
-    study: optuna.study.Study
-    search: SearchSpec
+    searcher: "Searcher"
 
     def prune_reason(self, epoch: int, loss: float) -> str:
         """Report a student's mean loss after an epoch to the pruner; only for the first seed.
 
         Returns why the student is given up if it lags behind the median of the others, else "".
         """
-        if not self.search.prune:
+        search = self.searcher.search
+        if not search.prune:
             return ""
-        known = self.study.trials[self.trial.number].intermediate_values
-        if epoch not in known:
-            [direction] = self.search.objectives.values()
-            self.trial.report(-loss if direction == "maximize" else loss, epoch)
-        # Also for an epoch that a killed attempt reported: it may have been the decisive one.
-        if self.trial.should_prune():
+        with self.searcher.locked():
+            known = self.searcher.study.trials[self.trial.number].intermediate_values
+            if epoch not in known:
+                [direction] = search.objectives.values()
+                self.trial.report(-loss if direction == "maximize" else loss, epoch)
+            # Also for an epoch that a killed attempt reported: it may have been the decisive one.
+            is_lagging = self.trial.should_prune()
+        if is_lagging:
             last = max(epoch, *known, 0)
             return f"pruned by the search after epoch {last}: its loss lags behind the others'"
         return ""
 
     def tell(self, collector: Collector) -> None:
         """Report the score of this point's trials to the study: their mean over seeds."""
-        trials = collector.plan.trials
-        scores = [score(collector, trial, list(self.search.objectives)) for trial in trials]
+        names, trials = self.searcher.objectives, collector.plan.trials
+        scores = [score(collector, trial, names) for trial in trials]
         if all(scores):
-            means = [sum(s[name] for s in scores) / len(scores) for name in self.search.objectives]
-            self.study.tell(self.trial, means)
+            self.record([sum(s[name] for s in scores) / len(scores) for name in names])
             return
         failed = any(collector.trial_state(trial).status == "failed" for trial in trials)
-        self.study.tell(self.trial, state=TrialState.FAIL if failed else TrialState.PRUNED)
+        self.record(TrialState.FAIL if failed else TrialState.PRUNED)
+
+    def record(self, ending: list[float] | TrialState) -> None:
+        """Report the score for each objective, or how else the trial has ended.
+
+        Nothing happens if another process has taken it over meanwhile, and reported it.
+        """
+        values, state = (ending, None) if isinstance(ending, list) else (None, ending)
+        with self.searcher.locked():
+            self.searcher.study.tell(self.trial, values, state, skip_if_finished=True)
 
 
 class Searcher:
     """The points that a search has tried, and those that it suggests next.
 
-    Build and use it under the lock of its `study_name`: one process at a time writes a study;
-    another that runs the same spec waits, then finds everything done.
+    Any number of processes may search at once on one store: each is asked for trials of its own,
+    under a lease, and those of one that was killed are taken over. `poll` is called while others
+    are waited for, and may raise.
     """
 
-    def __init__(self, loaded: LoadedSpec, store: Store) -> None:
+    def __init__(
+        self, loaded: LoadedSpec, store: Store, poll: Callable[[], None] = lambda: None
+    ) -> None:
         assert loaded.search is not None, "only a spec with a search is searched"
-        self.search, self._loaded = loaded.search, loaded
+        self.search, self._loaded, self._store = loaded.search, loaded, store
         self.objectives = list(loaded.search.objectives)
-        path = _journal(loaded, store)
-        with writing(path.parent):
-            path.parent.mkdir(exist_ok=True)
-            _cut_unfinished_line(path)
+        self._place, self._poll = StudyPlace(_study_name(loaded), store), poll
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self._study = optuna.create_study(
-            study_name=study_name(loaded),
-            storage=JournalStorage(_Journal(path)),
-            directions=list(self.search.objectives.values()),
-            pruner=optuna.pruners.MedianPruner(n_startup_trials=3, n_warmup_steps=1)
+        pruner = (
+            optuna.pruners.MedianPruner(n_startup_trials=3, n_warmup_steps=1)
             if self.search.prune
-            else optuna.pruners.NopPruner(),
-            load_if_exists=True,
+            else optuna.pruners.NopPruner()
         )
+        with self.locked():
+            self.study = self._place.create(list(self.search.objectives.values()), pruner)
+
+    def locked(self) -> AbstractContextManager[None]:
+        """Keep other processes from the study."""
+        return self._place.locked(self._poll)
 
     def past(self) -> list[Point]:
-        """Return the points that were tried, in order."""
-        return _points(self._loaded, _ended(self._study))
+        """Return the points that have been tried by now, in order."""
+        with self.locked():
+            ended = [trial for trial in self.study.get_trials() if trial.state.is_finished()]
+        return _points(self._loaded, ended)
 
-    @property
-    def n_tried(self) -> int:
-        """How many trials of the budget are used."""
-        return len(_ended(self._study))
+    def __iter__(self) -> Generator[Asked]:
+        """Ask for one point after another until all are tried; each must get its score."""
+        with self.locked():
+            for values in self.search.enqueue:
+                labelled = {key: self._label(key, value) for key, value in values.items()}
+                self.study.enqueue_trial(labelled, skip_if_exists=True)
+        is_waiting = False
+        while True:
+            with ExitStack() as claimed:
+                asked = self._ask(claimed)
+                if asked is not None:
+                    yield asked
+                    continue
+            if not self._others():
+                return
+            if not is_waiting:
+                log.info("the last trials are made by other sweeps; waiting for them")
+            is_waiting = True
+            self._poll()
+            time.sleep(POLL_S)
 
-    def __iter__(self) -> Iterator[Asked]:
-        """Ask for one point after another until the budget is used; each must get its score.
+    def _ask(self, claimed: ExitStack) -> Asked | None:
+        """Return a trial that a kill interrupted, else a new one; None if none is left to begin.
 
-        An impossible draw, such as a stride over its window, counts too.
+        It is this process's until `claimed` is closed. An impossible draw, such as a stride over
+        its window, is a trial of the budget, too.
         """
-        for values in self.search.enqueue:
-            labelled = {key: self._label(key, value) for key, value in values.items()}
-            self._study.enqueue_trial(labelled, skip_if_exists=True)
-        while self.n_tried < self.search.trials:
-            trial = self._next()
-            values = {key: self._suggest(trial, key) for key in self.search.space}
-            try:
-                point = resolve_point(self._loaded, values)
-            except SpecError as error:
-                trial.set_user_attr(IMPOSSIBLE, str(error))
-                self._study.tell(trial, state=TrialState.FAIL)
-                continue
-            trial.set_user_attr(VALUES, values)
-            yield Asked(point, trial, self._study, self.search)
+        with self.locked():
+            while (trial := self._claim(claimed)) is not None:
+                values = {key: self._suggest(trial, key) for key in self.search.space}
+                try:
+                    point = resolve_point(self._loaded, values)
+                except SpecError as error:
+                    trial.set_user_attr(IMPOSSIBLE, str(error))
+                    self.study.tell(trial, state=TrialState.FAIL)
+                    claimed.close()
+                    continue
+                trial.set_user_attr(VALUES, values)
+                return Asked(point, trial, self)
+        return None
 
-    def _next(self) -> optuna.trial.Trial:
-        """Return the trial that a kill interrupted, else a new one."""
-        cut_short = self._study.get_trials(states=[TrialState.RUNNING])
-        if cut_short:
-            return optuna.trial.Trial(self._study, cut_short[0]._trial_id)
-        return self._study.ask()
+    def _claim(self, claimed: ExitStack) -> optuna.trial.Trial | None:
+        begun = [t for t in self.study.get_trials() if t.state != TrialState.WAITING]
+        for known in begun:
+            if known.state == TrialState.RUNNING and self._hold(known.number, claimed):
+                return optuna.trial.Trial(self.study, known._trial_id)
+        if len(begun) >= self.search.trials:
+            return None
+        trial = self.study.ask()
+        self._hold(trial.number, claimed)
+        return trial
+
+    def _hold(self, number: int, claimed: ExitStack) -> bool:
+        """Take the lease of a trial, unless another process makes it."""
+        name = f"trial-{self._place.name[:32]}-{number}"
+        return bool(claimed.enter_context(self._store.leases.hold_free([name])))
+
+    def _others(self) -> bool:
+        """Return whether other processes make trials yet."""
+        with self.locked():
+            return bool(self.study.get_trials(states=[TrialState.RUNNING]))
 
     def _suggest(self, trial: optuna.trial.Trial, key: str) -> Any:
         # One sampler per value, so that a trial interrupted between two values ends up the same.
-        self._study.sampler = self._sampler(trial.number, key)
+        self.study.sampler = self._sampler(trial.number, key)
         axis = self.search.space[key]
         if isinstance(axis, ChoicesSpec):
             labels = {_as_label(choice): choice for choice in axis.choices}
@@ -143,29 +190,25 @@ class Searcher:
         seed = int(digest([self.search.seed, number, key])[:8], 16)
         if self.search.sampler == "random":
             return optuna.samplers.RandomSampler(seed=seed)
-        return optuna.samplers.TPESampler(seed=seed)
+        # What others try now counts as bad, so that not all of them try the same.
+        return optuna.samplers.TPESampler(seed=seed, constant_liar=True)
 
     def _label(self, key: str, value: Any) -> Any:
         return _as_label(value) if isinstance(self.search.space[key], ChoicesSpec) else value
 
 
-def study_name(loaded: LoadedSpec) -> str:
-    """Return the name of a search's study and of its lock."""
-    return digest(["study", loaded.spec_hash])
-
-
 def past_points(loaded: LoadedSpec, store: Store) -> list[Point]:
-    """Return the points that a search has tried or is trying, in order; writes nothing."""
-    path = _journal(loaded, store)
-    if not path.exists():
-        return []
-    try:
-        study = optuna.load_study(
-            study_name=study_name(loaded), storage=JournalStorage(_Journal(path))
-        )
-    except KeyError:  # killed before it started
-        return []
-    return _points(loaded, study.get_trials())
+    """Return the points that a search has tried or is trying, in order; writes nothing.
+
+    Raises:
+        StoreError: the study is in a database that does not answer, or is not named.
+    """
+    study = StudyPlace(_study_name(loaded), store).load()
+    return [] if study is None else _points(loaded, study.get_trials())
+
+
+def _study_name(loaded: LoadedSpec) -> str:
+    return digest(["study", loaded.spec_hash])
 
 
 def score(collector: Collector, trial: Trial, objectives: Sequence[str]) -> dict[str, float]:
@@ -185,48 +228,6 @@ def score(collector: Collector, trial: Trial, objectives: Sequence[str]) -> dict
             known = [value for value in values if value is not None]
             found[name] = sum(known) / len(known) if len(known) == len(values) else None
     return {n: v for n, v in found.items() if v is not None} if None not in found.values() else {}
-
-
-class _Journal(JournalFileBackend):  # type: ignore[misc]  # optuna's types are not read
-    """Optuna's journal in a file; a full disk is reported in one line."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(str(path), lock_obj=_Held())
-        self._folder = path.parent
-
-    def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Append events to the file."""
-        with writing(self._folder):
-            super().append_logs(logs)
-
-
-class _Held:
-    """The journal's lock; the study's own file lock replaces it, which no kill leaves behind."""
-
-    def acquire(self) -> bool:
-        """Do nothing: the study's lock is held."""
-        return True
-
-    def release(self) -> None:
-        """Do nothing: the study's lock is released later."""
-
-
-def _journal(loaded: LoadedSpec, store: Store) -> Path:
-    return store.root / "studies" / f"{study_name(loaded)}.journal"
-
-
-def _cut_unfinished_line(path: Path) -> None:
-    """Remove a partial line left by a kill: later lines would be unreadable."""
-    if not path.exists():
-        return
-    with path.open("r+b") as file:
-        content = file.read()
-        file.truncate(content.rfind(b"\n") + 1)
-
-
-def _ended(study: optuna.study.Study) -> list[optuna.trial.FrozenTrial]:
-    states = [TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL]
-    return list(study.get_trials(states=states))
 
 
 def _points(loaded: LoadedSpec, trials: list[optuna.trial.FrozenTrial]) -> list[Point]:

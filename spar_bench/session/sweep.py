@@ -6,6 +6,7 @@ Torch is imported when something must be made, or when nothing tells which machi
 import logging
 import threading
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from pathlib import Path
 
 from spar_bench import track
@@ -156,18 +157,14 @@ class _Sweep:
 
     def _search(self, one: Experiment) -> None:
         """Ask for one trial after another; all are timed at the end, in one session."""
-        from spar_bench.session.search import Searcher, score, study_name
+        from spar_bench.session.search import Searcher, score
 
-        with self._store.lock(
-            [study_name(one.loaded)], on_wait=_say_waiting, poll=self._making.check
-        ):
-            searcher = Searcher(one.loaded, self._store)
-            points = searcher.past()
-            for asked in searcher:
-                points.append(asked.point)
+        searcher = Searcher(one.loaded, self._store, self._making.check)
+        with closing(iter(searcher)) as asking:
+            for asked in asking:
                 log.info(
                     "trial %d of %d: %s",
-                    searcher.n_tried + 1,
+                    asked.trial.number + 1,
                     searcher.search.trials,
                     asked.point.group,
                 )
@@ -178,8 +175,8 @@ class _Sweep:
                 asked.tell(Collector(one.name, one.plan, self._store))
                 if self._options.fail_fast and self._making.failures:
                     break
-            self._plan(one, {point.group: point for point in points}.values())
-            self._execute_all(one, timed=True)
+        self._plan(one, {point.group: point for point in searcher.past()}.values())
+        self._execute_all(one, timed=True)
         collector = Collector(one.name, one.plan, self._store)
         scored = {t.name: score(collector, t, searcher.objectives) for t in one.plan.trials}
         one.objectives = {name: found for name, found in scored.items() if found}
@@ -230,7 +227,3 @@ class _Sweep:
         return any(
             self._making.outcomes.get(key, "found") != "found" for key in plan.of_trial(trial)
         )
-
-
-def _say_waiting(_: str) -> None:
-    log.info("another sweep runs this search; waiting for it")

@@ -1,15 +1,20 @@
 """A search suggests its points in one order, whatever kills it, and records their scores."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from optuna.trial import TrialState
 
 from spar_bench.conflicts import read_spec
+from spar_bench.errors import StoreError
 from spar_bench.results import Results
 from spar_bench.session.search import Asked, Searcher, past_points
+from spar_bench.session.study import DATABASE_VARIABLE
 from spar_bench.store import Store
 from tests.small import UNTIMED, one_line, runs, spar_bench, write_spec
 
@@ -89,7 +94,7 @@ def lead(spec: Path, store: Path, *, until: int = 99) -> list[str]:
     for n_asked, asked in enumerate(searcher, 1):
         if n_asked == until:
             break  # the point is suggested, but nothing is reported
-        asked.study.tell(asked.trial, [asked.trial.params["student.learning_rate"] * 50])
+        asked.record([asked.trial.params["student.learning_rate"] * 50])
     return [point.group for point in past_points(read_spec(spec), Store(store))]
 
 
@@ -156,6 +161,102 @@ def test_finished_search_asks_for_nothing(spec: Path, tmp_path: Path) -> None:
     assert list(Searcher(read_spec(spec), Store(tmp_path))) == []
 
 
+def test_searches_at_once_share_the_trials(spec: Path, tmp_path: Path) -> None:
+    both = [iter(Searcher(read_spec(spec), Store(tmp_path))) for _ in range(2)]
+    open_ = [next(one) for one in both]
+    for _ in range(2):
+        for index, asking in enumerate(both):
+            open_[index].record([0.1 * open_[index].trial.number])
+            open_[index] = next(asking)
+    last = open_[1]
+    open_[0].record([0.4])
+    final = next(both[0])
+    final.record([0.6])
+
+    with ThreadPoolExecutor(1) as thread:
+        waiting = thread.submit(next, both[0], None)
+        assert not waiting.done()
+        last.record([0.5])
+        assert waiting.result(timeout=20) is None
+
+    assert next(both[1], None) is None
+    assert (last.trial.number, final.trial.number) == (5, 6)
+    study = Searcher(read_spec(spec), Store(tmp_path)).study
+    assert [trial.value for trial in study.trials] == pytest.approx([i / 10 for i in range(7)])
+    assert len({point.group for point in past_points(read_spec(spec), Store(tmp_path))}) == 7
+    assert list((tmp_path / "leases").iterdir()) == []
+
+
+def test_trial_of_a_search_that_was_paused_is_taken_over_and_told_once(
+    spec: Path, tmp_path: Path
+) -> None:
+    paused = iter(Searcher(read_spec(spec), Store(tmp_path)))
+    late = next(paused)
+    [lease] = (tmp_path / "leases").iterdir()
+    lease.unlink()
+
+    taken = next(iter(Searcher(read_spec(spec), Store(tmp_path))))
+    taken.record([0.2])
+    late.record([0.9])
+
+    assert (late.trial.number, taken.trial.number) == (0, 0)
+    assert taken.searcher.study.trials[0].value == 0.2
+
+
+def test_study_in_a_database_belongs_to_one_store(
+    spec: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_journal = lead(spec, tmp_path / "journal")
+    monkeypatch.setenv(DATABASE_VARIABLE, f"sqlite:///{tmp_path}/studies.db")
+
+    found = [lead(spec, tmp_path / name, until=4) for name in ("a", "b")]
+    assert [len(one) for one in found] == [4, 4]
+    assert lead(spec, tmp_path / "a") == in_journal
+    assert [path.suffix for path in (tmp_path / "a" / "studies").iterdir()] == [".json"]
+    with pytest.raises(StoreError, match="must be left out for a search that has begun in") as no:
+        lead(spec, tmp_path / "journal")
+    assert no.value.args[0].endswith("unset it, or delete that file to begin anew")
+    monkeypatch.delenv(DATABASE_VARIABLE)
+    with pytest.raises(StoreError, match=r"is in a database, sqlite:.*; set that"):
+        past_points(read_spec(spec), Store(tmp_path / "a"))
+
+
+@pytest.mark.parametrize("uri", ["postgresql+nodriver://a:s3cret@h/d", "no", "sqlite:////no/no.db"])
+def test_database_that_cannot_be_used_is_one_line(
+    spec: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uri: str
+) -> None:
+    monkeypatch.setenv(DATABASE_VARIABLE, uri)
+
+    with pytest.raises(StoreError, match=r"^SPAR_BENCH_STUDIES: must be a database that") as caught:
+        Searcher(read_spec(spec), Store(tmp_path))
+
+    assert "s3cret" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.slow
+def test_two_sweeps_of_a_search_make_each_trial_once_and_write_the_same(here: Path) -> None:
+    spec = write_spec(TEACHERS)
+    command = [sys.executable, "-m", "spar_bench", "sweep", spec, "--threads", "1"]
+    both = [
+        subprocess.Popen(
+            [*command, "--tracking-uri", f"sqlite:///{name}.db"], stderr=subprocess.PIPE, text=True
+        )
+        for name in ("a", "b")
+    ]
+    with ThreadPoolExecutor(2) as threads:
+        said = [text for _, text in threads.map(subprocess.Popen.communicate, both)]
+
+    assert [one.returncode for one in both] == [0, 0], said
+    begun = [line.split(":")[0] for text in said for line in text.splitlines() if " of 5:" in line]
+    assert len(begun) == len(set(begun))
+    made = [line.split()[2] for text in said for line in text.splitlines() if line[:5] == "made "]
+    assert len(made) == len(set(made))
+    found = Results.load(Path(".spar_bench/results/tiny"))
+    assert {row.status for row in found.rows} == {"finished"}
+    assert len(found.objectives) == len({row.trial for row in found.rows})
+
+
 def why_pruned(asked: Asked, losses: list[float]) -> str:
     """Return why a student with these losses is pruned, or nothing."""
     reasons = (asked.prune_reason(epoch, loss) for epoch, loss in enumerate(losses, 1))
@@ -169,7 +270,7 @@ def after_three_good(spec: Path, store: Path) -> Iterator[Asked]:
             yield asked
         else:
             assert why_pruned(asked, [0.3, 0.2, 0.1]) == ""
-            asked.study.tell(asked.trial, [0.5])
+            asked.record([0.5])
 
 
 def test_student_whose_loss_lags_behind_the_median_is_pruned(spec: Path, tmp_path: Path) -> None:
@@ -197,7 +298,7 @@ def test_search_for_two_objectives_goes_past_an_impossible_draw(here: Path) -> N
     second = spar_bench("sweep", spec)
     looked = spar_bench("status", spec).stdout + spar_bench("plan", spec).stdout
 
-    study = Searcher(read_spec(Path(spec)), Store(Path(".spar_bench")))._study
+    study = Searcher(read_spec(Path(spec)), Store(Path(".spar_bench"))).study
     impossible = {"teacher.window_px": 32, "teacher.stride_px": 64}
     is_possible = [trial.params != impossible for trial in study.trials]
     assert (len(is_possible), all(is_possible)) == (5, False)

@@ -1,4 +1,4 @@
-"""MLflow's runs in PostgreSQL, started here: sweeps of a lab on one server, and its password."""
+"""Runs of MLflow and studies of Optuna in PostgreSQL, started here; and its password."""
 
 import os
 import pwd
@@ -10,9 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from spar_bench.conflicts import read_spec
 from spar_bench.errors import StoreError
+from spar_bench.session.search import Searcher
+from spar_bench.session.study import DATABASE_VARIABLE
+from spar_bench.store import Store
 from spar_bench.track.client import connect, experiments, search_runs
-from tests.small import TINY, spar_bench, write_spec
+from tests.session.test_search import TEACHERS
+from tests.small import TINY, one_line, spar_bench, write_spec
 from tests.soak.ground import Database
 
 USERS = {entry.pw_name for entry in pwd.getpwall()}
@@ -73,3 +78,51 @@ def test_server_that_is_down_is_one_line(postgres: Database) -> None:
         connect(postgres.uri.replace(port, "9"))
 
     assert "s3cret" not in str(caught.value)
+
+
+def test_two_searches_share_the_trials_of_a_study(
+    here: Path, postgres: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(DATABASE_VARIABLE, f"{postgres.uri.rpartition('/')[0]}/template1")
+    loaded = read_spec(Path(write_spec(TEACHERS)))
+    store = Path(".spar_bench")
+
+    both = [iter(Searcher(loaded, Store(store))) for _ in range(2)]
+    asked = [next(one) for one in both]
+    for one in asked:
+        one.record([0.5, 1.0])
+    spar_bench("sweep", "experiments/tiny.yaml")
+
+    assert [one.trial.number for one in asked] == [0, 2]  # 1 is an impossible draw
+    study = Searcher(loaded, Store(store)).study
+    assert [trial.number for trial in study.trials] == list(range(5))
+    assert all(trial.state.is_finished() for trial in study.trials)
+    assert study.trials[2].values == [0.5, 1.0]
+    written = [path for path in here.rglob("*") if path.is_file()]
+    assert [path for path in written if b"s3cret" in path.read_bytes()] == []
+
+
+def test_database_that_mlflow_has_is_no_place_for_a_study(
+    here: Path, postgres: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect(postgres.uri)
+    monkeypatch.setenv(DATABASE_VARIABLE, postgres.uri)
+
+    said = one_line(spar_bench("sweep", write_spec(TEACHERS), exits=2))
+
+    assert "must be a database of searches alone, of this release of Optuna" in said
+    assert not any(Path(".spar_bench/studies").iterdir())
+
+
+def test_study_whose_server_is_down_is_one_line(
+    here: Path, postgres: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = postgres.uri.rpartition(":")[2].partition("/")[0]
+    monkeypatch.setenv(DATABASE_VARIABLE, postgres.uri.replace(port, "9"))
+
+    result = spar_bench("sweep", write_spec(TEACHERS), exits=2)
+
+    said = one_line(result)
+    assert said.startswith("SPAR_BENCH_STUDIES: must be a database that answers, but postgresql+")
+    assert "Connection refused" in said
+    assert "s3cret" not in result.output
