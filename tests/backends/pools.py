@@ -7,6 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from safetensors.numpy import load_file
+
 from spar_bench.backends._pool import Pool
 from spar_bench.backends.base import Setup
 from spar_bench.engine.events import Event
@@ -14,8 +17,9 @@ from spar_bench.engine.scheduler import Scheduler
 from spar_bench.engine.workplan import Retries, WorkPlan
 from spar_bench.plan.trials import Plan
 from spar_bench.stages.base import Stage
+from spar_bench.stages.student import TRAINED_FILE
 from spar_bench.store import Store
-from tests.run.tiny import Notes
+from tests.run.tiny import Notes, finished
 
 
 @contextmanager
@@ -78,6 +82,16 @@ def on_progress(
 
     making.notify = note
     return seen
+
+
+def require_by_two(student: Stage, store: Store, whole: Store) -> None:
+    """Require that two processes trained a student, to the weights of one process elsewhere."""
+    made, alone = (finished(one, student) for one in (store, whole))
+    assert made.manifest["made"]["processes"] == 2
+    weights, expected = (load_file(one.path(TRAINED_FILE)) for one in (made, alone))
+    assert weights.keys() == expected.keys()
+    for name, value in expected.items():
+        assert np.allclose(weights[name], value, rtol=1e-5, atol=1e-7)
 
 
 def kill_once(making: Scheduler, notes: Notes, found: Callable[[], list[int]]) -> list[int]:

@@ -11,20 +11,17 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from safetensors.numpy import load_file
 
 from spar_bench.backends import ray as backend
 from spar_bench.engine.scheduler import Scheduler
 from spar_bench.engine.workplan import Retries, WorkPlan
 from spar_bench.plan.trials import Plan
-from spar_bench.stages.student import TRAINED_FILE
 from spar_bench.store import Store
-from tests.backends.pools import kill_once, listening, on_progress, two_workers
+from tests.backends.pools import kill_once, listening, on_progress, require_by_two, two_workers
 from tests.run.conftest import clip, photographs, store
 from tests.run.execute.conftest import contents, plan, undisturbed, whole
-from tests.run.tiny import Notes, finished, of_kind
+from tests.run.tiny import Notes, of_kind
 from tests.small import UNTIMED, one_line, spar_bench, workers_on, write_spec
 
 __all__ = ["clip", "photographs", "plan", "store", "undisturbed", "whole"]
@@ -110,12 +107,7 @@ def test_student_trained_by_two_workers_is_made_and_its_group_given_back(
 
     assert set(making.outcomes.values()) == {"made"}
     assert {address for each in at.values() for address in each} == {"0100007F"}
-    made, alone = (finished(one, student) for one in (store, whole))
-    assert made.manifest["made"]["processes"] == 2
-    weights, expected = (load_file(one.path(TRAINED_FILE)) for one in (made, alone))
-    assert weights.keys() == expected.keys()
-    for name, value in expected.items():
-        assert np.allclose(weights[name], value, rtol=1e-5, atol=1e-7)
+    require_by_two(student, store, whole)
 
 
 @pytest.mark.slow
@@ -161,7 +153,6 @@ from pathlib import Path
 from spar_bench.backends.base import Setup
 from spar_bench.backends.ray import Backend
 from spar_bench.engine.workplan import read_work_plan
-from spar_bench.stages.student import TRAINED_FILE
 from spar_bench.store import Store
 path, root = sys.argv[1:]
 plan = read_work_plan(Path(path))

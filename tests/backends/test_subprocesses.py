@@ -10,9 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from safetensors.numpy import load_file
 
 from spar_bench.backends import _pool as pool_module
 from spar_bench.backends import subprocesses
@@ -22,12 +20,11 @@ from spar_bench.engine.events import Event
 from spar_bench.engine.workplan import Retries, WorkPlan
 from spar_bench.plan.trials import Plan
 from spar_bench.processes import MEETING
-from spar_bench.stages.student import TRAINED_FILE
 from spar_bench.store import Store
-from tests.backends.pools import kill_once, listening, on_progress, two_workers
+from tests.backends.pools import kill_once, listening, on_progress, require_by_two, two_workers
 from tests.run.conftest import clip, photographs, store
 from tests.run.execute.conftest import contents, plan, undisturbed, whole
-from tests.run.tiny import finished, of_kind
+from tests.run.tiny import of_kind
 from tests.small import workers_on
 from tests.toy import Summary
 
@@ -219,12 +216,7 @@ def test_student_trained_by_two_processes_is_that_of_one(
     assert set(making.outcomes.values()) == {"made"}
     assert len(killed) == dies
     assert {address for each in at.values() for address in each} == {"0100007F"}  # 127.0.0.1
-    made, alone = (finished(one, student) for one in (store, whole))
-    assert made.manifest["made"]["processes"] == 2
-    weights, expected = (load_file(one.path(TRAINED_FILE)) for one in (made, alone))
-    assert weights.keys() == expected.keys()
-    for name, value in expected.items():
-        assert np.allclose(weights[name], value, rtol=1e-5, atol=1e-7)
+    require_by_two(student, store, whole)
     assert workers_on(str(store.root)) == []
     assert not list((store.root / "plans").glob("*.meeting"))
 
