@@ -168,15 +168,17 @@ class Leases:
         """Return whether a lease is held by an owner that is not known to be dead."""
         return self._look(name) is not None and self._dead(name) is None
 
-    def is_alive(self, name: str) -> bool:
+    def is_alive(self, name: str, poll: Callable[[], None] = lambda: None) -> bool:
         """Watch a lease until it is clear whether its owner lives.
 
-        It takes a sixth of the lease for a living owner on another host, and the whole for a dead.
+        It takes a sixth of the lease for a living owner on another host, and the whole for a dead;
+        `poll` is called meanwhile.
         """
         first = self._look(name)
         while (seen := self._look(name)) is not None and self._dead(name) is None:
             if seen != first or (self._is_here(seen) and not seen.is_unlocked):
                 return True
+            poll()
             self._pause()
         return False
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 FOLLOW_S = 5.0
-"""Seconds after the first of several processes in which the others end by themselves."""
+"""Seconds after the end of one of several processes in which the others end by themselves."""
 
 
 class Link(Protocol):
@@ -46,14 +46,20 @@ class Together:
     def __init__(self, links: Sequence[Link], release: Callable[[], None] = lambda: None) -> None:
         self._first, *self._others = links
         self._release = release
+        self._ending = ""
         for other in self._others:
             threading.Thread(target=self._watch, args=(other,), daemon=True).start()
 
     def _watch(self, other: Link) -> None:
-        """Read what a process prints, which is nothing, until it ends; none outlives another."""
+        """Read what a process prints, which is nothing, until it ends; none outlives another.
+
+        The first notices by itself, unless it waits for that one's gradients.
+        """
         for _ in other.lines():
             pass
-        if not self._first.has_ended(0):
+        if not self._first.has_ended(FOLLOW_S):
+            other.has_ended(FOLLOW_S)
+            self._ending = f"{other.ending}, which trained along"
             self._first.kill()
 
     def tell(self, line: str) -> None:
@@ -86,5 +92,5 @@ class Together:
 
     @property
     def ending(self) -> str:
-        """How the first ended."""
-        return self._first.ending
+        """How the first ended, or another that ended before it."""
+        return self._ending or self._first.ending

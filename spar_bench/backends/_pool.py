@@ -116,11 +116,13 @@ class Pool(ABC):
         self._plan = plan.save(self.setup.store.root / "plans")
 
     def room(self, stage: Stage) -> int:
-        """Return for how many batches slots are idle; for one that takes the machine, 1 if all."""
+        """Return for how many batches slots are idle; for one that takes the machine, 1 if all.
+
+        At least 1 if nothing is busy: what slots have gone may come again.
+        """
         n_busy = sum(len(worker.slots) for worker in self._workers if worker.open)
-        if stage.alone:
-            return int(n_busy == 0)
-        return max(self.n_slots() - n_busy, 0) // self._slots_for(stage)
+        n_idle = 0 if stage.alone else max(self.n_slots() - n_busy, 0)
+        return max(n_idle // self._slots_for(stage), int(n_busy == 0))
 
     def _slots_for(self, stage: Stage) -> int:
         return self.setup.processes if stage.joint else 1
@@ -140,7 +142,8 @@ class Pool(ABC):
 
     def _give(self, batch: list[Stage], emit: Emit, *, helps: bool = False) -> None:
         n_slots = 1 if helps else self._slots_for(batch[0])
-        idle = (one for one in self._workers if not one.open and len(one.slots) == n_slots)
+        alike = (one for one in self._workers if not one.open and len(one.slots) == n_slots)
+        idle = (one for one in alike if not one.link.has_ended(0))
         worker = next(idle, None) or self._start(n_slots)
         worker.batch, worker.emit, worker.helps = batch, emit, helps
         names = [stage.fingerprint for stage in batch]

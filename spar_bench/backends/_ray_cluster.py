@@ -20,6 +20,7 @@ from spar_bench.backends._ray_actors import GROUPS, Actor, Holder, Slot, reason
 from spar_bench.backends.base import Setup
 from spar_bench.backends.subprocesses import LOOPBACK
 from spar_bench.errors import NotReady
+from spar_bench.track.uri import masked
 
 LOCAL = "ray"
 """The address of a cluster of this machine alone, which ends with this process."""
@@ -39,7 +40,7 @@ network's, on all systems but the two in the name."""
 PASSED_ON = ("GLOO_", "HF_", "NCCL_", "SPAR_BENCH_", "PYTHON", "XDG_")
 SECRET = ("TOKEN", "KEY", "SECRET", "PASSWORD")
 """Beginnings of the variables that workers on other nodes need, since Ray passes none on; and what
-is in the names of those that it must not show to all of a cluster."""
+is in the names of those that it must not show to all of a cluster, as a URI with a password."""
 
 
 class Cluster:
@@ -161,13 +162,8 @@ class Cluster:
         actor = self._ray.remote(max_restarts=0, max_task_retries=0, concurrency_groups=GROUPS)(
             Slot
         )
-        passed = {
-            name: value
-            for name, value in os.environ.items()
-            if name.startswith(PASSED_ON) and not any(word in name for word in SECRET)
-        }
         resources = {"num_cpus": self._cpus, "num_gpus": int(self._has_gpus)}
-        return actor.options(**resources, **options, runtime_env={"env_vars": passed}).remote(
+        return actor.options(**resources, **options, runtime_env={"env_vars": passed_on()}).remote(
             command, os.getcwd(), place, has_gpu=self._has_gpus
         )
 
@@ -222,6 +218,17 @@ class Cluster:
             "_temp_dir": self._folder,  # one of all users' belongs to whoever came first
             "object_store_memory": OBJECT_STORE_BYTES,
         }
+
+
+def passed_on() -> dict[str, str]:
+    """Return the variables of this process that workers get, wherever they are."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name.startswith(PASSED_ON)
+        and not any(word in name for word in SECRET)
+        and masked(value) == value
+    }
 
 
 def _require_answer(address: str) -> None:

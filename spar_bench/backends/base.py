@@ -49,7 +49,10 @@ class Backend(Protocol):
         ...
 
     def submit(self, batch: list[Stage], emit: Emit) -> None:
-        """Make stages together, now or in the background; each gets an event that ends it."""
+        """Make stages together, now or in the background; each gets an event that ends it.
+
+        Or `left`, if another process has its lease; it is then submitted again, once that has not.
+        """
         ...
 
     def help(self, batch: list[Stage], emit: Emit) -> None:

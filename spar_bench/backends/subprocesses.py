@@ -4,7 +4,7 @@ import os
 import socket
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 from spar_bench.backends._link import Link, Together
 from spar_bench.backends._pool import Pool
@@ -32,13 +32,14 @@ class Backend(Pool):
         """Launch a worker on the devices of its slots."""
         if self.setup.threads is not None:
             command = [*command, "--threads", str(self.setup.threads)]
-        started = [
-            Process(
-                [*command, "--device", self.setup.devices[slot]],
-                environment={**LOOPBACK, **os.environ, **place} if place else None,
-            )
-            for slot, place in zip(slots, places, strict=True)
-        ]
+        with ExitStack() as on_failure:
+            started = list[Link]()
+            for slot, place in zip(slots, places, strict=True):
+                environment = {**LOOPBACK, **os.environ, **place} if place else None
+                named = [*command, "--device", self.setup.devices[slot]]
+                started.append(Process(named, environment=environment))
+                on_failure.callback(started[-1].kill)
+            on_failure.pop_all()
         return Together(started) if started[1:] else started[0]
 
 

@@ -177,11 +177,7 @@ class Scheduler:
 
         What may be divided is, evenly, among as many slots as its share of the work that is ready.
         """
-        batch = [
-            one
-            for one in self._together(stage)
-            if one is stage or not self.store.is_being_made(one.fingerprint)
-        ]
+        batch = [one for one in self._together(stage) if one is stage or not self._is_others(one)]
         if stage.divisible:
             batch.sort(key=lambda one: one is not stage)
             batch = batch[: -(-len(batch) // self._fair(batch, queue, room))]
@@ -217,6 +213,7 @@ class Scheduler:
             self._helping.go_on(event.fingerprint, event.share)
         if event.kind in RELEASES:
             self._running.discard(event.fingerprint)
+        was_left = event.kind == "left" and event.fingerprint in self._left
         if event.kind == "left":
             self._left[event.fingerprint] = self.clock()
             self._helping.end([event.fingerprint])
@@ -227,7 +224,8 @@ class Scheduler:
             self._has_failed |= event.kind == "failed"
             if event.text and event.kind != "made":
                 self.reasons[event.fingerprint] = event.text
-        self.notify(event)
+        if not was_left:  # which is told once
+            self.notify(event)
 
     def _is_open(self, fingerprint: str) -> bool:
         return self.outcomes.get(fingerprint) in (None, "skipped")
@@ -337,9 +335,12 @@ class _Queue:
         self.waiting.pop(fingerprint, None)
 
     def put_back(self, stage: Stage) -> None:
-        """Let a stage be made that was taken out."""
-        self.waiting[stage.fingerprint] = stage
-        heappush(self._ready, (self._position[stage.fingerprint], stage.fingerprint))
+        """Let a stage be made that was taken out, if it was ever in."""
+        key = stage.fingerprint
+        if key in self._position:
+            self.waiting[key] = stage
+            if (self._position[key], key) not in self._ready:  # where what is taken may stay
+                heappush(self._ready, (self._position[key], key))
 
     def settle(self, fingerprint: str) -> None:
         """Take a stage out; what waited for it alone is ready."""

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed import FileStore  # type: ignore[attr-defined]  # it is documented
 from torch.nn.parallel import DistributedDataParallel
 
 from spar_bench.errors import SparBenchError
@@ -46,7 +47,7 @@ class OutOfStep(SparBenchError):
 class Ranks:
     """The processes that train together.
 
-    `group` carries their messages, and is None in a process that `torchrun` did not start;
+    `group` carries their messages, and is None in a process that trains alone;
     gradients use torch's own group.
     """
 
@@ -191,7 +192,7 @@ def joined(device: torch.device) -> Iterator[Ranks]:
     path = meeting()
     dist.init_process_group(
         "nccl" if device.type == "cuda" else "gloo",
-        init_method="env://" if path is None else f"file://{path}",
+        store=None if path is None else FileStore(str(path), n_processes()),
         rank=rank(),
         world_size=n_processes(),
     )

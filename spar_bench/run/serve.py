@@ -6,10 +6,9 @@ made goes to the log of its first stage in the store.
 """
 
 import logging
-import os
 import threading
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Iterable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import IO
 
@@ -20,6 +19,7 @@ from spar_bench.errors import Interrupted, NotReady, Pruned, StoreError
 from spar_bench.processes import meeting
 from spar_bench.run.context import Context, prepare_device, resolve_workers
 from spar_bench.run.distributed import Ranks, joined
+from spar_bench.run.printing import printing_to
 from spar_bench.run.work import Worker
 from spar_bench.store import Store
 
@@ -48,7 +48,8 @@ def work(
     plan, at = read_work_plan(path), prepare_device(device, threads)
     stop = threading.Event() if parent is None else parent.has_ended
     context = Context(Store(store), at, stop=stop, workers=resolve_workers(workers, at))
-    worker, named = Worker(plan, context), list(fingerprints)
+    printing = nullcontext if parent is None else printing_to
+    worker, named = Worker(plan, context, printing), list(fingerprints)
     unknown = [name for name in named if name not in plan.stages]
     if unknown:
         raise NotReady(f"{path}: must have every stage named, but has no {unknown[0]}; correct it")
@@ -80,11 +81,11 @@ def _serve(parent: Parent, plans: dict[str, Worker], context: Context, emit: Emi
     try:
         while (message := parent.hear()) is not None:
             if message["plan"] not in plans:  # a search has a plan for each of its trials
-                plans = {message["plan"]: Worker(read_work_plan(Path(message["plan"])), context)}
+                plan = read_work_plan(Path(message["plan"]))
+                plans = {message["plan"]: Worker(plan, context, printing_to)}
             worker = plans[message["plan"]]
             if names := message.get("make"):
-                with _printing_to(context.store.failures.log(names[0])):
-                    worker.make([worker.plan.stages[name] for name in names], emit)
+                worker.make([worker.plan.stages[name] for name in names], emit)
             elif names := message.get("help"):
                 worker.help([worker.plan.stages[name] for name in names], emit)
     except Interrupted:
@@ -103,27 +104,6 @@ class _Told(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Emit a record as an event."""
         self._emit(Event(kind="log", fingerprint="", text=self.format(record)))
-
-
-@contextmanager
-def _printing_to(path: Path) -> Iterator[None]:
-    """Append what this process and its children write to standard error to a file meanwhile."""
-    before = os.dup(2)
-    try:
-        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
-    except OSError:  # what is made will fail with a better message
-        yield
-        return
-    try:
-        os.dup2(file, 2)
-        yield
-    finally:
-        os.dup2(before, 2)
-        os.close(file)
-        os.close(before)
-        with suppress(OSError):
-            if path.stat().st_size == 0:
-                path.unlink()
 
 
 def _ask(parent: Parent, emit: Emit, epoch: int, loss: float) -> None:

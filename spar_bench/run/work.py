@@ -4,10 +4,11 @@ import logging
 import platform
 import time
 import traceback
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import Any, Literal
 
 from spar_bench import plugin_code
@@ -52,10 +53,14 @@ def _named(place: str) -> Any:
 
 @dataclass
 class Worker:
-    """Makes stages of a plan, one batch at a time; a failed one is an event, not an exception."""
+    """Makes stages of a plan, one batch at a time; a failed one is an event, not an exception.
+
+    `printing` appends what is printed meanwhile to a file, where a process has it apart.
+    """
 
     plan: WorkPlan
     context: Context
+    printing: Callable[[Path], AbstractContextManager[object]] = nullcontext
     _logs_to: str = ""
 
     def make(self, batch: list[Stage], emit: Emit) -> None:
@@ -76,19 +81,23 @@ class Worker:
                 left.pop(event.fingerprint, None)
             emit(event)
 
-        with self._logging(batch):
-            try:
-                with self.context.store.lock_free(list(left)) as own:
-                    self._make_missing([one for one in batch if one.fingerprint in own], watch)
-            except LeaseLost as lost:
-                log.warning("%s", lost)
+        try:
+            with self.context.store.lock_free(list(left)) as held:
+                own = [stage for stage in batch if stage.fingerprint in held]
+                if own:
+                    with self._logging(own[0].fingerprint):
+                        self._make_missing(own, watch)
+        except LeaseLost as lost:
+            log.warning("%s", lost)
         for fingerprint in left:
             emit(Event(kind="left", fingerprint=fingerprint, text=ELSEWHERE))
 
-    def _logging(self, batch: list[Stage]) -> AbstractContextManager[None]:
-        """Keep what is said meanwhile with the first stage, if that fails."""
-        self._logs_to = batch[0].fingerprint
-        return self.context.store.failures.logging(batch[0].fingerprint, self.context.where)
+    @contextmanager
+    def _logging(self, first: str) -> Iterator[None]:
+        """Keep what is said meanwhile, and printed, with the first stage, if that fails."""
+        failures, self._logs_to = self.context.store.failures, first
+        with self.printing(failures.log(first)), failures.logging(first, self.context.where):
+            yield
 
     def help(self, batch: list[Stage], emit: Emit) -> None:
         """Do parts of stages that another process makes, until none is free.

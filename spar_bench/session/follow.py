@@ -1,11 +1,13 @@
 """Train the students that another process names: for all but the first of several together."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 from spar_bench.processes import meeting
 from spar_bench.run.context import Context, ignore, prepare_device, resolve_workers
 from spar_bench.run.distributed import joined, own_device
+from spar_bench.run.printing import printing_to
 from spar_bench.run.student import join_students
 from spar_bench.store import Store
 
@@ -30,4 +32,6 @@ def follow(
             Store(store, make=False), at, workers=resolve_workers(workers, at), ranks=ranks
         )
         while (message := ranks.hear()) is not None:
-            join_students(message, context)
+            printing = nullcontext if meeting() is None else printing_to
+            with printing(context.store.failures.log(message["stages"][0]["fingerprint"])):
+                join_students(message, context)

@@ -15,7 +15,6 @@ import optuna
 from optuna.trial import TrialState
 
 from spar_bench.errors import SpecError
-from spar_bench.leases import POLL_S
 from spar_bench.plan.trials import Trial
 from spar_bench.session.collect import Collector
 from spar_bench.session.study import StudyPlace
@@ -26,6 +25,8 @@ from spar_bench.store import Store
 
 log = logging.getLogger(__name__)
 
+LOOK_S = 2.0
+"""Seconds between two looks at the last trials, which other processes make."""
 VALUES, IMPOSSIBLE = "values", "impossible"
 """What a trial stores: the values drawn, and why they are incompatible if they are."""
 
@@ -47,7 +48,10 @@ class Asked:
         if not search.prune:
             return ""
         with self.searcher.locked():
-            known = self.searcher.study.trials[self.trial.number].intermediate_values
+            now = self.searcher.study.trials[self.trial.number]
+            if now.state.is_finished():  # by another process, which has taken it over
+                return ""
+            known = now.intermediate_values
             if epoch not in known:
                 [direction] = search.objectives.values()
                 self.trial.report(-loss if direction == "maximize" else loss, epoch)
@@ -93,6 +97,7 @@ class Searcher:
         self.search, self._loaded, self._store = loaded.search, loaded, store
         self.objectives = list(loaded.search.objectives)
         self._place, self._poll = StudyPlace(_study_name(loaded), store), poll
+        self._running, self._alive = set[int](), set[int]()
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         pruner = (
             optuna.pruners.MedianPruner(n_startup_trials=3, n_warmup_steps=1)
@@ -120,18 +125,30 @@ class Searcher:
                 self.study.enqueue_trial(labelled, skip_if_exists=True)
         is_waiting = False
         while True:
+            self._watch_others()
             with ExitStack() as claimed:
                 asked = self._ask(claimed)
                 if asked is not None:
                     yield asked
                     continue
-            if not self._others():
+            if not self._running:
                 return
             if not is_waiting:
                 log.info("the last trials are made by other sweeps; waiting for them")
             is_waiting = True
             self._poll()
-            time.sleep(POLL_S)
+            time.sleep(LOOK_S)
+
+    def _watch_others(self) -> None:
+        """Find out of each trial that was begun elsewhere whether it is made yet.
+
+        So one that was killed is taken over before another is begun, and draws what it would have.
+        """
+        with self.locked():
+            self._running = {t.number for t in self.study.get_trials(states=[TrialState.RUNNING])}
+        for number in self._running - self._alive:
+            if self._store.leases.is_alive(self._lease(number), poll=self._poll):
+                self._alive.add(number)
 
     def _ask(self, claimed: ExitStack) -> Asked | None:
         """Return a trial that a kill interrupted, else a new one; None if none is left to begin.
@@ -155,6 +172,7 @@ class Searcher:
 
     def _claim(self, claimed: ExitStack) -> optuna.trial.Trial | None:
         begun = [t for t in self.study.get_trials() if t.state != TrialState.WAITING]
+        self._running = {t.number for t in begun if t.state == TrialState.RUNNING}
         for known in begun:
             if known.state == TrialState.RUNNING and self._hold(known.number, claimed):
                 return optuna.trial.Trial(self.study, known._trial_id)
@@ -166,13 +184,10 @@ class Searcher:
 
     def _hold(self, number: int, claimed: ExitStack) -> bool:
         """Take the lease of a trial, unless another process makes it."""
-        name = f"trial-{self._place.name[:32]}-{number}"
-        return bool(claimed.enter_context(self._store.leases.hold_free([name])))
+        return bool(claimed.enter_context(self._store.leases.hold_free([self._lease(number)])))
 
-    def _others(self) -> bool:
-        """Return whether other processes make trials yet."""
-        with self.locked():
-            return bool(self.study.get_trials(states=[TrialState.RUNNING]))
+    def _lease(self, number: int) -> str:
+        return f"trial-{self._place.name[:32]}-{number}"
 
     def _suggest(self, trial: optuna.trial.Trial, key: str) -> Any:
         # One sampler per value, so that a trial interrupted between two values ends up the same.

@@ -1,7 +1,7 @@
 """Where the study of a search is kept: a journal in the store, or a database.
 
 The database is the one that SPAR_BENCH_STUDIES names as SQLAlchemy does, if that is set when the
-search begins. A study belongs to one store, in which the stages of its trials are.
+search begins; it stays there. A study belongs to one store, which has the stages of its trials.
 """
 
 import os
@@ -14,7 +14,8 @@ from uuid import uuid4
 import optuna
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from spar_bench.errors import StoreError
 from spar_bench.files import read_json, replace_text, writing
@@ -26,28 +27,34 @@ DATABASE_VARIABLE = "SPAR_BENCH_STUDIES"
 
 
 class StudyPlace:
-    """The place of the study with a name, in a store or in the database that the store names."""
+    """The place of the study with a name: what the store says, or for a new one the variable.
+
+    Raises:
+        StoreError: the variable is not the URI of a database.
+    """
 
     def __init__(self, name: str, store: Store) -> None:
         self.name, self._store = name, store
         self._journal = store.root / "studies" / f"{name}.journal"
         self._elsewhere = store.root / "studies" / f"{name}.json"
-        self._uri = os.environ.get(DATABASE_VARIABLE, "")
+        self._uri = _database_uri()
 
     def create(self, directions: Sequence[str], pruner: optuna.pruners.BasePruner) -> optuna.Study:
         """Return the study, begun if there is none; under its lock.
 
         Raises:
-            StoreError: the database does not answer, or the study is in another place.
+            StoreError: the database does not answer, or has no such study, or is not named.
         """
         with writing(self._journal.parent):
             self._journal.parent.mkdir(exist_ok=True)
-        is_new = self._uri and not (self._journal.exists() or self._elsewhere.exists())
-        name = f"spar-bench-{self.name[:16]}-{uuid4().hex[:8]}" if is_new else self._study_name()
+        if self._elsewhere.exists():
+            return self._in_database(pruner)
+        is_new = self._uri and not self._journal.exists()
+        name = f"spar-bench-{self.name[:16]}-{uuid4().hex[:8]}" if is_new else self.name
         with self._reaching():
             study = optuna.create_study(
                 study_name=name,
-                storage=self._database() if is_new else self._storage(),
+                storage=self._database() if is_new else JournalStorage(_Journal(self._journal)),
                 directions=list(directions),
                 pruner=pruner,
                 load_if_exists=True,
@@ -59,11 +66,14 @@ class StudyPlace:
 
     def load(self) -> optuna.Study | None:
         """Return the study, or None if it has not begun; writes nothing, raises as `create`."""
-        if not (self._journal.exists() or self._elsewhere.exists()):
+        if self._elsewhere.exists():
+            return self._in_database()
+        if not self._journal.exists():
             return None
         try:
-            with self._reaching():
-                return optuna.load_study(study_name=self._study_name(), storage=self._storage())
+            return optuna.load_study(
+                study_name=self.name, storage=JournalStorage(_Journal(self._journal))
+            )
         except KeyError:  # killed before it began
             return None
 
@@ -81,27 +91,24 @@ class StudyPlace:
             _cut_unfinished_line(self._journal)
             yield
 
-    def _study_name(self) -> str:
-        if not self._elsewhere.exists():
-            return self.name
-        return str(read_json(self._elsewhere)["name"])
-
-    def _storage(self) -> BaseStorage:
-        if not self._elsewhere.exists():
-            if self._uri:
-                raise StoreError(
-                    f"{DATABASE_VARIABLE}: must be left out for a search that has begun in "
-                    f"{self._journal}, but is {masked(self._uri)}; unset it, or delete that file "
-                    "to begin anew"
-                )
-            return JournalStorage(_Journal(self._journal))
+    def _in_database(self, pruner: optuna.pruners.BasePruner | None = None) -> optuna.Study:
+        noted = read_json(self._elsewhere)
         if not self._uri:
             raise StoreError(
                 f"{self._elsewhere}: the study of this search is in a database, "
-                f"{read_json(self._elsewhere)['database']}, but {DATABASE_VARIABLE} does not name "
-                "it; set that"
+                f"{noted['database']}, but {DATABASE_VARIABLE} does not name it; set that"
             )
-        return self._database()
+        try:
+            with self._reaching():
+                return optuna.load_study(
+                    study_name=noted["name"], storage=self._database(), pruner=pruner
+                )
+        except KeyError as error:  # it was there before it was noted
+            raise StoreError(
+                f"{DATABASE_VARIABLE}: must be the database in which this search has begun, "
+                f"{noted['database']}, but {masked(self._uri)} has no study {noted['name']}; set "
+                f"the former, or delete {self._elsewhere} to begin anew"
+            ) from error
 
     def _database(self) -> BaseStorage:
         try:
@@ -125,6 +132,21 @@ class StudyPlace:
                 f"{masked(self._uri)} does not: {reason[:300]}; run the same command again once "
                 "it does"
             ) from None
+
+
+def _database_uri() -> str:
+    """Return the URI that the variable has, "" for none; a SQLite path is made absolute."""
+    uri = os.environ.get(DATABASE_VARIABLE, "")
+    try:
+        parts = make_url(uri) if uri else None
+    except (ArgumentError, ValueError) as error:  # which quotes what may be of a password
+        raise StoreError(
+            f"{DATABASE_VARIABLE}: must be a URI as SQLAlchemy reads it, but is none; write signs "
+            "of a password such as @ and / as %40 and %2F"
+        ) from error
+    if parts and parts.get_backend_name() == "sqlite" and parts.database:
+        parts = parts.set(database=os.path.abspath(os.path.expanduser(parts.database)))
+    return parts.render_as_string(hide_password=False) if parts else ""
 
 
 class _Journal(JournalFileBackend):  # type: ignore[misc]  # optuna's types are not read

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from spar_bench.backends import ray as backend
+from spar_bench.backends._ray_cluster import passed_on
 from spar_bench.engine.scheduler import Scheduler
 from spar_bench.engine.workplan import Retries, WorkPlan
 from spar_bench.plan.trials import Plan
@@ -175,6 +176,23 @@ def test_cluster_that_does_not_answer_is_refused(here: Path) -> None:
     for address in (NOBODY, f"ray://{NOBODY}", "nowhere"):
         refused = one_line(spar_bench("sweep", "experiments/tiny.yaml", "--on", address, exits=2))
         assert refused.startswith(f"--on {address}: must be a Ray cluster that answers, ")
+
+
+def test_variables_are_passed_on_but_not_what_is_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        "SPAR_BENCH_WEIGHTS": "/w",
+        "SPAR_BENCH_STUDIES": "postgresql://u:s3cret@h/d",
+        "HF_TOKEN": "s3cret",
+        "HF_HOME": "/hub",
+        "NCCL_SOCKET_IFNAME": "ib0",
+        "LANG": "C",
+    }.items():
+        monkeypatch.setenv(name, value)
+
+    passed = passed_on()
+
+    assert passed.keys() >= {"SPAR_BENCH_WEIGHTS", "HF_HOME", "NCCL_SOCKET_IFNAME"}
+    assert passed.keys().isdisjoint({"SPAR_BENCH_STUDIES", "HF_TOKEN", "LANG"})
 
 
 def test_missing_ray_is_refused_with_the_way_out(

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from spar_bench.backends import _link as link_module
 from spar_bench.backends import _pool as pool_module
 from spar_bench.backends import subprocesses
 from spar_bench.backends._link import Together
@@ -179,8 +180,18 @@ def test_student_gets_the_slots_of_its_processes_and_idle_workers_make_room(
     assert not worker.meeting.exists()
 
 
+def test_more_processes_than_slots_are_asked_for_once_nothing_is_busy(
+    plan: Plan, store: Store
+) -> None:
+    with two_workers(subprocesses.Backend, plan, store, processes=3) as (making, _):
+        assert making.backend.room(of_kind(plan, "student")[0]) == 1
+
+
 @pytest.mark.parametrize("dies", [0, 1])
-def test_processes_that_train_together_end_together(dies: int) -> None:
+def test_processes_that_train_together_end_together(
+    monkeypatch: pytest.MonkeyPatch, dies: int
+) -> None:
+    monkeypatch.setattr(link_module, "FOLLOW_S", 0.2)
     released = list[str]()
     started = [subprocesses.Process([sys.executable, "-c", OBEDIENT]) for _ in range(2)]
     worker = Together(started, lambda: released.append("it"))
@@ -188,11 +199,18 @@ def test_processes_that_train_together_end_together(dies: int) -> None:
     started[dies].kill()
 
     assert worker.has_ended(10)
-    assert worker.ending == f"its worker ended with code {-signal.SIGKILL}"
+    along = ", which trained along" if dies else ""
+    assert worker.ending == f"its worker ended with code {-signal.SIGKILL}{along}"
     assert list(worker.lines()) == []
     worker.close()
     assert released == ["it"]
     assert all(one.has_ended(10) for one in started)
+
+
+def rank_of(pid: int) -> str:
+    """Return the number of a process among those that train together."""
+    variables = Path(f"/proc/{pid}/environ").read_text().split("\0")
+    return dict(one.split("=", 1) for one in variables if one)["RANK"]
 
 
 @pytest.mark.slow
@@ -203,10 +221,12 @@ def test_student_trained_by_two_processes_is_that_of_one(
     killed = list[int]()
 
     def look() -> dict[str, list[str]]:
+        at = listening(str(store.root))
         if dies:
-            killed.append(max(workers_on(str(store.root))))
-            os.kill(killed[0], signal.SIGKILL)
-        return listening(str(store.root))
+            [second] = [pid for pid in workers_on(str(store.root)) if rank_of(pid) == "1"]
+            killed.append(second)
+            os.kill(second, signal.SIGKILL)
+        return at
 
     [student] = of_kind(plan, "student")
     with two_workers(subprocesses.Backend, plan, store, processes=2) as (making, notes):

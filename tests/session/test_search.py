@@ -12,6 +12,7 @@ from optuna.trial import TrialState
 
 from spar_bench.conflicts import read_spec
 from spar_bench.errors import StoreError
+from spar_bench.leases import Host
 from spar_bench.results import Results
 from spar_bench.session.search import Asked, Searcher, past_points
 from spar_bench.session.study import DATABASE_VARIABLE
@@ -175,7 +176,8 @@ def test_searches_at_once_share_the_trials(spec: Path, tmp_path: Path) -> None:
 
     with ThreadPoolExecutor(1) as thread:
         waiting = thread.submit(next, both[0], None)
-        assert not waiting.done()
+        with pytest.raises(TimeoutError):
+            waiting.result(timeout=1)
         last.record([0.5])
         assert waiting.result(timeout=20) is None
 
@@ -197,10 +199,25 @@ def test_trial_of_a_search_that_was_paused_is_taken_over_and_told_once(
 
     taken = next(iter(Searcher(read_spec(spec), Store(tmp_path))))
     taken.record([0.2])
+    assert late.prune_reason(2, 9.0) == ""
     late.record([0.9])
 
     assert (late.trial.number, taken.trial.number) == (0, 0)
     assert taken.searcher.study.trials[0].value == 0.2
+
+
+def test_search_that_goes_on_on_another_host_draws_the_same_points(
+    spec: Path, tmp_path: Path
+) -> None:
+    undisturbed = lead(spec, tmp_path / "a")
+    there = Store(tmp_path / "b", lease_s=1.0, host=Host("there", "boot"))
+    killed = iter(Searcher(read_spec(spec), there))
+    next(killed)
+    for lease in there.leases._held.values():
+        lease.renew = lambda: None  # type: ignore[method-assign]
+
+    assert lead(spec, tmp_path / "b") == undisturbed
+    killed.close()
 
 
 def test_study_in_a_database_belongs_to_one_store(
@@ -213,15 +230,18 @@ def test_study_in_a_database_belongs_to_one_store(
     assert [len(one) for one in found] == [4, 4]
     assert lead(spec, tmp_path / "a") == in_journal
     assert [path.suffix for path in (tmp_path / "a" / "studies").iterdir()] == [".json"]
-    with pytest.raises(StoreError, match="must be left out for a search that has begun in") as no:
-        lead(spec, tmp_path / "journal")
-    assert no.value.args[0].endswith("unset it, or delete that file to begin anew")
+    assert lead(spec, tmp_path / "journal") == in_journal
+    assert [path.suffix for path in (tmp_path / "journal" / "studies").iterdir()] == [".journal"]
+    monkeypatch.setenv(DATABASE_VARIABLE, f"sqlite:///{tmp_path}/another.db")
+    for look in (lead, lambda *_: past_points(read_spec(spec), Store(tmp_path / "a"))):
+        with pytest.raises(StoreError, match="must be the database in which this search has begun"):
+            look(spec, tmp_path / "a")
     monkeypatch.delenv(DATABASE_VARIABLE)
     with pytest.raises(StoreError, match=r"is in a database, sqlite:.*; set that"):
         past_points(read_spec(spec), Store(tmp_path / "a"))
 
 
-@pytest.mark.parametrize("uri", ["postgresql+nodriver://a:s3cret@h/d", "no", "sqlite:////no/no.db"])
+@pytest.mark.parametrize("uri", ["postgresql+nodriver://a:s3cret@h/d", "sqlite:////no/no.db"])
 def test_database_that_cannot_be_used_is_one_line(
     spec: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uri: str
 ) -> None:
@@ -232,6 +252,18 @@ def test_database_that_cannot_be_used_is_one_line(
 
     assert "s3cret" not in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("uri", ["no", "postgresql://u:s3cret@ret@h:port/d", "x://s3cret:p@h:a/"])
+def test_uri_that_cannot_be_read_is_one_line_without_it(
+    spec: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uri: str
+) -> None:
+    monkeypatch.setenv(DATABASE_VARIABLE, uri)
+
+    with pytest.raises(StoreError, match=r"^SPAR_BENCH_STUDIES: must be a URI as") as caught:
+        Searcher(read_spec(spec), Store(tmp_path))
+
+    assert "s3cret" not in str(caught.value)
 
 
 @pytest.mark.slow

@@ -113,12 +113,16 @@ def test_stage_whose_lease_another_process_has_is_left_and_the_others_are_made(
     scheduler(plan, store)[0].make({key for one in stages for key in one.inputs.values()})
     worker = Worker(WorkPlan(plan.stages, Retries()), Context(store, CPU))
 
+    log = store.failures.log(stages[0].fingerprint)
+    log.write_text("what the other says")
+
     with Store(store.root).lock([stages[0].fingerprint], on_wait=print, poll=lambda: None):
         worker.make(stages, events.append)
 
     ends = [(one.kind, one.fingerprint) for one in events if one.kind in RELEASES]
     assert ends == [("made", stages[1].fingerprint), ("left", stages[0].fingerprint)]
     assert store.find(stages[0]) is None
+    assert log.read_text() == "what the other says"
 
 
 def test_what_another_sweep_gave_up_meanwhile_is_not_tried_again(plan: Plan, store: Store) -> None:
