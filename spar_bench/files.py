@@ -55,6 +55,19 @@ def publish(folder: Path, name: Path) -> bool:
     return True
 
 
+def subfolders(folder: Path) -> list[Path]:
+    """Return a folder's subfolders, sorted; unlike `Path.glob`, raise if it cannot be listed."""
+    try:
+        return sorted(path for path in folder.iterdir() if path.is_dir())
+    except FileNotFoundError:
+        return []
+
+
+def bytes_in(folder: Path) -> int:
+    """Return the size of all files below a folder, 0 if there is none."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
 def link(path: Path, name: Path) -> None:
     """Give a complete file a second name, or copy it where the file system cannot.
 

@@ -71,13 +71,12 @@ def parsed(path: Path) -> ast.Module:
 def constant(path: Path, name: str) -> Any:
     """Return the literal that a module assigns to a name at its top level, or None.
 
+    It is not to be modified.
+
     Raises:
         SparBenchError: as `parsed`.
     """
-    for node in parsed(path).body:
-        if name in _bound(node) and (value := getattr(node, "value", None)) is not None:
-            return literal(value)
-    return None
+    return _constant(parsed(path), name)
 
 
 def literal(expression: ast.expr) -> Any:
@@ -191,6 +190,14 @@ def _yaml(path: Path, _: Stamp) -> Any:
 @lru_cache(maxsize=256)
 def _tree(path: Path, _: Stamp) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"), path.name)
+
+
+@lru_cache(maxsize=1024)
+def _constant(module: ast.Module, name: str) -> Any:
+    for node in module.body:
+        if name in _bound(node) and (value := getattr(node, "value", None)) is not None:
+            return literal(value)
+    return None
 
 
 @lru_cache(maxsize=256)

@@ -28,7 +28,16 @@ from typing import Any, Literal
 
 from spar_bench.errors import LeaseLost, StoreError, Unreadable
 from spar_bench.failures import Failure, Failures
-from spar_bench.files import file_sha256, publish, read_json, reading, replace_text, writing
+from spar_bench.files import (
+    bytes_in,
+    file_sha256,
+    publish,
+    read_json,
+    reading,
+    replace_text,
+    subfolders,
+    writing,
+)
 from spar_bench.leases import LEASE_S, Host, Leases
 from spar_bench.stage import MANIFEST, Damaged, Finished, canonical, manifest_of, read_manifest
 from spar_bench.stages.base import Stage, Summary
@@ -40,8 +49,7 @@ HASH_WHOLE_BYTES = 64 << 20
 _MOST_FILES_OPEN = 200_000
 """Files of the stages whose manifests are kept in memory: about 100 MB."""
 MARKER, _OUTPUT = "store.json", "output"
-_GATE, _USE = "gate", "use-"
-_PARTS = "parts-"
+_GATE, _USE, _PARTS = "gate", "use-", "parts-"
 
 
 class Store:
@@ -65,6 +73,7 @@ class Store:
         self.leases = Leases(self.root / "leases", lease_s, host)
         self.failures = Failures(self.root / "failures")
         self._opened: dict[Path, tuple[tuple[int, int], Finished]] = {}
+        self._n_files_open = 0
         marker = self.root / MARKER
         with writing(self.root):
             found = read_json(marker).get("format") if is_store(self.root) else FORMAT
@@ -106,9 +115,7 @@ class Store:
 
     def find_by_fingerprint(self, fingerprint: str) -> Finished | None:
         """Return a finished stage of any kind, or None; raises as `find` does."""
-        with reading(self.root):
-            kinds = _subfolders(self.root / "stages")
-        finished = (self._find(kind / fingerprint) for kind in kinds)
+        finished = (self._find(kind / fingerprint) for kind in self._kinds())
         return next((one for one in finished if one is not None), None)
 
     def opened(self, kind: str, fingerprint: str) -> Finished | None:
@@ -120,9 +127,9 @@ class Store:
         folder = self.root / "stages" / kind / fingerprint
         return Finished(folder, read_manifest(folder)) if folder.is_dir() else None
 
-    def finished(self) -> Iterator[Finished]:
-        """Yield every finished stage without checking files; `unreadable` reports the others."""
-        for folder in self._folders():
+    def finished(self, kind: str = "") -> Iterator[Finished]:
+        """Yield finished stages, of a kind or all, unchecked; `unreadable` reports the others."""
+        for folder in self._folders(kind):
             with suppress(Damaged, Unreadable):
                 yield Finished(folder, read_manifest(folder))
 
@@ -164,14 +171,14 @@ class Store:
         """Return the bytes of unfinished work that nobody is doing now, by fingerprint."""
         with reading(self.root):
             return {
-                folder.name: _n_bytes(folder)
-                for folder in _subfolders(self.root / "scratch")
+                folder.name: bytes_in(folder)
+                for folder in subfolders(self.root / "scratch")
                 if not self.leases.is_held(folder.name)
             }
 
     def pictures_bytes(self) -> int:
         """Return the size of the pictures, which are redrawn if missing."""
-        return _n_bytes(self.root / "pictures")
+        return bytes_in(self.root / "pictures")
 
     def discard_pictures(self) -> None:
         """Delete the pictures."""
@@ -205,8 +212,8 @@ class Store:
 
     def discard(self, fingerprint: str) -> None:
         """Delete a finished stage, so that the next look finds it missing; not one being made."""
-        for folder in self._folders():
-            if folder.name == fingerprint:
+        for folder in (kind / fingerprint for kind in self._kinds()):
+            if folder.is_dir():
                 with self.leases.hold_free([fingerprint]) as own, writing(self.root):
                     if own:
                         shutil.rmtree(folder)
@@ -221,7 +228,7 @@ class Store:
             LeaseLost: it is damaged, but this process does not hold the stage's lock.
         """
         folder = self.root / "stages" / stage.kind / stage.fingerprint
-        self._opened.pop(folder, None)
+        self._close(folder)
         try:
             if self.find(stage) is not None:
                 Finished(folder, read_manifest(folder)).check(hashed=True)
@@ -324,27 +331,36 @@ class Store:
             try:
                 status = (folder / MANIFEST).stat()
             except FileNotFoundError:
-                self._opened.pop(folder, None)
+                self._close(folder)
                 return self._open(folder) if folder.is_dir() else None
         written = status.st_mtime_ns, status.st_size
         known = self._opened.get(folder)
         if known is None or known[0] != written:
+            self._close(folder)
             self._opened[folder] = known = written, self._open(folder)
-            n_files = sum(len(one.manifest["files"]) for _, one in self._opened.values())
-            while n_files > _MOST_FILES_OPEN and len(self._opened) > 1:
-                _, oldest = self._opened.pop(next(iter(self._opened)))
-                n_files -= len(oldest.manifest["files"])
+            self._n_files_open += len(known[1].manifest["files"])
+            while self._n_files_open > _MOST_FILES_OPEN and len(self._opened) > 1:
+                self._close(next(iter(self._opened)))
         return known[1]
+
+    def _close(self, folder: Path) -> None:
+        if folder in self._opened:
+            _, finished = self._opened.pop(folder)
+            self._n_files_open -= len(finished.manifest["files"])
 
     def _open(self, folder: Path) -> Finished:
         finished = Finished(folder, read_manifest(folder))
         finished.check(hashed=finished.n_bytes <= HASH_WHOLE_BYTES and not finished.is_verified)
         return finished
 
-    def _folders(self) -> list[Path]:
+    def _kinds(self) -> list[Path]:
         with reading(self.root):
-            kinds = _subfolders(self.root / "stages")
-            return [folder for kind in kinds for folder in _subfolders(kind)]
+            return subfolders(self.root / "stages")
+
+    def _folders(self, kind: str = "") -> list[Path]:
+        kinds = [self.root / "stages" / kind] if kind else self._kinds()
+        with reading(self.root):
+            return [folder for one in kinds for folder in subfolders(one)]
 
 
 def _adopt(folder: Path) -> None:
@@ -353,7 +369,7 @@ def _adopt(folder: Path) -> None:
     def changed_ns(other: Path) -> int:
         return max(path.stat().st_mtime_ns for path in (other, *other.iterdir()))
 
-    left = [one for one in _subfolders(folder.parent) if not one.name.startswith(_PARTS)]
+    left = [one for one in subfolders(folder.parent) if not one.name.startswith(_PARTS)]
     if left:
         os.rename(max(left, key=changed_ns), folder)
 
@@ -361,18 +377,6 @@ def _adopt(folder: Path) -> None:
 def parts_folder(root: Path, fingerprint: str, name: str) -> Path:
     """Return the folder of what several processes make of a stage together, part by part."""
     return root / "scratch" / fingerprint / f"{_PARTS}{name}"
-
-
-def _subfolders(folder: Path) -> list[Path]:
-    """Return a folder's subfolders, sorted; unlike `Path.glob`, raise if it cannot be listed."""
-    try:
-        return sorted(path for path in folder.iterdir() if path.is_dir())
-    except FileNotFoundError:
-        return []
-
-
-def _n_bytes(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def is_store(root: Path) -> bool:

@@ -33,10 +33,11 @@ MAX_SECONDS = 86_400
 MAX_SEED = 2**32 - 1
 MAX_NUMBER = 1e30
 """Beyond these no machine holds an image, no sweep ends, and no float32 is finite."""
-MAX_POINTS = 10_000
-"""Points of all blocks of a sweep together, and trials of a search."""
-MAX_TRIALS = MAX_ROWS = 100_000
-"""Trials of a sweep, and its rows of results and costs: a plan holds them all in memory."""
+MAX_POINTS = MAX_TRIALS = MAX_ROWS = 100_000
+"""Points of all blocks of a sweep, its trials, and its rows of results and costs: a plan holds them
+all in memory, which takes 3 GB."""
+MAX_SEARCHED = 10_000
+"""Trials of a search."""
 MAX_TEXT = 1_000
 MAX_PATH_BYTES, MAX_NAME_BYTES = 4_095, 255
 """What Linux and macOS allow in a path, and in each name of it."""
@@ -163,7 +164,7 @@ Positive = Annotated[int, Field(gt=0, le=MAX_COUNT), BeforeValidator(not_bool)]
 Place = Annotated[int, Field(ge=0, le=MAX_IMAGES), BeforeValidator(not_bool)]
 Images = Annotated[int, Field(gt=0, le=MAX_IMAGES), BeforeValidator(not_bool)]
 Epochs = Annotated[int, Field(gt=0, le=MAX_EPOCHS), BeforeValidator(not_bool)]
-Points = Annotated[int, Field(gt=0, le=MAX_POINTS), BeforeValidator(not_bool)]
+Searched = Annotated[int, Field(gt=0, le=MAX_SEARCHED), BeforeValidator(not_bool)]
 Step = Annotated[float, Field(gt=0, le=MAX_COUNT), BeforeValidator(not_bool)]
 Seconds = Annotated[float, Field(gt=0, le=MAX_SECONDS), BeforeValidator(not_bool)]
 Side = Annotated[int, Field(gt=0, le=MAX_SIDE_PX), BeforeValidator(not_bool)]

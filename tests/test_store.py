@@ -9,9 +9,10 @@ import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from subprocess import Popen
-from time import monotonic, sleep
+from time import monotonic, process_time, sleep
 from typing import Any, ClassVar
 
 import pytest
@@ -22,7 +23,7 @@ from spar_bench.failures import Failure
 from spar_bench.files import replace_text
 from spar_bench.leases import Host
 from spar_bench.run.context import ignore
-from spar_bench.stage import MANIFEST, Damaged, Finished, canonical, digest
+from spar_bench.stage import MANIFEST, Damaged, Finished, canonical, digest, manifest_of
 from spar_bench.stages.base import Stage
 from spar_bench.store import FORMAT, Store
 from tests.small import printed
@@ -452,6 +453,36 @@ def test_opened_stage_is_read_again_only_when_it_was_written_again(store: Store)
     found = store.find(STAGE)
     assert found is not None
     assert found.path("a").read_text() == "changed"
+
+
+@pytest.mark.parametrize(
+    "look",
+    [
+        lambda store, stage: store.find(stage),
+        lambda store, stage: store.discard(stage.fingerprint),
+    ],
+    ids=["find", "discard"],
+)
+def test_time_is_linear_in_the_stages(
+    tmp_path: Path, look: Callable[[Store, Stage], object]
+) -> None:
+    seconds = dict[int, float]()
+    for attempt, n_stages in product(range(2), (300, 1200)):
+        store = Store(tmp_path / f"{attempt}-{n_stages}")
+        stages = [toy(seed=seed) for seed in range(n_stages)]
+        for one in stages:
+            folder = store.root / "stages" / one.kind / one.fingerprint
+            folder.mkdir(parents=True)
+            manifest = manifest_of(one, folder, summary=Summary(), made={})
+            (folder / MANIFEST).write_text(canonical(manifest))
+        begun = process_time()
+        for one in stages:
+            look(store, one)
+        took = process_time() - begun
+        seconds[n_stages] = min(took, seconds.get(n_stages, took))
+
+    # Four times the stages; what looks at all of them for each takes sixteen times as long.
+    assert seconds[1200] < 7 * seconds[300]
 
 
 def test_file_larger_than_the_process_may_write_is_one_line(tmp_path: Path) -> None:

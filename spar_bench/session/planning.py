@@ -283,8 +283,8 @@ def _time_where_last(plan: Plan, store: Store) -> None:
     timed = plan.stages[plan.latency].settings.model_dump(mode="json")["timed"]
     sessions = [
         stage.manifest
-        for stage in store.finished()
-        if stage.kind == "latency" and stage.manifest["settings"]["timed"] == timed
+        for stage in store.finished("latency")
+        if stage.manifest["settings"]["timed"] == timed
     ]
     if sessions:
         newest = max(sessions, key=lambda manifest: manifest["made"]["ended_ms"])
@@ -338,11 +338,9 @@ def _besides_trials(collector: Collector) -> list[str]:
 def _is_timed(plan: Plan, store: Store) -> bool:
     """Return whether a session, such as a suite's, has timed all that a plan has timed."""
     timed = plan.session.settings.timed.keys()
-    for stage in store.finished():
+    for stage in store.finished("latency"):
         manifest = stage.manifest
-        if (stage.kind, manifest["version"]) != ("latency", latency.VERSION):
-            continue
-        if timed <= manifest["settings"]["timed"].keys():
+        if manifest["version"] == latency.VERSION and timed <= manifest["settings"]["timed"].keys():
             with suppress(Damaged):
                 return store.find_by_fingerprint(stage.fingerprint) is not None
     return False

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, Tag, model_validator
 
 from spar_bench.validation import TAG, Part, Raw, mistake
-from spar_bench.values import FILLED, MAX_COUNT, Number, Points, Seed, Step, one_of
+from spar_bench.values import FILLED, MAX_COUNT, Number, Searched, Seed, Step, one_of
 
 
 class RangeSpec(Part):
@@ -62,7 +62,7 @@ class SearchSpec(Part):
     objectives: dict[
         Literal["miou", "gflops", "latency_p50_ms", "train_gflops"], Literal["maximize", "minimize"]
     ] = Field({"miou": "maximize"}, min_length=1)
-    trials: Points = Field(20, description="Total trials, including those enqueued.")
+    trials: Searched = Field(20, description="Total trials, including those enqueued.")
     sampler: Literal["tpe", "random"] = "tpe"
     seed: Seed = 0
     enqueue: list[Raw] = Field([], description="Points tried first, e.g. the paper's.")

@@ -137,9 +137,15 @@ def raw_value(raw: Raw, key: str) -> Any:
     for name in key.split("."):
         value = written_out(part, value)
         if not isinstance(value, dict) or name not in value:
-            return look_up(Settings(), key)
+            return _default(key)
         value, part = value[name], f"{part}.{name}".lstrip(".")
     return value
+
+
+@cache
+def _default(key: str) -> Any:
+    """Return what a key has where a file leaves it out; not to be modified."""
+    return look_up(Settings(), key)
 
 
 def read_value(key: str, value: Any) -> Any:

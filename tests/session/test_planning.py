@@ -2,6 +2,7 @@
 
 from itertools import product
 from pathlib import Path
+from time import process_time
 
 import pytest
 
@@ -10,7 +11,7 @@ from spar_bench.components.flops import encoder_flops
 from spar_bench.plan.devices import STAGE_S, STARTUP_S, probed_speed
 from spar_bench.session.planning import PlanView, plan_sweep
 from spar_bench.spec.schema import BackboneSpec
-from tests.small import write_spec
+from tests.small import UNTIMED, write_spec
 
 STRIDES = """\
 evaluate: {datasets: [{name: patchwork, count: 10}], short_side_px: [256], methods: [teacher]}
@@ -61,3 +62,25 @@ def test_time_is_the_work_at_the_assumed_speed_with_start_up(
     assert view.seconds == pytest.approx(
         view.gflops / probed_speed().float32 + STARTUP_S + STAGE_S * len(view.stages)
     )
+
+
+def test_time_to_plan_is_linear_in_the_points(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    seconds = dict[int, float]()
+    for n_points in (200, 200, 800):
+        epochs = list(range(1, n_points // 10 + 1))
+        accumulate = list(range(1, 11))
+        spec = UNTIMED + (
+            f"seeds: [0]\nsweep: [{{grid: {{student.epochs: {epochs}, "
+            f"student.accumulate: {accumulate}}}, set: {{evaluate.methods: [student]}}}}]\n"
+        )
+        begun = process_time()
+        view = plan_sweep(write_spec(spec))
+        took = process_time() - begun
+        seconds[n_points] = min(took, seconds.get(n_points, took))
+        assert len(view.plan.trials) == n_points
+
+    # Four times the points; what compares each with all others takes sixteen times as long.
+    assert seconds[800] < 8 * seconds[200]
