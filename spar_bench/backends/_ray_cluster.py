@@ -50,6 +50,8 @@ class Cluster:
         is_local = setup.on in (None, LOCAL)
         for name, value in (SETTINGS | (LOCAL_SETTINGS if is_local else {})).items():
             os.environ.setdefault(name, value)
+        if setup.on is not None and not is_local:
+            _require_answer(setup.on)
         try:
             import ray
         except ModuleNotFoundError as error:
@@ -57,8 +59,6 @@ class Cluster:
                 "--on: must have Ray, but it is not installed; pip install 'ray>=2.60'"
             ) from error
         self._ray: Any = ray
-        if setup.on is not None and not is_local:
-            _require_answer(setup.on)
         self._folder = tempfile.mkdtemp("", "spar-", "/tmp") if is_local else None  # a short path
         before = signal.getsignal(signal.SIGTERM)
         try:
