@@ -1,7 +1,5 @@
 """Two nodes in network namespaces, joined as `docs/clusters/ray.sbatch` does, on one store."""
 
-import os
-import shutil
 import subprocess
 import sys
 import time
@@ -13,102 +11,46 @@ import pytest
 
 from spar_bench.session.sweep import Options, sweep
 from spar_bench.store import Store
+from tests.backends.nodes import HEAD, Nodes, are_possible
 from tests.session.test_sweep import told
 from tests.small import TIMED, UNTIMED, write_spec
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(
-        os.getuid() != 0 or not shutil.which("ip") or not shutil.which("unshare"),
-        reason="it needs root, for network namespaces",
-    ),
+    pytest.mark.skipif(not are_possible(), reason="it needs root, for network namespaces"),
 ]
-HEAD = "10.77.0.1"
-PORT = 6399
-
-
-def ip(*arguments: str) -> None:
-    subprocess.run(["ip", *arguments], check=True)
 
 
 @pytest.fixture
-def nodes() -> Iterator[list[str]]:
-    """The namespaces of two nodes that reach each other, and nothing else."""
-    names = [f"spar-{os.getpid()}-{number}" for number in (1, 2)]
-    try:
-        for name in names:
-            ip("netns", "add", name)
-            ip("-n", name, "link", "set", "lo", "up")
-        first, second = names
-        ip(
-            "link",
-            "add",
-            "v1",
-            "netns",
-            first,
-            "type",
-            "veth",
-            "peer",
-            "name",
-            "v1",
-            "netns",
-            second,
-        )
-        for number, name in enumerate(names, start=1):
-            ip("-n", name, "addr", "add", f"10.77.0.{number}/24", "dev", "v1")
-            ip("-n", name, "link", "set", "v1", "up")
-        yield names
-    finally:
-        for name in names:
-            subprocess.run(["ip", "netns", "del", name], check=False)
-
-
-def joined(name: str, folder: Path, command: str) -> subprocess.Popen[bytes]:
-    """Start Ray on a node, as the script does; the command runs on the first."""
-    environment = os.environ | {
-        "RAY_AUTH_MODE": "token",
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT": "300",
-        "RAY_TMPDIR": f"/tmp/{name}",  # a socket's path is short
-        "HOME": str(folder),
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-    }
-    Path(environment["RAY_TMPDIR"]).mkdir()
-    ray = [
-        *("ray", "symmetric-run", "--address", f"{HEAD}:{PORT}", "--min-nodes", "2"),
-        *("--num-cpus", "1", "--object-store-memory", "100000000", "--", "bash", "-c", command),
-    ]
-    # Its own process numbers, since Ray looks for others by them, and its own name.
-    own = ["unshare", "--pid", "--uts", "--fork", "--kill-child", "--mount-proc"]
-    named = ["sh", "-c", 'hostname "$0" && exec "$@"', name]
-    with (folder / f"{name}.log").open("wb") as log:
-        return subprocess.Popen(
-            ["ip", "netns", "exec", name, *own, *named, *ray],
-            cwd=folder,
-            env=environment,
-            stdout=log,
-            stderr=log,
-        )
+def nodes(here: Path) -> Iterator[Nodes]:
+    """Two nodes whose home is the test's folder."""
+    with Nodes(here) as made:
+        yield made
 
 
 @contextmanager
-def sweeping(here: Path, nodes: list[str], spec: str) -> Iterator[None]:
+def sweeping(nodes: Nodes, spec: str) -> Iterator[None]:
     """Sweep a spec on both nodes, into the store `both`; at the end nothing of them is left."""
-    (here / ".ray").mkdir()
-    (here / ".ray" / "auth_token").write_text("a" * 64)
-    (here / ".ray" / "auth_token").chmod(0o600)
     command = (
-        f"{sys.executable} -m spar_bench sweep {spec} --on {HEAD}:{PORT} --threads 1 "
+        f"{sys.executable} -m spar_bench sweep {spec} --on {HEAD} --threads 1 "
         "--store both 2> said; echo $? > exit"
     )
-    processes = [joined(name, here, command) for name in nodes]
+    ray = [
+        *("env", "RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT=300"),
+        *("ray", "symmetric-run", "--address", HEAD, "--min-nodes", "2"),
+        *("--num-cpus", "1", "--object-store-memory", "100000000", "--", "bash", "-c", command),
+    ]
+    processes = list[subprocess.Popen[bytes]]()
     try:
+        for name in (nodes.first, nodes.second):
+            with Path(f"{name}.log").open("wb") as log:
+                own = nodes.command(name, "sh", "-c", 'hostname "$0" && exec "$@"', name, *ray)
+                processes.append(subprocess.Popen(own, stdout=log, stderr=log))
         yield
     finally:
-        for process, name in zip(processes, nodes, strict=True):
+        for process in processes:
             process.kill()
             process.wait(60)
-            shutil.rmtree(f"/tmp/{name}", ignore_errors=True)
 
 
 def read(name: str) -> str:
@@ -145,15 +87,13 @@ def require_rows_of_one_process(spec: str, log: Path) -> None:
     assert told(both.rows) == told(alone.rows)
 
 
-def test_two_nodes_make_one_sweep_with_the_rows_of_one_process(
-    here: Path, nodes: list[str]
-) -> None:
+def test_two_nodes_make_one_sweep_with_the_rows_of_one_process(nodes: Nodes) -> None:
     spec = write_spec(TIMED)
 
-    with sweeping(here, nodes, spec):
+    with sweeping(nodes, spec):
         assert is_soon(lambda: read("exit"), 300)
 
-    require_rows_of_one_process(spec, here / f"{nodes[0]}.log")
+    require_rows_of_one_process(spec, Path(f"{nodes.first}.log"))
 
 
 CUT = (
@@ -167,29 +107,20 @@ sweep:
 """
 )
 """Two students, one for each node, that take half a minute each."""
-HEALTH = {
-    "RAY_health_check_initial_delay_ms": "1000",
-    "RAY_health_check_period_ms": "1000",
-    "RAY_health_check_timeout_ms": "1000",
-    "RAY_health_check_failure_threshold": "8",
-}
-"""Ray declares a node dead that does not answer 8 times, after 8 to 16 seconds."""
 
 
 @pytest.mark.parametrize(("cut_s", "is_lost"), [(3.0, False), (25.0, True)])
 def test_sweep_goes_on_while_its_nodes_cannot_reach_each_other(
-    here: Path, nodes: list[str], monkeypatch: pytest.MonkeyPatch, cut_s: float, is_lost: bool
+    nodes: Nodes, cut_s: float, is_lost: bool
 ) -> None:
-    for name, value in HEALTH.items():
-        monkeypatch.setenv(name, value)
-    spec, (first, second) = write_spec(CUT), nodes
+    spec, first, second = write_spec(CUT), nodes.first, nodes.second
 
-    with sweeping(here, nodes, spec):
+    with sweeping(nodes, spec):
         assert is_soon(lambda: read("said").count("started student") == 2, 300)
         before = workers(second)
-        ip("-n", second, "link", "set", "v1", "down")
+        nodes.cut()
         time.sleep(cut_s)
-        ip("-n", second, "link", "set", "v1", "up")
+        nodes.mend()
         has_ended = is_soon(lambda: not workers(second), 30 if is_lost else 0)
         assert is_soon(lambda: read("exit"), 300)
 
@@ -198,4 +129,4 @@ def test_sweep_goes_on_while_its_nodes_cannot_reach_each_other(
     students = [one for one in Store(Path("both")).finished() if one.kind == "student"]
     hosts = sorted(one.manifest["made"]["host"] for one in students)
     assert hosts == ([first, first] if is_lost else [first, second])
-    require_rows_of_one_process(spec, here / f"{first}.log")
+    require_rows_of_one_process(spec, Path(f"{first}.log"))
