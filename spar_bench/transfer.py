@@ -65,6 +65,7 @@ class Elsewhere:
                 f"{url}: must be a folder, or an address that fsspec knows, but is not: {error}; "
                 "install what it names, or correct the address"
             ) from error
+        self._fs.invalidate_cache()  # listings of before, which others may have added to
         self.url, self._root = url, str(root).rstrip("/")
 
     @property

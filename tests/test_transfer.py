@@ -2,6 +2,9 @@
 
 import json
 import shutil
+import signal
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +19,7 @@ from spar_bench.transfer import Elsewhere, pull, push
 from tests.small import copy_store, one_line, spar_bench
 
 BUCKET = "memory://bucket/store"
+S3 = "s3://bucket/store"
 
 
 @pytest.fixture
@@ -31,9 +35,36 @@ def _empty_bucket() -> Iterator[None]:
     fsspec.filesystem("memory").store.clear()
 
 
-@pytest.fixture(params=[BUCKET, "other"])
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    """The address of a server that speaks S3."""
+    pytest.importorskip("s3fs", reason="s3fs is not installed")
+    moto = pytest.importorskip("moto.server", reason="moto is not installed")
+    started = moto.ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
+    started.start()
+    host, port = started.get_host_and_port()
+    yield f"http://{host}:{port}"
+    started.stop()
+
+
+@pytest.fixture
+def s3(server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A place in a bucket of that server, which the environment names."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", server)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "lab")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s3cret")
+    system = fsspec.filesystem("s3", skip_instance_cache=True)
+    system.mkdir("bucket")
+    yield S3
+    system.rm("bucket", recursive=True)
+    type(system).clear_instance_cache()
+
+
+@pytest.fixture(params=[BUCKET, "other", S3])
 def url(request: pytest.FixtureRequest, here: Path) -> str:
-    """A bucket, or a folder."""
+    """A bucket, in memory or of a server, or a folder."""
+    if request.param == S3:
+        request.getfixturevalue("s3")
     return str(request.param)
 
 
@@ -127,6 +158,58 @@ def test_upload_that_was_cut_off_is_no_stage_yet(own: Store) -> None:
     assert moved.n_stages == len(list(own.finished())) - 1
     assert moved.damaged == []
     assert again.n_stages == 1
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from spar_bench.store import Store
+from spar_bench.transfer import Elsewhere, push
+url, last = sys.argv[1:]
+put = Elsewhere.put
+def put_or_die(self, path, name):
+    if name == last:
+        os.kill(os.getpid(), signal.SIGKILL)
+    put(self, path, name)
+Elsewhere.put = put_or_die
+push(Store(Path(".spar_bench")), Elsewhere(url))
+"""
+
+
+def test_stage_whose_push_was_killed_is_not_there_until_it_is_pushed_again(
+    own: Store, s3: str
+) -> None:
+    [student] = [stage for stage in own.finished() if stage.kind == "student"]
+    at = f"stages/student/{student.fingerprint}"
+    back = Store(Path("back"))
+
+    killed = subprocess.run([sys.executable, "-c", KILLED, s3, f"{at}/manifest.json"])
+    written = Elsewhere(s3).names(at)
+    some = pull(back, Elsewhere(s3))
+    finished = [stage.fingerprint for stage in back.finished()]
+    rest = subprocess.run([sys.executable, "-m", "spar_bench", "push", s3], stdout=subprocess.PIPE)
+    others = pull(back, Elsewhere(s3))
+
+    assert killed.returncode == -signal.SIGKILL
+    assert sorted(written) == sorted(student.manifest["files"])
+    assert some.damaged == []
+    assert student.fingerprint not in finished
+    assert len(finished) == some.n_stages > 0
+    assert rest.returncode == 0
+    assert others.n_stages == len(list(own.finished())) - some.n_stages > 0
+    assert files(back) == files(own)
+
+
+def test_server_that_is_down_is_one_line(
+    own: Store, s3: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+
+    told = one_line(spar_bench("push", s3, exits=2))
+
+    assert told.startswith(f"{s3}: must be a store that can be read and written, but got ")
+    assert "127.0.0.1:9" in told
+    assert "s3cret" not in told
 
 
 @pytest.mark.parametrize("name", ["../../../outside", "/outside"])

@@ -161,8 +161,19 @@ class Pool(ABC):
             self._take(*self._events.get(timeout=POLL_S))
         except queue.Empty:
             self._report_silent()
-        idle_before = time.monotonic() - IDLE_S
-        self._end([one for one in self._workers if not one.open and one.idle_since < idle_before])
+        self._end(self._dispensable())
+
+    def _dispensable(self) -> list[Worker]:
+        """Return the workers that have been idle for long, and as many as there are too many.
+
+        A worker that was lost with its node is replaced before there is room; the new one then
+        waits for what an idle one holds.
+        """
+        idle = [worker for worker in self._workers if not worker.open]
+        idle.sort(key=lambda worker: worker.idle_since)
+        n_over = len(self._workers) - self.n_slots() if idle else 0
+        before = time.monotonic() - IDLE_S
+        return [one for at, one in enumerate(idle) if at < n_over or one.idle_since < before]
 
     def close(self) -> None:
         """End all workers."""

@@ -20,6 +20,8 @@ ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    # Else it prints a server's address for each run that ends, with the password in it.
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     # A job worker for hosted evaluation would write to the same SQLite file, and lock it.
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
 }

@@ -134,6 +134,27 @@ def test_idle_worker_is_ended_and_started_again_when_needed(
     assert notes.kinds("made") == ["images", "text"]
 
 
+def test_idle_worker_makes_room_where_a_slot_is_lost(
+    plan: Plan, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        subprocesses.Backend,
+        "launch",
+        lambda *_: subprocesses.Process([sys.executable, "-c", OBEDIENT]),
+    )
+    with two_workers(subprocesses.Backend, plan, store) as (making, _):
+        backend = making.backend
+        assert isinstance(backend, subprocesses.Backend)
+        making.make([of_kind(plan, kind)[0].fingerprint for kind in ("images", "text")])
+        first, second = sorted(backend._workers, key=lambda worker: worker.idle_since)
+
+        monkeypatch.setattr(subprocesses.Backend, "n_slots", lambda _: 1)
+        backend.wait()
+
+        assert backend._workers == [second]
+        assert first.link.ending == "its worker ended with code 0"
+
+
 @pytest.mark.slow
 def test_two_workers_make_what_one_process_makes(
     plan: Plan, store: Store, undisturbed: dict[str, Any]

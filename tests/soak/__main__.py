@@ -2,18 +2,20 @@
 
     python -m tests.soak --minutes 30 --folder FOLDER
 
-Needs root, for a small disk of its own that it fills and locks, and PostgreSQL's programs, which
-hold MLflow's runs and are ended at random. Prints a table of faults, and ends with 1 if a promise
-of `docs/clusters.md` was broken.
+Needs root, for a small disk of its own that it fills and locks and for two nodes in namespaces, and
+PostgreSQL's programs, which hold MLflow's runs and are ended at random. Prints a table of faults,
+and ends with 1 if a promise of `docs/clusters.md` was broken.
 """
 
 import argparse
 import json
 import random
+import shutil
 import sys
 import time
 from pathlib import Path
 
+from tests.backends.nodes import Nodes
 from tests.soak.faults import FAULTS_COUNTED, Ground
 from tests.soak.ground import Database, Disk
 from tests.soak.rounds import Round, undisturbed
@@ -30,11 +32,17 @@ def main() -> int:
     folder.mkdir(parents=True, exist_ok=True)
     ends_at = time.monotonic() + 60 * options.minutes
     drawn, rounds = random.Random(options.seed), list[Round]()
-    with Disk(folder / "disk") as disk, Database(folder / "postgres") as database:
+    home = folder / "home"
+    shutil.rmtree(home, ignore_errors=True)
+    with (
+        Disk(folder / "disk") as disk,
+        Database(folder / "postgres") as database,
+        Nodes(home) as nodes,
+    ):
         expected = undisturbed(folder)
         while time.monotonic() < ends_at:
             ground = Ground(disk, database, drawn)
-            rounds.append(Round(len(rounds), folder, ground))
+            rounds.append(Round(len(rounds), folder, ground, nodes))
             rounds[-1].run(expected, until=ends_at)
             print(rounds[-1].line(), flush=True)
     report(rounds, folder / "soak.json")

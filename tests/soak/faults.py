@@ -4,11 +4,12 @@ import os
 import random
 import signal
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 from spar_bench.leases import LEASE_S
+from tests.backends.nodes import Nodes
 from tests.soak.ground import Database, Disk
 
 Undo = Callable[[], None]
@@ -16,11 +17,15 @@ Undo = Callable[[], None]
 
 @dataclass
 class Ground:
-    """What faults are made on; `started` are the processes that the round has started itself."""
+    """What faults are made on; `started` are the processes that the round has started itself.
+
+    `nodes` are those of a round that is on two.
+    """
 
     disk: Disk
     database: Database
     drawn: random.Random
+    nodes: Nodes | None = None
     started: list[subprocess.Popen[str]] = field(default_factory=list)
 
     def drivers(self) -> list[int]:
@@ -32,16 +37,29 @@ class Ground:
         return [pid for pid, text in listed() if " work " in text and str(self.disk.folder) in text]
 
     def raylets(self) -> list[int]:
-        """Return Ray's own servants."""
-        return [pid for pid, text in listed() if "raylet/raylet " in text]
+        """Return Ray's own servants, of the processes that were started."""
+        parents = dict(_pairs("ppid="))
+        found = [pid for pid, text in listed() if "raylet/raylet " in text]
+        own = {str(process.pid) for process in self.started}
+        return [pid for pid in found if own & set(_ancestors(str(pid), parents))]
 
 
 def listed() -> list[tuple[int, str]]:
     """Return the numbers and commands of all processes."""
-    lines = subprocess.run(
-        ["ps", "-ewwo", "pid=,args="], capture_output=True, text=True
-    ).stdout.splitlines()
-    return [(int(line.split()[0]), line) for line in lines]
+    return [(int(pid), text) for pid, text in _pairs("args=")]
+
+
+def _pairs(column: str) -> list[tuple[str, str]]:
+    """Return the number of each process, and what `ps` has of it in a column."""
+    told = subprocess.run(["ps", "-ewwo", f"pid=,{column}"], capture_output=True, text=True).stdout
+    pairs = [line.split(maxsplit=1) for line in told.splitlines()]
+    return [(pair[0], pair[1]) for pair in pairs if len(pair) == 2]
+
+
+def _ancestors(pid: str, parents: dict[str, str]) -> Iterator[str]:
+    while pid in parents:
+        pid = parents[pid]
+        yield pid
 
 
 def _kill(pids: list[int], drawn: random.Random) -> tuple[Undo, float] | None:
@@ -101,6 +119,14 @@ def stop_database(ground: Ground) -> tuple[Undo, float] | None:
     return ground.database.start, ground.drawn.uniform(5, 60)
 
 
+def cut_network(ground: Ground) -> tuple[Undo, float] | None:
+    """Cut two nodes off from each other, for a moment or until Ray gives one up."""
+    if ground.nodes is None:
+        return None
+    ground.nodes.cut()
+    return ground.nodes.mend, ground.drawn.uniform(1, 40)
+
+
 def _nothing() -> None:
     """Undo nothing."""
 
@@ -113,9 +139,10 @@ FAULTS: dict[str, Callable[[Ground], tuple[Undo, float] | None]] = {
     "disk full": fill_disk,
     "store read-only": lock_store,
     "PostgreSQL of MLflow down": stop_database,
+    "network between two nodes cut": cut_network,
 }
 """Those that last return what undoes them, and after how many seconds; None if nothing is there."""
-WEIGHTS = [6, 4, 3, 1, 3, 3, 1]
+WEIGHTS = [6, 4, 3, 1, 3, 3, 1, 4]
 CLOCK = "clock two hours off in one process"
 """Made by how a process is started, for its whole life."""
 FAULTS_COUNTED = [*FAULTS, CLOCK]

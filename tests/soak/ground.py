@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -30,13 +31,10 @@ class Disk:
 
     def fill(self) -> None:
         """Leave no byte free."""
-        with self._ballast.open("wb") as file:
-            try:
-                while True:
-                    file.write(bytes(1 << 20))
-                    file.flush()
-            except OSError:
-                pass
+        with suppress(OSError), self._ballast.open("wb") as file:
+            while True:
+                file.write(bytes(1 << 20))
+                file.flush()
 
     def empty(self) -> None:
         """Give the space back."""

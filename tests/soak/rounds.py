@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from spar_bench.store import Store
+from tests.backends.nodes import HEAD, HOST, PORT, Nodes
 from tests.small import lasting
 from tests.soak.faults import CLOCK, FAULTS, WEIGHTS, Ground, Undo, listed
 
@@ -44,6 +45,10 @@ WAYS = [
     [SWEEP, SWEEP],
 ]
 """The processes of a round; each is started again until it ends well."""
+RAY = "ray start --num-cpus 1 --object-store-memory 100000000"
+FIRST = f'{RAY} --head --node-ip-address {HOST} --port {PORT} >&2 && exec "$@"'
+SECOND = f"while true; do {RAY} --address {HEAD} --block >&2; sleep 1; done"
+"""What two nodes do: one starts Ray and then sweeps; the other joins it, again and again."""
 LEFTOVER_BYTES = 1 << 20
 SHIFTED = (
     "import time as _t; _n, _s = _t.time_ns, _t.time\n"
@@ -76,11 +81,17 @@ def contents(store: Path) -> dict[str, Any]:
 class Round:
     """A store in which a plan is made; `broken` has the promises that were not kept."""
 
-    def __init__(self, number: int, folder: Path, ground: Ground) -> None:
+    def __init__(self, number: int, folder: Path, ground: Ground, nodes: Nodes) -> None:
         self.number, self.faults, self.broken = number, list[str](), list[str]()
         self._ground, self._folder = ground, folder / f"round-{number}"
         self._store = ground.disk.folder / f"store-{number}"
-        self._commands = [[*one, "--store", str(self._store)] for one in WAYS[number % len(WAYS)]]
+        commands, self._beside = [*WAYS, []][number % (len(WAYS) + 1)], list[list[str]]()
+        self._way = " and ".join(" ".join(one[3:5]) for one in commands) or "sweep on two nodes"
+        if not commands:
+            ground.nodes = nodes
+            commands = [nodes.command(nodes.first, "sh", "-c", FIRST, "sh", *SWEEP, "--on", HEAD)]
+            self._beside = [nodes.command(nodes.second, "sh", "-c", SECOND)]
+        self._commands = [[*one, "--store", str(self._store)] for one in commands]
         self._said = list[str]()
         self._undo = list[tuple[float, Undo]]()
         self._seconds = 0.0
@@ -91,6 +102,7 @@ class Round:
         (self._folder / "soak.yaml").write_text(SPEC)
         begun = time.monotonic()
         left = [self._start(command) for command in self._commands]
+        beside = [self._start(command) for command in self._beside]
         next_fault = begun + self._ground.drawn.uniform(4, 10)
         while any(process is not None for process, _ in left):
             now = time.monotonic()
@@ -99,11 +111,15 @@ class Round:
                 self._disturb(now)
                 next_fault = now + self._ground.drawn.uniform(1.5, 7)
             left = [self._again(process, command) for process, command in left]
+            beside = [self._again(process, command) for process, command in beside]
             time.sleep(0.2)
             if now - begun > 1200:
                 self.broken.append("it did not end within 20 minutes")
                 break
         self._undo_due(float("inf"))
+        for process, _ in beside:
+            assert process is not None, "it goes on until it is ended"
+            process.kill()
         self._seconds = time.monotonic() - begun
         self._look(expected)
         shutil.rmtree(self._store, ignore_errors=True)
@@ -111,9 +127,8 @@ class Round:
     def line(self) -> str:
         """Return what happened, in one line."""
         broken = "; ".join(self.broken) or "as undisturbed"
-        way = " and ".join(" ".join(one[3:5]) for one in self._commands)
         took = f"{len(self.faults)} faults, {self._seconds:.0f} s"
-        return f"round {self.number}: {took}, {way}: {broken}"
+        return f"round {self.number}: {took}, {self._way}: {broken}"
 
     def _start(self, command: list[str]) -> tuple[subprocess.Popen[str] | None, list[str]]:
         environment = os.environ | {"MLFLOW_TRACKING_URI": self._ground.database.uri}
@@ -180,9 +195,7 @@ class Round:
             tuple(line.split()[2:4]) for line in self._said if line.split()[1:2] == ["made"]
         )
         self.broken += [
-            f"{kind} {key} was made {n} times"
-            for (kind, key), n in made.items()
-            if n > 1 + len(self.faults)
+            f"{kind} {key} was finished {n} times" for (kind, key), n in made.items() if n > 1
         ]
         time.sleep(3)
         left = [text for pid, text in listed() if str(self._store) in text and " ps " not in text]
