@@ -170,10 +170,15 @@ class Pool(ABC):
         waits for what an idle one holds.
         """
         idle = [worker for worker in self._workers if not worker.open]
-        idle.sort(key=lambda worker: worker.idle_since)
-        n_over = len(self._workers) - self.n_slots() if idle else 0
-        before = time.monotonic() - IDLE_S
-        return [one for at, one in enumerate(idle) if at < n_over or one.idle_since < before]
+        if not idle:
+            return []
+        n_over = sum(len(worker.slots) for worker in self._workers) - self.n_slots()
+        before, found = time.monotonic() - IDLE_S, list[Worker]()
+        for worker in sorted(idle, key=lambda worker: worker.idle_since):
+            if n_over > 0 or worker.idle_since < before:
+                found.append(worker)
+                n_over -= len(worker.slots)
+        return found
 
     def close(self) -> None:
         """End all workers."""
