@@ -8,10 +8,11 @@ import threading
 from collections.abc import Callable, Iterable
 from contextlib import closing
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from spar_bench import track
 from spar_bench.conflicts import read_specs
-from spar_bench.errors import SparBenchError
+from spar_bench.errors import LeaseLost, SparBenchError
 from spar_bench.plan.making import make_plan
 from spar_bench.plan.suite import SuitePlan
 from spar_bench.plan.trials import Plan, Trial
@@ -35,6 +36,9 @@ from spar_bench.session.watcher import Silent, Watcher
 from spar_bench.spec import Point
 from spar_bench.spec.read import experiment_name
 from spar_bench.store import Store
+
+if TYPE_CHECKING:
+    from spar_bench.session.search import Asked
 
 __all__ = ["Options", "Outcome", "sweep"]
 
@@ -162,17 +166,10 @@ class _Sweep:
         searcher = Searcher(one.loaded, self._store, self._making.check)
         with closing(iter(searcher)) as asking:
             for asked in asking:
-                log.info(
-                    "trial %d of %d: %s",
-                    asked.trial.number + 1,
-                    searcher.search.trials,
-                    asked.point.group,
-                )
-                self._plan(one, [asked.point])
-                self._making.prune = asked.prune_reason
-                self._execute_all(one, timed="latency_p50_ms" in searcher.objectives)
-                self._making.prune = keep
-                asked.tell(Collector(one.name, one.plan, self._store))
+                try:
+                    self._try(one, asked, timed="latency_p50_ms" in searcher.objectives)
+                except LeaseLost as lost:  # another sweep has taken the trial over
+                    log.warning("%s", lost)
                 if self._options.fail_fast and self._making.failures:
                     break
         self._plan(one, {point.group: point for point in searcher.past()}.values())
@@ -180,6 +177,18 @@ class _Sweep:
         collector = Collector(one.name, one.plan, self._store)
         scored = {t.name: score(collector, t, searcher.objectives) for t in one.plan.trials}
         one.objectives = {name: found for name, found in scored.items() if found}
+
+    def _try(self, one: Experiment, asked: "Asked", *, timed: bool) -> None:
+        """Make a trial that a search has asked for, and tell it the score."""
+        number, n_trials = asked.trial.number + 1, asked.searcher.search.trials
+        log.info("trial %d of %d: %s", number, n_trials, asked.point.group)
+        self._plan(one, [asked.point])
+        self._making.prune = asked.prune_reason
+        try:
+            self._execute_all(one, timed=timed)
+        finally:
+            self._making.prune = keep
+        asked.tell(Collector(one.name, one.plan, self._store))
 
     def _plan(self, one: Experiment, points: Iterable[Point]) -> None:
         """Plan points that a search has asked for."""

@@ -11,9 +11,10 @@ import pytest
 from optuna.trial import TrialState
 
 from spar_bench.conflicts import read_spec
-from spar_bench.errors import StoreError
+from spar_bench.errors import LeaseLost, StoreError
 from spar_bench.leases import Host
 from spar_bench.results import Results
+from spar_bench.session.making import Making
 from spar_bench.session.search import Asked, Searcher, past_points
 from spar_bench.session.study import DATABASE_VARIABLE
 from spar_bench.store import Store
@@ -369,6 +370,27 @@ def test_what_a_search_has_pruned_is_no_failure_and_is_not_to_do(here: Path) -> 
     assert [row.status for row in found.rows] == ["finished"] * 3 + ["pruned"] * 2
     assert dict(runs()).keys() >= {"learning_rate=1e-07,epochs=4,seed=0"}
     assert dict(runs())["learning_rate=1e-07,epochs=4,seed=0"] == "KILLED"
+
+
+def test_sweep_that_loses_a_trial_to_another_goes_on(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, looks = Making.check, iter(range(3))
+
+    def check(self: Making) -> None:
+        if next(looks, None) == 2:
+            raise LeaseLost("it was taken over")
+        real(self)
+
+    monkeypatch.setattr(Making, "check", check)
+    said = spar_bench("sweep", write_spec(TEACHERS)).stderr
+
+    assert "it was taken over" in said
+    study = Searcher(read_spec(Path("experiments/tiny.yaml")), Store(Path(".spar_bench"))).study
+    assert [trial.state.is_finished() for trial in study.trials] == [True] * 5
+    assert {row.status for row in Results.load(Path(".spar_bench/results/tiny")).rows} == {
+        "finished"
+    }
 
 
 def test_trials_of_a_search_cannot_be_named(here: Path) -> None:
