@@ -93,7 +93,8 @@ class Ranks:
     def sum(self, numbers: Tensor) -> Tensor:
         """Return the sum of all processes' tensors, which lie on the CPU."""
         if self.group is not None:
-            dist.all_reduce(numbers, group=self.group)
+            with self._reaching():
+                dist.all_reduce(numbers, group=self.group)
         return numbers
 
     def joined(self, visual: nn.Module, trained: Trained) -> Trained:
@@ -105,6 +106,23 @@ class Ranks:
         return DistributedDataParallel(
             _Features(visual, trained), find_unused_parameters=True, broadcast_buffers=False
         )
+
+    @contextmanager
+    def _reaching(self) -> Iterator[None]:
+        """Say of a process that can no longer be reached that all must end.
+
+        Raises:
+            OutOfStep: it has ended.
+        """
+        try:
+            yield
+        except RuntimeError as error:
+            self.is_out_of_step = True
+            raise OutOfStep(
+                "processes: must all be alive while they train together, but one has ended "
+                f"({str(error).splitlines()[0]}); run the same command again: it resumes where it "
+                "was last saved"
+            ) from error
 
     @contextmanager
     def in_step(self) -> Iterator[None]:
