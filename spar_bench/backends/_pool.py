@@ -60,6 +60,7 @@ class Worker:
     open: set[str] = field(default_factory=set)
     emit: Emit = lambda _: None
     helps: bool = False
+    may_be_dead: bool = False
     idle_since: float = 0.0
     silent_since: float | None = field(default_factory=time.monotonic)
 
@@ -145,6 +146,7 @@ class Pool(ABC):
         alike = (one for one in self._workers if not one.open and len(one.slots) == n_slots)
         idle = (one for one in alike if not one.link.has_ended(0))
         worker = next(idle, None) or self._start(n_slots)
+        worker.may_be_dead = bool(worker.batch)
         worker.batch, worker.emit, worker.helps = batch, emit, helps
         names = [stage.fingerprint for stage in batch]
         worker.open = set(names)
@@ -241,6 +243,7 @@ class Pool(ABC):
 
     def _take(self, worker: Worker, event: Event | None) -> None:
         worker.silent_since = None
+        worker.may_be_dead &= event is None
         if event is None:
             self._replace(worker)
         elif event.kind == "stopped":
@@ -266,7 +269,7 @@ class Pool(ABC):
             for stage in left:
                 worker.say(Event(kind="helped", fingerprint=stage.fingerprint))
             return
-        for stage in left:
+        for stage in [] if worker.may_be_dead else left:  # it died before it was given them
             self._deaths.setdefault(stage.fingerprint, []).append(worker.link.ending)
         left = self._without_deadly(left, worker.say)
         if left:
