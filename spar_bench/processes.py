@@ -18,6 +18,12 @@ def is_launched() -> bool:
     return meeting() is not None or all(name in os.environ for name in _STATED)
 
 
+def quieten_torch() -> None:
+    """Keep torch, before it is imported, from warning that it looked for unused weights."""
+    if is_launched():
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+
+
 def meeting() -> Path | None:
     """Return the file by which a worker's processes meet; None elsewhere, also with `torchrun`."""
     path = os.environ.get(MEETING)

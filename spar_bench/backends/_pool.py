@@ -50,7 +50,8 @@ GRACE_S = 20.0
 class Worker:
     """A worker and its slots, and the batch that it is making, or helps with.
 
-    `meeting` is the file by which its processes find each other, if it has several.
+    `meeting` is the file by which its processes find each other, if it has several. It
+    `may_be_dead` while it has said nothing since it was given its batch, if it had others before.
     """
 
     slots: Sequence[int]
@@ -269,7 +270,7 @@ class Pool(ABC):
             for stage in left:
                 worker.say(Event(kind="helped", fingerprint=stage.fingerprint))
             return
-        for stage in [] if worker.may_be_dead else left:  # it died before it was given them
+        for stage in [] if worker.may_be_dead else left:
             self._deaths.setdefault(stage.fingerprint, []).append(worker.link.ending)
         left = self._without_deadly(left, worker.say)
         if left:
@@ -280,10 +281,11 @@ class Pool(ABC):
 
         The last worker's lease may outlive it for a minute, if it was on another node.
         """
-        store = self.setup.store
+        store, kept = self.setup.store, list[Stage]()
         for stage in batch:
             deaths = self._deaths.get(stage.fingerprint, [])
             if len(deaths) < TRIES:
+                kept.append(stage)
                 continue
             text = "its last worker may not have ended, or another sweep is making it"
             told = Event(kind="left", fingerprint=stage.fingerprint, text=text, slot=NO_SLOT)
@@ -293,4 +295,4 @@ class Pool(ABC):
                     store.fail(stage, reason, outcome="failed", final=False)
                     told = told.model_copy(update={"kind": "failed", "text": reason})
             emit(told)
-        return [one for one in batch if len(self._deaths.get(one.fingerprint, [])) < TRIES]
+        return kept

@@ -1,6 +1,5 @@
 """`sweep`: run an experiment."""
 
-import os
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +18,7 @@ from spar_bench.cli.plan import show_plan
 from spar_bench.cli.printing import counted
 from spar_bench.cli.stopping import Follower, Stopper, interruptible
 from spar_bench.errors import Interrupted
-from spar_bench.processes import is_launched, rank
+from spar_bench.processes import quieten_torch, rank
 
 if TYPE_CHECKING:
     from spar_bench.session.sweep import Outcome
@@ -79,8 +78,7 @@ def sweep(spec: Path, dry_run: bool, **options: Any) -> None:
 
     Several processes train a student together: torchrun --nproc-per-node 2 -m spar_bench sweep SPEC
     """
-    if is_launched():  # torch would warn in each that it looked for unused weights
-        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    quieten_torch()
     if rank() > 0:
         if not dry_run:
             _follow(**{name: options[name] for name in FOLLOWED})

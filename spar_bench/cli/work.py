@@ -1,7 +1,6 @@
 """`work`: make stages that a sweep names to its worker processes, or whatever is free of a spec."""
 
 import faulthandler
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import click
 from spar_bench.cli.options import HomePath, SpecFile, only_option, seeds_option, store_option
 from spar_bench.cli.printing import counted
 from spar_bench.cli.stopping import interruptible
-from spar_bench.processes import is_launched, rank
+from spar_bench.processes import quieten_torch, rank
 
 
 @click.command()
@@ -48,8 +47,7 @@ def _serve(plan: Path, fingerprints: tuple[str, ...], **options: Any) -> None:
     # Before torch is imported, which takes seconds and may print.
     out = take_output()
     parent = Parent(sys.stdin) if "-" in fingerprints else None
-    if is_launched():
-        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # as in sweep
+    quieten_torch()
     if rank() > 0:
         from spar_bench.session.follow import follow
 

@@ -109,14 +109,22 @@ for line in sys.stdin:
 """
 
 
+ONCE = """\
+    if globals().setdefault("first", line) is not line:
+        sys.exit(4)
+"""
+"""In its loop: end without a word at the second message."""
+
+
+def obedient(*_: object) -> subprocesses.Process:
+    """Launch what says of all stages that it has made them."""
+    return subprocesses.Process([sys.executable, "-c", OBEDIENT])
+
+
 def test_idle_worker_is_ended_and_started_again_when_needed(
     plan: Plan, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        subprocesses.Backend,
-        "launch",
-        lambda *_: subprocesses.Process([sys.executable, "-c", OBEDIENT]),
-    )
+    monkeypatch.setattr(subprocesses.Backend, "launch", obedient)
     with two_workers(subprocesses.Backend, plan, store) as (making, notes):
         backend = making.backend
         assert isinstance(backend, subprocesses.Backend)
@@ -134,14 +142,34 @@ def test_idle_worker_is_ended_and_started_again_when_needed(
     assert notes.kinds("made") == ["images", "text"]
 
 
+def test_worker_that_was_dead_before_it_was_given_a_stage_counts_as_no_try(
+    plan: Plan, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launched, dies_unheard = (
+        list[str](),
+        OBEDIENT.replace("        break\n", "        break\n" + ONCE),
+    )
+
+    def launch(*_: object) -> subprocesses.Process:
+        launched.append("raise SystemExit(3)" if launched else dies_unheard)
+        return subprocesses.Process([sys.executable, "-c", launched[-1]])
+
+    monkeypatch.setattr(subprocesses.Backend, "launch", launch)
+    with two_workers(subprocesses.Backend, plan, store) as (making, notes):
+        making.make([of_kind(plan, "images")[0].fingerprint])
+        making.make([of_kind(plan, "text")[0].fingerprint])
+
+    assert notes.all == [
+        ("made", "images", ""),
+        ("failed", "text", "its worker ended with code 3, 2 times"),
+    ]
+    assert len(launched) == 3
+
+
 def test_idle_worker_makes_room_where_a_slot_is_lost(
     plan: Plan, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        subprocesses.Backend,
-        "launch",
-        lambda *_: subprocesses.Process([sys.executable, "-c", OBEDIENT]),
-    )
+    monkeypatch.setattr(subprocesses.Backend, "launch", obedient)
     with two_workers(subprocesses.Backend, plan, store) as (making, _):
         backend = making.backend
         assert isinstance(backend, subprocesses.Backend)
@@ -179,7 +207,7 @@ def test_student_gets_the_slots_of_its_processes_and_idle_workers_make_room(
         _: object, slots: Sequence[int], command: list[str], places: Sequence[Mapping[str, str]]
     ) -> subprocesses.Process:
         launched.append((list(slots), [dict(place) for place in places]))
-        return subprocesses.Process([sys.executable, "-c", OBEDIENT])
+        return obedient()
 
     monkeypatch.setattr(subprocesses.Backend, "launch", launch)
     [student] = of_kind(plan, "student")
@@ -214,7 +242,7 @@ def test_processes_that_train_together_end_together(
 ) -> None:
     monkeypatch.setattr(link_module, "FOLLOW_S", 0.2)
     released = list[str]()
-    started = [subprocesses.Process([sys.executable, "-c", OBEDIENT]) for _ in range(2)]
+    started = [obedient() for _ in range(2)]
     worker = Together(started, lambda: released.append("it"))
 
     started[dies].kill()
