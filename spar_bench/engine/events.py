@@ -12,6 +12,7 @@ RELEASES = (*ENDINGS, "left", "helped")
 """Events after which a worker does nothing more for a stage."""
 NO_SLOT = -1
 ELSEWHERE = "another sweep is making it"
+MADE_ELSEWHERE = "another process made it"
 
 Kind = (
     Ending

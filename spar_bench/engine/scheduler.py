@@ -14,7 +14,16 @@ from heapq import heapify, heappop, heappush
 from typing import Literal, Protocol
 
 from spar_bench.backends.base import Backend
-from spar_bench.engine.events import ELSEWHERE, ENDINGS, NO_SLOT, RELEASES, Emit, Event, Kind
+from spar_bench.engine.events import (
+    ELSEWHERE,
+    ENDINGS,
+    MADE_ELSEWHERE,
+    NO_SLOT,
+    RELEASES,
+    Emit,
+    Event,
+    Kind,
+)
 from spar_bench.engine.helping import Helping
 from spar_bench.engine.workplan import Retries
 from spar_bench.failures import Failure
@@ -256,7 +265,7 @@ class Scheduler:
         if self.store.has(stage):
             self.outcomes[stage.fingerprint] = "found"
             if stage.fingerprint in self._absent:
-                self._tell("found", stage.fingerprint, "another sweep made it")
+                self._tell("found", stage.fingerprint, MADE_ELSEWHERE)
         elif (past := self.retries.given_up(self.store.failure(stage))) is not None:
             self._end(stage, past.outcome, past.reason)
         elif any(self.outcomes[i] != "skipped" for i in lost):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from spar_bench import plugin_code
-from spar_bench.engine.events import ELSEWHERE, ENDINGS, Emit, Event
+from spar_bench.engine.events import ELSEWHERE, ENDINGS, MADE_ELSEWHERE, Emit, Event
 from spar_bench.engine.workplan import WorkPlan
 from spar_bench.errors import (
     Diverged,
@@ -158,7 +158,7 @@ class Worker:
         key = stage.fingerprint
         try:
             if self.context.store.find(stage) is not None:
-                emit(Event(kind="found", fingerprint=key, text="another sweep made it"))
+                emit(Event(kind="found", fingerprint=key, text=MADE_ELSEWHERE))
                 return True
         except Damaged:
             pass

@@ -107,3 +107,13 @@ def kill_once(making: Scheduler, notes: Notes, found: Callable[[], list[int]]) -
 
     making.notify = kill
     return killed
+
+
+def require_each_made_once(making: Scheduler, notes: Notes) -> None:
+    """Require that each stage was made once, even if the worker that made one died at that.
+
+    Nobody reports such a stage as made; it is found in the store.
+    """
+    assert set(making.outcomes.values()) <= {"made", "found"}
+    ended = [*notes.kinds("made"), *notes.kinds("found")]
+    assert sorted(ended) == sorted(stage.kind for stage in making.plan.stages.values())

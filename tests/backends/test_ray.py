@@ -19,7 +19,14 @@ from spar_bench.engine.scheduler import Scheduler
 from spar_bench.engine.workplan import Retries, WorkPlan
 from spar_bench.plan.trials import Plan
 from spar_bench.store import Store
-from tests.backends.pools import kill_once, listening, on_progress, require_by_two, two_workers
+from tests.backends.pools import (
+    kill_once,
+    listening,
+    on_progress,
+    require_by_two,
+    require_each_made_once,
+    two_workers,
+)
 from tests.run.conftest import clip, photographs, store
 from tests.run.execute.conftest import contents, plan, undisturbed, whole
 from tests.run.tiny import Notes, of_kind
@@ -124,7 +131,7 @@ def test_worker_or_actor_that_is_killed_is_replaced_and_its_work_resumed(
         making.make(plan.stages)
 
     assert killed
-    assert set(making.outcomes.values()) == {"made"}
+    require_each_made_once(making, notes)
     assert contents(store, plan) == undisturbed
 
 
