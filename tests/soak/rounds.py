@@ -50,6 +50,8 @@ FIRST = f'{RAY} --head --node-ip-address {HOST} --port {PORT} >&2 && exec "$@"'
 SECOND = f"while true; do {RAY} --address {HEAD} --block >&2; sleep 1; done"
 """What two nodes do: one starts Ray and then sweeps; the other joins it, again and again."""
 LEFTOVER_BYTES = 1 << 20
+FAULT, ENDED = "FAULT", "ENDED"
+"""What a line begins with that tells of a fault, or of a process that ended by itself."""
 SHIFTED = (
     "import time as _t; _n, _s = _t.time_ns, _t.time\n"
     "_t.time_ns = lambda: _n() + 7_200_000_000_000\n_t.time = lambda: _s() + 7200.0\n"
@@ -76,6 +78,30 @@ def contents(store: Path) -> dict[str, Any]:
         stage.check(hashed=True)
         found[stage.fingerprint] = [stage.kind, *lasting(stage)]
     return found
+
+
+def made_too_often(said: list[str]) -> list[str]:
+    """Return what is wrong with the lines of all processes of a round, each line after its process.
+
+    A stage is finished at most once. It is begun once, and once more at most for each fault and for
+    each process that ended by itself since; from the last one before on, since that may have lasted
+    or its line been read first.
+    """
+    begun, finished, faults_before = Counter[str](), Counter[str](), dict[str, int]()
+    wrong, n_faults = list[str](), 0
+    for line in said:
+        who, event, *rest = [*line.split(), ""]
+        stage = " ".join(rest[:2])
+        if who in (FAULT, ENDED):
+            n_faults += 1
+        elif event == "made":
+            finished[stage] += 1
+        elif event == "started":
+            begun[stage] += 1
+            n_since = n_faults - faults_before.setdefault(stage, max(0, n_faults - 1))
+            if begun[stage] > 1 + n_since:
+                wrong.append(f"{stage} was begun {begun[stage]} times within {n_since} faults")
+    return wrong + [f"{stage} was finished {n} times" for stage, n in finished.items() if n > 1]
 
 
 class Round:
@@ -164,7 +190,11 @@ class Round:
     ) -> tuple[subprocess.Popen[str] | None, list[str]]:
         if process is None or process.poll() is None:
             return process, command
-        return (None, command) if process.returncode == 0 else self._start(command)
+        if process.returncode == 0:
+            return None, command
+        if process.returncode > 0:  # not by a signal, which is a fault already
+            self._said.append(f"{ENDED} with code {process.returncode}")
+        return self._start(command)
 
     def _disturb(self, now: float) -> None:
         [name] = self._ground.drawn.choices(list(FAULTS), WEIGHTS)
@@ -173,7 +203,7 @@ class Round:
         made = FAULTS[name](self._ground)
         if made is not None:
             self.faults.append(name)
-            self._said.append(f"FAULT {name}")
+            self._said.append(f"{FAULT} {name}")
             undo, after_s = made
             if after_s:
                 self._undo.append((now + after_s, undo))
@@ -191,12 +221,7 @@ class Round:
             differing = {key for key in found | expected if found.get(key) != expected.get(key)}
             kinds = sorted(str((found.get(key) or expected[key])[0])[:12] for key in differing)
             self.broken.append(f"differs from undisturbed: {kinds}")
-        made = Counter(
-            tuple(line.split()[2:4]) for line in self._said if line.split()[1:2] == ["made"]
-        )
-        self.broken += [
-            f"{kind} {key} was finished {n} times" for (kind, key), n in made.items() if n > 1
-        ]
+        self.broken += made_too_often(self._said)
         time.sleep(3)
         left = [text for pid, text in listed() if str(self._store) in text and " ps " not in text]
         if left:
