@@ -85,17 +85,14 @@ def _pairs(aggregates: list[Aggregate]) -> Iterator[tuple[Aggregate, Aggregate]]
     """
     for panel in panels_of(aggregates):
         here = [aggregate for aggregate in aggregates if aggregate.panel == panel]
-        for coarsest, *finer in stride_series(here):
-            yield from ((coarsest, other) for other in _related(here, coarsest, "pretrained"))
+        of = {method: [each for each in here if each.method == method] for method in METHODS}
+        for coarsest, *finer in stride_series(of["teacher"]):
+            yield from ((coarsest, other) for other in of["pretrained"] if agrees(other, coarsest))
             yield from ((stride, coarsest) for stride in finer)
             yield from pairwise(finer)
-        for student in (aggregate for aggregate in here if aggregate.method == "student"):
-            yield from ((student, other) for other in _related(here, student, "pretrained"))
-            yield from ((student, other) for other in _related(here, student, "teacher"))
-
-
-def _related(aggregates: list[Aggregate], of: Aggregate, method: str) -> list[Aggregate]:
-    return [other for other in aggregates if other.method == method and agrees(other, of)]
+        for student in of["student"]:
+            others = (*of["pretrained"], *of["teacher"])
+            yield from ((student, other) for other in others if agrees(other, student))
 
 
 def _swept_pairs(aggregates: list[Aggregate]) -> Iterator[tuple[str, Aggregate, Aggregate]]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import seaborn as sns
@@ -40,12 +41,12 @@ class Axis:
         """Title of the axis, with its unit."""
         return _TITLES.get(self.key, self.key.split(".")[-1].replace("_", " ").capitalize())
 
-    @property
+    @cached_property
     def is_numeric(self) -> bool:
         """Whether the values are numbers rather than names."""
         return all(isinstance(v, int | float) and not isinstance(v, bool) for v in self.values)
 
-    @property
+    @cached_property
     def is_log(self) -> bool:
         """Whether the values span so wide a range that a linear axis would crowd them."""
         return bool(min(self.values) > 0 and max(self.values) / min(self.values) >= 6)

@@ -1,11 +1,14 @@
 """A report is complete, the same each time, and without remains of an older one."""
 
+import cProfile
 import json
 import re
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from types import CodeType
 
 import numpy as np
 import pytest
@@ -225,3 +228,34 @@ def test_difference_that_rounds_to_nothing_has_no_sign_on_the_page(tmp_path: Pat
 
     line = "| teacher s = 16 | single pass | 0.0 | 0.0 to 0.0 | 12 |"
     assert line in (tmp_path / "README.md").read_text(encoding="utf-8")
+
+
+def test_nothing_is_called_for_each_pair_of_trials(tmp_path: Path) -> None:
+    few, many = (calls_of_a_report(n, tmp_path / str(n)) for n in (40, 160))
+
+    # Four times the trials; what is called for each pair of them is called sixteen times as often.
+    assert max(many.values()) > 1000
+    assert {name: n for name, n in many.items() if n > 8 * max(few[name], 160)} == {}
+
+
+def calls_of_a_report(n_students: int, folder: Path) -> Counter[str]:
+    """Return how often each of our functions is called for a report of a sweep of students."""
+    trained = [
+        replace(
+            one,
+            group=f"a-{number}",
+            swept={"student.learning_rate": number / 1000},
+            stages={"evaluate": f"student {number}"},
+        )
+        for number in range(n_students)
+        for one in students("all", 40 + number / 10, n_seeds=1)
+    ]
+    results = results_of([baseline(38), teacher(12, 45), *trained])
+    evaluations = InMemory(evaluations_of(results).all_counts)
+    profile = cProfile.Profile()
+    profile.runcall(write, results, evaluations, folder)
+    calls = Counter[str]()
+    for each in profile.getstats():
+        if isinstance(each.code, CodeType) and "spar_bench" in Path(each.code.co_filename).parts:
+            calls[f"{each.code.co_qualname} {each.code.co_firstlineno}"] += each.callcount
+    return calls

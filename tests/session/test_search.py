@@ -13,25 +13,8 @@ from spar_bench.leases import Host
 from spar_bench.session.search import Asked, Searcher, past_points
 from spar_bench.session.study import DATABASE_VARIABLE
 from spar_bench.store import Store
-from tests.small import UNTIMED, write_spec
-
-STUDENTS = (
-    UNTIMED
-    + """\
-sweep:
-  - set: {evaluate.methods: [student]}
-    search:
-      trials: 7
-      sampler: SAMPLER
-      objectives: {miou: maximize}
-      prune: true
-      space:
-        student.learning_rate: {low: 1.0e-4, high: 1.0e-2, log: true}
-        student.epochs: {low: 2, high: 6, integer: true}
-        student.optimiser: {choices: [adamw, sgd]}
-      enqueue: [{student.learning_rate: 1.0e-3, student.epochs: 4, student.optimiser: adamw}]
-"""
-)
+from tests.session.searches import STUDENTS
+from tests.small import write_spec
 
 
 class Killed(BaseException):

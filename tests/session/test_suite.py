@@ -13,7 +13,7 @@ from spar_bench.session.selection import note_suite
 from spar_bench.session.sweep import Options, sweep
 from spar_bench.session.unreachable import unreachable
 from spar_bench.store import Store
-from tests.session.test_search import LAGGING
+from tests.session.searches import LAGGING
 from tests.small import DIVERGING, HEAD, UNTIMED, one_line, spar_bench, write_spec
 
 STORE = Path(".spar_bench")

@@ -16,7 +16,7 @@ from spar_bench.session.search import Searcher
 from spar_bench.session.study import DATABASE_VARIABLE
 from spar_bench.store import Store
 from spar_bench.track.client import connect, experiments, search_runs
-from tests.session.test_search import TEACHERS
+from tests.session.searches import TEACHERS
 from tests.small import TINY, one_line, spar_bench, write_spec
 from tests.soak.ground import Database
 
