@@ -124,7 +124,13 @@ class StudyPlace:
         """Say in one line, and without its password, that the database cannot be used."""
         try:
             yield
-        except (SQLAlchemyError, optuna.exceptions.StorageInternalError, ImportError) as error:
+        except ImportError as error:
+            raise StoreError(
+                f"{DATABASE_VARIABLE}: must be a database whose driver is installed, but for "
+                f"{masked(self._uri)} it is not: {error.__cause__ or error}; install it, that of "
+                "PostgreSQL by pip install -e '.[postgres]'"
+            ) from None
+        except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
             cause = error.__cause__ or error
             reason = " ".join(without_passwords(str(cause), self._uri).split())
             raise StoreError(

@@ -1,6 +1,7 @@
 """A search suggests its points in one order, whatever kills it, and records their scores."""
 
 import json
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -156,6 +157,19 @@ def test_search_that_goes_on_on_another_host_draws_the_same_points(
 
     assert lead(spec, tmp_path / "b") == undisturbed
     killed.close()
+
+
+def test_database_without_its_driver_is_one_line_that_says_how_to_install_it(
+    spec: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg2", None)
+    monkeypatch.setenv(DATABASE_VARIABLE, "postgresql+psycopg2://u:s3cret@127.0.0.1:9/x")
+
+    with pytest.raises(StoreError, match="must be a database whose driver is installed") as caught:
+        Searcher(read_spec(spec), Store(tmp_path))
+
+    assert "u:***@127.0.0.1" in str(caught.value)
+    assert "pip install -e '.[postgres]'" in str(caught.value)
 
 
 def test_study_in_a_database_belongs_to_one_store(
