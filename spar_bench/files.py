@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,20 @@ _FULL = {errno.ENOSPC, errno.EDQUOT}
 _BROKEN = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENXIO, errno.ENODEV}
 _TEMPORARY = ".*.tmp"
 YAML_ENDINGS = (".yaml", ".yml")
+
+
+def local(folder: Path) -> Path:
+    """Return a folder's path as it is.
+
+    Raises:
+        StoreError: it is an address such as s3://BUCKET, of which `Path` has made one slash.
+    """
+    if re.match(r"\w[\w+.-]+:/", str(folder)):
+        raise StoreError(
+            f"{folder}: must be a folder, but is an address; give a folder here, and copy to an "
+            "address, such as s3://BUCKET/FOLDER, by spar-bench push"
+        )
+    return folder
 
 
 def replace_text(path: Path, text: str) -> None:

@@ -31,6 +31,7 @@ from spar_bench.failures import Failure, Failures
 from spar_bench.files import (
     bytes_in,
     file_sha256,
+    local,
     publish,
     read_json,
     reading,
@@ -69,7 +70,7 @@ class Store:
         lease_s: float = LEASE_S,
         host: Host | None = None,
     ) -> None:
-        self.root = root.absolute()
+        self.root = local(root).absolute()
         self.leases = Leases(self.root / "leases", lease_s, host)
         self.failures = Failures(self.root / "failures")
         self._opened: dict[Path, tuple[tuple[int, int], Finished]] = {}
@@ -81,8 +82,7 @@ class Store:
             kind = "none" if found is None else f"format {found!r}"
             raise StoreError(
                 f"{self.root}: must be a store of format {FORMAT}, but is of {kind}; "
-                "keep it for the release that made it and give a new folder by --store, or delete "
-                "it"
+                "keep it for the release that made it and give another by --store, or delete it"
             )
         if make:
             with writing(self.root):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from spar_bench import plugin_code, report
 from spar_bench.errors import MixedProtocols, NotReady, StoreError
 from spar_bench.evaluations import StoredEvaluations
-from spar_bench.files import YAML_ENDINGS, writing
+from spar_bench.files import YAML_ENDINGS, local, writing
 from spar_bench.report.manifest import code_digest, note_origin, unchanged
 from spar_bench.results import RESULTS_FILE, Results
 from spar_bench.session.run_records import run_links
@@ -55,11 +55,11 @@ def write_report(
         UnknownName: there is no such column.
         StoreError: the store is of another format, or the folder is not writable.
     """
-    opened = Store(Path(store), make=False)
+    opened, into = Store(Path(store), make=False), local(Path(folder))
     known = swept_suites(opened)
     all_suites = suites and not experiments
     asked = _some_suite(opened, known) if all_suites else swept_names(opened, experiments)
-    reports = _Reports(opened, Path(folder), mix_protocols, columns, on_written or _ignore)
+    reports = _Reports(opened, into, mix_protocols, columns, on_written or _ignore)
     for name in asked:
         reports.write(name, known.get(name, []))
     if reports.refused:

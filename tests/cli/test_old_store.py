@@ -95,7 +95,7 @@ def test_store_of_the_earlier_format_is_refused_in_one_line_and_left_as_it_is(
 
     assert one_line(refused) == (
         f"{old}: must be a store of format {FORMAT}, but is of format 1; keep it for the release "
-        "that made it and give a new folder by --store, or delete it"
+        "that made it and give another by --store, or delete it"
     )
     assert tree(old) == before
     assert not Path("exported").exists()
