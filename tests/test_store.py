@@ -26,7 +26,7 @@ from spar_bench.run.context import ignore
 from spar_bench.stage import MANIFEST, Damaged, Finished, canonical, digest, manifest_of
 from spar_bench.stages.base import Stage
 from spar_bench.store import FORMAT, Store
-from tests.small import UNTIMED, one_line, printed, spar_bench, write_spec
+from tests.small import printed
 from tests.toy import Stage as Toy
 from tests.toy import Summary, toy
 
@@ -239,15 +239,6 @@ def test_store_of_another_format_is_refused(store: Store) -> None:
 
     with pytest.raises(StoreError, match=f"format {FORMAT}, but is of format {FORMAT + 1}; keep"):
         Store(store.root)
-
-
-@pytest.mark.parametrize("address", ["s3://bucket/x", "gs://b", "file:///x", "memory://x"])
-def test_address_in_place_of_the_store_is_refused(here: Path, address: str) -> None:
-    for command in ("sweep experiments/tiny.yaml --store", "status --store", "report --folder"):
-        write_spec(UNTIMED)
-        refused = one_line(spar_bench(*command.split(), address, exits=2))
-        assert "must be a folder, but is an address; " in refused
-    assert {path.name for path in here.iterdir()} <= {"experiments", "mlflow.db"}
 
 
 def test_file_in_place_of_the_store_is_refused(tmp_path: Path) -> None:

@@ -113,6 +113,12 @@ class StudyPlace:
     def _database(self) -> BaseStorage:
         try:
             return RDBStorage(self._uri, engine_kwargs={"pool_pre_ping": True})
+        except ImportError as error:
+            raise StoreError(
+                f"{DATABASE_VARIABLE}: must be a database whose driver is installed, but for "
+                f"{masked(self._uri)} it is not: {error.__cause__ or error}; install it, that of "
+                "PostgreSQL by pip install -e '.[postgres]'"
+            ) from error
         except RuntimeError as error:  # MLflow's tables would be taken for those of another release
             raise StoreError(
                 f"{DATABASE_VARIABLE}: must be a database of searches alone, of this release of "
@@ -124,12 +130,6 @@ class StudyPlace:
         """Say in one line, and without its password, that the database cannot be used."""
         try:
             yield
-        except ImportError as error:
-            raise StoreError(
-                f"{DATABASE_VARIABLE}: must be a database whose driver is installed, but for "
-                f"{masked(self._uri)} it is not: {error.__cause__ or error}; install it, that of "
-                "PostgreSQL by pip install -e '.[postgres]'"
-            ) from None
         except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
             cause = error.__cause__ or error
             reason = " ".join(without_passwords(str(cause), self._uri).split())

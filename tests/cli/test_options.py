@@ -8,7 +8,7 @@ import pytest
 
 from spar_bench.cli import main
 from spar_bench.cli.options import HomePath
-from tests.small import one_line, spar_bench
+from tests.small import UNTIMED, one_line, spar_bench, write_spec
 
 
 def parameters(command: click.Command) -> Iterator[click.Parameter]:
@@ -42,3 +42,12 @@ def test_quoted_paths_begin_at_home(here: Path, monkeypatch: pytest.MonkeyPatch)
     assert one_line(explained).startswith(f"{home}/store: must hold a finished sweep")
     assert one_line(imported).startswith(f"{home}/x.pth: must be a file of weights")
     assert not Path("~").exists()
+
+
+@pytest.mark.parametrize("address", ["s3://bucket/x", "gs://b", "file:///x", "memory://x"])
+def test_address_in_place_of_the_store_is_refused(here: Path, address: str) -> None:
+    for command in ("sweep experiments/tiny.yaml --store", "status --store", "report --folder"):
+        write_spec(UNTIMED)
+        refused = one_line(spar_bench(*command.split(), address, exits=2))
+        assert "must be a folder, but is an address; " in refused
+    assert {path.name for path in here.iterdir()} <= {"experiments", "mlflow.db"}
