@@ -19,13 +19,18 @@ _TEMPORARY = ".*.tmp"
 YAML_ENDINGS = (".yaml", ".yml")
 
 
+def is_address(place: str | os.PathLike[str]) -> bool:
+    """Return whether a place is an address such as s3://BUCKET, though `Path` has read it."""
+    return re.match(r"\w[\w+.-]+:/", os.fspath(place)) is not None
+
+
 def local(folder: Path) -> Path:
     """Return a folder's path as it is.
 
     Raises:
         StoreError: it is an address such as s3://BUCKET, of which `Path` has made one slash.
     """
-    if re.match(r"\w[\w+.-]+:/", str(folder)):
+    if is_address(folder):
         raise StoreError(
             f"{folder}: must be a folder, but is an address; give a folder here, and copy to an "
             "address, such as s3://BUCKET/FOLDER, by spar-bench push"

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 from uuid import uuid4
 
 RENEWALS = 6
@@ -39,6 +39,14 @@ class Lease:
     def is_due(self) -> bool:
         """Whether it is time to renew it."""
         return time.monotonic() - self.renewed_at >= self.length_s / RENEWALS / 2
+
+    def give_back(self) -> None:
+        """Stop renewing it, and delete it if it is still this process's."""
+        if _renewer.remove(self):
+            with suppress(OSError):
+                if self.is_own():
+                    remove(self.path, lambda seen: seen.content == self.content)
+            os.close(self.file)
 
     def renew(self) -> None:
         """Show the others that the owner is alive; after an error the next renewal tries again."""
@@ -93,15 +101,6 @@ def keep(lease: Lease) -> None:
     _renewer.add(lease)
 
 
-def give_back(lease: Lease) -> None:
-    """Stop renewing a lease, and delete it if it is still this process's."""
-    if _renewer.remove(lease):
-        with suppress(OSError):
-            if lease.is_own():
-                remove(lease.path, lambda seen: seen.content == lease.content)
-        os.close(lease.file)
-
-
 def remove(path: Path, is_meant: Callable[[Seen], bool]) -> None:
     """Delete the lease that is meant; one that has taken its place is put back."""
     # No file system deletes a name only if it still stands for a given file. So it is renamed to a
@@ -118,15 +117,33 @@ def remove(path: Path, is_meant: Callable[[Seen], bool]) -> None:
     aside.unlink(missing_ok=True)
 
 
-class _Renewer:
-    """The thread that renews all leases of this process."""
+class Renewable(Protocol):
+    """A lease that lasts as long as it is renewed."""
+
+    length_s: float
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it is time to renew it."""
+        ...
+
+    def renew(self) -> None:
+        """Show the others that the owner is alive."""
+        ...
+
+
+Renewed = TypeVar("Renewed", bound=Renewable)
+
+
+class Renewer(Generic[Renewed]):
+    """A thread that renews leases of this process."""
 
     def __init__(self) -> None:
-        self.leases: set[Lease] = set()
+        self.leases: set[Renewed] = set()
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
 
-    def add(self, lease: Lease) -> None:
+    def add(self, lease: Renewed) -> None:
         with self._changed:
             self.leases.add(lease)
             if self._thread is None:
@@ -134,7 +151,7 @@ class _Renewer:
                 self._thread.start()
             self._changed.notify()
 
-    def remove(self, lease: Lease) -> bool:
+    def remove(self, lease: Renewed) -> bool:
         """Stop renewing a lease; return whether it was being renewed, which a child's is not."""
         with self._changed:
             is_known = lease in self.leases
@@ -151,7 +168,7 @@ class _Renewer:
                 self._changed.wait(every_s and every_s / RENEWALS)
 
 
-_renewer = _Renewer()
+_renewer = Renewer[Lease]()
 
 
 def _forget_parents_leases() -> None:
@@ -160,7 +177,7 @@ def _forget_parents_leases() -> None:
     for lease in _renewer.leases:
         os.close(lease.file)
         lease.is_lost = True
-    _renewer = _Renewer()  # the thread stayed in the parent
+    _renewer = Renewer()  # the thread stayed in the parent
 
 
 os.register_at_fork(after_in_child=_forget_parents_leases)

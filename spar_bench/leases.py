@@ -27,11 +27,12 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 from uuid import uuid4
 
 from spar_bench.errors import LeaseLost
 from spar_bench.files import reading, writing
-from spar_bench.lease_files import RENEWALS, Lease, Seen, give_back, keep, lock, look, remove
+from spar_bench.lease_files import RENEWALS, Lease, Seen, keep, lock, look, remove
 
 LEASE_S = 60.0
 POLL_S = 0.5
@@ -53,6 +54,23 @@ class Host:
     boot_id: str = field(default_factory=_boot_id)
 
 
+class Held(Protocol):
+    """A lease that this process took; `is_lost` once it was found to be another's."""
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether a renewal found it to be another's."""
+        ...
+
+    def is_own(self) -> bool:
+        """Return whether it is still this process's, as far as can be seen now."""
+        ...
+
+    def give_back(self) -> None:
+        """Let others take it."""
+        ...
+
+
 class Leases:
     """The leases under one folder, as one owner takes them.
 
@@ -64,7 +82,7 @@ class Leases:
         self._folder, self._length_s, self._host = folder, length_s, host or Host()
         name = "".join(c if c.isalnum() and c.isascii() else "-" for c in self._host.name)
         self.owner = f"{name[:64]}-{os.getpid()}-{uuid4().hex[:8]}"
-        self._held: dict[str, Lease] = {}
+        self._held: dict[str, Held] = {}
         self._watched: dict[str, tuple[Seen, float]] = {}
 
     @contextmanager
@@ -129,7 +147,7 @@ class Leases:
             yield
         finally:
             if lease is not None:
-                give_back(lease)
+                lease.give_back()
 
     def require(self, *names: str) -> None:
         """Look whether leases are still held.
@@ -195,7 +213,7 @@ class Leases:
             held.callback(self._release, name)
         return lease is not None
 
-    def _create(self, name: str) -> Lease | None:
+    def _create(self, name: str) -> Held | None:
         """Create a lease, or return None if there is one."""
         path = self._folder / name
         with writing(self._folder):
@@ -228,7 +246,7 @@ class Leases:
         return lease
 
     def _release(self, name: str) -> None:
-        give_back(self._held.pop(name))
+        self._held.pop(name).give_back()
 
     def _look(self, name: str) -> Seen | None:
         with reading(self._folder):

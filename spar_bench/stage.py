@@ -54,6 +54,11 @@ class Finished:
         return self.folder.name
 
     @property
+    def place(self) -> str:
+        """Where it is, for a reader."""
+        return str(self.folder)
+
+    @property
     def summary(self) -> dict[str, Any]:
         """The stage's summary of its result, as JSON."""
         return dict(self.manifest["summary"])
@@ -161,3 +166,15 @@ def has_own_checksum(manifest: dict[str, Any]) -> bool:
     """Return whether a manifest is as it was written; raise ValueError if it holds a NaN."""
     stated = digest({key: value for key, value in manifest.items() if key != "sha256"})
     return manifest.get("sha256") == stated
+
+
+def delete_damaged_files(folder: Path) -> None:
+    """Delete a stage's manifest and all files that it does not vouch for."""
+    try:
+        files = read_manifest(folder)["files"]
+    except Damaged:
+        files = {}
+    for path in [path for path in folder.rglob("*") if path.is_file()]:
+        entry = files.get(str(path.relative_to(folder)))
+        if entry is None or file_sha256(path) != entry["sha256"]:
+            path.unlink()

@@ -30,7 +30,6 @@ from spar_bench.errors import LeaseLost, StoreError, Unreadable
 from spar_bench.failures import Failure, Failures
 from spar_bench.files import (
     bytes_in,
-    file_sha256,
     local,
     publish,
     read_json,
@@ -40,7 +39,16 @@ from spar_bench.files import (
     writing,
 )
 from spar_bench.leases import LEASE_S, Host, Leases
-from spar_bench.stage import MANIFEST, Damaged, Finished, canonical, manifest_of, read_manifest
+from spar_bench.scratch import adopt
+from spar_bench.stage import (
+    MANIFEST,
+    Damaged,
+    Finished,
+    canonical,
+    delete_damaged_files,
+    manifest_of,
+    read_manifest,
+)
 from spar_bench.stages.base import Stage, Summary
 
 FORMAT = 2
@@ -50,13 +58,14 @@ HASH_WHOLE_BYTES = 64 << 20
 _MOST_FILES_OPEN = 200_000
 """Files of the stages whose manifests are kept in memory: about 100 MB."""
 MARKER, _OUTPUT = "store.json", "output"
-_GATE, _USE, _PARTS = "gate", "use-", "parts-"
+_GATE, _USE = "gate", "use-"
 
 
 class Store:
     """The store under one folder; created if missing, unless it is only read.
 
     A process that is not heard of for `lease_s` keeps nothing; tests play several hosts by `host`.
+    `leases` are those of all who share the store, `here` those of all who share the folder.
 
     Raises:
         StoreError: the folder is not writable, or is a store of another format.
@@ -71,7 +80,7 @@ class Store:
         host: Host | None = None,
     ) -> None:
         self.root = local(root).absolute()
-        self.leases = Leases(self.root / "leases", lease_s, host)
+        self.leases = self.here = Leases(self.root / "leases", lease_s, host)
         self.failures = Failures(self.root / "failures")
         self._opened: dict[Path, tuple[tuple[int, int], Finished]] = {}
         self._n_files_open = 0
@@ -112,6 +121,15 @@ class Store:
     def is_being_made(self, fingerprint: str) -> bool:
         """Return whether a process makes a stage now, on whatever host."""
         return self.leases.is_held(fingerprint)
+
+    def is_made_here(self, fingerprint: str) -> bool:
+        """Return whether a process makes a stage now in this folder, where its parts are."""
+        return self.here.is_held(fingerprint)
+
+    @property
+    def results(self) -> Path:
+        """The folder of what sweeps leave for reports, by experiment."""
+        return self.root / "results"
 
     def find_by_fingerprint(self, fingerprint: str) -> Finished | None:
         """Return a finished stage of any kind, or None; raises as `find` does."""
@@ -155,7 +173,7 @@ class Store:
             if not folder.exists():
                 folder.parent.mkdir(parents=True, exist_ok=True)
                 if self.leases.is_own(stage.fingerprint):
-                    _adopt(folder)
+                    adopt(folder)
             (folder / _OUTPUT).mkdir(parents=True, exist_ok=True)
         return folder
 
@@ -180,13 +198,10 @@ class Store:
         """Return the size of the pictures, which are redrawn if missing."""
         return bytes_in(self.root / "pictures")
 
-    def discard_pictures(self) -> None:
-        """Delete the pictures."""
-        shutil.rmtree(self.root / "pictures", ignore_errors=True)
-
-    def discard_plans(self) -> None:
-        """Delete the plans of worker processes, while nobody uses the store."""
-        shutil.rmtree(self.root / "plans", ignore_errors=True)
+    def discard_rewritten(self) -> None:
+        """Delete pictures and the plans of worker processes, while nobody uses the store."""
+        for name in ("pictures", "plans"):
+            shutil.rmtree(self.root / name, ignore_errors=True)
 
     def finish(self, stage: Stage, *, summary: Summary, made: dict[str, Any]) -> Finished:
         """Turn a stage's `output` into the finished stage, and return it, under the stage's lock.
@@ -201,14 +216,23 @@ class Store:
         output = self.output(stage)
         manifest = manifest_of(stage, output, summary=summary, made=made)
         replace_text(output / MANIFEST, json.dumps(manifest, indent=1, allow_nan=False))
-        folder = self.root / "stages" / stage.kind / stage.fingerprint
-        self.leases.require(stage.fingerprint)
-        if not publish(output, folder):
-            manifest = read_manifest(folder)
+        return self.admit((stage.kind, stage.fingerprint), output, manifest)
+
+    def admit(self, key: tuple[str, str], output: Path, manifest: dict[str, Any]) -> Finished:
+        """Turn a complete folder into the finished stage of a kind and fingerprint, as `finish`."""
+        self.leases.require(key[1])
+        manifest = self._publish(key, output, manifest)
         with writing(self.root):
-            self.discard_unfinished(stage.fingerprint)
-            self.failures.forget(stage.fingerprint)
-        return Finished(folder, manifest)
+            self.discard_unfinished(key[1])
+            self.failures.forget(key[1])
+        return Finished(self.root.joinpath("stages", *key), manifest)
+
+    def _publish(
+        self, key: tuple[str, str], output: Path, manifest: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Rename a complete folder into place; return the manifest of what is there then."""
+        folder = self.root.joinpath("stages", *key)
+        return manifest if publish(output, folder) else read_manifest(folder)
 
     def discard(self, fingerprint: str) -> None:
         """Delete a finished stage, so that the next look finds it missing; not one being made."""
@@ -237,7 +261,7 @@ class Store:
             self.leases.require(stage.fingerprint)
             with writing(self.root):
                 self.discard_unfinished(stage.fingerprint)
-                _delete_damaged_files(folder)
+                delete_damaged_files(folder)
                 os.replace(folder, self.output(stage))
             return str(damage)
 
@@ -336,12 +360,17 @@ class Store:
         written = status.st_mtime_ns, status.st_size
         known = self._opened.get(folder)
         if known is None or known[0] != written:
-            self._close(folder)
-            self._opened[folder] = known = written, self._open(folder)
-            self._n_files_open += len(known[1].manifest["files"])
-            while self._n_files_open > _MOST_FILES_OPEN and len(self._opened) > 1:
-                self._close(next(iter(self._opened)))
+            return self._keep_open(folder, written, self._open(folder))
         return known[1]
+
+    def _keep_open(self, folder: Path, written: tuple[int, int], finished: Finished) -> Finished:
+        """Keep a stage's manifest in memory, as it was written then; forget the oldest others."""
+        self._close(folder)
+        self._opened[folder] = written, finished
+        self._n_files_open += len(finished.manifest["files"])
+        while self._n_files_open > _MOST_FILES_OPEN and len(self._opened) > 1:
+            self._close(next(iter(self._opened)))
+        return finished
 
     def _close(self, folder: Path) -> None:
         if folder in self._opened:
@@ -363,22 +392,6 @@ class Store:
             return [folder for one in kinds for folder in subfolders(one)]
 
 
-def _adopt(folder: Path) -> None:
-    """Rename the newest work that others left beside a folder to it; leave the rest."""
-
-    def changed_ns(other: Path) -> int:
-        return max(path.stat().st_mtime_ns for path in (other, *other.iterdir()))
-
-    left = [one for one in subfolders(folder.parent) if not one.name.startswith(_PARTS)]
-    if left:
-        os.rename(max(left, key=changed_ns), folder)
-
-
-def parts_folder(root: Path, fingerprint: str, name: str) -> Path:
-    """Return the folder of what several processes make of a stage together, part by part."""
-    return root / "scratch" / fingerprint / f"{_PARTS}{name}"
-
-
 def is_store(root: Path) -> bool:
     """Tell whether a folder is a store, of whatever format; raise if it is a file."""
     try:
@@ -386,15 +399,3 @@ def is_store(root: Path) -> bool:
     except FileNotFoundError:
         return False
     return True
-
-
-def _delete_damaged_files(folder: Path) -> None:
-    """Delete a stage's manifest and all files that it does not vouch for."""
-    try:
-        files = read_manifest(folder)["files"]
-    except Damaged:
-        files = {}
-    for path in [path for path in folder.rglob("*") if path.is_file()]:
-        entry = files.get(str(path.relative_to(folder)))
-        if entry is None or file_sha256(path) != entry["sha256"]:
-            path.unlink()

@@ -12,14 +12,17 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from spar_bench.errors import StoreError
+from spar_bench.bucket.objects import Bucket, reached
+from spar_bench.errors import NotReady, StoreError
 from spar_bench.stage import digest
 from spar_bench.store import Store
-from spar_bench.transfer import Elsewhere, pull, push
+from spar_bench.transfer import pull, push
+from tests.bucket.s3 import S3, s3, server
 from tests.small import copy_store, one_line, spar_bench
 
+__all__ = ["s3", "server"]
+
 BUCKET = "memory://bucket/store"
-S3 = "s3://bucket/store"
 
 
 @pytest.fixture
@@ -33,31 +36,6 @@ def own(here: Path, swept: Path) -> Store:
 def _empty_bucket() -> Iterator[None]:
     yield
     fsspec.filesystem("memory").store.clear()
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    """The address of a server that speaks S3."""
-    pytest.importorskip("s3fs", reason="s3fs is not installed")
-    moto = pytest.importorskip("moto.server", reason="moto is not installed")
-    started = moto.ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
-    started.start()
-    host, port = started.get_host_and_port()
-    yield f"http://{host}:{port}"
-    started.stop()
-
-
-@pytest.fixture
-def s3(server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A place in a bucket of that server, which the environment names."""
-    monkeypatch.setenv("AWS_ENDPOINT_URL", server)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "lab")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s3cret")
-    system = fsspec.filesystem("s3", skip_instance_cache=True)
-    system.mkdir("bucket")
-    yield S3
-    system.rm("bucket", recursive=True)
-    type(system).clear_instance_cache()
 
 
 @pytest.fixture(params=[BUCKET, "other", S3])
@@ -81,8 +59,8 @@ def files(store: Store) -> dict[str, bytes]:
 def test_all_stages_go_there_and_back_and_are_copied_once(own: Store, url: str) -> None:
     n_stages, back = len(list(own.finished())), Store(Path("back"))
 
-    there, again = push(own, Elsewhere(url)), push(own, Elsewhere(url))
-    here, once_more = pull(back, Elsewhere(url)), pull(back, Elsewhere(url))
+    there, again = push(own, reached(url)), push(own, reached(url))
+    here, once_more = pull(back, reached(url)), pull(back, reached(url))
 
     assert (there.n_stages, there.n_there) == (here.n_stages, here.n_there) == (n_stages, 0)
     assert (again.n_stages, again.n_there) == (once_more.n_stages, once_more.n_there)
@@ -111,18 +89,20 @@ def test_experiment_comes_with_its_results_and_can_be_reported(own: Store, url: 
 
 
 def test_damaged_file_is_not_taken_and_told(own: Store, url: str) -> None:
-    push(own, Elsewhere(url))
+    push(own, reached(url))
     [student] = [stage for stage in own.finished() if stage.kind == "student"]
-    name = next(iter(student.manifest["files"]))
+    name, entry = next(iter(student.manifest["files"].items()))
     system, root = fsspec.core.url_to_fs(url)
-    at = f"{root}/stages/student/{student.fingerprint}/{name}"
+    in_folder = f"stages/student/{student.fingerprint}/{name}"
+    in_bucket = f"files/{student.fingerprint}/{entry['sha256']}"
+    place = in_folder if url == "other" else in_bucket
+    at = f"{root}/{place}"
     system.pipe_file(at, system.cat_file(at)[:-1] + b"?")
 
     result = spar_bench("pull", url, "--store", "back", exits=1)
 
     assert one_line(result).endswith(
-        f"{student.fingerprint}/{name}: must be as it was written, but differs from its checksum; "
-        "a sweep makes it again"
+        f"{place}: must be as it was written, but differs from its checksum; a sweep makes it again"
     )
     back = Store(Path("back"))
     assert student.fingerprint not in {stage.fingerprint for stage in back.finished()}
@@ -130,30 +110,30 @@ def test_damaged_file_is_not_taken_and_told(own: Store, url: str) -> None:
 
 
 def test_damaged_stage_here_is_replaced_by_an_intact_one(own: Store, url: str) -> None:
-    push(own, Elsewhere(url))
+    push(own, reached(url))
     before = files(own)
     [student] = [stage for stage in own.finished() if stage.kind == "student"]
     (student.folder / next(iter(student.manifest["files"]))).write_bytes(b"")
 
-    moved = pull(own, Elsewhere(url))
+    moved = pull(own, reached(url))
 
     assert moved.n_stages == 1
     assert files(own) == before
     damaged = next(iter(student.manifest["files"]))
     (student.folder / damaged).write_bytes(b"")
     if url == BUCKET:
-        told = push(own, Elsewhere("memory://other")).damaged
+        told = push(own, reached("memory://other")).damaged
         assert [line.split(": ")[0].endswith(damaged) for line in told] == [True]
 
 
 def test_upload_that_was_cut_off_is_no_stage_yet(own: Store) -> None:
-    push(own, Elsewhere(BUCKET))
+    push(own, reached(BUCKET))
     system, root = fsspec.core.url_to_fs(BUCKET)
     [student] = [stage for stage in own.finished() if stage.kind == "student"]
-    system.rm_file(f"{root}/stages/student/{student.fingerprint}/manifest.json")
+    system.rm_file(f"{root}/stages/student/{student.fingerprint}")
 
-    moved = pull(Store(Path("back")), Elsewhere(BUCKET))
-    again = push(own, Elsewhere(BUCKET))
+    moved = pull(Store(Path("back")), reached(BUCKET))
+    again = push(own, reached(BUCKET))
 
     assert moved.n_stages == len(list(own.finished())) - 1
     assert moved.damaged == []
@@ -164,15 +144,16 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from spar_bench.store import Store
-from spar_bench.transfer import Elsewhere, push
+from spar_bench.bucket.objects import Bucket
+from spar_bench.transfer import push
 url, last = sys.argv[1:]
-put = Elsewhere.put
-def put_or_die(self, path, name):
+create = Bucket.create
+def create_or_die(self, name, content):
     if name == last:
         os.kill(os.getpid(), signal.SIGKILL)
-    put(self, path, name)
-Elsewhere.put = put_or_die
-push(Store(Path(".spar_bench")), Elsewhere(url))
+    return create(self, name, content)
+Bucket.create = create_or_die
+push(Store(Path(".spar_bench")), Bucket(url))
 """
 
 
@@ -183,15 +164,15 @@ def test_stage_whose_push_was_killed_is_not_there_until_it_is_pushed_again(
     at = f"stages/student/{student.fingerprint}"
     back = Store(Path("back"))
 
-    killed = subprocess.run([sys.executable, "-c", KILLED, s3, f"{at}/manifest.json"])
-    written = Elsewhere(s3).names(at)
-    some = pull(back, Elsewhere(s3))
+    killed = subprocess.run([sys.executable, "-c", KILLED, s3, at])
+    written = reached(s3).names(f"files/{student.fingerprint}")
+    some = pull(back, reached(s3))
     finished = [stage.fingerprint for stage in back.finished()]
     rest = subprocess.run([sys.executable, "-m", "spar_bench", "push", s3], stdout=subprocess.PIPE)
-    others = pull(back, Elsewhere(s3))
+    others = pull(back, reached(s3))
 
     assert killed.returncode == -signal.SIGKILL
-    assert sorted(written) == sorted(student.manifest["files"])
+    assert set(written) == {entry["sha256"] for entry in student.manifest["files"].values()}
     assert some.damaged == []
     assert student.fingerprint not in finished
     assert len(finished) == some.n_stages > 0
@@ -214,54 +195,64 @@ def test_server_that_is_down_is_one_line(
 
 @pytest.mark.parametrize("name", ["../../../outside", "/outside"])
 def test_file_outside_of_its_stage_is_refused(own: Store, name: str) -> None:
-    push(own, Elsewhere(BUCKET))
+    push(own, reached(BUCKET))
     system, root = fsspec.core.url_to_fs(BUCKET)
     [student] = [stage for stage in own.finished() if stage.kind == "student"]
     manifest = dict(student.manifest)
     manifest["files"] = {name: next(iter(manifest["files"].values()))}
     del manifest["sha256"]
     manifest["sha256"] = digest(manifest)
-    at = f"{root}/stages/student/{student.fingerprint}/manifest.json"
+    at = f"{root}/stages/student/{student.fingerprint}"
     system.pipe_file(at, json.dumps(manifest).encode())
 
-    [told] = pull(Store(Path("back")), Elsewhere(BUCKET)).damaged
+    [told] = pull(Store(Path("back")), reached(BUCKET)).damaged
 
     assert f"names a file {name!r} outside of it" in told
     assert not Path("outside").exists()
 
 
 def test_stage_under_the_name_of_another_is_refused(own: Store) -> None:
-    push(own, Elsewhere(BUCKET))
+    push(own, reached(BUCKET))
     system, root = fsspec.core.url_to_fs(BUCKET)
     cost, other = [stage for stage in own.finished() if stage.kind == "cost"][:2]
-    at = f"{root}/stages/cost/{cost.fingerprint}/manifest.json"
+    at = f"{root}/stages/cost/{cost.fingerprint}"
     system.pipe_file(at, json.dumps(other.manifest).encode())
 
-    [told] = pull(Store(Path("back")), Elsewhere(BUCKET)).damaged
+    [told] = pull(Store(Path("back")), reached(BUCKET)).damaged
 
     assert "is of another stage" in told
 
 
-@pytest.mark.parametrize("folder", ["stages/../stages", "stages/cost/../../results"])
+@pytest.mark.parametrize("name", ["../stages", "cost/../../results", "cost/x", "cost"])
 def test_names_that_are_no_stages_are_not_looked_at(
-    own: Store, folder: str, monkeypatch: pytest.MonkeyPatch
+    own: Store, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    push(own, Elsewhere(BUCKET))
+    push(own, reached(BUCKET))
     n_stages = len(list(own.finished()))
-    listed = [f"/bucket/store/{folder}/manifest.json"]
-    found = fsspec.filesystem("memory").glob
-    monkeypatch.setattr(
-        "fsspec.implementations.memory.MemoryFileSystem.glob", lambda _, at: found(at) + listed
-    )
+    bucket = reached(BUCKET)
+    assert isinstance(bucket, Bucket)
+    found = bucket.versions
+    monkeypatch.setattr(bucket, "versions", lambda folder: {**found(folder), name: ""})
 
-    assert len(Elsewhere(BUCKET).stages()) == n_stages
+    assert len(bucket.stages()) == n_stages
+
+
+def test_store_of_a_folder_can_be_read_by_its_address_but_not_written(own: Store) -> None:
+    system = fsspec.filesystem("memory")
+    system.put(f"{own.root}/", "/folder/", recursive=True)
+
+    back = pull(Store(Path("back")), reached("memory://folder"))
+
+    assert back.n_stages == len(list(own.finished()))
+    with pytest.raises(NotReady, match="is the store of a folder elsewhere; pull from this one"):
+        push(own, reached("memory://folder"))
 
 
 def test_folder_with_brackets_in_its_name_is_read(own: Store) -> None:
     n_stages = len(list(own.finished()))
 
-    there = push(own, Elsewhere("run[1]/store"))
-    back = pull(Store(Path("back")), Elsewhere("run[1]/store"))
+    there = push(own, reached("run[1]/store"))
+    back = pull(Store(Path("back")), reached("run[1]/store"))
 
     assert (there.n_stages, back.n_stages) == (n_stages, n_stages)
 
@@ -270,6 +261,8 @@ def test_folder_with_brackets_in_its_name_is_read(own: Store) -> None:
     ("arguments", "said"),
     [
         (["pull", "nowhere"], "nowhere: must be a store of format 2, but is none"),
+        (["pull", "memory://b"], "memory://b: must be a store of format bucket 1, but is none"),
+        (["pull", "ftp://a:s3cret@h/x"], "ftp://a:***@h/x: must have no password in it, but has"),
         (["pull", "foo://x"], "foo://x: must be a folder, or an address that fsspec knows"),
         (["push", "other", "none"], "must have results of none, but has none"),
         (["push", "memory://b", "none"], "must have results of none, but has none"),
@@ -286,5 +279,5 @@ def test_store_that_fails_is_one_line(own: Store, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr("fsspec.implementations.memory.MemoryFileSystem.put_file", fail)
 
-    with pytest.raises(StoreError, match=r"^memory://.*but got the key has expired; what was"):
-        push(own, Elsewhere(BUCKET))
+    with pytest.raises(StoreError, match=r"^memory://.*but got the key has expired; what is"):
+        push(own, reached(BUCKET))

@@ -20,10 +20,10 @@ def cache() -> None:
 @store_option
 def list_(store: Path) -> None:
     """List what is stored, by kind of stage."""
-    from spar_bench.store import Store
+    from spar_bench.opening import open_store
 
     held: dict[str, list[int]] = {}
-    for stage in Store(store, make=False).finished():
+    for stage in open_store(store, make=False).finished():
         held.setdefault(stage.manifest["kind"], []).append(stage.n_bytes)
     rows = [[kind, str(len(sizes)), decimal(sum(sizes))] for kind, sizes in sorted(held.items())]
     total = [["total", str(sum(map(len, held.values()))), decimal(sum(map(sum, held.values())))]]
@@ -40,10 +40,10 @@ def verify(store: Path) -> None:
     """
     from spar_bench import plugin_code
     from spar_bench.errors import Unreadable
+    from spar_bench.opening import open_store
     from spar_bench.stage import Damaged
-    from spar_bench.store import Store
 
-    opened, n_whole = Store(store, make=False), 0
+    opened, n_whole = open_store(store, make=False), 0
     damaged = [str(error) for error in opened.unreadable()]
     edited = Counter[str]()
     for stage in opened.finished():
@@ -75,10 +75,10 @@ def gc(specs: Path, store: Path, yes: bool) -> None:
 
     Nothing is deleted while a sweep uses the store.
     """
+    from spar_bench.opening import open_store
     from spar_bench.session.unreachable import unreachable
-    from spar_bench.store import Store
 
-    opened = Store(store, make=False)
+    opened = open_store(store, make=False)
     with opened.unused() if yes and opened.root.exists() else nullcontext():
         gone = unreachable(opened, specs)
         for path, reason in gone.incomplete.items():
@@ -93,7 +93,6 @@ def gc(specs: Path, store: Path, yes: bool) -> None:
                 opened.discard_unfinished(fingerprint)
         click.echo(f"pictures, redrawn when needed  {decimal(gone.pictures_bytes)}")
         if yes:
-            opened.discard_pictures()
-            opened.discard_plans()
+            opened.discard_rewritten()
     what = f"{counted(len(gone.finished) + len(gone.unfinished), 'stage')}, {decimal(gone.n_bytes)}"
     click.echo(f"deleted {what}" if yes else f"{what} would be deleted; --yes deletes them")

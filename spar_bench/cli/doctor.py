@@ -44,13 +44,13 @@ def _listed(names: list[str]) -> str:
 
 def _store(root: Path) -> str:
     """Tell whether the store exists and can be used, and how much space is free."""
-    from spar_bench.store import Store
+    from spar_bench.opening import open_store
 
     free = decimal(shutil.disk_usage(_existing(root)).free)
     if not root.exists():
         return f"{root.absolute()} (will be created, {free} free)"
     try:
-        n_stages = len(list(Store(root, make=False).finished()))
+        n_stages = len(list(open_store(root, make=False).finished()))
     except SparBenchError as error:
         return str(error)
     closed = "" if os.access(root, os.W_OK) else ", not writable"

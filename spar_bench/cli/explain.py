@@ -93,5 +93,5 @@ def _made(stage: "Finished") -> list[str]:
         + (f", helped by {helpers}" if helpers else "")
         + (f", {batch} windows at once" if batch else ""),
         f"    commit {made['commit'] or 'not known'}; {versions}",
-        f"    {stage.folder}",
+        f"    {stage.place}",
     ]

@@ -9,7 +9,7 @@ from click.shell_completion import CompletionItem
 
 from spar_bench.cli.completion import experiments_here, specs, trials_to_come
 from spar_bench.errors import UnknownName
-from spar_bench.files import YAML_ENDINGS
+from spar_bench.files import YAML_ENDINGS, is_address
 
 
 class HomePath(click.Path):
@@ -26,6 +26,23 @@ class HomePath(click.Path):
     ) -> Any:
         """Return the path once it passes its checks."""
         return super().convert(os.path.expanduser(value), param, ctx)
+
+
+class StorePlace(HomePath):
+    """The folder of a store, or the address of a bucket, which gets a folder here."""
+
+    def convert(
+        self,
+        value: str | os.PathLike[str],
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> Path:
+        """Return the folder."""
+        if not is_address(value):
+            return Path(super().convert(value, param, ctx))
+        from spar_bench.opening import store_folder
+
+        return store_folder(value)
 
 
 class SpecFile(HomePath):
@@ -81,10 +98,10 @@ spec_argument = click.argument("spec", type=SpecFile())
 specs_argument = click.argument("specs", nargs=-1, type=SpecFile(), metavar="[SPEC]...")
 store_option = click.option(
     "--store",
-    type=HomePath(),
+    type=StorePlace(),
     default=Path(".spar_bench"),
     show_default=True,
-    help="Folder of finished work.",
+    help="Folder of finished work, or a bucket as s3://BUCKET/FOLDER.",
 )
 tracking_option = click.option(
     "--tracking-uri",

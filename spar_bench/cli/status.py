@@ -63,10 +63,10 @@ def status(specs: tuple[Path, ...], store: Path) -> None:
 
 def _show_running(store: Path) -> None:
     """Print what sweeps do now; nothing if none runs."""
+    from spar_bench.opening import open_store
     from spar_bench.session.beacon import running
-    from spar_bench.store import Store
 
-    for one in running(Store(store, make=False)):
+    for one in running(open_store(store, make=False)):
         left = "" if one.seconds_left is None else f", about {span(one.seconds_left)} left"
         failed = f", {one.n_failed} failed" if one.n_failed else ""
         click.echo(

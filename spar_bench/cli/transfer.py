@@ -27,11 +27,12 @@ def pull(url: str, experiments: tuple[str, ...], store: Path) -> None:
     With EXPERIMENTs, what their reports and students need, and their results; else all stages.
     What is here already is not copied again. Exit code 1 if something there is damaged.
     """
-    from spar_bench.store import Store
-    from spar_bench.transfer import Elsewhere, pull
+    from spar_bench.bucket.objects import reached
+    from spar_bench.opening import open_folder
+    from spar_bench.transfer import pull
 
-    other = Elsewhere(url)
-    _move("from", url, lambda: pull(Store(store), other, experiments))
+    other = reached(url)
+    _move("from", url, lambda: pull(open_folder(store), other, experiments))
 
 
 @click.command()
@@ -43,11 +44,12 @@ def push(url: str, experiments: tuple[str, ...], store: Path) -> None:
 
     As `pull`, the other way.
     """
-    from spar_bench.store import Store
-    from spar_bench.transfer import Elsewhere, push
+    from spar_bench.bucket.objects import reached
+    from spar_bench.opening import open_folder
+    from spar_bench.transfer import push
 
-    other = Elsewhere(url)
-    _move("to", url, lambda: push(Store(store, make=False), other, experiments))
+    other = reached(url)
+    _move("to", url, lambda: push(open_folder(store, make=False), other, experiments))
 
 
 def _move(way: str, url: str, transfer: Callable[[], "Moved"]) -> None:

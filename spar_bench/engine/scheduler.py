@@ -58,6 +58,10 @@ class Shelf(Protocol):
         """Return whether a process makes a stage now."""
         ...
 
+    def is_made_here(self, fingerprint: str) -> bool:
+        """Return whether one does whose parts others can do."""
+        ...
+
 
 @dataclass
 class Scheduler:
@@ -162,17 +166,18 @@ class Scheduler:
         return self.store.is_being_made(stage.fingerprint) or self.clock() - seen_at < AGAIN_S
 
     def _leave(self, stage: Stage) -> None:
-        """Leave a stage to another sweep, but help that once it takes long."""
+        """Leave a stage to another sweep, but help that once it takes long, if it is made here."""
         if stage.fingerprint not in self._left:
             self._left[stage.fingerprint] = -math.inf
             self._tell("waiting", stage.fingerprint, ELSEWHERE)
-        self._helping.begin(
-            [
-                one
-                for one in self._together(stage)
-                if one is stage or self.store.is_being_made(one.fingerprint)
-            ]
-        )
+        if self.store.is_made_here(stage.fingerprint):
+            self._helping.begin(
+                [
+                    one
+                    for one in self._together(stage)
+                    if one is stage or self.store.is_made_here(one.fingerprint)
+                ]
+            )
 
     def _wait(self) -> None:
         """Wait until something may have happened: here, or if nothing is made here, elsewhere."""

@@ -83,6 +83,9 @@ class _Shelf:
     def is_being_made(self, fingerprint: str) -> bool:
         return False
 
+    def is_made_here(self, fingerprint: str) -> bool:
+        return False
+
 
 @dataclass(eq=False)
 class _Job:

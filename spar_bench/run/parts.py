@@ -25,9 +25,9 @@ from spar_bench.errors import LeaseLost
 from spar_bench.files import publish, read_json, replace_text, writing
 from spar_bench.leases import POLL_S
 from spar_bench.run.context import Context
+from spar_bench.scratch import parts_folder
 from spar_bench.stage import digest
 from spar_bench.stages.base import MOST_PARTS, Stage
-from spar_bench.store import parts_folder
 
 LEAST_IMAGES = 4
 """Images of a part, unless the stage has fewer."""
@@ -75,14 +75,14 @@ class Parts:
         """
         store = self._context.store
         is_owned = not self._helps or (
-            store.is_being_made(self._first.fingerprint) and self.folder.is_dir()
+            store.is_made_here(self._first.fingerprint) and self.folder.is_dir()
         )
         if not is_owned:
             return None  # all is done, or its owner has ended: the next one asks for help again
         for index in range(len(self._images)):
             if not self._is_done(index) and index not in self._taken:
                 lease = ExitStack()
-                own = lease.enter_context(store.leases.hold_free([self._lease(index)]))
+                own = lease.enter_context(store.here.hold_free([self._lease(index)]))
                 part = None if self._is_done(index) or not own else self._open(index, lease)
                 if part is not None:
                     return part
@@ -103,7 +103,7 @@ class Parts:
             "where": context.where,
         }
         try:
-            context.store.leases.require(self._lease(part.index))
+            context.store.here.require(self._lease(part.index))
         except LeaseLost:
             shutil.rmtree(part.folder, ignore_errors=True)
             raise

@@ -16,12 +16,12 @@ from spar_bench.engine.events import Emit, Event
 from spar_bench.engine.parent import Parent, take_output
 from spar_bench.engine.workplan import read_work_plan
 from spar_bench.errors import Interrupted, NotReady, Pruned, StoreError
+from spar_bench.opening import open_store
 from spar_bench.processes import meeting
 from spar_bench.run.context import Context, prepare_device, resolve_workers
 from spar_bench.run.distributed import Ranks, joined
 from spar_bench.run.printing import printing_to
 from spar_bench.run.work import Worker
-from spar_bench.store import Store
 
 
 def work(
@@ -47,7 +47,7 @@ def work(
     emit = _writer(out or take_output())
     plan, at = read_work_plan(path), prepare_device(device, threads)
     stop = threading.Event() if parent is None else parent.has_ended
-    context = Context(Store(store), at, stop=stop, workers=resolve_workers(workers, at))
+    context = Context(open_store(store), at, stop=stop, workers=resolve_workers(workers, at))
     printing = nullcontext if parent is None else printing_to
     worker, named = Worker(plan, context, printing), list(fingerprints)
     unknown = [name for name in named if name not in plan.stages]

@@ -12,7 +12,8 @@ from spar_bench.backbones.base import Backbone, Exported, Library, require_excha
 from spar_bench.components.backbone import ORIGIN_FILE, card
 from spar_bench.engine.workplan import Retries, WorkPlan
 from spar_bench.errors import SparBenchError, UnknownName
-from spar_bench.files import replace_bytes, replace_text, writing
+from spar_bench.files import local, replace_bytes, replace_text, writing
+from spar_bench.opening import open_store
 from spar_bench.resolve import Resolver
 from spar_bench.run.context import Context, open_student, prepare_device
 from spar_bench.run.work import Worker
@@ -21,7 +22,7 @@ from spar_bench.spec.schema import BackboneSpec
 from spar_bench.stage import Finished, canonical
 from spar_bench.stages import imported
 from spar_bench.stages.student import TRAINED_FILE
-from spar_bench.store import DEFAULT_ROOT, Store
+from spar_bench.store import DEFAULT_ROOT
 
 TOLERANCE = 1e-5
 """Largest difference of another library's output for an export, relative to the largest value."""
@@ -35,7 +36,7 @@ def import_student(
     Raises:
         NotReady: checkpoint or weights are missing, or do not belong together.
     """
-    opened, reasons = Store(store), list[str]()
+    opened, reasons = open_store(store), list[str]()
     resolver = Resolver()
     stage = imported.Stage.of(resolver.backbone(backbone), str(checkpoint), resolver)
     plan = WorkPlan({stage.fingerprint: stage}, Retries(retry=True))
@@ -67,7 +68,7 @@ def export_student(
         SparBenchError: the library has no such model, or its output differs; nothing is written
             then.
     """
-    if folder.exists():
+    if local(folder).exists():
         raise SparBenchError(f"{folder}: must be a new folder, but already exists; name another")
     backbone, spec = open_student(_folder(student, store), prepare_device("cpu", None))
     exported = require_exchangeable(backbone, spec.name).export(library)
@@ -91,7 +92,7 @@ def _folder(student: str, store: Path) -> Path:
     if (Path(student) / TRAINED_FILE).is_file():
         return Path(student)
     found = {
-        stage.fingerprint: stage.folder
+        stage.fingerprint: stage
         for explained in explain(student, store=store)
         for stage in explained.stages.values()
         if stage.kind in ("student", "imported")
@@ -101,7 +102,7 @@ def _folder(student: str, store: Path) -> Path:
             f"student {student!r}: must be a trial that trained one student, but has "
             f"{len(found)}; name a trial with its seed, as `spar-bench status` and results.csv do"
         )
-    return next(iter(found.values()))
+    return next(iter(found.values())).path(TRAINED_FILE).parent
 
 
 def _write(exported: Exported, folder: Path, origin: dict[str, object]) -> None:

@@ -53,7 +53,7 @@ class Experiment:
     def finish(self) -> Results:
         """Save the results, end the MLflow run, and return the former."""
         found = self._results()
-        found.save(self._store.root / "results" / self.name)
+        found.save(self._store.results / self.name)
         self.mirror.end(found)
         return found
 

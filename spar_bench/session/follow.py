@@ -4,12 +4,12 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 
+from spar_bench.opening import open_store
 from spar_bench.processes import meeting
 from spar_bench.run.context import Context, ignore, prepare_device, resolve_workers
 from spar_bench.run.distributed import joined, own_device
 from spar_bench.run.printing import printing_to
 from spar_bench.run.student import join_students
-from spar_bench.store import Store
 
 
 def follow(
@@ -29,7 +29,7 @@ def follow(
     with joined(at) as ranks:
         on_joined()
         context = Context(
-            Store(store, make=False), at, workers=resolve_workers(workers, at), ranks=ranks
+            open_store(store, make=False), at, workers=resolve_workers(workers, at), ranks=ranks
         )
         while (message := ranks.hear()) is not None:
             printing = nullcontext if meeting() is None else printing_to

@@ -5,6 +5,7 @@ import threading
 from pathlib import Path
 
 from spar_bench.conflicts import read_specs
+from spar_bench.opening import open_store
 from spar_bench.plan.making import make_plan
 from spar_bench.plan.suite import SuitePlan
 from spar_bench.session.making import Making
@@ -16,7 +17,6 @@ from spar_bench.session.selection import (
     stages_of_trials,
 )
 from spar_bench.session.watcher import Silent, Watcher
-from spar_bench.store import Store
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ def join(
         As `sweep`.
     """
     given = options or Options()
-    specs, store, shown = read_specs(path), Store(Path(given.store)), watcher or Silent()
+    specs, store, shown = read_specs(path), open_store(given.store), watcher or Silent()
     making = Making(store, given, shown, stop or threading.Event())
     plans = {
         loaded.experiment: make_plan(loaded.points, seeds_of(loaded, given.n_seeds), None)

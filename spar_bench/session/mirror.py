@@ -14,6 +14,7 @@ from spar_bench import track
 from spar_bench.errors import StoreError
 from spar_bench.evaluations import StoredEvaluations
 from spar_bench.files import replace_text
+from spar_bench.opening import open_store
 from spar_bench.results import Results
 from spar_bench.session.per_class import per_class_csv
 from spar_bench.session.reports import read_results, swept_names
@@ -118,7 +119,7 @@ def mirror(
         NotReady: there is no finished sweep, or its results cannot be read.
         StoreError: the tracking store cannot be used, or the store is of another format.
     """
-    opened, uri = Store(Path(store), make=False), track.tracking_uri(tracking_uri)
+    opened, uri = open_store(store, make=False), track.tracking_uri(tracking_uri)
     for name in swept_names(opened, experiments):
         results = read_results(opened, name)
         made = [stage["made"] for stage in results.provenance["stages"].values()]
@@ -136,7 +137,7 @@ def mirror(
 
 
 def _folder(results: Results, store: Store) -> Path:
-    return store.root / "results" / results.experiment
+    return store.results / results.experiment
 
 
 def _show(mirror: track.Mirror, results: Results, store: Store, *, uri: str, ended_ms: int) -> bool:

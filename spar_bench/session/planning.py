@@ -9,6 +9,7 @@ from pathlib import Path
 from spar_bench.conflicts import read_spec, read_specs
 from spar_bench.engine.simulation import Simulated, simulate
 from spar_bench.errors import naming
+from spar_bench.opening import open_store
 from spar_bench.plan.devices import STARTUP_S, Speed, assumed_speed
 from spar_bench.plan.making import make_plan
 from spar_bench.plan.suite import SuitePlan
@@ -154,7 +155,7 @@ def plan_sweep(
         NotReady: a backbone of unknown sizes is missing.
         UnknownName: no trial has a name of `only`, or no device that of `device`.
     """
-    specs, opened = read_specs(path), Store(Path(store), make=False)
+    specs, opened = read_specs(path), open_store(store, make=False)
     resolver = Resolver(provisional=True)
     lacking = [line for loaded in specs for line in missing(loaded, resolver)]
     plans = [one.whole for one in lay_out(specs, opened, resolver, seeds=seeds, only=only)]
@@ -298,7 +299,7 @@ def standing(path: Path, *, store: Path = DEFAULT_ROOT) -> Standing:
         SpecError, NotReady: as `plan_sweep`; each line begins with the spec's path.
         StoreError: the store or its record of the seeds cannot be read.
     """
-    opened = Store(store, make=False)
+    opened = open_store(store, make=False)
     with naming(path):
         loaded = read_spec(path)
         resolver = Resolver()
@@ -331,7 +332,7 @@ def _besides_trials(collector: Collector) -> list[str]:
     }
     if "latency" in left and _is_timed(plan, collector.store):
         left.remove("latency")
-    results = collector.store.root / "results" / collector.experiment / RESULTS_FILE
+    results = collector.store.results / collector.experiment / RESULTS_FILE
     return sorted(left) + ([] if results.exists() else ["results"])
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from spar_bench.errors import NotReady, StoreError, UnknownName
 from spar_bench.failures import Failure
+from spar_bench.opening import open_store
 from spar_bench.results import RESULTS_FILE, Results, Row
 from spar_bench.stage import Finished
 from spar_bench.store import DEFAULT_ROOT, Store
@@ -41,7 +42,7 @@ def explain(name: str, *, store: Path = DEFAULT_ROOT) -> list[Explained]:
         UnknownName: no finished sweep has a trial of that name, or several have.
         StoreError: the rows of a sweep that may contain it cannot be read.
     """
-    opened = Store(store, make=False)
+    opened = open_store(store, make=False)
     rows, damaged = _rows(opened)
     if not rows and not damaged:
         raise NotReady(
@@ -92,7 +93,7 @@ def _names(row: Row) -> set[str]:
 def _rows(store: Store) -> tuple[list[Row], list[str]]:
     """Return the rows of all finished sweeps, and the errors of those that cannot be read."""
     rows, damaged = list[Row](), list[str]()
-    for path in sorted((store.root / "results").rglob(RESULTS_FILE)):
+    for path in sorted((store.results).rglob(RESULTS_FILE)):
         try:
             rows += Results.load(path.parent).rows
         except StoreError as error:

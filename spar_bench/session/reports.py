@@ -10,6 +10,7 @@ from spar_bench import plugin_code, report
 from spar_bench.errors import MixedProtocols, NotReady, StoreError
 from spar_bench.evaluations import StoredEvaluations
 from spar_bench.files import YAML_ENDINGS, local, writing
+from spar_bench.opening import open_store
 from spar_bench.report.manifest import code_digest, note_origin, unchanged
 from spar_bench.results import RESULTS_FILE, Results
 from spar_bench.session.run_records import run_links
@@ -55,7 +56,7 @@ def write_report(
         UnknownName: there is no such column.
         StoreError: the store is of another format, or the folder is not writable.
     """
-    opened, into = Store(Path(store), make=False), local(Path(folder))
+    opened, into = open_store(store, make=False), local(Path(folder))
     known = swept_suites(opened)
     all_suites = suites and not experiments
     asked = _some_suite(opened, known) if all_suites else swept_names(opened, experiments)
@@ -189,7 +190,7 @@ def _ignore(name: str, paths: list[Path]) -> None:
 
 def finished_experiments(store: Store) -> list[str]:
     """Return the names of the experiments that have results, sorted."""
-    root = store.root / "results"
+    root = store.results
     return sorted(path.parent.relative_to(root).as_posix() for path in root.rglob(RESULTS_FILE))
 
 
@@ -223,7 +224,7 @@ def read_results(store: Store, name: str) -> Results:
             f"{_suggest(name, known)}"
         )
     try:
-        results = Results.load(store.root / "results" / name)
+        results = Results.load(store.results / name)
         made = (stage["made"] for stage in results.provenance["stages"].values())
         plugin_code.require_unedited(one.get("plugins", {}) for one in made)
         return results
@@ -248,7 +249,7 @@ def _runs(store: Store, results: Results) -> Runs:
         NotReady: the note cannot be read.
     """
     try:
-        shown = Shown.load(store.root / "results" / results.experiment)
+        shown = Shown.load(store.results / results.experiment)
     except StoreError as error:
         raise NotReady(str(error)) from error
     return {} if shown is None else run_links(results, shown)

@@ -104,7 +104,7 @@ def note_sweep(loaded: LoadedSpec, store: Store, seeds: list[int]) -> list[int]:
 
 def note_suite(folder: Path, experiments: list[str], store: Store) -> None:
     """Record which experiments a suite has, for its report."""
-    path = store.root / "results" / experiment_name(folder) / SUITE_FILE
+    path = store.results / experiment_name(folder) / SUITE_FILE
     replace_text(path, json.dumps({"experiments": experiments}))
 
 
@@ -114,7 +114,7 @@ def swept_suites(store: Store) -> dict[str, list[str]]:
     Raises:
         StoreError: a record of one cannot be read.
     """
-    root = store.root / "results"
+    root = store.results
     return {
         path.parent.relative_to(root).as_posix(): _members(path)
         for path in sorted(root.rglob(SUITE_FILE))
@@ -137,7 +137,7 @@ def _last_sweep(loaded: LoadedSpec, store: Store) -> Raw:
 
 
 def _sweep_path(loaded: LoadedSpec, store: Store) -> Path:
-    return store.root / "results" / loaded.experiment / "sweep.json"
+    return store.results / loaded.experiment / "sweep.json"
 
 
 def select_trials(trials: "list[Trial]", only: Iterable[str]) -> "list[Trial]":

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from spar_bench import track
 from spar_bench.conflicts import read_specs
 from spar_bench.errors import LeaseLost, SparBenchError
+from spar_bench.opening import open_store
 from spar_bench.plan.making import make_plan
 from spar_bench.plan.suite import SuitePlan
 from spar_bench.plan.trials import Plan, Trial
@@ -35,7 +36,6 @@ from spar_bench.session.selection import (
 from spar_bench.session.watcher import Silent, Watcher
 from spar_bench.spec import Point
 from spar_bench.spec.read import experiment_name
-from spar_bench.store import Store
 
 if TYPE_CHECKING:
     from spar_bench.session.search import Asked
@@ -87,7 +87,7 @@ class _Sweep:
         for line in dict.fromkeys(line for loaded in specs for line in ready_remarks(loaded, n)):
             log.warning("%s", line)
         self._path, self._options, self._watcher = Path(path), options, watcher
-        self._store = Store(Path(options.store))
+        self._store = open_store(options.store)
         self._making = Making(self._store, options, watcher, stop)
         uri = track.tracking_uri(options.tracking_uri)
         self._experiments = [

@@ -9,6 +9,7 @@ import pytest
 from spar_bench.engine import helping
 from spar_bench.engine.events import Emit, Event
 from spar_bench.engine.scheduler import Scheduler
+from spar_bench.lease_files import Lease
 from spar_bench.plan.trials import Plan
 from spar_bench.stages.base import Stage
 from spar_bench.store import Store
@@ -141,6 +142,7 @@ def test_what_a_sweep_that_died_was_making_is_made(tmp_path: Path) -> None:
     holding = dead.lock(keys, on_wait=lambda _: None, poll=lambda: None)
     holding.__enter__()
     for lease in dead.leases._held.values():
+        assert isinstance(lease, Lease)
         lease.renew = lambda: None  # type: ignore[method-assign]
 
     making = making_of(plan, Store(tmp_path), backend)

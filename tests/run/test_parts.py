@@ -11,6 +11,7 @@ from spar_bench.engine.events import Event
 from spar_bench.engine.workplan import Retries, WorkPlan
 from spar_bench.errors import LeaseLost
 from spar_bench.files import link
+from spar_bench.lease_files import Lease
 from spar_bench.leases import Host
 from spar_bench.plan.trials import Plan
 from spar_bench.run import parts as module
@@ -230,6 +231,7 @@ def test_part_that_lags_behind_is_taken_over_and_published_once(plan: Plan, stor
         assert late is not None
         assert parts.take() is None
         for lease in slow.store.leases._held.values():
+            assert isinstance(lease, Lease)
             lease.renew = lambda: None  # type: ignore[method-assign]
         while (part := parts.take()) is None:
             parts.wait()

@@ -10,6 +10,7 @@ import pytest
 
 from spar_bench.conflicts import read_spec
 from spar_bench.errors import StoreError
+from spar_bench.lease_files import Lease
 from spar_bench.leases import Host
 from spar_bench.session.search import Asked, Searcher, past_points
 from spar_bench.session.study import DATABASE_VARIABLE
@@ -153,6 +154,7 @@ def test_search_that_goes_on_on_another_host_draws_the_same_points(
     killed = iter(Searcher(read_spec(spec), there))
     next(killed)
     for lease in there.leases._held.values():
+        assert isinstance(lease, Lease)
         lease.renew = lambda: None  # type: ignore[method-assign]
 
     assert lead(spec, tmp_path / "b") == undisturbed

@@ -1,0 +1,190 @@
+"""Leases of a store in a bucket: one in the folder here, and with it one in the bucket.
+
+The lease in the folder keeps this machine's processes apart, and ends with its owner at once. That
+in the bucket keeps machines apart: an object that was created where none was, and is written anew
+by its owner's process every sixth of its length; unchanged for that length on the watcher's own
+clock, it may be taken over. What a dead process of this machine has left there is taken over at
+once by whoever has the lease in the folder.
+
+Guaranteed, and given up, is what `spar_bench.leases` says: two may hold one dead lease for an
+instant, so what they publish must be published in a way that only one can win.
+"""
+
+import os
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from spar_bench.bucket.objects import Bucket
+from spar_bench.bucket.recent import Recent
+from spar_bench.errors import StoreError
+from spar_bench.lease_files import RENEWALS, Renewer, Seen
+from spar_bench.leases import Held, Host, Leases
+from spar_bench.stage import canonical, digest
+
+_FOLDER, _PLACE = "leases", "place"
+
+
+@dataclass(eq=False)
+class _Far:
+    """A lease in the bucket that this process took."""
+
+    bucket: Bucket
+    name: str
+    owner: dict[str, Any]
+    length_s: float
+    renewed_at: float = field(default_factory=time.monotonic)
+    is_lost: bool = False
+    _n_renewed: int = 0
+
+    @property
+    def content(self) -> bytes:
+        """What the object contains, another after each renewal."""
+        return canonical({**self.owner, "renewed": self._n_renewed}).encode()
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it is time to renew it."""
+        return time.monotonic() - self.renewed_at >= self.length_s / RENEWALS / 2
+
+    def is_own(self) -> bool:
+        """Return whether the object is still this process's."""
+        seen = _look(self.bucket, self.name)
+        return seen is not None and seen.owner.get("token") == self.owner["token"]
+
+    def renew(self) -> None:
+        """Write it anew, unless it is lost; after an error the next renewal tries again."""
+        with suppress(StoreError):
+            self.is_lost = not self.is_own()
+            if not self.is_lost:
+                self._n_renewed += 1
+                self.bucket.replace(self.name, self.content)
+                self.renewed_at = time.monotonic()
+
+    def give_back(self) -> None:
+        """Stop renewing it, and delete it if it is still this process's."""
+        if _renewer.remove(self):
+            with suppress(StoreError):  # it ends by itself
+                if self.is_own():
+                    self.bucket.delete(self.name)
+
+
+@dataclass(frozen=True)
+class _Both:
+    """A lease in the folder, and that in the bucket."""
+
+    near: Held
+    far: _Far
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether a renewal found one of them to be another's."""
+        return self.near.is_lost or self.far.is_lost
+
+    def is_own(self) -> bool:
+        """Return whether both are still this process's."""
+        return self.near.is_own() and self.far.is_own()
+
+    def give_back(self) -> None:
+        """Let others take it: first those of other machines, then those of this one."""
+        self.far.give_back()
+        self.near.give_back()
+
+
+class BucketLeases(Leases):
+    """The leases of a folder and a bucket, as one owner takes them."""
+
+    def __init__(self, folder: Path, bucket: Bucket, length_s: float, host: Host | None) -> None:
+        super().__init__(folder, length_s, host)
+        self._bucket = bucket
+        self._far = Recent(lambda: set(bucket.names(_FOLDER)))
+
+    def names(self, prefix: str) -> list[str]:
+        """Return the leases with a prefix, held or dead."""
+        far = {name for name in self._bucket.names(_FOLDER) if name.startswith(prefix)}
+        return sorted(far.union(super().names(prefix)))
+
+    @property
+    def _place(self) -> str:
+        """What tells this folder from those of other machines, though they may have its name."""
+        status = self._folder.parent.stat()
+        return digest([self._host.name, self._host.boot_id, status.st_dev, status.st_ino])
+
+    def _create(self, name: str) -> Held | None:
+        near = super()._create(name)
+        if near is None:
+            return None
+        try:
+            far = self._claim(name)
+        except BaseException:
+            near.give_back()
+            raise
+        if far is None:
+            near.give_back()
+            return None
+        _renewer.add(far)
+        return _Both(near, far)
+
+    def _claim(self, name: str) -> _Far | None:
+        """Create the lease in the bucket, or take over what a dead process left; else None."""
+        owner = {
+            "host": self._host.name,
+            "pid": os.getpid(),
+            "length_s": self._length_s,
+            _PLACE: self._place,
+            "token": uuid4().hex,
+        }
+        far = _Far(self._bucket, f"{_FOLDER}/{name}", owner, self._length_s)
+        if self._bucket.create(far.name, far.content):
+            return far
+        self._far.forget()
+        seen = self._look_far(name)
+        if seen is None or not seen.is_unlocked:
+            return None
+        self._bucket.replace(far.name, far.content)
+        return far
+
+    def _look(self, name: str) -> Seen | None:
+        return super()._look(name) or self._look_far(name)
+
+    def _look_far(self, name: str) -> Seen | None:
+        """Return the lease in the bucket; unlocked if it is one of this folder, which has none."""
+        seen = _look(self._bucket, f"{_FOLDER}/{name}") if name in self._far.get() else None
+        is_left = seen is not None and seen.owner.get(_PLACE) == self._place
+        return Seen(seen.content, 0, is_left) if seen is not None else None
+
+    def _is_here(self, seen: Seen) -> bool:
+        return super()._is_here(seen) or seen.owner.get(_PLACE) == self._place
+
+    def _remove_dead(self, name: str) -> bool:
+        dead = self._dead(name)
+        if dead is None or _PLACE not in dead.owner:
+            return super()._remove_dead(name)
+        if self._look_far(name) == dead:
+            self._bucket.delete(f"{_FOLDER}/{name}")
+        return True
+
+
+def _look(bucket: Bucket, name: str) -> Seen | None:
+    """Return a lease's object, or None if there is none."""
+    with suppress(FileNotFoundError):
+        return Seen(bucket.read(name), 0, is_unlocked=False)
+    return None
+
+
+_renewer = Renewer[_Far]()
+"""Not the folder's, which a slow network must not delay."""
+
+
+def _forget_parents_leases() -> None:
+    """Leave them to the parent, in a forked child."""
+    global _renewer
+    for lease in _renewer.leases:
+        lease.is_lost = True
+    _renewer = Renewer()
+
+
+os.register_at_fork(after_in_child=_forget_parents_leases)
