@@ -6,6 +6,7 @@ Nothing in it is leased. Each file is checked by whoever takes it against the st
 import glob
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -37,22 +38,20 @@ class Elsewhere:
     FORMAT: int | str = FORMAT
 
     def __init__(self, url: str) -> None:
-        import fsspec
-
         if masked(url) != url:
             raise NotReady(
                 f"{masked(url)}: must have no password in it, but has one; give it as its library "
                 "reads it from the environment"
             )
-        try:
-            # Listings of before are not kept, since others may have added to them.
-            self._fs, root = fsspec.core.url_to_fs(url, use_listings_cache=False)
-        except (ImportError, ValueError, OSError) as error:
-            raise NotReady(
-                f"{url}: must be a folder, or an address that fsspec knows, but is not: {error}; "
-                "install what it names, or correct the address"
-            ) from error
-        self.url, self._root = url, str(root).rstrip("/")
+        self.url, self._opened = url, _opened(url)
+        self._root = self._opened[2]
+
+    @property
+    def _fs(self) -> Any:
+        """What fsspec reaches it by; another in a forked child, which cannot use its parent's."""
+        if self._opened[0] != os.getpid():
+            self._opened = _opened(self.url)
+        return self._opened[1]
 
     @property
     def folder(self) -> Path | None:
@@ -189,6 +188,21 @@ class Elsewhere:
                 f"{self.url}: must be a store that can be read and written, but got {reason}; what "
                 "is finished stays: run the same command again"
             ) from error
+
+
+def _opened(url: str) -> tuple[int, Any, str]:
+    """Return this process, what fsspec reaches an address by in it, and the address in that."""
+    import fsspec
+
+    try:
+        # Listings of before are not kept, since others may have added to them.
+        system, root = fsspec.core.url_to_fs(url, use_listings_cache=False)
+    except (ImportError, ValueError, OSError) as error:
+        raise NotReady(
+            f"{url}: must be a folder, or an address that fsspec knows, but is not: {error}; "
+            "install what it names, or correct the address"
+        ) from error
+    return os.getpid(), system, str(root).rstrip("/")
 
 
 def keys(named: Iterable[tuple[str, ...]]) -> set[Key]:

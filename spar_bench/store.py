@@ -22,11 +22,11 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-from spar_bench.errors import LeaseLost, StoreError, Unreadable
+from spar_bench.errors import LeaseLost, StoreError
 from spar_bench.failures import Failure, Failures
 from spar_bench.files import (
     bytes_in,
@@ -40,6 +40,7 @@ from spar_bench.files import (
 )
 from spar_bench.leases import LEASE_S, Host, Leases
 from spar_bench.scratch import adopt
+from spar_bench.shelf import Shelf
 from spar_bench.stage import (
     MANIFEST,
     Damaged,
@@ -53,15 +54,11 @@ from spar_bench.stages.base import Stage, Summary
 
 FORMAT = 2
 DEFAULT_ROOT = Path(".spar_bench")
-HASH_WHOLE_BYTES = 64 << 20
-"""A stage up to this size is hashed when first opened; a larger one file by file when read."""
-_MOST_FILES_OPEN = 200_000
-"""Files of the stages whose manifests are kept in memory: about 100 MB."""
 MARKER, _OUTPUT = "store.json", "output"
 _GATE, _USE = "gate", "use-"
 
 
-class Store:
+class Store(Shelf):
     """The store under one folder; created if missing, unless it is only read.
 
     A process that is not heard of for `lease_s` keeps nothing; tests play several hosts by `host`.
@@ -71,6 +68,9 @@ class Store:
         StoreError: the folder is not writable, or is a store of another format.
     """
 
+    is_shared_by_folder = True
+    """Whether all who share the store see its folder."""
+
     def __init__(
         self,
         root: Path = DEFAULT_ROOT,
@@ -79,11 +79,9 @@ class Store:
         lease_s: float = LEASE_S,
         host: Host | None = None,
     ) -> None:
-        self.root = local(root).absolute()
+        super().__init__(local(root).absolute())
         self.leases = self.here = Leases(self.root / "leases", lease_s, host)
         self.failures = Failures(self.root / "failures")
-        self._opened: dict[Path, tuple[tuple[int, int], Finished]] = {}
-        self._n_files_open = 0
         marker = self.root / MARKER
         with writing(self.root):
             found = read_json(marker).get("format") if is_store(self.root) else FORMAT
@@ -103,21 +101,6 @@ class Store:
         if not marker.exists():
             replace_text(marker, canonical({"format": FORMAT}))
 
-    def find(self, stage: Stage) -> Finished | None:
-        """Return a finished stage, or None if it is not made.
-
-        Raises:
-            Damaged: it exists, but is not intact.
-        """
-        return self._find(self.root / "stages" / stage.kind / stage.fingerprint)
-
-    def has(self, stage: Stage) -> bool:
-        """Return whether a stage is finished; a damaged one counts as missing."""
-        try:
-            return self.find(stage) is not None
-        except Damaged:
-            return False
-
     def is_being_made(self, fingerprint: str) -> bool:
         """Return whether a process makes a stage now, on whatever host."""
         return self.leases.is_held(fingerprint)
@@ -127,37 +110,23 @@ class Store:
         return self.here.is_held(fingerprint)
 
     @property
+    def place(self) -> str:
+        """Where it is, for a reader."""
+        return str(self.root)
+
+    @property
     def results(self) -> Path:
         """The folder of what sweeps leave for reports, by experiment."""
         return self.root / "results"
 
-    def find_by_fingerprint(self, fingerprint: str) -> Finished | None:
-        """Return a finished stage of any kind, or None; raises as `find` does."""
-        finished = (self._find(kind / fingerprint) for kind in self._kinds())
-        return next((one for one in finished if one is not None), None)
+    def note(self, name: str) -> dict[str, Any] | None:
+        """Return what was noted under a name for all who share the store, or None."""
+        path = self.root / name
+        return read_json(path) if path.exists() else None
 
-    def opened(self, kind: str, fingerprint: str) -> Finished | None:
-        """Return a finished stage; unlike `find`, check each file only when it is read.
-
-        Raises:
-            Damaged: its manifest is not intact.
-        """
-        folder = self.root / "stages" / kind / fingerprint
-        return Finished(folder, read_manifest(folder)) if folder.is_dir() else None
-
-    def finished(self, kind: str = "") -> Iterator[Finished]:
-        """Yield finished stages, of a kind or all, unchecked; `unreadable` reports the others."""
-        for folder in self._folders(kind):
-            with suppress(Damaged, Unreadable):
-                yield Finished(folder, read_manifest(folder))
-
-    def unreadable(self) -> Iterator[StoreError]:
-        """Yield what is wrong with each stage whose manifest is missing, damaged or unreadable."""
-        for folder in self._folders():
-            try:
-                read_manifest(folder)
-            except (Damaged, Unreadable) as error:
-                yield error
+    def write_note(self, name: str, value: dict[str, Any]) -> None:
+        """Note a JSON object under a name for all who share the store."""
+        replace_text(self.root / name, canonical(value))
 
     def scratch(self, stage: Stage) -> Path:
         """Return the folder of this process's unfinished work on a stage, created if needed.
@@ -348,48 +317,6 @@ class Store:
                         f"{self.leases.owner_of(name)} runs a sweep on it; wait until it has ended"
                     )
             yield
-
-    def _find(self, folder: Path) -> Finished | None:
-        """Open a finished stage; its manifest is read again only if it was written again."""
-        with reading(self.root):
-            try:
-                status = (folder / MANIFEST).stat()
-            except FileNotFoundError:
-                self._close(folder)
-                return self._open(folder) if folder.is_dir() else None
-        written = status.st_mtime_ns, status.st_size
-        known = self._opened.get(folder)
-        if known is None or known[0] != written:
-            return self._keep_open(folder, written, self._open(folder))
-        return known[1]
-
-    def _keep_open(self, folder: Path, written: tuple[int, int], finished: Finished) -> Finished:
-        """Keep a stage's manifest in memory, as it was written then; forget the oldest others."""
-        self._close(folder)
-        self._opened[folder] = written, finished
-        self._n_files_open += len(finished.manifest["files"])
-        while self._n_files_open > _MOST_FILES_OPEN and len(self._opened) > 1:
-            self._close(next(iter(self._opened)))
-        return finished
-
-    def _close(self, folder: Path) -> None:
-        if folder in self._opened:
-            _, finished = self._opened.pop(folder)
-            self._n_files_open -= len(finished.manifest["files"])
-
-    def _open(self, folder: Path) -> Finished:
-        finished = Finished(folder, read_manifest(folder))
-        finished.check(hashed=finished.n_bytes <= HASH_WHOLE_BYTES and not finished.is_verified)
-        return finished
-
-    def _kinds(self) -> list[Path]:
-        with reading(self.root):
-            return subfolders(self.root / "stages")
-
-    def _folders(self, kind: str = "") -> list[Path]:
-        kinds = [self.root / "stages" / kind] if kind else self._kinds()
-        with reading(self.root):
-            return [folder for one in kinds for folder in subfolders(one)]
 
 
 def is_store(root: Path) -> bool:

@@ -180,7 +180,7 @@ def test_reopening_looks_at_every_checksum_again_and_leaves_a_whole_stage_alone(
 def test_large_stage_is_hashed_file_by_file_as_it_is_read(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("spar_bench.store.HASH_WHOLE_BYTES", 4)
+    monkeypatch.setattr("spar_bench.shelf.HASH_WHOLE_BYTES", 4)
     folder = make(store).folder
     (folder / "b").write_text("SECOND")
 

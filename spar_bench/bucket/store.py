@@ -24,7 +24,7 @@ from spar_bench.failures import Failure, Failures
 from spar_bench.files import read_json, replace_bytes, replace_text, writing
 from spar_bench.leases import LEASE_S, Host
 from spar_bench.scratch import parts_folder
-from spar_bench.stage import Damaged, Finished
+from spar_bench.stage import Damaged, Finished, canonical
 from spar_bench.stages.base import Stage
 from spar_bench.store import Store
 
@@ -76,6 +76,10 @@ class BucketStore(Store):
         StoreError: it does not answer.
     """
 
+    is_shared_by_folder = False
+    leases: BucketLeases
+    failures: "BucketFailures"
+
     def __init__(
         self,
         root: Path,
@@ -90,8 +94,13 @@ class BucketStore(Store):
             bucket.begin()
         self.bucket = bucket
         self.leases = BucketLeases(self.root / "leases", bucket, lease_s, host)
-        self.failures = _Failures(self.root / "failures", bucket)
+        self.failures = BucketFailures(self.root / "failures", bucket)
         self._there = Recent(lambda: {key[1]: key[0] for key in bucket.stages()})
+
+    @property
+    def place(self) -> str:
+        """Where it is, for a reader."""
+        return self.bucket.url
 
     @cached_property
     def results(self) -> Path:
@@ -110,6 +119,17 @@ class BucketStore(Store):
                 replace_bytes(folder / name, self.bucket.read(f"results/{name}"))
         replace_text(noted, json.dumps(there))
         return folder
+
+    def note(self, name: str) -> dict[str, Any] | None:
+        """Return what was noted under a name for all who share the store, or None."""
+        with suppress(FileNotFoundError):
+            value: dict[str, Any] = json.loads(self.bucket.read(name))
+            return value
+        return None
+
+    def write_note(self, name: str, value: dict[str, Any]) -> None:
+        """Note a JSON object under a name for all who share the store."""
+        self.bucket.replace(name, canonical(value).encode())
 
     @contextmanager
     def in_use(self, *, on_wait: Callable[[str], None], poll: Callable[[], None]) -> Iterator[None]:
@@ -214,14 +234,19 @@ class BucketStore(Store):
         """Return a stage that is in the bucket, or None; asked anew by whoever is to make it."""
         key = folder.parent.name, folder.name
         is_there = self._there.get().get(folder.name) == folder.parent.name
-        if not is_there and not (self.leases.is_own(folder.name) and self.bucket.has(key)):
+        if not is_there and self.leases.is_own(folder.name) and self.bucket.has(key):
+            is_there = True
+            self._there.forget()
+        if not is_there:
             return None
         address = self._address(folder)
-        if address not in self._opened:
-            with suppress(FileNotFoundError):  # discarded since
-                return self._keep_open(address, _FAR, self._distant(key, self.bucket.manifest(key)))
-            return None
-        return self._opened[address][1]
+        known = self._opened.get(address)
+        if known is not None:
+            return known[1]
+        with suppress(FileNotFoundError):  # discarded since
+            found = self._distant(key, self.bucket.manifest(key))
+            return self._keep_open(address, _FAR, found)
+        return None
 
     def _address(self, folder: Path) -> Path:
         """Return what a stage's manifest in the bucket is kept in memory by."""
@@ -268,7 +293,7 @@ class BucketStore(Store):
         ]
 
 
-class _Failures(Failures):
+class BucketFailures(Failures):
     """The records and logs of a folder, each also in the bucket."""
 
     def __init__(self, folder: Path, bucket: Bucket) -> None:

@@ -181,6 +181,11 @@ class Making:
                 "--device, --devices: must be left out with --on, since Ray says which device a "
                 "worker has, but are given; drop them"
             )
+        if options.on not in (None, "ray") and not self.store.is_shared_by_folder:
+            raise SparBenchError(
+                f"--on: must be ray, this machine alone, with {self.store.place}, since nodes of a "
+                "cluster share a folder; give one by --store, or a sweep to each machine"
+            )
         if not options.on and options.processes > len(devices):
             raise SparBenchError(
                 f"--processes: must be at most the number of --devices or --jobs, {len(devices)}, "

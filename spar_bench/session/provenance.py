@@ -46,8 +46,8 @@ def explain(name: str, *, store: Path = DEFAULT_ROOT) -> list[Explained]:
     rows, damaged = _rows(opened)
     if not rows and not damaged:
         raise NotReady(
-            f"{opened.root}: must hold a finished sweep, but holds none; run `spar-bench sweep` on "
-            "a spec first"
+            f"{opened.place}: must hold a finished sweep, but holds none; run `spar-bench sweep` "
+            "on a spec first"
         )
     found = [row for row in rows if name in _names(row)]
     if not found and damaged:

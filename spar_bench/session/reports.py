@@ -178,7 +178,7 @@ def _some_suite(store: Store, known: Iterable[str]) -> list[str]:
     names = list(known)
     if not names:
         raise NotReady(
-            f"{store.root}: must hold a suite that was swept, but holds none; run `spar-bench "
+            f"{store.place}: must hold a suite that was swept, but holds none; run `spar-bench "
             "sweep` on a folder of specs first"
         )
     return names
@@ -203,7 +203,7 @@ def swept_names(store: Store, asked: str | Iterable[str]) -> list[str]:
     known = finished_experiments(store)
     if not known:
         raise NotReady(
-            f"{store.root}: must hold a finished sweep, but holds none; run `spar-bench sweep` on "
+            f"{store.place}: must hold a finished sweep, but holds none; run `spar-bench sweep` on "
             "a spec first"
         )
     names = [asked] if isinstance(asked, str) else asked
@@ -220,7 +220,7 @@ def read_results(store: Store, name: str) -> Results:
     known = finished_experiments(store)
     if name not in known:
         raise NotReady(
-            f"{store.root}: must hold results of {name!r}, but no sweep of it has finished there; "
+            f"{store.place}: must hold results of {name!r}, but no sweep of it has finished there; "
             f"{_suggest(name, known)}"
         )
     try:

@@ -18,8 +18,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from spar_bench.errors import StoreError
-from spar_bench.files import read_json, replace_text, writing
-from spar_bench.stage import canonical
+from spar_bench.files import writing
 from spar_bench.store import Store
 from spar_bench.track.uri import masked, without_passwords
 
@@ -36,7 +35,7 @@ class StudyPlace:
     def __init__(self, name: str, store: Store) -> None:
         self.name, self._store = name, store
         self._journal = store.root / "studies" / f"{name}.journal"
-        self._elsewhere = store.root / "studies" / f"{name}.json"
+        self._note = f"studies/{name}.json"
         self._uri = _database_uri()
 
     def create(self, directions: Sequence[str], pruner: optuna.pruners.BasePruner) -> optuna.Study:
@@ -47,8 +46,14 @@ class StudyPlace:
         """
         with writing(self._journal.parent):
             self._journal.parent.mkdir(exist_ok=True)
-        if self._elsewhere.exists():
-            return self._in_database(pruner)
+        if noted := self._store.note(self._note):
+            return self._in_database(noted, pruner)
+        if not (self._uri or self._store.is_shared_by_folder):
+            raise StoreError(
+                f"{DATABASE_VARIABLE}: must name a database for a search on {self._store.place}, "
+                "where no journal can be kept, but is not set; set it, for one machine alone to "
+                "sqlite:////PATH/studies.db"
+            )
         is_new = self._uri and not self._journal.exists()
         name = f"spar-bench-{self.name[:16]}-{uuid4().hex[:8]}" if is_new else self.name
         with self._reaching():
@@ -61,13 +66,13 @@ class StudyPlace:
             )
         if is_new:
             noted = {"name": name, "database": masked(self._uri)}
-            replace_text(self._elsewhere, canonical(noted))
+            self._store.write_note(self._note, noted)
         return study
 
     def load(self) -> optuna.Study | None:
         """Return the study, or None if it has not begun; writes nothing, raises as `create`."""
-        if self._elsewhere.exists():
-            return self._in_database()
+        if noted := self._store.note(self._note):
+            return self._in_database(noted)
         if not self._journal.exists():
             return None
         try:
@@ -91,11 +96,13 @@ class StudyPlace:
             _cut_unfinished_line(self._journal)
             yield
 
-    def _in_database(self, pruner: optuna.pruners.BasePruner | None = None) -> optuna.Study:
-        noted = read_json(self._elsewhere)
+    def _in_database(
+        self, noted: dict[str, str], pruner: optuna.pruners.BasePruner | None = None
+    ) -> optuna.Study:
+        place = f"{self._store.place}/{self._note}"
         if not self._uri:
             raise StoreError(
-                f"{self._elsewhere}: the study of this search is in a database, "
+                f"{place}: the study of this search is in a database, "
                 f"{noted['database']}, but {DATABASE_VARIABLE} does not name it; set that"
             )
         try:
@@ -107,7 +114,7 @@ class StudyPlace:
             raise StoreError(
                 f"{DATABASE_VARIABLE}: must be the database in which this search has begun, "
                 f"{noted['database']}, but {masked(self._uri)} has no study {noted['name']}; set "
-                f"the former, or delete {self._elsewhere} to begin anew"
+                f"the former, or delete {place} to begin anew"
             ) from error
 
     def _database(self) -> BaseStorage:

@@ -95,7 +95,7 @@ def test_kept_targets_are_read_where_they_need_not_be_kept_and_damaged_ones_left
 ) -> None:
     store, taught = Store(tmp_path / "store"), list[int]()
     if not hashed_whole:
-        monkeypatch.setattr("spar_bench.store.HASH_WHOLE_BYTES", 0)
+        monkeypatch.setattr("spar_bench.shelf.HASH_WHOLE_BYTES", 0)
     kept = plan_of(settings(clip, photographs))
     scheduler(kept, store)[0].make(stage.fingerprint for stage in of_kind(kept, "targets"))
     plan = plan_of(settings(clip, photographs, teacher__keep=False))

@@ -68,7 +68,7 @@ def test_one_damaged_target_costs_one_target(
 def test_damaged_student_whose_targets_are_not_kept_is_mended(
     clip: Path, photographs: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("spar_bench.store.HASH_WHOLE_BYTES", 0)  # checksums are seen when read
+    monkeypatch.setattr("spar_bench.shelf.HASH_WHOLE_BYTES", 0)  # checksums are seen when read
     plan = plan_of(settings(clip, photographs, teacher__keep=False, evaluate__methods=["student"]))
     scheduler(plan, store)[0].make(plan.stages)
     [student], [evaluation] = of_kind(plan, "student"), of_kind(plan, "evaluate")
@@ -85,7 +85,7 @@ def test_damaged_student_whose_targets_are_not_kept_is_mended(
 def test_damage_found_while_an_input_is_read_is_mended_and_the_work_goes_on(
     plan: Plan, filled: Store, undisturbed: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("spar_bench.store.HASH_WHOLE_BYTES", 0)  # checksums are seen when read
+    monkeypatch.setattr("spar_bench.shelf.HASH_WHOLE_BYTES", 0)  # checksums are seen when read
     [targets], [student] = of_kind(plan, "targets"), of_kind(plan, "student")
     folder = filled.root / "stages" / "targets" / targets.fingerprint
     DAMAGES["altered"](folder / "000002.safetensors")

@@ -85,7 +85,7 @@ def test_stages_are_made_beside_other_work(plan: Plan, store: Store) -> None:
 def test_machine_is_held_while_a_stage_is_made_and_free_while_others_work_is_waited_for(
     plan: Plan, filled: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("spar_bench.store.HASH_WHOLE_BYTES", 0)  # checksums are seen when read
+    monkeypatch.setattr("spar_bench.shelf.HASH_WHOLE_BYTES", 0)  # checksums are seen when read
     [targets], [student] = of_kind(plan, "targets"), of_kind(plan, "student")
     DAMAGES["altered"](filled.root / f"stages/targets/{targets.fingerprint}/000002.safetensors")
     filled.discard(student.fingerprint)
