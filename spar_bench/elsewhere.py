@@ -18,7 +18,7 @@ from spar_bench.errors import NotReady, SparBenchError, StoreError
 from spar_bench.files import file_sha256, replace_bytes, writing
 from spar_bench.stage import MANIFEST, Damaged, digest, has_own_checksum
 from spar_bench.store import FORMAT, MARKER
-from spar_bench.track.uri import masked
+from spar_bench.track.uri import require_no_password
 
 _CHUNK_BYTES = 4 << 20
 _KIND, _FINGERPRINT = re.compile(r"[A-Za-z]\w*"), re.compile(r"[0-9a-f]{64}")
@@ -38,11 +38,7 @@ class Elsewhere:
     FORMAT: int | str = FORMAT
 
     def __init__(self, url: str) -> None:
-        if masked(url) != url:
-            raise NotReady(
-                f"{masked(url)}: must have no password in it, but has one; give it as its library "
-                "reads it from the environment"
-            )
+        require_no_password(url)
         self.url, self._opened = url, _opened(url)
         self._root = self._opened[2]
 

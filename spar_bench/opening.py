@@ -12,6 +12,7 @@ from spar_bench.errors import StoreError
 from spar_bench.files import cache_folder, is_address, local, read_json, replace_text, writing
 from spar_bench.stage import canonical, digest
 from spar_bench.store import FORMAT, MARKER, Store, is_store
+from spar_bench.track.uri import require_no_password
 
 _BUCKET = "bucket"
 
@@ -24,12 +25,14 @@ def store_folder(place: str | os.PathLike[str]) -> Path:
     Raises:
         StoreError: it is the address of a folder, or was given as a path, or its folder cannot be
             created.
+        SparBenchError: it has a password.
     """
     url = os.fspath(place).rstrip("/")
     if not is_address(url):
         return Path(place)
     if "://" not in url or url.startswith(("file:", "local:")):
         return local(Path(url))
+    require_no_password(url)
     name = re.sub(r"\W+", "-", url)[-48:].strip("-")
     with writing(Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")):
         folder = cache_folder() / "stores" / f"{name}-{digest(url)[:8]}"

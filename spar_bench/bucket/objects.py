@@ -40,10 +40,14 @@ class Bucket(Elsewhere):
             NotReady: it is one of another format, or does not refuse to create what is there, on
                 which leases and publishing rest.
         """
-        with self.answering():
-            self._fs.makedirs(self._root, exist_ok=True)
         content = canonical({"format": self.FORMAT}).encode()
-        is_exclusive = not self.create(MARKER, content) or not self.create(MARKER, content)
+        try:
+            is_new = self.create(MARKER, content)
+        except FileNotFoundError:
+            with self.answering():
+                self._fs.makedirs(self._root, exist_ok=True)
+            is_new = self.create(MARKER, content)
+        is_exclusive = not (is_new and self.create(MARKER, content))
         self.require_store()
         if not is_exclusive:
             raise NotReady(

@@ -56,6 +56,19 @@ def masked(uri: str) -> str:
     return uri
 
 
+def require_no_password(uri: str) -> None:
+    """Refuse a URI that is written to files and to output.
+
+    Raises:
+        SparBenchError: it has a password.
+    """
+    if masked(uri) != uri:
+        raise SparBenchError(
+            f"{masked(uri)}: must have no password in it, but has one; give it as its library "
+            "reads it from the environment"
+        )
+
+
 def without_passwords(text: str, uri: str) -> str:
     """Return a text in which the passwords of a URI are `***`, as it has them, or decoded."""
     found = [one[2] for pattern in _PASSWORDS for one in pattern.finditer(uri)]

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -52,12 +51,13 @@ class Machine:
             text=True,
         )
 
-    def run(self, *arguments: str) -> str:
-        """Run a command there, which must end well; return what it says."""
-        running = self.start(*arguments)
-        out, said = running.communicate()
-        assert running.returncode == 0, said
-        return out + said
+    def run(self, *arguments: str, exits: int = 0) -> str:
+        """Run a command there, in this process; return what it says."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(self.folder)
+            patch.setenv("XDG_CACHE_HOME", str(self.folder / "cache"))
+            result = spar_bench(*arguments, exits=exits)
+        return result.stdout + result.stderr
 
     @property
     def store(self) -> Path:
@@ -121,6 +121,7 @@ def test_two_machines_share_the_work_and_have_equal_results(
         assert list((machine.store / "leases").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_sweep_that_was_killed_is_finished_by_another_machine(
     one: Machine, two: Machine, s3: str, alone: dict[str, Any]
 ) -> None:
@@ -134,8 +135,10 @@ def test_sweep_that_was_killed_is_finished_by_another_machine(
     assert killed.returncode == -signal.SIGKILL
     assert made(said)
 
-    finished = two.run("sweep", "tiny", "--store", s3)
+    finishing = two.start("sweep", "tiny", "--store", s3)
+    finished = "".join(finishing.communicate())
 
+    assert finishing.returncode == 0, finished
     assert set((made(said) + made(finished)).values()) == {1}
     assert contents(open_store(s3, make=False)) == alone
     assert numbers(two.store) == numbers(Path(".spar_bench"))
@@ -155,87 +158,71 @@ def test_workers_of_a_machine_make_what_another_times(one: Machine, two: Machine
 
 
 def test_other_machine_reports_explains_exports_and_checks_what_it_has_not_made(
-    here: Path, s3: str, one: Machine, monkeypatch: pytest.MonkeyPatch
+    one: Machine, two: Machine, s3: str
 ) -> None:
     one.run("sweep", "tiny", "--store", s3)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(here / "cache"))
-    write_spec(TINY)
 
-    spar_bench("report", "tiny", "--store", s3)
-    status = spar_bench("status", "tiny", "--store", s3).stdout
-    explained = spar_bench("explain", "learning_rate=0.001,seed=0", "--store", s3).stdout
-    listed = spar_bench("cache", "ls", "--store", s3).stdout
-    verified = spar_bench("cache", "verify", "--store", s3).stdout
-    spar_bench(
-        "export", "learning_rate=0.001,seed=0", "--store", s3, "--to", "student", "--format", "timm"
-    )
-    planned = spar_bench("plan", "tiny", "--store", s3).stdout
+    two.run("report", "tiny", "--store", s3)
+    status = two.run("status", "tiny", "--store", s3)
+    explained = two.run("explain", "learning_rate=0.001,seed=0", "--store", s3)
+    listed = two.run("cache", "ls", "--store", s3)
+    verified = two.run("cache", "verify", "--store", s3)
+    exporting = ("export", "learning_rate=0.001,seed=0", "--format", "timm", "--to", "student")
+    two.run(*exporting, "--store", s3)
+    planned = two.run("plan", "tiny", "--store", s3)
 
-    assert Path("reports/tiny/table.md").is_file()
+    assert (two.folder / "reports/tiny/table.md").is_file()
     assert re.search(r"^tiny +3 +3 +0 +0 +0", status, re.MULTILINE)
     assert re.search(rf"^ +{s3}/stages/targets/[0-9a-f]{{64}}$", explained, re.MULTILINE)
     assert re.search(r"^student +1 ", listed, re.MULTILINE)
     assert re.fullmatch(r"\d+ stages intact, 0 damaged\n", verified)
-    assert Path("student").is_dir()
-    assert "0 to do" in planned or "nothing" in planned
-    kinds = {path.name for path in (here / "cache/spar-bench/stores").glob("*/stages/*")}
-    assert "targets" not in kinds  # nobody read them
-    copied = spar_bench("sweep", "tiny", "--store", s3)
-    assert "0 stages made now" in copied.stdout
+    assert (two.folder / "student").is_dir()
+    assert " 0 to do." in planned
+    assert "targets" not in {path.name for path in (two.store / "stages").iterdir()}  # not read
+    assert "0 stages made now" in two.run("sweep", "tiny", "--store", s3)
 
 
-def test_what_no_spec_needs_is_deleted_from_the_bucket(
-    here: Path, s3: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(here / "cache"))
-    write_spec(TINY)
-    spar_bench("sweep", "tiny", "--store", s3)
+def test_what_no_spec_needs_is_deleted_from_the_bucket(one: Machine, two: Machine, s3: str) -> None:
+    one.run("sweep", "tiny", "--store", s3)
     kept = {stage.fingerprint for stage in open_store(s3, make=False).finished()}
-    write_spec(TINY.replace("1.0e-3", "2.0e-3"), "other")
-    spar_bench("sweep", "other", "--store", s3)
-    Path("experiments/other.yaml").unlink()
-    shutil.rmtree(here / "cache")
+    (two.folder / "experiments/tiny.yaml").write_text(TINY.replace("1.0e-3", "2.0e-3"))
+    two.run("sweep", "tiny", "--store", s3)
+    assert len(list(open_store(s3, make=False).finished())) > len(kept)
 
-    spar_bench("cache", "gc", "--store", s3, "--yes")
+    one.run("cache", "gc", "--store", s3, "--yes")
 
     assert {stage.fingerprint for stage in open_store(s3, make=False).finished()} == kept
 
 
-def test_student_that_diverged_is_not_trained_again_elsewhere(
-    here: Path, s3: str, one: Machine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    failing = Machine(here / "failing", DIVERGING)
-    first = failing.start("sweep", "tiny", "--store", s3)
-    said = "".join(first.communicate())
-    assert first.returncode == 1, said
-    other = Machine(here / "other", DIVERGING)
+def test_student_that_diverged_is_not_trained_again_elsewhere(here: Path, s3: str) -> None:
+    one, two = (Machine(here / name, DIVERGING) for name in ("one", "two"))
+    one.run("sweep", "tiny", "--store", s3, exits=1)
 
-    again = other.start("sweep", "tiny", "--store", s3)
-    told = "".join(again.communicate())
+    said = two.run("sweep", "tiny", "--store", s3, exits=1)
 
-    assert again.returncode == 1
-    assert made(told) == Counter()
-    assert "started" not in told
-    assert "the loss must stay finite" in told
+    assert made(said) == Counter()
+    assert "started" not in said
+    assert "the loss must stay finite" in said
 
 
-def test_search_needs_a_database_which_two_machines_share(
+def test_search_needs_a_database_which_machines_share(
     here: Path, s3: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    machines = [Machine(here / name, TEACHERS) for name in ("one", "two")]
-    refused = machines[0].start("sweep", "tiny", "--store", s3)
-    _, told = refused.communicate()
-    assert refused.returncode == 2
-    assert f"{DATABASE_VARIABLE}: must name a database for a search on {s3}" in told
+    one, two = (Machine(here / name, TEACHERS) for name in ("one", "two"))
+    refused = one.run("sweep", "tiny", "--store", s3, exits=2)
+    assert f"{DATABASE_VARIABLE}: must name a database for a search on {s3}" in refused
     monkeypatch.setenv(DATABASE_VARIABLE, f"sqlite:///{here}/studies.db")
 
-    sweeps = [machine.start("sweep", "tiny", "--store", s3) for machine in machines]
-    said = ["".join(sweep.communicate()) for sweep in sweeps]
+    first, second = (machine.run("sweep", "tiny", "--store", s3) for machine in (one, two))
 
-    assert [sweep.returncode for sweep in sweeps] == [0, 0], said
-    assert set((made(said[0]) + made(said[1])).values()) == {1}
-    assert numbers(machines[0].store) == numbers(machines[1].store)
-    assert len(numbers(machines[0].store)) > 1
+    assert "trial 4 of 5" in first  # one draw is impossible
+    assert made(second) == Counter()
+    assert "trial " not in second
+    assert numbers(one.store) == numbers(two.store)
+    monkeypatch.delenv(DATABASE_VARIABLE)
+    told = one.run("status", "tiny", "--store", s3, exits=2)
+    assert f"{s3}/studies/" in told
+    assert "the study of this search is in a database" in told
 
 
 def test_bucket_that_is_down_is_one_line(

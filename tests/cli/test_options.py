@@ -1,5 +1,6 @@
 """Options and arguments that several commands share."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,10 +45,39 @@ def test_quoted_paths_begin_at_home(here: Path, monkeypatch: pytest.MonkeyPatch)
     assert not Path("~").exists()
 
 
-@pytest.mark.parametrize("address", ["s3://bucket/x", "gs://b", "file:///x", "memory://x"])
-def test_address_in_place_of_the_store_is_refused(here: Path, address: str) -> None:
-    for command in ("sweep experiments/tiny.yaml --store", "status --store", "report --folder"):
-        write_spec(UNTIMED)
-        refused = one_line(spar_bench(*command.split(), address, exits=2))
-        assert "must be a folder, but is an address; " in refused
+@pytest.mark.parametrize(
+    "command",
+    [
+        "sweep experiments/tiny.yaml --store file:///x",
+        "status --store local://x",
+        "report --folder s3://bucket/x",
+        "export student --format timm --to s3://bucket/x",
+    ],
+)
+def test_address_in_place_of_a_folder_is_refused(here: Path, command: str) -> None:
+    write_spec(UNTIMED)
+
+    refused = one_line(spar_bench(*command.split(), exits=2))
+
+    assert "must be a folder, but is an address; " in refused
+    assert {path.name for path in here.iterdir()} <= {"experiments", "mlflow.db"}
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("foo://bucket/x", "must be a folder, or an address that fsspec knows, but is not: "),
+        ("ftp://lab:s3cret@host/x", "must have no password in it, but has one; "),
+    ],
+)
+def test_bucket_that_cannot_be_reached_is_one_line(here: Path, address: str, said: str) -> None:
+    write_spec(UNTIMED)
+
+    for command in ("sweep experiments/tiny.yaml", "status", "report"):
+        refused = one_line(spar_bench(*command.split(), "--store", address, exits=2))
+
+        assert said in refused
+        assert "s3cret" not in refused
+    written = Path(os.environ["XDG_CACHE_HOME"]).rglob("store.json")
+    assert [path for path in written if "s3cret" in path.read_text()] == []
     assert {path.name for path in here.iterdir()} <= {"experiments", "mlflow.db"}
