@@ -3,13 +3,14 @@
 Nothing in it is leased. Each file is checked by whoever takes it against the stage's manifest.
 """
 
+import errno
 import glob
 import hashlib
 import json
 import os
 import re
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from spar_bench.store import FORMAT, MARKER
 from spar_bench.track.uri import require_no_password
 
 _CHUNK_BYTES = 4 << 20
+_FILES_AT_ONCE = 100
 _KIND, _FINGERPRINT = re.compile(r"[A-Za-z]\w*"), re.compile(r"[0-9a-f]{64}")
 
 Key = tuple[str, str]
@@ -98,18 +100,29 @@ class Elsewhere:
         Raises:
             Damaged: a file is missing, or not what the manifest says.
         """
-        for name, entry in manifest["files"].items():
-            path = output / name
-            if path.exists() and file_sha256(path) == entry["sha256"]:
-                continue
-            with writing(output):
-                path.parent.mkdir(parents=True, exist_ok=True)
-                file = path.open("wb", buffering=0)
-            with file:
-                for chunk in self.checked(key, name, entry["sha256"]):
-                    with writing(output):
-                        file.write(chunk)
+        files = {name: entry["sha256"] for name, entry in manifest["files"].items()}
+        left = [name for name, sha256 in files.items() if not _is(output / name, sha256)]
+        for start in range(0, len(left), _FILES_AT_ONCE):
+            part = left[start : start + _FILES_AT_ONCE]
+            self._get(key, part, files, output)
+            for name in part:
+                if not _is(output / name, files[name]):  # not tried, if another was missing
+                    self._get(key, [name], files, output)
+                if not _is(output / name, files[name]):
+                    is_there = (output / name).exists()
+                    detail = "differs from its checksum" if is_there else "is missing"
+                    place = Path(f"{self.url}/{self._file_name(key, name, files[name])}")
+                    raise Damaged(place, detail, fingerprint=key[1])
         replace_bytes(output / MANIFEST, json.dumps(manifest, indent=1).encode())
+
+    def _get(self, key: Key, names: list[str], files: dict[str, str], output: Path) -> None:
+        """Copy files of a stage into a folder at once, until one is missing."""
+        places = [f"{self._root}/{self._file_name(key, name, files[name])}" for name in names]
+        with writing(output):
+            for parent in {(output / name).parent for name in names}:
+                parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError), self.answering(), _noticing_full_disk(output):
+            self._fs.get(places, [str(output / name) for name in names])
 
     def checked(self, key: Key, name: str, sha256: str) -> Iterator[bytes]:
         """Yield the bytes of a stage's file in parts.
@@ -199,6 +212,23 @@ def _opened(url: str) -> tuple[int, Any, str]:
             "install what it names, or correct the address"
         ) from error
     return os.getpid(), system, str(root).rstrip("/")
+
+
+def _is(path: Path, sha256: str) -> bool:
+    """Return whether a file is there, with these contents."""
+    return path.exists() and file_sha256(path) == sha256
+
+
+@contextmanager
+def _noticing_full_disk(folder: Path) -> Iterator[None]:
+    """Blame the disk here, and not the address, for what only a disk does; raises as `writing`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG):
+            with writing(folder):
+                raise
+        raise
 
 
 def keys(named: Iterable[tuple[str, ...]]) -> set[Key]:

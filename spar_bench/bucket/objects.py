@@ -12,6 +12,7 @@ manifest, created last and only if there is none, decides of two makers whose st
 
 import json
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -71,11 +72,8 @@ class Bucket(Elsewhere):
 
     def delete(self, name: str) -> None:
         """Delete an object if it is there."""
-        with self.answering():
-            try:
-                self._fs.rm_file(self._at(name))
-            except FileNotFoundError:
-                return
+        with self.answering(), suppress(FileNotFoundError):
+            self._fs.rm_file(self._at(name))
 
     def versions(self, folder: str) -> dict[str, str]:
         """Return the objects below a folder by their names in it; equal texts, equal contents."""
@@ -93,18 +91,26 @@ class Bucket(Elsewhere):
 
     def has(self, key: Key) -> bool:
         """Return whether a stage is there now."""
-        with self.answering():
-            return bool(self._fs.exists(self._at(self._manifest_name(key))))
+        return self._size(self._at(self._manifest_name(key))) is not None
 
     def manifests(self, wanted: Iterable[Key]) -> Iterator[tuple[Key, dict[str, Any] | Damaged]]:
-        """Yield the manifests of stages, or what is wrong with them; not those that are gone."""
+        """Yield the manifests of stages, or what is wrong with them; not those that are gone.
+
+        Raises:
+            StoreError: one cannot be read now.
+        """
         left = {self._at(self._manifest_name(key)): key for key in wanted}
         paths = list(left)
         for start in range(0, len(paths), _AT_ONCE):
             with self.answering():
-                found = self._fs.cat(paths[start : start + _AT_ONCE], on_error="omit")
+                found = self._fs.cat(paths[start : start + _AT_ONCE], on_error="return")
             for path, content in found.items():
                 key = left[path]
+                if isinstance(content, FileNotFoundError):
+                    continue
+                if isinstance(content, Exception):
+                    with self.answering():
+                        raise content
                 try:
                     yield key, self._checked(key, content)
                 except Damaged as damaged:
@@ -115,28 +121,38 @@ class Bucket(Elsewhere):
         with self.answering():
             for folder in (f"stages/{key[0]}", f"files/{key[1]}"):
                 self._fs.makedirs(self._at(folder), exist_ok=True)
-        for name, entry in manifest["files"].items():
-            at = self._at(self._file_name(key, name, entry["sha256"]))
-            if self._size(at) != entry["bytes"]:  # else it is there, of an attempt that was cut off
-                with self.answering():
-                    self._fs.put_file(str(path(name)), at)
+            there = self._fs.find(self._at(f"files/{key[1]}"), detail=True)
+        sizes = {place: about["size"] for place, about in there.items()}
+        files = {
+            self._at(self._file_name(key, name, entry["sha256"])): name
+            for name, entry in manifest["files"].items()
+        }
+        lacking = {  # the others are there, of an attempt that was cut off
+            at: str(path(name))
+            for at, name in files.items()
+            if sizes.get(at) != manifest["files"][name]["bytes"]
+        }
+        if lacking:
+            with self.answering():
+                self._fs.put(list(lacking.values()), list(lacking))
         if self.create(self._manifest_name(key), json.dumps(manifest, indent=1).encode()):
             return True
-        own = {entry["sha256"] for entry in manifest["files"].values()}
-        for sha256 in own - self._contents(key):
-            self.delete(self._file_name(key, "", sha256))
+        theirs = self.manifest(key)["files"]
+        kept = {self._at(self._file_name(key, n, one["sha256"])) for n, one in theirs.items()}
+        self._delete_all(files.keys() - kept)
         return False
 
     def discard(self, key: Key) -> None:
         """Delete a stage: its manifest first, without which it is none."""
         self.delete(self._manifest_name(key))
-        for sha256 in self.names(f"files/{key[1]}"):
-            self.delete(self._file_name(key, "", sha256))
+        folder = f"files/{key[1]}"
+        self._delete_all(self._at(f"{folder}/{sha256}") for sha256 in self.names(folder))
 
-    def _contents(self, key: Key) -> set[str]:
-        """Return the SHA-256 of all files of a stage that is there."""
-        files: dict[str, dict[str, str]] = self.manifest(key)["files"]
-        return {entry["sha256"] for entry in files.values()}
+    def _delete_all(self, places: Iterable[str]) -> None:
+        """Delete objects by their whole names, those of them that are there."""
+        if found := list(places):
+            with self.answering(), suppress(FileNotFoundError):
+                self._fs.rm(found)
 
     def _size(self, at: str) -> int | None:
         """Return the bytes of an object, None if there is none."""

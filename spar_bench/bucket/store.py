@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,6 +33,8 @@ _FAR = -1, -1
 """Stands for the time and size of a manifest that is in the bucket."""
 _VERSIONS = "versions.json"
 """What of the bucket's results is here, beside them."""
+_AHEAD = 200
+"""Manifests that are read with one that is wanted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +149,8 @@ class BucketStore(Store):
 
     def _written(self) -> dict[Path, tuple[int, int]]:
         """Return when each file of results was written, and its size."""
-        found = [(path, path.stat()) for path in self.results.rglob("*") if path.is_file()]
+        files = (path for path in self.results.rglob("[!.]*") if path.is_file())
+        found = [(path, path.stat()) for path in files]
         return {path: (status.st_mtime_ns, status.st_size) for path, status in found}
 
     def find_by_fingerprint(self, fingerprint: str) -> Finished | None:
@@ -239,14 +243,25 @@ class BucketStore(Store):
             self._there.forget()
         if not is_there:
             return None
-        address = self._address(folder)
-        known = self._opened.get(address)
-        if known is not None:
-            return known[1]
-        with suppress(FileNotFoundError):  # discarded since
-            found = self._distant(key, self.bucket.manifest(key))
-            return self._keep_open(address, _FAR, found)
-        return None
+        if self._address(folder) not in self._opened:
+            self._read_manifests(key)
+        _, found = self._opened.get(self._address(folder), (_FAR, None))  # discarded since
+        return found
+
+    def _read_manifests(self, wanted: Key) -> None:
+        """Keep the manifest of a stage in memory, and some others', which cost no more time."""
+        unread = (
+            (kind, fingerprint)
+            for fingerprint, kind in self._there.get().items()
+            if self._address(Path(kind, fingerprint)) not in self._opened
+            and not self.root.joinpath("stages", kind, fingerprint).is_dir()
+        )
+        for key, manifest in self.bucket.manifests({wanted, *islice(unread, _AHEAD)}):
+            if not isinstance(manifest, Damaged):
+                folder = Path(*key)
+                self._keep_open(self._address(folder), _FAR, self._distant(key, manifest))
+            elif key == wanted:
+                raise manifest
 
     def _address(self, folder: Path) -> Path:
         """Return what a stage's manifest in the bucket is kept in memory by."""

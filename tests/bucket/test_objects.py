@@ -1,7 +1,8 @@
 """A bucket: a stage is there whole or not at all, whoever else publishes it meanwhile."""
 
+import errno
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,8 @@ import fsspec
 import pytest
 
 from spar_bench.bucket.objects import Bucket
-from spar_bench.elsewhere import Key
-from spar_bench.errors import NotReady
-from spar_bench.stage import digest
+from spar_bench.errors import NotReady, StoreError
+from spar_bench.stage import Damaged, digest
 from tests.bucket.machines import ADDRESS, KEY, STAGE, emptied, objects
 from tests.bucket.s3 import s3, server
 
@@ -73,18 +73,22 @@ def test_first_of_two_makers_publishes_and_nothing_of_the_other_stays(
     assert bucket.stages() == {KEY}
 
 
+@pytest.mark.parametrize("before", ["put", "create"])
 def test_maker_that_was_paused_in_the_middle_does_not_mix_its_files_with_another_s(
-    bucket: Bucket, tmp_path: Path
+    bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: str
 ) -> None:
-    paused, path = made(tmp_path / "1", a="one", b="uno")
     other = made(tmp_path / "2", a="two", b="due")
+    paused = bucket._fs if before == "put" else bucket
+    go_on = getattr(paused, before)
 
-    def path_after_the_other(name: str) -> Path:
-        if name == "b":
-            assert bucket.publish(KEY, *other)
-        return path(name)
+    def after_the_other(*given: Any) -> Any:
+        monkeypatch.setattr(paused, before, go_on)
+        assert bucket.publish(KEY, *other)
+        return go_on(*given)
 
-    assert not bucket.publish(KEY, paused, path_after_the_other)
+    monkeypatch.setattr(paused, before, after_the_other)
+
+    assert not bucket.publish(KEY, *made(tmp_path / "1", a="one", b="uno"))
 
     assert fetched(bucket, tmp_path / "3") == {"a": "two", "b": "due"}
 
@@ -116,16 +120,41 @@ def test_fetch_goes_on_where_it_was_cut_off(
     (tmp_path / "3").mkdir()
     (tmp_path / "3" / "a").write_text("one")
     (tmp_path / "3" / "b").write_text("t")
-    read, checked = list[str](), bucket.checked
+    read, get = list[str](), bucket._fs.get
 
-    def noting(key: Key, name: str, sha256: str) -> Iterator[bytes]:
-        read.append(name)
-        return checked(key, name, sha256)
+    def noting(places: list[str], paths: list[str]) -> None:
+        read.extend(Path(path).name for path in paths)
+        get(places, paths)
 
-    monkeypatch.setattr(bucket, "checked", noting)
+    monkeypatch.setattr(bucket._fs, "get", noting)
 
     assert fetched(bucket, tmp_path / "3") == {"a": "one", "b": "two"}
     assert read == ["b"]
+
+
+@pytest.mark.parametrize("lost", ["a", "c"])
+def test_file_that_is_missing_is_named(bucket: Bucket, tmp_path: Path, lost: str) -> None:
+    manifest, path = made(tmp_path / "1", a="one", b="two", c="three")
+    bucket.publish(KEY, manifest, path)
+    name = f"files/{KEY[1]}/{manifest['files'][lost]['sha256']}"
+    bucket.delete(name)
+
+    with pytest.raises(Damaged, match=f"{name}: must be as it was written, but is missing"):
+        fetched(bucket, tmp_path / "3")
+
+
+def test_disk_here_that_is_full_is_not_blamed_on_the_bucket(
+    bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket.publish(KEY, *made(tmp_path / "1", a="one"))
+
+    def fill(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(bucket._fs, "get", fill)
+
+    with pytest.raises(StoreError, match=r"^/.*/3: must have free space, but the disk is full"):
+        fetched(bucket, tmp_path / "3")
 
 
 def test_stage_whose_deletion_was_cut_off_is_none(
@@ -158,6 +187,21 @@ def test_manifests_of_many_stages_are_read_at_once(
     assert set(found) == set(keys)
     assert [key for key in keys if not isinstance(found[key], dict)] == [keys[1]]
     assert bucket.stages() == set(keys)
+
+
+def test_manifest_that_cannot_be_read_now_is_not_taken_for_one_that_is_gone(
+    s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket = Bucket(s3)
+    bucket.publish(KEY, *made(tmp_path / "1", a="one"))
+    monkeypatch.setattr("s3fs.S3FileSystem._cat_file", _refuse)
+
+    with pytest.raises(StoreError, match="but got the key has expired"):
+        list(bucket.manifests([KEY]))
+
+
+async def _refuse(*_: object, **__: object) -> bytes:
+    raise PermissionError("the key has expired")
 
 
 def test_service_that_replaces_what_it_is_told_to_create_is_refused(

@@ -8,7 +8,6 @@ from typing import Any
 import fsspec
 import pytest
 
-from spar_bench.bucket.objects import Bucket
 from spar_bench.bucket.store import BucketStore
 from spar_bench.errors import LeaseLost, StoreError
 from spar_bench.failures import Failure
@@ -158,16 +157,17 @@ def test_whoever_is_to_make_a_stage_looks_whether_it_has_just_been_made(
 def test_bucket_is_asked_once_for_many_stages(
     one: BucketStore, two: BucketStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    finish(one)
+    for seed in range(10):
+        finish(one, toy({"source": "ab"}, seed=seed, scale=0.1))
     two._there.age_s = two.leases._far.age_s = two.failures._there.age_s = 3600.0
     asked = list[str]()
-    for name in ("versions", "read", "names", "has"):
+    for name in ("versions", "read", "names", "has", "manifests"):
         monkeypatch.setattr(two.bucket, name, noting(asked, name, getattr(two.bucket, name)))
     for seed in range(20):
         stage = toy({"source": "ab"}, seed=seed, scale=0.1)
         two.find(stage), two.has(stage), two.failure(stage), two.is_being_made(stage.fingerprint)
 
-    assert sorted(asked) == ["names", "names", "read", "versions"]
+    assert sorted(asked) == ["manifests", "names", "names", "versions"]
 
 
 @pytest.mark.parametrize("spoiled", [b"FIRST", b"", None])
@@ -353,15 +353,17 @@ def test_copying_goes_on_after_it_was_killed(
     one: BucketStore, two: BucketStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     finish(one)
-    read, checked = list[str](), Bucket.checked
+    monkeypatch.setattr("spar_bench.elsewhere._FILES_AT_ONCE", 1)
+    read, get = list[str](), two.bucket._fs.get
 
-    def counted(self: Bucket, key: tuple[str, str], name: str, sha256: str) -> object:
+    def counted(places: list[str], paths: list[str]) -> None:
+        [name] = [Path(path).name for path in paths]
         read.append(name)
-        if name == "b" and read.count("b") == 1:
-            raise StoreError("cut off")
-        return checked(self, key, name, sha256)
+        if read.count("b") == 1:
+            raise PermissionError("cut off")
+        get(places, paths)
 
-    monkeypatch.setattr(Bucket, "checked", counted)
+    monkeypatch.setattr(two.bucket._fs, "get", counted)
     with pytest.raises(StoreError, match="cut off"):
         found(two).path("a")
     assert not found(two).folder.exists()

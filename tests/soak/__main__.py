@@ -2,13 +2,14 @@
 
     python -m tests.soak --minutes 30 --folder FOLDER
 
-Needs root, for a small disk of its own that it fills and locks and for two nodes in namespaces, and
-PostgreSQL's programs, which hold MLflow's runs and are ended at random. Prints a table of faults,
-and ends with 1 if a promise of `docs/clusters.md` was broken.
+Needs root, for a small disk of its own that it fills and locks and for two nodes in namespaces,
+PostgreSQL's programs, which hold MLflow's runs and are ended at random, and moto, for a bucket.
+Prints a table of faults, and ends with 1 if a promise of `docs/clusters.md` was broken.
 """
 
 import argparse
 import json
+import os
 import random
 import shutil
 import sys
@@ -17,7 +18,7 @@ from pathlib import Path
 
 from tests.backends.nodes import Nodes
 from tests.soak.faults import FAULTS_COUNTED, Ground
-from tests.soak.ground import Database, Disk
+from tests.soak.ground import Database, Disk, Service
 from tests.soak.rounds import Round, undisturbed
 
 
@@ -32,17 +33,21 @@ def main() -> int:
     folder.mkdir(parents=True, exist_ok=True)
     ends_at = time.monotonic() + 60 * options.minutes
     drawn, rounds = random.Random(options.seed), list[Round]()
-    home = folder / "home"
-    shutil.rmtree(home, ignore_errors=True)
+    home, cache = folder / "home", folder / "cache"
+    for left in (home, cache):
+        shutil.rmtree(left, ignore_errors=True)
+    os.environ["XDG_CACHE_HOME"] = str(cache)  # where copies of a bucket's stages are
+    os.environ.setdefault("MPLCONFIGDIR", str(folder / "matplotlib"))
     with (
         Disk(folder / "disk") as disk,
         Database(folder / "postgres") as database,
         Nodes(home) as nodes,
+        Service() as bucket,
     ):
         expected = undisturbed(folder)
         while time.monotonic() < ends_at:
             ground = Ground(disk, database, drawn)
-            rounds.append(Round(len(rounds), folder, ground, nodes))
+            rounds.append(Round(len(rounds), folder, ground, nodes, bucket))
             rounds[-1].run(expected, until=ends_at)
             print(rounds[-1].line(), flush=True)
     report(rounds, folder / "soak.json")

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from spar_bench.leases import LEASE_S
 from tests.backends.nodes import Nodes
-from tests.soak.ground import Database, Disk
+from tests.soak.ground import Database, Disk, Service
 
 Undo = Callable[[], None]
 
@@ -19,13 +19,14 @@ Undo = Callable[[], None]
 class Ground:
     """What faults are made on; `started` are the processes that the round has started itself.
 
-    `nodes` are those of a round that is on two.
+    `nodes` are those of a round that is on two, `bucket` is that of a round in one.
     """
 
     disk: Disk
     database: Database
     drawn: random.Random
     nodes: Nodes | None = None
+    bucket: Service | None = None
     started: list[subprocess.Popen[str]] = field(default_factory=list)
 
     def drivers(self) -> list[int]:
@@ -127,6 +128,14 @@ def cut_network(ground: Ground) -> tuple[Undo, float] | None:
     return ground.nodes.mend, ground.drawn.uniform(1, 40)
 
 
+def pause_bucket(ground: Ground) -> tuple[Undo, float] | None:
+    """Have the bucket's service not answer, for a moment or until leases have run out."""
+    if ground.bucket is None:
+        return None
+    ground.bucket.pause()
+    return ground.bucket.go_on, ground.drawn.uniform(1, 1.5 * LEASE_S)
+
+
 def _nothing() -> None:
     """Undo nothing."""
 
@@ -140,9 +149,10 @@ FAULTS: dict[str, Callable[[Ground], tuple[Undo, float] | None]] = {
     "store read-only": lock_store,
     "PostgreSQL of MLflow down": stop_database,
     "network between two nodes cut": cut_network,
+    "S3 does not answer": pause_bucket,
 }
 """Those that last return what undoes them, and after how many seconds; None if nothing is there."""
-WEIGHTS = [6, 4, 3, 1, 3, 3, 1, 4]
+WEIGHTS = [6, 4, 3, 1, 3, 3, 1, 4, 2]
 CLOCK = "clock two hours off in one process"
 """Made by how a process is started, for its whole life."""
 FAULTS_COUNTED = [*FAULTS, CLOCK]

@@ -1,8 +1,11 @@
-"""What the soak stands on: a small disk that can be filled and locked, and a database."""
+"""What the soak stands on: a disk that can be filled and locked, a database, and a bucket."""
 
 import os
 import shutil
+import signal
 import subprocess
+import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -10,6 +13,7 @@ from typing import Self
 
 DISK_MIB = 96
 PORT = 54399
+S3_PORT = 54398
 
 
 class Disk:
@@ -93,3 +97,46 @@ class Database:
             stdout=subprocess.DEVNULL,
             cwd="/",
         )
+
+
+class Service:
+    """A server that speaks S3, with one bucket, in memory."""
+
+    URL = f"http://127.0.0.1:{S3_PORT}"
+    ENVIRONMENT = {  # noqa: RUF012
+        "AWS_ENDPOINT_URL": URL,
+        "AWS_ACCESS_KEY_ID": "lab",
+        "AWS_SECRET_ACCESS_KEY": "s3cret",
+    }
+
+    def __enter__(self) -> Self:
+        import fsspec
+
+        os.environ.update(self.ENVIRONMENT)
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(S3_PORT)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        until = time.monotonic() + 60
+        while True:
+            try:
+                fsspec.filesystem("s3", skip_instance_cache=True).mkdir("bucket")
+                return self
+            except OSError:
+                if time.monotonic() > until:
+                    raise
+                time.sleep(1)
+
+    def __exit__(self, *_: object) -> None:
+        self.go_on()
+        self._process.kill()
+        self._process.wait()
+
+    def pause(self) -> None:
+        """Have it answer nobody."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """Have it answer what was asked meanwhile, too."""
+        self._process.send_signal(signal.SIGCONT)

@@ -10,10 +10,11 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from spar_bench.store import Store
+from spar_bench.opening import open_store
 from tests.backends.nodes import HEAD, HOST, PORT, Nodes
 from tests.small import lasting
 from tests.soak.faults import CLOCK, FAULTS, WEIGHTS, Ground, Undo, listed
+from tests.soak.ground import Service
 
 SPEC = """\
 question: Does it end as if nothing had happened?
@@ -44,7 +45,8 @@ WAYS = [
     [[*SWEEP, "--on", "ray", "--jobs", "2"]],
     [SWEEP, SWEEP],
 ]
-"""The processes of a round; each is started again until it ends well."""
+"""The processes of a round; each is started again until it ends well. Two more rounds follow: on
+two nodes, and on two machines that share a bucket."""
 RAY = "ray start --num-cpus 1 --object-store-memory 100000000"
 FIRST = f'{RAY} --head --node-ip-address {HOST} --port {PORT} >&2 && exec "$@"'
 SECOND = f"while true; do {RAY} --address {HEAD} --block >&2; sleep 1; done"
@@ -65,13 +67,13 @@ def undisturbed(folder: Path) -> dict[str, Any]:
     here.mkdir(parents=True)
     (here / "soak.yaml").write_text(SPEC)
     subprocess.run([*SWEEP, "--store", "store"], cwd=here, check=True, capture_output=True)
-    return contents(here / "store")
+    return contents(str(here / "store"))
 
 
-def contents(store: Path) -> dict[str, Any]:
+def contents(place: str) -> dict[str, Any]:
     """Return all that the stages of a store hold but times: files by content, and summaries."""
     found = dict[str, Any]()
-    for stage in Store(store, make=False).finished():
+    for stage in open_store(place, make=False).finished():
         if stage.kind == "latency":
             found[stage.fingerprint] = sorted(stage.manifest["settings"]["timed"])
             continue
@@ -107,17 +109,28 @@ def made_too_often(said: list[str]) -> list[str]:
 class Round:
     """A store in which a plan is made; `broken` has the promises that were not kept."""
 
-    def __init__(self, number: int, folder: Path, ground: Ground, nodes: Nodes) -> None:
+    def __init__(
+        self, number: int, folder: Path, ground: Ground, nodes: Nodes, bucket: Service
+    ) -> None:
         self.number, self.faults, self.broken = number, list[str](), list[str]()
         self._ground, self._folder = ground, folder / f"round-{number}"
-        self._store = ground.disk.folder / f"store-{number}"
-        commands, self._beside = [*WAYS, []][number % (len(WAYS) + 1)], list[list[str]]()
-        self._way = " and ".join(" ".join(one[3:5]) for one in commands) or "sweep on two nodes"
-        if not commands:
+        self._here = ground.disk.folder / f"store-{number}"
+        self._store, self._beside = str(self._here), list[list[str]]()
+        way = number % (len(WAYS) + 2)
+        if way < len(WAYS):
+            commands = WAYS[way]
+            self._way = " and ".join(" ".join(one[3:5]) for one in commands)
+        elif way == len(WAYS):
             ground.nodes = nodes
             commands = [nodes.command(nodes.first, "sh", "-c", FIRST, "sh", *SWEEP, "--on", HEAD)]
             self._beside = [nodes.command(nodes.second, "sh", "-c", SECOND)]
-        self._commands = [[*one, "--store", str(self._store)] for one in commands]
+            self._way = "sweep on two nodes"
+        else:
+            ground.bucket, self._store = bucket, f"s3://bucket/{number}"
+            caches = [f"XDG_CACHE_HOME={self._here / name}" for name in ("one", "two")]
+            commands = [["env", cache, *SWEEP] for cache in caches]
+            self._way = "sweep on two machines with a bucket"
+        self._commands = [[*one, "--store", self._store] for one in commands]
         self._said = list[str]()
         self._undo = list[tuple[float, Undo]]()
         self._seconds = 0.0
@@ -148,7 +161,7 @@ class Round:
             process.kill()
         self._seconds = time.monotonic() - begun
         self._look(expected)
-        shutil.rmtree(self._store, ignore_errors=True)
+        shutil.rmtree(self._here, ignore_errors=True)
 
     def line(self) -> str:
         """Return what happened, in one line."""
@@ -223,16 +236,14 @@ class Round:
             self.broken.append(f"differs from undisturbed: {kinds}")
         self.broken += made_too_often(self._said)
         time.sleep(3)
-        left = [text for pid, text in listed() if str(self._store) in text and " ps " not in text]
+        left = [text for pid, text in listed() if self._store in text and " ps " not in text]
         if left:
             self.broken.append(f"processes are left: {left}")
+        finished = {"stages", "pictures", "results", "matplotlib"}
         n_bytes = sum(
             path.stat().st_size
-            for path in self._store.rglob("*")
-            if path.is_file()
-            and not path.is_relative_to(self._store / "stages")
-            and not path.is_relative_to(self._store / "pictures")
-            and not path.is_relative_to(self._store / "results")
+            for path in self._here.rglob("*")
+            if path.is_file() and not finished & set(path.relative_to(self._here).parts)
         )
         if n_bytes > LEFTOVER_BYTES:
             self.broken.append(f"{n_bytes} bytes are left besides finished work")
