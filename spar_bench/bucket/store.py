@@ -136,7 +136,10 @@ class BucketStore(Store):
 
     @contextmanager
     def in_use(self, *, on_wait: Callable[[str], None], poll: Callable[[], None]) -> Iterator[None]:
-        """Keep `unused` from being entered meanwhile; results are in the bucket at the end."""
+        """Keep `unused` from being entered meanwhile; results are in the bucket at the end.
+
+        What was begun here and finished on another machine is then deleted.
+        """
         with super().in_use(on_wait=on_wait, poll=poll):
             before = self._written()
             try:
@@ -146,6 +149,9 @@ class BucketStore(Store):
                     if before.get(path) != written:
                         name = path.relative_to(self.root).as_posix()
                         self.bucket.replace(name, path.read_bytes())
+                for fingerprint in self.unfinished().keys() & self._there.get().keys():
+                    if not self.here.is_held(_fetching(fingerprint)):
+                        self.discard_unfinished(fingerprint)
 
     def _written(self) -> dict[Path, tuple[int, int]]:
         """Return when each file of results was written, and its size."""
@@ -279,7 +285,7 @@ class BucketStore(Store):
     def _bring(self, key: Key, manifest: dict[str, Any]) -> None:
         """Copy a stage here, unless another process of this machine does meanwhile."""
         folder = self.root.joinpath("stages", *key)
-        name = f"fetch-{key[1]}"
+        name = _fetching(key[1])
         with self.here.hold([name], on_wait=lambda _: None, poll=lambda: None):
             if not folder.is_dir():
                 output = parts_folder(self.root, key[1], name)
@@ -306,6 +312,11 @@ class BucketStore(Store):
             for key in sorted(self.bucket.stages())
             if kind in ("", key[0]) and not self.root.joinpath("stages", *key).is_dir()
         ]
+
+
+def _fetching(fingerprint: str) -> str:
+    """Return the name of the lease, and of the folder, of whoever copies a stage here."""
+    return f"fetch-{fingerprint}"
 
 
 class BucketFailures(Failures):
@@ -343,6 +354,5 @@ class BucketFailures(Failures):
         """Delete a stage's record and log, here and there."""
         super().forget(fingerprint)
         for path in (self._path(fingerprint), self.log(fingerprint)):
-            if path.name in self._there.get():
-                self._bucket.delete(f"failures/{path.name}")
+            self._bucket.delete(f"failures/{path.name}")
         self._there.forget()

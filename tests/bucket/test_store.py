@@ -349,6 +349,19 @@ def test_copy_that_another_process_has_brought_meanwhile_is_used(
     assert second.path("b").read_text() == "second"
 
 
+def test_what_was_begun_here_and_finished_elsewhere_is_deleted_at_the_end_of_a_sweep(
+    one: BucketStore, two: BucketStore
+) -> None:
+    for stage in (STAGE, OTHER):
+        replace_text(two.output(stage) / "a", "first")
+    finish(one)
+
+    with two.in_use(on_wait=ignore, poll=ignore):
+        pass
+
+    assert [path.name for path in (two.root / "scratch").iterdir()] == [OTHER.fingerprint]
+
+
 def test_copying_goes_on_after_it_was_killed(
     one: BucketStore, two: BucketStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
