@@ -23,6 +23,7 @@ from spar_bench.track.uri import require_no_password
 
 _CHUNK_BYTES = 4 << 20
 _FILES_AT_ONCE = 100
+_TRANSFERS_AT_ONCE = 8
 _KIND, _FINGERPRINT = re.compile(r"[A-Za-z]\w*"), re.compile(r"[0-9a-f]{64}")
 
 Key = tuple[str, str]
@@ -204,13 +205,16 @@ def _opened(url: str) -> tuple[int, Any, str]:
     import fsspec
 
     try:
-        # Listings of before are not kept, since others may have added to them.
-        system, root = fsspec.core.url_to_fs(url, use_listings_cache=False)
+        # Listings of before are not kept, since others may have added to them; and each has
+        # connections of its own, so that leases do not queue behind files.
+        options = {"use_listings_cache": False, "skip_instance_cache": True}
+        system, root = fsspec.core.url_to_fs(url, **options)
     except (ImportError, ValueError, OSError) as error:
         raise NotReady(
             f"{url}: must be a folder, or an address that fsspec knows, but is not: {error}; "
             "install what it names, or correct the address"
         ) from error
+    system.batch_size = _TRANSFERS_AT_ONCE
     return os.getpid(), system, str(root).rstrip("/")
 
 

@@ -27,15 +27,26 @@ def store_folder(place: str | os.PathLike[str]) -> Path:
             created.
         SparBenchError: it has a password.
     """
-    url = os.fspath(place).rstrip("/")
-    if not is_address(url):
+    if not is_address(place):
         return Path(place)
-    if "://" not in url or url.startswith(("file:", "local:")):
-        return local(Path(url))
+    url = os.fspath(place).rstrip("/")
+    if url.startswith(("file:", "local:")):
+        return local(Path(place))
+    if "://" not in url:  # as `Path` makes of an address, too
+        raise StoreError(
+            f"{place}: must be a folder, or the address of a bucket as text, but is neither; write "
+            "s3://BUCKET/FOLDER"
+        )
     require_no_password(url)
     name = re.sub(r"\W+", "-", url)[-48:].strip("-")
-    with writing(Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")):
-        folder = cache_folder() / "stores" / f"{name}-{digest(url)[:8]}"
+    try:
+        with writing(Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")):
+            folder = cache_folder() / "stores" / f"{name}-{digest(url)[:8]}"
+    except RuntimeError as error:
+        raise StoreError(
+            f"{url}: must have a folder on this machine, but there is no home folder; set "
+            "XDG_CACHE_HOME to one"
+        ) from error
     if not is_store(folder):
         replace_text(folder / MARKER, canonical({"format": FORMAT, _BUCKET: url}))
     return folder
@@ -75,4 +86,5 @@ def open_folder(folder: Path, *, make: bool = True) -> Store:
 
 def _bucket_of(folder: Path) -> str:
     """Return the address of the bucket that a store's folder shares, "" if none."""
-    return str(read_json(folder / MARKER).get(_BUCKET, "")) if is_store(folder) else ""
+    with writing(folder):
+        return str(read_json(folder / MARKER).get(_BUCKET, "")) if is_store(folder) else ""

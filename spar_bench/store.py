@@ -119,6 +119,9 @@ class Store(Shelf):
         """The folder of what sweeps leave for reports, by experiment."""
         return self.root / "results"
 
+    def share_results(self) -> None:
+        """Let all who share the store see what was written of results; in a folder, they do."""
+
     def note(self, name: str) -> dict[str, Any] | None:
         """Return what was noted under a name for all who share the store, or None."""
         path = self.root / name

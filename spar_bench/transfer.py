@@ -14,6 +14,7 @@ from spar_bench.bucket.objects import Bucket
 from spar_bench.elsewhere import Elsewhere, Key
 from spar_bench.errors import NotReady
 from spar_bench.files import replace_bytes, writing
+from spar_bench.opening import open_folder
 from spar_bench.results import RESULTS_FILE
 from spar_bench.stage import Damaged
 from spar_bench.store import Store
@@ -59,7 +60,7 @@ def push(store: Store, other: Elsewhere, experiments: Iterable[str] = ()) -> Mov
         NotReady: the other is the store of a folder that is not of this machine.
     """
     if other.folder is not None:  # where a stage can be renamed into place
-        return pull(Store(other.folder), Elsewhere(str(store.root)), experiments)
+        return pull(open_folder(other.folder), Elsewhere(str(store.root)), experiments)
     if not isinstance(other, Bucket):
         raise NotReady(
             f"{other.url}: must be a bucket, or a folder of this machine, but is the store of a "
@@ -81,7 +82,7 @@ def push(store: Store, other: Elsewhere, experiments: Iterable[str] = ()) -> Mov
         except Damaged as error:
             moved.damaged.append(str(error))
             continue
-        is_new = other.publish(key, here[key].manifest, here[key].path)
+        is_new = other.publish(key, here[key].manifest, here[key].path) is here[key].manifest
         moved.n_stages += is_new
         moved.n_there += not is_new
         moved.n_bytes += here[key].n_bytes if is_new else 0

@@ -232,7 +232,7 @@ def test_names_that_are_no_stages_are_not_looked_at(
     bucket = reached(BUCKET)
     assert isinstance(bucket, Bucket)
     found = bucket.versions
-    monkeypatch.setattr(bucket, "versions", lambda folder: {**found(folder), name: ""})
+    monkeypatch.setattr(bucket, "versions", lambda folder: {**found(folder), name: "{}"})
 
     assert len(bucket.stages()) == n_stages
 

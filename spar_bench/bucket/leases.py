@@ -57,7 +57,7 @@ class _Far:
 
     def renew(self) -> None:
         """Write it anew, unless it is lost; after an error the next renewal tries again."""
-        with suppress(StoreError):
+        with suppress(StoreError, FileNotFoundError):
             self.is_lost = not self.is_own()
             if not self.is_lost:
                 self._n_renewed += 1
@@ -67,7 +67,7 @@ class _Far:
     def give_back(self) -> None:
         """Stop renewing it, and delete it if it is still this process's."""
         if _renewer.remove(self):
-            with suppress(StoreError):  # it ends by itself
+            with suppress(StoreError, FileNotFoundError):  # it ends by itself
                 if self.is_own():
                     self.bucket.delete(self.name)
 
@@ -100,7 +100,8 @@ class BucketLeases(Leases):
     def __init__(self, folder: Path, bucket: Bucket, length_s: float, host: Host | None) -> None:
         super().__init__(folder, length_s, host)
         self._bucket = bucket
-        self._far = Recent(lambda: set(bucket.names(_FOLDER)))
+        self._far = Recent(lambda: bucket.versions(_FOLDER))
+        self._read: dict[str, tuple[str, Seen]] = {}
 
     def names(self, prefix: str) -> list[str]:
         """Return the leases with a prefix, held or dead."""
@@ -140,9 +141,8 @@ class BucketLeases(Leases):
         far = _Far(self._bucket, f"{_FOLDER}/{name}", owner, self._length_s)
         if self._bucket.create(far.name, far.content):
             return far
-        self._far.forget()
-        seen = self._look_far(name)
-        if seen is None or not seen.is_unlocked:
+        seen = _look(self._bucket, far.name)
+        if seen is None or not self._is_left(seen):
             return None
         self._bucket.replace(far.name, far.content)
         return far
@@ -151,21 +151,38 @@ class BucketLeases(Leases):
         return super()._look(name) or self._look_far(name)
 
     def _look_far(self, name: str) -> Seen | None:
-        """Return the lease in the bucket; unlocked if it is one of this folder, which has none."""
-        seen = _look(self._bucket, f"{_FOLDER}/{name}") if name in self._far.get() else None
-        is_left = seen is not None and seen.owner.get(_PLACE) == self._place
-        return Seen(seen.content, 0, is_left) if seen is not None else None
+        """Return the lease in the bucket; unlocked if it is one of this folder, which has none.
+
+        It is read again only if it has changed, as is seen of all at once.
+        """
+        version = self._far.get().get(name)
+        known, seen = self._read.get(name, ("", None))
+        if known != version or seen is None:
+            self._read.pop(name, None)
+            seen = _look(self._bucket, f"{_FOLDER}/{name}") if version is not None else None
+            if version is not None and seen is not None:
+                seen = Seen(seen.content, 0, self._is_left(seen))
+                self._read[name] = version, seen
+        return seen
+
+    def _is_left(self, seen: Seen) -> bool:
+        """Return whether a lease in the bucket is of this folder, whose own keeps others away."""
+        return seen.owner.get(_PLACE) == self._place
 
     def _is_here(self, seen: Seen) -> bool:
-        return super()._is_here(seen) or seen.owner.get(_PLACE) == self._place
+        return super()._is_here(seen) or self._is_left(seen)
 
     def _remove_dead(self, name: str) -> bool:
         dead = self._dead(name)
         if dead is None or _PLACE not in dead.owner:
             return super()._remove_dead(name)
-        if self._look_far(name) == dead:
+        if self._is_left(dead):  # whoever takes the lease here replaces it
+            return True
+        now = _look(self._bucket, f"{_FOLDER}/{name}")
+        if now == dead:
             self._bucket.delete(f"{_FOLDER}/{name}")
-        return True
+        self._far.forget()
+        return now is None or now == dead
 
 
 def _look(bucket: Bucket, name: str) -> Seen | None:

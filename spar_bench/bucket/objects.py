@@ -11,6 +11,8 @@ manifest, created last and only if there is none, decides of two makers whose st
 """
 
 import json
+import random
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -21,8 +23,12 @@ from spar_bench.errors import NotReady
 from spar_bench.stage import Damaged, canonical
 from spar_bench.store import MARKER
 
-_AT_ONCE = 500
+_AT_ONCE = 100
 """Manifests that are asked for at once."""
+_TRIES, _PAUSE_S = 5, 0.2
+_IS_THERE = {"PreconditionFailed", "412"}
+_CONFLICT = {"ConditionalRequestConflict", "409"}
+"""What S3 answers to a creation: there is one; and another is being made or deleted, ask again."""
 
 
 class Bucket(Elsewhere):
@@ -34,21 +40,26 @@ class Bucket(Elsewhere):
 
     FORMAT = "bucket 1"
 
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        if set("[]*?") & set(url):  # which fsspec takes for a pattern
+            raise NotReady(f"{url}: must have no [, ], * or ? in it, but has; give another address")
+
     def begin(self) -> None:
         """Make it a store unless it is one.
 
         Raises:
-            NotReady: it is one of another format, or does not refuse to create what is there, on
-                which leases and publishing rest.
+            NotReady: there is no such bucket, it is a store of another format, or it does not
+                refuse to create what is there, on which leases and publishing rest.
         """
         content = canonical({"format": self.FORMAT}).encode()
         try:
-            is_new = self.create(MARKER, content)
-        except FileNotFoundError:
-            with self.answering():
-                self._fs.makedirs(self._root, exist_ok=True)
-            is_new = self.create(MARKER, content)
-        is_exclusive = not (is_new and self.create(MARKER, content))
+            is_exclusive = not (self.create(MARKER, content) and self.create(MARKER, content))
+        except FileNotFoundError as error:
+            raise NotReady(
+                f"{self.url}: must be in a bucket that exists, but there is none; create it, or "
+                "correct the address"
+            ) from error
         self.require_store()
         if not is_exclusive:
             raise NotReady(
@@ -58,12 +69,22 @@ class Bucket(Elsewhere):
 
     def create(self, name: str, content: bytes) -> bool:
         """Create an object; return False if there is one, which stays."""
-        with self.answering():
-            try:
-                self._fs.pipe_file(self._at(name), content, mode="create")
-            except FileExistsError:
-                return False
-        return True
+        for n_left in reversed(range(_TRIES)):
+            with self.answering():
+                try:
+                    self._fs.pipe_file(self._at(name), content, mode="create")
+                    return True
+                except FileExistsError:
+                    return False
+                except OSError as error:  # of a service that says it less plainly than Amazon's
+                    response = getattr(error.__cause__, "response", {})
+                    code = response.get("Error", {}).get("Code")
+                    if code in _IS_THERE:
+                        return False
+                    if code not in _CONFLICT or not n_left:
+                        raise
+            time.sleep(random.uniform(0.5, 1.0) * _PAUSE_S)
+        raise AssertionError("the last try has returned or raised")
 
     def replace(self, name: str, content: bytes) -> None:
         """Write an object, which replaces another."""
@@ -77,7 +98,8 @@ class Bucket(Elsewhere):
 
     def versions(self, folder: str) -> dict[str, str]:
         """Return the objects below a folder by their names in it; equal texts, equal contents."""
-        with self.answering():
+        found = dict[str, Any]()
+        with self.answering(), suppress(FileNotFoundError):
             found = self._fs.find(self._at(folder), detail=True)
         n_before = len(self._at(folder)) + 1
         return {
@@ -87,7 +109,15 @@ class Bucket(Elsewhere):
 
     def stages(self) -> set[Key]:
         """Return the stages that are there; raises as `answering`."""
-        return keys(tuple(name.split("/")) for name in self.versions("stages"))
+        return set(self.manifest_bytes())
+
+    def manifest_bytes(self) -> dict[Key, int]:
+        """Return the stages that are there, and the size of each one's manifest."""
+        found = {
+            tuple(name.split("/")): int(json.loads(about).get("size", 0))
+            for name, about in self.versions("stages").items()
+        }
+        return {key: found[key] for key in keys(found)}
 
     def has(self, key: Key) -> bool:
         """Return whether a stage is there now."""
@@ -116,31 +146,40 @@ class Bucket(Elsewhere):
                 except Damaged as damaged:
                     yield key, damaged
 
-    def publish(self, key: Key, manifest: dict[str, Any], path: Callable[[str], Path]) -> bool:
-        """Add a stage, whose files `path` gives; return False if there is one, which stays."""
+    def publish(
+        self, key: Key, manifest: dict[str, Any], path: Callable[[str], Path]
+    ) -> dict[str, Any]:
+        """Add a stage, whose files `path` gives; return its manifest, or of one that was there."""
+        content = json.dumps(manifest, indent=1).encode()
+        self._send(key, manifest, path)
+        while not self.create(self._manifest_name(key), content):
+            with suppress(FileNotFoundError):  # discarded since
+                theirs = self.manifest(key)
+                kept = set(self._places(key, theirs))
+                self._delete_all(self._places(key, manifest).keys() - kept)
+                return theirs
+        self._send(key, manifest, path)  # what whoever discarded one before has deleted since
+        return manifest
+
+    def _send(self, key: Key, manifest: dict[str, Any], path: Callable[[str], Path]) -> None:
+        """Upload those of a stage's files that are not there, whole."""
         with self.answering():
-            for folder in (f"stages/{key[0]}", f"files/{key[1]}"):
-                self._fs.makedirs(self._at(folder), exist_ok=True)
             there = self._fs.find(self._at(f"files/{key[1]}"), detail=True)
-        sizes = {place: about["size"] for place, about in there.items()}
-        files = {
-            self._at(self._file_name(key, name, entry["sha256"])): name
-            for name, entry in manifest["files"].items()
-        }
-        lacking = {  # the others are there, of an attempt that was cut off
-            at: str(path(name))
-            for at, name in files.items()
-            if sizes.get(at) != manifest["files"][name]["bytes"]
+        lacking = {
+            place: str(path(name))
+            for place, name in self._places(key, manifest).items()
+            if there.get(place, {}).get("size") != manifest["files"][name]["bytes"]
         }
         if lacking:
             with self.answering():
                 self._fs.put(list(lacking.values()), list(lacking))
-        if self.create(self._manifest_name(key), json.dumps(manifest, indent=1).encode()):
-            return True
-        theirs = self.manifest(key)["files"]
-        kept = {self._at(self._file_name(key, n, one["sha256"])) for n, one in theirs.items()}
-        self._delete_all(files.keys() - kept)
-        return False
+
+    def _places(self, key: Key, manifest: dict[str, Any]) -> dict[str, str]:
+        """Return the names of a stage's files by their places."""
+        return {
+            self._at(self._file_name(key, name, entry["sha256"])): name
+            for name, entry in manifest["files"].items()
+        }
 
     def discard(self, key: Key) -> None:
         """Delete a stage: its manifest first, without which it is none."""

@@ -14,15 +14,15 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from spar_bench.bucket.failures import BucketFailures
 from spar_bench.bucket.leases import BucketLeases
 from spar_bench.bucket.objects import Bucket
 from spar_bench.bucket.recent import Recent
 from spar_bench.elsewhere import Key
 from spar_bench.errors import StoreError
-from spar_bench.failures import Failure, Failures
-from spar_bench.files import read_json, replace_bytes, replace_text, writing
+from spar_bench.files import read_json, replace_bytes, replace_text, subfolders, writing
 from spar_bench.leases import LEASE_S, Host
 from spar_bench.scratch import parts_folder
 from spar_bench.stage import Damaged, Finished, canonical
@@ -33,8 +33,8 @@ _FAR = -1, -1
 """Stands for the time and size of a manifest that is in the bucket."""
 _VERSIONS = "versions.json"
 """What of the bucket's results is here, beside them."""
-_AHEAD = 200
-"""Manifests that are read with one that is wanted."""
+_AHEAD, _SMALL_BYTES = 200, 16 << 10
+"""Manifests that are read with one that is wanted, and the most that one of them may have."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +81,7 @@ class BucketStore(Store):
 
     is_shared_by_folder = False
     leases: BucketLeases
-    failures: "BucketFailures"
+    failures: BucketFailures
 
     def __init__(
         self,
@@ -95,10 +95,16 @@ class BucketStore(Store):
         super().__init__(root, make=make, lease_s=lease_s, host=host)
         if make:
             bucket.begin()
+        elif bucket.format() is not None:
+            bucket.require_store()
         self.bucket = bucket
-        self.leases = BucketLeases(self.root / "leases", bucket, lease_s, host)
+        self.leases = BucketLeases(self.root / "leases", Bucket(bucket.url), lease_s, host)
         self.failures = BucketFailures(self.root / "failures", bucket)
-        self._there = Recent(lambda: {key[1]: key[0] for key in bucket.stages()})
+        self._there = Recent(
+            lambda: {key[1]: (key[0], size) for key, size in bucket.manifest_bytes().items()}
+        )
+        self._is_in_use = False
+        self._shared: dict[Path, tuple[int, int]] | None = None
 
     @property
     def place(self) -> str:
@@ -136,22 +142,33 @@ class BucketStore(Store):
 
     @contextmanager
     def in_use(self, *, on_wait: Callable[[str], None], poll: Callable[[], None]) -> Iterator[None]:
-        """Keep `unused` from being entered meanwhile; results are in the bucket at the end.
+        """Keep `unused` from being entered meanwhile; what lacks in the bucket is added to it.
 
-        What was begun here and finished on another machine is then deleted.
+        What was begun here and finished on another machine is deleted at the end.
         """
         with super().in_use(on_wait=on_wait, poll=poll):
-            before = self._written()
+            self._shared, self._is_in_use = self._written(), True
             try:
                 yield
+                self.share_results()
+                self._discard_overtaken()
             finally:
-                for path, written in self._written().items():
-                    if before.get(path) != written:
-                        name = path.relative_to(self.root).as_posix()
-                        self.bucket.replace(name, path.read_bytes())
-                for fingerprint in self.unfinished().keys() & self._there.get().keys():
-                    if not self.here.is_held(_fetching(fingerprint)):
-                        self.discard_unfinished(fingerprint)
+                self._is_in_use = False
+
+    def share_results(self) -> None:
+        """Put what has been written of results since the last time into the bucket."""
+        before, self._shared = self._shared, self._written()
+        for path, written in self._shared.items():
+            if before is None or before.get(path) != written:
+                name = path.relative_to(self.root).as_posix()
+                self.bucket.replace(name, path.read_bytes())
+
+    def _discard_overtaken(self) -> None:
+        """Delete unfinished work on stages that others have finished."""
+        for folder in subfolders(self.root / "scratch"):
+            names = (folder.name, _fetching(folder.name))
+            if folder.name in self._there.get() and not any(map(self.here.is_held, names)):
+                self.discard_unfinished(folder.name)
 
     def _written(self) -> dict[Path, tuple[int, int]]:
         """Return when each file of results was written, and its size."""
@@ -161,9 +178,8 @@ class BucketStore(Store):
 
     def find_by_fingerprint(self, fingerprint: str) -> Finished | None:
         """Return a finished stage of any kind, or None; raises as `find` does."""
-        kind = self._there.get().get(fingerprint)
-        if kind is not None:
-            return self._find(self.root / "stages" / kind / fingerprint)
+        if known := self._there.get().get(fingerprint):
+            return self._find(self.root / "stages" / known[0] / fingerprint)
         return super().find_by_fingerprint(fingerprint)
 
     def opened(self, kind: str, fingerprint: str) -> Finished | None:
@@ -172,8 +188,13 @@ class BucketStore(Store):
         Raises:
             Damaged: its manifest is not intact.
         """
-        folder = self.root / "stages" / kind / fingerprint
-        return super().opened(kind, fingerprint) or self._find_far(folder)
+        far = self._find_far(self.root / "stages" / kind / fingerprint)
+        try:
+            return super().opened(kind, fingerprint) or far
+        except Damaged:
+            if far is None:
+                raise
+            return far
 
     def finished(self, kind: str = "") -> Iterator[Finished]:
         """Yield finished stages, of a kind or all, unchecked; `unreadable` reports the others."""
@@ -192,11 +213,10 @@ class BucketStore(Store):
     def discard(self, fingerprint: str) -> None:
         """Delete a finished stage, here and there; not one being made."""
         super().discard(fingerprint)
-        kind = self._there.get().get(fingerprint)
-        if kind is not None:
+        if known := self._there.get().get(fingerprint):
             with self.leases.hold_free([fingerprint]) as own:
                 if own:
-                    self.bucket.discard((kind, fingerprint))
+                    self.bucket.discard((known[0], fingerprint))
             self._there.forget()
 
     def reopen(self, stage: Stage) -> str:
@@ -221,13 +241,12 @@ class BucketStore(Store):
             return str(damage)
 
     def _publish(self, key: Key, output: Path, manifest: dict[str, Any]) -> dict[str, Any]:
-        is_new = self.bucket.publish(key, manifest, output.joinpath)
-        self._there.forget()
-        if is_new:
+        published = self.bucket.publish(key, manifest, output.joinpath)
+        self._there.get()[key[1]] = key[0], len(json.dumps(published))
+        if published is manifest:
             return super()._publish(key, output, manifest)
-        theirs = self.bucket.manifest(key)
-        self._bring(key, theirs)
-        return theirs
+        self._bring(key, published)
+        return published
 
     def _find(self, folder: Path) -> Finished | None:
         try:
@@ -238,36 +257,56 @@ class BucketStore(Store):
                 raise
             self._set_aside(folder)
             return far
+        if found is not None and self._is_in_use and folder.name not in self._there.get():
+            return self._published_again(folder, found)
         return found or self._find_far(folder)
+
+    def _published_again(self, folder: Path, found: Finished) -> Finished | None:
+        """Add a stage that is here to the bucket, from which another machine has deleted it."""
+        key = folder.parent.name, folder.name
+        self._there.forget()
+        if folder.name in self._there.get():  # a worker here has published it just now
+            return found
+        published = self.bucket.publish(key, found.manifest, found.path)
+        self._there.forget()
+        if published == found.manifest:
+            return found
+        self._set_aside(folder)
+        return self._distant(key, published)
 
     def _find_far(self, folder: Path) -> Finished | None:
         """Return a stage that is in the bucket, or None; asked anew by whoever is to make it."""
         key = folder.parent.name, folder.name
-        is_there = self._there.get().get(folder.name) == folder.parent.name
+        is_there = self._there.get().get(folder.name, ("", 0))[0] == folder.parent.name
         if not is_there and self.leases.is_own(folder.name) and self.bucket.has(key):
             is_there = True
             self._there.forget()
         if not is_there:
             return None
-        if self._address(folder) not in self._opened:
-            self._read_manifests(key)
-        _, found = self._opened.get(self._address(folder), (_FAR, None))  # discarded since
-        return found
+        known = self._opened.get(self._address(folder))
+        return known[1] if known is not None else self._read_far(key)
 
-    def _read_manifests(self, wanted: Key) -> None:
-        """Keep the manifest of a stage in memory, and some others', which cost no more time."""
+    def _read_far(self, wanted: Key) -> Distant | None:
+        """Return a stage in the bucket, None if it was discarded since.
+
+        Its manifest and some others', small ones, which take no more time, are kept in memory.
+        """
         unread = (
             (kind, fingerprint)
-            for fingerprint, kind in self._there.get().items()
-            if self._address(Path(kind, fingerprint)) not in self._opened
+            for fingerprint, (kind, n_bytes) in list(self._there.get().items())
+            if n_bytes <= _SMALL_BYTES
+            and self._address(Path(kind, fingerprint)) not in self._opened
             and not self.root.joinpath("stages", kind, fingerprint).is_dir()
         )
+        found = None
         for key, manifest in self.bucket.manifests({wanted, *islice(unread, _AHEAD)}):
             if not isinstance(manifest, Damaged):
-                folder = Path(*key)
-                self._keep_open(self._address(folder), _FAR, self._distant(key, manifest))
+                one = self._distant(key, manifest)
+                self._keep_open(self._address(Path(*key)), _FAR, one)
+                found = one if key == wanted else found
             elif key == wanted:
                 raise manifest
+        return found
 
     def _address(self, folder: Path) -> Path:
         """Return what a stage's manifest in the bucket is kept in memory by."""
@@ -317,42 +356,3 @@ class BucketStore(Store):
 def _fetching(fingerprint: str) -> str:
     """Return the name of the lease, and of the folder, of whoever copies a stage here."""
     return f"fetch-{fingerprint}"
-
-
-class BucketFailures(Failures):
-    """The records and logs of a folder, each also in the bucket."""
-
-    def __init__(self, folder: Path, bucket: Bucket) -> None:
-        super().__init__(folder)
-        self._bucket = bucket
-        self._there = Recent(lambda: set(bucket.names("failures")))
-
-    def read(self, fingerprint: str) -> Failure | None:
-        """Return why a stage's last attempt failed, here or elsewhere, or None."""
-        for path in (self._path(fingerprint), self.log(fingerprint)):
-            if path.name in self._there.get() and not path.exists():
-                with suppress(FileNotFoundError):  # it was made meanwhile
-                    replace_bytes(path, self._bucket.read(f"failures/{path.name}"))
-        return super().read(fingerprint)
-
-    def write(
-        self,
-        fingerprint: str,
-        reason: str,
-        *,
-        outcome: Literal["failed", "pruned"],
-        final: bool,
-        where: str = "",
-    ) -> None:
-        """Record a failure of this moment, with the log as it is."""
-        super().write(fingerprint, reason, outcome=outcome, final=final, where=where)
-        for path in (self.log(fingerprint), self._path(fingerprint)):
-            if path.exists():
-                self._bucket.replace(f"failures/{path.name}", path.read_bytes())
-
-    def forget(self, fingerprint: str) -> None:
-        """Delete a stage's record and log, here and there."""
-        super().forget(fingerprint)
-        for path in (self._path(fingerprint), self.log(fingerprint)):
-            self._bucket.delete(f"failures/{path.name}")
-        self._there.forget()

@@ -114,6 +114,7 @@ class _Sweep:
                 )
         if self._path.is_dir():
             note_suite(self._path, [one.name for one in self._experiments], self._store)
+        self._store.share_results()
         found, running = dict[str, Results](), list(self._experiments)
         try:
             if suite is not None:
@@ -122,6 +123,7 @@ class _Sweep:
                 if one.loaded.search:
                     self._search(one)
                 found[one.name] = one.finish()
+                self._store.share_results()
                 running.remove(one)
         except BaseException:
             for one in running:

@@ -60,11 +60,16 @@ def test_lease_is_one_machine_s_until_it_is_given_back(tmp_path: Path) -> None:
     assert taken(there, "a", "b", "c") == {"a", "b", "c"}
 
 
-def test_processes_of_a_machine_are_kept_apart_without_asking_the_bucket(tmp_path: Path) -> None:
+def test_processes_of_a_machine_are_kept_apart_without_asking_the_bucket(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     own, other, near = leases(tmp_path), leases(tmp_path), Leases(tmp_path / "here/leases")
 
     with own.hold_free(["a"]):
-        assert taken(other, "a") == taken(near, "a") == set()
+        with monkeypatch.context() as patch:
+            for name in ("create", "read", "versions", "replace", "delete"):
+                patch.setattr(other._bucket, name, lambda *_: 1 / 0)
+            assert taken(other, "a") == taken(near, "a") == set()
         assert near.is_held("a")
     assert taken(other, "a") == {"a"}
 
@@ -172,8 +177,9 @@ def test_one_of_many_that_ask_at_once_gets_it(tmp_path: Path, s3: str) -> None:
             assert sum(map(len, got)) == 1, f"turn {turn}"
 
 
-def test_forked_child_renews_and_gives_back_nothing(tmp_path: Path) -> None:
-    here, there = leases(tmp_path), leases(tmp_path, THERE)
+def test_forked_child_renews_and_gives_back_nothing(tmp_path: Path, s3: str) -> None:
+    here = leases(tmp_path, bucket=Bucket(s3))
+    there = leases(tmp_path, THERE, Bucket(s3))
     with here.hold_free(["a"]):
         child = os.fork()
         if not child:

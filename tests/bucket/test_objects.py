@@ -12,7 +12,7 @@ import pytest
 from spar_bench.bucket.objects import Bucket
 from spar_bench.errors import NotReady, StoreError
 from spar_bench.stage import Damaged, digest
-from tests.bucket.machines import ADDRESS, KEY, STAGE, emptied, objects
+from tests.bucket.machines import ADDRESS, KEY, STAGE, emptied, machine, objects
 from tests.bucket.s3 import s3, server
 
 __all__ = ["emptied", "s3", "server"]
@@ -65,7 +65,7 @@ def test_first_of_two_makers_publishes_and_nothing_of_the_other_stays(
 ) -> None:
     first, second = made(tmp_path / "1", a="one", b="same"), made(tmp_path / "2", a="two", b="same")
 
-    assert [bucket.publish(KEY, *first), bucket.publish(KEY, *second)] == [True, False]
+    assert [bucket.publish(KEY, *one) for one in (first, second)] == [first[0], first[0]]
 
     assert fetched(bucket, tmp_path / "3") == {"a": "one", "b": "same"}
     kept = {entry["sha256"] for entry in first[0]["files"].values()}
@@ -83,12 +83,12 @@ def test_maker_that_was_paused_in_the_middle_does_not_mix_its_files_with_another
 
     def after_the_other(*given: Any) -> Any:
         monkeypatch.setattr(paused, before, go_on)
-        assert bucket.publish(KEY, *other)
+        assert bucket.publish(KEY, *other) == other[0]
         return go_on(*given)
 
     monkeypatch.setattr(paused, before, after_the_other)
 
-    assert not bucket.publish(KEY, *made(tmp_path / "1", a="one", b="uno"))
+    assert bucket.publish(KEY, *made(tmp_path / "1", a="one", b="uno")) == other[0]
 
     assert fetched(bucket, tmp_path / "3") == {"a": "two", "b": "due"}
 
@@ -106,7 +106,7 @@ def test_what_a_push_that_was_cut_off_has_left_is_no_stage_and_not_sent_again(
         sent.append(name)
         return path(name)
 
-    assert bucket.publish(KEY, manifest, path_of)
+    assert bucket.publish(KEY, manifest, path_of) is manifest
 
     assert sent == ["b"]
     assert fetched(bucket, tmp_path / "3") == {"a": "one", "b": "two"}
@@ -215,12 +215,74 @@ def test_service_that_replaces_what_it_is_told_to_create_is_refused(
         Bucket(ADDRESS).begin()
 
 
+@pytest.mark.parametrize(
+    ("codes", "created"),
+    [
+        (["PreconditionFailed"], False),
+        (["412"], False),
+        (["ConditionalRequestConflict", "409"], True),
+        (["409", "412"], False),
+    ],
+)
+def test_services_say_in_several_ways_that_an_object_is_there(
+    monkeypatch: pytest.MonkeyPatch, codes: list[str], created: bool
+) -> None:
+    bucket, left = Bucket(ADDRESS), list(codes)
+    write = bucket._fs.pipe_file
+
+    def answer(path: str, value: bytes, mode: str = "") -> None:
+        if left:
+            error = RuntimeError()
+            error.response = {"Error": {"Code": left.pop(0)}}  # type: ignore[attr-defined]
+            raise OSError(errno.EINVAL, "not done") from error
+        write(path, value, mode=mode)
+
+    monkeypatch.setattr(bucket._fs, "pipe_file", answer)
+
+    assert bucket.create("leases/a", b"1") == created
+    assert objects("leases") == ({"leases/a"} if created else set())
+
+
+def test_service_that_is_always_in_conflict_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("spar_bench.bucket.objects._PAUSE_S", 0.0)
+    bucket, error = Bucket(ADDRESS), RuntimeError()
+    error.response = {"Error": {"Code": "409"}}  # type: ignore[attr-defined]
+
+    def answer(*_: object, **__: object) -> None:
+        raise OSError(errno.EBUSY, "in conflict") from error
+
+    monkeypatch.setattr(bucket._fs, "pipe_file", answer)
+
+    with pytest.raises(StoreError, match=r"but got .*in conflict"):
+        bucket.create("leases/a", b"1")
+
+
+def test_bucket_that_does_not_exist_is_refused_and_not_created(s3: str) -> None:
+    missing = Bucket("s3://other/store")
+
+    with pytest.raises(NotReady, match=r"^s3://other/store: must be in a bucket that exists"):
+        missing.begin()
+
+    assert (missing.stages(), missing.names("leases"), missing.format()) == (set(), [], None)
+    with pytest.raises(FileNotFoundError):
+        missing.create("x", b"")
+
+
+@pytest.mark.parametrize("url", ["memory://b/run[1]", "memory://b/*", "memory://b/a?"])
+def test_address_that_would_be_a_pattern_is_refused(url: str) -> None:
+    with pytest.raises(NotReady, match=r"must have no \[, \], \* or \? in it"):
+        Bucket(url)
+
+
 @pytest.mark.parametrize("content", [b'{"format": 2}', b'{"format": "bucket 9"}', b"[]", b"?"])
-def test_other_store_is_refused_and_left_as_it_is(content: bytes) -> None:
+def test_other_store_is_refused_and_left_as_it_is(content: bytes, tmp_path: Path) -> None:
     fsspec.filesystem("memory").pipe_file("/bucket/store/store.json", content)
 
     with pytest.raises(NotReady, match="must be a store of format bucket 1, but is"):
         Bucket(ADDRESS).begin()
+    if content.startswith(b"{"):
+        with pytest.raises(NotReady, match="must be a store of format bucket 1, but is"):
+            machine(tmp_path, make=False)
 
     assert objects() == {"store.json"}
     assert fsspec.filesystem("memory").cat_file("/bucket/store/store.json") == content

@@ -163,11 +163,14 @@ def test_bucket_is_asked_once_for_many_stages(
     asked = list[str]()
     for name in ("versions", "read", "names", "has", "manifests"):
         monkeypatch.setattr(two.bucket, name, noting(asked, name, getattr(two.bucket, name)))
+    for name in ("versions", "read", "names", "has", "manifests"):
+        call = getattr(two.leases._bucket, name)
+        monkeypatch.setattr(two.leases._bucket, name, noting(asked, name, call))
     for seed in range(20):
         stage = toy({"source": "ab"}, seed=seed, scale=0.1)
         two.find(stage), two.has(stage), two.failure(stage), two.is_being_made(stage.fingerprint)
 
-    assert sorted(asked) == ["manifests", "names", "names", "versions"]
+    assert sorted(asked) == ["manifests", "versions", "versions", "versions"]
 
 
 @pytest.mark.parametrize("spoiled", [b"FIRST", b"", None])
@@ -207,6 +210,32 @@ def test_stage_that_is_damaged_in_the_bucket_is_made_again(
 
     back = machine(one.root.parent, "three")
     assert found(back).path("a").read_text() == "first"
+
+
+@pytest.mark.parametrize("most", [1, 4])
+def test_many_stages_of_many_files_are_found_though_few_fit_into_memory(
+    one: BucketStore, two: BucketStore, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    monkeypatch.setattr("spar_bench.shelf._MOST_FILES_OPEN", most)
+    stages = [toy({"source": "ab"}, seed=seed, scale=0.1) for seed in range(6)]
+    for stage in stages:
+        finish(one, stage)
+
+    assert [two.has(stage) for stage in stages * 2] == [True] * 12
+
+
+def test_copy_that_another_machine_has_deleted_from_the_bucket_is_put_back_by_a_sweep(
+    one: BucketStore, two: BucketStore
+) -> None:
+    made = finish(one)
+    two.discard(STAGE.fingerprint)
+    assert found(one).manifest == made.manifest
+    assert objects("stages") == set()
+
+    with one.in_use(on_wait=ignore, poll=ignore):
+        assert found(one).manifest == made.manifest
+
+    assert found(two).path("a").read_text() == "first"
 
 
 def test_stage_that_is_intact_is_not_made_again(one: BucketStore, two: BucketStore) -> None:
@@ -265,7 +294,19 @@ def test_failure_is_known_on_every_machine_until_the_stage_is_made(
     assert "loss is nan" in two.failures.said(STAGE.fingerprint)[-1]
     finish(two)
     assert objects("failures") == set()
+    assert one.failure(STAGE) is None  # though its record lies here
     assert machine(one.root.parent, "three").failure(STAGE) is None
+
+
+def test_failure_that_is_final_elsewhere_counts_more_than_one_here_that_is_not(
+    one: BucketStore, two: BucketStore
+) -> None:
+    for store, final in ((one, False), (two, True)):
+        with store.lock([STAGE.fingerprint], on_wait=ignore, poll=ignore):
+            store.fail(STAGE, f"by {store.root.name}", outcome="failed", final=final)
+        failure = one.failure(STAGE)
+        assert failure is not None
+        assert (failure.reason, failure.final) == (f"by {store.root.name}", final)
 
 
 def test_results_are_in_the_bucket_once_a_sweep_has_ended(
@@ -276,6 +317,11 @@ def test_results_are_in_the_bucket_once_a_sweep_has_ended(
         replace_text(one.results / "paper/table/results.json", "1")
         replace_text(one.results / "tiny/results.json", "2")
         assert objects("results") == set()
+        one.share_results()
+        assert objects("results") == {
+            "results/paper/table/results.json",
+            "results/tiny/results.json",
+        }
     with one.in_use(on_wait=ignore, poll=ignore):
         replace_text(one.results / "tiny/results.json", "3")
 

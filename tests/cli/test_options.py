@@ -68,6 +68,8 @@ def test_address_in_place_of_a_folder_is_refused(here: Path, command: str) -> No
     [
         ("foo://bucket/x", "must be a folder, or an address that fsspec knows, but is not: "),
         ("ftp://lab:s3cret@host/x", "must have no password in it, but has one; "),
+        ("s3://", "must be a folder, or the address of a bucket as text, but is neither; "),
+        ("experiments/tiny.yaml", "must be a writable folder, but writing failed (Not a direc"),
     ],
 )
 def test_bucket_that_cannot_be_reached_is_one_line(here: Path, address: str, said: str) -> None:
