@@ -176,13 +176,25 @@ class BucketLeases(Leases):
         dead = self._dead(name)
         if dead is None or _PLACE not in dead.owner:
             return super()._remove_dead(name)
-        if self._is_left(dead):  # whoever takes the lease here replaces it
-            return True
+        if self._is_left(dead):
+            return self._remove_left(name)
         now = _look(self._bucket, f"{_FOLDER}/{name}")
         if now == dead:
             self._bucket.delete(f"{_FOLDER}/{name}")
         self._far.forget()
         return now is None or now == dead
+
+    def _remove_left(self, name: str) -> bool:
+        """Delete what a dead process of this folder has left; False if another takes it now."""
+        near = super()._create(name)  # with which nobody else here can claim it meanwhile
+        if near is None:
+            return False
+        try:
+            self._bucket.delete(f"{_FOLDER}/{name}")
+            self._far.forget()
+        finally:
+            near.give_back()
+        return True
 
 
 def _look(bucket: Bucket, name: str) -> Seen | None:

@@ -16,6 +16,7 @@ from spar_bench.bucket.objects import Bucket
 from spar_bench.errors import LeaseLost, StoreError
 from spar_bench.leases import Host, Leases
 from spar_bench.run.context import ignore
+from spar_bench.stage import canonical
 from tests.bucket.machines import ADDRESS, LENGTH_S, emptied, objects
 from tests.bucket.s3 import s3, server
 
@@ -167,6 +168,24 @@ def test_lease_of_a_killed_process_is_free_at_once_on_its_machine_alone(
     assert asking.is_held("a") == (host is THERE)
     assert taken(asking, "a") == ({"a"} if host is HERE else set())
     assert Bucket(s3).names("leases") == ([] if host is HERE else ["a"])
+
+
+def test_what_a_dead_process_here_has_left_does_not_keep_others_from_polling(
+    tmp_path: Path,
+) -> None:
+    here, there = leases(tmp_path), leases(tmp_path, THERE)
+    Bucket(ADDRESS).create("leases/b", canonical({"place": here._place, "length_s": 60}).encode())
+
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    with (
+        there.hold_free(["a"]),
+        pytest.raises(KeyboardInterrupt),
+        here.hold(["a", "b"], on_wait=ignore, poll=stop),
+    ):
+        pass
+    assert objects("leases") == set()
 
 
 def test_one_of_many_that_ask_at_once_gets_it(tmp_path: Path, s3: str) -> None:
