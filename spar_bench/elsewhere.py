@@ -19,7 +19,7 @@ from spar_bench.errors import NotReady, SparBenchError, StoreError
 from spar_bench.files import file_sha256, replace_bytes, writing
 from spar_bench.stage import MANIFEST, Damaged, digest, has_own_checksum
 from spar_bench.store import FORMAT, MARKER
-from spar_bench.track.uri import require_no_password
+from spar_bench.track.uri import masked, require_no_password
 
 _CHUNK_BYTES = 4 << 20
 _FILES_AT_ONCE = 100
@@ -112,7 +112,7 @@ class Elsewhere:
                 if not _is(output / name, files[name]):
                     is_there = (output / name).exists()
                     detail = "differs from its checksum" if is_there else "is missing"
-                    place = Path(f"{self.url}/{self._file_name(key, name, files[name])}")
+                    place = f"{self.url}/{self._file_name(key, name, files[name])}"
                     raise Damaged(place, detail, fingerprint=key[1])
         replace_bytes(output / MANIFEST, json.dumps(manifest, indent=1).encode())
 
@@ -132,7 +132,7 @@ class Elsewhere:
             Damaged: it is missing, or, at the end, they are not those of that SHA-256.
         """
         at, found = self._file_name(key, name, sha256), hashlib.sha256()
-        place = Path(f"{self.url}/{at}")
+        place = f"{self.url}/{at}"
         try:
             with self.answering(), self._fs.open(f"{self._root}/{at}", "rb") as file:
                 while chunk := file.read(_CHUNK_BYTES):
@@ -166,7 +166,7 @@ class Elsewhere:
 
     def _checked(self, key: Key, content: bytes) -> dict[str, Any]:
         """Return a manifest from its JSON; raises Damaged as `manifest`."""
-        place = Path(f"{self.url}/{self._manifest_name(key)}")
+        place = f"{self.url}/{self._manifest_name(key)}"
         try:
             manifest: dict[str, Any] = json.loads(content)
             is_intact = has_own_checksum(manifest)
@@ -193,7 +193,7 @@ class Elsewhere:
         except (FileNotFoundError, FileExistsError, SparBenchError):
             raise
         except Exception as error:
-            reason = " ".join(str(error).split())[:200]
+            reason = masked(" ".join(str(error).split()))[:200] or type(error).__name__
             raise StoreError(
                 f"{self.url}: must be a store that can be read and written, but got {reason}; what "
                 "is finished stays: run the same command again"

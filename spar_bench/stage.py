@@ -32,7 +32,7 @@ def digest(value: Any) -> str:
 class Damaged(StoreError):
     """A file of a finished stage is missing, truncated or altered."""
 
-    def __init__(self, path: Path, detail: str, *, fingerprint: str) -> None:
+    def __init__(self, path: Path | str, detail: str, *, fingerprint: str) -> None:
         self.path, self.detail, self.fingerprint = path, detail, fingerprint
         super().__init__(f"{path}: must be as it was written, but {detail}; a sweep makes it again")
 
