@@ -8,52 +8,88 @@ import json
 import os
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 from uuid import uuid4
+
+from spar_bench.errors import StoreError
 
 RENEWALS = 6
 """How often a lease is renewed while it lasts."""
 
 
-@dataclass(eq=False)
-class Lease:
+@dataclass(eq=False, kw_only=True)
+class Renewed(ABC):
     """A lease that this process took; `is_lost` once a renewal found another in its place."""
+
+    length_s: float
+    is_lost: bool = False
+    _renewed_at: float = field(default_factory=time.monotonic)
+    _is_over: bool = False
+    _using: threading.Lock = field(default_factory=threading.Lock)
+
+    @abstractmethod
+    def is_own(self) -> bool:
+        """Return whether it is still the one that was created, as far as can be seen now."""
+
+    @abstractmethod
+    def _touch(self) -> None:
+        """Show the others that the owner is alive; may raise an error of the place."""
+
+    @abstractmethod
+    def _delete(self) -> None:
+        """Delete it if it is still this process's."""
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it is time to renew it."""
+        return time.monotonic() - self._renewed_at >= self.length_s / RENEWALS / 2
+
+    def renew(self) -> None:
+        """Show the others that the owner is alive; after an error the next renewal tries again."""
+        with self._using, suppress(OSError, StoreError):
+            if not self._is_over:
+                self.is_lost = not self.is_own()
+                self._touch()
+                self._renewed_at = time.monotonic()
+
+    def end(self) -> None:
+        """Delete it, and renew it no more."""
+        with self._using:
+            self._is_over = True
+            self._delete()
+
+
+@dataclass(eq=False)
+class Lease(Renewed):
+    """A lease that is a file."""
 
     path: Path
     content: bytes
-    length_s: float
     file: int
-    renewed_at: float = field(default_factory=time.monotonic)
-    is_lost: bool = False
 
     def is_own(self) -> bool:
         """Return whether the file is still the one that was created."""
         seen = look(self.path)
         return seen is not None and seen.content == self.content
 
-    @property
-    def is_due(self) -> bool:
-        """Whether it is time to renew it."""
-        return time.monotonic() - self.renewed_at >= self.length_s / RENEWALS / 2
-
     def give_back(self) -> None:
         """Stop renewing it, and delete it if it is still this process's."""
         if _renewer.remove(self):
-            with suppress(OSError):
-                if self.is_own():
-                    remove(self.path, lambda seen: seen.content == self.content)
-            os.close(self.file)
+            self.end()
 
-    def renew(self) -> None:
-        """Show the others that the owner is alive; after an error the next renewal tries again."""
+    def _touch(self) -> None:
+        os.utime(self.file)
+
+    def _delete(self) -> None:
         with suppress(OSError):
-            self.is_lost = not self.is_own()
-            os.utime(self.file)
-            self.renewed_at = time.monotonic()
+            if self.is_own():
+                remove(self.path, lambda seen: seen.content == self.content)
+        os.close(self.file)
 
 
 @dataclass(frozen=True)
@@ -117,33 +153,18 @@ def remove(path: Path, is_meant: Callable[[Seen], bool]) -> None:
     aside.unlink(missing_ok=True)
 
 
-class Renewable(Protocol):
-    """A lease that lasts as long as it is renewed."""
-
-    length_s: float
-
-    @property
-    def is_due(self) -> bool:
-        """Whether it is time to renew it."""
-        ...
-
-    def renew(self) -> None:
-        """Show the others that the owner is alive."""
-        ...
+OfOneKind = TypeVar("OfOneKind", bound=Renewed)
 
 
-Renewed = TypeVar("Renewed", bound=Renewable)
-
-
-class Renewer(Generic[Renewed]):
+class Renewer(Generic[OfOneKind]):
     """A thread that renews leases of this process."""
 
     def __init__(self) -> None:
-        self.leases: set[Renewed] = set()
+        self.leases = set[OfOneKind]()
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
 
-    def add(self, lease: Renewed) -> None:
+    def add(self, lease: OfOneKind) -> None:
         with self._changed:
             self.leases.add(lease)
             if self._thread is None:
@@ -151,7 +172,7 @@ class Renewer(Generic[Renewed]):
                 self._thread.start()
             self._changed.notify()
 
-    def remove(self, lease: Renewed) -> bool:
+    def remove(self, lease: OfOneKind) -> bool:
         """Stop renewing a lease; return whether it was being renewed, which a child's is not."""
         with self._changed:
             is_known = lease in self.leases
@@ -159,11 +180,12 @@ class Renewer(Generic[Renewed]):
             return is_known
 
     def _run(self) -> None:
-        with self._changed:
-            while True:
-                for lease in self.leases:
-                    if lease.is_due:
-                        lease.renew()
+        while True:
+            with self._changed:
+                due = [lease for lease in self.leases if lease.is_due]
+            for lease in due:  # meanwhile others may be added and removed
+                lease.renew()
+            with self._changed:
                 every_s = min((lease.length_s for lease in self.leases), default=None)
                 self._changed.wait(every_s and every_s / RENEWALS)
 

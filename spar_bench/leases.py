@@ -234,7 +234,7 @@ class Leases:
                 "length_s": self._length_s,
                 "token": uuid4().hex,
             }
-            lease = Lease(path, json.dumps(owner).encode(), self._length_s, file)
+            lease = Lease(path, json.dumps(owner).encode(), file, length_s=self._length_s)
             try:
                 os.write(file, lease.content)
                 os.fsync(file)

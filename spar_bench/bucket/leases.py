@@ -11,9 +11,8 @@ instant, so what they publish must be published in a way that only one can win.
 """
 
 import os
-import time
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -21,7 +20,7 @@ from uuid import uuid4
 from spar_bench.bucket.objects import Bucket
 from spar_bench.bucket.recent import Recent
 from spar_bench.errors import StoreError
-from spar_bench.lease_files import RENEWALS, Renewer, Seen
+from spar_bench.lease_files import Renewed, Renewer, Seen
 from spar_bench.leases import Held, Host, Leases
 from spar_bench.stage import canonical, digest
 
@@ -29,47 +28,38 @@ _FOLDER, _PLACE = "leases", "place"
 
 
 @dataclass(eq=False)
-class _Far:
-    """A lease in the bucket that this process took."""
+class _Far(Renewed):
+    """A lease that is an object in a bucket."""
 
     bucket: Bucket
     name: str
     owner: dict[str, Any]
-    length_s: float
-    renewed_at: float = field(default_factory=time.monotonic)
-    is_lost: bool = False
-    _n_renewed: int = 0
+    n_renewed: int = 0
 
     @property
     def content(self) -> bytes:
         """What the object contains, another after each renewal."""
-        return canonical({**self.owner, "renewed": self._n_renewed}).encode()
-
-    @property
-    def is_due(self) -> bool:
-        """Whether it is time to renew it."""
-        return time.monotonic() - self.renewed_at >= self.length_s / RENEWALS / 2
+        return canonical({**self.owner, "renewed": self.n_renewed}).encode()
 
     def is_own(self) -> bool:
         """Return whether the object is still this process's."""
         seen = _look(self.bucket, self.name)
         return seen is not None and seen.owner.get("token") == self.owner["token"]
 
-    def renew(self) -> None:
-        """Write it anew, unless it is lost; after an error the next renewal tries again."""
-        with suppress(StoreError, FileNotFoundError):
-            self.is_lost = not self.is_own()
-            if not self.is_lost:
-                self._n_renewed += 1
-                self.bucket.replace(self.name, self.content)
-                self.renewed_at = time.monotonic()
-
     def give_back(self) -> None:
         """Stop renewing it, and delete it if it is still this process's."""
         if _renewer.remove(self):
-            with suppress(StoreError, FileNotFoundError):  # it ends by itself
-                if self.is_own():
-                    self.bucket.delete(self.name)
+            self.end()
+
+    def _touch(self) -> None:
+        if not self.is_lost:  # else another's would be replaced
+            self.n_renewed += 1
+            self.bucket.replace(self.name, self.content)
+
+    def _delete(self) -> None:
+        with suppress(StoreError, FileNotFoundError):  # it ends by itself
+            if self.is_own():
+                self.bucket.delete(self.name)
 
 
 @dataclass(frozen=True)
@@ -138,7 +128,7 @@ class BucketLeases(Leases):
             _PLACE: self._place,
             "token": uuid4().hex,
         }
-        far = _Far(self._bucket, f"{_FOLDER}/{name}", owner, self._length_s)
+        far = _Far(self._bucket, f"{_FOLDER}/{name}", owner, length_s=self._length_s)
         if self._bucket.create(far.name, far.content):
             return far
         seen = _look(self._bucket, far.name)

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -137,6 +138,28 @@ def test_lease_outlives_a_bucket_that_does_not_answer_for_a_while(
         assert taken(there, "a") == set()
         here.require_unbroken()
         here.require("a")
+
+
+def test_slow_renewal_keeps_nobody_from_taking_another_lease(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, slow, goes_on = leases(tmp_path), threading.Event(), threading.Event()
+    replace = here._bucket.replace
+
+    def replace_slowly(name: str, content: bytes) -> None:
+        slow.set()
+        assert goes_on.wait(10)
+        replace(name, content)
+
+    with here.hold_free(["a"]):
+        monkeypatch.setattr(here._bucket, "replace", replace_slowly)
+        assert slow.wait(10)
+        try:
+            assert taken(here, "b") == {"b"}
+        finally:
+            goes_on.set()
+        here.require("a")
+    assert objects("leases") == set()
 
 
 OWNER = """
