@@ -27,7 +27,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 from uuid import uuid4
 
 from spar_bench.errors import LeaseLost
@@ -227,13 +227,7 @@ class Leases:
             # pass to another process, and it is seen from other containers too. Where locks do not
             # work, and between kernels, only time tells.
             boot_id = self._host.boot_id if lock(file, fcntl.LOCK_EX) else ""
-            owner = {
-                "host": self._host.name,
-                "boot_id": boot_id,
-                "pid": os.getpid(),
-                "length_s": self._length_s,
-                "token": uuid4().hex,
-            }
+            owner = {**self._signed(), "boot_id": boot_id}
             lease = Lease(path, json.dumps(owner).encode(), file, length_s=self._length_s)
             try:
                 os.write(file, lease.content)
@@ -244,6 +238,15 @@ class Leases:
                 raise
         keep(lease)
         return lease
+
+    def _signed(self) -> dict[str, Any]:
+        """Return what every new lease of this owner says, with a token of its own."""
+        return {
+            "host": self._host.name,
+            "pid": os.getpid(),
+            "length_s": self._length_s,
+            "token": uuid4().hex,
+        }
 
     def _release(self, name: str) -> None:
         self._held.pop(name).give_back()

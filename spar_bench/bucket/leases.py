@@ -15,7 +15,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 from spar_bench.bucket.objects import Bucket
 from spar_bench.bucket.recent import Recent
@@ -121,13 +120,7 @@ class BucketLeases(Leases):
 
     def _claim(self, name: str) -> _Far | None:
         """Create the lease in the bucket, or take over what a dead process left; else None."""
-        owner = {
-            "host": self._host.name,
-            "pid": os.getpid(),
-            "length_s": self._length_s,
-            _PLACE: self._place,
-            "token": uuid4().hex,
-        }
+        owner = {**self._signed(), _PLACE: self._place}
         far = _Far(self._bucket, f"{_FOLDER}/{name}", owner, length_s=self._length_s)
         if self._bucket.create(far.name, far.content):
             return far

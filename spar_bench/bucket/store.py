@@ -188,10 +188,11 @@ class BucketStore(Store):
         Raises:
             Damaged: its manifest is not intact.
         """
-        far = self._find_far(self.root / "stages" / kind / fingerprint)
+        folder = self.root / "stages" / kind / fingerprint
         try:
-            return super().opened(kind, fingerprint) or far
+            return super().opened(kind, fingerprint) or self._find_far(folder)
         except Damaged:
+            far = self._find_far(folder)
             if far is None:
                 raise
             return far

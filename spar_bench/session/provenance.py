@@ -93,7 +93,7 @@ def _names(row: Row) -> set[str]:
 def _rows(store: Store) -> tuple[list[Row], list[str]]:
     """Return the rows of all finished sweeps, and the errors of those that cannot be read."""
     rows, damaged = list[Row](), list[str]()
-    for path in sorted((store.results).rglob(RESULTS_FILE)):
+    for path in sorted(store.results.rglob(RESULTS_FILE)):
         try:
             rows += Results.load(path.parent).rows
         except StoreError as error:

@@ -27,6 +27,14 @@ def bucket(request: pytest.FixtureRequest) -> Bucket:
     return found
 
 
+class Answer(Exception):
+    """What a service answers, as its library raises it."""
+
+    def __init__(self, code: str) -> None:
+        super().__init__(code)
+        self.response = {"Error": {"Code": code}}
+
+
 def made(folder: Path, **texts: str) -> tuple[dict[str, Any], Callable[[str], Path]]:
     """Write files; return the manifest of a stage that has them, and where they are."""
     folder.mkdir(exist_ok=True)
@@ -232,9 +240,7 @@ def test_services_say_in_several_ways_that_an_object_is_there(
 
     def answer(path: str, value: bytes, mode: str = "") -> None:
         if left:
-            error = RuntimeError()
-            error.response = {"Error": {"Code": left.pop(0)}}  # type: ignore[attr-defined]
-            raise OSError(errno.EINVAL, "not done") from error
+            raise OSError(errno.EINVAL, "not done") from Answer(left.pop(0))
         write(path, value, mode=mode)
 
     monkeypatch.setattr(bucket._fs, "pipe_file", answer)
@@ -245,11 +251,10 @@ def test_services_say_in_several_ways_that_an_object_is_there(
 
 def test_service_that_is_always_in_conflict_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("spar_bench.bucket.objects._PAUSE_S", 0.0)
-    bucket, error = Bucket(ADDRESS), RuntimeError()
-    error.response = {"Error": {"Code": "409"}}  # type: ignore[attr-defined]
+    bucket = Bucket(ADDRESS)
 
     def answer(*_: object, **__: object) -> None:
-        raise OSError(errno.EBUSY, "in conflict") from error
+        raise OSError(errno.EBUSY, "in conflict") from Answer("409")
 
     monkeypatch.setattr(bucket._fs, "pipe_file", answer)
 

@@ -14,6 +14,11 @@ from typing import Self
 DISK_MIB = 96
 PORT = 54399
 S3_PORT = 54398
+S3_ENVIRONMENT = {
+    "AWS_ENDPOINT_URL": f"http://127.0.0.1:{S3_PORT}",
+    "AWS_ACCESS_KEY_ID": "lab",
+    "AWS_SECRET_ACCESS_KEY": "s3cret",
+}
 
 
 class Disk:
@@ -102,17 +107,10 @@ class Database:
 class Service:
     """A server that speaks S3, with one bucket, in memory."""
 
-    URL = f"http://127.0.0.1:{S3_PORT}"
-    ENVIRONMENT = {  # noqa: RUF012
-        "AWS_ENDPOINT_URL": URL,
-        "AWS_ACCESS_KEY_ID": "lab",
-        "AWS_SECRET_ACCESS_KEY": "s3cret",
-    }
-
     def __enter__(self) -> Self:
         import fsspec
 
-        os.environ.update(self.ENVIRONMENT)
+        os.environ.update(S3_ENVIRONMENT)
         self._process = subprocess.Popen(
             [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(S3_PORT)],
             stdout=subprocess.DEVNULL,
